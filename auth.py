@@ -1,0 +1,249 @@
+"""Customers: register, log in, stay logged in, leave (contract section 2).
+
+Knows: what an account is made of and what each call takes and gives. Must not know: sync, sockets, engines; tokens and
+passwords only by name.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+
+import directory
+from errors import Detail, InvalidCredentials, NotFound, RegistrationClosed, Unauthorized, ValidationError
+from settings import Settings
+from tenants import Tenants, now_ms
+from tokens import PASSWORD_BYTES, Attempts, Identity, Pair, Passwords, Tokens, check_tenant
+from web import client_address, read_json, success
+from wire import format_time
+
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,190}")
+_NAME_CHARACTERS = 100
+_PROFILE_FIELDS = ("firstName", "lastName", "companyName", "phone")
+_DEFAULT_COMPANY = "Individual Customer"
+
+
+def bearer(tokens: Tokens) -> Identity:
+    """Tell who makes the running request, from its access token and from nothing else.
+
+    A tenant that the request states in ``X-Tenant-Id`` must be the token's.
+    Raises: Unauthorized, TokenExpired, InvalidTenantId, TenantMismatch.
+    """
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorized
+    identity = tokens.verify(token.strip())
+    g.tenant_id = identity.tenant_id
+    check_tenant(identity, request.headers.get("X-Tenant-Id"))
+    return identity
+
+
+def create_customer(tenants: Tenants, passwords: Passwords, body: dict[str, Any]) -> directory.Customer:
+    """Make an account and its database, from a request or from the operator's command line.
+
+    Raises: ValidationError, EmailTaken.
+    """
+    faults = _Faults()
+    values = {name: faults.text(body, name, _NAME_CHARACTERS) for name in ("firstName", "lastName")}
+    email = faults.email(body)
+    password = faults.password(body, "password")
+    phone = faults.text(body, "phone", _NAME_CHARACTERS, optional=True)
+    company = faults.text(body, "companyName", _NAME_CHARACTERS, optional=True) or _DEFAULT_COMPANY
+    faults.check()
+    customer = directory.Customer(
+        id=str(uuid.uuid4()),
+        name=f"{values['firstName']} {values['lastName']}",
+        email=email,
+        phone=phone,
+        companyName=company,
+        passwordHash=passwords.hash(password),
+        createdAt=format_time(now_ms()),
+        **values,
+    )
+    tenants.provision(customer)
+    return customer
+
+
+class Accounts:
+    """The endpoints under ``/api/customers``."""
+
+    def __init__(self, settings: Settings, tenants: Tenants, tokens: Tokens) -> None:
+        self._tenants, self._tokens = tenants, tokens
+        self._is_open = settings.registration == "open"
+        self._passwords = Passwords(settings.bcrypt_rounds)
+        self._logins = Attempts(settings.rate_limit_login, "login")
+        self._registrations = Attempts(settings.rate_limit_register, "register")
+
+    def blueprint(self) -> Blueprint:
+        """Lay the endpoints out."""
+        routes = Blueprint("customers", __name__, url_prefix="/api/customers")
+        views: list[tuple[str, str, Callable[[], Response]]] = [
+            ("POST", "/register", self.register),
+            ("POST", "/login", self.login),
+            ("POST", "/refresh", self.refresh),
+            ("POST", "/logout", self.logout),
+            ("GET", "/me", self.profile),
+            ("PATCH", "/me", self.change_profile),
+            ("POST", "/me/password", self.change_password),
+            ("DELETE", "/me", self.close),
+        ]
+        for method, path, view in views:
+            routes.add_url_rule(path, view.__name__, view, methods=[method])
+        return routes
+
+    def register(self) -> Response:
+        if not self._is_open:
+            raise RegistrationClosed
+        self._registrations.count(client_address())
+        body = _object(read_json())
+        customer = create_customer(self._tenants, self._passwords, body)
+        pair = self._tokens.begin(customer)
+        return success(_session(pair, customer) | {"message": "Registered. The tenant's database is ready."}, 201)
+
+    def login(self) -> Response:
+        self._logins.count(client_address())
+        body = _object(read_json())
+        faults = _Faults()
+        email, password = (faults.anything(body, name) for name in ("email", "password"))
+        faults.check()
+        self._logins.count(directory.normal_email(email)[:254])
+        customer = self._tenants.directory.read(lambda: directory.customer_by_email(email))
+        if not self._passwords.matches(password, customer.passwordHash if customer else None) or not customer:
+            raise InvalidCredentials
+        g.tenant_id = customer.id
+        return success(_session(self._tokens.begin(customer), customer))
+
+    def refresh(self) -> Response:
+        body = _object(read_json())
+        faults = _Faults()
+        token = faults.anything(body, "refreshToken")
+        faults.check()
+        pair = self._tokens.refresh(token)
+        return success({"token": pair.token, "refreshToken": pair.refresh_token})
+
+    def logout(self) -> Response:
+        self._tokens.end(bearer(self._tokens).session_id)
+        return success({"message": "Logged out."})
+
+    def profile(self) -> Response:
+        return success({"customer": _shown(self._customer(bearer(self._tokens)))})
+
+    def change_profile(self) -> Response:
+        identity = bearer(self._tokens)
+        body = _object(read_json())
+        customer = self._customer(identity)
+        faults = _Faults()
+        for name in body.keys() - set(_PROFILE_FIELDS):
+            faults.add(name[:_NAME_CHARACTERS], "can't be changed here")
+        changes = {
+            name: faults.text(body, name, _NAME_CHARACTERS, optional=name in ("phone", "companyName"))
+            for name in _PROFILE_FIELDS
+            if name in body
+        }
+        faults.check()
+        if "companyName" in changes:
+            changes["companyName"] = changes["companyName"] or _DEFAULT_COMPANY
+        first, last = (changes.get(name, getattr(customer, name)) for name in ("firstName", "lastName"))
+        self._tenants.directory.write(lambda: directory.change_customer(customer.id, **changes, name=f"{first} {last}"))
+        return success({"customer": _shown(self._customer(identity))})
+
+    def change_password(self) -> Response:
+        identity = bearer(self._tokens)
+        body = _object(read_json())
+        faults = _Faults()
+        old, new = faults.anything(body, "oldPassword"), faults.password(body, "newPassword")
+        faults.check()
+        self._prove(identity, old)
+        hashed = self._passwords.hash(new)
+        self._tenants.directory.write(lambda: directory.change_customer(identity.tenant_id, passwordHash=hashed))
+        self._tokens.end_others(identity)
+        return success({"message": "Password changed. All other sessions have ended."})
+
+    def close(self) -> Response:
+        identity = bearer(self._tokens)
+        body = _object(read_json())
+        faults = _Faults()
+        password = faults.anything(body, "password")
+        faults.check()
+        self._prove(identity, password)
+        self._tokens.ended.send(self._tenants.close_account(identity.tenant_id))
+        return success({"message": "The account is closed and its data removed."})
+
+    def _customer(self, identity: Identity) -> directory.Customer:
+        customer = self._tenants.directory.read(lambda: directory.customer_by_id(identity.tenant_id))
+        if customer is None:
+            raise NotFound("This account does not exist any more.")
+        return customer
+
+    def _prove(self, identity: Identity, password: str) -> None:
+        """Check the password of someone who bears a token already.
+
+        Raises: InvalidCredentials, RateLimited.
+        """
+        self._logins.count(identity.email)
+        if not self._passwords.matches(password, self._customer(identity).passwordHash):
+            raise InvalidCredentials("The password is wrong.")
+
+
+def _session(pair: Pair, customer: directory.Customer) -> dict[str, Any]:
+    return {"token": pair.token, "refreshToken": pair.refresh_token, "customer": _shown(customer)}
+
+
+def _shown(customer: directory.Customer) -> dict[str, Any]:
+    names = ("id", "name", "email", "companyName", "phone", "subscriptionPlan")
+    return {name: getattr(customer, name) for name in names}
+
+
+def _object(body: object) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise ValidationError("The body must be an object.", details=[{"path": "$", "error": "must be an object"}])
+    return body
+
+
+class _Faults:
+    """Reads the fields of a body and remembers all that is wrong with them."""
+
+    def __init__(self) -> None:
+        self.details: list[Detail] = []
+
+    def add(self, path: str, error: str) -> str:
+        self.details.append({"path": path, "error": error})
+        return ""
+
+    def check(self) -> None:
+        """Raises: ValidationError if anything was wrong; its sentence is the first fault."""
+        if self.details:
+            first = self.details[0]
+            raise ValidationError(f"{first['path']} {first['error']}.", details=self.details)
+
+    def anything(self, body: dict[str, Any], name: str) -> str:
+        """Read a text that is compared, not kept."""
+        value = body.get(name)
+        return value if isinstance(value, str) and value else self.add(name, "must be a text")
+
+    def text(self, body: dict[str, Any], name: str, most: int, optional: bool = False) -> Any:
+        """Read a text of one line to keep, without the space around it."""
+        value = body.get(name)
+        if optional and value in (None, ""):
+            return None
+        if not isinstance(value, str) or not 1 <= len(value.strip()) <= most:
+            return self.add(name, f"must be a text of 1 to {most} characters")
+        if any(unicodedata.category(character) == "Cc" for character in value):
+            return self.add(name, "must not have control characters")
+        return value.strip()
+
+    def email(self, body: dict[str, Any]) -> str:
+        value = body.get("email")
+        normal = directory.normal_email(value) if isinstance(value, str) else ""
+        return normal if _EMAIL.fullmatch(normal) else self.add("email", "must be an e-mail address")
+
+    def password(self, body: dict[str, Any], name: str) -> str:
+        value, (least, most) = body.get(name), PASSWORD_BYTES
+        if not isinstance(value, str) or not least <= len(value.encode()) <= most:
+            return self.add(name, f"must have {least} to {most} bytes as UTF-8")
+        return value

@@ -1,0 +1,375 @@
+"""The log of changes: how a push is written and how a pull reads.
+
+Knows: the statements on synced tables and the log, all bound to one tenant by the caller (see ``storage``). Must not
+know: Flask, sockets, which engine or file, whose request this is. What becomes of a change is decided in ``protocol``.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from errors import Detail, ResyncRequired, ValidationError
+from models import Ledger, Logged, SyncedTable, connection, synced_tables
+from protocol import Change, Outcome, Pull, Push, Since, Stored, decide
+from wire import Cursor, Row, decode_stored, encode, format_time
+
+_PAUSE_EVERY_ROWS = 64
+"""Rows between two breaths: other tenants wait no longer than these take."""
+
+
+class Place(NamedTuple):
+    """Where a tenant's order of commits stands."""
+
+    epoch: str
+    sequence: int
+    clock: int
+
+    @property
+    def cursor(self) -> str:
+        return str(Cursor(self.epoch, self.sequence))
+
+
+def place() -> Place:
+    """Read where the order of commits stands."""
+    for row in connection().execute("SELECT epoch, sequence, clock FROM _meta"):
+        return Place(*row)
+    raise LookupError("the database has no _meta row")
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a push became. ``rows`` and ``results`` are as long as its changes; ``rows`` holds JSON or None."""
+
+    before: Place
+    after: Place
+    rows: list[bytes | None] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    touched: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """By table, the id and JSON of each row that changed, in the order of their first change."""
+
+
+def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None]) -> Applied:
+    """Write a push into the tenant this code is bound to, inside the transaction that the caller holds.
+
+    ``pause`` is called between slices of a long push; no one else may write this tenant meanwhile.
+    Raises: ValidationError if the push is atomic and a row of it can't be stored, ResyncRequired if its base is of
+    another incarnation.
+    """
+    before = place()
+    if push.base and (push.base.epoch != before.epoch or push.base.sequence > before.sequence):
+        raise ResyncRequired("The baseCursor is not of this database. Pull again from the start, then push.")
+    writing = _Writing(push, row_bytes, before, max(now, before.clock + 1))
+    for index, change in enumerate(push.changes):
+        writing.take(change)
+        if index % _PAUSE_EVERY_ROWS == _PAUSE_EVERY_ROWS - 1:
+            pause()
+    if push.atomic and writing.problems:
+        raise ValidationError(
+            f"{len(writing.rejected)} of {len(push.changes)} rows can't be stored, so none was.",
+            details=writing.problems,
+        )
+    writing.write()
+    return writing.applied
+
+
+class _Writing:
+    """One push on its way into the database: looks rows up, numbers the changes, collects what to write."""
+
+    def __init__(self, push: Push, row_bytes: int, before: Place, at: int) -> None:
+        self.push, self.row_bytes, self.before, self.at = push, row_bytes, before, at
+        self.time = format_time(at)
+        self.sequence = before.sequence
+        self.applied = Applied(before, before)
+        self.problems: list[Detail] = []
+        self.rejected: list[str] = []
+        self.log: list[tuple[Any, ...]] = []
+        self.known, self.ids = _look_up(push.changes)
+        self.current = dict(self.known)
+
+    def take(self, change: Change) -> None:
+        """Decide one change and note its result; a row that is too large is refused here, where its size is known."""
+        if change.problems:
+            return self._reject(change, change.problems)
+        assert change.table is not None
+        table = change.table.name
+        row_id = self._row_id(change, table)
+        stored = self.current.get((table, row_id))
+        outcome = self._decide(change, stored, (table, row_id))
+        if outcome.row is None:
+            as_stored = stored.row if stored else {"id": row_id, "is_deleted": 1, "version": 0, "sync_status": "synced"}
+            return self._note(table, row_id, outcome, encode(as_stored), stored.version if stored else 0)
+        version = stored.version + 1 if stored else 1
+        row = self._complete(row_id, outcome.row, version)
+        body = encode(row)
+        if len(body) > self.row_bytes:
+            sentence = f"the row would have {len(body):,} bytes of JSON; at most {self.row_bytes:,} are stored"
+            return self._reject(change, [{"path": change.path, "error": sentence}])
+        self._log(change, table, row_id, outcome, stored, row, body)
+        return self._note(table, row_id, outcome, body, version)
+
+    def _row_id(self, change: Change, table: str) -> str:
+        if change.row_id:
+            return change.row_id
+        if change.unique_id and (table, change.unique_id) in self.ids:
+            return self.ids[table, change.unique_id]
+        return str(uuid.uuid4())
+
+    def _decide(self, change: Change, stored: Stored | None, key: tuple[str, str]) -> Outcome:
+        """Decide against the row as it stands; what this very push did to the row before is no reason for a conflict."""
+        known = self.known.get(key)
+        base = self.push.base.sequence if self.push.base else None
+        if known is None:
+            stale = False
+        elif change.base_version is not None:
+            stale = change.base_version < known.version
+        else:
+            stale = base is not None and base < known.sequence
+        outcome = decide(
+            change, stored, stale, lambda: _since(known, change.base_version, base) if known else Since({}, None)
+        )
+        if outcome.conflicts:
+            version = stored.version + bool(outcome.row) if stored else 1
+            entry = {
+                "table": key[0],
+                "id": key[1],
+                "strategy": "merge",
+                "version": version,
+                "fields": outcome.conflicts,
+            }
+            self.applied.conflicts.append(entry | {"baseVersion": change.base_version})
+        return outcome
+
+    def _complete(self, row_id: str, row: Row, version: int) -> Row:
+        """Set what the server sets."""
+        return {
+            "id": row_id,
+            **row,
+            "sync_status": "synced",
+            "version": version,
+            "server_synced": 1,
+            "createdAt": row.get("createdAt", self.time),
+            "updatedAt": self.time,
+        }
+
+    def _log(
+        self, change: Change, table: str, row_id: str, outcome: Outcome, stored: Stored | None, row: Row, body: bytes
+    ) -> None:
+        self.sequence += 1
+        fields = encode(outcome.fields).decode() if stored else None
+        device = self.push.device_id or row.get("device_id")
+        version, previous = row["version"], stored.sequence if stored else None
+        self.log.append(
+            (self.sequence, table, row_id, version, previous, self.at, change.edited_at, device, fields, body.decode())
+        )
+        self.current[table, row_id] = Stored(row, version, self.sequence, change.edited_at)
+        if change.unique_id:
+            self.ids.setdefault((table, change.unique_id), row_id)
+        self.applied.touched.setdefault(table, {})[row_id] = body
+
+    def _note(self, table: str, row_id: str, outcome: Outcome, body: bytes, version: int) -> None:
+        self.applied.rows.append(body)
+        self.applied.results.append({"table": table, "id": row_id, "status": outcome.status, "version": version})
+
+    def _reject(self, change: Change, problems: Sequence[Detail]) -> None:
+        self.problems += problems
+        self.rejected.append(change.path)
+        table = change.table.name if change.table else None
+        error = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems)
+        self.applied.rows.append(None)
+        self.applied.results.append(
+            {"table": table, "id": change.row_id, "status": "rejected", "version": None, "error": error}
+        )
+
+    def write(self) -> None:
+        """Write the log, the rows in their last state and the ledger, each with one prepared statement."""
+        if not self.log:
+            return
+        executemany = connection().cursor().executemany
+        executemany(_INSERT_LOGGED, self.log)
+        for name, rows in self.applied.touched.items():
+            table = synced_tables()[name]
+            current = [self.current[name, row_id] for row_id in rows]
+            executemany(_replace_row(table), [table.stored(stored.row, stored.sequence) for stored in current])
+        connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
+        self.applied.after = Place(self.before.epoch, self.sequence, self.at)
+
+
+def _marks(columns: Sequence[Any]) -> str:
+    return ", ".join("?" * len(columns))
+
+
+_INSERT_LOGGED = f"INSERT INTO _changes VALUES ({_marks(Logged._meta.sorted_fields)})"  # noqa: S608 -- our own columns
+
+
+def _replace_row(table: SyncedTable) -> str:
+    columns = ", ".join(f'"{column}"' for column in table.columns)
+    return f'INSERT OR REPLACE INTO "{table.name}" ({columns}) VALUES ({_marks(table.columns)})'  # noqa: S608
+
+
+_Key = tuple[str, str]
+
+
+def _look_up(changes: Sequence[Change]) -> tuple[dict[_Key, Stored], dict[_Key, str]]:
+    """Read the rows that a push means: by table and id, and which id each ``Unique_id`` leads to."""
+    rows: dict[_Key, Stored] = {}
+    ids: dict[_Key, str] = {}
+    for name in {change.table.name for change in changes if change.table}:
+        own = [change for change in changes if change.table and change.table.name == name and not change.problems]
+        by_id = {change.row_id for change in own if change.row_id}
+        by_unique = {change.unique_id for change in own if change.unique_id and not change.row_id}
+        for column, wanted in (("id", by_id), ("Unique_id", by_unique)):
+            for row_id, unique_id, *stored in _rows_where(name, column, wanted) if wanted else ():
+                body, version, sequence, edited_at = stored
+                rows[name, row_id] = Stored(decode_stored(body), version, sequence, edited_at)
+                if column == "Unique_id":
+                    ids[name, unique_id] = min(row_id, ids.get((name, unique_id), row_id))
+    return rows, ids
+
+
+def _rows_where(table: str, column: str, values: set[Any]) -> Any:
+    return connection().execute(
+        f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at FROM json_each(?) AS wanted'  # noqa: S608
+        f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
+        (json.dumps(list(values)),),
+    )
+
+
+def _since(known: Stored, base_version: int | None, base_sequence: int | None) -> Since:
+    """Walk a row's history back to the version that a device knew, collecting what others changed since."""
+    changed: dict[str, int] = {}
+    sequence: int | None = known.sequence
+    while sequence is not None:
+        entry = Logged.get_or_none(Logged.sequence == sequence)
+        if entry is None:  # Purged: each field may have been changed, at the latest then.
+            return Since(dict.fromkeys(known.row, known.edited_at) | changed, None)
+        if entry.version <= base_version if base_version is not None else entry.sequence <= (base_sequence or 0):
+            return Since(changed, entry.row)
+        for name in entry.fields or entry.row:
+            changed[name] = max(entry.edited_at, changed.get(name, entry.edited_at))
+        sequence = entry.previous
+    return Since(changed, {})
+
+
+# --- pull ------------------------------------------------------------------------------------------------------------
+
+
+class Page(NamedTuple):
+    """What a pull's answer holds: the changes after ``since`` up to ``until``, and what it says of itself."""
+
+    tables: Sequence[str]
+    since: int
+    until: int
+    tombstones_after: int
+    """Tombstones up to this sequence are of rows that the device never had."""
+    cursor: str
+    sync_timestamp: str
+    has_more: bool
+
+
+def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
+    """Plan a pull's answer; the rows are read afterwards in slices, and each is as it stands when it is read.
+
+    A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull.
+    Raises: ResyncRequired for a cursor of another incarnation.
+    """
+    here = place()
+    since, first_until = _start(pull, here, now, skew_ms)
+    cut = _cut(pull.tables, since, here.sequence, first_until, pull.limit) if pull.limit else None
+    until = here.sequence if cut is None else cut
+    cursor = Cursor(here.epoch, until, first_until)
+    clock = here.clock if cut is None else _committed_at(cut) - 1  # The commit at the cut may go on behind it.
+    return Page(pull.tables, since, until, first_until, str(cursor), format_time(clock), cut is not None)
+
+
+def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
+    """Find the sequence a pull starts after, and up to where its tombstones are not wanted."""
+    if pull.since is None:
+        return 0, here.sequence
+    if isinstance(pull.since, int):
+        return _sequence_at(pull.since, here, now, skew_ms), 0
+    if pull.since.epoch != here.epoch or pull.since.sequence > here.sequence:
+        raise ResyncRequired
+    return pull.since.sequence, pull.since.first_until
+
+
+def _sequence_at(time: int, here: Place, now: int, skew_ms: int) -> int:
+    """Find the last change of the commit that a device's ``lastSync`` names.
+
+    A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met
+    with a margin, and if it lies in the future it tells nothing, so that everything is sent rather than a change missed.
+    """
+    if time > max(now, here.clock):
+        return 0
+    sequence = _last_until(time, here.sequence)
+    if sequence and _committed_at(sequence) == time:
+        return sequence
+    return _last_until(time - skew_ms, here.sequence)
+
+
+def _last_until(time: int, newest: int) -> int:
+    """Find the last change committed at ``time`` or before, by bisection: the log's clock rises with its sequence."""
+    low, high = 0, newest
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _committed_at(middle) <= time:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _committed_at(sequence: int) -> int:
+    """Give the time of the newest change still held at ``sequence`` or before it, 0 if there is none."""
+    sql = "SELECT committed_at FROM _changes WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
+    return next((int(row[0]) for row in connection().execute(sql, (sequence,))), 0)
+
+
+_WANTED = "_seq > ?1 AND _seq <= ?2 AND (is_deleted = 0 OR _seq > ?3)"
+
+
+def _cut(tables: Sequence[str], since: int, until: int, tombstones_after: int, limit: int) -> int | None:
+    """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
+    parts = " UNION ALL ".join(f'SELECT _seq FROM "{name}" WHERE {_WANTED}' for name in tables)  # noqa: S608
+    found = connection().execute(f"{parts} ORDER BY 1 LIMIT 2 OFFSET ?4", (since, until, tombstones_after, limit - 1))
+    sequences = [int(row[0]) for row in found]
+    return sequences[0] if len(sequences) == 2 else None
+
+
+def rows_of(page: Page, table: str, after: int, count: int) -> list[tuple[int, str]]:
+    """Read the next ``count`` rows of one table in a page, as sequence and JSON."""
+    return list(
+        connection().execute(
+            f'SELECT e._seq, c.row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'  # noqa: S608
+            f" WHERE {_WANTED} ORDER BY e._seq LIMIT ?4",
+            (after, page.until, page.tombstones_after, count),
+        )
+    )
+
+
+def pending_rows(table: str, after: int, count: int) -> list[tuple[int, str]]:
+    """Read rows marked as pending, as sequence and JSON; only SQL of the operator's marks one."""
+    return list(
+        connection().execute(
+            "SELECT e._seq, json_set(c.row, '$.sync_status', 'pending')"  # noqa: S608
+            f' FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
+            " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?",
+            (after, count),
+        )
+    )
+
+
+def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
+    """Tell where the order of commits stands and how many changes came after ``cursor``.
+
+    Without a cursor all count; None means that the cursor is of another incarnation.
+    """
+    here = place()
+    if cursor is None:
+        return here, here.sequence
+    foreign = cursor.epoch != here.epoch or cursor.sequence > here.sequence
+    return here, None if foreign else here.sequence - cursor.sequence

@@ -1,0 +1,156 @@
+"""What can go wrong, and how it is said.
+
+Knows: every error's status and code, and the one JSON shape. Must not know: Flask, tables, sockets; standard library
+only. An error a client may meet is one class here; anything else is a bug and leaves as ``internal_error``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+
+class Detail(TypedDict):
+    """One fault inside a body: where (``changes.end_user[3].dob``) and what."""
+
+    path: str
+    error: str
+
+
+class Problem(Exception):
+    """An outcome that ends a request or an event. ``args[0]`` is the sentence that clients see."""
+
+    status = 500
+    code = "internal_error"
+    sentence = "Something went wrong on the server. The request ID helps to find it in the log."
+
+    def __init__(
+        self,
+        sentence: str | None = None,
+        *,
+        details: Sequence[Detail] = (),
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(sentence or self.sentence)
+        self.details = list(details)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InvalidJson(Problem):
+    status, code = 400, "invalid_json"
+    sentence = "The body is not valid JSON."
+
+
+class ValidationError(Problem):
+    status, code = 400, "validation_error"
+    sentence = "The request is not valid."
+
+
+class InvalidTenantId(Problem):
+    status, code = 400, "invalid_tenant_id"
+    sentence = "Invalid tenant ID. Use the exact ID from the JWT token or database."
+
+
+class Unauthorized(Problem):
+    status, code = 401, "unauthorized"
+    sentence = "A valid access token is needed: Authorization: Bearer <token>."
+
+
+class TokenExpired(Problem):
+    status, code = 401, "token_expired"
+    sentence = "The token has expired. Refresh it or log in again."
+
+
+class InvalidCredentials(Problem):
+    status, code = 401, "invalid_credentials"
+    sentence = "The e-mail address or the password is wrong."
+
+
+class RegistrationClosed(Problem):
+    status, code = 403, "registration_closed"
+    sentence = "Registration is closed on this server. Ask its operator for an account."
+
+
+class TenantMismatch(Problem):
+    status, code = 403, "tenant_mismatch"
+    sentence = "The tenant ID is not the one of the token."
+
+
+class OriginNotAllowed(Problem):
+    status, code = 403, "origin_not_allowed"
+    sentence = "Pages of this origin may not call this server. Its operator can allow the origin in CORS_ORIGINS."
+
+
+class TenantNotFound(Problem):
+    status, code = 404, "tenant_not_found"
+    sentence = "Tenant database not found. Register the client first."
+
+
+class NotFound(Problem):
+    status, code = 404, "not_found"
+    sentence = "There is nothing at this address."
+
+
+class MethodNotAllowed(Problem):
+    status, code = 405, "method_not_allowed"
+    sentence = "This address does not take this method."
+
+
+class EmailTaken(Problem):
+    status, code = 409, "email_taken"
+    sentence = "A customer with this e-mail address exists already. Log in instead."
+
+
+class ResyncRequired(Problem):
+    status, code = 410, "resync_required"
+    sentence = "The cursor is not of this database. Pull again from the start, without a cursor."
+
+
+class PayloadTooLarge(Problem):
+    status, code = 413, "payload_too_large"
+    sentence = "The body is too large. Send it in smaller parts."
+
+
+class UnsupportedMediaType(Problem):
+    status, code = 415, "unsupported_media_type"
+    sentence = "The body must be JSON: Content-Type: application/json."
+
+
+class RateLimited(Problem):
+    status, code = 429, "rate_limited"
+    sentence = "Too many attempts. Wait a little and try again."
+
+
+class Busy(Problem):
+    status, code = 503, "busy"
+    sentence = "The server has too much to do for this tenant just now. Try again soon."
+
+    def __init__(self, sentence: str | None = None, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(sentence, retry_after_seconds=retry_after_seconds)
+
+
+class StorageFull(Problem):
+    status, code = 507, "storage_full"
+    sentence = "The server's disk is full. Nothing of this request was stored."
+
+
+class ErrorBody(TypedDict, total=False):
+    """The one shape of a failure, over HTTP and in acknowledgements of events."""
+
+    success: bool
+    error: str
+    message: str
+    code: str
+    details: list[Detail]
+    requestId: str
+
+
+def as_body(problem: Problem, request_id: str | None = None) -> ErrorBody:
+    """Write the failure as clients see it: ``error`` serves sync clients, ``message`` customer clients."""
+    sentence = str(problem)
+    body = ErrorBody(success=False, error=sentence, message=sentence, code=problem.code)
+    if problem.details:
+        body["details"] = problem.details
+    if request_id:
+        body["requestId"] = request_id
+    return body

@@ -1,0 +1,83 @@
+"""WebSocket frames as the server reads and writes them: bounded before memory is spent, and fast.
+
+gevent-websocket reads a frame of any announced length and unmasks it byte by byte in Python: one frame of 64 MiB from
+anybody stops the server for 19 seconds (ARCHITECTURE.md, trap 5). This replaces that part of it, and nothing else.
+Knows: RFC 6455 framing. Must not know: Socket.IO, who is at the other end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+from geventwebsocket import handler
+from geventwebsocket.exceptions import ProtocolError, WebSocketError
+from geventwebsocket.websocket import Header, WebSocket
+
+_SEND_SECONDS = 20.0
+_CONTROL_BYTES = 125
+_TOO_BIG = 1009
+_CONTROL = 0x08
+
+
+class BoundedWebSocket(WebSocket):  # type: ignore[misc]
+    """A WebSocket that refuses a message over ``most_bytes`` by its header, be it one frame or many."""
+
+    most_bytes = 1_048_576
+
+    def __init__(self, environ: dict[str, Any], stream: Any, owner: Any) -> None:
+        super().__init__(environ, stream, owner)
+        self._message_bytes = 0
+        self._write_to_network, self.raw_write = self.raw_write, self._write
+
+    def _write(self, data: bytes) -> None:
+        """Write, but do not wait forever for a listener that reads nothing."""
+        try:
+            with gevent.Timeout(_SEND_SECONDS):
+                self._write_to_network(data)
+        except gevent.Timeout:
+            raise OSError("the listener does not read") from None
+
+    def read_frame(self) -> tuple[Header, bytes]:
+        header = Header.decode_header(self.stream)
+        self._check(header)
+        payload = self._read(header.length)
+        if header.opcode < _CONTROL:
+            self._message_bytes = 0 if header.fin else self._message_bytes + header.length
+        return header, unmask(payload, header.mask)
+
+    def _check(self, header: Header) -> None:
+        """Refuse by its header what must not be read. Source: RFC 6455 sections 5.1, 5.2, 5.5 and 7.4.1."""
+        if header.flags or not header.mask:
+            raise ProtocolError("a client's frame must be masked and without extensions")
+        if header.opcode >= _CONTROL:
+            if header.length > _CONTROL_BYTES or not header.fin:
+                raise ProtocolError("a control frame has at most 125 bytes, in one piece")
+        elif self._message_bytes + header.length > self.most_bytes:
+            self.close(_TOO_BIG, b"message too big")
+            raise WebSocketError("message too big")
+
+    def _read(self, length: int) -> bytes:
+        payload: bytes = self.raw_read(length) if length else b""
+        if len(payload) != length:
+            raise WebSocketError("the connection ended inside a frame")
+        return payload
+
+    def validate_utf8(self, payload: bytes) -> None:
+        """Leave it to the decoding of the whole message, which checks the same in C."""
+
+
+def unmask(payload: bytes, mask: bytes) -> bytes:
+    """Apply a frame's mask as one operation on big integers."""
+    length = len(payload)
+    if not length:
+        return b""
+    key = (mask * (length // 4 + 1))[:length]
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(key, "little")).to_bytes(length, "little")
+
+
+def install(most_bytes: int) -> None:
+    """Make gevent-websocket use this class, whoever starts the server: us or gunicorn's worker."""
+    BoundedWebSocket.most_bytes = most_bytes
+    handler.WebSocket = BoundedWebSocket
+    handler.WebSocketHandler.log_request = lambda self: None  # Requests have a log line of ours.

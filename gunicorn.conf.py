@@ -1,0 +1,37 @@
+"""What gunicorn needs to know beside the Procfile; it reads this file by itself.
+
+One process holds all rooms, locks and open databases, so that more workers would lose notifications and corrupt nothing
+only because the data folder is locked. This refuses them, and the worker classes that can't speak WebSocket, at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import settings
+
+_settings = settings.load()
+_WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
+
+bind = f"{_settings.host}:{_settings.port}"
+workers = 1
+worker_class = _WORKER
+graceful_timeout = _settings.shutdown_seconds + 5
+timeout = 120
+control_socket_disable = True
+loglevel = "warning"
+
+
+def on_starting(server: Any) -> None:
+    """Refuse to start in a way that would lose notifications."""
+    if server.cfg.workers != 1:
+        raise SystemExit("syncapp: one process holds all rooms: start gunicorn with --workers 1.")
+    if server.cfg.settings["worker_class"].get() != _WORKER:
+        raise SystemExit(f"syncapp: only one worker class speaks WebSocket here: --worker-class {_WORKER}")
+
+
+def post_worker_init(worker: Any) -> None:
+    """End as our own server does when gunicorn says so."""
+    from serving import end_with_worker  # After the worker's monkey patch, not before.
+
+    end_with_worker(worker, worker.wsgi.extensions["lifecycle"])

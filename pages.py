@@ -1,0 +1,91 @@
+"""The pages for people: what is served, where the Socket.IO client comes from, whether the server is well.
+
+Knows: templates and static files. Must not know: tenants' data.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from flask import Blueprint, Response, render_template, send_from_directory
+
+from errors import NotFound
+from serving import Lifecycle
+from tenants import Tenants
+from web import answer
+
+_HERE = Path(__file__).resolve().parent
+_CLIENT = _HERE / "node_modules" / "socket.io-client" / "dist"
+_CLIENT_FILE = "socket.io.min.js"
+CDN = "https://cdn.jsdelivr.net"
+CLIENT_VERSION = "4.8.4"
+CLIENT_INTEGRITY = "sha384-FILL"
+"""Of that file in the npm package; a test compares them."""
+
+_SELF_POLICY = (
+    "default-src 'none'; script-src 'self'{cdn}; style-src 'self'; img-src 'self' data:; connect-src 'self' http: https:"
+    " ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle) -> Blueprint:
+    """Lay the pages out."""
+    routes = Blueprint("pages", __name__)
+    began = time.monotonic()
+
+    @routes.get("/")
+    def index() -> Response:
+        return _page("index.html", version=version)
+
+    @routes.get("/websocket-test.html")
+    def websocket_test() -> Response:
+        return _page("websocket-test.html", client=_client_script())
+
+    @routes.get("/test-multi-app-sync.html")
+    def multi_app() -> Response:
+        return _page("test-multi-app-sync.html", client=_client_script())
+
+    @routes.get("/static/<path:name>")
+    def static(name: str) -> Response:
+        return _cached(send_from_directory(_HERE / "static", name))
+
+    @routes.get("/static/socket.io.min.js")
+    def socket_io_client() -> Response:
+        if not (_CLIENT / _CLIENT_FILE).is_file():
+            raise NotFound("The Socket.IO client is not installed here; the pages take it from the CDN.")
+        return _cached(send_from_directory(_CLIENT, _CLIENT_FILE))
+
+    @routes.get("/health")
+    def health() -> Response:
+        """Tell an orchestrator whether to send requests here."""
+        tenants.directory.read(lambda: None)
+        status = "ending" if lifecycle.is_ending else "ok"
+        body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
+        return answer(body, 503 if lifecycle.is_ending else 200)
+
+    return routes
+
+
+def _page(name: str, **values: object) -> Response:
+    response = Response(render_template(name, **values), mimetype="text/html")
+    cdn = "" if _is_client_here() else f" {CDN}"
+    response.headers["Content-Security-Policy"] = _SELF_POLICY.format(cdn=cdn)
+    return response
+
+
+def _cached(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-cache"  # Kept, but asked about each time: an update shows at once.
+    return response
+
+
+def _is_client_here() -> bool:
+    return (_CLIENT / _CLIENT_FILE).is_file()
+
+
+def _client_script() -> dict[str, str]:
+    """Say where pages get the Socket.IO client: from us if npm installed it, else pinned from the CDN."""
+    if _is_client_here():
+        return {"src": "/static/socket.io.min.js", "integrity": ""}
+    path = f"/npm/socket.io-client@{CLIENT_VERSION}/dist/{_CLIENT_FILE}"
+    return {"src": CDN + path, "integrity": CLIENT_INTEGRITY}

@@ -1,0 +1,108 @@
+"""How the app is served and how it ends: our own server, or gunicorn's worker, with the same end.
+
+Knows: listeners, signals, requests in flight. Must not know: what requests do.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+from flask import Flask
+from gevent.event import Event
+from gevent.pywsgi import LoggingLogAdapter, WSGIServer
+from geventwebsocket.handler import WebSocketHandler
+from werkzeug.wsgi import ClosingIterator
+
+from settings import Settings
+
+log = logging.getLogger("syncapp.server")
+
+_BACKLOG = 1024
+
+
+class Lifecycle:
+    """Counts the requests in flight, so that the end can wait for them; it wraps the WSGI application."""
+
+    def __init__(self, app: Flask, seconds: int, tell: Callable[[], None], close: Callable[[], None]) -> None:
+        """``tell`` says goodbye to sockets, ``close`` closes what requests use; both are called once, at the end."""
+        self._wrapped, self._seconds, self._tell, self._close = app.wsgi_app, seconds, tell, close
+        self._in_flight = 0
+        self.is_ending = False
+        app.wsgi_app = self  # type: ignore[method-assign]
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self._in_flight += 1
+        try:
+            parts = self._wrapped(environ, start_response)
+        except BaseException:
+            self._done()
+            raise
+        if "wsgi.websocket" in environ:  # It is over when the call returns, and nobody closes what that gave.
+            self._done()
+            return parts
+        return ClosingIterator(parts, [self._done])
+
+    def _done(self) -> None:
+        self._in_flight -= 1
+
+    def end(self) -> None:
+        """Wait for what is in flight, and close."""
+        self.is_ending = True
+        self._tell()
+        give_up = time.monotonic() + self._seconds
+        while self._in_flight and time.monotonic() < give_up:
+            gevent.sleep(0.02)
+        if self._in_flight:
+            log.warning("%d requests did not finish in %d s", self._in_flight, self._seconds)
+        self._close()
+        log.info("stopped")
+
+
+def serve(app: Flask, lifecycle: Lifecycle, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then end."""
+    listener = _listen(settings.host, settings.port)
+    quiet = LoggingLogAdapter(log, level=logging.WARNING)
+    server = WSGIServer(listener, app, handler_class=WebSocketHandler, log=None, error_log=quiet)
+    told = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, told.set)
+    server.start()
+    log.info(
+        "serving on http://%s:%d", "localhost" if settings.host == "0.0.0.0" else settings.host, server.server_port
+    )  # noqa: S104
+    told.wait()
+    server.close()
+    lifecycle.end()
+
+
+def _listen(host: str, port: int) -> Any:
+    """Listen with TCP_NODELAY, which accepted connections inherit (trap 16: without it each answer takes 44 ms)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise SystemExit(f"Can't listen on {host}:{port}: {error.strerror}. Set PORT to another one.") from None
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def end_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
+    """End when gunicorn tells its worker to; idle keep-alive connections do not hold it up."""
+
+    def watch() -> None:
+        while worker.alive:
+            gevent.sleep(0.1)
+        lifecycle.end()
+        sys.exit(0)
+
+    gevent.spawn(watch)

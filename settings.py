@@ -1,0 +1,128 @@
+"""The environment, read once into one frozen value.
+
+Knows: every environment variable the server obeys, its default, its bounds and the sentence that documents it
+(``docs/settings.md`` is held to this file by a test). Must not know: anything of ours; standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+_RATE = re.compile(r"[1-9]\d*\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE)
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
+
+
+class SettingError(ValueError):
+    """One sentence that says which environment variable is wrong, and what it must be."""
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,15}", text) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least:,} to {most:,}")
+        return int(text)
+
+    return read
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError("must be " + " or ".join(words))
+        return text
+
+    return read
+
+
+def _rate(text: str) -> str:
+    if not all(_RATE.fullmatch(part.strip()) for part in re.split("[,;|]", text)):
+        raise ValueError('must be limits such as "10 per minute" or "5/second;100/hour"')
+    return text
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("must be origins such as https://app.example.com, separated by commas, and no wildcard")
+    return origins
+
+
+def _secret(text: str) -> str:
+    if len(text.encode()) < _SECRET_BYTES:
+        raise ValueError(f"must be at least {_SECRET_BYTES} bytes long, or unset to have one made")
+    return text
+
+
+def _setting(default: object, read: Callable[[str], object], doc: str) -> Any:
+    return field(default=default, metadata={"read": read, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting; the environment variable is the field's name in capitals."""
+
+    host: str = _setting("0.0.0.0", str, "Address to listen on.")  # noqa: S104 -- a server, also on a dyno
+    port: int = _setting(3000, _whole(0, 65535), "Port to listen on; 0 takes a free one and logs it.")
+    data_dir: Path = _setting(Path("data"), Path, "Folder of all data; made if missing, readable by its owner only.")
+    jwt_secret_key: str = _setting("", _secret, "Key that signs tokens. Unset: made once, kept in the data folder.")
+    cors_origins: tuple[str, ...] = _setting(
+        (), _origins, "Other origins whose pages may call; the server's own may always, localhost while served there."
+    )
+    registration: str = _setting("open", _one_of("open", "closed"), "Closed: only the operator's command registers.")
+    bcrypt_rounds: int = _setting(12, _whole(8, 16), "Cost of a password hash (2^n); below 10 is for tests and warns.")
+    rate_limit_login: str = _setting(
+        "10 per minute;100 per hour", _rate, "Attempts to log in or prove a password, per address and per account."
+    )
+    rate_limit_register: str = _setting("20 per hour", _rate, "Registrations per address.")
+    trusted_proxies: int = _setting(
+        0, _whole(0, 8), "Proxies in front whose X-Forwarded-For is believed; 1 is assumed on Heroku."
+    )
+    access_token_seconds: int = _setting(86_400, _whole(1, 31_536_000), "Life of an access token.")
+    refresh_token_seconds: int = _setting(2_592_000, _whole(1, 315_360_000), "Life of an unused refresh token.")
+    max_body_bytes: int = _setting(16_777_216, _whole(1_024, 1_073_741_824), "A request's body, after inflating.")
+    max_row_bytes: int = _setting(65_536, _whole(1_024, 16_777_216), "A stored row as JSON.")
+    max_name_characters: int = _setting(64, _whole(16, 1_024), "A field's name.")
+    max_push_rows: int = _setting(10_000, _whole(1, 1_000_000), "Rows of one push.")
+    max_pull_rows: int = _setting(10_000, _whole(1, 1_000_000), "Rows of one page of a pull with a cursor.")
+    max_frame_bytes: int = _setting(1_048_576, _whole(4_096, 67_108_864), "A message from a socket.")
+    max_waiting_pushes: int = _setting(1_000, _whole(1, 1_000_000), "Pushes that wait for one tenant before 503.")
+    open_tenants: int = _setting(256, _whole(1, 100_000), "Tenant databases kept open; up to 5 descriptors each.")
+    clock_skew_seconds: int = _setting(
+        300, _whole(0, 86_400), "How far back a pull reaches when its lastSync is no time this server ever gave."
+    )
+    socket_auth_seconds: int = _setting(10, _whole(1, 300), "Time a socket has to authenticate.")
+    socket_queue_messages: int = _setting(256, _whole(8, 65_536), "Messages a slow socket may fall behind.")
+    socket_queue_bytes: int = _setting(
+        4_194_304, _whole(65_536, 1_073_741_824), "Bytes a slow socket may fall behind, beyond one message."
+    )
+    ping_interval_seconds: int = _setting(25, _whole(1, 50), "Time between pings to an idle socket.")
+    ping_timeout_seconds: int = _setting(20, _whole(1, 50), "Time a socket has to answer a ping.")
+    shutdown_seconds: int = _setting(20, _whole(1, 600), "Time that requests in flight have to finish at SIGTERM.")
+    log_format: str = _setting("auto", _one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere.")
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the environment; an empty variable counts as unset.
+
+    Raises: SettingError for the first value that is out of bounds.
+    """
+    values = {f.name: _value(f, environ[f.name.upper()]) for f in fields(Settings) if environ.get(f.name.upper())}
+    if "trusted_proxies" not in values and environ.get("DYNO"):
+        values["trusted_proxies"] = 1  # Heroku's router appends the caller's address: devcenter, "HTTP routing".
+    settings = Settings(**values)
+    if settings.ping_interval_seconds + settings.ping_timeout_seconds >= 55:
+        raise SettingError("PING_INTERVAL_SECONDS + PING_TIMEOUT_SECONDS must stay below 55: routers cut idle sockets.")
+    return settings
+
+
+def _value(setting: Field[Any], text: str) -> Any:
+    try:
+        return setting.metadata["read"](text)
+    except ValueError as error:
+        raise SettingError(f"{setting.name.upper()} {error}.") from None

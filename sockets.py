@@ -1,0 +1,368 @@
+"""Real time: who listens to which tenant, and what they are told (contract section 6).
+
+Knows: Socket.IO, authentication of sockets, rooms, the types of notification, the bounds of a listener. Must not know:
+SQL, engines, how a push is stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gevent
+from flask import Flask, request
+from flask_socketio import SocketIO
+from msgspec import Raw
+
+import frames
+import wire
+from changes import Applied, missed
+from errors import InvalidJson, Problem, TokenExpired, Unauthorized, ValidationError, as_body
+from settings import Settings
+from tenants import Tenants, now_ms
+from tokens import Identity, Tokens, check_tenant
+from web import is_allowed_origin
+from wire import Cursor, format_time, parse_cursor
+
+log = logging.getLogger("syncapp.socket")
+
+_MOST_IDS = 100
+_MOST_ROW_BYTES = 8_192
+_SWEEP_SECONDS = 1.0
+_NOTE_TYPES = ("data_available", "sync_complete", "sync_error", "conflict_detected")
+_OPERATIONS = {"created": "create", "deleted": "delete"}
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One ``sync_notification``; what is None is left out."""
+
+    type: Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
+    entityType: str  # noqa: N815 -- a name of the wire
+    message: str
+    entityId: str | None = None  # noqa: N815
+    operation: str | None = None
+    count: int | None = None
+    cursor: str | None = None
+    previousCursor: str | None = None  # noqa: N815
+    data: Any = None
+
+    def payload(self) -> Answer:
+        said = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in said.items() if value is not None} | {"timestamp": format_time(now_ms())}
+
+
+@dataclass(slots=True)
+class _Member:
+    """A connected socket: its engine's ID, and who it is once it has shown a token."""
+
+    engine_id: str
+    identity: Identity | None = None
+
+
+class _Json:
+    """The JSON of the Socket.IO server: strict like the HTTP one, and rows go out as the bytes that are stored."""
+
+    @staticmethod
+    def dumps(value: object, **_: object) -> str:
+        return wire.encode(value).decode()
+
+    @staticmethod
+    def loads(text: str | bytes, **_: object) -> Any:
+        try:
+            return wire.decode(text)
+        except InvalidJson as problem:
+            raise ValueError(str(problem)) from None  # What the library expects of a JSON module.
+
+
+class Sockets:
+    """All sockets of this server."""
+
+    def __init__(self, app: Flask, settings: Settings, tenants: Tenants, tokens: Tokens) -> None:
+        self._settings, self._tenants, self._tokens = settings, tenants, tokens
+        self._members: dict[str, _Member] = {}
+        self._strangers: dict[str, float] = {}
+        frames.install(settings.max_frame_bytes)
+        quiet = logging.getLogger("syncapp.socketio")
+        quiet.setLevel(logging.CRITICAL)  # The library logs payloads and what hostile clients send, with tracebacks.
+        self._io = SocketIO(
+            app,
+            async_mode="gevent",
+            async_handlers=False,  # One event of a socket after the other: order, and a flood waits in its own network.
+            always_connect=True,  # So that a refusal can be told before the connection ends.
+            manage_session=False,
+            cors_allowed_origins=lambda origin, environ: is_allowed_origin(origin, environ, settings.cors_origins),
+            max_http_buffer_size=settings.max_frame_bytes,
+            ping_interval=settings.ping_interval_seconds,
+            ping_timeout=settings.ping_timeout_seconds,
+            json=_Json,
+            logger=quiet,
+            engineio_logger=quiet,
+        )
+        app.wsgi_app = _contained(app.wsgi_app)  # type: ignore[method-assign]
+        self._engine = self._io.server.eio
+        self._send_packet, self._engine.send_packet = self._engine.send_packet, self._send_bounded
+        self._io.on_event("connect", self._connected)
+        self._io.on_event("disconnect", self._disconnected)
+        self._io.on_event("authenticate", self._authenticate_event)
+        self.on("ping", self._ping)
+        self.on("sync_status_update", self._relay_status)
+        tokens.ended.connect(self._sessions_ended)
+
+    def start(self) -> None:
+        """Begin to watch for sockets that do not authenticate and for tokens that expire."""
+        gevent.spawn(self._watch)
+
+    # --- joining -----------------------------------------------------------------------------------------------------
+
+    def _connected(self, auth: object = None) -> None:
+        sid = _sid()
+        self._members[sid] = _Member(self._io.server.manager.eio_sid_from_sid(sid, "/"))
+        if isinstance(auth, dict) and auth.get("token") is not None:
+            self._authenticate(sid, auth)
+
+    def _disconnected(self, reason: object = None) -> None:
+        member = self._members.pop(_sid(), None)
+        if member and member.identity:
+            log.info("socket left", extra={"tenant": member.identity.tenant_id, "reason": str(reason)[:40]})
+
+    def _authenticate_event(self, body: object = None, *_: object) -> None:
+        self._authenticate(_sid(), body if isinstance(body, dict) else {})
+
+    def _authenticate(self, sid: str, body: Answer) -> None:
+        """Let a socket into its tenant's room, or say why not and end it."""
+        try:
+            identity = self._tokens.verify(body.get("token"))
+            check_tenant(identity, body.get("tenantId"))
+            cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
+            greeting = self._greeting(identity, cursor)
+        except Problem as problem:
+            return self._refuse(sid, problem)
+        except Exception:
+            log.exception("authenticating a socket failed")
+            return self._refuse(sid, Problem())
+        member = self._members[sid]
+        if member.identity:
+            self._io.server.leave_room(sid, member.identity.tenant_id)
+        member.identity = identity
+        self._io.server.enter_room(sid, identity.tenant_id)
+        self._emit("authenticated", greeting, sid)
+        return log.info("socket joined", extra={"tenant": identity.tenant_id})
+
+    def _greeting(self, identity: Identity, cursor: Cursor | None) -> Answer:
+        place, count = self._tenants.read(identity.tenant_id, lambda: missed(cursor))
+        greeting = {"success": True, "tenantId": identity.tenant_id, "timestamp": format_time(now_ms())}
+        greeting |= {"cursor": place.cursor, "missed": place.sequence if count is None else count}
+        return greeting | ({"resyncRequired": True} if count is None else {})
+
+    def _refuse(self, sid: str, problem: Problem) -> None:
+        log.info("socket refused", extra={"code": problem.code})
+        self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
+        self._io.server.disconnect(sid)
+
+    # --- leaving -----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while True:
+            gevent.sleep(_SWEEP_SECONDS)
+            try:
+                self._sweep(time.time())
+            except Exception:
+                log.exception("looking after sockets failed")
+
+    def _sweep(self, now: float) -> None:
+        """End sockets that have not authenticated in time, at whatever stage they are, and those of expired tokens."""
+        for sid, member in list(self._members.items()):
+            if member.identity and member.identity.expires_at <= now:
+                self._refuse(sid, TokenExpired())
+        known = {member.engine_id for member in self._members.values() if member.identity}
+        strangers = self._engine.sockets.keys() - known
+        deadlines = {key: self._strangers.get(key, now + self._settings.socket_auth_seconds) for key in strangers}
+        self._strangers = deadlines
+        for engine_id in [key for key, deadline in deadlines.items() if deadline <= now]:
+            self._end_stranger(engine_id)
+
+    def _end_stranger(self, engine_id: str) -> None:
+        late = Unauthorized(f"The socket did not authenticate within {self._settings.socket_auth_seconds} s.")
+        for sid, member in list(self._members.items()):
+            if member.engine_id == engine_id:
+                self._refuse(sid, late)
+        self._close_engine(engine_id)
+
+    def _sessions_ended(self, session_ids: Iterable[str]) -> None:
+        ended = set(session_ids)
+        for sid, member in list(self._members.items()):
+            if member.identity and member.identity.session_id in ended:
+                self._refuse(sid, Unauthorized("The session has ended. Log in again."))
+
+    def _close_engine(self, engine_id: str, abort: bool = False) -> None:
+        socket = self._engine.sockets.get(engine_id)
+        if socket and not socket.closed:
+            socket.close(wait=False, abort=abort)
+
+    def close(self) -> None:
+        """Tell every socket that this server ends; clients take it as a lost connection and come back."""
+        for engine_id in list(self._engine.sockets):
+            self._close_engine(engine_id)
+
+    # --- telling -----------------------------------------------------------------------------------------------------
+
+    def _emit(self, event: str, payload: Answer, to: str, but: str | None = None) -> None:
+        self._io.server.emit(event, payload, to=to, skip_sid=but)
+
+    def notify(self, tenant_id: str, notification: Notification) -> None:
+        """Send a notification to every socket of a tenant."""
+        self._emit("sync_notification", notification.payload(), tenant_id)
+
+    def announce(self, tenant_id: str, applied: Applied) -> None:
+        """Tell a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
+        for notification in notifications_of(applied):
+            self.notify(tenant_id, notification)
+
+    def _send_bounded(self, engine_id: str, packet: Any) -> None:
+        """Queue a packet for a socket, unless it has fallen too far behind: then it goes, and comes back to pull."""
+        socket = self._engine.sockets.get(engine_id)
+        if socket and not socket.closed and self._is_behind(socket):
+            log.warning("a socket fell behind and was closed")
+            socket.queue.queue.clear()
+            self._close_engine(engine_id, abort=True)
+            return
+        self._send_packet(engine_id, packet)
+
+    def _is_behind(self, socket: Any) -> bool:
+        waiting = socket.queue.qsize()
+        if waiting < 8:
+            return False
+        size = sum(len(packet.data or "") for packet in socket.queue.queue if packet is not None)
+        return bool(waiting >= self._settings.socket_queue_messages or size > self._settings.socket_queue_bytes)
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def on(self, event: str, handle: Callable[[Identity, Any], Answer | None]) -> None:
+        """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement."""
+
+        def serve(body: object = None, *_: object) -> Answer:
+            try:
+                return handle(self._identity(), body) or {"success": True}
+            except Problem as problem:
+                return dict(as_body(problem))
+            except Exception:
+                log.exception("an event failed", extra={"event": event})
+                return dict(as_body(Problem()))
+
+        self._io.on_event(event, serve)
+
+    def _identity(self) -> Identity:
+        """Tell who the socket of the running event is; its token may have expired since."""
+        member = self._members.get(_sid())
+        if member is None or member.identity is None:
+            raise Unauthorized("Authenticate first: emit authenticate with a token.")
+        if member.identity.expires_at <= time.time():
+            raise TokenExpired()
+        return member.identity
+
+    def _ping(self, identity: Identity, body: object) -> None:
+        self._emit("pong", {"timestamp": format_time(now_ms())}, _sid())
+
+    def _relay_status(self, identity: Identity, body: object) -> None:
+        """Pass a device's status on to the tenant's other sockets, with nothing else that it sent."""
+        said = checked_texts(body, {"status": 100, "entityType": 64})
+        if "status" not in said:
+            raise ValidationError("status must be a text.", details=[{"path": "status", "error": "must be a text"}])
+        self._emit("sync_status_update", said, identity.tenant_id, but=_sid())
+
+    def test_notification(self, body: object) -> Notification:
+        """Read a test notification from a request's body.
+
+        Raises: ValidationError.
+        """
+        said = checked_texts(body, {"type": 32, "entityType": 64, "entityId": 64, "message": 500})
+        kind = said.get("type", "data_available")
+        if kind not in _NOTE_TYPES:
+            sentence = "must be one of " + ", ".join(_NOTE_TYPES)
+            raise ValidationError(f"type {sentence}.", details=[{"path": "type", "error": sentence}])
+        return Notification(
+            kind,  # type: ignore[arg-type]
+            said.get("entityType", "test"),
+            said.get("message", "Test notification"),
+            said.get("entityId"),
+        )
+
+
+def _contained(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """End a connection on which the Socket.IO library stumbles with one line in the log instead of a traceback each."""
+
+    def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            return application(environ, start_response)
+        except Exception as error:
+            log.warning("a connection was ended", extra={"reason": type(error).__name__})
+            if "wsgi.websocket" not in environ:
+                start_response("400 Bad Request", [("Content-Type", "text/plain")])
+            return []
+
+    return call
+
+
+def notifications_of(applied: Applied) -> list[Notification]:
+    """Write what a push changed as a handful of notifications, however many rows it had."""
+    if not applied.touched and not applied.conflicts:
+        return []
+    place = {"cursor": applied.after.cursor, "previousCursor": applied.before.cursor}
+    notes = [_data_available(table, rows, applied, place) for table, rows in applied.touched.items()]
+    for conflict in applied.conflicts:
+        table = conflict["table"]
+        text = f"Conflict detected for {table}"
+        notes.append(Notification("conflict_detected", table, text, conflict["id"], data=conflict, **place))
+    if applied.touched:
+        notes.append(_sync_complete(applied, place))
+    return notes
+
+
+def _data_available(table: str, rows: dict[str, bytes], applied: Applied, place: dict[str, str]) -> Notification:
+    text = f"New {table} data available for sync"
+    statuses = {result["status"] for result in applied.results if result["table"] == table and result["id"] in rows}
+    operations = {_OPERATIONS.get(status, "update") for status in statuses - {"unchanged", "rejected"}}
+    operation = operations.pop() if len(operations) == 1 else "batch"
+    if len(rows) > 1:
+        data: Any = {"entityIds": list(rows)[:_MOST_IDS]}
+        return Notification("data_available", table, text, None, operation, len(rows), data=data, **place)
+    (row_id, body), *_ = rows.items()
+    data = Raw(body) if len(body) <= _MOST_ROW_BYTES else None
+    return Notification("data_available", table, text, row_id, operation, 1, data=data, **place)
+
+
+def _sync_complete(applied: Applied, place: dict[str, str]) -> Notification:
+    tables, count = list(applied.touched), sum(map(len, applied.touched.values()))
+    name = tables[0] if len(tables) == 1 else "batch"
+    data = None if len(tables) == 1 else {"count": count, "entityTypes": tables}
+    text = f"{name} sync completed successfully"
+    return Notification("sync_complete", name, text, count=count, data=data, **place)
+
+
+def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
+    """Take the named texts out of a body, each within its length; what is absent is left out.
+
+    Raises: ValidationError.
+    """
+    if not isinstance(body, dict):
+        raise ValidationError("The body must be an object.", details=[{"path": "$", "error": "must be an object"}])
+    said = {}
+    for name, most in lengths.items():
+        value = body.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str) or not 1 <= len(value) <= most:
+            sentence = f"must be a text of 1 to {most} characters"
+            raise ValidationError(f"{name} {sentence}.", details=[{"path": name, "error": sentence}])
+        said[name] = value
+    return said
+
+
+def _sid() -> str:
+    return str(request.sid)  # type: ignore[attr-defined]

@@ -1,0 +1,275 @@
+"""One SQLite file: its connections, its transactions, its group commit.
+
+Knows: the engine, and how running code is bound to a file. Must not know: whose file it is, requests, sockets, rules.
+
+Two connections a file: one reads, one writes and checkpoints. SQL runs in the event loop, where it is fastest; only
+COMMIT, which waits for the disk, runs in a native thread. All that wait for one file share a commit, each in a savepoint
+of its own. ``database`` of ``models`` is a peewee database that dispatches on a context variable: code that is bound to
+no file fails, in whatever greenlet or thread it runs (ARCHITECTURE.md, traps 2, 3 and 17).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import apsw
+import gevent
+from gevent.event import AsyncResult, Event
+from gevent.threadpool import ThreadPool
+from playhouse.apsw_ext import APSWDatabase
+
+import models
+from errors import Busy, Problem, StorageFull
+
+T = TypeVar("T")
+log = logging.getLogger("syncapp.storage")
+
+_COMMIT_THREADS = 8
+_LOCK_WAIT_SECONDS = 5.0
+_GROUP = 64
+"""Writes that share a commit at the most; each is itself bounded by what one request may hold."""
+
+_commits = ThreadPool(_COMMIT_THREADS)
+
+
+class _Connected:
+    """What peewee asks a connection's state for, with a connection that is always open."""
+
+    closed = False
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.conn = connection
+        self.ctx: list[Any] = []
+        self.transactions: list[Any] = []
+        self.commit_callbacks: list[Any] = []
+
+
+_bound: ContextVar[_Connected] = ContextVar("bound_connection")
+
+
+class NotBound(RuntimeError):
+    """Code asked for a database without being bound to one: a bug, and never the data of another tenant."""
+
+
+class _BoundDatabase(APSWDatabase):  # type: ignore[misc]
+    """A peewee database whose connection is that of the running context, and that never makes one by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(":bound:", thread_safe=False)
+
+    @property
+    def _state(self) -> _Connected:
+        try:
+            return _bound.get()
+        except LookupError:
+            raise NotBound("no database is bound here") from None
+
+    @_state.setter
+    def _state(self, state: object) -> None:
+        """Peewee's constructor brings a state of its own, which nothing may use."""
+
+    def is_closed(self) -> bool:
+        return _bound.get(None) is None
+
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        raise NotBound("no database is bound here")
+
+
+models.database.initialize(_BoundDatabase())
+
+
+@contextlib.contextmanager
+def _bind(connected: _Connected) -> Iterator[None]:
+    token = _bound.set(connected)
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+class _Write(Generic[T]):
+    """One piece of work that waits for its commit."""
+
+    __slots__ = ("after", "answer", "error", "result", "work")
+
+    def __init__(self, work: Callable[[], T], after: Callable[[T], None] | None) -> None:
+        self.work, self.after = work, after
+        self.answer: AsyncResult = AsyncResult()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Store:
+    """An open SQLite file. Make it with ``Store.open``; close it when nothing waits (``is_idle``)."""
+
+    def __init__(self, path: Path, most_waiting: int) -> None:
+        self.path = path
+        self._most_waiting = most_waiting
+        self._writer = _Connected(_connect(path, "writer"))
+        self._reader = _Connected(_connect(path, "reader"))
+        self._waiting: deque[_Write[Any]] = deque()
+        self._idle = Event()
+        self._idle.set()
+
+    @classmethod
+    def open(cls, path: Path, prepare: Callable[[], None], fingerprint: int, most_waiting: int = 1000) -> Store:
+        """Open or create a file, and ``prepare`` it in one transaction if its schema is not that of ``fingerprint``."""
+        store = cls(path, most_waiting)
+        try:
+            if store._writer.conn.pragma("user_version") != fingerprint:
+                with _bind(store._writer), store._writer.conn:
+                    prepare()
+                    store._writer.conn.pragma("user_version", fingerprint)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @property
+    def is_idle(self) -> bool:
+        return self._idle.is_set()
+
+    def wait(self) -> None:
+        """Wait until no write is under way."""
+        self._idle.wait()
+
+    def read(self, query: Callable[[], T]) -> T:
+        """Run a query bound to this file; it sees what is committed, and must not switch greenlets."""
+        with _bind(self._reader), _as_problems():
+            return query()
+
+    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None) -> T:
+        """Run ``work`` bound to this file in a transaction; return when it is on disk.
+
+        ``after`` is called with the result once that is on disk, in the order of the commits of this file; its failure
+        is logged and harms nobody. What ``work`` raises undoes its own writes alone.
+        Raises: what ``work`` raises; Busy, StorageFull.
+        """
+        if len(self._waiting) >= self._most_waiting:
+            raise Busy
+        write = _Write(work, after)
+        self._waiting.append(write)
+        if self._idle.is_set():
+            self._idle.clear()
+            gevent.spawn(self._drain)
+        result: T = write.answer.get()
+        return result
+
+    def _drain(self) -> None:
+        try:
+            while self._waiting:
+                group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
+                self._commit(group)
+                for write in group:
+                    _answer(write)
+        finally:
+            self._idle.set()
+
+    def _commit(self, group: list[_Write[Any]]) -> None:
+        """Run a group in one transaction; an error of the commit is the error of each of them."""
+        connection = self._writer.conn
+        try:
+            with _bind(self._writer), _as_problems():
+                _begin(connection)
+                before = connection.total_changes()
+                for write in group:
+                    _run(write, connection)
+                if connection.total_changes() == before:
+                    connection.execute("ROLLBACK")  # Nothing to keep: no reason to wait for the disk.
+                else:
+                    _commits.apply(connection.execute, ("COMMIT",))
+        except BaseException as error:  # Whatever it is, those who wait must hear of it.
+            if not connection.get_autocommit():
+                connection.execute("ROLLBACK")
+            for write in group:
+                write.error = write.error or error
+
+    def close(self) -> None:
+        """Close the file; the writer last, so that it takes the log of writes into the file."""
+        self._reader.conn.close()
+        self._writer.conn.close()
+
+
+def _connect(path: Path, role: str) -> apsw.Connection:
+    """Open a file. The wait for a lock held by another process is ours, since SQLite's would stop the event loop."""
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(0)
+    connection.pragma("foreign_keys", True)
+    if role == "writer":
+        os.chmod(path, 0o600)
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "full")
+        connection.pragma("journal_size_limit", 4 * 1024 * 1024)
+    else:
+        connection.pragma("query_only", True)
+        connection.pragma("wal_autocheckpoint", 0)
+    return connection
+
+
+def _begin(connection: apsw.Connection) -> None:
+    """Begin a write, waiting for a lock that another process holds without holding up the event loop."""
+    give_up = time.monotonic() + _LOCK_WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except apsw.BusyError:
+            if time.monotonic() > give_up:
+                raise
+            gevent.sleep(0.02)
+
+
+def _run(write: _Write[Any], connection: apsw.Connection) -> None:
+    """Run one piece of work; what it raises is its own, unless the whole transaction is gone with it."""
+    connection.execute("SAVEPOINT one")
+    try:
+        write.result = write.work()
+    except Exception as error:
+        write.error = _problem_of(error)
+        if connection.get_autocommit():
+            raise  # SQLite itself rolled the transaction back: a full disk, an I/O error.
+        connection.execute("ROLLBACK TO one")
+    connection.execute("RELEASE one")
+
+
+def _answer(write: _Write[Any]) -> None:
+    if write.error is not None:
+        write.answer.set_exception(write.error)
+        return
+    write.answer.set(write.result)
+    if write.after:
+        try:
+            write.after(write.result)
+        except Exception:
+            log.exception("telling of a commit failed")
+
+
+@contextlib.contextmanager
+def _as_problems() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        problem = _problem_of(error)
+        if problem is error:
+            raise
+        raise problem from error
+
+
+def _problem_of(error: Exception) -> Exception:
+    """Say an engine's error as one of ours, where a client can do something about it."""
+    if isinstance(error, Problem):
+        return error
+    cause = error if isinstance(error, apsw.Error) else error.__cause__
+    if isinstance(cause, apsw.FullError):
+        return StorageFull()
+    if isinstance(cause, apsw.BusyError | apsw.LockedError):
+        return Busy()
+    return error

@@ -1,0 +1,198 @@
+"""Push and pull, over HTTP and as socket events (contract sections 4 and 5).
+
+Knows: how a push travels from bytes to the disk and on to the listeners, how a pull leaves as a stream. Must not know:
+engines, SQL, JWT details. The rules are in ``protocol``, the statements in ``changes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gevent
+from flask import Blueprint, Response, request
+from msgspec import Raw
+
+import changes
+from auth import bearer
+from changes import Applied, Page
+from errors import PayloadTooLarge, Problem
+from models import synced_tables
+from protocol import Limits, parse_pull, parse_push, tables_of
+from settings import Settings
+from sockets import Notification, Sockets, checked_texts
+from tenants import Tenants, now_ms
+from tokens import Identity, Tokens, check_tenant
+from web import answer, read_json, stream, success
+from wire import encode, format_time
+
+_SLICE_ROWS = 250
+_EVENT_PULL_BYTES = 8_388_608
+
+
+class Sync:
+    """The endpoints under ``/api/client`` and the events that do the same."""
+
+    def __init__(self, settings: Settings, tenants: Tenants, tokens: Tokens, sockets: Sockets) -> None:
+        self._settings, self._tenants, self._tokens, self._sockets = settings, tenants, tokens, sockets
+        self._tables = {name: table.rules for name, table in synced_tables().items()}
+        self._limits = Limits(
+            settings.max_push_rows, settings.max_pull_rows, settings.max_row_bytes, settings.max_name_characters
+        )
+        sockets.on("sync_push", self._push)
+        sockets.on("sync_pull", self._pull_event)
+
+    def blueprint(self) -> Blueprint:
+        """Lay the endpoints out."""
+        routes = Blueprint("sync", __name__, url_prefix="/api")
+        views: list[tuple[str, str, Callable[[], Response]]] = [
+            ("POST", "/client/sync/push", self.push),
+            ("POST", "/client/sync/pull", self.pull),
+            ("POST", "/client/sync/pull-pending", self.pull_pending),
+            ("GET", "/client/sync/health", self.health),
+            ("POST", "/client/notifications/test", self.notify),
+            ("GET", "/limits", self.limits),
+        ]
+        for method, path, view in views:
+            routes.add_url_rule(path, view.__name__, view, methods=[method])
+        return routes
+
+    # --- endpoints ---------------------------------------------------------------------------------------------------
+
+    def push(self) -> Response:
+        identity = bearer(self._tokens)
+        return answer(self._push(identity, read_json(), request.headers.get("X-Device-Id")))
+
+    def pull(self) -> Response:
+        identity = bearer(self._tokens)
+        return stream(self._parts(identity.tenant_id, self._plan(identity, read_json())))
+
+    def pull_pending(self) -> Response:
+        identity = bearer(self._tokens)
+        body = read_json()
+        _check_body(identity, body)
+        tables = tables_of(body, self._tables)
+        place = self._tenants.read(identity.tenant_id, changes.place)
+
+        def rows(table: str, after: int) -> list[tuple[int, str]]:
+            return self._tenants.read(identity.tenant_id, lambda: changes.pending_rows(table, after, _SLICE_ROWS))
+
+        tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
+        return stream(_envelope(tables, rows, 0, tail))
+
+    def health(self) -> Response:
+        return answer({"success": True, "message": "Sync service is healthy", "timestamp": format_time(now_ms())})
+
+    def notify(self) -> Response:
+        identity = bearer(self._tokens)
+        notification = self._sockets.test_notification(read_json())
+        self._sockets.notify(identity.tenant_id, notification)
+        return success({"message": "Test notification sent"})
+
+    def limits(self) -> Response:
+        """Announce every limit a client can meet."""
+        names = (
+            "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
+            " socket_auth_seconds socket_queue_messages socket_queue_bytes rate_limit_login rate_limit_register"
+            " access_token_seconds refresh_token_seconds"
+        )
+        return success({_camel(name): getattr(self._settings, name) for name in names.split()})
+
+    # --- push --------------------------------------------------------------------------------------------------------
+
+    def _push(self, identity: Identity, body: object, device_id: str | None = None) -> dict[str, Any]:
+        """Take a push from the door to the disk; the tenant's listeners hear of it before anyone can ask for it."""
+        _check_body(identity, body)
+        checked_texts({"X-Device-Id": device_id}, {"X-Device-Id": 64})
+        push = parse_push(body, self._tables, self._limits, now_ms(), device_id)
+        tenant_id, row_bytes = identity.tenant_id, self._settings.max_row_bytes
+        try:
+            applied = self._tenants.write(
+                tenant_id,
+                lambda: changes.apply(push, row_bytes, now_ms(), gevent.sleep),
+                lambda applied: self._sockets.announce(tenant_id, applied),
+            )
+        except Exception as error:
+            if not isinstance(error, Problem) or error.status >= 500:
+                self._tell_failure(tenant_id, {change.table.name for change in push.changes if change.table})
+            raise
+        return _push_answer(applied)
+
+    def _tell_failure(self, tenant_id: str, tables: set[str]) -> None:
+        """Tell the tenant's devices of a push that failed for a reason of ours."""
+        name = next(iter(tables)) if len(tables) == 1 else "batch"
+        text = (
+            f"Sync error for {name}: the server could not store a push. Nothing of it was kept; it can be sent again."
+        )
+        self._sockets.notify(tenant_id, Notification("sync_error", name, text))
+
+    # --- pull --------------------------------------------------------------------------------------------------------
+
+    def _plan(self, identity: Identity, body: object) -> Page:
+        _check_body(identity, body)
+        pull = parse_pull(body, self._tables, self._limits)
+        skew_ms = self._settings.clock_skew_seconds * 1000
+        return self._tenants.read(identity.tenant_id, lambda: changes.page_of(pull, now_ms(), skew_ms))
+
+    def _parts(self, tenant_id: str, page: Page) -> Iterator[bytes]:
+        """Make the answer of a pull slice by slice; each slice is read anew, so that nothing is held meanwhile."""
+
+        def rows(table: str, after: int) -> list[tuple[int, str]]:
+            return self._tenants.read(tenant_id, lambda: changes.rows_of(page, table, after, _SLICE_ROWS))
+
+        tail = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
+        return _envelope(page.tables, rows, page.since, tail)
+
+    def _pull_event(self, identity: Identity, body: object) -> Raw:
+        """Answer a pull in one acknowledgement, which is therefore bounded."""
+        parts, size = [], 0
+        for part in self._parts(identity.tenant_id, self._plan(identity, body)):
+            parts.append(part)
+            size += len(part)
+            if size > _EVENT_PULL_BYTES:
+                raise PayloadTooLarge(
+                    f"The answer is larger than {_EVENT_PULL_BYTES:,} bytes. Pull with a cursor and a smaller limit,"
+                    " or over HTTP."
+                )
+        return Raw(b"".join(parts))
+
+
+def _check_body(identity: Identity, body: object) -> None:
+    """Refuse a body that names another tenant."""
+    if isinstance(body, dict):
+        check_tenant(identity, body.get("tenantId"))
+
+
+def _push_answer(applied: Applied) -> dict[str, Any]:
+    return {
+        "success": True,
+        "data": [None if row is None else Raw(row) for row in applied.rows],
+        "syncTimestamp": format_time(applied.after.clock),
+        "cursor": applied.after.cursor,
+        "previousCursor": applied.before.cursor,
+        "results": applied.results,
+        "conflicts": applied.conflicts,
+    }
+
+
+def _envelope(
+    tables: Sequence[str], rows: Callable[[str, int], list[tuple[int, str]]], since: int, tail: dict[str, Any]
+) -> Iterator[bytes]:
+    """Write the answer of a pull around rows that are JSON already."""
+    lead = b'{"success":true,"data":{'
+    for table in tables:
+        lead += encode(table) + b":["
+        after = since
+        while slice_ := rows(table, after):
+            yield lead + ",".join(row for _, row in slice_).encode()
+            after, lead = slice_[-1][0], b","
+            if len(slice_) < _SLICE_ROWS:
+                break
+            gevent.sleep()
+        lead = b"]," if after > since else lead + b"],"
+    yield (lead[:-1] if tables else lead) + b"}," + encode(tail)[1:]
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,103 @@
+"""syncapp: a small multi-tenant sync server. This module assembles it and serves it.
+
+Knows: which part gets which. Must not know: rules, queries. ``python syncapp.py`` serves, ``python syncapp.py --help``
+lists the operator's commands, gunicorn takes ``syncapp:create_app()``.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # First of all: peewee and others keep what they find at import (ARCHITECTURE.md, trap 1).
+
+import logging  # noqa: E402
+import os  # noqa: E402
+import secrets  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from flask import Flask  # noqa: E402
+from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
+
+import logs  # noqa: E402
+import operate  # noqa: E402
+import pages  # noqa: E402
+import settings as environment  # noqa: E402
+import web  # noqa: E402
+from auth import Accounts  # noqa: E402
+from serving import Lifecycle, serve  # noqa: E402
+from settings import SettingError, Settings  # noqa: E402
+from sockets import Sockets  # noqa: E402
+from sync import Sync  # noqa: E402
+from tenants import DataFolderInUse, Tenants  # noqa: E402
+from tokens import Tokens  # noqa: E402
+
+VERSION = "0.1.0"
+log = logging.getLogger("syncapp")
+
+
+def build(settings: Settings) -> Flask:
+    """Assemble the server. The data folder is this process's alone from here on.
+
+    Raises: DataFolderInUse.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    if settings.bcrypt_rounds < 10:
+        log.warning("BCRYPT_ROUNDS is %d: fit for tests only", settings.bcrypt_rounds)
+    tenants = Tenants(
+        settings.data_dir,
+        most_open=settings.open_tenants,
+        most_waiting=settings.max_waiting_pushes,
+        lock_wait_seconds=settings.shutdown_seconds + 5,
+    )
+    tokens = Tokens(app, settings, signing_key(settings), tenants)
+    web.install(app, settings)
+    sockets = Sockets(app, settings, tenants, tokens)
+    app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
+    app.register_blueprint(Sync(settings, tenants, tokens, sockets).blueprint())
+    lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, tenants.close)
+    app.register_blueprint(pages.blueprint(VERSION, tenants, lifecycle))
+    if settings.trusted_proxies:
+        count = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
+    app.extensions["lifecycle"] = lifecycle
+    sockets.start()
+    return app
+
+
+def create_app() -> Flask:
+    """Assemble the server from the environment, or end with one sentence that says why not."""
+    try:
+        settings = environment.load()
+        logs.install(settings.log_format)
+        return build(settings)
+    except (SettingError, DataFolderInUse, OSError) as error:
+        raise SystemExit(f"syncapp: {error}") from None
+
+
+def signing_key(settings: Settings) -> str:
+    """Give the key that signs tokens: the operator's, or one that is made once and kept in the data folder."""
+    if settings.jwt_secret_key:
+        return settings.jwt_secret_key
+    path = Path(settings.data_dir) / "jwt_secret_key"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        os.chmod(path, 0o600)
+        return path.read_text()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(48))
+        file.flush()
+        os.fsync(descriptor)
+    return path.read_text()
+
+
+def main() -> None:
+    """Serve, or run one of the operator's commands."""
+    if len(sys.argv) > 1:
+        return operate.commands()
+    app = create_app()
+    return serve(app, app.extensions["lifecycle"], environment.load())
+
+
+if __name__ == "__main__":
+    main()

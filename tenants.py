@@ -1,0 +1,227 @@
+"""Where data lives: the directory of customers and one database a tenant, opened when needed.
+
+Knows: the data folder, which file belongs to whom, how accounts and files come and go together. Must not know: requests,
+sockets, tokens, the rules of sync. Paths are made from UUIDs that were parsed, never from text that came from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import directory
+import models
+from changes import place
+from errors import EmailTaken, InvalidTenantId, TenantNotFound
+from storage import Store
+
+T = TypeVar("T")
+log = logging.getLogger("syncapp.tenants")
+
+
+class DataFolderInUse(RuntimeError):
+    """Another server process works in this data folder; two would corrupt it."""
+
+
+def now_ms() -> int:
+    """Give the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def parse_tenant_id(text: object) -> str:
+    """Read a tenant ID in the form that tokens and the directory have.
+
+    Raises: InvalidTenantId unless it is a UUID, with or without dashes.
+    """
+    try:
+        if not isinstance(text, str) or len(text) not in (32, 36):
+            raise ValueError
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise InvalidTenantId from None
+
+
+class Tenants:
+    """The data folder of one installation."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        most_open: int = 256,
+        most_waiting: int = 1000,
+        lock_wait_seconds: int = 0,
+        is_server: bool = True,
+    ) -> None:
+        """Open the directory; a server has the folder for itself, and puts right what a crash left half done.
+
+        ``lock_wait_seconds``: how long to wait for a server before this one to end.
+        Raises: DataFolderInUse.
+        """
+        self.folder = folder
+        self._files = folder / "tenants"
+        for path in (folder, self._files):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(folder / "server.lock", lock_wait_seconds) if is_server else None
+        self._most_open, self._most_waiting = most_open, most_waiting
+        self._open: OrderedDict[str, Store] = OrderedDict()
+        self._fingerprint = models.fingerprint(models.tenant_models())
+        self.directory = Store.open(folder / "main.db", directory.prepare, directory.FINGERPRINT, most_waiting)
+        if is_server:
+            self._recover()
+
+    # --- one tenant --------------------------------------------------------------------------------------------------
+
+    def read(self, tenant_id: str, query: Callable[[], T]) -> T:
+        """Run a query bound to a tenant; it must not switch greenlets.
+
+        Raises: TenantNotFound.
+        """
+        return self._store(tenant_id).read(query)
+
+    def write(self, tenant_id: str, work: Callable[[], T], after: Callable[[T], None] | None = None) -> T:
+        """Run ``work`` bound to a tenant in a transaction, and ``after`` once that is on disk (see ``Store.write``).
+
+        Raises: TenantNotFound, and what ``Store.write`` raises.
+        """
+        return self._store(tenant_id).write(work, after)
+
+    def path_of(self, tenant_id: str) -> Path:
+        """Give the file of a tenant: ``tenant_`` and its UUID without dashes."""
+        return self._files / f"tenant_{uuid.UUID(tenant_id).hex}.db"
+
+    def _store(self, tenant_id: str) -> Store:
+        store = self._open.get(tenant_id)
+        if store is None:
+            path = self.path_of(tenant_id)
+            if not path.exists():
+                raise TenantNotFound
+            self._make_room()
+            store = self._open_file(path)
+            self._open[tenant_id] = store
+        self._open.move_to_end(tenant_id)
+        return store
+
+    def _open_file(self, path: Path) -> Store:
+        return Store.open(path, lambda: models.prepare_tenant(now_ms()), self._fingerprint, self._most_waiting)
+
+    def _make_room(self) -> None:
+        """Close the tenants unused for longest; one that is being written stays, even beyond the bound."""
+        surplus = len(self._open) + 1 - self._most_open
+        for tenant_id in [key for key, store in self._open.items() if store.is_idle][: max(0, surplus)]:
+            self._open.pop(tenant_id).close()
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    # --- accounts ----------------------------------------------------------------------------------------------------
+
+    def provision(self, customer: directory.Customer) -> None:
+        """Create a customer and its database, both or neither.
+
+        The database comes first and the directory's row makes it count: a crash between leaves an empty file that the
+        next start removes, and the e-mail address free for the next attempt.
+        Raises: EmailTaken.
+        """
+        path = self.path_of(customer.id)
+        new = path.with_suffix(".new")
+        self._open_file(new).close()
+        os.replace(new, path)
+        _sync_folder(self._files)
+
+        def insert() -> None:
+            if directory.customer_by_email(customer.email):
+                raise EmailTaken
+            customer.save(force_insert=True)
+
+        try:
+            self.directory.write(insert)
+        except BaseException:
+            _remove(path)
+            raise
+
+    def close_account(self, customer_id: str) -> list[str]:
+        """Remove a customer and its database; return the sessions that end. What a crash leaves, the next start does."""
+        sessions = self.directory.write(lambda: directory.remove_customer(customer_id))
+        self._finish_closing(customer_id)
+        return sessions
+
+    def _finish_closing(self, tenant_id: str) -> None:
+        store = self._open.get(tenant_id)
+        if store:
+            store.wait()
+            self._open.pop(tenant_id).close()
+        _remove(self.path_of(tenant_id))
+        self.directory.write(lambda: directory.finish_closing(tenant_id))
+
+    # --- start and end -----------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Finish closings, and remove what registrations left that never came to an end."""
+        for tenant_id in self.directory.read(directory.unfinished_closings):
+            self._finish_closing(tenant_id)
+        for path in self._files.glob("tenant_*.new*"):
+            path.unlink()
+        known = {uuid.UUID(customer_id).hex for customer_id in self.directory.read(directory.customer_ids)}
+        for path in self._files.glob("tenant_*.db"):
+            if path.stem.removeprefix("tenant_") not in known:
+                self._remove_if_empty(path)
+
+    def _remove_if_empty(self, path: Path) -> None:
+        """Remove a file that belongs to nobody, unless someone's rows are in it: then only say so."""
+        store = self._open_file(path)
+        sequence = store.read(place).sequence
+        store.close()
+        if sequence == 0:
+            _remove(path)
+        else:
+            log.warning("%s belongs to no customer but holds rows; it was left alone", path.name)
+
+    def close(self) -> None:
+        """Close every database, each when its last write is done."""
+        for store in [*self._open.values(), self.directory]:
+            store.wait()
+            store.close()
+        self._open.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _lock(path: Path, wait_seconds: int) -> int:
+    """Hold a file locked as long as this process lives, so that no second server works in the same folder."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                os.close(descriptor)
+                raise DataFolderInUse(f"Another server is running in {path.parent}. Stop it first.") from None
+            time.sleep(0.1)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename or a removal survive a power loss (fsync(2): a file's entry is in its folder)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").unlink()
+    _sync_folder(path.parent)

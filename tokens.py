@@ -1,0 +1,207 @@
+"""Who is asking: access and refresh tokens, passwords, attempts.
+
+Knows: JWT claims, bcrypt, how long a login lives. Must not know: endpoints, sync, sockets, engines. It gives the rest an
+``Identity``, and that is the only source of a tenant ID (contract section 2).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import bcrypt
+import jwt
+from blinker import Signal
+from cachetools import LRUCache
+from flask import Flask
+from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token, decode_token
+from flask_jwt_extended.exceptions import JWTExtendedException
+from gevent.threadpool import ThreadPool
+from limits import parse_many
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+import directory
+from errors import Busy, RateLimited, TenantMismatch, TokenExpired, Unauthorized
+from settings import Settings
+from tenants import Tenants, parse_tenant_id
+
+PASSWORD_BYTES = (8, 72)
+"""Least and most bytes of a password as UTF-8; bcrypt reads no more than 72 (bcrypt on PyPI, "Maximum Password Length")."""
+
+_HASHING_THREADS = 2
+_MOST_WAITING_HASHES = 100
+_CACHED_TOKENS = 10_000
+
+
+class Identity(NamedTuple):
+    """The bearer of a verified access token. ``expires_at`` in seconds since 1970."""
+
+    tenant_id: str
+    email: str
+    session_id: str
+    expires_at: int
+
+
+class Pair(NamedTuple):
+    """What a login gives: the token for calls and the one that renews it."""
+
+    token: str
+    refresh_token: str
+
+
+class Tokens:
+    """Issues, verifies and revokes tokens. ``ended`` is sent with the IDs of sessions whose tokens no longer count."""
+
+    def __init__(self, app: Flask, settings: Settings, secret: str, tenants: Tenants) -> None:
+        app.config.update(
+            JWT_SECRET_KEY=secret,
+            JWT_ALGORITHM="HS256",
+            JWT_COOKIE_CSRF_PROTECT=False,  # No cookies here: no claim for them.
+            JWT_ACCESS_TOKEN_EXPIRES=timedelta(seconds=settings.access_token_seconds),
+            JWT_REFRESH_TOKEN_EXPIRES=timedelta(seconds=settings.refresh_token_seconds),
+        )
+        JWTManager(app)
+        self.ended = Signal()
+        self._refresh_seconds = settings.refresh_token_seconds
+        self._tenants = tenants
+        self._verified: LRUCache[str, Identity] = LRUCache(_CACHED_TOKENS)
+
+    def begin(self, customer: directory.Customer) -> Pair:
+        """Begin a session for a customer who proved to be one."""
+        session_id, refresh_id, now = str(uuid.uuid4()), str(uuid.uuid4()), int(time.time())
+        expires_at = now + self._refresh_seconds
+        self._tenants.directory.write(
+            lambda: directory.begin_session(session_id, customer.id, refresh_id, now, expires_at)
+        )
+        return self._pair(customer, session_id, refresh_id)
+
+    def refresh(self, refresh_token: str) -> Pair:
+        """Spend a refresh token for a new pair.
+
+        Raises: Unauthorized, TokenExpired. A token spent before ends its whole session.
+        """
+        claims = _claims(refresh_token, "refresh")
+        session_id, new_id, now = claims["sid"], str(uuid.uuid4()), int(time.time())
+        expires_at = now + self._refresh_seconds
+        customer, ended = self._tenants.directory.write(
+            lambda: (
+                directory.customer_by_id(claims["sub"]),
+                not directory.rotate_session(session_id, claims["jti"], new_id, now, expires_at),
+            )
+        )
+        if ended or customer is None:
+            self.ended.send([session_id])
+            raise Unauthorized("The refresh token was used before or its session has ended. Log in again.")
+        return self._pair(customer, session_id, new_id)
+
+    def _pair(self, customer: directory.Customer, session_id: str, refresh_id: str) -> Pair:
+        claims = {"customerId": customer.id, "email": customer.email, "type": "client", "sid": session_id}
+        return Pair(
+            create_access_token(customer.id, additional_claims=claims),
+            create_refresh_token(customer.id, additional_claims={"sid": session_id, "jti": refresh_id}),
+        )
+
+    def verify(self, token: object) -> Identity:
+        """Tell who bears an access token; its signature is checked once, its expiry and its session each time.
+
+        Raises: Unauthorized, TokenExpired.
+        """
+        identity = self._verified.get(token) if isinstance(token, str) else None
+        if identity is None:
+            claims = _claims(token, "client")
+            identity = Identity(claims["customerId"], claims["email"], claims["sid"], claims["exp"])
+            self._verified[str(token)] = identity
+        if identity.expires_at <= time.time():
+            raise TokenExpired
+        live = self._tenants.directory.read(lambda: directory.is_session_live(identity.session_id, identity.tenant_id))
+        if not live:
+            raise Unauthorized("The token was revoked. Log in again.")
+        return identity
+
+    def end(self, session_id: str) -> None:
+        """End one session: its tokens count no more and its sockets are closed."""
+        self._tenants.directory.write(lambda: directory.revoke_session(session_id, int(time.time())))
+        self.ended.send([session_id])
+
+    def end_others(self, identity: Identity) -> None:
+        """End all sessions of a customer but the one that asks."""
+        ended = self._tenants.directory.write(
+            lambda: directory.revoke_sessions(identity.tenant_id, int(time.time()), but=identity.session_id)
+        )
+        self.ended.send(ended)
+
+
+def check_tenant(identity: Identity, stated: object) -> None:
+    """Refuse a tenant ID that a client states beside its token, unless it is the token's; None states nothing.
+
+    Raises: InvalidTenantId, TenantMismatch.
+    """
+    if stated is not None and parse_tenant_id(stated) != identity.tenant_id:
+        raise TenantMismatch
+
+
+def _claims(token: object, kind: str) -> dict[str, Any]:
+    """Verify a token of one kind, so that a refresh token is no access token nor the reverse."""
+    try:
+        claims: dict[str, Any] = decode_token(token if isinstance(token, str) else "")
+    except jwt.ExpiredSignatureError:
+        raise TokenExpired from None
+    except (jwt.PyJWTError, JWTExtendedException, ValueError):
+        raise Unauthorized from None
+    needed = {"sub", "jti", "sid", "exp"} | ({"customerId", "email"} if kind == "client" else set())
+    if claims.get("type") != kind or not needed <= claims.keys():
+        raise Unauthorized
+    return claims
+
+
+class Passwords:
+    """Hashes and checks passwords in threads of their own, since one takes as long as thousands of requests."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self._threads = ThreadPool(_HASHING_THREADS)
+        self._waiting = 0
+        self._nobody: bytes | None = None
+
+    def hash(self, password: str) -> str:
+        hashed: bytes = self._run(bcrypt.hashpw, password.encode(), bcrypt.gensalt(self._rounds))
+        return hashed.decode()
+
+    def matches(self, password: str, hashed: str | None) -> bool:
+        """Compare in the time of one hash, be there such a customer (``hashed``) or not, and whatever is sent."""
+        if self._nobody is None:
+            self._nobody = self._run(bcrypt.hashpw, b"nobody's password", bcrypt.gensalt(self._rounds))
+        secret = password.encode("utf-8", "replace")
+        fits = PASSWORD_BYTES[0] <= len(secret) <= PASSWORD_BYTES[1]
+        right = self._run(bcrypt.checkpw, secret[: PASSWORD_BYTES[1]], hashed.encode() if hashed else self._nobody)
+        return bool(right) and hashed is not None and fits
+
+    def _run(self, function: Any, *arguments: bytes) -> Any:
+        if self._waiting >= _MOST_WAITING_HASHES:
+            raise Busy("Too many log in just now. Try again soon.")
+        self._waiting += 1
+        try:
+            return self._threads.apply(function, arguments)
+        finally:
+            self._waiting -= 1
+
+
+class Attempts:
+    """Counts what could be guessed, in a moving window. The counts live in memory: a restart forgives."""
+
+    def __init__(self, rates: str, purpose: str) -> None:
+        self._rates, self._purpose = parse_many(rates), purpose
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    def count(self, who: str) -> None:
+        """Count one attempt of ``who``, an address or an account.
+
+        Raises: RateLimited, with the seconds to wait.
+        """
+        for rate in self._rates:
+            if not self._limiter.hit(rate, self._purpose, who):
+                reset = self._limiter.get_window_stats(rate, self._purpose, who).reset_time
+                raise RateLimited(retry_after_seconds=max(1, int(reset - time.time()) + 1))

@@ -1,0 +1,141 @@
+"""The small words of the wire: JSON, times, cursors.
+
+Knows: how bytes become checked values and back. Must not know: pushes, tables, Flask, files, the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from errors import InvalidJson, ValidationError
+
+MAX_DEPTH = 64
+"""Levels of nesting a body may have; one sentence in the API reference, far below what breaks an encoder."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})(?:-([0-9]{1,18}))?", re.ASCII)
+
+Row = dict[str, Any]
+"""One row as clients see it: the table's columns and the fields that it does not know."""
+
+encode = msgspec.json.Encoder().encode
+
+decode_stored = msgspec.json.Decoder(Row).decode
+"""Parse JSON of our own making, which needs no checks."""
+
+
+def decode(body: bytes | str) -> Any:
+    """Parse strict JSON (RFC 8259: no NaN, no Infinity, valid UTF-8), whole numbers of any size exactly.
+
+    Raises: InvalidJson, which names line and column.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except RecursionError:
+        raise InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidJson(f"The body is not valid JSON: {_where(body, error)}.") from None
+    if deeper_than(value, MAX_DEPTH):
+        raise InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
+    return value
+
+
+def deeper_than(value: Any, levels: int) -> bool:
+    """Tell whether ``value`` has more than ``levels`` levels of objects and lists."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(deeper_than(item, levels - 1) for item in inner if isinstance(item, dict | list))
+
+
+def _where(body: bytes | str, error: Exception) -> str:
+    """Say where the standard library's parser stumbles, since msgspec gives a byte at the most."""
+    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+    try:
+        json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as stumble:
+        return f"line {stumble.lineno}, column {stumble.colno}"
+    except (ValueError, RecursionError):
+        pass
+    byte = re.search(r"byte (\d+)", str(error))
+    offset = error.start if isinstance(error, UnicodeDecodeError) else int(byte[1]) if byte else len(text)
+    before = text.encode()[:offset].decode("utf-8", "replace")
+    return f"line {before.count(chr(10)) + 1}, column {len(before) - (before.rfind(chr(10)) + 1) + 1}"
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(word)
+
+
+def parse_time(text: object, path: str) -> int:
+    """Read an ISO 8601 time as milliseconds since 1970; without a zone it is UTC.
+
+    Raises: ValidationError that names ``path``.
+    """
+    milliseconds = _milliseconds(text)
+    if milliseconds is None:
+        sentence = "must be an ISO 8601 time such as 2025-06-29T23:45:26.002Z"
+        raise ValidationError(f"{path} {sentence}.", details=[{"path": path, "error": sentence}])
+    return milliseconds
+
+
+def edit_time(value: object) -> int | None:
+    """Read when a device says it edited a row, or None if that can't be made out.
+
+    Devices write ISO 8601 or milliseconds since 1970; a clock that can't be read must not cost them the row.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,14}", value, re.ASCII):
+        return int(value)
+    return _milliseconds(value)
+
+
+def _milliseconds(text: object) -> int | None:
+    if not isinstance(text, str) or len(text) > 40:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+    except (ValueError, OverflowError):
+        return None
+
+
+def format_time(milliseconds: int) -> str:
+    """Write a time as ``2025-06-29T23:45:26.002Z``."""
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in a tenant's order of commits.
+
+    ``epoch`` names the database's incarnation. ``first_until`` is set while the pages of a first pull last: tombstones
+    up to it belong to rows that this device never had.
+    """
+
+    epoch: str
+    sequence: int
+    first_until: int = 0
+
+    def __str__(self) -> str:
+        tail = f"-{self.first_until}" if self.first_until > self.sequence else ""
+        return f"{self.epoch}-{self.sequence}{tail}"
+
+
+def parse_cursor(text: object, path: str = "cursor") -> Cursor:
+    """Read a cursor that some answer gave.
+
+    Raises: ValidationError if no server can have given it.
+    """
+    match = _CURSOR.fullmatch(text) if isinstance(text, str) else None
+    if not match:
+        sentence = "must be a cursor from an earlier answer, or null"
+        raise ValidationError(f"{path} {sentence}.", details=[{"path": path, "error": sentence}])
+    return Cursor(match[1], int(match[2]), int(match[3] or 0))
