@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from errors import Detail, ResyncRequired, ValidationError
-from models import Ledger, Logged, SyncedTable, connection, synced_tables
+from models import Logged, SyncedTable, connection, synced_tables
 from protocol import Change, Outcome, Pull, Push, Since, Stored, decide
 from wire import Cursor, Row, decode_stored, encode, format_time
 
@@ -203,12 +203,12 @@ def _marks(columns: Sequence[Any]) -> str:
     return ", ".join("?" * len(columns))
 
 
-_INSERT_LOGGED = f"INSERT INTO _changes VALUES ({_marks(Logged._meta.sorted_fields)})"  # noqa: S608 -- our own columns
+_INSERT_LOGGED = f"INSERT INTO _changes VALUES ({_marks(Logged._meta.sorted_fields)})"
 
 
 def _replace_row(table: SyncedTable) -> str:
     columns = ", ".join(f'"{column}"' for column in table.columns)
-    return f'INSERT OR REPLACE INTO "{table.name}" ({columns}) VALUES ({_marks(table.columns)})'  # noqa: S608
+    return f'INSERT OR REPLACE INTO "{table.name}" ({columns}) VALUES ({_marks(table.columns)})'
 
 
 _Key = tuple[str, str]
@@ -233,7 +233,7 @@ def _look_up(changes: Sequence[Change]) -> tuple[dict[_Key, Stored], dict[_Key, 
 
 def _rows_where(table: str, column: str, values: set[Any]) -> Any:
     return connection().execute(
-        f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at FROM json_each(?) AS wanted'  # noqa: S608
+        f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at FROM json_each(?) AS wanted'
         f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
         (json.dumps(list(values)),),
     )
@@ -334,7 +334,7 @@ _WANTED = "_seq > ?1 AND _seq <= ?2 AND (is_deleted = 0 OR _seq > ?3)"
 
 def _cut(tables: Sequence[str], since: int, until: int, tombstones_after: int, limit: int) -> int | None:
     """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
-    parts = " UNION ALL ".join(f'SELECT _seq FROM "{name}" WHERE {_WANTED}' for name in tables)  # noqa: S608
+    parts = " UNION ALL ".join(f'SELECT _seq FROM "{name}" WHERE {_WANTED}' for name in tables)
     found = connection().execute(f"{parts} ORDER BY 1 LIMIT 2 OFFSET ?4", (since, until, tombstones_after, limit - 1))
     sequences = [int(row[0]) for row in found]
     return sequences[0] if len(sequences) == 2 else None
@@ -344,7 +344,7 @@ def rows_of(page: Page, table: str, after: int, count: int) -> list[tuple[int, s
     """Read the next ``count`` rows of one table in a page, as sequence and JSON."""
     return list(
         connection().execute(
-            f'SELECT e._seq, c.row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'  # noqa: S608
+            f'SELECT e._seq, c.row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
             f" WHERE {_WANTED} ORDER BY e._seq LIMIT ?4",
             (after, page.until, page.tombstones_after, count),
         )
@@ -355,7 +355,7 @@ def pending_rows(table: str, after: int, count: int) -> list[tuple[int, str]]:
     """Read rows marked as pending, as sequence and JSON; only SQL of the operator's marks one."""
     return list(
         connection().execute(
-            "SELECT e._seq, json_set(c.row, '$.sync_status', 'pending')"  # noqa: S608
+            "SELECT e._seq, json_set(c.row, '$.sync_status', 'pending')"
             f' FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
             " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?",
             (after, count),

@@ -7,6 +7,7 @@ Knows: RFC 6455 framing. Must not know: Socket.IO, who is at the other end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -28,7 +29,8 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
     def __init__(self, environ: dict[str, Any], stream: Any, owner: Any) -> None:
         super().__init__(environ, stream, owner)
         self._message_bytes = 0
-        self._write_to_network, self.raw_write = self.raw_write, self._write
+        self._write_to_network: Callable[[bytes], None] = stream.write
+        self.raw_write = self._write
 
     def _write(self, data: bytes) -> None:
         """Write, but do not wait forever for a listener that reads nothing."""
@@ -76,8 +78,12 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "little") ^ int.from_bytes(key, "little")).to_bytes(length, "little")
 
 
+def _no_log(_: object) -> None:
+    return None
+
+
 def install(most_bytes: int) -> None:
     """Make gevent-websocket use this class, whoever starts the server: us or gunicorn's worker."""
     BoundedWebSocket.most_bytes = most_bytes
     handler.WebSocket = BoundedWebSocket
-    handler.WebSocketHandler.log_request = lambda self: None  # Requests have a log line of ours.
+    handler.WebSocketHandler.log_request = _no_log  # Requests have a log line of ours.

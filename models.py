@@ -26,8 +26,8 @@ from peewee import (
     TextField,
 )
 
-from protocol import Column, Row, Table
-from wire import encode
+from protocol import Column, Table
+from wire import Row, encode
 
 database = DatabaseProxy()
 
@@ -37,13 +37,13 @@ def connection() -> Any:
     return database.connection()
 
 
-class JsonField(JSONField):  # type: ignore[misc]
+class JsonField(JSONField):
     """JSON in a column of type TEXT, since SQLite would store ``JSON`` with the affinity of a number."""
 
     field_type = "TEXT"
 
 
-class Bound(Model):  # type: ignore[misc]
+class Bound(Model):
     """Base of every model: it reads and writes the database that the running code is bound to, and no other."""
 
     class Meta:
@@ -53,7 +53,7 @@ class Bound(Model):  # type: ignore[misc]
 
 def _after(field: Field) -> Field:
     """Put a column of the base class behind those of the table itself, so that it reads well in a shell."""
-    field._sort_key = (3, field._order)
+    field._sort_key = (3, field._order)  # type: ignore[attr-defined]
     return field
 
 
@@ -290,7 +290,7 @@ def add_missing(models: Sequence[type[Bound]]) -> None:
     """Create the tables that are missing, and in the others the columns that are."""
     for model in models:
         name = model._meta.table_name
-        present = {column.name for column in database.get_columns(name)} if model.table_exists() else set()
+        present = {column.name for column in database.get_columns(name)} if database.table_exists(name) else set()
         if not present:
             model.create_table()
             continue

@@ -74,9 +74,7 @@ def serve(app: Flask, lifecycle: Lifecycle, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, told.set)
     server.start()
-    log.info(
-        "serving on http://%s:%d", "localhost" if settings.host == "0.0.0.0" else settings.host, server.server_port
-    )  # noqa: S104
+    log.info("serving on port %d: http://localhost:%d", server.server_port, server.server_port)
     told.wait()
     server.close()
     lifecycle.end()

@@ -43,13 +43,13 @@ class Notification:
     """One ``sync_notification``; what is None is left out."""
 
     type: Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
-    entityType: str  # noqa: N815 -- a name of the wire
+    entityType: str
     message: str
-    entityId: str | None = None  # noqa: N815
+    entityId: str | None = None
     operation: str | None = None
     count: int | None = None
     cursor: str | None = None
-    previousCursor: str | None = None  # noqa: N815
+    previousCursor: str | None = None
     data: Any = None
 
     def payload(self) -> Answer:
@@ -243,10 +243,10 @@ class Sockets:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def on(self, event: str, handle: Callable[[Identity, Any], Answer | None]) -> None:
+    def on(self, event: str, handle: Callable[[Identity, Any], Answer | Raw | None]) -> None:
         """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement."""
 
-        def serve(body: object = None, *_: object) -> Answer:
+        def serve(body: object = None, *_: object) -> Answer | Raw:
             try:
                 return handle(self._identity(), body) or {"success": True}
             except Problem as problem:
@@ -313,7 +313,7 @@ def notifications_of(applied: Applied) -> list[Notification]:
     """Write what a push changed as a handful of notifications, however many rows it had."""
     if not applied.touched and not applied.conflicts:
         return []
-    place = {"cursor": applied.after.cursor, "previousCursor": applied.before.cursor}
+    place: dict[str, Any] = {"cursor": applied.after.cursor, "previousCursor": applied.before.cursor}
     notes = [_data_available(table, rows, applied, place) for table, rows in applied.touched.items()]
     for conflict in applied.conflicts:
         table = conflict["table"]
@@ -324,7 +324,7 @@ def notifications_of(applied: Applied) -> list[Notification]:
     return notes
 
 
-def _data_available(table: str, rows: dict[str, bytes], applied: Applied, place: dict[str, str]) -> Notification:
+def _data_available(table: str, rows: dict[str, bytes], applied: Applied, place: dict[str, Any]) -> Notification:
     text = f"New {table} data available for sync"
     statuses = {result["status"] for result in applied.results if result["table"] == table and result["id"] in rows}
     operations = {_OPERATIONS.get(status, "update") for status in statuses - {"unchanged", "rejected"}}
@@ -337,7 +337,7 @@ def _data_available(table: str, rows: dict[str, bytes], applied: Applied, place:
     return Notification("data_available", table, text, row_id, operation, 1, data=data, **place)
 
 
-def _sync_complete(applied: Applied, place: dict[str, str]) -> Notification:
+def _sync_complete(applied: Applied, place: dict[str, Any]) -> Notification:
     tables, count = list(applied.touched), sum(map(len, applied.touched.values()))
     name = tables[0] if len(tables) == 1 else "batch"
     data = None if len(tables) == 1 else {"count": count, "entityTypes": tables}

@@ -135,7 +135,7 @@ class Store:
 
     @property
     def is_idle(self) -> bool:
-        return self._idle.is_set()
+        return bool(self._idle.is_set())
 
     def wait(self) -> None:
         """Wait until no write is under way."""

@@ -94,9 +94,9 @@ def signing_key(settings: Settings) -> str:
 def main() -> None:
     """Serve, or run one of the operator's commands."""
     if len(sys.argv) > 1:
-        return operate.commands()
+        operate.commands()
     app = create_app()
-    return serve(app, app.extensions["lifecycle"], environment.load())
+    serve(app, app.extensions["lifecycle"], environment.load())
 
 
 if __name__ == "__main__":

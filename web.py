@@ -162,7 +162,7 @@ def _http_answer(error: HTTPException) -> Response | HTTPException:
     return response
 
 
-def _bug_answer(error: Exception) -> Response:
+def _bug_answer(_: Exception) -> Response:
     """Answer a bug without a word about it; the log has the rest."""
     log.exception("unforeseen error", extra={"request_id": g.get("request_id"), "path": request.path})
     return _problem_answer(errors.Problem())

@@ -1,0 +1,349 @@
+"""What tests are written with: a real server process, tenants, devices and listeners.
+
+``syncapp`` is imported first of all, since it patches the standard library for gevent as the server does.
+"""
+
+from __future__ import annotations
+
+import syncapp  # noqa: F401, I001 -- first, for its monkey patch
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import socketio
+
+import directory
+from tenants import Tenants
+
+ROOT = Path(__file__).resolve().parent.parent
+WAIT_SECONDS = 20.0
+FAST = {
+    "BCRYPT_ROUNDS": "8",
+    "RATE_LIMIT_LOGIN": "100000 per minute",
+    "RATE_LIMIT_REGISTER": "100000 per minute",
+    "LOG_FORMAT": "json",
+    "HOST": "127.0.0.1",
+}
+"""Settings of a server under test: no waiting for hashes or limits."""
+
+JSON = dict[str, Any]
+_numbers = itertools.count(1)
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    """Skip where a program is missing, with how to get it; under CI it must be there."""
+    absent = [program for program in programs if shutil.which(program) is None]
+    if absent and os.environ.get("CI") == "true":
+        raise RuntimeError(f"CI must have {', '.join(absent)}: see tests/needs.py")
+    return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}: run tests/needs.py for how to get it")
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
+    """Wait until ``condition`` gives something true, and give it."""
+    give_up = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > give_up:
+            raise AssertionError(f"waited {seconds} s for {what}")
+        time.sleep(0.01)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A real server process on a real port, with its data folder and its log."""
+
+    data: Path
+    env: dict[str, str] = field(default_factory=dict)
+    command: list[str] = field(default_factory=lambda: [sys.executable, "syncapp.py"])
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log_path(self) -> Path:
+        return self.data.with_name(self.data.name + ".log")
+
+    def start(self) -> Server:
+        environ = {**os.environ, **FAST, "DATA_DIR": str(self.data), "PORT": str(self.port), **self.env}
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(self.command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+        wait_for(self.is_up, f"the server; its log:\n{self.log_path.read_text()}")
+        return self
+
+    def is_up(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_path.read_text()}")
+        try:
+            return requests.get(f"{self.url}/health", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and give the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(timeout=40)
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    @property
+    def log(self) -> list[JSON]:
+        """Every line of the log so far; a line that is no JSON shows as {"message": …, "level": "raw"}."""
+        lines = self.log_path.read_text().splitlines()
+        return [json.loads(line) if line.startswith("{") else {"message": line, "level": "raw"} for line in lines]
+
+    def call(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> Any:
+        """Send a request as a client would; ``headers`` with ``_`` for ``-``."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            named["Authorization"] = f"Bearer {token}"
+        return requests.request(method, self.url + path, json=body, headers=named, timeout=30)
+
+    def post(self, path: str, body: Any = None, token: str | None = None, **headers: str) -> Any:
+        return self.call("POST", path, body, token, **headers)
+
+    def register(self, **fields: Any) -> Tenant:
+        """Register a business of its own."""
+        number = next(_numbers)
+        body = {"firstName": "Test", "lastName": f"User {number}", "email": f"test-{uuid.uuid4()}@example.com"}
+        body |= {"password": "password123"} | fields
+        answer = self.post("/api/customers/register", body)
+        assert answer.status_code == 201, answer.text
+        data = answer.json()["data"]
+        return Tenant(
+            self, data["customer"]["id"], body["email"], body["password"], data["token"], data["refreshToken"]
+        )
+
+
+@dataclass
+class Tenant:
+    """A registered business."""
+
+    server: Server
+    id: str
+    email: str
+    password: str
+    token: str
+    refresh_token: str
+
+    def device(self, **headers: str) -> Device:
+        return Device(self, headers)
+
+    @property
+    def path(self) -> Path:
+        return self.server.data / "tenants" / f"tenant_{uuid.UUID(self.id).hex}.db"
+
+
+@dataclass
+class Device:
+    """A device of a tenant: pushes, pulls, listens. What is called without ``_raw`` must succeed."""
+
+    tenant: Tenant
+    headers: dict[str, str] = field(default_factory=dict)
+    cursor: str | None = None
+
+    def raw(self, path: str, body: Any) -> Any:
+        return self.tenant.server.post(f"/api/client/{path}", body, self.tenant.token, **self.headers)
+
+    def push_raw(self, body: Any) -> Any:
+        return self.raw("sync/push", body)
+
+    def pull_raw(self, body: Any) -> Any:
+        return self.raw("sync/pull", body)
+
+    def push(self, body: Any) -> JSON:
+        return _good(self.push_raw(body))
+
+    def pull(self, body: Any) -> JSON:
+        return _good(self.pull_raw(body))
+
+    def create(self, table: str = "end_user", **data: Any) -> JSON:
+        """Push one create, and give the row as stored."""
+        row: JSON = self.push({"table": table, "operation": "create", "data": data})["data"][0]
+        return row
+
+    def update(self, table: str = "end_user", **data: Any) -> JSON:
+        row: JSON = self.push({"table": table, "operation": "update", "data": data})["data"][0]
+        return row
+
+    def delete(self, table: str = "end_user", **data: Any) -> JSON:
+        row: JSON = self.push({"table": table, "operation": "delete", "data": data})["data"][0]
+        return row
+
+    def rows(self, table: str = "end_user") -> list[JSON]:
+        """All rows of a table, tombstones not among them."""
+        rows: list[JSON] = self.pull({"table": table})["data"][table]
+        return rows
+
+    def catch_up(self, limit: int = 1000) -> dict[str, list[JSON]]:
+        """Pull page by page from this device's cursor to the end."""
+        found: dict[str, list[JSON]] = {}
+        while True:
+            page = self.pull({"cursor": self.cursor, "limit": limit})
+            for table, rows in page["data"].items():
+                found.setdefault(table, []).extend(rows)
+            self.cursor = page["cursor"]
+            if not page["hasMore"]:
+                return found
+
+    def listen(self, transport: str = "websocket", **auth: Any) -> Listener:
+        """Connect a Socket.IO client and wait until it is authenticated."""
+        listener = Listener(self.tenant.server.url, transport, {"token": self.tenant.token, **auth})
+        listener.wait("authenticated")
+        return listener
+
+
+def _good(answer: Any) -> JSON:
+    assert answer.status_code == 200, answer.text
+    body: JSON = answer.json()
+    return body
+
+
+class Listener:
+    """A Socket.IO client (``python-socketio``) that keeps what it hears."""
+
+    def __init__(self, url: str, transport: str = "websocket", auth: Any = None) -> None:
+        self.heard: list[tuple[str, Any]] = []
+        self.is_connected = threading.Event()
+        self.is_gone = threading.Event()
+        self.client = socketio.Client(reconnection=False)
+        self.client.on("connect", self.is_connected.set)
+        self.client.on("disconnect", lambda *_: self.is_gone.set())
+        self.client.on("*", self._hear)
+        self.client.connect(url, auth=auth, transports=[transport], wait_timeout=10)
+
+    def _hear(self, event: str, *arguments: Any) -> None:
+        self.heard.append((event, arguments[0] if arguments else None))
+
+    def of(self, event: str) -> list[Any]:
+        return [payload for name, payload in list(self.heard) if name == event]
+
+    def wait(self, event: str, count: int = 1) -> Any:
+        """Wait for the ``count``-th event of a name, and give its payload."""
+        return wait_for(lambda: len(self.of(event)) >= count and self.of(event), f"{event} ({self.heard})")[count - 1]
+
+    def notes(self, kind: str | None = None) -> list[JSON]:
+        """The notifications heard so far, of one type or all."""
+        return [note for note in self.of("sync_notification") if kind in (None, note["type"])]
+
+    def wait_note(self, kind: str, count: int = 1) -> JSON:
+        wait_for(lambda: len(self.notes(kind)) >= count, f"{count} {kind} ({self.heard})")
+        return self.notes(kind)[count - 1]
+
+    def call(self, event: str, body: Any) -> Any:
+        return self.client.call(event, body, timeout=20)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self.client.disconnect()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that need nothing special of it."""
+    server = Server(tmp_path_factory.mktemp("server") / "data").start()
+    yield server
+    code = server.stop()
+    assert code == 0, f"the server ended with {code}:\n{server.log_path.read_text()[-2000:]}"
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers of a test's own, with settings of its own; the data folder is the same unless named."""
+    servers: list[Server] = []
+
+    def start(data: str = "data", **env: str) -> Server:
+        servers.append(Server(tmp_path / data, env).start())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process and server.process.poll() is None:
+            server.kill()
+
+
+@pytest.fixture
+def tenant(server: Server) -> Tenant:
+    return server.register()
+
+
+@pytest.fixture
+def other_tenant(server: Server) -> Tenant:
+    return server.register()
+
+
+@pytest.fixture
+def device(tenant: Tenant) -> Device:
+    return tenant.device()
+
+
+@pytest.fixture
+def listen(tenant: Tenant) -> Iterator[Callable[..., Listener]]:
+    """Connect listeners that are closed at the end; by default to ``tenant``."""
+    listeners: list[Listener] = []
+
+    def connect(to: Tenant | None = None, transport: str = "websocket", **auth: Any) -> Listener:
+        listeners.append((to or tenant).device().listen(transport, **auth))
+        return listeners[-1]
+
+    yield connect
+    for listener in listeners:
+        listener.close()
+
+
+@pytest.fixture
+def tenants(tmp_path: Path) -> Iterator[Tenants]:
+    """A data folder opened in this process, without a server."""
+    tenants = Tenants(tmp_path / "data")
+    yield tenants
+    tenants.close()
+
+
+@pytest.fixture
+def new_tenant(tenants: Tenants) -> Callable[[], str]:
+    """Provision tenants in ``tenants``; give their IDs."""
+
+    def provision() -> str:
+        tenant_id = str(uuid.uuid4())
+        tenants.provision(
+            directory.Customer(
+                id=tenant_id,
+                name="A B",
+                email=f"{tenant_id}@example.com",
+                companyName="C",
+                firstName="A",
+                lastName="B",
+                passwordHash="-",
+                createdAt="2026-01-01T00:00:00.000Z",
+            )
+        )
+        return tenant_id
+
+    return provision

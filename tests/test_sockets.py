@@ -1,0 +1,181 @@
+"""Who is let in, who hears what, and what ends a socket (contract section 6)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import requests
+
+from conftest import Device, Listener, Server, Tenant, wait_for
+
+Listen = Callable[..., Listener]
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_three_clients_in_two_tenants_hear_their_own_tenant_only(
+    server: Server, tenant: Tenant, other_tenant: Tenant, device: Device, listen: Listen, transport: str
+) -> None:
+    mine, mine_too, foreign = listen(transport=transport), listen(transport=transport), listen(other_tenant)
+    row = device.create(name="Asha")
+    for listener in (mine, mine_too):
+        note = listener.wait_note("data_available")
+        assert (note["entityType"], note["entityId"], note["data"]) == ("end_user", row["id"], row)
+        assert note["message"] == "New end_user data available for sync"
+        done = listener.wait_note("sync_complete")
+        assert done["message"] == "end_user sync completed successfully"
+    other_tenant.device().create(name="Bela")
+    assert foreign.wait_note("sync_complete")
+    assert [note["data"]["name"] for note in foreign.notes("data_available")] == ["Bela"]
+    assert len(mine.notes()) == len(mine_too.notes()) == 2
+
+
+def test_authenticated_tells_what_was_missed_since_a_cursor(device: Device, listen: Listen) -> None:
+    cursor = device.push({"changes": {"end_user": [{"id": "a"}, {"id": "b"}]}})["cursor"]
+    device.create(id="c")
+    assert listen(cursor=cursor).wait("authenticated")["missed"] == 1
+    assert listen().wait("authenticated")["missed"] == 3
+
+
+def test_notifications_of_pushes_form_a_chain_of_cursors(device: Device, listen: Listen) -> None:
+    listener = listen()
+    for number in range(5):
+        device.create(id=f"row-{number}")
+    listener.wait_note("sync_complete", 5)
+    chain = [(note["previousCursor"], note["cursor"]) for note in listener.notes("sync_complete")]
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(chain))
+
+
+def test_token_by_event_lets_a_socket_in(server: Server, tenant: Tenant) -> None:
+    listener = Listener(server.url)
+    listener.client.emit("authenticate", {"token": tenant.token, "tenantId": tenant.id})
+    assert listener.wait("authenticated")["tenantId"] == tenant.id
+    listener.close()
+
+
+@pytest.mark.parametrize("how", ["handshake", "event"])
+@pytest.mark.parametrize(
+    ("auth", "code"),
+    [
+        ({"token": "nonsense"}, "unauthorized"),
+        ({"token": 5}, "unauthorized"),
+        ({"tenantId": "not a uuid"}, "invalid_tenant_id"),
+        ({"tenantId": "1030070f-9824-49b3-b53b-8013e2eb363e"}, "tenant_mismatch"),
+        ({"cursor": "nonsense"}, "validation_error"),
+    ],
+)
+def test_bad_authentication_is_told_and_ends_the_socket(
+    server: Server, tenant: Tenant, how: str, auth: dict[str, object], code: str
+) -> None:
+    said = {"token": tenant.token, **auth}
+    listener = Listener(server.url, auth=said if how == "handshake" else None)
+    if how == "event":
+        listener.client.emit("authenticate", said)
+    error = listener.wait("authentication_error")
+    assert error["code"] == code and error["message"]
+    assert listener.is_gone.wait(5)
+
+
+def test_logout_closes_the_sockets_of_that_session_only(server: Server, tenant: Tenant, listen: Listen) -> None:
+    login = server.post("/api/customers/login", {"email": tenant.email, "password": tenant.password}).json()["data"]
+    mine = listen()
+    other = Listener(server.url, auth={"token": login["token"]})
+    other.wait("authenticated")
+    assert server.post("/api/customers/logout", token=login["token"]).status_code == 200
+    assert other.is_gone.wait(5)
+    assert not mine.is_gone.is_set()
+
+
+def test_socket_without_a_token_is_ended_in_time_and_hears_nothing(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(SOCKET_AUTH_SECONDS="1")
+    stranger = Listener(server.url)
+    server.register().device().create(name="Asha")
+    assert stranger.is_gone.wait(5)
+    assert stranger.of("sync_notification") == []
+
+
+def test_expiry_of_the_token_ends_the_socket(start_server: Callable[..., Server]) -> None:
+    server = start_server(ACCESS_TOKEN_SECONDS="2")
+    tenant = server.register()
+    listener = tenant.device().listen()
+    assert listener.wait("authentication_error")["code"] == "token_expired"
+    assert listener.is_gone.wait(5)
+
+
+def test_status_is_relayed_to_the_others_and_not_back(listen: Listen, other_tenant: Tenant) -> None:
+    sender, receiver, foreign = listen(), listen(), listen(other_tenant)
+    assert sender.call("sync_status_update", {"status": "syncing", "entityType": "end_user", "more": 1})["success"]
+    assert receiver.wait("sync_status_update") == {"status": "syncing", "entityType": "end_user"}
+    assert sender.of("sync_status_update") == foreign.of("sync_status_update") == []
+
+
+def test_push_and_pull_as_events_answer_like_http(device: Device, listen: Listen) -> None:
+    listener = listen()
+    pushed = listener.call("sync_push", {"table": "end_user", "operation": "create", "data": {"id": "a", "name": "A"}})
+    assert pushed["success"] and pushed["results"][0]["status"] == "created"
+    assert listener.call("sync_pull", {"cursor": None}) == device.pull({"cursor": None})
+    refused = listener.call("sync_push", {"table": "nope", "operation": "create", "data": {}})
+    assert (refused["success"], refused["code"]) == (False, "validation_error")
+
+
+def test_events_of_a_stranger_are_refused_and_reach_nobody(server: Server, tenant: Tenant, listen: Listen) -> None:
+    member, stranger = listen(), Listener(server.url)
+    for event in ("ping", "sync_status_update", "sync_push", "sync_pull"):
+        answer = stranger.call(event, {"status": "x", "table": "end_user", "operation": "create", "data": {"id": "a"}})
+        assert (answer["success"], answer["code"]) == (False, "unauthorized"), event
+    stranger.close()
+    assert member.heard == [("authenticated", member.of("authenticated")[0])]
+
+
+def test_ping_is_answered(listen: Listen) -> None:
+    listener = listen()
+    listener.client.emit("ping")
+    assert listener.wait("pong")["timestamp"].endswith("Z")
+
+
+def test_large_push_costs_a_listener_two_messages(device: Device, listen: Listen) -> None:
+    listener = listen()
+    device.push({"changes": {"end_user": [{"id": f"r{number}"} for number in range(500)]}})
+    listener.wait_note("sync_complete")
+    (note,) = listener.notes("data_available")
+    assert note["count"] == 500 and len(note["data"]["entityIds"]) == 100
+    assert len(listener.notes()) == 2
+
+
+def test_test_notification_reaches_the_own_tenant_only(tenant: Tenant, other_tenant: Tenant, listen: Listen) -> None:
+    mine, foreign = listen(), listen(other_tenant)
+    sent = tenant.device().raw("notifications/test", {"type": "sync_error", "entityType": "end_user", "message": "<b>"})
+    assert sent.status_code == 200
+    assert mine.wait_note("sync_error")["message"] == "<b>"
+    assert foreign.notes() == []
+
+
+def test_conflict_is_told_to_the_listeners(device: Device, listen: Listen) -> None:
+    listener = listen()
+    device.create(id="a", name="A")
+    device.update(id="a", name="B")
+    change = {"table": "end_user", "operation": "update", "data": {"id": "a", "name": "C"}, "baseVersion": 1}
+    device.push({"operations": [change]})
+    note = listener.wait_note("conflict_detected")
+    assert note["message"] == "Conflict detected for end_user"
+    assert note["data"]["fields"]["name"] == {"base": "A", "client": "C", "server": "B", "winner": "client"}
+
+
+def test_slow_listener_is_disconnected_and_costs_the_others_nothing(start_server: Callable[..., Server]) -> None:
+    server = start_server(SOCKET_QUEUE_MESSAGES="8")
+    tenant = server.register()
+    device = tenant.device()
+    listener = device.listen()
+    slow = server.call("GET", "/socket.io/?EIO=4&transport=polling").text
+    sid = slow.split('"sid":"')[1].split('"')[0]
+    hello = f'40{{"token":"{tenant.token}"}}'
+    address = f"{server.url}/socket.io/?EIO=4&transport=polling&sid={sid}"
+    assert requests.post(address, data=hello, timeout=5).text == "OK"
+    for number in range(20):
+        device.create(id=f"r{number}")
+    listener.wait_note("sync_complete", 20)
+    wait_for(lambda: any("fell behind" in line["message"] for line in server.log), "the slow listener's end")
+    assert not listener.is_gone.is_set()
