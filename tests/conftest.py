@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import syncapp  # noqa: F401, I001 -- first, for its monkey patch
+import syncapp  # noqa: F401 -- first, for its monkey patch
 
+# isort: split
 import contextlib
 import itertools
 import json

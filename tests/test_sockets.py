@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 import requests
-
 from conftest import Device, Listener, Server, Tenant, wait_for
 
 Listen = Callable[..., Listener]
