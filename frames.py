@@ -7,6 +7,7 @@ Knows: RFC 6455 framing. Must not know: Socket.IO, who is at the other end.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,8 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
             if header.length > _CONTROL_BYTES or not header.fin:
                 raise ProtocolError("a control frame has at most 125 bytes, in one piece")
         elif self._message_bytes + header.length > self.most_bytes:
-            self.close(_TOO_BIG, b"message too big")
+            self.send_frame(struct.pack("!H", _TOO_BIG), self.OPCODE_CLOSE)
+            self.closed = True
             raise WebSocketError("message too big")
 
     def _read(self, length: int) -> bytes:

@@ -57,17 +57,20 @@ def deeper_than(value: Any, levels: int) -> bool:
 
 def _where(body: bytes | str, error: Exception) -> str:
     """Say where the standard library's parser stumbles, since msgspec gives a byte at the most."""
-    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     try:
+        text = body if isinstance(body, str) else body.decode()
         json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as stumble:
         return f"line {stumble.lineno}, column {stumble.colno}"
+    except UnicodeDecodeError as stumble:
+        offset = stumble.start
     except (ValueError, RecursionError):
-        pass
-    byte = re.search(r"byte (\d+)", str(error))
-    offset = error.start if isinstance(error, UnicodeDecodeError) else int(byte[1]) if byte else len(text)
-    before = text.encode()[:offset].decode("utf-8", "replace")
-    return f"line {before.count(chr(10)) + 1}, column {len(before) - (before.rfind(chr(10)) + 1) + 1}"
+        byte = re.search(r"byte (\d+)", str(error))
+        offset = int(byte[1]) if byte else 0
+    else:
+        offset = 0
+    before = (body.encode() if isinstance(body, str) else body)[:offset].decode("utf-8", "replace")
+    return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
 
 
 def _refuse(word: str) -> None:

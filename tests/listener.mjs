@@ -1,0 +1,28 @@
+// A device as people write it: the real socket.io-client from npm. Says each thing it hears as one line of JSON.
+// usage: node listener.mjs URL TRANSPORT AUTH_JSON [event]     "event": authenticate by event instead of the handshake
+import { io } from 'socket.io-client';
+
+const [url, transport, authText, how] = process.argv.slice(2);
+const auth = JSON.parse(authText);
+const say = (event, payload) => console.log(JSON.stringify([event, payload ?? null]));
+const socket = io(url, { transports: transport.split(','), auth: how === 'event' ? undefined : auth, reconnectionDelay: 100, reconnectionDelayMax: 200 });
+
+socket.on('connect', () => {
+  say('connect');
+  if (how === 'event') socket.emit('authenticate', auth);
+});
+socket.on('disconnect', (reason) => say('disconnect', reason));
+socket.on('connect_error', (error) => say('connect_error', error.message));
+socket.onAny(say);
+
+// Each line on standard input is [event, payload]: sent with an acknowledgement, which is said as "ack".
+let rest = '';
+process.stdin.on('data', (data) => {
+  const lines = (rest + data).split('\n');
+  rest = lines.pop();
+  for (const line of lines) {
+    const [event, payload] = JSON.parse(line);
+    socket.timeout(10000).emit(event, payload, (error, answer) => say('ack', error ? String(error) : answer));
+  }
+});
+process.stdin.on('end', () => { say('transport', socket.io.engine?.transport?.name); socket.close(); process.exit(0); });

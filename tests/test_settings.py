@@ -1,0 +1,68 @@
+"""The environment: defaults that are safe, and one clear sentence for each value that is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import settings
+
+
+def test_empty_environment_gives_the_defaults() -> None:
+    assert settings.load({}) == settings.Settings()
+    assert settings.load({"PORT": ""}).port == 3000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "99999"),
+        ("PORT", "three"),
+        ("JWT_SECRET_KEY", "short"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://a.example,null"),
+        ("REGISTRATION", "maybe"),
+        ("BCRYPT_ROUNDS", "4"),
+        ("RATE_LIMIT_LOGIN", "0/minute"),
+        ("RATE_LIMIT_LOGIN", "none"),
+        ("RATE_LIMIT_REGISTER", "5 per fortnight"),
+        ("MAX_BODY_BYTES", "-1"),
+        ("MAX_BODY_BYTES", "١٠٢٤"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_bad_value_is_refused_in_a_sentence_that_names_it(name: str, value: str) -> None:
+    with pytest.raises(settings.SettingError, match=f"^{name} must be .*\\.$"):
+        settings.load({name: value})
+
+
+def test_bad_value_stops_the_start_with_that_sentence_alone(tmp_path: Path) -> None:
+    environ = {**os.environ, "PORT": "nope", "DATA_DIR": str(tmp_path / "data")}
+    ended = subprocess.run(
+        [sys.executable, "syncapp.py"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == "syncapp: PORT must be a whole number from 0 to 65,535."
+    assert not (tmp_path / "data").exists()
+
+
+def test_limits_can_be_raised_for_a_benchmark() -> None:
+    raised = settings.load({"RATE_LIMIT_REGISTER": "100000/minute", "CORS_ORIGINS": "https://a.example, http://b:1/"})
+    assert raised.rate_limit_register == "100000/minute"
+    assert raised.cors_origins == ("https://a.example", "http://b:1")
+
+
+def test_one_proxy_is_trusted_on_heroku_and_none_elsewhere() -> None:
+    assert settings.load({"DYNO": "web.1"}).trusted_proxies == 1
+    assert settings.load({"DYNO": "web.1", "TRUSTED_PROXIES": "2"}).trusted_proxies == 2
+    assert settings.load({}).trusted_proxies == 0
+
+
+def test_pings_stay_within_what_routers_allow() -> None:
+    with pytest.raises(settings.SettingError):
+        settings.load({"PING_INTERVAL_SECONDS": "40", "PING_TIMEOUT_SECONDS": "20"})
