@@ -36,6 +36,7 @@ class Lifecycle:
         self._in_flight = 0
         self.is_ending = False
         app.wsgi_app = self  # type: ignore[method-assign]
+        gevent.get_hub().exception_stream = LoggingLogAdapter(log, level=logging.ERROR)  # Else raw lines on stderr.
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self._in_flight += 1

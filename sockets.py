@@ -20,7 +20,7 @@ from msgspec import Raw
 import frames
 import wire
 from changes import Applied, missed
-from errors import InvalidJson, Problem, TokenExpired, Unauthorized, ValidationError, as_body
+from errors import InvalidJson, OriginNotAllowed, Problem, TokenExpired, Unauthorized, ValidationError, as_body
 from settings import Settings
 from tenants import Tenants, now_ms
 from tokens import Identity, Tokens, check_tenant
@@ -104,7 +104,7 @@ class Sockets:
             logger=quiet,
             engineio_logger=quiet,
         )
-        app.wsgi_app = _contained(app.wsgi_app)  # type: ignore[method-assign]
+        app.wsgi_app = _contained(app.wsgi_app, settings.cors_origins)  # type: ignore[method-assign]
         self._engine = self._io.server.eio
         self._send_packet, self._engine.send_packet = self._engine.send_packet, self._send_bounded
         self._io.on_event("connect", self._connected)
@@ -294,15 +294,20 @@ class Sockets:
         )
 
 
-def _contained(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """End a connection on which the Socket.IO library stumbles with one line in the log instead of a traceback each."""
+def _contained(application: Callable[..., Iterable[bytes]], origins: Iterable[str]) -> Callable[..., Iterable[bytes]]:
+    """Refuse foreign origins in our shape, and end a connection on which the library stumbles with one line in the log."""
 
     def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        is_plain = "wsgi.websocket" not in environ
+        is_ours = environ["PATH_INFO"].startswith("/socket.io/")
+        if is_plain and is_ours and not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, origins):
+            start_response("403 Forbidden", [("Content-Type", "application/json")])
+            return [wire.encode(as_body(OriginNotAllowed()))]
         try:
             return application(environ, start_response)
         except Exception as error:
             log.warning("a connection was ended", extra={"reason": type(error).__name__})
-            if "wsgi.websocket" not in environ:
+            if is_plain:
                 start_response("400 Bad Request", [("Content-Type", "text/plain")])
             return []
 

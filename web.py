@@ -174,18 +174,21 @@ def _bug_answer(_: Exception) -> Response:
 def install(app: Flask, settings: Settings) -> None:
     """Make an app take and answer every request in this way."""
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.before_request(_begin)
+    app.before_request(lambda: _begin(settings.cors_origins))
     app.after_request(lambda response: _finish(response, settings.cors_origins))
     app.register_error_handler(errors.Problem, _problem_answer)
     app.register_error_handler(HTTPException, _http_answer)
     app.register_error_handler(Exception, _bug_answer)
 
 
-def _begin() -> Response | None:
+def _begin(origins: Iterable[str]) -> Response | None:
+    """Name the request; answer a preflight for every address alike."""
     g.began = time.perf_counter()
     stated = request.headers.get("X-Request-ID", "")
     g.request_id = stated if _SANE_REQUEST_ID.fullmatch(stated) else str(uuid.uuid4())
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        if not is_allowed_origin(request.headers.get("Origin"), request.environ, origins):
+            raise errors.OriginNotAllowed
         return Response(status=204)
     return None
 
