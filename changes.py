@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from errors import Detail, ResyncRequired, ValidationError
-from models import Logged, SyncedTable, connection, synced_tables
-from protocol import Change, Outcome, Pull, Push, Since, Stored, decide
+from models import Conflict, Logged, SyncedTable, connection, synced_tables
+from protocol import Change, Outcome, Pull, Push, Since, Stored, Strategy, decide
+from receipts import Taken, keep_receipts, mark_of, taken
 from wire import Cursor, Row, decode_stored, encode, format_time
 
 _PAUSE_EVERY_ROWS = 64
@@ -53,7 +54,7 @@ class Applied:
     """By table, the id and JSON of each row that changed, in the order of their first change."""
 
 
-def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None]) -> Applied:
+def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strategy: Strategy = "merge") -> Applied:
     """Write a push into the tenant this code is bound to, inside the transaction that the caller holds.
 
     ``pause`` is called between slices of a long push; no one else may write this tenant meanwhile.
@@ -63,7 +64,7 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None]) -> Ap
     before = place()
     if push.base and (push.base.epoch != before.epoch or push.base.sequence > before.sequence):
         raise ResyncRequired("The baseCursor is not of this database. Pull again from the start, then push.")
-    writing = _Writing(push, row_bytes, before, max(now, before.clock + 1))
+    writing = _Writing(push, row_bytes, before, max(now, before.clock + 1), strategy)
     for index, change in enumerate(push.changes):
         writing.take(change)
         if index % _PAUSE_EVERY_ROWS == _PAUSE_EVERY_ROWS - 1:
@@ -80,37 +81,67 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None]) -> Ap
 class _Writing:
     """One push on its way into the database: looks rows up, numbers the changes, collects what to write."""
 
-    def __init__(self, push: Push, row_bytes: int, before: Place, at: int) -> None:
-        self.push, self.row_bytes, self.before, self.at = push, row_bytes, before, at
+    def __init__(self, push: Push, row_bytes: int, before: Place, at: int, strategy: Strategy) -> None:
+        self.push, self.row_bytes, self.before, self.at, self.strategy = push, row_bytes, before, at, strategy
         self.time = format_time(at)
         self.sequence = before.sequence
         self.applied = Applied(before, before)
         self.problems: list[Detail] = []
         self.rejected: list[str] = []
         self.log: list[tuple[Any, ...]] = []
-        self.known, self.ids = _look_up(push.changes)
+        self.conflicts: list[Conflict] = []
+        self.receipts: list[tuple[str, str, dict[str, Any]]] = []
+        op_ids = {change.op_id for change in push.changes if change.op_id}
+        self.taken = taken(op_ids) if op_ids else {}
+        self.known, self.ids = _look_up(push.changes, [before.result for before in self.taken.values()])
         self.current = dict(self.known)
 
     def take(self, change: Change) -> None:
-        """Decide one change and note its result; a row that is too large is refused here, where its size is known."""
+        """Take one change, unless it can't be stored or was taken before."""
+        before = self.taken.get(change.op_id or "")
         if change.problems:
-            return self._reject(change, change.problems)
+            self._reject(change, change.problems)
+        elif before is None:
+            self._take(change)
+        elif before.mark == mark_of(change):
+            self._replay(before.result)
+        else:
+            self._reject(change, [{"path": f"{change.path}.opId", "error": "was used for another operation"}])
+
+    def _take(self, change: Change) -> None:
+        """Decide a change and note its result; a row that is too large is refused here, where its size is known."""
         assert change.table is not None
         table = change.table.name
         row_id = self._row_id(change, table)
         stored = self.current.get((table, row_id))
         outcome = self._decide(change, stored, (table, row_id))
-        if outcome.row is None:
-            as_stored = stored.row if stored else {"id": row_id, "is_deleted": 1, "version": 0, "sync_status": "synced"}
-            return self._note(table, row_id, outcome, encode(as_stored), stored.version if stored else 0)
-        version = stored.version + 1 if stored else 1
-        row = self._complete(row_id, outcome.row, version)
-        body = encode(row)
-        if len(body) > self.row_bytes:
-            sentence = f"the row would have {len(body):,} bytes of JSON; at most {self.row_bytes:,} are stored"
-            return self._reject(change, [{"path": change.path, "error": sentence}])
-        self._log(change, table, row_id, outcome, stored, row, body)
-        return self._note(table, row_id, outcome, body, version)
+        version, body = stored.version if stored else 0, b""
+        if outcome.row is not None:
+            version += 1
+            row = self._complete(row_id, outcome.row, version)
+            body = encode(row)
+            if len(body) > self.row_bytes:
+                sentence = f"the row would have {len(body):,} bytes of JSON; at most {self.row_bytes:,} are stored"
+                return self._reject(change, [{"path": change.path, "error": sentence}])
+            self._log(change, table, row_id, outcome, stored, row, body)
+        self._note_conflict(change, outcome, stored, row_id)
+        result = {"table": table, "id": row_id, "status": outcome.status, "version": version}
+        if change.op_id:
+            receipt = change.op_id, mark_of(change), result
+            self.receipts.append(receipt)
+            self.taken[change.op_id] = Taken(*receipt[1:])
+        return self._note(result, body)
+
+    def _replay(self, result: dict[str, Any]) -> None:
+        """Answer an operation that was taken before as it was then, with the row as it stands now."""
+        self._note(result | {"replayed": True})
+
+    def _note(self, result: dict[str, Any], body: bytes = b"") -> None:
+        """Note a result with its row: ``body``, or the row as it stands, or what is left to say of one never stored."""
+        stored = self.current.get((result["table"], result["id"]))
+        nothing = {"id": result["id"], "is_deleted": 1, "version": 0, "sync_status": "synced"}
+        self.applied.rows.append(body or encode(stored.row if stored else nothing))
+        self.applied.results.append(result)
 
     def _row_id(self, change: Change, table: str) -> str:
         if change.row_id:
@@ -129,20 +160,34 @@ class _Writing:
             stale = change.base_version < known.version
         else:
             stale = base is not None and base < known.sequence
-        outcome = decide(
-            change, stored, stale, lambda: _since(known, change.base_version, base) if known else Since({}, None)
+        return decide(
+            change,
+            stored,
+            stale,
+            lambda: _since(known, change.base_version, base) if known else Since({}, None),
+            self.strategy,
         )
-        if outcome.conflicts:
-            version = stored.version + bool(outcome.row) if stored else 1
-            entry = {
-                "table": key[0],
-                "id": key[1],
-                "strategy": "merge",
-                "version": version,
-                "fields": outcome.conflicts,
-            }
-            self.applied.conflicts.append(entry | {"baseVersion": change.base_version})
-        return outcome
+
+    def _note_conflict(self, change: Change, outcome: Outcome, stored: Stored | None, row_id: str) -> None:
+        """Remember an edit that lost, for the answer, the notification and the log of conflicts."""
+        if not outcome.conflicts or stored is None or change.table is None:
+            return
+        self.conflicts.append(
+            Conflict(
+                table=change.table.name,
+                row_id=row_id,
+                strategy=self.strategy,
+                base_version=change.base_version,
+                version=stored.version + (outcome.row is not None),
+                fields=outcome.conflicts,
+                pushed=change.fields,
+                client_device_id=self.push.device_id or change.fields.get("device_id"),
+                client_edited_at=change.edited_at,
+                server_device_id=stored.device_id,
+                server_edited_at=stored.edited_at,
+                detected_at=self.at,
+            )
+        )
 
     def _complete(self, row_id: str, row: Row, version: int) -> Row:
         """Set what the server sets."""
@@ -166,14 +211,10 @@ class _Writing:
         self.log.append(
             (self.sequence, table, row_id, version, previous, self.at, change.edited_at, device, fields, body.decode())
         )
-        self.current[table, row_id] = Stored(row, version, self.sequence, change.edited_at)
+        self.current[table, row_id] = Stored(row, version, self.sequence, change.edited_at, device)
         if change.unique_id:
             self.ids.setdefault((table, change.unique_id), row_id)
         self.applied.touched.setdefault(table, {})[row_id] = body
-
-    def _note(self, table: str, row_id: str, outcome: Outcome, body: bytes, version: int) -> None:
-        self.applied.rows.append(body)
-        self.applied.results.append({"table": table, "id": row_id, "status": outcome.status, "version": version})
 
     def _reject(self, change: Change, problems: Sequence[Detail]) -> None:
         self.problems += problems
@@ -187,6 +228,11 @@ class _Writing:
 
     def write(self) -> None:
         """Write the log, the rows in their last state and the ledger, each with one prepared statement."""
+        for conflict in self.conflicts:
+            conflict.save(force_insert=True)
+            self.applied.conflicts.append(shown_conflict(conflict))
+        if self.receipts:
+            keep_receipts(self.receipts, self.at)
         if not self.log:
             return
         executemany = connection().cursor().executemany
@@ -197,6 +243,25 @@ class _Writing:
             executemany(_replace_row(table), [table.stored(stored.row, stored.sequence) for stored in current])
         connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
         self.applied.after = Place(self.before.epoch, self.sequence, self.at)
+
+
+def shown_conflict(conflict: Conflict) -> dict[str, Any]:
+    """Write a conflict as clients see it."""
+    return {
+        "conflictId": conflict.number,
+        "table": conflict.table,
+        "id": conflict.row_id,
+        "state": conflict.state,
+        "strategy": conflict.strategy,
+        "baseVersion": conflict.base_version,
+        "version": conflict.version,
+        "fields": conflict.fields,
+        "client": {"deviceId": conflict.client_device_id, "editedAt": format_time(conflict.client_edited_at)},
+        "server": {"deviceId": conflict.server_device_id, "editedAt": format_time(conflict.server_edited_at)},
+        "detectedAt": format_time(conflict.detected_at),
+        "resolution": conflict.resolution,
+        "resolvedAt": None if conflict.resolved_at is None else format_time(conflict.resolved_at),
+    }
 
 
 def _marks(columns: Sequence[Any]) -> str:
@@ -214,18 +279,21 @@ def _replace_row(table: SyncedTable) -> str:
 _Key = tuple[str, str]
 
 
-def _look_up(changes: Sequence[Change]) -> tuple[dict[_Key, Stored], dict[_Key, str]]:
-    """Read the rows that a push means: by table and id, and which id each ``Unique_id`` leads to."""
+def _look_up(
+    changes: Sequence[Change], results: Sequence[dict[str, Any]]
+) -> tuple[dict[_Key, Stored], dict[_Key, str]]:
+    """Read the rows that a push and its earlier results mean, and which id each ``Unique_id`` leads to."""
     rows: dict[_Key, Stored] = {}
     ids: dict[_Key, str] = {}
     for name in {change.table.name for change in changes if change.table}:
         own = [change for change in changes if change.table and change.table.name == name and not change.problems]
         by_id = {change.row_id for change in own if change.row_id}
+        by_id |= {result["id"] for result in results if result["table"] == name}
         by_unique = {change.unique_id for change in own if change.unique_id and not change.row_id}
         for column, wanted in (("id", by_id), ("Unique_id", by_unique)):
             for row_id, unique_id, *stored in _rows_where(name, column, wanted) if wanted else ():
-                body, version, sequence, edited_at = stored
-                rows[name, row_id] = Stored(decode_stored(body), version, sequence, edited_at)
+                body, *about = stored
+                rows[name, row_id] = Stored(decode_stored(body), *about)
                 if column == "Unique_id":
                     ids[name, unique_id] = min(row_id, ids.get((name, unique_id), row_id))
     return rows, ids
@@ -233,7 +301,7 @@ def _look_up(changes: Sequence[Change]) -> tuple[dict[_Key, Stored], dict[_Key, 
 
 def _rows_where(table: str, column: str, values: set[Any]) -> Any:
     return connection().execute(
-        f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at FROM json_each(?) AS wanted'
+        f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted'
         f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
         (json.dumps(list(values)),),
     )

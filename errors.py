@@ -101,6 +101,16 @@ class EmailTaken(Problem):
     sentence = "A customer with this e-mail address exists already. Log in instead."
 
 
+class StillRunning(Problem):
+    status, code = 409, "busy"
+    sentence = "The first request with this Idempotency-Key is still running. Try again soon."
+
+
+class IdempotencyMismatch(Problem):
+    status, code = 422, "idempotency_mismatch"
+    sentence = "This Idempotency-Key was used for another request. Use a new key for a new request."
+
+
 class ResyncRequired(Problem):
     status, code = 410, "resync_required"
     sentence = "The cursor is not of this database. Pull again from the start, without a cursor."

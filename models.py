@@ -16,6 +16,8 @@ from functools import cache
 from typing import Any
 
 from peewee import (
+    AutoField,
+    BlobField,
     BooleanField,
     DatabaseProxy,
     Field,
@@ -151,6 +153,61 @@ class Logged(Bound):
         table_name = "_changes"
 
 
+class Conflict(Bound):
+    """An edit that lost against another: both sides of each field, who and when, and whether a person has decided.
+
+    ``fields`` is a JSON object of ``FieldConflict`` by name, ``pushed`` all that the device had sent for the row. Times
+    in milliseconds.
+    """
+
+    number = AutoField(column_name="id")
+    table = TextField(column_name="table_name")
+    row_id = TextField()
+    state = TextField(default="open", choices=[(word, word) for word in ("open", "resolved")])
+    strategy = TextField()
+    base_version = IntegerField(null=True)
+    version = IntegerField()
+    fields = JsonField()
+    pushed = JsonField()
+    client_device_id = TextField(null=True)
+    client_edited_at = IntegerField()
+    server_device_id = TextField(null=True)
+    server_edited_at = IntegerField()
+    detected_at = IntegerField()
+    resolution = TextField(null=True)
+    resolved_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "_conflicts"
+
+
+class Receipt(Bound):
+    """An operation that was taken, by the name its device gave it: what became of it, and what it was.
+
+    ``mark`` is a digest of the operation, ``result`` the result it was answered with.
+    """
+
+    op_id = TextField(primary_key=True)
+    mark = TextField()
+    result = JsonField()
+    taken_at = IntegerField(index=True)
+
+    class Meta:
+        table_name = "_receipts"
+
+
+class KeptAnswer(Bound):
+    """The answer to a request with an ``Idempotency-Key``, deflated; ``mark`` is a digest of that request."""
+
+    key = TextField(primary_key=True)
+    mark = TextField()
+    answer = BlobField()
+    answered_at = IntegerField(index=True)
+
+    class Meta:
+        table_name = "_answers"
+
+
 # --- what the columns take -------------------------------------------------------------------------------------------
 
 
@@ -268,7 +325,7 @@ def _ddl(model: type[Bound]) -> str:
 
 def tenant_models() -> list[type[Bound]]:
     """List every table of a tenant's database."""
-    return [Ledger, Logged, *(table.model for table in synced_tables().values())]
+    return [Ledger, Logged, Conflict, Receipt, KeptAnswer, *(table.model for table in synced_tables().values())]
 
 
 def prepare_tenant(now: int) -> None:

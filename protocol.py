@@ -8,7 +8,7 @@ outcome of one change in ``decide``; foreseen outcomes are values, exceptions en
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -16,12 +16,13 @@ from errors import Detail, PayloadTooLarge, ValidationError
 from wire import Cursor, Row, edit_time, format_time, parse_cursor, parse_time
 
 Kind = Literal["create", "update", "upsert", "delete"]
+Strategy = Literal["merge", "last-write-wins", "server-wins", "client-wins"]
 Status = Literal["created", "updated", "deleted", "unchanged", "merged", "conflict", "rejected"]
 
 SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
 """Fields of every row that the server sets; what a device sends for them is no change."""
 
-_EDIT_FIELDS = frozenset({"last_updated", "device_id"})
+EDIT_FIELDS = frozenset({"last_updated", "device_id"})
 """Fields that describe the edit: they follow the later one and are no conflict by themselves."""
 
 _ROW_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
@@ -73,6 +74,7 @@ class Change:
     fields: Row = field(default_factory=dict)
     edited_at: int = 0
     base_version: int | None = None
+    op_id: str | None = None
     problems: list[Detail] = field(default_factory=list)
 
 
@@ -103,6 +105,7 @@ class Stored(NamedTuple):
     version: int
     sequence: int
     edited_at: int
+    device_id: str | None = None
 
 
 class Since(NamedTuple):
@@ -214,6 +217,7 @@ class _Parser:
             _read_fields(change, table, row, row_path, self.limits)
             _read_identity(change, row, row_path)
             _read_base(change, row, about)
+            _read_op_id(change, about)
             self._read_time(change, about)
         return change
 
@@ -283,13 +287,29 @@ def _read_base(change: Change, row: Row, about: Row) -> None:
         change.problems.append({"path": f"{change.path}.baseVersion", "error": "must be a whole number from 0"})
 
 
+def _read_op_id(change: Change, about: Row) -> None:
+    """Read the name that a device gave to this very operation, by which a retry is known."""
+    stated = about.get("opId")
+    if stated is None or (isinstance(stated, str) and _ROW_ID.fullmatch(stated)):
+        change.op_id = stated
+    else:
+        sentence = "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -"
+        change.problems.append({"path": f"{change.path}.opId", "error": sentence})
+
+
 # --- push: deciding --------------------------------------------------------------------------------------------------
 
 
-def decide(change: Change, stored: Stored | None, is_stale: bool, since: Callable[[], Since]) -> Outcome:
+def decide(
+    change: Change,
+    stored: Stored | None,
+    is_stale: bool,
+    since: Callable[[], Since],
+    strategy: Strategy = "merge",
+) -> Outcome:
     """Decide what becomes of a well-formed change, given the row as it stands.
 
-    ``is_stale``: the change was based on an older version; only then ``since`` is called.
+    ``is_stale``: the change was based on an older version; only then ``since`` is called and ``strategy`` counts.
     """
     assert change.table is not None
     if stored is None:
@@ -302,7 +322,7 @@ def decide(change: Change, stored: Stored | None, is_stale: bool, since: Callabl
     if not is_stale:
         row = _edited(stored.row, change, different)
         return Outcome("deleted" if change.kind == "delete" else "updated", row, tuple(different))
-    return _merge(change, stored, different, since())
+    return _settle(change, stored, different, since(), strategy)
 
 
 def _different(change: Change, row: Row) -> Row:
@@ -313,24 +333,34 @@ def _different(change: Change, row: Row) -> Row:
     return different
 
 
-def _merge(change: Change, stored: Stored, different: Row, since: Since) -> Outcome:
-    """Merge field by field against the base: one side's change is kept, both sides' goes to the later edit."""
+def _settle(change: Change, stored: Stored, different: Row, since: Since, strategy: Strategy) -> Outcome:
+    """Settle a change that did not know the row as it stands, and note each field by which a side loses an edit."""
     taken: Row = {}
     conflicts: dict[str, FieldConflict] = {}
     for name, value in different.items():
-        if since.base is not None and same(since.base.get(name), value):
-            continue  # The device did not touch this field: it only repeats what it knew.
-        wins = name not in since.changed or change.edited_at >= since.changed[name]
+        repeated = since.base is not None and same(since.base.get(name), value)
+        wins = _wins(name, change, stored, since, strategy, repeated)
         if wins:
             taken[name] = value
-        if name in since.changed and name not in _EDIT_FIELDS:
+        if name not in EDIT_FIELDS and (name in since.changed if wins else not repeated):
             base = since.base.get(name) if since.base else None
             winner: Literal["client", "server"] = "client" if wins else "server"
             conflicts[name] = FieldConflict(base=base, client=value, server=stored.row.get(name), winner=winner)
-    if not taken.keys() - _EDIT_FIELDS:
+    if not taken.keys() - EDIT_FIELDS:
         return Outcome("conflict" if conflicts else "unchanged", conflicts=conflicts or None)
     row = _edited(stored.row, change, taken)
     return Outcome("conflict" if conflicts else "merged", row, tuple(taken), conflicts or None)
+
+
+def _wins(name: str, change: Change, stored: Stored, since: Since, strategy: Strategy, repeated: bool) -> bool:
+    """Tell whether the device's value of a field is taken.
+
+    ``merge`` looks at each field: one side's change is kept, both sides' goes to the later edit, and a value that the
+    device only repeats is no change of it. The others take or refuse the change as a whole.
+    """
+    if strategy == "merge":
+        return not repeated and (name not in since.changed or change.edited_at >= since.changed[name])
+    return strategy == "client-wins" or (strategy == "last-write-wins" and change.edited_at >= stored.edited_at)
 
 
 def _edited(row: Row, change: Change, fields: Row) -> Row:
@@ -384,10 +414,17 @@ def tables_of(body: Row, tables: Mapping[str, Table]) -> list[str]:
         return list(tables)
     if not isinstance(names, list) or not names:
         raise _invalid(path, "must be a list of tables")
-    for name in names:
-        if not isinstance(name, str) or name not in tables:
-            raise _invalid(path, "must name synced tables: " + ", ".join(tables))
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(table_named(name, tables, path) for name in names))
+
+
+def table_named(name: object, tables: Collection[str], path: str = "table") -> str:
+    """Read the name of a synced table.
+
+    Raises: ValidationError, which names those there are.
+    """
+    if not isinstance(name, str) or name not in tables:
+        raise _invalid(path, "must name synced tables: " + ", ".join(tables))
+    return name
 
 
 def _limit(value: object, most: int) -> int:

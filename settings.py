@@ -96,6 +96,11 @@ class Settings:
     clock_skew_seconds: int = _setting(
         300, _whole(0, 86_400), "How far back a pull reaches when its lastSync is no time this server ever gave."
     )
+    conflict_strategy: str = _setting(
+        "merge",
+        _one_of("merge", "last-write-wins", "server-wins", "client-wins"),
+        "What becomes of a change that did not know the row as it stands.",
+    )
     socket_auth_seconds: int = _setting(10, _whole(1, 300), "Time a socket has to authenticate.")
     socket_queue_messages: int = _setting(256, _whole(8, 65_536), "Messages a slow socket may fall behind.")
     socket_queue_bytes: int = _setting(

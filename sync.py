@@ -6,25 +6,32 @@ engines, SQL, JWT details. The rules are in ``protocol``, the statements in ``ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gevent
 from flask import Blueprint, Response, request
 from msgspec import Raw
 
 import changes
+import receipts
 from auth import bearer
 from changes import Applied, Page
-from errors import PayloadTooLarge, Problem
+from errors import PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import synced_tables
-from protocol import Limits, parse_pull, parse_push, tables_of
+from protocol import EDIT_FIELDS, SERVER_FIELDS, Limits, Push, Strategy, parse_pull, parse_push, tables_of
 from settings import Settings
-from sockets import Notification, Sockets, checked_texts
+from sockets import Answer, Notification, Sockets, checked_texts
 from tenants import Tenants, now_ms
 from tokens import Identity, Tokens, check_tenant
-from web import answer, read_json, stream, success
-from wire import encode, format_time
+from web import answer, read_body, read_json, stream, success
+from wire import Row, decode, encode, format_time
+
+Around = Callable[[Callable[[], Applied]], Applied]
+
+NOT_DECIDED = SERVER_FIELDS | EDIT_FIELDS
+"""Fields of a row that nobody decides on: the server sets them, or they describe the edit itself."""
 
 _SLICE_ROWS = 250
 _EVENT_PULL_BYTES = 8_388_608
@@ -39,7 +46,9 @@ class Sync:
         self._limits = Limits(
             settings.max_push_rows, settings.max_pull_rows, settings.max_row_bytes, settings.max_name_characters
         )
-        sockets.on("sync_push", self._push)
+        self._strategy = cast(Strategy, settings.conflict_strategy)
+        self._running: set[tuple[str, str]] = set()
+        sockets.on("sync_push", self._push_event)
         sockets.on("sync_pull", self._pull_event)
 
     def blueprint(self) -> Blueprint:
@@ -61,7 +70,9 @@ class Sync:
 
     def push(self) -> Response:
         identity = bearer(self._tokens)
-        return answer(self._push(identity, read_json(), request.headers.get("X-Device-Id")))
+        raw = read_body()
+        push = self._parse(identity, decode(raw), stated_device())
+        return self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
 
     def pull(self) -> Response:
         identity = bearer(self._tokens)
@@ -100,23 +111,66 @@ class Sync:
 
     # --- push --------------------------------------------------------------------------------------------------------
 
-    def _push(self, identity: Identity, body: object, device_id: str | None = None) -> dict[str, Any]:
-        """Take a push from the door to the disk; the tenant's listeners hear of it before anyone can ask for it."""
+    def _parse(self, identity: Identity, body: object, device_id: str | None = None) -> Push:
         _check_body(identity, body)
-        checked_texts({"X-Device-Id": device_id}, {"X-Device-Id": 64})
-        push = parse_push(body, self._tables, self._limits, now_ms(), device_id)
-        tenant_id, row_bytes = identity.tenant_id, self._settings.max_row_bytes
+        return parse_push(body, self._tables, self._limits, now_ms(), device_id)
+
+    def _push_event(self, identity: Identity, body: object) -> Answer:
+        return _push_answer(self._store(identity.tenant_id, self._parse(identity, body)))
+
+    def once(self, identity: Identity, raw: bytes, store: Callable[[Around], Applied]) -> Response:
+        """Answer a request that changes something; under its ``Idempotency-Key`` it is done once and answered again.
+
+        ``raw`` is its body. ``store`` makes the change and is given what must be stored with it.
+        Raises: StillRunning, IdempotencyMismatch.
+        """
+        tenant_id, key = identity.tenant_id, stated_key()
+        if key is None:
+            return answer(_push_answer(store(lambda write: write())))
+        mark = receipts.mark_of_request(request.path, raw)
+        kept = self._tenants.read(tenant_id, lambda: receipts.kept_answer(key, mark, now_ms()))
+        if kept is not None:
+            return Response(kept, mimetype="application/json", headers={"Idempotent-Replayed": "true"})
+        if (tenant_id, key) in self._running:
+            raise StillRunning
+
+        def keep(write: Callable[[], Applied]) -> Applied:
+            applied = write()
+            receipts.keep_answer(key, mark, encode(_push_answer(applied)), now_ms())
+            return applied
+
+        self._running.add((tenant_id, key))
         try:
-            applied = self._tenants.write(
+            return answer(_push_answer(store(keep)))
+        finally:
+            self._running.discard((tenant_id, key))
+
+    def change_row(self, identity: Identity, table: str, row_id: str, fields: Row, around: Around) -> Applied:
+        """Make a change that a person decided on, as a push of one row.
+
+        ``around`` is called with the writing of it, inside the transaction, for what must come with it or not at all.
+        Raises: ValidationError for a field that the table does not take.
+        """
+        data = {name: value for name, value in fields.items() if name not in NOT_DECIDED} | {"id": row_id}
+        push = self._parse(identity, {"table": table, "operation": "update", "data": data}, stated_device())
+        return self._store(identity.tenant_id, push, around)
+
+    def _store(self, tenant_id: str, push: Push, around: Around = lambda write: write()) -> Applied:
+        """Take a push to the disk; the tenant's listeners hear of it before anyone can ask for it."""
+
+        def write() -> Applied:
+            return changes.apply(push, self._settings.max_row_bytes, now_ms(), gevent.sleep, self._strategy)
+
+        try:
+            return self._tenants.write(
                 tenant_id,
-                lambda: changes.apply(push, row_bytes, now_ms(), gevent.sleep),
+                lambda: around(write),
                 lambda applied: self._sockets.announce(tenant_id, applied),
             )
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:
                 self._tell_failure(tenant_id, {change.table.name for change in push.changes if change.table})
             raise
-        return _push_answer(applied)
 
     def _tell_failure(self, tenant_id: str, tables: set[str]) -> None:
         """Tell the tenant's devices of a push that failed for a reason of ours."""
@@ -155,6 +209,30 @@ class Sync:
                     " or over HTTP."
                 )
         return Raw(b"".join(parts))
+
+
+def stated_device() -> str | None:
+    """Read which device a request says it comes from.
+
+    Raises: ValidationError.
+    """
+    device_id = request.headers.get("X-Device-Id")
+    return checked_texts({"X-Device-Id": device_id}, {"X-Device-Id": 64}).get("X-Device-Id")
+
+
+def stated_key() -> str | None:
+    """Read a request's ``Idempotency-Key``, with or without the quotes that the draft wants.
+
+    Raises: ValidationError.
+    """
+    stated = request.headers.get("Idempotency-Key")
+    if stated is None:
+        return None
+    key = re.fullmatch(r'"?([\x21\x23-\x7e]{1,255})"?', stated, re.ASCII)
+    if not key:
+        sentence = "must be 1 to 255 visible ASCII characters without quotes"
+        raise ValidationError(f"Idempotency-Key {sentence}.", details=[{"path": "Idempotency-Key", "error": sentence}])
+    return key[1]
 
 
 def _check_body(identity: Identity, body: object) -> None:

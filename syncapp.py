@@ -23,6 +23,7 @@ import pages  # noqa: E402
 import settings as environment  # noqa: E402
 import web  # noqa: E402
 from auth import Accounts  # noqa: E402
+from review import Review  # noqa: E402
 from serving import Lifecycle, serve  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
 from sockets import Sockets  # noqa: E402
@@ -53,7 +54,9 @@ def build(settings: Settings) -> Flask:
     web.install(app, settings)
     sockets = Sockets(app, settings, tenants, tokens)
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
-    app.register_blueprint(Sync(settings, tenants, tokens, sockets).blueprint())
+    sync = Sync(settings, tenants, tokens, sockets)
+    app.register_blueprint(sync.blueprint())
+    app.register_blueprint(Review(tenants, tokens, sync).blueprint())
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, tenants.close)
     app.register_blueprint(pages.blueprint(VERSION, tenants, lifecycle))
     if settings.trusted_proxies:

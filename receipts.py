@@ -1,0 +1,72 @@
+"""What makes retries harmless: receipts of operations and kept answers of requests.
+
+Knows: the statements on both, bound to one tenant by the caller, who stores them in the transaction of the change that
+they speak of. Must not know: Flask, sockets, engines, rules.
+Source: draft-ietf-httpapi-idempotency-key-header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from errors import IdempotencyMismatch
+from models import KeptAnswer, connection
+from protocol import Change
+from wire import encode
+
+ANSWERS_KEPT_MS = 24 * 3_600_000
+
+
+class Taken(NamedTuple):
+    """An operation that was taken before: a digest of it, and its result then."""
+
+    mark: str
+    result: dict[str, Any]
+
+
+def mark_of(change: Change) -> str:
+    """Give a digest of what an operation asks for, to tell its retry from another one under its name."""
+    assert change.table is not None
+    said = [change.table.name, change.kind, change.row_id, change.fields, change.base_version]
+    return hashlib.blake2b(encode(said), digest_size=16).hexdigest()
+
+
+def taken(op_ids: Iterable[str]) -> dict[str, Taken]:
+    """Find which of these operations were taken before."""
+    wanted = json.dumps(list(op_ids))
+    sql = "SELECT op_id, mark, result FROM _receipts WHERE op_id IN (SELECT value FROM json_each(?))"
+    return {op_id: Taken(mark, json.loads(result)) for op_id, mark, result in connection().execute(sql, (wanted,))}
+
+
+def keep_receipts(receipts: Sequence[tuple[str, str, dict[str, Any]]], now: int) -> None:
+    """Store what became of operations: name, digest and result of each."""
+    rows = [(op_id, mark, encode(result).decode(), now) for op_id, mark, result in receipts]
+    connection().cursor().executemany("INSERT INTO _receipts (op_id, mark, result, taken_at) VALUES (?, ?, ?, ?)", rows)
+
+
+def mark_of_request(path: str, body: bytes) -> str:
+    """Give a digest of a request."""
+    return hashlib.blake2b(path.encode() + b"\n" + body, digest_size=16).hexdigest()
+
+
+def kept_answer(key: str, mark: str, now: int) -> bytes | None:
+    """Find the answer that a request with this key was given in the last 24 hours.
+
+    Raises: IdempotencyMismatch if that was another request.
+    """
+    kept = KeptAnswer.get_or_none((KeptAnswer.key == key) & (KeptAnswer.answered_at > now - ANSWERS_KEPT_MS))
+    if kept is None:
+        return None
+    if kept.mark != mark:
+        raise IdempotencyMismatch
+    return zlib.decompress(kept.answer)
+
+
+def keep_answer(key: str, mark: str, answer: bytes, now: int) -> None:
+    """Store an answer under its request's key, and forget those that are too old."""
+    KeptAnswer.delete().where(KeptAnswer.answered_at <= now - ANSWERS_KEPT_MS).execute()
+    KeptAnswer.create(key=key, mark=mark, answer=zlib.compress(answer, 1), answered_at=now)

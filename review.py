@@ -1,0 +1,125 @@
+"""Looking back, over HTTP: a row's history, the conflicts, and bringing something back.
+
+Knows: these endpoints and what they take. Must not know: SQL, engines, JWT details. What they change travels the way of
+every push, so that listeners hear of it and other devices pull it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+import archive
+from archive import Resolution, State
+from auth import bearer
+from changes import Applied
+from errors import ValidationError
+from models import synced_tables
+from protocol import table_named
+from sync import Around, Sync
+from tenants import Tenants, now_ms
+from tokens import Tokens
+from web import answer, read_body
+from wire import Row, decode
+
+_PAGE_ROWS = (50, 500)
+"""Entries on a page by default and at the most."""
+
+
+class Review:
+    """The endpoints under ``/api/client/sync/history`` and ``/api/client/sync/conflicts``."""
+
+    def __init__(self, tenants: Tenants, tokens: Tokens, sync: Sync) -> None:
+        self._tenants, self._tokens, self._sync = tenants, tokens, sync
+
+    def blueprint(self) -> Blueprint:
+        """Lay the endpoints out."""
+        routes = Blueprint("review", __name__, url_prefix="/api/client/sync")
+        routes.get("/history/<table>/<row_id>")(self.history)
+        routes.post("/history/<table>/<row_id>/revert")(self.revert)
+        routes.get("/conflicts")(self.conflicts)
+        routes.post("/conflicts/<int(max=9007199254740991):number>/resolve")(self.resolve)
+        return routes
+
+    def history(self, table: str, row_id: str) -> Response:
+        tenant_id = bearer(self._tokens).tenant_id
+        name = table_named(table, synced_tables())
+        before, limit = _whole("before"), _limit()
+        entries, more = self._tenants.read(tenant_id, lambda: archive.history(name, row_id, before, limit))
+        return answer({"success": True, "data": entries, "hasMore": more})
+
+    def revert(self, table: str, row_id: str) -> Response:
+        identity = bearer(self._tokens)
+        name = table_named(table, synced_tables())
+        raw = read_body()
+        version = _field(decode(raw), "version", int)
+        fields = self._tenants.read(identity.tenant_id, lambda: archive.fields_of_version(name, row_id, version))
+        return self._sync.once(
+            identity, raw, lambda around: self._sync.change_row(identity, name, row_id, fields, around)
+        )
+
+    def conflicts(self) -> Response:
+        tenant_id = bearer(self._tokens).tenant_id
+        states: tuple[State, ...] = ("open", "resolved", "all")
+        state = _one_of(request.args.get("state", "open"), states, "state")
+        after, limit = _whole("after") or 0, _limit()
+        found, more = self._tenants.read(tenant_id, lambda: archive.conflicts(state, after, limit))
+        return answer({"success": True, "data": found, "hasMore": more})
+
+    def resolve(self, number: int) -> Response:
+        identity = bearer(self._tokens)
+        raw = read_body()
+        body = decode(raw)
+        choices: tuple[Resolution, ...] = ("keep", "other", "row")
+        resolution = _one_of(_field(body, "resolution", str), choices, "resolution")
+        found = self._tenants.read(identity.tenant_id, lambda: archive.conflict(number))
+        fields: Row = {} if resolution == "keep" else archive.losing_fields(found)
+        if resolution == "row":
+            fields = _field(body, "row", dict)
+
+        def change(around: Around) -> Applied:
+            def decided(write: Callable[[], Applied]) -> Applied:
+                return around(lambda: archive.resolve(found, resolution, now_ms(), write))
+
+            return self._sync.change_row(identity, found.table, found.row_id, fields, decided)
+
+        return self._sync.once(identity, raw, change)
+
+
+def _field(body: object, name: str, kind: type) -> Any:
+    value = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        words = {int: "a whole number", str: "a text", dict: "an object"}
+        raise _fault(name, f"must be {words[kind]}")
+    return value
+
+
+def _one_of(value: str, choices: tuple[Any, ...], name: str) -> Any:
+    if value not in choices:
+        raise _fault(name, "must be one of " + ", ".join(choices))
+    return value
+
+
+def _whole(name: str) -> int | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise _fault(name, "must be a whole number")
+    return int(text)
+
+
+def _limit() -> int:
+    default, most = _PAGE_ROWS
+    limit = _whole("limit")
+    if limit is None:
+        return default
+    if not 1 <= limit <= most:
+        raise _fault("limit", f"must be from 1 to {most}")
+    return limit
+
+
+def _fault(path: str, sentence: str) -> ValidationError:
+    return ValidationError(f"{path} {sentence}.", details=[{"path": path, "error": sentence}])
