@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import digest
 from errors import Detail, ResyncRequired, ValidationError
 from models import Conflict, Logged, SyncedTable, connection, synced_tables
 from protocol import Change, Outcome, Pull, Push, Since, Stored, Strategy, decide
@@ -28,6 +29,8 @@ class Place(NamedTuple):
     epoch: str
     sequence: int
     clock: int
+    purged_until: int = 0
+    purged_at: int = 0
 
     @property
     def cursor(self) -> str:
@@ -36,7 +39,7 @@ class Place(NamedTuple):
 
 def place() -> Place:
     """Read where the order of commits stands."""
-    for row in connection().execute("SELECT epoch, sequence, clock FROM _meta"):
+    for row in connection().execute("SELECT epoch, sequence, clock, purged_until, purged_at FROM _meta"):
         return Place(*row)
     raise LookupError("the database has no _meta row")
 
@@ -241,8 +244,9 @@ class _Writing:
             table = synced_tables()[name]
             current = [self.current[name, row_id] for row_id in rows]
             executemany(_replace_row(table), [table.stored(stored.row, stored.sequence) for stored in current])
+            digest.change(name, [(self.known.get((name, row_id)), self.current[name, row_id]) for row_id in rows])
         connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
-        self.applied.after = Place(self.before.epoch, self.sequence, self.at)
+        self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
 
 
 def shown_conflict(conflict: Conflict) -> dict[str, Any]:
@@ -326,6 +330,16 @@ def _since(known: Stored, base_version: int | None, base_sequence: int | None) -
 # --- pull ------------------------------------------------------------------------------------------------------------
 
 
+def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
+    """Read where the order of commits stands and each table's digest there, in one statement and so of one moment."""
+    sql = (
+        "SELECT epoch, sequence, clock, purged_until, purged_at, (SELECT json_group_object(table_name, json_object("
+        "'count', count, 'hash', hash)) FROM _digests) FROM _meta"
+    )
+    *values, digests = next(iter(connection().execute(sql)))
+    return Place(*values), json.loads(digests)
+
+
 class Page(NamedTuple):
     """What a pull's answer holds: the changes after ``since`` up to ``until``, and what it says of itself."""
 
@@ -337,6 +351,7 @@ class Page(NamedTuple):
     cursor: str
     sync_timestamp: str
     has_more: bool
+    digest: dict[str, dict[str, Any]] | None = None
 
 
 def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
@@ -345,13 +360,14 @@ def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
     A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull.
     Raises: ResyncRequired for a cursor of another incarnation.
     """
-    here = place()
+    here, digests = place_and_digests()
     since, first_until = _start(pull, here, now, skew_ms)
     cut = _cut(pull.tables, since, here.sequence, first_until, pull.limit) if pull.limit else None
     until = here.sequence if cut is None else cut
     cursor = Cursor(here.epoch, until, first_until)
     clock = here.clock if cut is None else _committed_at(cut) - 1  # The commit at the cut may go on behind it.
-    return Page(pull.tables, since, until, first_until, str(cursor), format_time(clock), cut is not None)
+    wanted = {name: digests[name] for name in pull.tables} if pull.digest and cut is None else None
+    return Page(pull.tables, since, until, first_until, str(cursor), format_time(clock), cut is not None, wanted)
 
 
 def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
@@ -359,10 +375,18 @@ def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
     if pull.since is None:
         return 0, here.sequence
     if isinstance(pull.since, int):
-        return _sequence_at(pull.since, here, now, skew_ms), 0
+        since = _sequence_at(pull.since, here, now, skew_ms)
+        if since and pull.since < here.purged_at:
+            raise ResyncRequired(_PURGED)
+        return since, 0
     if pull.since.epoch != here.epoch or pull.since.sequence > here.sequence:
         raise ResyncRequired
+    if max(pull.since.sequence, pull.since.first_until) < here.purged_until:
+        raise ResyncRequired(_PURGED)
     return pull.since.sequence, pull.since.first_until
+
+
+_PURGED = "Deletions since then are no longer all held. Pull again from the start, without a cursor or time."
 
 
 def _sequence_at(time: int, here: Place, now: int, skew_ms: int) -> int:
@@ -373,13 +397,13 @@ def _sequence_at(time: int, here: Place, now: int, skew_ms: int) -> int:
     """
     if time > max(now, here.clock):
         return 0
-    sequence = _last_until(time, here.sequence)
+    sequence = last_until(time, here.sequence)
     if sequence and _committed_at(sequence) == time:
         return sequence
-    return _last_until(time - skew_ms, here.sequence)
+    return last_until(time - skew_ms, here.sequence)
 
 
-def _last_until(time: int, newest: int) -> int:
+def last_until(time: int, newest: int) -> int:
     """Find the last change committed at ``time`` or before, by bisection: the log's clock rises with its sequence."""
     low, high = 0, newest
     while low < high:

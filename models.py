@@ -120,12 +120,18 @@ class Interaction(SyncedRow):
 
 
 class Ledger(Bound):
-    """One row: which incarnation of the database this is, its latest sequence and its clock in milliseconds."""
+    """One row: which incarnation of the database this is, its latest sequence and its clock in milliseconds.
+
+    ``purged_until`` is the sequence up to which tombstones may be gone, ``purged_at`` when the last of them was
+    committed: who has not pulled that far must start anew.
+    """
 
     id = IntegerField(primary_key=True)
     epoch = TextField()
     sequence = IntegerField()
     clock = IntegerField()
+    purged_until = IntegerField(default=0)
+    purged_at = IntegerField(default=0)
 
     class Meta:
         table_name = "_meta"
@@ -179,6 +185,34 @@ class Conflict(Bound):
 
     class Meta:
         table_name = "_conflicts"
+
+
+class TableDigest(Bound):
+    """How many rows a synced table has that are not deleted, and the hash over them (see ``digest``)."""
+
+    table = TextField(primary_key=True, column_name="table_name")
+    count = IntegerField()
+    hash = TextField()
+
+    class Meta:
+        table_name = "_digests"
+
+
+class Device(Bound):
+    """An installation of a customer's app that names itself: how far it has pulled, and when it was last here.
+
+    ``sequence`` is the place up to which it said that it has everything. Times in milliseconds.
+    """
+
+    id = TextField(primary_key=True)
+    name = TextField(null=True)
+    sequence = IntegerField(default=0)
+    first_seen_at = IntegerField()
+    last_seen_at = IntegerField()
+    expired_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "_devices"
 
 
 class Receipt(Bound):
@@ -325,7 +359,16 @@ def _ddl(model: type[Bound]) -> str:
 
 def tenant_models() -> list[type[Bound]]:
     """List every table of a tenant's database."""
-    return [Ledger, Logged, Conflict, Receipt, KeptAnswer, *(table.model for table in synced_tables().values())]
+    return [
+        Ledger,
+        Logged,
+        Conflict,
+        Receipt,
+        KeptAnswer,
+        Device,
+        TableDigest,
+        *(table.model for table in synced_tables().values()),
+    ]
 
 
 def prepare_tenant(now: int) -> None:
@@ -361,6 +404,8 @@ def _add_column(table: str, field: Field, is_synced: bool) -> None:
     name, kind = field.column_name, database._field_types.get(field.field_type, field.field_type)
     connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{name}" {kind}')
     if not is_synced:
+        if field.default is not None:
+            connection().execute(f'UPDATE "{table}" SET "{name}" = ?', (field.default,))
         return
     default, path = encode(_column(field).default).decode(), f'$."{name}"'
     current = f'seq IN (SELECT _seq FROM "{table}")'

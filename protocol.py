@@ -96,6 +96,7 @@ class Pull:
     since: Cursor | int | None
     limit: int | None
     """Rows in the answer; None for all of them, as the forms with a time have it."""
+    digest: bool = False
 
 
 class Stored(NamedTuple):
@@ -236,8 +237,8 @@ def _read_fields(change: Change, table: Table, row: Row, path: str, limits: Limi
     for name, value in row.items():
         column = table.columns.get(name)
         try:
-            if name == "isDeleted":
-                change.fields["is_deleted"] = table.columns["is_deleted"].check(value)
+            if name in ("is_deleted", "isDeleted"):
+                change.fields["is_deleted"] = 0 if value is None else table.columns["is_deleted"].check(value)
             elif column is not None:
                 change.fields[name] = None if value is None else column.check(value)
             elif name not in SERVER_FIELDS:
@@ -295,6 +296,16 @@ def _read_op_id(change: Change, about: Row) -> None:
     else:
         sentence = "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -"
         change.problems.append({"path": f"{change.path}.opId", "error": sentence})
+
+
+def checked_device(device_id: object, path: str) -> str | None:
+    """Read which device a client says it is, None if it says nothing.
+
+    Raises: ValidationError.
+    """
+    if device_id is None or (isinstance(device_id, str) and _ROW_ID.fullmatch(device_id)):
+        return device_id
+    raise _invalid(path, "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -")
 
 
 # --- push: deciding --------------------------------------------------------------------------------------------------
@@ -391,14 +402,16 @@ def parse_pull(body: object, tables: Mapping[str, Table], limits: Limits) -> Pul
     """
     if not isinstance(body, dict):
         raise _invalid("", "must be an object")
-    names = tables_of(body, tables)
+    names, digest = tables_of(body, tables), body.get("digest", False)
+    if not isinstance(digest, bool):
+        raise _invalid("digest", "must be true or false")
     if "cursor" in body:
         since = None if body["cursor"] is None else parse_cursor(body["cursor"])
-        return Pull(names, since, _limit(body.get("limit"), limits.pull_rows))
+        return Pull(names, since, _limit(body.get("limit"), limits.pull_rows), digest)
     form = "lastSync" if "table" in body else "lastSyncTimestamp"
     since_text = body.get(form)
     since_time = None if since_text in (None, "") else parse_time(since_text, form)
-    return Pull(names, since_time if since_time is not None and since_time > 0 else None, None)
+    return Pull(names, since_time if since_time is not None and since_time > 0 else None, None, digest)
 
 
 def tables_of(body: Row, tables: Mapping[str, Table]) -> list[str]:

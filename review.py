@@ -1,4 +1,4 @@
-"""Looking back, over HTTP: a row's history, the conflicts, and bringing something back.
+"""Looking at what is, over HTTP: a row's history, the conflicts, the devices; and bringing something back.
 
 Knows: these endpoints and what they take. Must not know: SQL, engines, JWT details. What they change travels the way of
 every push, so that listeners hear of it and other devices pull it.
@@ -12,16 +12,19 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 import archive
+import devices
 from archive import Resolution, State
 from auth import bearer
 from changes import Applied
+from devices import Seen
 from errors import ValidationError
 from models import synced_tables
 from protocol import table_named
+from sockets import checked_texts
 from sync import Around, Sync
 from tenants import Tenants, now_ms
 from tokens import Tokens
-from web import answer, read_body
+from web import answer, read_body, read_json, success
 from wire import Row, decode
 
 _PAGE_ROWS = (50, 500)
@@ -29,18 +32,21 @@ _PAGE_ROWS = (50, 500)
 
 
 class Review:
-    """The endpoints under ``/api/client/sync/history`` and ``/api/client/sync/conflicts``."""
+    """The endpoints on history, conflicts and devices under ``/api/client``."""
 
-    def __init__(self, tenants: Tenants, tokens: Tokens, sync: Sync) -> None:
-        self._tenants, self._tokens, self._sync = tenants, tokens, sync
+    def __init__(self, tenants: Tenants, tokens: Tokens, sync: Sync, seen: Seen) -> None:
+        self._tenants, self._tokens, self._sync, self._seen = tenants, tokens, sync, seen
 
     def blueprint(self) -> Blueprint:
         """Lay the endpoints out."""
-        routes = Blueprint("review", __name__, url_prefix="/api/client/sync")
-        routes.get("/history/<table>/<row_id>")(self.history)
-        routes.post("/history/<table>/<row_id>/revert")(self.revert)
-        routes.get("/conflicts")(self.conflicts)
-        routes.post("/conflicts/<int(max=9007199254740991):number>/resolve")(self.resolve)
+        routes = Blueprint("review", __name__, url_prefix="/api/client")
+        routes.get("/sync/history/<table>/<row_id>")(self.history)
+        routes.post("/sync/history/<table>/<row_id>/revert")(self.revert)
+        routes.get("/sync/conflicts")(self.conflicts)
+        routes.post("/sync/conflicts/<int(max=9007199254740991):number>/resolve")(self.resolve)
+        routes.get("/devices")(self.devices)
+        routes.patch("/devices/<device_id>")(self.rename_device)
+        routes.delete("/devices/<device_id>")(self.forget_device)
         return routes
 
     def history(self, table: str, row_id: str) -> Response:
@@ -86,6 +92,25 @@ class Review:
             return self._sync.change_row(identity, found.table, found.row_id, fields, decided)
 
         return self._sync.once(identity, raw, change)
+
+    def devices(self) -> Response:
+        tenant_id = bearer(self._tokens).tenant_id
+        self._seen.save(tenant_id)
+        return success(self._tenants.read(tenant_id, devices.devices))
+
+    def rename_device(self, device_id: str) -> Response:
+        tenant_id = bearer(self._tokens).tenant_id
+        said = checked_texts(read_json(), {"name": 100})
+        if "name" not in said:
+            raise _fault("name", "must be a text")
+        self._seen.save(tenant_id)
+        return success(self._tenants.write(tenant_id, lambda: devices.rename(device_id, said["name"])))
+
+    def forget_device(self, device_id: str) -> Response:
+        tenant_id = bearer(self._tokens).tenant_id
+        self._seen.save(tenant_id)
+        self._tenants.write(tenant_id, lambda: devices.forget(device_id))
+        return success({"message": "The device is forgotten."})
 
 
 def _field(body: object, name: str, kind: type) -> Any:

@@ -96,6 +96,11 @@ class Settings:
     clock_skew_seconds: int = _setting(
         300, _whole(0, 86_400), "How far back a pull reaches when its lastSync is no time this server ever gave."
     )
+    history_days: int = _setting(
+        90, _whole(1, 36_500), "How long what was replaced or deleted is held, beyond what devices still need."
+    )
+    device_idle_days: int = _setting(90, _whole(1, 36_500), "How long a device may be away before it must start anew.")
+    purge_seconds: int = _setting(3_600, _whole(1, 604_800), "Time between two rounds of removing what is too old.")
     conflict_strategy: str = _setting(
         "merge",
         _one_of("merge", "last-write-wins", "server-wins", "client-wins"),

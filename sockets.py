@@ -20,7 +20,9 @@ from msgspec import Raw
 import frames
 import wire
 from changes import Applied, missed
+from devices import Seen
 from errors import InvalidJson, OriginNotAllowed, Problem, TokenExpired, Unauthorized, ValidationError, as_body
+from protocol import checked_device
 from settings import Settings
 from tenants import Tenants, now_ms
 from tokens import Identity, Tokens, check_tenant
@@ -63,6 +65,7 @@ class _Member:
 
     engine_id: str
     identity: Identity | None = None
+    device_id: str | None = None
 
 
 class _Json:
@@ -83,8 +86,8 @@ class _Json:
 class Sockets:
     """All sockets of this server."""
 
-    def __init__(self, app: Flask, settings: Settings, tenants: Tenants, tokens: Tokens) -> None:
-        self._settings, self._tenants, self._tokens = settings, tenants, tokens
+    def __init__(self, app: Flask, settings: Settings, tenants: Tenants, tokens: Tokens, seen: Seen) -> None:
+        self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
         self._members: dict[str, _Member] = {}
         self._strangers: dict[str, float] = {}
         frames.install(settings.max_frame_bytes)
@@ -140,6 +143,7 @@ class Sockets:
             identity = self._tokens.verify(body.get("token"))
             check_tenant(identity, body.get("tenantId"))
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
+            device_id = checked_device(body.get("deviceId"), "deviceId")
             greeting = self._greeting(identity, cursor)
         except Problem as problem:
             return self._refuse(sid, problem)
@@ -149,7 +153,9 @@ class Sockets:
         member = self._members[sid]
         if member.identity:
             self._io.server.leave_room(sid, member.identity.tenant_id)
-        member.identity = identity
+        member.identity, member.device_id = identity, device_id
+        if device_id:
+            self._seen.note(identity.tenant_id, device_id, None, now_ms())
         self._io.server.enter_room(sid, identity.tenant_id)
         self._emit("authenticated", greeting, sid)
         return log.info("socket joined", extra={"tenant": identity.tenant_id})
@@ -265,6 +271,10 @@ class Sockets:
         if member.identity.expires_at <= time.time():
             raise TokenExpired()
         return member.identity
+
+    def device_id(self) -> str | None:
+        """Tell which device the socket of the running event said it is."""
+        return self._members[_sid()].device_id
 
     def _ping(self, identity: Identity, body: object) -> None:
         self._emit("pong", {"timestamp": format_time(now_ms())}, _sid())

@@ -18,15 +18,27 @@ import changes
 import receipts
 from auth import bearer
 from changes import Applied, Page
+from devices import Seen, check_not_expired, reached
 from errors import PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import synced_tables
-from protocol import EDIT_FIELDS, SERVER_FIELDS, Limits, Push, Strategy, parse_pull, parse_push, tables_of
+from protocol import (
+    EDIT_FIELDS,
+    SERVER_FIELDS,
+    Limits,
+    Pull,
+    Push,
+    Strategy,
+    checked_device,
+    parse_pull,
+    parse_push,
+    tables_of,
+)
 from settings import Settings
-from sockets import Answer, Notification, Sockets, checked_texts
+from sockets import Answer, Notification, Sockets
 from tenants import Tenants, now_ms
 from tokens import Identity, Tokens, check_tenant
 from web import answer, read_body, read_json, stream, success
-from wire import Row, decode, encode, format_time
+from wire import Cursor, Row, decode, encode, format_time
 
 Around = Callable[[Callable[[], Applied]], Applied]
 
@@ -40,8 +52,9 @@ _EVENT_PULL_BYTES = 8_388_608
 class Sync:
     """The endpoints under ``/api/client`` and the events that do the same."""
 
-    def __init__(self, settings: Settings, tenants: Tenants, tokens: Tokens, sockets: Sockets) -> None:
+    def __init__(self, settings: Settings, tenants: Tenants, tokens: Tokens, sockets: Sockets, seen: Seen) -> None:
         self._settings, self._tenants, self._tokens, self._sockets = settings, tenants, tokens, sockets
+        self._seen = seen
         self._tables = {name: table.rules for name, table in synced_tables().items()}
         self._limits = Limits(
             settings.max_push_rows, settings.max_pull_rows, settings.max_row_bytes, settings.max_name_characters
@@ -76,17 +89,23 @@ class Sync:
 
     def pull(self) -> Response:
         identity = bearer(self._tokens)
-        return stream(self._parts(identity.tenant_id, self._plan(identity, read_json())))
+        return stream(self._parts(identity.tenant_id, self._plan(identity, read_json(), stated_device())))
 
     def pull_pending(self) -> Response:
+        """Give the rows marked as pending, or to a device that names itself all that it has not pulled yet."""
         identity = bearer(self._tokens)
-        body = read_json()
+        body, device_id, tenant_id = read_json(), stated_device(), identity.tenant_id
         _check_body(identity, body)
         tables = tables_of(body, self._tables)
-        place = self._tenants.read(identity.tenant_id, changes.place)
+        if device_id:
+            self._seen.save(tenant_id)
+            place, sequence = self._tenants.read(tenant_id, lambda: (changes.place(), reached(device_id)))
+            pull = Pull(tables, Cursor(place.epoch, sequence) if sequence else None, self._limits.pull_rows)
+            return stream(self._parts(tenant_id, self._page(tenant_id, pull, None)))
+        place = self._tenants.read(tenant_id, changes.place)
 
         def rows(table: str, after: int) -> list[tuple[int, str]]:
-            return self._tenants.read(identity.tenant_id, lambda: changes.pending_rows(table, after, _SLICE_ROWS))
+            return self._tenants.read(tenant_id, lambda: changes.pending_rows(table, after, _SLICE_ROWS))
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
         return stream(_envelope(tables, rows, 0, tail))
@@ -116,7 +135,8 @@ class Sync:
         return parse_push(body, self._tables, self._limits, now_ms(), device_id)
 
     def _push_event(self, identity: Identity, body: object) -> Answer:
-        return _push_answer(self._store(identity.tenant_id, self._parse(identity, body)))
+        push = self._parse(identity, body, self._sockets.device_id())
+        return _push_answer(self._store(identity.tenant_id, push))
 
     def once(self, identity: Identity, raw: bytes, store: Callable[[Around], Applied]) -> Response:
         """Answer a request that changes something; under its ``Idempotency-Key`` it is done once and answered again.
@@ -161,6 +181,8 @@ class Sync:
         def write() -> Applied:
             return changes.apply(push, self._settings.max_row_bytes, now_ms(), gevent.sleep, self._strategy)
 
+        if push.device_id:
+            self._seen.note(tenant_id, push.device_id, None, now_ms())
         try:
             return self._tenants.write(
                 tenant_id,
@@ -182,11 +204,25 @@ class Sync:
 
     # --- pull --------------------------------------------------------------------------------------------------------
 
-    def _plan(self, identity: Identity, body: object) -> Page:
+    def _plan(self, identity: Identity, body: object, device_id: str | None) -> Page:
         _check_body(identity, body)
         pull = parse_pull(body, self._tables, self._limits)
+        return self._page(identity.tenant_id, pull, device_id)
+
+    def _page(self, tenant_id: str, pull: Pull, device_id: str | None) -> Page:
         skew_ms = self._settings.clock_skew_seconds * 1000
-        return self._tenants.read(identity.tenant_id, lambda: changes.page_of(pull, now_ms(), skew_ms))
+
+        def plan() -> Page:
+            if device_id and pull.since is not None:
+                check_not_expired(device_id)
+            return changes.page_of(pull, now_ms(), skew_ms)
+
+        page = self._tenants.read(tenant_id, plan)
+        if device_id:
+            self._seen.note(tenant_id, device_id, page.since, now_ms())
+            if pull.since is None:
+                self._seen.save(tenant_id)  # At once: an expired device is a live one again from here on.
+        return page
 
     def _parts(self, tenant_id: str, page: Page) -> Iterator[bytes]:
         """Make the answer of a pull slice by slice; each slice is read anew, so that nothing is held meanwhile."""
@@ -194,13 +230,15 @@ class Sync:
         def rows(table: str, after: int) -> list[tuple[int, str]]:
             return self._tenants.read(tenant_id, lambda: changes.rows_of(page, table, after, _SLICE_ROWS))
 
-        tail = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
+        tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
+        if page.digest is not None:
+            tail["digest"] = page.digest
         return _envelope(page.tables, rows, page.since, tail)
 
     def _pull_event(self, identity: Identity, body: object) -> Raw:
         """Answer a pull in one acknowledgement, which is therefore bounded."""
         parts, size = [], 0
-        for part in self._parts(identity.tenant_id, self._plan(identity, body)):
+        for part in self._parts(identity.tenant_id, self._plan(identity, body, self._sockets.device_id())):
             parts.append(part)
             size += len(part)
             if size > _EVENT_PULL_BYTES:
@@ -216,8 +254,7 @@ def stated_device() -> str | None:
 
     Raises: ValidationError.
     """
-    device_id = request.headers.get("X-Device-Id")
-    return checked_texts({"X-Device-Id": device_id}, {"X-Device-Id": 64}).get("X-Device-Id")
+    return checked_device(request.headers.get("X-Device-Id"), "X-Device-Id")
 
 
 def stated_key() -> str | None:

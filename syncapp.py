@@ -30,6 +30,7 @@ from sockets import Sockets  # noqa: E402
 from sync import Sync  # noqa: E402
 from tenants import DataFolderInUse, Tenants  # noqa: E402
 from tokens import Tokens  # noqa: E402
+from upkeep import Upkeep  # noqa: E402
 
 VERSION = "0.1.0"
 log = logging.getLogger("syncapp")
@@ -52,18 +53,25 @@ def build(settings: Settings) -> Flask:
     )
     tokens = Tokens(app, settings, signing_key(settings), tenants)
     web.install(app, settings)
-    sockets = Sockets(app, settings, tenants, tokens)
+    upkeep = Upkeep(settings, tenants)
+    sockets = Sockets(app, settings, tenants, tokens, upkeep.seen)
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
-    sync = Sync(settings, tenants, tokens, sockets)
+    sync = Sync(settings, tenants, tokens, sockets, upkeep.seen)
     app.register_blueprint(sync.blueprint())
-    app.register_blueprint(Review(tenants, tokens, sync).blueprint())
-    lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, tenants.close)
+    app.register_blueprint(Review(tenants, tokens, sync, upkeep.seen).blueprint())
+
+    def close() -> None:
+        upkeep.save()
+        tenants.close()
+
+    lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close)
     app.register_blueprint(pages.blueprint(VERSION, tenants, lifecycle))
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     app.extensions["lifecycle"] = lifecycle
     sockets.start()
+    upkeep.start()
     return app
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import digest
 import directory
 import models
 from changes import place
@@ -111,7 +112,11 @@ class Tenants:
         return store
 
     def _open_file(self, path: Path) -> Store:
-        return Store.open(path, lambda: models.prepare_tenant(now_ms()), self._fingerprint, self._most_waiting)
+        def prepare() -> None:
+            models.prepare_tenant(now_ms())
+            digest.add_missing(models.synced_tables().values())
+
+        return Store.open(path, prepare, self._fingerprint, self._most_waiting)
 
     def _make_room(self) -> None:
         """Close the tenants unused for longest; one that is being written stays, even beyond the bound."""

@@ -1,0 +1,171 @@
+"""The devices of a tenant: how far each has pulled, when it was last here, and what may be removed for that.
+
+Knows: the statements on devices and on what is too old, bound to one tenant by the caller; ``Seen`` keeps what requests
+tell of devices until it is worth a write. Must not know: Flask, sockets, engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from changes import Place, last_until, place
+from errors import NotFound, ResyncRequired
+from models import Conflict, Device, KeptAnswer, Receipt, connection, synced_tables
+from wire import Cursor, format_time
+
+DAY_MS = 86_400_000
+_SLICE_ROWS = 500
+
+
+class Visit(NamedTuple):
+    """What a request told of its device: the place it said to have reached, if it did, and when."""
+
+    sequence: int | None
+    at: int
+
+
+class Seen:
+    """What requests told of devices and no file knows yet; written together, since a visit alone is no reason to."""
+
+    def __init__(self, write: Callable[[str, Callable[[], None]], None]) -> None:
+        """``write``: runs work in a transaction of a tenant."""
+        self._write = write
+        self._visits: dict[str, dict[str, Visit]] = {}
+
+    def note(self, tenant_id: str, device_id: str, sequence: int | None, now: int) -> None:
+        """Remember a visit; a place once reached is kept when the next visit tells of none."""
+        visits = self._visits.setdefault(tenant_id, {})
+        known = visits.get(device_id)
+        reached = known.sequence if known and sequence is None else sequence
+        visits[device_id] = Visit(reached, now)
+
+    def save(self, tenant_id: str) -> None:
+        """Write what is known of one tenant's devices."""
+        visits = self._visits.pop(tenant_id, None)
+        if visits:
+            self._write(tenant_id, lambda: _save(visits))
+
+    @property
+    def tenants(self) -> list[str]:
+        return list(self._visits)
+
+
+def _save(visits: dict[str, Visit]) -> None:
+    for device_id, (sequence, at) in visits.items():
+        connection().execute(
+            "INSERT INTO _devices (id, sequence, first_seen_at, last_seen_at) VALUES (?1, coalesce(?2, 0), ?3, ?3)"
+            " ON CONFLICT (id) DO UPDATE SET last_seen_at = ?3, sequence = coalesce(?2, sequence),"
+            " expired_at = iif(?2 IS NULL, expired_at, NULL)",
+            (device_id, sequence, at),
+        )
+
+
+def check_not_expired(device_id: str) -> None:
+    """Refuse a device that was away for too long, until it pulls from the start.
+
+    Raises: ResyncRequired, with the reason.
+    """
+    expired = connection().execute("SELECT expired_at FROM _devices WHERE id = ?", (device_id,))
+    for (expired_at,) in expired:
+        if expired_at is not None:
+            raise ResyncRequired(
+                f"This device was away for too long and was expired at {format_time(expired_at)}: what it missed is no"
+                " longer all held. Pull again from the start, without a cursor or time."
+            )
+
+
+def devices() -> list[dict[str, Any]]:
+    """List the devices, the last seen first."""
+    here = place()
+    return [_shown(device, here) for device in Device.select().order_by(Device.last_seen_at.desc(), Device.id)]
+
+
+def reached(device_id: str) -> int:
+    """Give the place up to which a device has everything, 0 for one that is not known."""
+    found = Device.get_or_none(Device.id == device_id)
+    return 0 if found is None else int(found.sequence)
+
+
+def rename(device_id: str, name: str) -> dict[str, Any]:
+    """Give a device a name for people.
+
+    Raises: NotFound.
+    """
+    if not Device.update(name=name).where(Device.id == device_id).execute():
+        raise NotFound("There is no such device.")
+    return _shown(Device.get_by_id(device_id), place())
+
+
+def forget(device_id: str) -> None:
+    """Forget a device, so that nothing is held for it any more; if it comes back it is a new one.
+
+    Raises: NotFound.
+    """
+    if not Device.delete().where(Device.id == device_id).execute():
+        raise NotFound("There is no such device.")
+
+
+def _shown(device: Device, here: Place) -> dict[str, Any]:
+    return {
+        "deviceId": device.id,
+        "name": device.name,
+        "cursor": str(Cursor(here.epoch, device.sequence)),
+        "behind": here.sequence - device.sequence,
+        "firstSeen": format_time(device.first_seen_at),
+        "lastSeen": format_time(device.last_seen_at),
+        "expired": device.expired_at is not None,
+    }
+
+
+# --- what is too old -------------------------------------------------------------------------------------------------
+
+
+def expire(now: int, idle_ms: int) -> None:
+    """Expire the devices that have been away for too long."""
+    idle = Device.expired_at.is_null() & (Device.last_seen_at <= now - idle_ms)
+    Device.update(expired_at=now).where(idle).execute()
+
+
+def purge_limit(now: int, history_ms: int) -> int:
+    """Find the sequence up to which may be removed what is no longer current: old enough, and pulled by every device."""
+    here = place()
+    old = last_until(now - history_ms, here.sequence)
+    slowest = next(iter(connection().execute("SELECT min(sequence) FROM _devices WHERE expired_at IS NULL")))[0]
+    return old if slowest is None else min(old, int(slowest))
+
+
+def purge(after: int, until: int) -> int | None:
+    """Look through a slice of the log after ``after`` and remove what is no longer current; give where it ended.
+
+    None when nothing is left up to ``until``. From the oldest on, so that no history has a part missing in its middle.
+    Of deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
+    """
+    ends = connection().execute(
+        "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?)",
+        (after, until, _SLICE_ROWS),
+    )
+    end = next(iter(ends))[0]
+    if end is None:
+        return None
+    within = (after, end)
+    for name in synced_tables():
+        deleted = f'"{name}" WHERE is_deleted = 1 AND _seq > ? AND _seq <= ?'
+        newest = next(iter(connection().execute(f"SELECT max(_seq) FROM {deleted}", within)))[0]
+        if newest is not None:
+            connection().execute(f"DELETE FROM {deleted}", within)
+            connection().execute(
+                "UPDATE _meta SET purged_until = max(purged_until, ?1),"
+                " purged_at = max(purged_at, (SELECT committed_at FROM _changes WHERE seq = ?1))",
+                (newest,),
+            )
+    current = "".join(f' AND NOT EXISTS (SELECT 1 FROM "{name}" WHERE _seq = seq)' for name in synced_tables())
+    connection().execute(f"DELETE FROM _changes WHERE seq > ? AND seq <= ?{current}", within)
+    return int(end)
+
+
+def forget_receipts(before: int) -> None:
+    """Remove receipts, kept answers and resolved conflicts of before ``before``."""
+    Receipt.delete().where(Receipt.taken_at <= before).execute()
+    KeptAnswer.delete().where(KeptAnswer.answered_at <= before).execute()
+    Conflict.delete().where((Conflict.state == "resolved") & (Conflict.resolved_at <= before)).execute()

@@ -1,0 +1,81 @@
+"""What a running server does by itself: note which devices were here, and remove what is too old.
+
+Knows: how often, and over which tenants. Must not know: requests, sockets, SQL, engines.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import gevent
+
+import devices
+import directory
+from devices import DAY_MS, Seen
+from errors import TenantNotFound
+from settings import Settings
+from tenants import Tenants, now_ms
+
+log = logging.getLogger("syncapp.upkeep")
+
+_SAVE_SECONDS = 5.0
+_BREATH_SECONDS = 0.01
+
+
+class Upkeep:
+    """The background work of one server."""
+
+    def __init__(self, settings: Settings, tenants: Tenants) -> None:
+        self._tenants = tenants
+        self._purge_seconds = settings.purge_seconds
+        self._history_ms = settings.history_days * DAY_MS
+        self._idle_ms = settings.device_idle_days * DAY_MS
+        self.seen = Seen(self._write)
+
+    def start(self) -> None:
+        gevent.spawn(self._run)
+
+    def save(self) -> None:
+        """Write what is known of every tenant's devices; also the last thing before the end."""
+        for tenant_id in self.seen.tenants:
+            self.seen.save(tenant_id)
+
+    def purge(self, tenant_id: str) -> None:
+        """Expire one tenant's idle devices and remove what is too old, in slices that hold up no one."""
+        self.seen.save(tenant_id)
+        now = now_ms()
+        self._write(tenant_id, lambda: devices.expire(now, self._idle_ms))
+        self._write(tenant_id, lambda: devices.forget_receipts(now - self._history_ms))
+        until = self._tenants.read(tenant_id, lambda: devices.purge_limit(now, self._history_ms))
+        after: int | None = 0
+        while after is not None:
+            start = after
+            after = self._tenants.write(tenant_id, lambda: devices.purge(start, until))  # noqa: B023 -- run at once
+            gevent.sleep(_BREATH_SECONDS)
+
+    def _write(self, tenant_id: str, work: Callable[[], None]) -> None:
+        try:
+            self._tenants.write(tenant_id, work)
+        except TenantNotFound:
+            log.info("a tenant is gone", extra={"tenant": tenant_id})
+
+    def _run(self) -> None:
+        purged_at = time.monotonic()
+        while True:
+            gevent.sleep(_SAVE_SECONDS)
+            self._safely(self.save)
+            if time.monotonic() - purged_at >= self._purge_seconds:
+                self._safely(self._purge_all)
+                purged_at = time.monotonic()
+
+    def _purge_all(self) -> None:
+        for tenant_id in self._tenants.directory.read(directory.customer_ids):
+            self._safely(lambda tenant_id=tenant_id: self.purge(tenant_id))  # type: ignore[misc]
+
+    def _safely(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("upkeep failed; it is tried again")
