@@ -6,11 +6,12 @@ tell of devices until it is worth a write. Must not know: Flask, sockets, engine
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from changes import Place, last_until, place
-from errors import NotFound, ResyncRequired
+from errors import NotFound, ResyncRequired, TenantNotFound
 from models import Conflict, Device, KeptAnswer, Receipt, connection, synced_tables
 from wire import Cursor, format_time
 
@@ -44,7 +45,8 @@ class Seen:
         """Write what is known of one tenant's devices."""
         visits = self._visits.pop(tenant_id, None)
         if visits:
-            self._write(tenant_id, lambda: _save(visits))
+            with contextlib.suppress(TenantNotFound):  # An account that was closed meanwhile.
+                self._write(tenant_id, lambda: _save(visits))
 
     @property
     def tenants(self) -> list[str]:

@@ -26,7 +26,7 @@ def add_missing(tables: Iterable[SyncedTable]) -> None:
         if table.name not in known:
             rows = connection().execute(f'SELECT id, version FROM "{table.name}" WHERE is_deleted = 0')
             numbers = [number_of(row_id, version) for row_id, version in rows]
-            TableDigest.create(table=table.name, count=len(numbers), hash=_text(_all(numbers)))
+            TableDigest.create(table=table.name, count=len(numbers), hash=text_of(_all(numbers)))
 
 
 def change(table: str, changes: Iterable[tuple[Stored | None, Stored]]) -> None:
@@ -40,7 +40,7 @@ def change(table: str, changes: Iterable[tuple[Stored | None, Stored]]) -> None:
                 count += sign
                 whole ^= number_of(stored.row["id"], stored.version)
     update = "UPDATE _digests SET count = ?, hash = ? WHERE table_name = ?"
-    connection().execute(update, (count, _text(whole), table))
+    connection().execute(update, (count, text_of(whole), table))
 
 
 def _all(numbers: Iterable[int]) -> int:
@@ -50,5 +50,6 @@ def _all(numbers: Iterable[int]) -> int:
     return whole
 
 
-def _text(whole: int) -> str:
+def text_of(whole: int) -> str:
+    """Write a digest's hash."""
     return f"{whole:016x}"

@@ -86,6 +86,15 @@ def change_customer(customer_id: str, **columns: str | None) -> None:
     Customer.update(**columns).where(Customer.id == customer_id).execute()
 
 
+def add_missing_customer(customer: Customer) -> None:
+    """Bring a customer back as it was, unless the directory knows it; a new account under its address stays first."""
+    fields = {name: getattr(customer, name) for name in Customer._meta.fields}
+    if customer_by_email(customer.email):
+        fields["email"] = f"{customer.id}+{customer.email}"
+    if customer_by_id(customer.id) is None:
+        Customer.create(**fields)
+
+
 def remove_customer(customer_id: str) -> list[str]:
     """Take an account out of the directory and note that its files are to be removed; return its sessions."""
     sessions = revoke_sessions(customer_id, now=0)

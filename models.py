@@ -357,6 +357,12 @@ def _ddl(model: type[Bound]) -> str:
     return ",".join(f"{f.column_name} {f.field_type} {f.null} {f.default}" for f in model._meta.sorted_fields)
 
 
+@cache
+def tenant_fingerprint() -> int:
+    """Give the fingerprint of a tenant's schema in this version."""
+    return fingerprint(tenant_models())
+
+
 def tenant_models() -> list[type[Bound]]:
     """List every table of a tenant's database."""
     return [

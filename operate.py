@@ -6,14 +6,18 @@ server: a file's lock is waited for.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
+import backup as backups
 import settings as environment
 from auth import create_customer
 from errors import Problem
-from tenants import Tenants
+from tenants import Tenants, parse_tenant_id
 from tokens import Passwords
 
 
@@ -34,15 +38,76 @@ def register(password_stdin: bool, **account: str | None) -> None:
     password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask()
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
-    try:
-        settings = environment.load()
-        tenants = Tenants(settings.data_dir, is_server=False)
+    with _data() as (settings, tenants):
         customer = create_customer(tenants, Passwords(settings.bcrypt_rounds), body)
-        tenants.close()
-    except (Problem, environment.SettingError) as error:
-        raise click.ClickException(str(error)) from None
     click.echo(customer.id)
 
 
 def _ask() -> str:
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
+@commands.group(invoke_without_command=True)
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="Folder of backups; each becomes a folder of its own in it."
+)
+@click.option("--tenant", help="Only this tenant.")
+@click.option("--keep", type=click.IntRange(1), help="Afterwards keep only this many of the newest backups.")
+@click.pass_context
+def backup(context: click.Context, to: Path | None, tenant: str | None, keep: int | None) -> None:
+    """Back up every tenant, or one, while the server runs."""
+    if context.invoked_subcommand:
+        return
+    if to is None:
+        raise click.UsageError("Say where: --to FOLDER")
+    with _data() as (_, tenants):
+        made = backups.make(tenants, to, tenant and parse_tenant_id(tenant), keep, _progress)
+    click.echo(made)
+
+
+@backup.command()
+@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def verify(path: Path) -> None:
+    """Restore a backup into a scratch folder, check it and pull all its rows; exit code 1 if anything is wrong."""
+    with _failures():
+        checked = backups.verify(path, _progress)
+    if checked.faults:
+        raise click.ClickException(
+            f"{len(checked.faults)} of {len(checked.good) + len(checked.faults)} tenants are bad."
+        )
+    click.echo(f"{len(checked.good)} tenants are good.")
+
+
+@commands.command()
+@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--tenant", help="Only this tenant.")
+def restore(path: Path, tenant: str | None) -> None:
+    """Put the tenants of a backup back, each under a new epoch; a running server takes them over at once."""
+    with _data() as (_, tenants):
+        restored = backups.restore(tenants, path, tenant and parse_tenant_id(tenant), _progress)
+    click.echo(f"{len(restored)} tenants restored.")
+
+
+def _progress(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Turn what an operator can act on into one sentence and exit code 1."""
+    try:
+        yield
+    except (Problem, environment.SettingError, backups.BackupError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@contextlib.contextmanager
+def _data() -> Iterator[tuple[environment.Settings, Tenants]]:
+    """Open the data folder beside a server that may be running in it."""
+    with _failures():
+        settings = environment.load()
+        tenants = Tenants(settings.data_dir, is_server=False)
+        try:
+            yield settings, tenants
+        finally:
+            tenants.close()

@@ -17,6 +17,7 @@ from flask import Flask, request
 from flask_socketio import SocketIO
 from msgspec import Raw
 
+import changes
 import frames
 import wire
 from changes import Applied, missed
@@ -229,6 +230,12 @@ class Sockets:
         """Tell a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
         for notification in notifications_of(applied):
             self.notify(tenant_id, notification)
+
+    def announce_restored(self, tenant_id: str) -> None:
+        """Tell a tenant's devices that their cursors are of a database that is no more."""
+        place = self._tenants.read(tenant_id, changes.place)
+        text = "The data was restored from a backup: pull again from the start"
+        self.notify(tenant_id, Notification("data_available", "batch", text, cursor=place.cursor))
 
     def _send_bounded(self, engine_id: str, packet: Any) -> None:
         """Queue a packet for a socket, unless it has fallen too far behind: then it goes, and comes back to pull."""

@@ -121,17 +121,22 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, prepare: Callable[[], None], fingerprint: int, most_waiting: int = 1000) -> Store:
-        """Open or create a file, and ``prepare`` it in one transaction if its schema is not that of ``fingerprint``."""
-        store = cls(path, most_waiting)
-        try:
-            if store._writer.conn.pragma("user_version") != fingerprint:
-                with _bind(store._writer), store._writer.conn:
-                    prepare()
-                    store._writer.conn.pragma("user_version", fingerprint)
-        except BaseException:
-            store.close()
-            raise
-        return store
+        """Open or create a file, and ``prepare`` it in one transaction if its schema is not that of ``fingerprint``.
+
+        No other greenlet runs meanwhile, so a lock that another process holds is not waited for.
+        Raises: Busy, StorageFull.
+        """
+        with _as_problems():
+            store = cls(path, most_waiting)
+            try:
+                if store._writer.conn.pragma("user_version") != fingerprint:
+                    with _bind(store._writer), store._writer.conn:
+                        prepare()
+                        store._writer.conn.pragma("user_version", fingerprint)
+            except BaseException:
+                store.close()
+                raise
+            return store
 
     @property
     def is_idle(self) -> bool:
@@ -212,6 +217,35 @@ def _connect(path: Path, role: str) -> apsw.Connection:
         connection.pragma("query_only", True)
         connection.pragma("wal_autocheckpoint", 0)
     return connection
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, also one that a server is writing, as of one moment.
+
+    Source: sqlite.org/lang_vacuum.html, "VACUUM INTO": a consistent snapshot that waits for no writer.
+    """
+    connection = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READWRITE)  # Read-only can't read a fresh WAL.
+    try:
+        connection.set_busy_timeout(int(_LOCK_WAIT_SECONDS * 1000))
+        connection.execute("VACUUM INTO ?", (str(target),))
+    finally:
+        connection.close()
+    os.chmod(target, 0o600)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def faults_of(path: Path) -> list[str]:
+    """Check a file that no one writes from end to end, and list what is wrong with it."""
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        return [str(error)]
+    return [] if found == ["ok"] else found
 
 
 def _begin(connection: apsw.Connection) -> None:

@@ -23,6 +23,7 @@ import pages  # noqa: E402
 import settings as environment  # noqa: E402
 import web  # noqa: E402
 from auth import Accounts  # noqa: E402
+from devices import Seen  # noqa: E402
 from review import Review  # noqa: E402
 from serving import Lifecycle, serve  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
@@ -53,12 +54,13 @@ def build(settings: Settings) -> Flask:
     )
     tokens = Tokens(app, settings, signing_key(settings), tenants)
     web.install(app, settings)
-    upkeep = Upkeep(settings, tenants)
-    sockets = Sockets(app, settings, tenants, tokens, upkeep.seen)
+    seen = Seen(tenants.write)
+    sockets = Sockets(app, settings, tenants, tokens, seen)
+    upkeep = Upkeep(settings, tenants, seen, sockets.announce_restored)
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
-    sync = Sync(settings, tenants, tokens, sockets, upkeep.seen)
+    sync = Sync(settings, tenants, tokens, sockets, seen)
     app.register_blueprint(sync.blueprint())
-    app.register_blueprint(Review(tenants, tokens, sync, upkeep.seen).blueprint())
+    app.register_blueprint(Review(tenants, tokens, sync, seen).blueprint())
 
     def close() -> None:
         upkeep.save()

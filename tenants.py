@@ -71,10 +71,10 @@ class Tenants:
         self._files = folder / "tenants"
         for path in (folder, self._files):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.is_server = is_server
         self._lock = _lock(folder / "server.lock", lock_wait_seconds) if is_server else None
         self._most_open, self._most_waiting = most_open, most_waiting
         self._open: OrderedDict[str, Store] = OrderedDict()
-        self._fingerprint = models.fingerprint(models.tenant_models())
         self.directory = Store.open(folder / "main.db", directory.prepare, directory.FINGERPRINT, most_waiting)
         if is_server:
             self._recover()
@@ -112,11 +112,7 @@ class Tenants:
         return store
 
     def _open_file(self, path: Path) -> Store:
-        def prepare() -> None:
-            models.prepare_tenant(now_ms())
-            digest.add_missing(models.synced_tables().values())
-
-        return Store.open(path, prepare, self._fingerprint, self._most_waiting)
+        return open_tenant_file(path, self._most_waiting)
 
     def _make_room(self) -> None:
         """Close the tenants unused for longest; one that is being written stays, even beyond the bound."""
@@ -141,7 +137,7 @@ class Tenants:
         new = path.with_suffix(".new")
         self._open_file(new).close()
         os.replace(new, path)
-        _sync_folder(self._files)
+        sync_folder(self._files)
 
         def insert() -> None:
             if directory.customer_by_email(customer.email):
@@ -161,20 +157,55 @@ class Tenants:
         return sessions
 
     def _finish_closing(self, tenant_id: str) -> None:
+        self._close_store(tenant_id)
+        _remove(self.path_of(tenant_id))
+        self.directory.write(lambda: directory.finish_closing(tenant_id))
+
+    def _close_store(self, tenant_id: str) -> None:
+        """Close a tenant's file when its last write is done; nothing can begin one before the caller goes on."""
         store = self._open.get(tenant_id)
         if store:
             store.wait()
             self._open.pop(tenant_id).close()
-        _remove(self.path_of(tenant_id))
-        self.directory.write(lambda: directory.finish_closing(tenant_id))
+
+    # --- restored files ----------------------------------------------------------------------------------------------
+
+    def restored_path_of(self, tenant_id: str) -> Path:
+        """Give where ``backup.restore`` lays a tenant's file ready to be taken over."""
+        return self.path_of(tenant_id).with_suffix(".restored")
+
+    def take_all_restored(self) -> list[str]:
+        """Take over every file that lies ready, and give the tenants' IDs."""
+        ids = [str(uuid.UUID(path.stem.removeprefix("tenant_"))) for path in self._files.glob("tenant_*.restored")]
+        for tenant_id in ids:
+            self.take_restored(tenant_id)
+        return ids
+
+    def take_restored(self, tenant_id: str) -> None:
+        """Put a restored file in the place of a tenant's, whose last write is waited for."""
+        path = self.path_of(tenant_id)
+        self._close_store(tenant_id)
+        for suffix in ("-wal", "-shm"):  # They belong to the old file and would be read into the new one.
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        os.replace(self.restored_path_of(tenant_id), path)
+        sync_folder(self._files)
+
+    def has_server(self) -> bool:
+        """Tell whether a server works in this folder."""
+        try:
+            os.close(_lock(self.folder / "server.lock", 0))
+        except DataFolderInUse:
+            return True
+        return False
 
     # --- start and end -----------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         """Finish closings, and remove what registrations left that never came to an end."""
+        self.take_all_restored()
         for tenant_id in self.directory.read(directory.unfinished_closings):
             self._finish_closing(tenant_id)
-        for path in self._files.glob("tenant_*.new*"):
+        for path in [*self._files.glob("tenant_*.new*"), *self._files.glob("tenant_*.making*")]:
             path.unlink()
         known = {uuid.UUID(customer_id).hex for customer_id in self.directory.read(directory.customer_ids)}
         for path in self._files.glob("tenant_*.db"):
@@ -201,6 +232,16 @@ class Tenants:
             os.close(self._lock)
 
 
+def open_tenant_file(path: Path, most_waiting: int = 1000) -> Store:
+    """Open a tenant's file, wherever it lies, and make it what this version needs."""
+
+    def prepare() -> None:
+        models.prepare_tenant(now_ms())
+        digest.add_missing(models.synced_tables().values())
+
+    return Store.open(path, prepare, models.tenant_fingerprint(), most_waiting)
+
+
 def _lock(path: Path, wait_seconds: int) -> int:
     """Hold a file locked as long as this process lives, so that no second server works in the same folder."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -216,7 +257,7 @@ def _lock(path: Path, wait_seconds: int) -> int:
             time.sleep(0.1)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename or a removal survive a power loss (fsync(2): a file's entry is in its folder)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -229,4 +270,4 @@ def _remove(path: Path) -> None:
     for suffix in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             Path(f"{path}{suffix}").unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)

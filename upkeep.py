@@ -14,7 +14,6 @@ import gevent
 import devices
 import directory
 from devices import DAY_MS, Seen
-from errors import TenantNotFound
 from settings import Settings
 from tenants import Tenants, now_ms
 
@@ -22,20 +21,23 @@ log = logging.getLogger("syncapp.upkeep")
 
 _SAVE_SECONDS = 5.0
 _BREATH_SECONDS = 0.01
+_RESTORED_SECONDS = 0.5
 
 
 class Upkeep:
     """The background work of one server."""
 
-    def __init__(self, settings: Settings, tenants: Tenants) -> None:
-        self._tenants = tenants
+    def __init__(self, settings: Settings, tenants: Tenants, seen: Seen, tell_restored: Callable[[str], None]) -> None:
+        """``tell_restored``: tells a tenant's devices that its data was restored."""
+        self._tenants, self._tell_restored = tenants, tell_restored
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
-        self.seen = Seen(self._write)
+        self.seen = seen
 
     def start(self) -> None:
         gevent.spawn(self._run)
+        gevent.spawn(self._take_restored)
 
     def save(self) -> None:
         """Write what is known of every tenant's devices; also the last thing before the end."""
@@ -46,20 +48,14 @@ class Upkeep:
         """Expire one tenant's idle devices and remove what is too old, in slices that hold up no one."""
         self.seen.save(tenant_id)
         now = now_ms()
-        self._write(tenant_id, lambda: devices.expire(now, self._idle_ms))
-        self._write(tenant_id, lambda: devices.forget_receipts(now - self._history_ms))
+        self._tenants.write(tenant_id, lambda: devices.expire(now, self._idle_ms))
+        self._tenants.write(tenant_id, lambda: devices.forget_receipts(now - self._history_ms))
         until = self._tenants.read(tenant_id, lambda: devices.purge_limit(now, self._history_ms))
         after: int | None = 0
         while after is not None:
             start = after
-            after = self._tenants.write(tenant_id, lambda: devices.purge(start, until))  # noqa: B023 -- run at once
+            after = self._tenants.write(tenant_id, lambda: devices.purge(start, until))
             gevent.sleep(_BREATH_SECONDS)
-
-    def _write(self, tenant_id: str, work: Callable[[], None]) -> None:
-        try:
-            self._tenants.write(tenant_id, work)
-        except TenantNotFound:
-            log.info("a tenant is gone", extra={"tenant": tenant_id})
 
     def _run(self) -> None:
         purged_at = time.monotonic()
@@ -70,11 +66,17 @@ class Upkeep:
                 self._safely(self._purge_all)
                 purged_at = time.monotonic()
 
+    def _take_restored(self) -> None:
+        """Take over what the operator restores while the server runs."""
+        while True:
+            gevent.sleep(_RESTORED_SECONDS)
+            self._safely(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.take_all_restored()])
+
     def _purge_all(self) -> None:
         for tenant_id in self._tenants.directory.read(directory.customer_ids):
             self._safely(lambda tenant_id=tenant_id: self.purge(tenant_id))  # type: ignore[misc]
 
-    def _safely(self, work: Callable[[], None]) -> None:
+    def _safely(self, work: Callable[[], object]) -> None:
         try:
             work()
         except Exception:

@@ -180,7 +180,7 @@ class Old:
         after: int | None = 0
         while after is not None:
             start = after
-            after = self.tenants.write(self.id, lambda: devices.purge(start, until))  # noqa: B023 -- run at once
+            after = self.tenants.write(self.id, lambda: devices.purge(start, until))
 
     def versions(self, row_id: str) -> list[int]:
         entries, _ = self.read(lambda: archive.history("end_user", row_id, None, 99))
