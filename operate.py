@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 import backup as backups
+import checks
 import settings as environment
 from auth import create_customer
 from errors import Problem
@@ -86,6 +87,18 @@ def restore(path: Path, tenant: str | None) -> None:
     with _data() as (_, tenants):
         restored = backups.restore(tenants, path, tenant and parse_tenant_id(tenant), _progress)
     click.echo(f"{len(restored)} tenants restored.")
+
+
+@commands.command()
+def doctor() -> None:
+    """Look at this machine as a start does, and say what to do; exit code 1 if a start would be refused."""
+    with _failures():
+        found = checks.findings(checks.here(environment.load()))
+    for finding in found:
+        click.echo(f"{'refused' if finding.refuses else 'warning'}: {finding}")
+    if any(finding.refuses for finding in found):
+        raise SystemExit(1)
+    click.echo(f"{len(checks.CHECKS)} checks, {len(found)} warnings.")
 
 
 def _progress(line: str) -> None:

@@ -70,6 +70,9 @@ class Settings:
     host: str = _setting("0.0.0.0", str, "Address to listen on.")  # noqa: S104 -- a server, also on a dyno
     port: int = _setting(3000, _whole(0, 65535), "Port to listen on; 0 takes a free one and logs it.")
     data_dir: Path = _setting(Path("data"), Path, "Folder of all data; made if missing, readable by its owner only.")
+    expect_data: str = _setting(
+        "no", _one_of("yes", "no"), "yes: refuse to start with an empty data folder, which a lost disk looks like."
+    )
     jwt_secret_key: str = _setting("", _secret, "Key that signs tokens. Unset: made once, kept in the data folder.")
     cors_origins: tuple[str, ...] = _setting(
         (), _origins, "Other origins whose pages may call; the server's own may always, localhost while served there."

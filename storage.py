@@ -219,6 +219,11 @@ def _connect(path: Path, role: str) -> apsw.Connection:
     return connection
 
 
+def engine_version() -> tuple[int, ...]:
+    """Give the version of SQLite that is linked in."""
+    return tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+
+
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file, also one that a server is writing, as of one moment.
 

@@ -17,6 +17,7 @@ from pathlib import Path  # noqa: E402
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 
+import checks  # noqa: E402
 import logs  # noqa: E402
 import operate  # noqa: E402
 import pages  # noqa: E402
@@ -44,8 +45,6 @@ def build(settings: Settings) -> Flask:
     """
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    if settings.bcrypt_rounds < 10:
-        log.warning("BCRYPT_ROUNDS is %d: fit for tests only", settings.bcrypt_rounds)
     tenants = Tenants(
         settings.data_dir,
         most_open=settings.open_tenants,
@@ -82,6 +81,10 @@ def create_app() -> Flask:
     try:
         settings = environment.load()
         logs.install(settings.log_format)
+        for finding in checks.findings(checks.here(settings)):
+            if finding.refuses:
+                raise SystemExit(f"syncapp: {finding}")
+            log.warning("%s", finding)
         return build(settings)
     except (SettingError, DataFolderInUse, OSError) as error:
         raise SystemExit(f"syncapp: {error}") from None
