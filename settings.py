@@ -110,7 +110,7 @@ class Settings:
         "What becomes of a change that did not know the row as it stands.",
     )
     socket_auth_seconds: int = _setting(10, _whole(1, 300), "Time a socket has to authenticate.")
-    socket_queue_messages: int = _setting(256, _whole(8, 65_536), "Messages a slow socket may fall behind.")
+    socket_queue_messages: int = _setting(1_024, _whole(8, 65_536), "Messages a slow socket may fall behind.")
     socket_queue_bytes: int = _setting(
         4_194_304, _whole(65_536, 1_073_741_824), "Bytes a slow socket may fall behind, beyond one message."
     )

@@ -33,6 +33,7 @@ from wire import Cursor, format_time, parse_cursor
 log = logging.getLogger("syncapp.socket")
 
 _MOST_IDS = 100
+_MOST_CONFLICTS = 10
 _MOST_ROW_BYTES = 8_192
 _SWEEP_SECONDS = 1.0
 _NOTE_TYPES = ("data_available", "sync_complete", "sync_error", "conflict_detected")
@@ -260,6 +261,7 @@ class Sockets:
         """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement."""
 
         def serve(body: object = None, *_: object) -> Answer | Raw:
+            gevent.sleep()  # Answers to a burst of events go out between them instead of filling the queue.
             try:
                 return handle(self._identity(), body) or {"success": True}
             except Problem as problem:
@@ -337,13 +339,27 @@ def notifications_of(applied: Applied) -> list[Notification]:
         return []
     place: dict[str, Any] = {"cursor": applied.after.cursor, "previousCursor": applied.before.cursor}
     notes = [_data_available(table, rows, applied, place) for table, rows in applied.touched.items()]
-    for conflict in applied.conflicts:
-        table = conflict["table"]
-        text = f"Conflict detected for {table}"
-        notes.append(Notification("conflict_detected", table, text, conflict["id"], data=conflict, **place))
+    notes += _conflicts_detected(applied, place)
     if applied.touched:
         notes.append(_sync_complete(applied, place))
     return notes
+
+
+def _conflicts_detected(applied: Applied, place: dict[str, Any]) -> list[Notification]:
+    """Tell of each conflict, or when they are many of each table's together, so that no listener is flooded."""
+    if len(applied.conflicts) <= _MOST_CONFLICTS:
+        return [_conflict_detected(found["table"], found["id"], 1, found, place) for found in applied.conflicts]
+    ids: dict[str, list[str]] = {}
+    for found in applied.conflicts:
+        ids.setdefault(found["table"], []).append(found["id"])
+    return [
+        _conflict_detected(table, None, len(own), {"entityIds": own[:_MOST_IDS]}, place) for table, own in ids.items()
+    ]
+
+
+def _conflict_detected(table: str, row_id: str | None, count: int, data: Any, place: dict[str, Any]) -> Notification:
+    text = f"Conflict detected for {table}"
+    return Notification("conflict_detected", table, text, row_id, None, count, data=data, **place)
 
 
 def _data_available(table: str, rows: dict[str, bytes], applied: Applied, place: dict[str, Any]) -> Notification:

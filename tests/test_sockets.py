@@ -178,3 +178,23 @@ def test_slow_listener_is_disconnected_and_costs_the_others_nothing(start_server
     listener.wait_note("sync_complete", 20)
     wait_for(lambda: any("fell behind" in line["message"] for line in server.log), "the slow listener's end")
     assert not listener.is_gone.is_set()
+
+
+def test_many_conflicts_in_one_push_cost_a_listener_a_handful_of_messages(device: Device, listen: Listen) -> None:
+    ids = [f"r{number}" for number in range(300)]
+    device.push({"changes": {"end_user": [{"id": row_id, "name": "A"} for row_id in ids]}})
+    device.push({"changes": {"end_user": [{"id": row_id, "name": "B"} for row_id in ids]}})
+    listener = listen()
+    stale = [{"table": "end_user", "operation": "update", "data": {"id": row_id, "name": "C"}} for row_id in ids]
+    device.push({"operations": [change | {"baseVersion": 1} for change in stale]})
+    listener.wait_note("sync_complete")
+    (note,) = listener.notes("conflict_detected")
+    assert (note["count"], note["data"]["entityIds"]) == (300, ids[:100])
+
+
+def test_burst_of_events_is_answered_to_the_last(listen: Listen) -> None:
+    listener = listen()
+    for _ in range(2000):
+        listener.client.emit("ping")
+    listener.wait("pong", 2000)
+    assert not listener.is_gone.is_set()
