@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test unit check lint format types audit clean
+.PHONY: help run test unit crash check lint format types audit clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -16,6 +16,9 @@ test: .venv/installed-dev node_modules ## Install what tests need and pass them
 
 unit: .venv/installed-dev ## The part of the tests that takes seconds
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+crash: .venv/installed-dev ## kill -9 under load, many rounds: make crash ROUNDS=100
+	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/test_crash.py
 
 check: lint types test ## Everything a commit must pass
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from changes import Applied, shown_conflict
 from errors import NotFound
-from models import Conflict, Logged, connection
+from models import connection
+from records import Conflict, Logged
 from wire import Row, format_time
 
 State = Literal["open", "resolved", "all"]

@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import changes
 import digest
 import directory
+import ledger
+import pulls
 from models import connection, synced_tables
 from protocol import Pull
 from storage import Store, copy_file, faults_of
@@ -133,16 +134,16 @@ def _fault_of(file: Path, scratch: Path, told: dict[str, Any]) -> str | None:
 def _state_of(file: Path) -> dict[str, Any]:
     """Read where a tenant's file stands, and pull all of it through the code that serves devices."""
     with _opened(file) as store:
-        place, digests = store.read(changes.place_and_digests)
+        place, digests = store.read(ledger.place_and_digests)
         pull = Pull(list(synced_tables()), None, None)
-        page = store.read(lambda: changes.page_of(pull, now_ms(), 0))
+        page = store.read(lambda: pulls.page_of(pull, now_ms(), 0))
         pulled = {table: _digest_of(store, page, table) for table in page.tables}
     return {"epoch": place.epoch, "sequence": place.sequence, "digests": digests, "pulled": pulled}
 
 
-def _digest_of(store: Store, page: changes.Page, table: str) -> dict[str, Any]:
+def _digest_of(store: Store, page: pulls.Page, table: str) -> dict[str, Any]:
     after, count, whole = page.since, 0, 0
-    while rows := store.read(lambda: changes.rows_of(page, table, after, _SLICE_ROWS)):
+    while rows := store.read(lambda: pulls.rows_of(page, table, after, _SLICE_ROWS)):
         for _, body in rows:
             row = decode_stored(body)
             count, whole = count + 1, whole ^ digest.number_of(row["id"], row["version"])

@@ -1,4 +1,4 @@
-"""The log of changes: how a push is written and how a pull reads.
+"""How a push is written: into the log of changes, the synced tables and all that comes with them.
 
 Knows: the statements on synced tables and the log, all bound to one tenant by the caller (see ``storage``). Must not
 know: Flask, sockets, which engine or file, whose request this is. What becomes of a change is decided in ``protocol``.
@@ -10,38 +10,19 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import digest
 from errors import Detail, ResyncRequired, ValidationError
-from models import Conflict, Logged, SyncedTable, connection, synced_tables
-from protocol import Change, Outcome, Pull, Push, Since, Stored, Strategy, decide
+from ledger import Place, place
+from models import SyncedTable, connection, synced_tables
+from protocol import Change, Outcome, Push, Since, Stored, Strategy, decide
 from receipts import Taken, keep_receipts, mark_of, taken
-from wire import Cursor, Row, decode_stored, encode, format_time
+from records import Conflict, Logged
+from wire import Row, decode_stored, encode, format_time
 
 _PAUSE_EVERY_ROWS = 64
 """Rows between two breaths: other tenants wait no longer than these take."""
-
-
-class Place(NamedTuple):
-    """Where a tenant's order of commits stands."""
-
-    epoch: str
-    sequence: int
-    clock: int
-    purged_until: int = 0
-    purged_at: int = 0
-
-    @property
-    def cursor(self) -> str:
-        return str(Cursor(self.epoch, self.sequence))
-
-
-def place() -> Place:
-    """Read where the order of commits stands."""
-    for row in connection().execute("SELECT epoch, sequence, clock, purged_until, purged_at FROM _meta"):
-        return Place(*row)
-    raise LookupError("the database has no _meta row")
 
 
 @dataclass(slots=True)
@@ -325,143 +306,3 @@ def _since(known: Stored, base_version: int | None, base_sequence: int | None) -
             changed[name] = max(entry.edited_at, changed.get(name, entry.edited_at))
         sequence = entry.previous
     return Since(changed, {})
-
-
-# --- pull ------------------------------------------------------------------------------------------------------------
-
-
-def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
-    """Read where the order of commits stands and each table's digest there, in one statement and so of one moment."""
-    sql = (
-        "SELECT epoch, sequence, clock, purged_until, purged_at, (SELECT json_group_object(table_name, json_object("
-        "'count', count, 'hash', hash)) FROM _digests) FROM _meta"
-    )
-    *values, digests = next(iter(connection().execute(sql)))
-    return Place(*values), json.loads(digests)
-
-
-class Page(NamedTuple):
-    """What a pull's answer holds: the changes after ``since`` up to ``until``, and what it says of itself."""
-
-    tables: Sequence[str]
-    since: int
-    until: int
-    tombstones_after: int
-    """Tombstones up to this sequence are of rows that the device never had."""
-    cursor: str
-    sync_timestamp: str
-    has_more: bool
-    digest: dict[str, dict[str, Any]] | None = None
-
-
-def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
-    """Plan a pull's answer; the rows are read afterwards in slices, and each is as it stands when it is read.
-
-    A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull.
-    Raises: ResyncRequired for a cursor of another incarnation.
-    """
-    here, digests = place_and_digests()
-    since, first_until = _start(pull, here, now, skew_ms)
-    cut = _cut(pull.tables, since, here.sequence, first_until, pull.limit) if pull.limit else None
-    until = here.sequence if cut is None else cut
-    cursor = Cursor(here.epoch, until, first_until)
-    clock = here.clock if cut is None else _committed_at(cut) - 1  # The commit at the cut may go on behind it.
-    wanted = {name: digests[name] for name in pull.tables} if pull.digest and cut is None else None
-    return Page(pull.tables, since, until, first_until, str(cursor), format_time(clock), cut is not None, wanted)
-
-
-def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
-    """Find the sequence a pull starts after, and up to where its tombstones are not wanted."""
-    if pull.since is None:
-        return 0, here.sequence
-    if isinstance(pull.since, int):
-        since = _sequence_at(pull.since, here, now, skew_ms)
-        if since and pull.since < here.purged_at:
-            raise ResyncRequired(_PURGED)
-        return since, 0
-    if pull.since.epoch != here.epoch or pull.since.sequence > here.sequence:
-        raise ResyncRequired
-    if max(pull.since.sequence, pull.since.first_until) < here.purged_until:
-        raise ResyncRequired(_PURGED)
-    return pull.since.sequence, pull.since.first_until
-
-
-_PURGED = "Deletions since then are no longer all held. Pull again from the start, without a cursor or time."
-
-
-def _sequence_at(time: int, here: Place, now: int, skew_ms: int) -> int:
-    """Find the last change of the commit that a device's ``lastSync`` names.
-
-    A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met
-    with a margin, and if it lies in the future it tells nothing, so that everything is sent rather than a change missed.
-    """
-    if time > max(now, here.clock):
-        return 0
-    sequence = last_until(time, here.sequence)
-    if sequence and _committed_at(sequence) == time:
-        return sequence
-    return last_until(time - skew_ms, here.sequence)
-
-
-def last_until(time: int, newest: int) -> int:
-    """Find the last change committed at ``time`` or before, by bisection: the log's clock rises with its sequence."""
-    low, high = 0, newest
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _committed_at(middle) <= time:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _committed_at(sequence: int) -> int:
-    """Give the time of the newest change still held at ``sequence`` or before it, 0 if there is none."""
-    sql = "SELECT committed_at FROM _changes WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
-    return next((int(row[0]) for row in connection().execute(sql, (sequence,))), 0)
-
-
-_WANTED = "_seq > ?1 AND _seq <= ?2 AND (is_deleted = 0 OR _seq > ?3)"
-
-
-def _cut(tables: Sequence[str], since: int, until: int, tombstones_after: int, limit: int) -> int | None:
-    """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
-    parts = " UNION ALL ".join(f'SELECT _seq FROM "{name}" WHERE {_WANTED}' for name in tables)
-    found = connection().execute(f"{parts} ORDER BY 1 LIMIT 2 OFFSET ?4", (since, until, tombstones_after, limit - 1))
-    sequences = [int(row[0]) for row in found]
-    return sequences[0] if len(sequences) == 2 else None
-
-
-def rows_of(page: Page, table: str, after: int, count: int) -> list[tuple[int, str]]:
-    """Read the next ``count`` rows of one table in a page, as sequence and JSON."""
-    return list(
-        connection().execute(
-            f'SELECT e._seq, c.row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
-            f" WHERE {_WANTED} ORDER BY e._seq LIMIT ?4",
-            (after, page.until, page.tombstones_after, count),
-        )
-    )
-
-
-def pending_rows(table: str, after: int, count: int) -> list[tuple[int, str]]:
-    """Read rows marked as pending, as sequence and JSON; only SQL of the operator's marks one."""
-    return list(
-        connection().execute(
-            "SELECT e._seq, json_set(c.row, '$.sync_status', 'pending')"
-            f' FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
-            " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?",
-            (after, count),
-        )
-    )
-
-
-def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
-    """Tell where the order of commits stands and how many changes came after ``cursor``.
-
-    Without a cursor all count; None means that the cursor is of another incarnation.
-    """
-    here = place()
-    if cursor is None:
-        return here, here.sequence
-    foreign = cursor.epoch != here.epoch or cursor.sequence > here.sequence
-    return here, None if foreign else here.sequence - cursor.sequence

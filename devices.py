@@ -10,9 +10,10 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from changes import Place, last_until, place
 from errors import NotFound, ResyncRequired, TenantNotFound
-from models import Conflict, Device, KeptAnswer, Receipt, connection, synced_tables
+from ledger import Place, last_until, place
+from models import connection, synced_tables
+from records import Conflict, Device, KeptAnswer, Receipt
 from wire import Cursor, format_time
 
 DAY_MS = 86_400_000

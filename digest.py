@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from models import SyncedTable, TableDigest, connection
+from models import SyncedTable, connection
 from protocol import Stored
+from records import TableDigest
 
 
 def number_of(row_id: str, version: int) -> int:

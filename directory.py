@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from peewee import IntegerField, TextField
 
-from models import Bound, add_missing, connection, fingerprint
+from models import Bound, connection
+from schema import add_missing, fingerprint
 
 
 class Customer(Bound):

@@ -1,23 +1,18 @@
-"""The tables of a tenant's database: synced ones and the server's own, whose names start with ``_``.
+"""The synced tables, and how a model is bound to a database.
 
-Knows: columns, what each column takes, and how a database of an older schema becomes one of this. Must not know: Flask,
-sockets, which engine or file: ``database`` stands for the one that the running code is bound to (see ``storage``).
+Knows: columns and what each takes. Must not know: Flask, sockets, which engine or file: ``database`` stands for the one
+that the running code is bound to (see ``storage``).
 
 A new synced table is one subclass of ``SyncedRow`` here: push, pull, provisioning, migration and checks find it.
 """
 
 from __future__ import annotations
 
-import secrets
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from peewee import (
-    AutoField,
-    BlobField,
     BooleanField,
     DatabaseProxy,
     Field,
@@ -119,129 +114,6 @@ class Interaction(SyncedRow):
         table_name = "interactions"
 
 
-class Ledger(Bound):
-    """One row: which incarnation of the database this is, its latest sequence and its clock in milliseconds.
-
-    ``purged_until`` is the sequence up to which tombstones may be gone, ``purged_at`` when the last of them was
-    committed: who has not pulled that far must start anew.
-    """
-
-    id = IntegerField(primary_key=True)
-    epoch = TextField()
-    sequence = IntegerField()
-    clock = IntegerField()
-    purged_until = IntegerField(default=0)
-    purged_at = IntegerField(default=0)
-
-    class Meta:
-        table_name = "_meta"
-
-
-class Logged(Bound):
-    """One accepted change: what the row was after it (as pulls send it), who made it and when.
-
-    ``previous`` is the sequence of the row's change before this one: the chain is the row's history and the base of
-    merges. ``fields`` is NULL for the change that created the row.
-    """
-
-    sequence = IntegerField(primary_key=True, column_name="seq")
-    table = TextField(column_name="table_name")
-    row_id = TextField()
-    version = IntegerField()
-    previous = IntegerField(null=True, column_name="previous_seq")
-    committed_at = IntegerField()
-    edited_at = IntegerField()
-    device_id = TextField(null=True)
-    fields = JsonField(null=True)
-    row = JsonField()
-
-    class Meta:
-        table_name = "_changes"
-
-
-class Conflict(Bound):
-    """An edit that lost against another: both sides of each field, who and when, and whether a person has decided.
-
-    ``fields`` is a JSON object of ``FieldConflict`` by name, ``pushed`` all that the device had sent for the row. Times
-    in milliseconds.
-    """
-
-    number = AutoField(column_name="id")
-    table = TextField(column_name="table_name")
-    row_id = TextField()
-    state = TextField(default="open", choices=[(word, word) for word in ("open", "resolved")])
-    strategy = TextField()
-    base_version = IntegerField(null=True)
-    version = IntegerField()
-    fields = JsonField()
-    pushed = JsonField()
-    client_device_id = TextField(null=True)
-    client_edited_at = IntegerField()
-    server_device_id = TextField(null=True)
-    server_edited_at = IntegerField()
-    detected_at = IntegerField()
-    resolution = TextField(null=True)
-    resolved_at = IntegerField(null=True)
-
-    class Meta:
-        table_name = "_conflicts"
-
-
-class TableDigest(Bound):
-    """How many rows a synced table has that are not deleted, and the hash over them (see ``digest``)."""
-
-    table = TextField(primary_key=True, column_name="table_name")
-    count = IntegerField()
-    hash = TextField()
-
-    class Meta:
-        table_name = "_digests"
-
-
-class Device(Bound):
-    """An installation of a customer's app that names itself: how far it has pulled, and when it was last here.
-
-    ``sequence`` is the place up to which it said that it has everything. Times in milliseconds.
-    """
-
-    id = TextField(primary_key=True)
-    name = TextField(null=True)
-    sequence = IntegerField(default=0)
-    first_seen_at = IntegerField()
-    last_seen_at = IntegerField()
-    expired_at = IntegerField(null=True)
-
-    class Meta:
-        table_name = "_devices"
-
-
-class Receipt(Bound):
-    """An operation that was taken, by the name its device gave it: what became of it, and what it was.
-
-    ``mark`` is a digest of the operation, ``result`` the result it was answered with.
-    """
-
-    op_id = TextField(primary_key=True)
-    mark = TextField()
-    result = JsonField()
-    taken_at = IntegerField(index=True)
-
-    class Meta:
-        table_name = "_receipts"
-
-
-class KeptAnswer(Bound):
-    """The answer to a request with an ``Idempotency-Key``, deflated; ``mark`` is a digest of that request."""
-
-    key = TextField(primary_key=True)
-    mark = TextField()
-    answer = BlobField()
-    answered_at = IntegerField(index=True)
-
-    class Meta:
-        table_name = "_answers"
-
-
 # --- what the columns take -------------------------------------------------------------------------------------------
 
 
@@ -278,7 +150,7 @@ def _json(value: Any) -> Any:
 _CHECKS = {BooleanField: _flag, IntegerField: _whole, FloatField: _number, TextField: _text, JsonField: _json}
 
 
-def _column(field: Field) -> Column:
+def column_of(field: Field) -> Column:
     """Derive a column's rule from its field.
 
     Raises: TypeError for a field whose JSON form would not be obvious.
@@ -301,7 +173,7 @@ def _column(field: Field) -> Column:
     return Column(one_of, default)
 
 
-_SERVER_COLUMNS = {"_seq", "id", "sync_status", "version", "server_synced", "createdAt", "updatedAt", "_extra"}
+SERVER_COLUMNS = {"_seq", "id", "sync_status", "version", "server_synced", "createdAt", "updatedAt", "_extra"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +192,7 @@ class SyncedTable:
     def stored(self, row: Row, sequence: int) -> list[Any]:
         """Lay a row out as the values of ``columns``; what the table does not know goes into ``_extra`` as JSON."""
         known = self.rules.columns
-        extra = {name: value for name, value in row.items() if name not in known and name not in _SERVER_COLUMNS}
+        extra = {name: value for name, value in row.items() if name not in known and name not in SERVER_COLUMNS}
         values = {**row, "_seq": sequence, "_extra": extra or None}
         for name in self.json_columns:
             if values[name] is not None:
@@ -334,7 +206,7 @@ def synced_tables() -> dict[str, SyncedTable]:
     tables = {}
     for model in SyncedRow.__subclasses__():
         fields = model._meta.sorted_fields
-        rules = {field.column_name: _column(field) for field in fields if field.column_name not in _SERVER_COLUMNS}
+        rules = {field.column_name: column_of(field) for field in fields if field.column_name not in SERVER_COLUMNS}
         tables[model._meta.table_name] = SyncedTable(
             model,
             Table(model._meta.table_name, rules),
@@ -342,83 +214,3 @@ def synced_tables() -> dict[str, SyncedTable]:
             frozenset(field.column_name for field in fields if isinstance(field, JsonField)),
         )
     return tables
-
-
-# --- schema ----------------------------------------------------------------------------------------------------------
-
-
-def fingerprint(models: Sequence[type[Bound]]) -> int:
-    """Give a number that changes with any table or column of ``models``, for a quick look at opening."""
-    text = ";".join(f"{m._meta.table_name}({_ddl(m)})" for m in models)
-    return zlib.crc32(text.encode()) & 0x7FFFFFFF
-
-
-def _ddl(model: type[Bound]) -> str:
-    return ",".join(f"{f.column_name} {f.field_type} {f.null} {f.default}" for f in model._meta.sorted_fields)
-
-
-@cache
-def tenant_fingerprint() -> int:
-    """Give the fingerprint of a tenant's schema in this version."""
-    return fingerprint(tenant_models())
-
-
-def tenant_models() -> list[type[Bound]]:
-    """List every table of a tenant's database."""
-    return [
-        Ledger,
-        Logged,
-        Conflict,
-        Receipt,
-        KeptAnswer,
-        Device,
-        TableDigest,
-        *(table.model for table in synced_tables().values()),
-    ]
-
-
-def prepare_tenant(now: int) -> None:
-    """Make a tenant's database what this version needs, be it empty or of an older version.
-
-    Adds tables and columns and never takes any away, so that an older version can still read what a newer one wrote.
-    """
-    add_missing(tenant_models())
-    for table in synced_tables().values():
-        connection().execute(
-            f'CREATE INDEX IF NOT EXISTS "{table.name}_Unique_id" ON "{table.name}" ("Unique_id")'
-            ' WHERE "Unique_id" IS NOT NULL'
-        )
-    if not Ledger.select().exists():
-        Ledger.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
-
-
-def add_missing(models: Sequence[type[Bound]]) -> None:
-    """Create the tables that are missing, and in the others the columns that are."""
-    for model in models:
-        name = model._meta.table_name
-        present = {column.name for column in database.get_columns(name)} if database.table_exists(name) else set()
-        if not present:
-            model.create_table()
-            continue
-        for field in model._meta.sorted_fields:
-            if field.column_name not in present:
-                _add_column(name, field, issubclass(model, SyncedRow))
-
-
-def _add_column(table: str, field: Field, is_synced: bool) -> None:
-    """Add a column; in a synced table it takes over what rows already hold under its name, else its default."""
-    name, kind = field.column_name, database._field_types.get(field.field_type, field.field_type)
-    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{name}" {kind}')
-    if not is_synced:
-        if field.default is not None:
-            connection().execute(f'UPDATE "{table}" SET "{name}" = ?', (field.default,))
-        return
-    default, path = encode(_column(field).default).decode(), f'$."{name}"'
-    current = f'seq IN (SELECT _seq FROM "{table}")'
-    connection().execute(f"UPDATE _changes SET row = json_insert(row, ?, json(?)) WHERE {current}", (path, default))
-    arrow = "->" if isinstance(field, JsonField) else "->>"
-    connection().execute(
-        f'UPDATE "{table}" SET "{name}" = (SELECT row {arrow} ? FROM _changes WHERE seq = _seq),'
-        " _extra = nullif(json_remove(_extra, ?), '{}')",
-        (path, path),
-    )

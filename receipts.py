@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from errors import IdempotencyMismatch
-from models import KeptAnswer, connection
+from models import connection
 from protocol import Change
+from records import KeptAnswer
 from wire import encode
 
 ANSWERS_KEPT_MS = 24 * 3_600_000

@@ -10,19 +10,21 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gevent
 from flask import Flask, request
 from flask_socketio import SocketIO
 from msgspec import Raw
 
-import changes
 import frames
+import ledger
 import wire
-from changes import Applied, missed
+from changes import Applied
 from devices import Seen
 from errors import InvalidJson, OriginNotAllowed, Problem, TokenExpired, Unauthorized, ValidationError, as_body
+from ledger import missed
+from notices import NOTE_TYPES, Notification, notifications_of
 from protocol import checked_device
 from settings import Settings
 from tenants import Tenants, now_ms
@@ -32,33 +34,9 @@ from wire import Cursor, format_time, parse_cursor
 
 log = logging.getLogger("syncapp.socket")
 
-_MOST_IDS = 100
-_MOST_CONFLICTS = 10
-_MOST_ROW_BYTES = 8_192
 _SWEEP_SECONDS = 1.0
-_NOTE_TYPES = ("data_available", "sync_complete", "sync_error", "conflict_detected")
-_OPERATIONS = {"created": "create", "deleted": "delete"}
 
 Answer = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """One ``sync_notification``; what is None is left out."""
-
-    type: Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
-    entityType: str
-    message: str
-    entityId: str | None = None
-    operation: str | None = None
-    count: int | None = None
-    cursor: str | None = None
-    previousCursor: str | None = None
-    data: Any = None
-
-    def payload(self) -> Answer:
-        said = {name: getattr(self, name) for name in self.__slots__}
-        return {name: value for name, value in said.items() if value is not None} | {"timestamp": format_time(now_ms())}
 
 
 @dataclass(slots=True)
@@ -234,7 +212,7 @@ class Sockets:
 
     def announce_restored(self, tenant_id: str) -> None:
         """Tell a tenant's devices that their cursors are of a database that is no more."""
-        place = self._tenants.read(tenant_id, changes.place)
+        place = self._tenants.read(tenant_id, ledger.place)
         text = "The data was restored from a backup: pull again from the start"
         self.notify(tenant_id, Notification("data_available", "batch", text, cursor=place.cursor))
 
@@ -302,8 +280,8 @@ class Sockets:
         """
         said = checked_texts(body, {"type": 32, "entityType": 64, "entityId": 64, "message": 500})
         kind = said.get("type", "data_available")
-        if kind not in _NOTE_TYPES:
-            sentence = "must be one of " + ", ".join(_NOTE_TYPES)
+        if kind not in NOTE_TYPES:
+            sentence = "must be one of " + ", ".join(NOTE_TYPES)
             raise ValidationError(f"type {sentence}.", details=[{"path": "type", "error": sentence}])
         return Notification(
             kind,  # type: ignore[arg-type]
@@ -331,56 +309,6 @@ def _contained(application: Callable[..., Iterable[bytes]], origins: Iterable[st
             return []
 
     return call
-
-
-def notifications_of(applied: Applied) -> list[Notification]:
-    """Write what a push changed as a handful of notifications, however many rows it had."""
-    if not applied.touched and not applied.conflicts:
-        return []
-    place: dict[str, Any] = {"cursor": applied.after.cursor, "previousCursor": applied.before.cursor}
-    notes = [_data_available(table, rows, applied, place) for table, rows in applied.touched.items()]
-    notes += _conflicts_detected(applied, place)
-    if applied.touched:
-        notes.append(_sync_complete(applied, place))
-    return notes
-
-
-def _conflicts_detected(applied: Applied, place: dict[str, Any]) -> list[Notification]:
-    """Tell of each conflict, or when they are many of each table's together, so that no listener is flooded."""
-    if len(applied.conflicts) <= _MOST_CONFLICTS:
-        return [_conflict_detected(found["table"], found["id"], 1, found, place) for found in applied.conflicts]
-    ids: dict[str, list[str]] = {}
-    for found in applied.conflicts:
-        ids.setdefault(found["table"], []).append(found["id"])
-    return [
-        _conflict_detected(table, None, len(own), {"entityIds": own[:_MOST_IDS]}, place) for table, own in ids.items()
-    ]
-
-
-def _conflict_detected(table: str, row_id: str | None, count: int, data: Any, place: dict[str, Any]) -> Notification:
-    text = f"Conflict detected for {table}"
-    return Notification("conflict_detected", table, text, row_id, None, count, data=data, **place)
-
-
-def _data_available(table: str, rows: dict[str, bytes], applied: Applied, place: dict[str, Any]) -> Notification:
-    text = f"New {table} data available for sync"
-    statuses = {result["status"] for result in applied.results if result["table"] == table and result["id"] in rows}
-    operations = {_OPERATIONS.get(status, "update") for status in statuses - {"unchanged", "rejected"}}
-    operation = operations.pop() if len(operations) == 1 else "batch"
-    if len(rows) > 1:
-        data: Any = {"entityIds": list(rows)[:_MOST_IDS]}
-        return Notification("data_available", table, text, None, operation, len(rows), data=data, **place)
-    (row_id, body), *_ = rows.items()
-    data = Raw(body) if len(body) <= _MOST_ROW_BYTES else None
-    return Notification("data_available", table, text, row_id, operation, 1, data=data, **place)
-
-
-def _sync_complete(applied: Applied, place: dict[str, Any]) -> Notification:
-    tables, count = list(applied.touched), sum(map(len, applied.touched.values()))
-    name = tables[0] if len(tables) == 1 else "batch"
-    data = None if len(tables) == 1 else {"count": count, "entityTypes": tables}
-    text = f"{name} sync completed successfully"
-    return Notification("sync_complete", name, text, count=count, data=data, **place)
 
 
 def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:

@@ -15,12 +15,15 @@ from flask import Blueprint, Response, request
 from msgspec import Raw
 
 import changes
+import ledger
+import pulls
 import receipts
 from auth import bearer
-from changes import Applied, Page
+from changes import Applied
 from devices import Seen, check_not_expired, reached
 from errors import PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import synced_tables
+from notices import Notification
 from protocol import (
     EDIT_FIELDS,
     SERVER_FIELDS,
@@ -33,8 +36,9 @@ from protocol import (
     parse_push,
     tables_of,
 )
+from pulls import Page
 from settings import Settings
-from sockets import Answer, Notification, Sockets
+from sockets import Answer, Sockets
 from tenants import Tenants, now_ms
 from tokens import Identity, Tokens, check_tenant
 from web import answer, read_body, read_json, stream, success
@@ -99,13 +103,13 @@ class Sync:
         tables = tables_of(body, self._tables)
         if device_id:
             self._seen.save(tenant_id)
-            place, sequence = self._tenants.read(tenant_id, lambda: (changes.place(), reached(device_id)))
+            place, sequence = self._tenants.read(tenant_id, lambda: (ledger.place(), reached(device_id)))
             pull = Pull(tables, Cursor(place.epoch, sequence) if sequence else None, self._limits.pull_rows)
             return stream(self._parts(tenant_id, self._page(tenant_id, pull, None)))
-        place = self._tenants.read(tenant_id, changes.place)
+        place = self._tenants.read(tenant_id, ledger.place)
 
         def rows(table: str, after: int) -> list[tuple[int, str]]:
-            return self._tenants.read(tenant_id, lambda: changes.pending_rows(table, after, _SLICE_ROWS))
+            return self._tenants.read(tenant_id, lambda: pulls.pending_rows(table, after, _SLICE_ROWS))
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
         return stream(_envelope(tables, rows, 0, tail))
@@ -215,7 +219,7 @@ class Sync:
         def plan() -> Page:
             if device_id and pull.since is not None:
                 check_not_expired(device_id)
-            return changes.page_of(pull, now_ms(), skew_ms)
+            return pulls.page_of(pull, now_ms(), skew_ms)
 
         page = self._tenants.read(tenant_id, plan)
         if device_id:
@@ -228,7 +232,7 @@ class Sync:
         """Make the answer of a pull slice by slice; each slice is read anew, so that nothing is held meanwhile."""
 
         def rows(table: str, after: int) -> list[tuple[int, str]]:
-            return self._tenants.read(tenant_id, lambda: changes.rows_of(page, table, after, _SLICE_ROWS))
+            return self._tenants.read(tenant_id, lambda: pulls.rows_of(page, table, after, _SLICE_ROWS))
 
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
         if page.digest is not None:

@@ -17,11 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import digest
 import directory
-import models
-from changes import place
+import schema
 from errors import EmailTaken, InvalidTenantId, TenantNotFound
+from ledger import place
 from storage import Store
 
 T = TypeVar("T")
@@ -234,12 +233,7 @@ class Tenants:
 
 def open_tenant_file(path: Path, most_waiting: int = 1000) -> Store:
     """Open a tenant's file, wherever it lies, and make it what this version needs."""
-
-    def prepare() -> None:
-        models.prepare_tenant(now_ms())
-        digest.add_missing(models.synced_tables().values())
-
-    return Store.open(path, prepare, models.tenant_fingerprint(), most_waiting)
+    return Store.open(path, lambda: schema.prepare_tenant(now_ms()), schema.tenant_fingerprint(), most_waiting)
 
 
 def _lock(path: Path, wait_seconds: int) -> int:

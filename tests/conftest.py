@@ -90,7 +90,7 @@ class Server:
         return self.data.with_name(self.data.name + ".log")
 
     def start(self) -> Server:
-        environ = {**os.environ, **FAST, "DATA_DIR": str(self.data), "PORT": str(self.port), **self.env}
+        environ = {**os.environ, **FAST, **self.env, "DATA_DIR": str(self.data), "PORT": str(self.port)}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(self.command, cwd=ROOT, env=environ, stdout=log, stderr=log)
         wait_for(self.is_up, f"the server; its log:\n{self.log_path.read_text()}")

@@ -1,8 +1,8 @@
 """kill -9 at random moments under load: what was answered is there, what was not is there whole or not at all.
 
 CI runs a few rounds; ``make crash ROUNDS=100`` runs many. The seed is printed; SEED=… runs the same kill moments again.
-Seen to fail when ``Store._commit`` answered before COMMIT (answered pushes were missing in the first round), and when a
-push was written row by row in transactions of its own (half a batch in round 2).
+Seen to fail on two faults: answers given before COMMIT (``an answered push is not all there``, in round 1), and a commit
+between the tables of one push (a table's digest did not fit its rows, in round 1).
 """
 
 from __future__ import annotations

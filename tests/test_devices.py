@@ -15,6 +15,7 @@ from conftest import JSON, Device, Listener, Server, Tenant
 import archive
 import changes
 import devices
+import pulls
 import receipts
 from devices import DAY_MS
 from errors import NotFound, ResyncRequired
@@ -162,9 +163,9 @@ class Old:
         push = parse_push({"changes": {"end_user": list(rows)}}, TABLES, LIMITS, self.now)
         return self.tenants.write(self.id, lambda: changes.apply(push, 65_536, self.now, lambda: None))
 
-    def pull(self, body: JSON, device_id: str | None = None) -> changes.Page:
+    def pull(self, body: JSON, device_id: str | None = None) -> pulls.Page:
         pull = parse_pull(body, TABLES, LIMITS)
-        page: changes.Page = self.read(lambda: changes.page_of(pull, self.now, 300_000))
+        page: pulls.Page = self.read(lambda: pulls.page_of(pull, self.now, 300_000))
         if device_id:
             seen = devices.Seen(self.tenants.write)
             seen.note(self.id, device_id, page.since, self.now)
@@ -202,7 +203,7 @@ def test_old_versions_and_tombstones_go_and_current_rows_stay(old: Old) -> None:
     assert old.versions("a") == [4]
     with pytest.raises(NotFound):
         old.versions("b")
-    assert len(old.read(lambda: changes.rows_of(old.pull({"cursor": None}), "end_user", 0, 99))) == 1
+    assert len(old.read(lambda: pulls.rows_of(old.pull({"cursor": None}), "end_user", 0, 99))) == 1
 
 
 def test_history_younger_than_the_retention_stays_whole(old: Old) -> None:
@@ -220,7 +221,7 @@ def test_nothing_is_removed_that_a_live_device_still_needs(old: Old) -> None:
     old.push({"id": "a", "is_deleted": 1})
     old.now += 20 * DAY_MS
     old.purge()
-    assert len(old.read(lambda: changes.rows_of(old.pull({"cursor": cursor}), "end_user", 2, 99))) == 1
+    assert len(old.read(lambda: pulls.rows_of(old.pull({"cursor": cursor}), "end_user", 2, 99))) == 1
 
 
 def test_idle_device_is_expired_and_then_holds_up_nothing(old: Old) -> None:
@@ -269,7 +270,7 @@ def test_removal_works_in_slices_over_a_long_log(old: Old) -> None:
     old.now += 20 * DAY_MS
     old.purge()
     assert old.read(lambda: connection().execute("SELECT count(*) FROM _changes").fetchall()) == [(300,)]
-    assert len(old.read(lambda: changes.rows_of(old.pull({"cursor": None}), "end_user", 0, 999))) == 300
+    assert len(old.read(lambda: pulls.rows_of(old.pull({"cursor": None}), "end_user", 0, 999))) == 300
 
 
 def test_merge_against_a_removed_base_still_keeps_both_sides(old: Old) -> None:

@@ -1,0 +1,74 @@
+"""Where a tenant's order of commits stands, and how times and cursors map to places in it.
+
+Knows: the statements on ``_meta`` and on the clock of the log, bound to one tenant by the caller. Must not know: pushes,
+pulls, Flask, sockets, engines.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from models import connection
+from wire import Cursor
+
+
+class Place(NamedTuple):
+    """Where a tenant's order of commits stands."""
+
+    epoch: str
+    sequence: int
+    clock: int
+    purged_until: int = 0
+    purged_at: int = 0
+
+    @property
+    def cursor(self) -> str:
+        return str(Cursor(self.epoch, self.sequence))
+
+
+def place() -> Place:
+    """Read where the order of commits stands."""
+    for row in connection().execute("SELECT epoch, sequence, clock, purged_until, purged_at FROM _meta"):
+        return Place(*row)
+    raise LookupError("the database has no _meta row")
+
+
+def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
+    """Read where the order of commits stands and each table's digest there, in one statement and so of one moment."""
+    sql = (
+        "SELECT epoch, sequence, clock, purged_until, purged_at, (SELECT json_group_object(table_name, json_object("
+        "'count', count, 'hash', hash)) FROM _digests) FROM _meta"
+    )
+    *values, digests = next(iter(connection().execute(sql)))
+    return Place(*values), json.loads(digests)
+
+
+def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
+    """Tell where the order of commits stands and how many changes came after ``cursor``.
+
+    Without a cursor all count; None means that the cursor is of another incarnation.
+    """
+    here = place()
+    if cursor is None:
+        return here, here.sequence
+    foreign = cursor.epoch != here.epoch or cursor.sequence > here.sequence
+    return here, None if foreign else here.sequence - cursor.sequence
+
+
+def last_until(time: int, newest: int) -> int:
+    """Find the last change committed at ``time`` or before, by bisection: the log's clock rises with its sequence."""
+    low, high = 0, newest
+    while low < high:
+        middle = (low + high + 1) // 2
+        if committed_at(middle) <= time:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def committed_at(sequence: int) -> int:
+    """Give the time of the newest change still held at ``sequence`` or before it, 0 if there is none."""
+    sql = "SELECT committed_at FROM _changes WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
+    return next((int(row[0]) for row in connection().execute(sql, (sequence,))), 0)

@@ -1,0 +1,91 @@
+"""What the devices of a tenant are told: the types of notification, and what a push makes of them.
+
+Knows: the payloads of ``sync_notification`` (contract section 6). Must not know: sockets, who listens, SQL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from msgspec import Raw
+
+from changes import Applied
+from tenants import now_ms
+from wire import format_time
+
+NOTE_TYPES = ("data_available", "sync_complete", "sync_error", "conflict_detected")
+
+_MOST_IDS = 100
+_MOST_CONFLICTS = 10
+_MOST_ROW_BYTES = 8_192
+_OPERATIONS = {"created": "create", "deleted": "delete"}
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One ``sync_notification``; what is None is left out."""
+
+    type: Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
+    entityType: str
+    message: str
+    entityId: str | None = None
+    operation: str | None = None
+    count: int | None = None
+    cursor: str | None = None
+    previousCursor: str | None = None
+    data: Any = None
+
+    def payload(self) -> dict[str, Any]:
+        said = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in said.items() if value is not None} | {"timestamp": format_time(now_ms())}
+
+
+def notifications_of(applied: Applied) -> list[Notification]:
+    """Write what a push changed as a handful of notifications, however many rows it had."""
+    if not applied.touched and not applied.conflicts:
+        return []
+    place: dict[str, Any] = {"cursor": applied.after.cursor, "previousCursor": applied.before.cursor}
+    notes = [_data_available(table, rows, applied, place) for table, rows in applied.touched.items()]
+    notes += _conflicts_detected(applied, place)
+    if applied.touched:
+        notes.append(_sync_complete(applied, place))
+    return notes
+
+
+def _conflicts_detected(applied: Applied, place: dict[str, Any]) -> list[Notification]:
+    """Tell of each conflict, or when they are many of each table's together, so that no listener is flooded."""
+    if len(applied.conflicts) <= _MOST_CONFLICTS:
+        return [_conflict_detected(found["table"], found["id"], 1, found, place) for found in applied.conflicts]
+    ids: dict[str, list[str]] = {}
+    for found in applied.conflicts:
+        ids.setdefault(found["table"], []).append(found["id"])
+    return [
+        _conflict_detected(table, None, len(own), {"entityIds": own[:_MOST_IDS]}, place) for table, own in ids.items()
+    ]
+
+
+def _conflict_detected(table: str, row_id: str | None, count: int, data: Any, place: dict[str, Any]) -> Notification:
+    text = f"Conflict detected for {table}"
+    return Notification("conflict_detected", table, text, row_id, None, count, data=data, **place)
+
+
+def _data_available(table: str, rows: dict[str, bytes], applied: Applied, place: dict[str, Any]) -> Notification:
+    text = f"New {table} data available for sync"
+    statuses = {result["status"] for result in applied.results if result["table"] == table and result["id"] in rows}
+    operations = {_OPERATIONS.get(status, "update") for status in statuses - {"unchanged", "rejected"}}
+    operation = operations.pop() if len(operations) == 1 else "batch"
+    if len(rows) > 1:
+        data: Any = {"entityIds": list(rows)[:_MOST_IDS]}
+        return Notification("data_available", table, text, None, operation, len(rows), data=data, **place)
+    (row_id, body), *_ = rows.items()
+    data = Raw(body) if len(body) <= _MOST_ROW_BYTES else None
+    return Notification("data_available", table, text, row_id, operation, 1, data=data, **place)
+
+
+def _sync_complete(applied: Applied, place: dict[str, Any]) -> Notification:
+    tables, count = list(applied.touched), sum(map(len, applied.touched.values()))
+    name = tables[0] if len(tables) == 1 else "batch"
+    data = None if len(tables) == 1 else {"count": count, "entityTypes": tables}
+    text = f"{name} sync completed successfully"
+    return Notification("sync_complete", name, text, count=count, data=data, **place)

@@ -1,0 +1,113 @@
+"""How a pull reads: which changes its answer holds, and their rows.
+
+Knows: the statements that read synced tables in the order of commits, bound to one tenant by the caller. Must not know:
+Flask, sockets, engines, whose request this is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from errors import ResyncRequired
+from ledger import Place, committed_at, last_until, place_and_digests
+from models import connection
+from protocol import Pull
+from wire import Cursor, format_time
+
+
+class Page(NamedTuple):
+    """What a pull's answer holds: the changes after ``since`` up to ``until``, and what it says of itself."""
+
+    tables: Sequence[str]
+    since: int
+    until: int
+    tombstones_after: int
+    """Tombstones up to this sequence are of rows that the device never had."""
+    cursor: str
+    sync_timestamp: str
+    has_more: bool
+    digest: dict[str, dict[str, Any]] | None = None
+
+
+def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
+    """Plan a pull's answer; the rows are read afterwards in slices, and each is as it stands when it is read.
+
+    A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull.
+    Raises: ResyncRequired for a cursor of another incarnation.
+    """
+    here, digests = place_and_digests()
+    since, first_until = _start(pull, here, now, skew_ms)
+    cut = _cut(pull.tables, since, here.sequence, first_until, pull.limit) if pull.limit else None
+    until = here.sequence if cut is None else cut
+    cursor = Cursor(here.epoch, until, first_until)
+    clock = here.clock if cut is None else committed_at(cut) - 1  # The commit at the cut may go on behind it.
+    wanted = {name: digests[name] for name in pull.tables} if pull.digest and cut is None else None
+    return Page(pull.tables, since, until, first_until, str(cursor), format_time(clock), cut is not None, wanted)
+
+
+def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
+    """Find the sequence a pull starts after, and up to where its tombstones are not wanted."""
+    if pull.since is None:
+        return 0, here.sequence
+    if isinstance(pull.since, int):
+        since = _sequence_at(pull.since, here, now, skew_ms)
+        if since and pull.since < here.purged_at:
+            raise ResyncRequired(_PURGED)
+        return since, 0
+    if pull.since.epoch != here.epoch or pull.since.sequence > here.sequence:
+        raise ResyncRequired
+    if max(pull.since.sequence, pull.since.first_until) < here.purged_until:
+        raise ResyncRequired(_PURGED)
+    return pull.since.sequence, pull.since.first_until
+
+
+_PURGED = "Deletions since then are no longer all held. Pull again from the start, without a cursor or time."
+
+
+def _sequence_at(time: int, here: Place, now: int, skew_ms: int) -> int:
+    """Find the last change of the commit that a device's ``lastSync`` names.
+
+    A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met
+    with a margin, and if it lies in the future it tells nothing, so that everything is sent rather than a change missed.
+    """
+    if time > max(now, here.clock):
+        return 0
+    sequence = last_until(time, here.sequence)
+    if sequence and committed_at(sequence) == time:
+        return sequence
+    return last_until(time - skew_ms, here.sequence)
+
+
+_WANTED = "_seq > ?1 AND _seq <= ?2 AND (is_deleted = 0 OR _seq > ?3)"
+
+
+def _cut(tables: Sequence[str], since: int, until: int, tombstones_after: int, limit: int) -> int | None:
+    """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
+    parts = " UNION ALL ".join(f'SELECT _seq FROM "{name}" WHERE {_WANTED}' for name in tables)
+    found = connection().execute(f"{parts} ORDER BY 1 LIMIT 2 OFFSET ?4", (since, until, tombstones_after, limit - 1))
+    sequences = [int(row[0]) for row in found]
+    return sequences[0] if len(sequences) == 2 else None
+
+
+def rows_of(page: Page, table: str, after: int, count: int) -> list[tuple[int, str]]:
+    """Read the next ``count`` rows of one table in a page, as sequence and JSON."""
+    return list(
+        connection().execute(
+            f'SELECT e._seq, c.row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
+            f" WHERE {_WANTED} ORDER BY e._seq LIMIT ?4",
+            (after, page.until, page.tombstones_after, count),
+        )
+    )
+
+
+def pending_rows(table: str, after: int, count: int) -> list[tuple[int, str]]:
+    """Read rows marked as pending, as sequence and JSON; only SQL of the operator's marks one."""
+    return list(
+        connection().execute(
+            "SELECT e._seq, json_set(c.row, '$.sync_status', 'pending')"
+            f' FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
+            " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?",
+            (after, count),
+        )
+    )

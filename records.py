@@ -1,0 +1,134 @@
+"""The server's own tables in a tenant's database; their names start with ``_``.
+
+Knows: their columns. Must not know: what is done with them (see ``changes``, ``archive``, ``devices``, ``receipts``),
+Flask, sockets, engines.
+"""
+
+from __future__ import annotations
+
+from peewee import AutoField, BlobField, IntegerField, TextField
+
+from models import Bound, JsonField
+
+
+class Ledger(Bound):
+    """One row: which incarnation of the database this is, its latest sequence and its clock in milliseconds.
+
+    ``purged_until`` is the sequence up to which tombstones may be gone, ``purged_at`` when the last of them was
+    committed: who has not pulled that far must start anew.
+    """
+
+    id = IntegerField(primary_key=True)
+    epoch = TextField()
+    sequence = IntegerField()
+    clock = IntegerField()
+    purged_until = IntegerField(default=0)
+    purged_at = IntegerField(default=0)
+
+    class Meta:
+        table_name = "_meta"
+
+
+class Logged(Bound):
+    """One accepted change: what the row was after it (as pulls send it), who made it and when.
+
+    ``previous`` is the sequence of the row's change before this one: the chain is the row's history and the base of
+    merges. ``fields`` is NULL for the change that created the row.
+    """
+
+    sequence = IntegerField(primary_key=True, column_name="seq")
+    table = TextField(column_name="table_name")
+    row_id = TextField()
+    version = IntegerField()
+    previous = IntegerField(null=True, column_name="previous_seq")
+    committed_at = IntegerField()
+    edited_at = IntegerField()
+    device_id = TextField(null=True)
+    fields = JsonField(null=True)
+    row = JsonField()
+
+    class Meta:
+        table_name = "_changes"
+
+
+class Conflict(Bound):
+    """An edit that lost against another: both sides of each field, who and when, and whether a person has decided.
+
+    ``fields`` is a JSON object of ``FieldConflict`` by name, ``pushed`` all that the device had sent for the row. Times
+    in milliseconds.
+    """
+
+    number = AutoField(column_name="id")
+    table = TextField(column_name="table_name")
+    row_id = TextField()
+    state = TextField(default="open", choices=[(word, word) for word in ("open", "resolved")])
+    strategy = TextField()
+    base_version = IntegerField(null=True)
+    version = IntegerField()
+    fields = JsonField()
+    pushed = JsonField()
+    client_device_id = TextField(null=True)
+    client_edited_at = IntegerField()
+    server_device_id = TextField(null=True)
+    server_edited_at = IntegerField()
+    detected_at = IntegerField()
+    resolution = TextField(null=True)
+    resolved_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "_conflicts"
+
+
+class TableDigest(Bound):
+    """How many rows a synced table has that are not deleted, and the hash over them (see ``digest``)."""
+
+    table = TextField(primary_key=True, column_name="table_name")
+    count = IntegerField()
+    hash = TextField()
+
+    class Meta:
+        table_name = "_digests"
+
+
+class Device(Bound):
+    """An installation of a customer's app that names itself: how far it has pulled, and when it was last here.
+
+    ``sequence`` is the place up to which it said that it has everything. Times in milliseconds.
+    """
+
+    id = TextField(primary_key=True)
+    name = TextField(null=True)
+    sequence = IntegerField(default=0)
+    first_seen_at = IntegerField()
+    last_seen_at = IntegerField()
+    expired_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "_devices"
+
+
+class Receipt(Bound):
+    """An operation that was taken, by the name its device gave it: what became of it, and what it was.
+
+    ``mark`` is a digest of the operation, ``result`` the result it was answered with.
+    """
+
+    op_id = TextField(primary_key=True)
+    mark = TextField()
+    result = JsonField()
+    taken_at = IntegerField(index=True)
+
+    class Meta:
+        table_name = "_receipts"
+
+
+class KeptAnswer(Bound):
+    """The answer to a request with an ``Idempotency-Key``, deflated; ``mark`` is a digest of that request."""
+
+    key = TextField(primary_key=True)
+    mark = TextField()
+    answer = BlobField()
+    answered_at = IntegerField(index=True)
+
+    class Meta:
+        table_name = "_answers"
