@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from changes import Applied, shown_conflict
-from errors import NotFound
+from errors import NotFound, ValidationError
 from models import connection
 from records import Conflict, Logged
 from wire import Row, format_time
@@ -96,8 +96,14 @@ def losing_fields(found: Conflict) -> Row:
     return {name: field[loser[field["winner"]]] for name, field in found.fields.items()}
 
 
-def resolve(found: Conflict, resolution: Resolution, now: int, write: Callable[[], Applied]) -> Applied:
-    """Note a person's decision together with the change that it makes, in the transaction of the caller."""
+def resolve(number: int, resolution: Resolution, now: int, write: Callable[[], Applied]) -> Applied:
+    """Note a person's decision together with the change that it makes, in the transaction of the caller.
+
+    Raises: ValidationError if somebody decided before.
+    """
+    found = conflict(number)
+    if found.state != "open":
+        raise ValidationError("This conflict was resolved already.")
     applied = write()
     found.state, found.resolution, found.resolved_at = "resolved", resolution, now
     found.save()

@@ -208,7 +208,7 @@ def _put_back(tenants: Tenants, file: Path, tenant_id: str) -> None:
 
 def _begin_epoch() -> None:
     connection().execute("UPDATE _meta SET epoch = ?, clock = max(clock, ?)", (secrets.token_hex(6), now_ms()))
-    connection().execute("UPDATE _devices SET sequence = 0")
+    connection().execute("UPDATE _devices SET places = '{}'")
 
 
 def _wait_until_taken(tenants: Tenants, ids: Iterable[str], wait_seconds: float) -> None:

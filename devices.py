@@ -7,23 +7,23 @@ tell of devices until it is worth a write. Must not know: Flask, sockets, engine
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from errors import NotFound, ResyncRequired, TenantNotFound
 from ledger import Place, last_until, place
 from models import connection, synced_tables
 from records import Conflict, Device, KeptAnswer, Receipt
-from wire import Cursor, format_time
+from wire import Cursor, encode, format_time
 
 DAY_MS = 86_400_000
 _SLICE_ROWS = 500
 
 
 class Visit(NamedTuple):
-    """What a request told of its device: the place it said to have reached, if it did, and when."""
+    """What requests told of a device: the place it said to have reached in each table it pulled, and when it was here."""
 
-    sequence: int | None
+    places: Mapping[str, int]
     at: int
 
 
@@ -35,12 +35,11 @@ class Seen:
         self._write = write
         self._visits: dict[str, dict[str, Visit]] = {}
 
-    def note(self, tenant_id: str, device_id: str, sequence: int | None, now: int) -> None:
-        """Remember a visit; a place once reached is kept when the next visit tells of none."""
+    def note(self, tenant_id: str, device_id: str, places: Mapping[str, int], now: int) -> None:
+        """Remember a visit; what it does not tell of stays as it was."""
         visits = self._visits.setdefault(tenant_id, {})
-        known = visits.get(device_id)
-        reached = known.sequence if known and sequence is None else sequence
-        visits[device_id] = Visit(reached, now)
+        known = visits.get(device_id, Visit({}, now))
+        visits[device_id] = Visit({**known.places, **places}, now)
 
     def save(self, tenant_id: str) -> None:
         """Write what is known of one tenant's devices."""
@@ -55,12 +54,12 @@ class Seen:
 
 
 def _save(visits: dict[str, Visit]) -> None:
-    for device_id, (sequence, at) in visits.items():
+    for device_id, (places, at) in visits.items():
         connection().execute(
-            "INSERT INTO _devices (id, sequence, first_seen_at, last_seen_at) VALUES (?1, coalesce(?2, 0), ?3, ?3)"
-            " ON CONFLICT (id) DO UPDATE SET last_seen_at = ?3, sequence = coalesce(?2, sequence),"
-            " expired_at = iif(?2 IS NULL, expired_at, NULL)",
-            (device_id, sequence, at),
+            "INSERT INTO _devices (id, places, first_seen_at, last_seen_at) VALUES (?1, ?2, ?3, ?3)"
+            " ON CONFLICT (id) DO UPDATE SET last_seen_at = ?3, places = json_patch(places, ?2),"
+            " expired_at = iif(?2 = '{}', expired_at, NULL)",
+            (device_id, encode(places).decode(), at),
         )
 
 
@@ -84,10 +83,10 @@ def devices() -> list[dict[str, Any]]:
     return [_shown(device, here) for device in Device.select().order_by(Device.last_seen_at.desc(), Device.id)]
 
 
-def reached(device_id: str) -> int:
-    """Give the place up to which a device has everything, 0 for one that is not known."""
+def reached(device_id: str, tables: Iterable[str]) -> int:
+    """Give the place up to which a device has everything of these tables, 0 for what it never pulled."""
     found = Device.get_or_none(Device.id == device_id)
-    return 0 if found is None else int(found.sequence)
+    return min((found.places.get(table, 0) for table in tables), default=0) if found else 0
 
 
 def rename(device_id: str, name: str) -> dict[str, Any]:
@@ -110,11 +109,13 @@ def forget(device_id: str) -> None:
 
 
 def _shown(device: Device, here: Place) -> dict[str, Any]:
+    sequence = min(device.places.values(), default=0)
     return {
         "deviceId": device.id,
         "name": device.name,
-        "cursor": str(Cursor(here.epoch, device.sequence)),
-        "behind": here.sequence - device.sequence,
+        "cursor": str(Cursor(here.epoch, sequence)),
+        "behind": here.sequence - sequence,
+        "tables": list(device.places),
         "firstSeen": format_time(device.first_seen_at),
         "lastSeen": format_time(device.last_seen_at),
         "expired": device.expired_at is not None,
@@ -134,7 +135,8 @@ def purge_limit(now: int, history_ms: int) -> int:
     """Find the sequence up to which may be removed what is no longer current: old enough, and pulled by every device."""
     here = place()
     old = last_until(now - history_ms, here.sequence)
-    slowest = next(iter(connection().execute("SELECT min(sequence) FROM _devices WHERE expired_at IS NULL")))[0]
+    places = "SELECT min(place.value) FROM _devices, json_each(places) AS place WHERE expired_at IS NULL"
+    slowest = next(iter(connection().execute(places)))[0]
     return old if slowest is None else min(old, int(slowest))
 
 

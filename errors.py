@@ -105,6 +105,9 @@ class StillRunning(Problem):
     status, code = 409, "busy"
     sentence = "The first request with this Idempotency-Key is still running. Try again soon."
 
+    def __init__(self) -> None:
+        super().__init__(retry_after_seconds=1)
+
 
 class IdempotencyMismatch(Problem):
     status, code = 422, "idempotency_mismatch"

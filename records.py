@@ -93,12 +93,13 @@ class TableDigest(Bound):
 class Device(Bound):
     """An installation of a customer's app that names itself: how far it has pulled, and when it was last here.
 
-    ``sequence`` is the place up to which it said that it has everything. Times in milliseconds.
+    ``places`` gives, by table that it pulls, the sequence up to which it said that it has everything. Times in
+    milliseconds.
     """
 
     id = TextField(primary_key=True)
     name = TextField(null=True)
-    sequence = IntegerField(default=0)
+    places = JsonField(default="{}")
     first_seen_at = IntegerField()
     last_seen_at = IntegerField()
     expired_at = IntegerField(null=True)

@@ -87,7 +87,7 @@ class Review:
 
         def change(around: Around) -> Applied:
             def decided(write: Callable[[], Applied]) -> Applied:
-                return around(lambda: archive.resolve(found, resolution, now_ms(), write))
+                return around(lambda: archive.resolve(number, resolution, now_ms(), write))
 
             return self._sync.change_row(identity, found.table, found.row_id, fields, decided)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import gevent
@@ -22,7 +24,16 @@ import ledger
 import wire
 from changes import Applied
 from devices import Seen
-from errors import InvalidJson, OriginNotAllowed, Problem, TokenExpired, Unauthorized, ValidationError, as_body
+from errors import (
+    InvalidJson,
+    MethodNotAllowed,
+    OriginNotAllowed,
+    Problem,
+    TokenExpired,
+    Unauthorized,
+    ValidationError,
+    as_body,
+)
 from ledger import missed
 from notices import NOTE_TYPES, Notification, notifications_of
 from protocol import checked_device
@@ -37,6 +48,7 @@ log = logging.getLogger("syncapp.socket")
 _SWEEP_SECONDS = 1.0
 
 Answer = dict[str, Any]
+Wsgi = Callable[..., Iterable[bytes]]
 
 
 @dataclass(slots=True)
@@ -87,7 +99,7 @@ class Sockets:
             logger=quiet,
             engineio_logger=quiet,
         )
-        app.wsgi_app = _contained(app.wsgi_app, settings.cors_origins)  # type: ignore[method-assign]
+        app.wsgi_app = _Contained(app.wsgi_app, settings.cors_origins)  # type: ignore[method-assign]
         self._engine = self._io.server.eio
         self._send_packet, self._engine.send_packet = self._engine.send_packet, self._send_bounded
         self._io.on_event("connect", self._connected)
@@ -135,7 +147,7 @@ class Sockets:
             self._io.server.leave_room(sid, member.identity.tenant_id)
         member.identity, member.device_id = identity, device_id
         if device_id:
-            self._seen.note(identity.tenant_id, device_id, None, now_ms())
+            self._seen.note(identity.tenant_id, device_id, {}, now_ms())
         self._io.server.enter_room(sid, identity.tenant_id)
         self._emit("authenticated", greeting, sid)
         return log.info("socket joined", extra={"tenant": identity.tenant_id})
@@ -291,24 +303,50 @@ class Sockets:
         )
 
 
-def _contained(application: Callable[..., Iterable[bytes]], origins: Iterable[str]) -> Callable[..., Iterable[bytes]]:
-    """Refuse foreign origins in our shape, and end a connection on which the library stumbles with one line in the log."""
+class _Contained:
+    """Says what the Socket.IO library refuses in our shape, and ends a connection on which it stumbles with one line."""
 
-    def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        is_plain = "wsgi.websocket" not in environ
-        is_ours = environ["PATH_INFO"].startswith("/socket.io/")
-        if is_plain and is_ours and not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, origins):
-            start_response("403 Forbidden", [("Content-Type", "application/json")])
-            return [wire.encode(as_body(OriginNotAllowed()))]
+    def __init__(self, application: Wsgi, origins: Iterable[str]) -> None:
+        self._application, self._origins = application, origins
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not environ["PATH_INFO"].startswith("/socket.io/"):
+            return self._application(environ, start_response)
+        if "wsgi.websocket" in environ:  # It speaks frames by now, no answer can follow.
+            return self._attempt(environ, start_response) or []
+        if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
+            return self._refuse(start_response, OriginNotAllowed())
+        refused: list[str] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            if status[0] == "4":
+                return refused.append(status)
+            return start_response(status, headers, *more)
+
+        parts = self._attempt(environ, start)
+        if parts is not None and not refused:
+            return parts
+        sentence = f"Socket.IO refused this: {_said(parts)}." if parts else None
+        problem = MethodNotAllowed() if refused and refused[0][:3] == "405" else ValidationError(sentence)
+        return self._refuse(start_response, problem)
+
+    def _attempt(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
         try:
-            return application(environ, start_response)
+            return self._application(environ, start_response)
         except Exception as error:
             log.warning("a connection was ended", extra={"reason": type(error).__name__})
-            if is_plain:
-                start_response("400 Bad Request", [("Content-Type", "text/plain")])
-            return []
+            return None
 
-    return call
+    def _refuse(self, start_response: Callable[..., Any], problem: Problem) -> Iterable[bytes]:
+        request_id = str(uuid.uuid4())
+        status = f"{problem.status} {HTTPStatus(problem.status).phrase}"
+        start_response(status, [("Content-Type", "application/json"), ("X-Request-ID", request_id)])
+        return [wire.encode(as_body(problem, request_id))]
+
+
+def _said(parts: Iterable[bytes]) -> str:
+    """Read what the library answered, a sentence as JSON or as plain text."""
+    return b"".join(parts).decode("utf-8", "replace").strip().strip('".')
 
 
 def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:

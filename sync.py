@@ -26,6 +26,8 @@ from models import synced_tables
 from notices import Notification
 from protocol import (
     EDIT_FIELDS,
+    MAX_ID_CHARACTERS,
+    MAX_UNIQUE_ID_CHARACTERS,
     SERVER_FIELDS,
     Limits,
     Pull,
@@ -40,9 +42,9 @@ from pulls import Page
 from settings import Settings
 from sockets import Answer, Sockets
 from tenants import Tenants, now_ms
-from tokens import Identity, Tokens, check_tenant
+from tokens import PASSWORD_BYTES, Identity, Tokens, check_tenant
 from web import answer, read_body, read_json, stream, success
-from wire import Cursor, Row, decode, encode, format_time
+from wire import MAX_DEPTH, Cursor, Row, decode, encode, format_time
 
 Around = Callable[[Callable[[], Applied]], Applied]
 
@@ -51,6 +53,7 @@ NOT_DECIDED = SERVER_FIELDS | EDIT_FIELDS
 
 _SLICE_ROWS = 250
 _EVENT_PULL_BYTES = 8_388_608
+_KEY_CHARACTERS = 255
 
 
 class Sync:
@@ -103,7 +106,7 @@ class Sync:
         tables = tables_of(body, self._tables)
         if device_id:
             self._seen.save(tenant_id)
-            place, sequence = self._tenants.read(tenant_id, lambda: (ledger.place(), reached(device_id)))
+            place, sequence = self._tenants.read(tenant_id, lambda: (ledger.place(), reached(device_id, tables)))
             pull = Pull(tables, Cursor(place.epoch, sequence) if sequence else None, self._limits.pull_rows)
             return stream(self._parts(tenant_id, self._page(tenant_id, pull, None)))
         place = self._tenants.read(tenant_id, ledger.place)
@@ -119,7 +122,9 @@ class Sync:
 
     def notify(self) -> Response:
         identity = bearer(self._tokens)
-        notification = self._sockets.test_notification(read_json())
+        body = read_json()
+        _check_body(identity, body)
+        notification = self._sockets.test_notification(body)
         self._sockets.notify(identity.tenant_id, notification)
         return success({"message": "Test notification sent"})
 
@@ -128,9 +133,17 @@ class Sync:
         names = (
             "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
             " socket_auth_seconds socket_queue_messages socket_queue_bytes rate_limit_login rate_limit_register"
-            " access_token_seconds refresh_token_seconds"
+            " access_token_seconds refresh_token_seconds clock_skew_seconds history_days device_idle_days"
         )
-        return success({_camel(name): getattr(self._settings, name) for name in names.split()})
+        beside = {
+            "passwordBytes": PASSWORD_BYTES,
+            "maxNestingLevels": MAX_DEPTH,
+            "maxEventPullBytes": _EVENT_PULL_BYTES,
+            "maxIdCharacters": MAX_ID_CHARACTERS,
+            "maxUniqueIdCharacters": MAX_UNIQUE_ID_CHARACTERS,
+            "maxIdempotencyKeyCharacters": _KEY_CHARACTERS,
+        }
+        return success({_camel(name): getattr(self._settings, name) for name in names.split()} | beside)
 
     # --- push --------------------------------------------------------------------------------------------------------
 
@@ -186,7 +199,7 @@ class Sync:
             return changes.apply(push, self._settings.max_row_bytes, now_ms(), gevent.sleep, self._strategy)
 
         if push.device_id:
-            self._seen.note(tenant_id, push.device_id, None, now_ms())
+            self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
             return self._tenants.write(
                 tenant_id,
@@ -223,7 +236,7 @@ class Sync:
 
         page = self._tenants.read(tenant_id, plan)
         if device_id:
-            self._seen.note(tenant_id, device_id, page.since, now_ms())
+            self._seen.note(tenant_id, device_id, dict.fromkeys(page.tables, page.since), now_ms())
             if pull.since is None:
                 self._seen.save(tenant_id)  # At once: an expired device is a live one again from here on.
         return page
@@ -269,9 +282,9 @@ def stated_key() -> str | None:
     stated = request.headers.get("Idempotency-Key")
     if stated is None:
         return None
-    key = re.fullmatch(r'"?([\x21\x23-\x7e]{1,255})"?', stated, re.ASCII)
-    if not key:
-        sentence = "must be 1 to 255 visible ASCII characters without quotes"
+    key = re.fullmatch(r'"?([\x21\x23-\x7e]+)"?', stated, re.ASCII)
+    if not key or len(key[1]) > _KEY_CHARACTERS:
+        sentence = f"must be 1 to {_KEY_CHARACTERS} visible ASCII characters without quotes"
         raise ValidationError(f"Idempotency-Key {sentence}.", details=[{"path": "Idempotency-Key", "error": sentence}])
     return key[1]
 

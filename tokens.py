@@ -24,7 +24,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 import directory
-from errors import Busy, RateLimited, TenantMismatch, TokenExpired, Unauthorized
+from errors import Busy, RateLimited, TenantMismatch, TenantNotFound, TokenExpired, Unauthorized
 from settings import Settings
 from tenants import Tenants, parse_tenant_id
 
@@ -118,8 +118,17 @@ class Tokens:
             raise TokenExpired
         live = self._tenants.directory.read(lambda: directory.is_session_live(identity.session_id, identity.tenant_id))
         if not live:
+            self._check_registered(identity.tenant_id)
             raise Unauthorized("The token was revoked. Log in again.")
         return identity
+
+    def _check_registered(self, tenant_id: str) -> None:
+        """Tell the bearer of a good token whom this server does not know that he must register first.
+
+        Raises: TenantNotFound.
+        """
+        if self._tenants.directory.read(lambda: directory.customer_by_id(tenant_id)) is None:
+            raise TenantNotFound
 
     def end(self, session_id: str) -> None:
         """End one session: its tokens count no more and its sockets are closed."""

@@ -92,6 +92,18 @@ def test_pull_pending_gives_a_device_what_it_has_not_pulled(tenant: Tenant, devi
     assert [row["id"] for row in stranger["data"]["end_user"]] == ["b"]
 
 
+def test_device_that_pulls_some_tables_is_behind_in_the_others(tenant: Tenant, device: Device) -> None:
+    phone = tenant.device(X_Device_Id="phone")
+    device.create("interactions", id="i")
+    device.create(id="u")
+    cursor = phone.pull({"cursor": None, "entityTypes": ["end_user"]})["cursor"]
+    phone.pull({"cursor": cursor, "entityTypes": ["end_user"]})
+    pending = phone.raw("sync/pull-pending", {"entityTypes": ["end_user", "interactions"]}).json()["data"]
+    assert [row["id"] for row in pending["interactions"]] == ["i"]
+    assert phone.raw("sync/pull-pending", {"table": "end_user"}).json()["data"] == {"end_user": []}
+    assert listed(tenant)["phone"]["tables"] == ["end_user"]
+
+
 def test_expired_device_is_told_why_and_starts_anew(tenant: Tenant) -> None:
     phone = tenant.device(X_Device_Id="phone")
     tenant.device().create(id="a")
@@ -168,7 +180,7 @@ class Old:
         page: pulls.Page = self.read(lambda: pulls.page_of(pull, self.now, 300_000))
         if device_id:
             seen = devices.Seen(self.tenants.write)
-            seen.note(self.id, device_id, page.since, self.now)
+            seen.note(self.id, device_id, dict.fromkeys(page.tables, page.since), self.now)
             seen.save(self.id)
         return page
 
@@ -222,6 +234,17 @@ def test_nothing_is_removed_that_a_live_device_still_needs(old: Old) -> None:
     old.now += 20 * DAY_MS
     old.purge()
     assert len(old.read(lambda: pulls.rows_of(old.pull({"cursor": cursor}), "end_user", 2, 99))) == 1
+
+
+def test_device_that_only_pushes_holds_up_nothing(old: Old) -> None:
+    old.push({"id": "a"})
+    old.push({"id": "a", "name": "later"})
+    seen = devices.Seen(old.tenants.write)
+    seen.note(old.id, "till", {}, old.now)
+    seen.save(old.id)
+    old.now += 20 * DAY_MS
+    old.purge()
+    assert old.versions("a") == [2]
 
 
 def test_idle_device_is_expired_and_then_holds_up_nothing(old: Old) -> None:

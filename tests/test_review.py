@@ -59,6 +59,14 @@ def test_other_takes_the_value_that_lost_as_a_change_that_all_hear_of(
     assert listener.wait_note("data_available")["data"]["name"] == "B"
 
 
+def test_conflict_is_resolved_once(tenant: Tenant, device: Device, conflict: JSON) -> None:
+    path = f"conflicts/{conflict['conflictId']}/resolve"
+    assert call(tenant, "POST", path, {"resolution": "keep"}).status_code == 200
+    again = call(tenant, "POST", path, {"resolution": "other"})
+    assert (again.status_code, again.json()["error"]) == (400, "This conflict was resolved already.")
+    assert device.rows()[0]["name"] == "C"
+
+
 def test_row_sets_what_a_person_wrote(tenant: Tenant, device: Device, conflict: JSON) -> None:
     path = f"conflicts/{conflict['conflictId']}/resolve"
     assert call(tenant, "POST", path, {"resolution": "row", "row": {"active": 7}}).status_code == 400

@@ -198,3 +198,22 @@ def test_burst_of_events_is_answered_to_the_last(listen: Listen) -> None:
         listener.client.emit("ping")
     listener.wait("pong", 2000)
     assert not listener.is_gone.is_set()
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "status", "code"),
+    [
+        ("GET", "EIO=3&transport=polling", 400, "validation_error"),
+        ("GET", "EIO=4&transport=pigeon", 400, "validation_error"),
+        ("GET", "EIO=4&transport=polling&sid=unknown", 400, "validation_error"),
+        ("POST", "EIO=4&transport=polling&sid=unknown", 400, "validation_error"),
+        ("PUT", "EIO=4&transport=polling", 405, "method_not_allowed"),
+    ],
+)
+def test_what_socket_io_refuses_is_said_in_the_one_shape(
+    server: Server, method: str, query: str, status: int, code: str
+) -> None:
+    answer = requests.request(method, f"{server.url}/socket.io/?{query}", timeout=5)
+    body = answer.json()
+    assert (answer.status_code, body["success"], body["code"]) == (status, False, code)
+    assert body["error"] == body["message"] and body["requestId"] == answer.headers["X-Request-ID"]
