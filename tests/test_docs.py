@@ -1,0 +1,322 @@
+"""The docs say what the code does, and the code does nothing that the docs leave out."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+import pytest
+from conftest import ROOT, Listener, Server, Tenant, needs
+from flask import Flask
+
+import errors
+import models
+import operate
+import settings
+import sockets
+import syncapp
+
+API = (ROOT / "docs" / "api.md").read_text()
+README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+DOCS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
+MODULES = sorted(path for path in ROOT.glob("*.py") if path.name != "gunicorn.conf.py")
+OTHER_CAPITALS = {"TCP_NODELAY", "WEB_CONCURRENCY"}
+"""Words in the docs that look like a setting and are none."""
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    app = syncapp.build(settings.Settings(data_dir=tmp_path_factory.mktemp("docs") / "data"))
+    yield app
+    app.extensions["lifecycle"].end()
+
+
+# --- endpoints, events, errors, settings -----------------------------------------------------------------------------
+
+
+def test_every_endpoint_is_documented_and_every_documented_one_exists(app: Flask) -> None:
+    served = {
+        f"{method} {_shown(rule.rule)}"
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert set(re.findall(r"^### `([A-Z]+ /.*)`$", API, re.MULTILINE)) == served
+
+
+def _shown(rule: str) -> str:
+    """Write a route's address as the reference does."""
+    return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", rule)
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
+def test_every_endpoint_that_a_doc_mentions_exists(app: Flask, doc: Path) -> None:
+    rules = {rule.rule for rule in app.url_map.iter_rules()}
+    for path in re.findall(r"/api/[a-z/-]+[a-z]", doc.read_text()):
+        assert path in rules or any(rule.startswith(f"{path}/") for rule in rules), path
+
+
+def test_every_event_is_documented_and_every_documented_one_exists(app: Flask) -> None:
+    heard = set(app.extensions["socketio"].server.handlers["/"]) - {"connect", "disconnect"}
+    told = _first_texts(ROOT / "sockets.py", "_emit")
+    table = re.findall(r"^\| `([a-z_]+)` \| (client|server|both) \|", API, re.MULTILINE)
+    assert {event for event, side in table if side != "server"} == heard
+    assert {event for event, side in table if side != "client"} == told
+
+
+def _first_texts(path: Path, method: str) -> set[str]:
+    """Collect the first argument of every call of ``self.<method>`` in a module."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    named = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == method]
+    texts = [call.args[0] for call in named]
+    assert texts and all(isinstance(text, ast.Constant) for text in texts)
+    return {str(text.value) for text in texts if isinstance(text, ast.Constant)}
+
+
+def test_every_type_of_notification_is_documented() -> None:
+    for kind in get_args(get_type_hints(vars(sockets)["Notification"])["type"]):
+        assert f"`{kind}`" in API
+
+
+def test_table_of_errors_is_that_of_the_code() -> None:
+    problems: list[type[errors.Problem]] = [errors.Problem]
+    problems += [one for one in errors.Problem.__subclasses__() if one.__module__ == "errors"]
+    rows = re.findall(r"^\| (\d{3}) \| `([a-z_]+)` \| (.+) \|$", API, re.MULTILINE)
+    assert sorted(rows) == sorted((str(one.status), one.code, one.sentence) for one in problems)
+
+
+def test_table_of_settings_is_that_of_the_code() -> None:
+    table = settings_table()
+    assert table in (ROOT / "docs" / "settings.md").read_text(), f"docs/settings.md must have this table:\n{table}"
+
+
+def settings_table() -> str:
+    """Write the table of docs/settings.md from the metadata of the settings."""
+    lines = ["| variable | default | allowed | what it is |", "|---|---|---|---|"]
+    for setting in fields(settings.Settings):
+        default = "none" if setting.default in ("", ()) else f"`{setting.default}`"
+        variable, doc = setting.name.upper(), setting.metadata["doc"]
+        lines.append(f"| `{variable}` | {default} | {_allowed(setting.metadata['read'])} | {doc} |")
+    return "\n".join(lines) + "\n"
+
+
+def _allowed(read: Callable[[str], object]) -> str:
+    """Say what a setting takes in the words with which it refuses the rest."""
+    if read in (str, Path):
+        return "a path" if read is Path else "a text"
+    try:
+        read("*")
+    except ValueError as error:
+        return str(error).removeprefix("must be ")
+    raise AssertionError("a setting that takes anything")
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
+def test_every_setting_that_a_doc_mentions_exists(doc: Path) -> None:
+    mentioned = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)", doc.read_text()))
+    assert mentioned <= {field.name.upper() for field in fields(settings.Settings)} | OTHER_CAPITALS
+
+
+def test_columns_are_those_of_the_models() -> None:
+    section = API.partition("\n## Columns")[2].partition("\n## ")[0]
+    common = set(re.findall(r"`(\w+)`", section.partition("Both also:")[2].partition(".")[0]))
+    for name, table in models.synced_tables().items():
+        own = section.partition(f"`{name}`: ")[2].partition("\n\n")[0].replace("`end_user`", "")
+        columns = {column for column in table.columns if not column.startswith("_")}
+        assert set(re.findall(r"`(\w+)`", own)) | common == columns
+
+
+# --- examples --------------------------------------------------------------------------------------------------------
+
+
+class Example(NamedTuple):
+    """One call that docs/api.md shows: what is sent, what comes back."""
+
+    method: str
+    path: str
+    body: Any
+    status: int
+    answer: Any
+
+
+def _examples() -> list[Example]:
+    found = []
+    for method, path, section in re.findall(r"^### `([A-Z]+) (/.*?)`\n(.*?)(?=^##)", API, re.MULTILINE | re.DOTALL):
+        form = r"(?:Body:\n```json\n([^`]*)```\n)?Answer (\d{3}):\n```json\n([^`]*)```"
+        for body, status, answer in re.findall(form, section):
+            found.append(Example(method, path, json.loads(body or "null"), int(status), json.loads(answer)))
+    return found
+
+
+def test_every_endpoint_that_answers_json_has_an_example() -> None:
+    headings = set(re.findall(r"^### `([A-Z]+ (?:/api|/health).*)`$", API, re.MULTILINE))
+    assert {f"{example.method} {example.path}" for example in _examples()} == headings
+
+
+@pytest.mark.parametrize("example", _examples(), ids=lambda example: f"{example.method} {example.path}")
+def test_example_of_the_reference_is_what_the_server_answers(server: Server, example: Example) -> None:
+    tenant = server.register(firstName="Test", lastName="User", phone="1234567890", companyName="Test Company")
+    if "/sync/pull" in example.path:
+        tenant.device().create(id="u1", name="Asha")
+    if "/sync/history" in example.path or "/sync/conflicts" in example.path:
+        _make_a_conflict(tenant)
+    if "/devices" in example.path:
+        tenant.device(X_Device_Id="tablet-1").create(id="u1", name="Asha")
+    path = example.path.format(table="end_user", row_id="u1", number=1, device_id="tablet-1")
+    answer = server.call(example.method, path, _personal(example.body, tenant), tenant.token)
+    assert answer.status_code == example.status, answer.text
+    _compare(example.answer, answer.json(), "$")
+
+
+def _make_a_conflict(tenant: Tenant) -> None:
+    """Give row u1 three versions, the last of which did not know the second."""
+    device = tenant.device()
+    device.create(id="u1", name="Asha")
+    device.update(id="u1", name="Asha R")
+    change = {"table": "end_user", "operation": "update", "baseVersion": 1, "data": {"id": "u1", "name": "Asha K"}}
+    device.push({"operations": [change]})
+
+
+def _personal(body: Any, tenant: Tenant) -> Any:
+    """Put a tenant's own address and token into an example's body; a registration gets a new address."""
+    if not isinstance(body, dict):
+        return body
+    own = {"email": tenant.email, "refreshToken": tenant.refresh_token}
+    if "firstName" in body:
+        own["email"] = f"{uuid.uuid4()}@example.com"
+    return body | {name: value for name, value in own.items() if name in body}
+
+
+_VARYING = r".*(oken|imestamp|ursor|At|Seen|email|tenantId|customer\.id|uptimeSeconds|rateLimit\w+)"
+"""Values that differ from run to run, by the end of their path."""
+
+
+def _compare(shown: Any, real: Any, path: str) -> None:
+    """Compare an example with an answer: the same fields and lengths, and values unless they vary by their nature."""
+    assert type(shown) is type(real), path
+    if isinstance(shown, dict):
+        names = shown.keys() - {"…"}
+        assert names <= real.keys() and ("…" in shown or names == real.keys()), f"{path}: {shown} / {real}"
+        for name in names:
+            _compare(shown[name], real[name], f"{path}.{name}")
+    elif isinstance(shown, list):
+        assert len(shown) == len(real), f"{path}: {shown} / {real}"
+        for index, one in enumerate(shown):
+            _compare(one, real[index], f"{path}[{index}]")
+    elif not re.fullmatch(_VARYING, path):
+        assert shown == real, path
+
+
+def test_examples_of_events_are_what_a_listener_hears(tenant: Tenant, listen: Callable[..., Listener]) -> None:
+    shown = [json.loads(text) for text in re.findall(r"```json\n([^`]*)```", API.partition("\n## Real time")[2])]
+    listener = listen()
+    tenant.device().create(id="u1", name="Asha")
+    listener.wait_note("sync_complete")
+    assert len(shown) == 3
+    _compare(shown[0], listener.wait("authenticated"), "$")
+    _compare(shown[1], listener.wait_note("data_available"), "$")
+    _compare(shown[2], listener.wait_note("sync_complete"), "$")
+
+
+def test_example_of_an_error_is_what_a_bad_push_answers(tenant: Tenant) -> None:
+    (shown,) = re.findall(r'```json\n(\{\s*"success": false[^`]*)```', API)
+    answer = tenant.device().push_raw({"changes": {"end_user": [{"active": "x"}]}}).json()
+    assert answer == json.loads(shown) | {"requestId": answer["requestId"]}
+
+
+# --- modules, links, commands ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [*MODULES, ROOT / "gunicorn.conf.py"], ids=lambda path: path.name)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring and docstring.splitlines()[0].endswith((".", ":", "?")), path.name
+    assert path.name == "gunicorn.conf.py" or ("Knows:" in docstring and "Must not" in docstring.replace("\n", " "))
+
+
+@pytest.mark.parametrize("doc", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])
+def test_every_module_has_one_line_in_the_table_and_no_other_has(doc: str) -> None:
+    table = doc.partition("\n## Modules\n")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+\.py)` \|", table, re.MULTILINE)) == [path.name for path in MODULES]
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(doc: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", doc.read_text()):
+        if re.match(r"https?:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        found = doc.parent / name if name else doc
+        assert found.exists(), target
+        assert not anchor or anchor in _anchors(found.read_text()), target
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
+def test_every_command_that_a_doc_shows_exists(doc: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|[`;] *)make ([a-z]+)", doc.read_text(), re.MULTILINE)) <= targets
+    commands = set(re.findall(r"python syncapp\.py ([a-z-]+)", doc.read_text()))
+    assert commands <= set(operate.commands.commands)
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
+def test_every_file_and_name_in_the_code_that_a_doc_mentions_exists(doc: Path) -> None:
+    modules: dict[str, ModuleType] = {path.stem: __import__(path.stem) for path in MODULES}
+    for name in re.findall(r"`([\w./]+\.(?:py|md|txt|mjs))`", doc.read_text()):
+        assert (ROOT / name).exists() or (ROOT / "tests" / name).exists(), name
+    for module, name in re.findall(r"`(\w+)\.([A-Za-z_]\w*)", doc.read_text()):
+        if module in modules and name != "py":
+            assert hasattr(modules[module], name), f"{module}.{name}"
+
+
+def test_readme_begins_with_what_it_is_and_the_two_commands() -> None:
+    before, command, _ = README.partition("```sh\n")
+    title, *prose = [line for line in before.splitlines() if line]
+    assert title == "# syncapp"
+    assert len(re.findall(r"[.!?](?:\s|$)", " ".join(prose))) == 2, "two sentences, then the commands"
+    block = README.partition(command)[2].partition("```")[0]
+    assert re.findall(r"make (\w+)", block) == ["run", "test"]
+    assert "git clone" in block
+
+
+@needs("bash", "curl", "node", "npm", "python3")
+def test_session_of_the_readme_goes_as_shown(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    section = README.partition("\n## A session\n")[2].partition("\n## ")[0]
+    fenced = re.findall(r"^```(sh)?\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    script = "echo\n".join(text for kind, text in fenced if kind)
+    assert script.count("' &\n") == 1
+    script = script.replace("' &\n", "' &\nsleep 2\n").replace("localhost:3000", f"localhost:{server.port}")
+    shell = ["bash", "-euc", f"{script}\nsleep 1\nkill $!\n"]
+    done = subprocess.run(shell, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    shown = "".join(text for kind, text in fenced if not kind)
+    assert _skeletons(shown) == _skeletons(done.stdout)
+
+
+def _skeletons(output: str) -> list[list[str]]:
+    """Give what lines of output show beside rows and values that vary: event, names of fields, words; in no order."""
+    output = re.sub(r"\}sync_notification", "}\nsync_notification", output)  # curl ends no line.
+    found = []
+    for line in re.sub(r'\{"id":"u1",.*?\}', '{"id":"u1"}', output).splitlines():
+        if line:
+            found.append(re.findall(r'^\w+|"\w+":|"status":"\w+"|"type":"\w+"|"message":"[^"]*"', line))
+    return sorted(found)
+
+
+def test_version_is_that_of_the_changelog_and_the_project() -> None:
+    assert f"## [{syncapp.VERSION}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f'version = "{syncapp.VERSION}"' in (ROOT / "pyproject.toml").read_text()
