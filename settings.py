@@ -114,6 +114,10 @@ class Settings:
     socket_queue_bytes: int = _setting(
         4_194_304, _whole(65_536, 1_073_741_824), "Bytes a slow socket may fall behind, beyond one message."
     )
+    max_stranger_sockets: int = _setting(
+        1_000, _whole(1, 1_000_000), "Sockets that have not authenticated yet, of all callers together."
+    )
+    max_tenant_sockets: int = _setting(5_000, _whole(1, 1_000_000), "Sockets of one tenant.")
     ping_interval_seconds: int = _setting(25, _whole(1, 50), "Time between pings to an idle socket.")
     ping_timeout_seconds: int = _setting(20, _whole(1, 50), "Time a socket has to answer a ping.")
     shutdown_seconds: int = _setting(20, _whole(1, 600), "Time that requests in flight have to finish at SIGTERM.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,10 +26,12 @@ import wire
 from changes import Applied
 from devices import Seen
 from errors import (
+    Busy,
     InvalidJson,
     MethodNotAllowed,
     OriginNotAllowed,
     Problem,
+    RateLimited,
     TokenExpired,
     Unauthorized,
     ValidationError,
@@ -82,6 +85,8 @@ class Sockets:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
         self._members: dict[str, _Member] = {}
         self._strangers: dict[str, float] = {}
+        self._present: Counter[str] = Counter()
+        """Authenticated sockets by tenant."""
         frames.install(settings.max_frame_bytes)
         quiet = logging.getLogger("syncapp.socketio")
         quiet.setLevel(logging.CRITICAL)  # The library logs payloads and what hostile clients send, with tracebacks.
@@ -99,7 +104,7 @@ class Sockets:
             logger=quiet,
             engineio_logger=quiet,
         )
-        app.wsgi_app = _Contained(app.wsgi_app, settings.cors_origins)  # type: ignore[method-assign]
+        app.wsgi_app = _Contained(app.wsgi_app, settings.cors_origins, self._is_full)  # type: ignore[method-assign]
         self._engine = self._io.server.eio
         self._send_packet, self._engine.send_packet = self._engine.send_packet, self._send_bounded
         self._io.on_event("connect", self._connected)
@@ -124,6 +129,7 @@ class Sockets:
     def _disconnected(self, reason: object = None) -> None:
         member = self._members.pop(_sid(), None)
         if member and member.identity:
+            self._leave(member.identity)
             log.info("socket left", extra={"tenant": member.identity.tenant_id, "reason": str(reason)[:40]})
 
     def _authenticate_event(self, body: object = None, *_: object) -> None:
@@ -137,6 +143,8 @@ class Sockets:
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
             device_id = checked_device(body.get("deviceId"), "deviceId")
             greeting = self._greeting(identity, cursor)
+            if self._present[identity.tenant_id] >= self._settings.max_tenant_sockets:
+                raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
         except Problem as problem:
             return self._refuse(sid, problem)
         except Exception:
@@ -145,12 +153,24 @@ class Sockets:
         member = self._members[sid]
         if member.identity:
             self._io.server.leave_room(sid, member.identity.tenant_id)
+            self._leave(member.identity)
+        self._present[identity.tenant_id] += 1
         member.identity, member.device_id = identity, device_id
         if device_id:
             self._seen.note(identity.tenant_id, device_id, {}, now_ms())
         self._io.server.enter_room(sid, identity.tenant_id)
         self._emit("authenticated", greeting, sid)
         return log.info("socket joined", extra={"tenant": identity.tenant_id})
+
+    def _leave(self, identity: Identity) -> None:
+        self._present[identity.tenant_id] -= 1
+        if not self._present[identity.tenant_id]:
+            del self._present[identity.tenant_id]
+
+    def _is_full(self) -> bool:
+        """Tell whether so many have connected without saying who they are that no more are let in."""
+        strangers = len(self._engine.sockets) - self._present.total()
+        return strangers >= self._settings.max_stranger_sockets
 
     def _greeting(self, identity: Identity, cursor: Cursor | None) -> Answer:
         place, count = self._tenants.read(identity.tenant_id, lambda: missed(cursor))
@@ -306,14 +326,17 @@ class Sockets:
 class _Contained:
     """Says what the Socket.IO library refuses in our shape, and ends a connection on which it stumbles with one line."""
 
-    def __init__(self, application: Wsgi, origins: Iterable[str]) -> None:
-        self._application, self._origins = application, origins
+    def __init__(self, application: Wsgi, origins: Iterable[str], is_full: Callable[[], bool]) -> None:
+        self._application, self._origins, self._is_full = application, origins, is_full
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not environ["PATH_INFO"].startswith("/socket.io/"):
             return self._application(environ, start_response)
+        is_refused = "sid=" not in environ["QUERY_STRING"] and self._is_full()
         if "wsgi.websocket" in environ:  # It speaks frames by now, no answer can follow.
-            return self._attempt(environ, start_response) or []
+            return [] if is_refused else self._attempt(environ, start_response) or []
+        if is_refused:
+            return self._refuse(start_response, Busy("Too many sockets are connecting. Try again soon."))
         if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
             return self._refuse(start_response, OriginNotAllowed())
         refused: list[str] = []
@@ -339,8 +362,10 @@ class _Contained:
 
     def _refuse(self, start_response: Callable[..., Any], problem: Problem) -> Iterable[bytes]:
         request_id = str(uuid.uuid4())
-        status = f"{problem.status} {HTTPStatus(problem.status).phrase}"
-        start_response(status, [("Content-Type", "application/json"), ("X-Request-ID", request_id)])
+        headers = [("Content-Type", "application/json"), ("X-Request-ID", request_id)]
+        if problem.retry_after_seconds is not None:
+            headers.append(("Retry-After", str(problem.retry_after_seconds)))
+        start_response(f"{problem.status} {HTTPStatus(problem.status).phrase}", headers)
         return [wire.encode(as_body(problem, request_id))]
 
 

@@ -132,7 +132,8 @@ class Sync:
         """Announce every limit a client can meet."""
         names = (
             "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
-            " socket_auth_seconds socket_queue_messages socket_queue_bytes rate_limit_login rate_limit_register"
+            " max_stranger_sockets max_tenant_sockets socket_auth_seconds socket_queue_messages socket_queue_bytes"
+            " rate_limit_login rate_limit_register"
             " access_token_seconds refresh_token_seconds clock_skew_seconds history_days device_idle_days"
         )
         beside = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 
 import pytest
 import requests
+import websocket
 from conftest import Device, Listener, Server, Tenant, wait_for
 
 Listen = Callable[..., Listener]
@@ -217,3 +219,32 @@ def test_what_socket_io_refuses_is_said_in_the_one_shape(
     body = answer.json()
     assert (answer.status_code, body["success"], body["code"]) == (status, False, code)
     assert body["error"] == body["message"] and body["requestId"] == answer.headers["X-Request-ID"]
+
+
+def test_strangers_beyond_the_bound_are_turned_away_and_members_stay(start_server: Callable[..., Server]) -> None:
+    server = start_server(MAX_STRANGER_SOCKETS="3", SOCKET_AUTH_SECONDS="2")
+    device = server.register().device()
+    with ExitStack() as stack:
+        members = [stack.enter_context(closing(device.listen())) for _ in range(5)]
+        strangers = [stack.enter_context(closing(Listener(server.url))) for _ in range(3)]
+        refused = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=5)
+        assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (503, "busy", "1")
+        address = f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket"
+        with closing(websocket.create_connection(address)) as socket:
+            assert socket.recv() == ""
+        assert all(stranger.is_gone.wait(5) for stranger in strangers)
+        device.listen().close()
+        assert not any(member.is_gone.is_set() for member in members)
+
+
+def test_tenant_has_no_more_sockets_than_it_may(start_server: Callable[..., Server]) -> None:
+    server = start_server(MAX_TENANT_SOCKETS="2")
+    tenant = server.register()
+    with ExitStack() as stack:
+        first, _ = (stack.enter_context(closing(tenant.device().listen())) for _ in range(2))
+        third = stack.enter_context(closing(Listener(server.url, auth={"token": tenant.token})))
+        assert third.wait("authentication_error")["code"] == "rate_limited"
+        stack.enter_context(closing(server.register().device().listen()))
+        first.close()
+        wait_for(lambda: any(line["message"] == "socket left" for line in server.log), "the first to leave")
+        stack.enter_context(closing(tenant.device().listen()))
