@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Any
 
 import gevent
@@ -80,6 +81,18 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "little") ^ int.from_bytes(key, "little")).to_bytes(length, "little")
 
 
+def _read_request(self: Any, raw: str) -> bool:
+    """Read a request's head; one that the standard library's parser gives up is said in a line instead of a traceback."""
+    try:
+        return bool(_pywsgi_read_request(self, raw))
+    except HTTPException as error:
+        self.log_error("Invalid request: %s", error)
+        return False
+
+
+_pywsgi_read_request = handler.WebSocketHandler.read_request
+
+
 def _no_log(_: object) -> None:
     return None
 
@@ -88,4 +101,5 @@ def install(most_bytes: int) -> None:
     """Make gevent-websocket use this class, whoever starts the server: us or gunicorn's worker."""
     BoundedWebSocket.most_bytes = most_bytes
     handler.WebSocket = BoundedWebSocket
+    handler.WebSocketHandler.read_request = _read_request
     handler.WebSocketHandler.log_request = _no_log  # Requests have a log line of ours.

@@ -25,8 +25,9 @@ SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "cre
 EDIT_FIELDS = frozenset({"last_updated", "device_id"})
 """Fields that describe the edit: they follow the later one and are no conflict by themselves."""
 
-_ROW_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
-_MAX_UNIQUE_ID_CHARACTERS = 255
+MAX_ID_CHARACTERS = 64
+_ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
+MAX_UNIQUE_ID_CHARACTERS = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,8 @@ class _Parser:
         for name, rows in body["changes"].items():
             if not isinstance(rows, list):
                 raise _invalid(f"changes.{name[:64]}", "must be a list of rows")
+            if not rows and name not in self.tables:
+                yield self._change(f"changes.{name[:64]}", "", None, "upsert", {}, {})
             for index, row in enumerate(rows):
                 path = f"changes.{name[:64]}[{index}]"
                 yield self._change(path, path, self.tables.get(name), "upsert", row, {})
@@ -201,14 +204,17 @@ class _Parser:
         inner = f"{path}." if path else ""
         name, kind = body.get("table"), body.get("operation")
         table = self.tables.get(name) if isinstance(name, str) else None
-        change = self._change(path or "data", inner + "data", table, kind, body.get("data"), body)
+        change = self._change(path or "data", inner + "data", table, kind, body.get("data"), body, inner)
         if table is None:
             change.problems[:] = [{"path": inner + "table", "error": "is not a synced table"}]
         elif kind not in ("create", "update", "delete"):
             change.problems.append({"path": inner + "operation", "error": "must be create, update or delete"})
         return change
 
-    def _change(self, path: str, row_path: str, table: Table | None, kind: Any, row: object, about: Row) -> Change:
+    def _change(
+        self, path: str, row_path: str, table: Table | None, kind: Any, row: object, about: Row, about_path: str = ""
+    ) -> Change:
+        """Check one change; ``about`` is what is said of the row beside it, each under ``about_path`` and its name."""
         change = Change(path, table, kind)
         if table is None:
             change.problems.append({"path": path, "error": "is not of a synced table"})
@@ -217,15 +223,15 @@ class _Parser:
         else:
             _read_fields(change, table, row, row_path, self.limits)
             _read_identity(change, row, row_path)
-            _read_base(change, row, about)
-            _read_op_id(change, about)
-            self._read_time(change, about)
+            _read_base(change, row, about, about_path)
+            _read_op_id(change, about, about_path)
+            self._read_time(change, about, about_path + "timestamp")
         return change
 
-    def _read_time(self, change: Change, about: Row) -> None:
+    def _read_time(self, change: Change, about: Row, path: str) -> None:
         stated = about.get("timestamp")
         try:
-            edited = edit_time(change.fields.get("last_updated")) if stated is None else parse_time(stated, "timestamp")
+            edited = edit_time(change.fields.get("last_updated")) if stated is None else parse_time(stated, path)
         except ValidationError as error:
             change.problems += error.details
             edited = None
@@ -265,8 +271,8 @@ def _read_identity(change: Change, row: Row, path: str) -> None:
     may only stand beside a ``Unique_id``: without one, a retry could not find the row that the first try made.
     """
     row_id, unique_id = row.get("id"), change.fields.get("Unique_id")
-    if unique_id is not None and len(unique_id) > _MAX_UNIQUE_ID_CHARACTERS:
-        sentence = f"must have at most {_MAX_UNIQUE_ID_CHARACTERS} characters"
+    if unique_id is not None and len(unique_id) > MAX_UNIQUE_ID_CHARACTERS:
+        sentence = f"must have at most {MAX_UNIQUE_ID_CHARACTERS} characters"
         change.problems.append({"path": f"{path}.Unique_id", "error": sentence})
     change.unique_id = unique_id or None
     if isinstance(row_id, str) and _ROW_ID.fullmatch(row_id):
@@ -276,7 +282,7 @@ def _read_identity(change: Change, row: Row, path: str) -> None:
         change.problems.append({"path": f"{path}.id", "error": sentence})
 
 
-def _read_base(change: Change, row: Row, about: Row) -> None:
+def _read_base(change: Change, row: Row, about: Row, path: str) -> None:
     """Find the version that the change was based on, as stated or, in the older forms, one below the row's own."""
     stated, version = about.get("baseVersion"), row.get("version")
     if stated is None:
@@ -285,17 +291,17 @@ def _read_base(change: Change, row: Row, about: Row) -> None:
     elif isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0:
         change.base_version = stated
     else:
-        change.problems.append({"path": f"{change.path}.baseVersion", "error": "must be a whole number from 0"})
+        change.problems.append({"path": f"{path}baseVersion", "error": "must be a whole number from 0"})
 
 
-def _read_op_id(change: Change, about: Row) -> None:
+def _read_op_id(change: Change, about: Row, path: str) -> None:
     """Read the name that a device gave to this very operation, by which a retry is known."""
     stated = about.get("opId")
     if stated is None or (isinstance(stated, str) and _ROW_ID.fullmatch(stated)):
         change.op_id = stated
     else:
         sentence = "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -"
-        change.problems.append({"path": f"{change.path}.opId", "error": sentence})
+        change.problems.append({"path": f"{path}opId", "error": sentence})
 
 
 def checked_device(device_id: object, path: str) -> str | None:
@@ -326,12 +332,12 @@ def decide(
     if stored is None:
         if change.kind == "delete":
             return Outcome("unchanged")
-        return Outcome("created", _edited(change.table.new_row(), change, change.fields), ())
+        return Outcome("created", _edited(change.table.new_row(), change, change.fields, 0), ())
     different = _different(change, stored.row)
     if not different:
         return Outcome("unchanged")
     if not is_stale:
-        row = _edited(stored.row, change, different)
+        row = _edited(stored.row, change, different, stored.edited_at)
         return Outcome("deleted" if change.kind == "delete" else "updated", row, tuple(different))
     return _settle(change, stored, different, since(), strategy)
 
@@ -359,7 +365,7 @@ def _settle(change: Change, stored: Stored, different: Row, since: Since, strate
             conflicts[name] = FieldConflict(base=base, client=value, server=stored.row.get(name), winner=winner)
     if not taken.keys() - EDIT_FIELDS:
         return Outcome("conflict" if conflicts else "unchanged", conflicts=conflicts or None)
-    row = _edited(stored.row, change, taken)
+    row = _edited(stored.row, change, taken, stored.edited_at)
     return Outcome("conflict" if conflicts else "merged", row, tuple(taken), conflicts or None)
 
 
@@ -374,10 +380,11 @@ def _wins(name: str, change: Change, stored: Stored, since: Since, strategy: Str
     return strategy == "client-wins" or (strategy == "last-write-wins" and change.edited_at >= stored.edited_at)
 
 
-def _edited(row: Row, change: Change, fields: Row) -> Row:
+def _edited(row: Row, change: Change, fields: Row, before: int) -> Row:
+    """Give the row with its new fields; when it was last edited is the later of this edit and the one ``before``."""
     edited = {**row, **fields}
     if "last_updated" not in change.fields:
-        edited["last_updated"] = format_time(max(change.edited_at, edit_time(row.get("last_updated")) or 0))
+        edited["last_updated"] = format_time(max(change.edited_at, before))
     return edited
 
 
@@ -414,11 +421,13 @@ def parse_pull(body: object, tables: Mapping[str, Table], limits: Limits) -> Pul
     return Pull(names, since_time if since_time is not None and since_time > 0 else None, None, digest)
 
 
-def tables_of(body: Row, tables: Mapping[str, Table]) -> list[str]:
+def tables_of(body: object, tables: Mapping[str, Table]) -> list[str]:
     """Read which tables a body names with ``table`` or ``entityTypes``: all of them if it names none.
 
-    Raises: ValidationError for one that is not synced.
+    Raises: ValidationError for one that is not synced, or if the body is no object.
     """
+    if not isinstance(body, dict):
+        raise _invalid("", "must be an object")
     if "table" in body and "entityTypes" in body:
         raise _invalid("table", 'must not stand beside "entityTypes"')
     path = "table" if "table" in body else "entityTypes"
@@ -426,7 +435,7 @@ def tables_of(body: Row, tables: Mapping[str, Table]) -> list[str]:
     if names is None:
         return list(tables)
     if not isinstance(names, list) or not names:
-        raise _invalid(path, "must be a list of tables")
+        raise _invalid(path, "must be a list of at least one table")
     return list(dict.fromkeys(table_named(name, tables, path) for name in names))
 
 

@@ -48,11 +48,14 @@ def tenant_models() -> list[type[Bound]]:
     ]
 
 
-def prepare_tenant(now: int) -> None:
-    """Make a tenant's database what this version needs, be it empty or of an older version.
+def prepare_tenant(now: int, is_new: bool) -> None:
+    """Make a tenant's database what this version needs, be it of an older version or a new one and empty.
 
     Adds tables and columns and never takes any away, so that an older version can still read what a newer one wrote.
+    Raises: LookupError for an empty file that is not new: its devices would take it for the end of all rows.
     """
+    if not is_new and not database.table_exists(Ledger._meta.table_name):
+        raise LookupError("this is no tenant's database")
     add_missing(tenant_models())
     for table in synced_tables().values():
         connection().execute(
@@ -88,9 +91,9 @@ def _add_column(table: str, field: Field, is_synced: bool) -> None:
     default, path = encode(column_of(field).default).decode(), f'$."{name}"'
     current = f'seq IN (SELECT _seq FROM "{table}")'
     connection().execute(f"UPDATE _changes SET row = json_insert(row, ?, json(?)) WHERE {current}", (path, default))
-    arrow = "->" if isinstance(field, JsonField) else "->>"
+    held = "nullif(row -> ?, 'null')" if isinstance(field, JsonField) else "row ->> ?"
     connection().execute(
-        f'UPDATE "{table}" SET "{name}" = (SELECT row {arrow} ? FROM _changes WHERE seq = _seq),'
+        f'UPDATE "{table}" SET "{name}" = (SELECT {held} FROM _changes WHERE seq = _seq),'
         " _extra = nullif(json_remove(_extra, ?), '{}')",
         (path, path),
     )

@@ -107,6 +107,8 @@ class Sockets:
         app.wsgi_app = _Contained(app.wsgi_app, settings.cors_origins, self._is_full)  # type: ignore[method-assign]
         self._engine = self._io.server.eio
         self._send_packet, self._engine.send_packet = self._engine.send_packet, self._send_bounded
+        self._take_message, self._engine.handlers["message"] = self._engine.handlers["message"], self._take_text
+        self._engine.disconnect = self._close_engine  # The library's own waits for a client that may never come.
         self._io.on_event("connect", self._connected)
         self._io.on_event("disconnect", self._disconnected)
         self._io.on_event("authenticate", self._authenticate_event)
@@ -217,6 +219,13 @@ class Sockets:
         for sid, member in list(self._members.items()):
             if member.identity and member.identity.session_id in ended:
                 self._refuse(sid, Unauthorized("The session has ended. Log in again."))
+
+    def _take_text(self, engine_id: str, data: object) -> None:
+        """Take a packet, unless it is or announces binary: no event here has any, and the library would collect it all."""
+        if isinstance(data, str) and data[:1] not in ("5", "6"):
+            self._take_message(engine_id, data)
+        else:
+            self._close_engine(engine_id)
 
     def _close_engine(self, engine_id: str, abort: bool = False) -> None:
         socket = self._engine.sockets.get(engine_id)

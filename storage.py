@@ -143,7 +143,7 @@ class Store:
         return bool(self._idle.is_set())
 
     def wait(self) -> None:
-        """Wait until no write is under way."""
+        """Wait until no write is under way; who is woken before the caller may begin another."""
         self._idle.wait()
 
     def read(self, query: Callable[[], T]) -> T:
@@ -192,7 +192,7 @@ class Store:
                 else:
                     _commits.apply(connection.execute, ("COMMIT",))
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
-            if not connection.get_autocommit():
+            with contextlib.suppress(apsw.Error):  # SQLite itself may have rolled back.
                 connection.execute("ROLLBACK")
             for write in group:
                 write.error = write.error or error

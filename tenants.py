@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import directory
 import schema
-from errors import EmailTaken, InvalidTenantId, TenantNotFound
+from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
 from ledger import place
 from storage import Store
 
@@ -74,6 +74,7 @@ class Tenants:
         self._lock = _lock(folder / "server.lock", lock_wait_seconds) if is_server else None
         self._most_open, self._most_waiting = most_open, most_waiting
         self._open: OrderedDict[str, Store] = OrderedDict()
+        self._closing: set[str] = set()
         self.directory = Store.open(folder / "main.db", directory.prepare, directory.FINGERPRINT, most_waiting)
         if is_server:
             self._recover()
@@ -92,6 +93,8 @@ class Tenants:
 
         Raises: TenantNotFound, and what ``Store.write`` raises.
         """
+        if tenant_id in self._closing:
+            raise Busy
         return self._store(tenant_id).write(work, after)
 
     def path_of(self, tenant_id: str) -> Path:
@@ -134,9 +137,6 @@ class Tenants:
         """
         path = self.path_of(customer.id)
         new = path.with_suffix(".new")
-        self._open_file(new).close()
-        os.replace(new, path)
-        sync_folder(self._files)
 
         def insert() -> None:
             if directory.customer_by_email(customer.email):
@@ -144,8 +144,12 @@ class Tenants:
             customer.save(force_insert=True)
 
         try:
+            open_tenant_file(new, is_new=True).close()
+            os.replace(new, path)
+            sync_folder(self._files)
             self.directory.write(insert)
-        except BaseException:
+        except Exception:  # What is none ends this greenlet only, and the insert may still come: the next start looks.
+            _remove(new)
             _remove(path)
             raise
 
@@ -162,10 +166,14 @@ class Tenants:
 
     def _close_store(self, tenant_id: str) -> None:
         """Close a tenant's file when its last write is done; nothing can begin one before the caller goes on."""
-        store = self._open.get(tenant_id)
-        if store:
-            store.wait()
-            self._open.pop(tenant_id).close()
+        self._closing.add(tenant_id)  # Else those who write without a break would put it off for ever.
+        try:
+            while (store := self._open.get(tenant_id)) and not store.is_idle:
+                store.wait()  # Meanwhile it may be closed to make room, and opened anew.
+            if store:
+                self._open.pop(tenant_id).close()
+        finally:
+            self._closing.discard(tenant_id)
 
     # --- restored files ----------------------------------------------------------------------------------------------
 
@@ -213,7 +221,11 @@ class Tenants:
 
     def _remove_if_empty(self, path: Path) -> None:
         """Remove a file that belongs to nobody, unless someone's rows are in it: then only say so."""
-        store = self._open_file(path)
+        try:
+            store = self._open_file(path)
+        except Exception:
+            log.exception("%s belongs to no customer and can't be opened; it was left alone", path.name)
+            return
         sequence = store.read(place).sequence
         store.close()
         if sequence == 0:
@@ -223,17 +235,17 @@ class Tenants:
 
     def close(self) -> None:
         """Close every database, each when its last write is done."""
-        for store in [*self._open.values(), self.directory]:
-            store.wait()
-            store.close()
-        self._open.clear()
+        while self._open:
+            self._close_store(next(iter(self._open)))
+        self.directory.wait()
+        self.directory.close()
         if self._lock is not None:
             os.close(self._lock)
 
 
-def open_tenant_file(path: Path, most_waiting: int = 1000) -> Store:
+def open_tenant_file(path: Path, most_waiting: int = 1000, is_new: bool = False) -> Store:
     """Open a tenant's file, wherever it lies, and make it what this version needs."""
-    return Store.open(path, lambda: schema.prepare_tenant(now_ms()), schema.tenant_fingerprint(), most_waiting)
+    return Store.open(path, lambda: schema.prepare_tenant(now_ms(), is_new), schema.tenant_fingerprint(), most_waiting)
 
 
 def _lock(path: Path, wait_seconds: int) -> int:

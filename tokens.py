@@ -160,8 +160,12 @@ def _claims(token: object, kind: str) -> dict[str, Any]:
         raise TokenExpired from None
     except (jwt.PyJWTError, JWTExtendedException, ValueError):
         raise Unauthorized from None
-    needed = {"sub", "jti", "sid", "exp"} | ({"customerId", "email"} if kind == "client" else set())
-    if claims.get("type") != kind or not needed <= claims.keys():
+    texts = {"sub", "jti", "sid"} | ({"customerId", "email"} if kind == "client" else set())
+    if (
+        claims.get("type") != kind
+        or "exp" not in claims
+        or not all(isinstance(claims.get(name), str) for name in texts)
+    ):
         raise Unauthorized
     return claims
 

@@ -42,7 +42,7 @@ class Upkeep:
     def save(self) -> None:
         """Write what is known of every tenant's devices; also the last thing before the end."""
         for tenant_id in self.seen.tenants:
-            self.seen.save(tenant_id)
+            self._safely(lambda: self.seen.save(tenant_id))
 
     def purge(self, tenant_id: str) -> None:
         """Expire one tenant's idle devices and remove what is too old, in slices that hold up no one."""

@@ -57,6 +57,8 @@ def read_body() -> bytes:
     if not request.is_json:
         raise errors.UnsupportedMediaType
     body = request.get_data(cache=False)
+    if len(body) == request.max_content_length and request.environ["wsgi.input"].read(1):
+        raise errors.PayloadTooLarge  # At the limit, Werkzeug stops reading a chunked body without a word.
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding == "identity":
         return body
@@ -117,7 +119,7 @@ def stream(parts: Iterable[bytes]) -> Response:
     first, second = next(pieces, b""), next(pieces, None)
     if second is None:
         return Response(first, mimetype="application/json")
-    return Response(itertools.chain((first, second), pieces), mimetype="application/json", direct_passthrough=True)
+    return Response(itertools.chain((first, second), pieces), mimetype="application/json")
 
 
 def _coalesced(parts: Iterable[bytes]) -> Iterator[bytes]:
@@ -198,6 +200,7 @@ def _finish(response: Response, origins: Iterable[str]) -> Response:
         response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.request_id
     _allow_origin(response, origins)
+    response.direct_passthrough = False  # As files have it: then nobody closes them, and no line of the log is written.
     _compress(response)
     about = _log_fields(response)
     response.call_on_close(lambda: _log(about))
@@ -211,7 +214,7 @@ def _allow_origin(response: Response, origins: Iterable[str]) -> None:
     if origin is None or not is_allowed_origin(origin, request.environ, origins):
         return
     response.headers["Access-Control-Allow-Origin"] = origin
-    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After"
+    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After, Idempotent-Replayed"
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = "GET, POST, PATCH, DELETE"
         response.headers["Access-Control-Allow-Headers"] = (
@@ -228,13 +231,17 @@ def _compress(response: Response) -> None:
         return
     if response.status_code != 200 or not re.match(r"application/json|text/", response.mimetype or ""):
         return
-    response.response = _deflated(response.response)  # type: ignore[arg-type]
+    parts: Any = response.response
+    if hasattr(parts, "close"):
+        response.call_on_close(parts.close)
+    response.response = _deflated(parts)
     response.headers["Content-Encoding"] = "gzip"
     response.headers.pop("Content-Length", None)
     response.headers.pop("ETag", None)
 
 
 def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Compress parts while they are sent."""
     deflate = zlib.compressobj(_COMPRESSION_LEVEL, wbits=31)
     for part in parts:
         small = deflate.compress(part)

@@ -20,6 +20,7 @@ MAX_DEPTH = 64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999  # Years 1 to 9999, which is all that can be written.
 _CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})(?:-([0-9]{1,18}))?", re.ASCII)
 
 Row = dict[str, Any]
@@ -56,21 +57,33 @@ def deeper_than(value: Any, levels: int) -> bool:
 
 
 def _where(body: bytes | str, error: Exception) -> str:
-    """Say where the standard library's parser stumbles, since msgspec gives a byte at the most."""
+    """Say where the standard library's parser stumbles, since msgspec gives a byte at the most.
+
+    It takes some values that msgspec refuses without a place: those are named instead.
+    """
     try:
         text = body if isinstance(body, str) else body.decode()
         json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as stumble:
         return f"line {stumble.lineno}, column {stumble.colno}"
     except UnicodeDecodeError as stumble:
-        offset = stumble.start
-    except (ValueError, RecursionError):
-        byte = re.search(r"byte (\d+)", str(error))
-        offset = int(byte[1]) if byte else 0
+        offset: int | None = stumble.start
+    except RecursionError:
+        return f"it is nested deeper than {MAX_DEPTH} levels"
+    except ValueError:
+        offset = _byte(error)
     else:
-        offset = 0
+        offset = _byte(error)
+    if offset is None:
+        return "a number is out of range" if "range" in str(error) else "half of a surrogate pair is no character"
     before = (body.encode() if isinstance(body, str) else body)[:offset].decode("utf-8", "replace")
     return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
+
+
+def _byte(error: Exception) -> int | None:
+    """Give the place that msgspec tells."""
+    byte = re.search(r"byte (\d+)", str(error))
+    return int(byte[1]) if byte else None
 
 
 def _refuse(word: str) -> None:
@@ -104,15 +117,16 @@ def _milliseconds(text: object) -> int | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+        milliseconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         return None
+    return min(max(milliseconds, _FIRST), _LAST)
 
 
 def format_time(milliseconds: int) -> str:
     """Write a time as ``2025-06-29T23:45:26.002Z``."""
     moment = _EPOCH + timedelta(milliseconds=milliseconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 @dataclass(frozen=True, slots=True)

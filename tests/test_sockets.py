@@ -232,7 +232,7 @@ def test_strangers_beyond_the_bound_are_turned_away_and_members_stay(start_serve
         address = f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket"
         socket = websocket.create_connection(address)
         assert socket.recv() == ""
-        socket.shutdown()
+        socket.shutdown()  # type: ignore[no-untyped-call]
         assert all(stranger.is_gone.wait(5) for stranger in strangers)
         device.listen().close()
         assert not any(member.is_gone.is_set() for member in members)
