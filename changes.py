@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,9 +131,8 @@ class _Writing:
     def _row_id(self, change: Change, table: str) -> str:
         if change.row_id:
             return change.row_id
-        if change.unique_id and (table, change.unique_id) in self.ids:
-            return self.ids[table, change.unique_id]
-        return str(uuid.uuid4())
+        found = self.ids.get((table, change.unique_id)) if change.unique_id else None
+        return min(found) if found else str(uuid.uuid4())
 
     def _decide(self, change: Change, stored: Stored | None, key: tuple[str, str]) -> Outcome:
         """Decide against the row as it stands; what this very push did to the row before is no reason for a conflict."""
@@ -196,8 +196,9 @@ class _Writing:
             (self.sequence, table, row_id, version, previous, self.at, change.edited_at, device, fields, body.decode())
         )
         self.current[table, row_id] = Stored(row, version, self.sequence, change.edited_at, device)
-        if change.unique_id:
-            self.ids.setdefault((table, change.unique_id), row_id)
+        if stored:
+            self.ids[table, stored.row["Unique_id"]].discard(row_id)
+        self.ids[table, row["Unique_id"]].add(row_id)
         self.applied.touched.setdefault(table, {})[row_id] = body
 
     def _reject(self, change: Change, problems: Sequence[Detail]) -> None:
@@ -266,10 +267,10 @@ _Key = tuple[str, str]
 
 def _look_up(
     changes: Sequence[Change], results: Sequence[dict[str, Any]]
-) -> tuple[dict[_Key, Stored], dict[_Key, str]]:
-    """Read the rows that a push and its earlier results mean, and which id each ``Unique_id`` leads to."""
+) -> tuple[dict[_Key, Stored], defaultdict[_Key, set[str]]]:
+    """Read the rows that a push and its earlier results mean, and which have the ``Unique_id`` that a change names."""
     rows: dict[_Key, Stored] = {}
-    ids: dict[_Key, str] = {}
+    ids: defaultdict[_Key, set[str]] = defaultdict(set)
     for name in {change.table.name for change in changes if change.table}:
         own = [change for change in changes if change.table and change.table.name == name and not change.problems]
         by_id = {change.row_id for change in own if change.row_id}
@@ -280,7 +281,7 @@ def _look_up(
                 body, *about = stored
                 rows[name, row_id] = Stored(decode_stored(body), *about)
                 if column == "Unique_id":
-                    ids[name, unique_id] = min(row_id, ids.get((name, unique_id), row_id))
+                    ids[name, unique_id].add(row_id)
     return rows, ids
 
 

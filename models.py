@@ -153,13 +153,16 @@ _CHECKS = {BooleanField: _flag, IntegerField: _whole, FloatField: _number, TextF
 def column_of(field: Field) -> Column:
     """Derive a column's rule from its field.
 
-    Raises: TypeError for a field whose JSON form would not be obvious.
+    Raises: TypeError for a field whose JSON form would not be obvious, or that can't be empty: a device may leave out
+    or clear any.
     """
     check = _CHECKS.get(type(field))
     if check is None or callable(field.default):
         raise TypeError(
             f"{field.model.__name__}.{field.name}: a synced column is one of Text, Integer, Float, Boolean, Json"
         )
+    if not field.null and field.name not in SyncedRow._meta.fields:
+        raise TypeError(f"{field.model.__name__}.{field.name}: a synced column must be null=True, devices may clear it")
     default = int(field.default) if isinstance(field.default, bool) else field.default
     if not field.choices:
         return Column(check, default)
@@ -167,8 +170,8 @@ def column_of(field: Field) -> Column:
 
     def one_of(value: Any) -> Any:
         if value not in choices:
-            raise ValueError("must be " + ", ".join(choices[:-1]) + " or " + choices[-1])
-        return value
+            raise ValueError("must be " + ", ".join(map(str, choices[:-1])) + f" or {choices[-1]}")
+        return check(value)
 
     return Column(one_of, default)
 

@@ -1,0 +1,58 @@
+"""Push and pull in this process, without a server: what ``sync`` does between the request and the disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from conftest import JSON
+
+import changes
+import pulls
+from changes import Applied
+from models import synced_tables
+from protocol import Limits, Strategy, parse_pull, parse_push
+from tenants import Tenants, now_ms
+
+TABLES = {name: table.rules for name, table in synced_tables().items()}
+LIMITS = Limits(push_rows=10_000, pull_rows=10_000, row_bytes=65_536, name_characters=64)
+SKEW_MS = 300_000
+
+
+def push(
+    tenants: Tenants,
+    tenant_id: str,
+    body: JSON,
+    now: int | None = None,
+    strategy: Strategy = "merge",
+    after: Callable[[Applied], None] | None = None,
+) -> Applied:
+    """Push at the time ``now``; like the server's, it lets others run between its rows."""
+    at = now_ms() if now is None else now
+    parsed = parse_push(body, TABLES, LIMITS, at)
+    return tenants.write(
+        tenant_id, lambda: changes.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy), after
+    )
+
+
+def pull(tenants: Tenants, tenant_id: str, body: JSON, now: int | None = None) -> JSON:
+    """Pull at the time ``now``, with the answer of the endpoint; the rows of each table are read in slices of 7."""
+    parsed = parse_pull(body, TABLES, LIMITS)
+    at = now_ms() if now is None else now
+    page = tenants.read(tenant_id, lambda: pulls.page_of(parsed, at, SKEW_MS))
+    data: dict[str, list[Any]] = {}
+    for table in page.tables:
+        after, found = page.since, data.setdefault(table, [])
+        while rows := tenants.read(tenant_id, lambda: pulls.rows_of(page, table, after, 7)):
+            found += [json.loads(row) for _, row in rows]
+            after = rows[-1][0]
+            gevent.sleep(0)
+    return {"data": data, "cursor": page.cursor, "syncTimestamp": page.sync_timestamp, "hasMore": page.has_more}
+
+
+def rows(tenants: Tenants, tenant_id: str, table: str = "end_user") -> list[JSON]:
+    """All rows of a table, tombstones not among them."""
+    found: list[JSON] = pull(tenants, tenant_id, {"table": table})["data"][table]
+    return found
