@@ -86,7 +86,9 @@ def test_restore_of_one_tenant_while_serving_tells_its_devices_and_leaves_the_ot
     refused = device.pull_raw({"cursor": cursor})
     assert (refused.status_code, refused.json()["code"]) == (410, "resync_required")
     note = listener.wait_note("data_available", 2)
-    assert "restored from a backup" in note["message"] and note["cursor"].split("-")[0] != cursor.split("-", maxsplit=1)[0]
+    assert (
+        "restored from a backup" in note["message"] and note["cursor"].split("-")[0] != cursor.split("-", maxsplit=1)[0]
+    )
     assert len(foreign.notes("data_available")) == 1
     device.create(id="c", name="goes on")
     assert names(device) == {"then", "goes on"}
