@@ -190,7 +190,7 @@ class _Writing:
     ) -> None:
         self.sequence += 1
         fields = encode(outcome.fields).decode() if stored else None
-        device = self.push.device_id or row.get("device_id")
+        device = self.push.device_id or change.fields.get("device_id")
         version, previous = row["version"], stored.sequence if stored else None
         self.log.append(
             (self.sequence, table, row_id, version, previous, self.at, change.edited_at, device, fields, body.decode())

@@ -85,7 +85,7 @@ def _read_request(self: Any, raw: str) -> bool:
     """Read a request's head; one that the standard library's parser gives up is said in a line instead of a traceback."""
     try:
         return bool(_pywsgi_read_request(self, raw))
-    except HTTPException as error:
+    except (HTTPException, IndexError) as error:  # IndexError: pywsgi's own, on a version without a dot.
         self.log_error("Invalid request: %s", error)
         return False
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import time
 import uuid
 from collections import OrderedDict
@@ -24,6 +25,7 @@ from ledger import place
 from storage import Store
 
 T = TypeVar("T")
+_IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
 log = logging.getLogger("syncapp.tenants")
 
 
@@ -107,6 +109,8 @@ class Tenants:
             path = self.path_of(tenant_id)
             if not path.exists():
                 raise TenantNotFound
+            if path.stat().st_size == 0:
+                raise LookupError(f"{path.name} is empty")  # Opening it would write into it.
             self._make_room()
             store = self._open_file(path)
             self._open[tenant_id] = store
@@ -161,6 +165,7 @@ class Tenants:
 
     def _finish_closing(self, tenant_id: str) -> None:
         self._close_store(tenant_id)
+        self.restored_path_of(tenant_id).unlink(missing_ok=True)
         _remove(self.path_of(tenant_id))
         self.directory.write(lambda: directory.finish_closing(tenant_id))
 
@@ -183,9 +188,12 @@ class Tenants:
 
     def take_all_restored(self) -> list[str]:
         """Take over every file that lies ready, and give the tenants' IDs."""
-        ids = [str(uuid.UUID(path.stem.removeprefix("tenant_"))) for path in self._files.glob("tenant_*.restored")]
-        for tenant_id in ids:
-            self.take_restored(tenant_id)
+        ids = []
+        for path in self._files.glob("tenant_*.restored"):
+            name = path.stem.removeprefix("tenant_")
+            if _IS_HEX.fullmatch(name):  # Anything else is not of our making and is left alone.
+                ids.append(str(uuid.UUID(name)))
+                self.take_restored(ids[-1])
         return ids
 
     def take_restored(self, tenant_id: str) -> None:

@@ -18,6 +18,8 @@ PROGRAMS = {
     "npm": "npm",
     "sqlite3": "sqlite3",
     "curl": "curl",
+    "strace": "strace",
+    "chattr": "e2fsprogs",
 }
 """Program to Debian package."""
 

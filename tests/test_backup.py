@@ -179,6 +179,14 @@ def test_restored_file_that_lies_ready_is_taken_at_the_next_start(
     assert names(device) == {"then"}
 
 
+def test_stray_file_among_restored_ones_keeps_no_server_from_starting(server: Server, tenant: Tenant) -> None:
+    stray = tenant.path.with_name("tenant_x.restored")
+    assert server.stop() == 0
+    stray.touch()
+    server.start()
+    assert tenant.device().rows() == [] and stray.exists()
+
+
 @pytest.mark.parametrize(
     "arguments", [("backup",), ("backup", "verify", "nowhere"), ("restore", "nowhere"), ("restore", "."), ("nonsense",)]
 )

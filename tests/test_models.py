@@ -135,7 +135,7 @@ def test_existing_tenants_get_a_new_table_when_they_are_opened(start_with: Start
 @pytest.mark.slow
 @needs("sqlite3")
 def test_new_column_takes_over_what_rows_held_and_else_its_default(start_with: StartWith) -> None:
-    """Fault: ``_add_column`` sets the default alone: the values were hidden in ``_extra``."""
+    """Fault: ``_add_column`` sets the default whatever a row holds: the values were gone."""
     tenant = start_with().register()
     held: JSON = {"city": "Pune", "points": 12, "score": 2.5, "vip": 0, "tags": ["x", {"y": None}]}
     tenant.device().create(id="held", **held, color="red")
@@ -201,7 +201,7 @@ ODD: JSON = {
 
 
 def test_unknown_fields_are_kept_and_returned_exactly(tenant: Tenant, device: Device) -> None:
-    """Fault: ``_extra`` without null values: ``null`` was gone; JSON decoded by ``json``: nothing failed."""
+    """Fault: null values left out of the stored row: the field was gone."""
     device.create(id="a", **ODD)
     device.update(id="a", name="A")
     (row,) = device.rows()

@@ -134,6 +134,13 @@ def test_history_tells_who_changed_what_newest_first(tenant: Tenant) -> None:
     assert [entry["version"] for entry in page["data"]] == [2] and page["hasMore"]
 
 
+def test_change_without_a_device_is_not_put_down_to_the_device_before(tenant: Tenant) -> None:
+    tenant.device().create(id="a", name="A", device_id="till")
+    tenant.device().update(id="a", name="B")
+    entries = call(tenant, "GET", "history/end_user/a").json()["data"]
+    assert [entry["deviceId"] for entry in entries] == [None, "till"]
+
+
 def test_revert_is_a_new_change_that_undoes_also_a_delete_and_unknown_fields(tenant: Tenant, device: Device) -> None:
     first = device.create(id="a", name="A", color="red")
     device.update(id="a", name="B", color="blue", size=5)
