@@ -97,6 +97,7 @@ class Accounts:
         return routes
 
     def register(self) -> Response:
+        """Make an account and its tenant, and log it in."""
         if not self._is_open:
             raise RegistrationClosed
         self._registrations.count(client_address())
@@ -106,6 +107,7 @@ class Accounts:
         return success(_session(pair, customer) | {"message": "Registered. The tenant's database is ready."}, 201)
 
     def login(self) -> Response:
+        """Begin a session for who proves to know the password."""
         self._logins.count(client_address())
         body = _object(read_json())
         faults = _Faults()
@@ -119,6 +121,7 @@ class Accounts:
         return success(_session(self._tokens.begin(customer), customer))
 
     def refresh(self) -> Response:
+        """Renew a session with its refresh token, which is spent by that."""
         body = _object(read_json())
         faults = _Faults()
         token = faults.anything(body, "refreshToken")
@@ -127,13 +130,16 @@ class Accounts:
         return success({"token": pair.token, "refreshToken": pair.refresh_token})
 
     def logout(self) -> Response:
+        """End the session of the token."""
         self._tokens.end(bearer(self._tokens).session_id)
         return success({"message": "Logged out."})
 
     def profile(self) -> Response:
+        """Show the account."""
         return success({"customer": _shown(self._customer(bearer(self._tokens)))})
 
     def change_profile(self) -> Response:
+        """Change what of the account may be changed."""
         identity = bearer(self._tokens)
         body = _object(read_json())
         customer = self._customer(identity)
@@ -153,6 +159,7 @@ class Accounts:
         return success({"customer": _shown(self._customer(identity))})
 
     def change_password(self) -> Response:
+        """Replace the password, and end all other sessions."""
         identity = bearer(self._tokens)
         body = _object(read_json())
         faults = _Faults()
@@ -165,6 +172,7 @@ class Accounts:
         return success({"message": "Password changed. All other sessions have ended."})
 
     def close(self) -> Response:
+        """Close the account and remove its data."""
         identity = bearer(self._tokens)
         body = _object(read_json())
         faults = _Faults()
@@ -212,6 +220,7 @@ class _Faults:
         self.details: list[Detail] = []
 
     def add(self, path: str, error: str) -> str:
+        """Note a fault, and give an empty text in place of the value."""
         self.details.append({"path": path, "error": error})
         return ""
 
@@ -238,11 +247,13 @@ class _Faults:
         return value.strip()
 
     def email(self, body: dict[str, Any]) -> str:
+        """Read an address in the form in which it is stored."""
         value = body.get("email")
         normal = directory.normal_email(value) if isinstance(value, str) else ""
         return normal if _EMAIL.fullmatch(normal) else self.add("email", "must be an e-mail address")
 
     def password(self, body: dict[str, Any], name: str) -> str:
+        """Read a new password within the bounds of bcrypt."""
         value, (least, most) = body.get(name), PASSWORD_BYTES
         if not isinstance(value, str) or not least <= len(value.encode()) <= most:
             return self.add(name, f"must have {least} to {most} bytes as UTF-8")

@@ -58,6 +58,7 @@ class Place:
 
     @property
     def folder(self) -> Path:
+        """Give the data folder as it is found from anywhere."""
         return self.settings.data_dir.resolve()
 
     @property
@@ -73,6 +74,7 @@ class Place:
 
     @property
     def is_new(self) -> bool:
+        """Tell whether no data is there yet."""
         return not (self.folder / "main.db").exists()
 
 
@@ -83,12 +85,14 @@ def here(settings: Settings) -> Place:
 
 
 def patched(_: Place) -> Finding | None:
+    """Look whether blocking calls switch greenlets."""
     if monkey.is_module_patched("socket") and monkey.is_module_patched("threading"):
         return None
     return Finding("The standard library is not patched for gevent.", "Start it as the README says.", refuses=True)
 
 
 def engine(_: Place) -> Finding | None:
+    """Look whether SQLite is one without the WAL-reset bug (trap 9)."""
     version = storage.engine_version()
     if version >= _SAFE_SQLITE:
         return None
@@ -99,6 +103,7 @@ def engine(_: Place) -> Finding | None:
 
 
 def writable(place: Place) -> Finding | None:
+    """Look whether data can be written at all."""
     probe = place.folder if place.folder.exists() else place.folder.parent
     if os.access(probe, os.W_OK | os.X_OK):
         return None
@@ -106,6 +111,7 @@ def writable(place: Place) -> Finding | None:
 
 
 def network_filesystem(place: Place) -> Finding | None:
+    """Look whether the data folder is where SQLite can work."""
     if place.filesystem not in _NETWORK:
         return None
     return Finding(
@@ -116,6 +122,7 @@ def network_filesystem(place: Place) -> Finding | None:
 
 
 def lost_disk(place: Place) -> Finding | None:
+    """Look whether data that the operator expects is gone."""
     if not (place.settings.expect_data == "yes" and place.is_new):
         return None
     return Finding(
@@ -126,6 +133,7 @@ def lost_disk(place: Place) -> Finding | None:
 
 
 def fleeting_disk(place: Place) -> Finding | None:
+    """Look whether a restart may remove the data folder."""
     platform = next((name for variable, name in _PLATFORMS.items() if place.environ.get(variable)), None)
     if platform is None and place.filesystem not in _FLEETING:
         return None
@@ -138,12 +146,14 @@ def fleeting_disk(place: Place) -> Finding | None:
 
 
 def loose_permissions(place: Place) -> Finding | None:
+    """Look whether others on the machine can read data."""
     if not place.folder.exists() or not place.folder.stat().st_mode & 0o077:
         return None
     return Finding(f"Other users can look into {place.folder}.", f"Run: chmod -R go= {place.folder}")
 
 
 def weak_secret(place: Place) -> Finding | None:
+    """Look whether the signing key could be guessed."""
     secret = place.settings.jwt_secret_key
     if not secret or len(set(secret)) >= _LEAST_SECRET_CHARACTERS:
         return None
@@ -151,6 +161,7 @@ def weak_secret(place: Place) -> Finding | None:
 
 
 def weak_hashes(place: Place) -> Finding | None:
+    """Look whether stolen hashes would be cheap to try."""
     if place.settings.bcrypt_rounds >= 10:
         return None
     return Finding(f"BCRYPT_ROUNDS is {place.settings.bcrypt_rounds}: fit for tests only.", "Set it to 12.")
@@ -172,6 +183,7 @@ def descriptors(place: Place) -> Finding | None:
 
 
 def free_space(place: Place) -> Finding | None:
+    """Look whether the disk is nearly full."""
     probe = place.folder if place.folder.exists() else place.folder.parent
     if not probe.exists() or shutil.disk_usage(probe).free >= _LEAST_FREE_BYTES:
         return None
@@ -179,6 +191,7 @@ def free_space(place: Place) -> Finding | None:
 
 
 def clock(place: Place) -> Finding | None:
+    """Look whether the clock stands before what is stored."""
     main = place.folder / "main.db"
     if place.is_new or main.stat().st_mtime <= time.time() + _DAY_SECONDS:
         return None

@@ -50,6 +50,7 @@ class Seen:
 
     @property
     def tenants(self) -> list[str]:
+        """List the tenants of whose devices something is not written yet."""
         return list(self._visits)
 
 

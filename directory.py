@@ -74,6 +74,7 @@ def customer_by_email(email: str) -> Customer | None:
 
 
 def customer_by_id(customer_id: str) -> Customer | None:
+    """Find a customer by the ID of its tenant."""
     found: Customer | None = Customer.get_or_none(Customer.id == customer_id)
     return found
 
@@ -84,6 +85,7 @@ def customer_ids() -> set[str]:
 
 
 def change_customer(customer_id: str, **columns: str | None) -> None:
+    """Set some columns of a customer."""
     Customer.update(**columns).where(Customer.id == customer_id).execute()
 
 
@@ -106,10 +108,12 @@ def remove_customer(customer_id: str) -> list[str]:
 
 
 def unfinished_closings() -> list[str]:
+    """List the accounts whose files are still to be removed."""
     return [closing.tenant_id for closing in Closing.select()]
 
 
 def finish_closing(tenant_id: str) -> None:
+    """Note that the files of a closed account are gone."""
     Closing.delete().where(Closing.tenant_id == tenant_id).execute()
 
 
@@ -142,6 +146,7 @@ def rotate_session(session_id: str, spent_id: str, refresh_id: str, now: int, ex
 
 
 def revoke_session(session_id: str, now: int) -> None:
+    """Let the tokens of one session count no more."""
     Session.update(revoked_at=now).where(Session.id == session_id).execute()
 
 

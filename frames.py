@@ -43,6 +43,7 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
             raise OSError("the listener does not read") from None
 
     def read_frame(self) -> tuple[Header, bytes]:
+        """Read one frame, refused by its header if it must not be read."""
         header = Header.decode_header(self.stream)
         self._check(header)
         payload = self._read(header.length)

@@ -24,6 +24,7 @@ class Place(NamedTuple):
 
     @property
     def cursor(self) -> str:
+        """Write this place as clients hold it."""
         return str(Cursor(self.epoch, self.sequence))
 
 

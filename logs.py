@@ -34,6 +34,7 @@ class Json(logging.Formatter):
     """One object a line; JSON itself keeps a line break or an escape sequence from becoming one in the log."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Write one record as one line."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {"time": f"{moment}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), "logger": record.name}
         line |= {"message": record.getMessage(), **_extra(record)}
@@ -46,6 +47,7 @@ class Human(logging.Formatter):
     """Time, level if it matters, message, and the rest as name=value."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Write one record as one line."""
         level = "" if record.levelno < logging.WARNING else f"{record.levelname} "
         hidden = {"request_id", "method", "path", "status", "address"}
         rest = " ".join(f"{name}={value}" for name, value in _extra(record).items() if name not in hidden)

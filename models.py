@@ -190,6 +190,7 @@ class SyncedTable:
 
     @property
     def name(self) -> str:
+        """Give the name that clients and SQL use."""
         return self.rules.name
 
     def stored(self, row: Row, sequence: int) -> list[Any]:

@@ -37,6 +37,7 @@ class Notification:
     data: Any = None
 
     def payload(self) -> dict[str, Any]:
+        """Write the notification as it is sent."""
         said = {name: getattr(self, name) for name in self.__slots__}
         return {name: value for name, value in said.items() if value is not None} | {"timestamp": format_time(now_ms())}
 

@@ -36,22 +36,27 @@ def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle) -> Blueprint
 
     @routes.get("/")
     def index() -> Response:
+        """Name the service and link the rest."""
         return _page("index.html", version=version)
 
     @routes.get("/websocket-test.html")
     def websocket_test() -> Response:
+        """Serve the page on which one connection is tried."""
         return _page("websocket-test.html", client=_client_script())
 
     @routes.get("/test-multi-app-sync.html")
     def multi_app() -> Response:
+        """Serve the page with three apps side by side."""
         return _page("test-multi-app-sync.html", client=_client_script())
 
     @routes.get("/static/<path:name>")
     def static(name: str) -> Response:
+        """Serve a script, a style or an image of the pages."""
         return _cached(send_from_directory(_HERE / "static", name))
 
     @routes.get("/static/socket.io.min.js")
     def socket_io_client() -> Response:
+        """Serve the Socket.IO client that npm installed."""
         if not (_CLIENT / _CLIENT_FILE).is_file():
             raise NotFound("The Socket.IO client is not installed here; the pages take it from the CDN.")
         return _cached(send_from_directory(_CLIENT, _CLIENT_FILE))

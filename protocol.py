@@ -46,6 +46,7 @@ class Table:
     columns: Mapping[str, Column]
 
     def new_row(self) -> Row:
+        """Give a row with the defaults of the table."""
         return {name: column.default for name, column in self.columns.items()}
 
 

@@ -50,6 +50,7 @@ class Review:
         return routes
 
     def history(self, table: str, row_id: str) -> Response:
+        """List what became of a row, newest first."""
         tenant_id = bearer(self._tokens).tenant_id
         name = table_named(table, synced_tables())
         before, limit = _whole("before"), _limit()
@@ -57,6 +58,7 @@ class Review:
         return answer({"success": True, "data": entries, "hasMore": more})
 
     def revert(self, table: str, row_id: str) -> Response:
+        """Make a row again what it was at a version, as a new change."""
         identity = bearer(self._tokens)
         name = table_named(table, synced_tables())
         raw = read_body()
@@ -67,6 +69,7 @@ class Review:
         )
 
     def conflicts(self) -> Response:
+        """List the edits that lost."""
         tenant_id = bearer(self._tokens).tenant_id
         states: tuple[State, ...] = ("open", "resolved", "all")
         state = _one_of(request.args.get("state", "open"), states, "state")
@@ -75,6 +78,7 @@ class Review:
         return answer({"success": True, "data": found, "hasMore": more})
 
     def resolve(self, number: int) -> Response:
+        """Take a decision on a conflict, as a new change."""
         identity = bearer(self._tokens)
         raw = read_body()
         body = decode(raw)
@@ -94,11 +98,13 @@ class Review:
         return self._sync.once(identity, raw, change)
 
     def devices(self) -> Response:
+        """List the devices that name themselves."""
         tenant_id = bearer(self._tokens).tenant_id
         self._seen.save(tenant_id)
         return success(self._tenants.read(tenant_id, devices.devices))
 
     def rename_device(self, device_id: str) -> Response:
+        """Give a device a name for people."""
         tenant_id = bearer(self._tokens).tenant_id
         said = checked_texts(read_json(), {"name": 100})
         if "name" not in said:
@@ -107,6 +113,7 @@ class Review:
         return success(self._tenants.write(tenant_id, lambda: devices.rename(device_id, said["name"])))
 
     def forget_device(self, device_id: str) -> Response:
+        """Forget a device that will not come back."""
         tenant_id = bearer(self._tokens).tenant_id
         self._seen.save(tenant_id)
         self._tenants.write(tenant_id, lambda: devices.forget(device_id))

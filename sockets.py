@@ -68,10 +68,12 @@ class _Json:
 
     @staticmethod
     def dumps(value: object, **_: object) -> str:
+        """Write JSON as the library asks for it, as text."""
         return wire.encode(value).decode()
 
     @staticmethod
     def loads(text: str | bytes, **_: object) -> Any:
+        """Read strict JSON."""
         try:
             return wire.decode(text)
         except InvalidJson as problem:

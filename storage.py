@@ -77,9 +77,11 @@ class _BoundDatabase(APSWDatabase):  # type: ignore[misc]
         """Peewee's constructor brings a state of its own, which nothing may use."""
 
     def is_closed(self) -> bool:
+        """Tell whether no file is bound here."""
         return _bound.get(None) is None
 
     def connect(self, reuse_if_open: bool = False) -> bool:
+        """Refuse, since only a store opens a file."""
         raise NotBound("no database is bound here")
 
 
@@ -140,6 +142,7 @@ class Store:
 
     @property
     def is_idle(self) -> bool:
+        """Tell whether no write is under way."""
         return bool(self._idle.is_set())
 
     def wait(self) -> None:

@@ -89,12 +89,14 @@ class Sync:
     # --- endpoints ---------------------------------------------------------------------------------------------------
 
     def push(self) -> Response:
+        """Take a push."""
         identity = bearer(self._tokens)
         raw = read_body()
         push = self._parse(identity, decode(raw), stated_device())
         return self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
 
     def pull(self) -> Response:
+        """Answer a pull, as a stream if it is long."""
         identity = bearer(self._tokens)
         return stream(self._parts(identity.tenant_id, self._plan(identity, read_json(), stated_device())))
 
@@ -118,9 +120,11 @@ class Sync:
         return stream(_envelope(tables, rows, 0, tail))
 
     def health(self) -> Response:
+        """Say that sync is served."""
         return answer({"success": True, "message": "Sync service is healthy", "timestamp": format_time(now_ms())})
 
     def notify(self) -> Response:
+        """Send a test notification to the caller's own tenant."""
         identity = bearer(self._tokens)
         body = read_json()
         _check_body(identity, body)

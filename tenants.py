@@ -128,6 +128,7 @@ class Tenants:
 
     @property
     def open_count(self) -> int:
+        """Count the databases that are open."""
         return len(self._open)
 
     # --- accounts ----------------------------------------------------------------------------------------------------

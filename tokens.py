@@ -180,6 +180,7 @@ class Passwords:
         self._nobody: bytes | None = None
 
     def hash(self, password: str) -> str:
+        """Hash a new password."""
         hashed: bytes = self._run(bcrypt.hashpw, password.encode(), bcrypt.gensalt(self._rounds))
         return hashed.decode()
 

@@ -36,6 +36,7 @@ class Upkeep:
         self.seen = seen
 
     def start(self) -> None:
+        """Begin the work in the background."""
         gevent.spawn(self._run)
         gevent.spawn(self._take_restored)
 
