@@ -15,7 +15,7 @@ test: .venv/installed-dev node_modules ## Install what tests need and pass them
 	$(BIN)/python -m pytest $(ARGS)
 
 unit: .venv/installed-dev ## The part of the tests that takes seconds
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not server" $(ARGS)
 
 crash: .venv/installed-dev ## kill -9 under load, many rounds: make crash ROUNDS=100
 	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/test_crash.py

@@ -55,6 +55,13 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}: run tests/needs.py for how to get it")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what works against a server process, so that ``make unit`` can leave it out."""
+    for item in items:
+        if {"server", "start_server", "either", "big_server"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
     """Wait until ``condition`` gives something true, and give it."""
     give_up = time.monotonic() + seconds

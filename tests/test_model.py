@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
+import pytest
 from conftest import JSON
 from hypothesis import HealthCheck, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -516,7 +517,7 @@ def logged() -> list[Any]:
     return list(connection().execute(sql))
 
 
-TestSyncing = Syncing.TestCase
+TestSyncing = pytest.mark.slow(Syncing.TestCase)
 TestSyncing.settings = settings(
     max_examples=int(os.environ.get("MODEL_EXAMPLES", "80")),
     stateful_step_count=30,
