@@ -44,7 +44,6 @@ def build(settings: Settings) -> Flask:
     Raises: DataFolderInUse.
     """
     app = Flask(__name__, static_folder=None)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
     tenants = Tenants(
         settings.data_dir,
         most_open=settings.open_tenants,

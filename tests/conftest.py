@@ -282,6 +282,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert code == 0, f"the server ended with {code}:\n{server.log_path.read_text()[-2000:]}"
 
 
+@pytest.fixture(scope="module")
+def lines_before(server: Server) -> int:
+    """How long the log was before this module."""
+    return len(server.log)
+
+
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Start servers of a test's own, with settings of its own; the data folder is the same unless named."""

@@ -23,12 +23,6 @@ FRAME_BYTES = 1_048_576
 
 
 @pytest.fixture(scope="module")
-def lines_before(server: Server) -> int:
-    """How long the log was before this module."""
-    return len(server.log)
-
-
-@pytest.fixture(scope="module")
 def victim(server: Server, lines_before: int) -> Tenant:
     """A tenant with a row, which hostile events must not harm."""
     tenant = server.register()

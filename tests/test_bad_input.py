@@ -58,12 +58,6 @@ REGISTRATION = {"firstName": "A", "lastName": "B", "email": "a@example.com", "pa
 
 
 @pytest.fixture(scope="module")
-def lines_before(server: Server) -> int:
-    """How long the log was before this module."""
-    return len(server.log)
-
-
-@pytest.fixture(scope="module")
 def victim(server: Server, lines_before: int) -> Tenant:
     """A tenant with a row and a device that hostile requests must not harm."""
     tenant = server.register()
