@@ -6,7 +6,6 @@ know: Flask, sockets, which engine or file, whose request this is. What becomes 
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -14,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import digest
+from bases import Key, Own, look_up, since_sequence, since_unknown, since_version
 from errors import Detail, ResyncRequired, ValidationError
 from ledger import Place, place
 from models import SyncedTable, connection, synced_tables
 from protocol import Change, Outcome, Push, Since, Stored, Strategy, decide
 from receipts import Taken, keep_receipts, mark_of, taken
 from records import Conflict, Logged
-from wire import Row, decode_stored, encode, format_time
+from wire import Row, encode, format_time
 
 _PAUSE_EVERY_ROWS = 64
 """Rows between two breaths: other tenants wait no longer than these take."""
@@ -75,11 +75,14 @@ class _Writing:
         self.rejected: list[str] = []
         self.log: list[tuple[Any, ...]] = []
         self.conflicts: list[Conflict] = []
-        self.receipts: list[tuple[str, str, dict[str, Any]]] = []
+        self.receipts: dict[str, Taken] = {}
         op_ids = {change.op_id for change in push.changes if change.op_id}
         self.taken = taken(op_ids) if op_ids else {}
-        self.known, self.ids = _look_up(push.changes, [before.result for before in self.taken.values()])
+        self.known, self.ids = look_up(push.changes, [before.result for before in self.taken.values()])
         self.current = dict(self.known)
+        self.said: defaultdict[Key, Row] = defaultdict(dict)
+        self.written: defaultdict[Key, set[str]] = defaultdict(set)
+        self.replayed: set[int | None] = set()
 
     def take(self, change: Change) -> None:
         """Take one change, unless it can't be stored or was taken before."""
@@ -89,7 +92,7 @@ class _Writing:
         elif before is None:
             self._take(change)
         elif before.mark == mark_of(change):
-            self._replay(before.result)
+            self._replay(change, before)
         else:
             self._reject(change, [{"path": f"{change.path}.opId", "error": "was used for another operation"}])
 
@@ -99,7 +102,7 @@ class _Writing:
         table = change.table.name
         row_id = self._row_id(change, table)
         stored = self.current.get((table, row_id))
-        outcome = self._decide(change, stored, (table, row_id))
+        outcome = decide(change, stored, lambda: self._missed(change, (table, row_id)), self.strategy)
         version, body = stored.version if stored else 0, b""
         if outcome.row is not None:
             version += 1
@@ -110,16 +113,18 @@ class _Writing:
                 return self._reject(change, [{"path": change.path, "error": sentence}])
             self._log(change, table, row_id, outcome, stored, row, body)
         self._note_conflict(change, outcome, stored, row_id)
+        self.said[table, row_id] |= change.fields
         result = {"table": table, "id": row_id, "status": outcome.status, "version": version}
         if change.op_id:
-            receipt = change.op_id, mark_of(change), result
-            self.receipts.append(receipt)
-            self.taken[change.op_id] = Taken(*receipt[1:])
+            taken = Taken(mark_of(change), result, self.sequence if body else None)
+            self.receipts[change.op_id] = self.taken[change.op_id] = taken
         return self._note(result, body)
 
-    def _replay(self, result: dict[str, Any]) -> None:
+    def _replay(self, change: Change, before: Taken) -> None:
         """Answer an operation that was taken before as it was then, with the row as it stands now."""
-        self._note(result | {"replayed": True})
+        self.said[before.result["table"], before.result["id"]] |= change.fields
+        self.replayed.add(before.sequence)
+        self._note(before.result | {"replayed": True})
 
     def _note(self, result: dict[str, Any], body: bytes = b"") -> None:
         """Note a result with its row: ``body``, or the row as it stands, or what is left to say of one never stored."""
@@ -134,23 +139,22 @@ class _Writing:
         found = self.ids.get((table, change.unique_id)) if change.unique_id else None
         return min(found) if found else str(uuid.uuid4())
 
-    def _decide(self, change: Change, stored: Stored | None, key: tuple[str, str]) -> Outcome:
-        """Decide against the row as it stands; what this very push did to the row before is no reason for a conflict."""
-        known = self.known.get(key)
-        base = self.push.base.sequence if self.push.base else None
+    def _missed(self, change: Change, key: Key) -> Since | None:
+        """Tell what a device did not know of a row when it changed it; what it did itself is no reason for a conflict."""
+        known, version, base = self.known.get(key), change.base_version, self.push.base
         if known is None:
-            stale = False
-        elif change.base_version is not None:
-            stale = change.base_version < known.version
-        else:
-            stale = base is not None and base < known.sequence
-        return decide(
-            change,
-            stored,
-            stale,
-            lambda: _since(known, change.base_version, base) if known else Since({}, None),
-            self.strategy,
-        )
+            return None
+        own = Own(self.said[key], self.written[key], self._is_own)
+        if version is None:
+            return since_sequence(known, base.sequence, own) if base and base.sequence < known.sequence else None
+        if change.is_base_stated and version > self.current[key].version:
+            return since_unknown(self.current[key], own.written)
+        return None if version >= known.version else since_version(known, version, own)
+
+    def _is_own(self, entry: Logged) -> bool:
+        """Tell whether a change was made by the device that pushes: it says so by name, or by sending it again."""
+        device = self.push.device_id
+        return (device is not None and entry.device_id == device) or entry.sequence in self.replayed
 
     def _note_conflict(self, change: Change, outcome: Outcome, stored: Stored | None, row_id: str) -> None:
         """Remember an edit that lost, for the answer, the notification and the log of conflicts."""
@@ -196,6 +200,7 @@ class _Writing:
             (self.sequence, table, row_id, version, previous, self.at, change.edited_at, device, fields, body.decode())
         )
         self.current[table, row_id] = Stored(row, version, self.sequence, change.edited_at, device)
+        self.written[table, row_id].update(outcome.fields)
         if stored:
             self.ids[table, stored.row["Unique_id"]].discard(row_id)
         self.ids[table, row["Unique_id"]].add(row_id)
@@ -260,50 +265,3 @@ _INSERT_LOGGED = f"INSERT INTO _changes VALUES ({_marks(Logged._meta.sorted_fiel
 def _replace_row(table: SyncedTable) -> str:
     columns = ", ".join(f'"{column}"' for column in table.columns)
     return f'INSERT OR REPLACE INTO "{table.name}" ({columns}) VALUES ({_marks(table.columns)})'
-
-
-_Key = tuple[str, str]
-
-
-def _look_up(
-    changes: Sequence[Change], results: Sequence[dict[str, Any]]
-) -> tuple[dict[_Key, Stored], defaultdict[_Key, set[str]]]:
-    """Read the rows that a push and its earlier results mean, and which have the ``Unique_id`` that a change names."""
-    rows: dict[_Key, Stored] = {}
-    ids: defaultdict[_Key, set[str]] = defaultdict(set)
-    for name in {change.table.name for change in changes if change.table}:
-        own = [change for change in changes if change.table and change.table.name == name and not change.problems]
-        by_id = {change.row_id for change in own if change.row_id}
-        by_id |= {result["id"] for result in results if result["table"] == name}
-        by_unique = {change.unique_id for change in own if change.unique_id and not change.row_id}
-        for column, wanted in (("id", by_id), ("Unique_id", by_unique)):
-            for row_id, unique_id, *stored in _rows_where(name, column, wanted) if wanted else ():
-                body, *about = stored
-                rows[name, row_id] = Stored(decode_stored(body), *about)
-                if column == "Unique_id":
-                    ids[name, unique_id].add(row_id)
-    return rows, ids
-
-
-def _rows_where(table: str, column: str, values: set[Any]) -> Any:
-    return connection().execute(
-        f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted'
-        f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
-        (json.dumps(list(values)),),
-    )
-
-
-def _since(known: Stored, base_version: int | None, base_sequence: int | None) -> Since:
-    """Walk a row's history back to the version that a device knew, collecting what others changed since."""
-    changed: dict[str, int] = {}
-    sequence: int | None = known.sequence
-    while sequence is not None:
-        entry = Logged.get_or_none(Logged.sequence == sequence)
-        if entry is None:  # Purged: each field may have been changed, at the latest then.
-            return Since(dict.fromkeys(known.row, known.edited_at) | changed, None)
-        if entry.version <= base_version if base_version is not None else entry.sequence <= (base_sequence or 0):
-            return Since(changed, entry.row)
-        for name in entry.fields or entry.row:
-            changed[name] = max(entry.edited_at, changed.get(name, entry.edited_at))
-        sequence = entry.previous
-    return Since(changed, {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from errors import IdempotencyMismatch
@@ -23,10 +23,11 @@ ANSWERS_KEPT_MS = 24 * 3_600_000
 
 
 class Taken(NamedTuple):
-    """An operation that was taken before: a digest of it, and its result then."""
+    """An operation that was taken: a digest of it, its result then, and the sequence of the change that it made, if one."""
 
     mark: str
     result: dict[str, Any]
+    sequence: int | None
 
 
 def mark_of(change: Change) -> str:
@@ -39,14 +40,18 @@ def mark_of(change: Change) -> str:
 def taken(op_ids: Iterable[str]) -> dict[str, Taken]:
     """Find which of these operations were taken before."""
     wanted = json.dumps(list(op_ids))
-    sql = "SELECT op_id, mark, result FROM _receipts WHERE op_id IN (SELECT value FROM json_each(?))"
-    return {op_id: Taken(mark, json.loads(result)) for op_id, mark, result in connection().execute(sql, (wanted,))}
+    sql = "SELECT op_id, mark, result, sequence FROM _receipts WHERE op_id IN (SELECT value FROM json_each(?))"
+    found = connection().execute(sql, (wanted,))
+    return {op_id: Taken(mark, json.loads(result), sequence) for op_id, mark, result, sequence in found}
 
 
-def keep_receipts(receipts: Sequence[tuple[str, str, dict[str, Any]]], now: int) -> None:
-    """Store what became of operations: name, digest and result of each."""
-    rows = [(op_id, mark, encode(result).decode(), now) for op_id, mark, result in receipts]
-    connection().cursor().executemany("INSERT INTO _receipts (op_id, mark, result, taken_at) VALUES (?, ?, ?, ?)", rows)
+def keep_receipts(receipts: Mapping[str, Taken], now: int) -> None:
+    """Store what became of operations, by their names."""
+    rows = [(op_id, one.mark, encode(one.result).decode(), one.sequence, now) for op_id, one in receipts.items()]
+    connection().cursor().executemany(_INSERT_RECEIPT, rows)
+
+
+_INSERT_RECEIPT = "INSERT INTO _receipts (op_id, mark, result, sequence, taken_at) VALUES (?, ?, ?, ?, ?)"
 
 
 def mark_of_request(path: str, body: bytes) -> str:

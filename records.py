@@ -111,12 +111,14 @@ class Device(Bound):
 class Receipt(Bound):
     """An operation that was taken, by the name its device gave it: what became of it, and what it was.
 
-    ``mark`` is a digest of the operation, ``result`` the result it was answered with.
+    ``mark`` is a digest of the operation, ``result`` the result it was answered with, ``sequence`` that of the change it
+    made, if it made one.
     """
 
     op_id = TextField(primary_key=True)
     mark = TextField()
     result = JsonField()
+    sequence = IntegerField(null=True)
     taken_at = IntegerField(index=True)
 
     class Meta:

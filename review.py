@@ -19,7 +19,7 @@ from changes import Applied
 from devices import Seen
 from errors import ValidationError
 from models import synced_tables
-from protocol import table_named
+from parsing import table_named
 from sockets import checked_texts
 from sync import Around, Sync
 from tenants import Tenants, now_ms
@@ -27,8 +27,14 @@ from tokens import Tokens
 from web import answer, read_body, read_json, success
 from wire import Row, decode
 
-_PAGE_ROWS = (50, 500)
+PAGE_ROWS = (50, 500)
 """Entries on a page by default and at the most."""
+
+DEVICE_NAME = {"name": 100}
+"""What renaming a device takes, and its length."""
+
+MOST_STATED = 15
+"""Digits of a number in a query."""
 
 
 class Review:
@@ -106,7 +112,7 @@ class Review:
     def rename_device(self, device_id: str) -> Response:
         """Give a device a name for people."""
         tenant_id = bearer(self._tokens).tenant_id
-        said = checked_texts(read_json(), {"name": 100})
+        said = checked_texts(read_json(), DEVICE_NAME)
         if "name" not in said:
             raise _fault("name", "must be a text")
         self._seen.save(tenant_id)
@@ -138,13 +144,13 @@ def _whole(name: str) -> int | None:
     text = request.args.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+    if not (text.isascii() and text.isdigit() and len(text) <= MOST_STATED):
         raise _fault(name, "must be a whole number")
     return int(text)
 
 
 def _limit() -> int:
-    default, most = _PAGE_ROWS
+    default, most = PAGE_ROWS
     limit = _whole("limit")
     if limit is None:
         return default

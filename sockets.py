@@ -39,7 +39,7 @@ from errors import (
 )
 from ledger import missed
 from notices import NOTE_TYPES, Notification, notifications_of
-from protocol import checked_device
+from parsing import checked_device
 from settings import Settings
 from tenants import Tenants, now_ms
 from tokens import Identity, Tokens, check_tenant
@@ -49,6 +49,10 @@ from wire import Cursor, format_time, parse_cursor
 log = logging.getLogger("syncapp.socket")
 
 _SWEEP_SECONDS = 1.0
+
+STATUS_TEXTS = {"status": 100, "entityType": 64}
+TEST_NOTE_TEXTS = {"type": 32, "entityType": 64, "entityId": 64, "message": 500}
+"""The texts that clients have sent to others, and their lengths."""
 
 Answer = dict[str, Any]
 Wsgi = Callable[..., Iterable[bytes]]
@@ -311,7 +315,7 @@ class Sockets:
 
     def _relay_status(self, identity: Identity, body: object) -> None:
         """Pass a device's status on to the tenant's other sockets, with nothing else that it sent."""
-        said = checked_texts(body, {"status": 100, "entityType": 64})
+        said = checked_texts(body, STATUS_TEXTS)
         if "status" not in said:
             raise ValidationError("status must be a text.", details=[{"path": "status", "error": "must be a text"}])
         self._emit("sync_status_update", said, identity.tenant_id, but=_sid())
@@ -321,7 +325,7 @@ class Sockets:
 
         Raises: ValidationError.
         """
-        said = checked_texts(body, {"type": 32, "entityType": 64, "entityId": 64, "message": 500})
+        said = checked_texts(body, TEST_NOTE_TEXTS)
         kind = said.get("type", "data_available")
         if kind not in NOTE_TYPES:
             sentence = "must be one of " + ", ".join(NOTE_TYPES)

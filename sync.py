@@ -24,20 +24,16 @@ from devices import Seen, check_not_expired, reached
 from errors import PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import synced_tables
 from notices import Notification
-from protocol import (
-    EDIT_FIELDS,
+from parsing import (
     MAX_ID_CHARACTERS,
     MAX_UNIQUE_ID_CHARACTERS,
     SERVER_FIELDS,
-    Limits,
-    Pull,
-    Push,
-    Strategy,
     checked_device,
     parse_pull,
     parse_push,
     tables_of,
 )
+from protocol import EDIT_FIELDS, Limits, Pull, Push, Strategy
 from pulls import Page
 from settings import Settings
 from sockets import Answer, Sockets

@@ -13,7 +13,8 @@ import changes
 import pulls
 from changes import Applied
 from models import synced_tables
-from protocol import Limits, Strategy, parse_pull, parse_push
+from parsing import parse_pull, parse_push
+from protocol import Limits, Strategy
 from tenants import Tenants, now_ms
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
@@ -28,10 +29,11 @@ def push(
     now: int | None = None,
     strategy: Strategy = "merge",
     after: Callable[[Applied], None] | None = None,
+    device_id: str | None = None,
 ) -> Applied:
     """Push at the time ``now``; like the server's, it lets others run between its rows."""
     at = now_ms() if now is None else now
-    parsed = parse_push(body, TABLES, LIMITS, at)
+    parsed = parse_push(body, TABLES, LIMITS, at, device_id)
     return tenants.write(
         tenant_id, lambda: changes.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy), after
     )

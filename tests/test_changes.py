@@ -392,9 +392,30 @@ def test_value_that_is_only_repeated_does_not_undo_the_other_side(edited: Tenant
     assert (edited.row("a")["name"], edited.row("a")["note"]) == ("B", "m")
 
 
-@pytest.mark.parametrize("base", [2, 3, 99])
-def test_base_that_is_current_is_no_conflict(edited: Tenant, base: int) -> None:
-    assert edited.do("update", id="a", name="C", about={"baseVersion": base})["status"] == "updated"
+def test_base_that_is_current_is_no_conflict(edited: Tenant) -> None:
+    assert edited.do("update", id="a", name="C", about={"baseVersion": 2})["status"] == "updated"
+
+
+@pytest.mark.parametrize(("stated", "name"), [(LATER, "C"), (EARLIER, "B")])
+def test_base_that_the_row_never_had_is_of_another_row(edited: Tenant, stated: str, name: str) -> None:
+    """It was purged and made anew, or a backup was put back: what the device saw is not known, so the later edit wins.
+
+    Fault: a base above the row's version taken for current: ``updated``, and B is in no conflict.
+    """
+    applied = edited.push(
+        {"operations": [op("update", about={"baseVersion": 3, "timestamp": stated}, id="a", name="C")]}
+    )
+    assert (applied.results[0]["status"], edited.row("a")["name"]) == ("conflict", name)
+    assert applied.conflicts[0]["fields"]["name"]["base"] is None
+
+
+def test_base_that_this_push_made_is_current(edited: Tenant) -> None:
+    body = [op("update", about={"baseVersion": base}, id="a", name=name) for base, name in ((2, "C"), (3, "D"))]
+    assert edited.statuses({"operations": body}) == ["updated", "updated"]
+
+
+def test_version_that_a_device_counts_up_by_itself_is_no_conflict(edited: Tenant) -> None:
+    assert edited.statuses(op("update", id="a", name="C", version=9)) == ["updated"]
 
 
 def test_without_a_base_no_check_is_made(edited: Tenant) -> None:
@@ -440,6 +461,58 @@ def test_second_change_of_a_row_in_one_push_does_not_conflict_with_the_first(edi
     body = [op("update", about=about, id="a", name="C"), op("update", about=about, id="a", name="D", note="o")]
     assert edited.statuses({"operations": body}) == ["updated", "updated"]
     assert edited.row("a")["name"] == "D"
+
+
+EDIT = op("update", about={"baseVersion": 2, "opId": "edit"}, id="a", name="C")
+REVERSAL = op("update", about={"baseVersion": 2, "opId": "reversal"}, id="a", name="B")
+
+
+@pytest.mark.parametrize(
+    ("later", "device_id"), [([EDIT, REVERSAL], None), ([EDIT, REVERSAL], "d"), ([REVERSAL], "d")], ids=str
+)
+def test_reversal_of_an_edit_whose_answer_was_lost_is_taken(
+    edited: Tenant, later: list[JSON], device_id: str | None
+) -> None:
+    """The server knows that it was this device, by its name or by the edit that it sends again.
+
+    Fault: the device's own change among those it missed: the reversal is ``unchanged``, and the row stays C.
+    """
+    edited.push({"operations": [EDIT]}, device_id=device_id)
+    assert edited.statuses({"operations": later}, device_id=device_id)[-1] == "updated"
+    assert (edited.row("a")["name"], edited.told[-1].conflicts) == ("B", [])
+
+
+def test_reversal_beside_an_edit_of_another_device_is_taken(edited: Tenant) -> None:
+    """Fault: what this push said before not laid over the base: ``unchanged``, and the row stays C."""
+    edited.do("update", id="a", note="other")
+    assert edited.statuses({"operations": [EDIT, REVERSAL]}) == ["merged", "merged"]
+    assert (edited.row("a")["name"], edited.row("a")["note"]) == ("B", "other")
+
+
+def test_same_value_from_another_device_is_no_reversal(edited: Tenant) -> None:
+    edited.push({"operations": [EDIT]}, device_id="d")
+    assert edited.statuses({"operations": [REVERSAL]}, device_id="e") == ["unchanged"]
+    assert edited.row("a")["name"] == "C"
+
+
+def test_edit_that_lost_is_not_taken_back_over_the_one_that_won(edited: Tenant) -> None:
+    """C came after the edit and its reversal, which are told as lost, each with what the device had then."""
+    edited.do("update", id="a", name="won", about={"timestamp": LATER})
+    early = [one | {"timestamp": EARLIER} for one in (EDIT, REVERSAL)]
+    applied = edited.push({"operations": early}, device_id="d")
+    sides = [conflict["fields"]["name"] for conflict in applied.conflicts]
+    assert edited.row("a")["name"] == "won"
+    assert [(side["base"], side["client"], side["winner"]) for side in sides] == [
+        ("B", "C", "server"),
+        ("C", "B", "server"),
+    ]
+
+
+def test_edit_over_a_conflict_that_its_device_won_is_no_second_conflict(edited: Tenant) -> None:
+    edited.do("update", id="a", name="other", about={"timestamp": EARLIER})
+    assert edited.statuses({"operations": [EDIT]}, device_id="d") == ["conflict"]
+    assert edited.statuses({"operations": [REVERSAL]}, device_id="d") == ["updated"]
+    assert edited.row("a")["name"] == "B"
 
 
 @pytest.mark.parametrize(("stated", "deleted"), [(LATER, 1), (EARLIER, 1)])

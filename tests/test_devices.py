@@ -20,7 +20,8 @@ import receipts
 from devices import DAY_MS
 from errors import NotFound, ResyncRequired
 from models import connection, synced_tables
-from protocol import Limits, parse_pull, parse_push
+from parsing import parse_pull, parse_push
+from protocol import Limits
 from tenants import Tenants
 from wire import format_time
 

@@ -23,9 +23,9 @@ LAYERS = [
     ["changes", "devices", "pulls"],
     ["directory"],
     ["schema"],
-    ["digest", "receipts"],
+    ["bases", "digest", "receipts"],
     ["ledger", "records"],
-    ["models"],
+    ["models", "parsing"],
     ["protocol"],
     ["wire"],
     ["errors", "settings"],
@@ -35,7 +35,8 @@ LAYERS = [
 ONLY_THERE = {"apsw": {"storage"}, "playhouse": {"storage"}, "bcrypt": {"tokens"}, "flask_socketio": {"sockets"}}
 """Packages that one module alone may import."""
 
-NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in ("protocol", "wire", "errors")}
+PURE = ("parsing", "protocol", "wire", "errors")
+NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in PURE}
 """Packages that a module must not import."""
 
 STANDARD_LIBRARY_ONLY = {"errors", "settings"}

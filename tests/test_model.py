@@ -42,7 +42,7 @@ from changes import Applied
 from devices import DAY_MS
 from errors import ResyncRequired
 from models import connection
-from protocol import parse_pull, parse_push
+from parsing import parse_pull, parse_push
 from tenants import Tenants
 from wire import decode_stored, format_time
 
@@ -63,7 +63,11 @@ FRESH: dict[str, JSON] = {"end_user": {"name": None, "note": None}, "interaction
 WHO = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True)
 KINDS = ["update", "update", "update", "create", "delete"]
 EDITS = st.tuples(
-    st.sampled_from(NAMES), st.sampled_from(KINDS), st.integers(1, 3), st.sampled_from([True, True, False])
+    st.sampled_from(NAMES),
+    st.sampled_from(KINDS),
+    st.integers(1, 3),
+    st.sampled_from([True, True, False]),
+    st.sampled_from([True, False, False]),
 )
 
 Key = tuple[str, str]
@@ -73,12 +77,29 @@ Key = tuple[str, str]
 
 
 class Entry(NamedTuple):
-    """A change of a row: ``fields`` is None for the one that created it."""
+    """A change of a row: ``fields`` is None for the one that created it, ``device`` who said its name with the push."""
 
     sequence: int
     edited_at: int
     fields: frozenset[str] | None
     row: JSON
+    device: str | None
+
+
+@dataclass
+class Pushing:
+    """One push: by whom, when, the rows before it, and what it did and said so far."""
+
+    device: str | None
+    now: int
+    at: int
+    start: dict[Key, list[Entry]]
+    said: dict[Key, JSON] = field(default_factory=dict)
+    written: dict[Key, set[str]] = field(default_factory=dict)
+    sent_again: set[int] = field(default_factory=set)
+
+    def made(self, entry: Entry) -> bool:
+        return (self.device is not None and entry.device == self.device) or entry.sequence in self.sent_again
 
 
 @dataclass
@@ -89,45 +110,78 @@ class Plain:
     sequence: int = 0
     clock: int = 0
     conflicts: list[JSON] = field(default_factory=list)
-    receipts: dict[str, tuple[JSON, int]] = field(default_factory=dict)
+    receipts: dict[str, tuple[JSON, int, int | None]] = field(default_factory=dict)
 
-    def push(self, operations: list[JSON], now: int) -> list[JSON]:
+    def push(self, operations: list[JSON], now: int, device: str | None) -> list[JSON]:
         at, before = max(now, self.clock + 1), self.sequence
-        start = {key: list(chain) for key, chain in self.rows.items()}
-        results = [self.take(operation, now, at, start) for operation in operations]
+        this = Pushing(device, now, at, {key: list(chain) for key, chain in self.rows.items()})
+        results = [self.take(operation, this) for operation in operations]
         if self.sequence > before:
             self.clock = at
         return results
 
-    def take(self, operation: JSON, now: int, at: int, start: dict[Key, list[Entry]]) -> JSON:
-        if operation["opId"] in self.receipts:
-            return self.receipts[operation["opId"]][0] | {"replayed": True}
-        key = (operation["table"], operation["data"]["id"])
-        status, fields = self.decide(operation, key, now, start.get(key, []))
-        if fields:
-            self.store(key, fields, min(operation["edited"], now), at)
+    def take(self, operation: JSON, this: Pushing) -> JSON:
+        key, fields = (operation["table"], operation["data"]["id"]), fields_of(operation)
+        receipt = self.receipts.get(operation["opId"])
+        if receipt:
+            this.said[key] = this.said.get(key, {}) | fields
+            this.sent_again |= {receipt[2]} if receipt[2] else set()
+            return receipt[0] | {"replayed": True}
+        status, taken = self.decide(operation, key, fields, this)
+        this.said[key] = this.said.get(key, {}) | fields
+        if taken:
+            self.store(key, taken, min(operation["edited"], this.now), this)
         result = {"table": key[0], "id": key[1], "status": status, "version": self.version(key)}
-        self.receipts[operation["opId"]] = (result, at)
+        self.receipts[operation["opId"]] = (result, this.at, self.sequence if taken else None)
         return result
 
-    def decide(self, operation: JSON, key: Key, now: int, known: list[Entry]) -> tuple[str, JSON]:
+    def decide(self, operation: JSON, key: Key, fields: JSON, this: Pushing) -> tuple[str, JSON]:
         """Give the status and the fields to write, none if nothing is to be."""
         kind, base = operation["operation"], operation.get("baseVersion")
-        fields = {name: value for name, value in operation["data"].items() if name != "id"}
-        fields |= {"is_deleted": 1} if kind == "delete" else {}
         if key not in self.rows:
             return ("unchanged", {}) if kind == "delete" else ("created", fields)
         row = self.rows[key][-1].row
         different = {name: value for name, value in fields.items() if row.get(name) != value}
         if different and kind == "create" and row["is_deleted"]:
             different.setdefault("is_deleted", 0)
-        if different and known and base is not None and base < known[-1].row["version"]:
-            return self.settle(key, different, min(operation["edited"], now), known, base)
+        if different and key in this.start and base is not None:
+            changed, then = self.missed(key, base, this)
+            if changed or then is None:
+                return self.settle(key, different, min(operation["edited"], this.now), base, changed, then)
         return ("unchanged" if not different else "deleted" if kind == "delete" else "updated"), different
 
-    def settle(self, key: Key, different: JSON, edited: int, known: list[Entry], base: int) -> tuple[str, JSON]:
+    def missed(self, key: Key, base: int, this: Pushing) -> tuple[dict[str, int], JSON | None]:
+        """Give what others changed since version ``base``, when, and the row as the device saw it, None if unknown.
+
+        What the device itself wrote to a field after another did is settled between the two.
+        """
+        known, written = this.start[key], this.written.get(key, set())
+        newest = self.rows[key][-1]
+        if base > newest.row["version"]:
+            return {name: newest.edited_at for name in newest.row if name not in written}, None
+        changed: dict[str, int] = {}
+        said: JSON = {}
+        for entry in known:
+            for name in (entry.fields or entry.row) if entry.row["version"] > base else ():
+                if this.made(entry):
+                    said[name] = entry.row[name]
+                    changed.pop(name, None)
+                else:
+                    changed[name] = max(entry.edited_at, changed.get(name, 0))
+        changed = {name: edited for name, edited in changed.items() if name not in written}
+        held = [entry.row for entry in known if entry.row["version"] <= base]
+        if held or known[0].row["version"] == 1:
+            return changed, (held or [{}])[-1] | said | this.said.get(key, {})
+        if base >= known[-1].row["version"]:
+            return {}, {}
+        settled = written | said.keys()
+        return {name: known[-1].edited_at for name in known[-1].row if name not in settled} | changed, None
+
+    def settle(
+        self, key: Key, different: JSON, edited: int, base: int, changed: dict[str, int], then: JSON | None
+    ) -> tuple[str, JSON]:
         """Merge field by field: to whom only one side's, to the later edit what both changed."""
-        row, (changed, then) = self.rows[key][-1].row, since(known, base)
+        row = self.rows[key][-1].row
         taken: JSON = {}
         clashes: JSON = {}
         for name, value in different.items():
@@ -144,12 +198,13 @@ class Plain:
             self.conflicts.append(place | {"fields": clashes})
         return ("conflict" if clashes else "merged" if taken else "unchanged"), taken
 
-    def store(self, key: Key, fields: JSON, edited: int, at: int) -> None:
+    def store(self, key: Key, fields: JSON, edited: int, this: Pushing) -> None:
         self.sequence += 1
         chain = self.rows.setdefault(key, [])
         old = chain[-1].row if chain else FRESH[key[0]] | {"is_deleted": 0, "device_id": None}
-        row = {**old, **fields, "version": self.version(key) + 1, "updatedAt": format_time(at)}
-        chain.append(Entry(self.sequence, edited, frozenset(fields) if len(chain) else None, row))
+        row = {**old, **fields, "version": self.version(key) + 1, "updatedAt": format_time(this.at)}
+        chain.append(Entry(self.sequence, edited, frozenset(fields) if len(chain) else None, row, this.device))
+        this.written[key] = this.written.get(key, set()) | fields.keys()
 
     def version(self, key: Key) -> int:
         return int(self.rows[key][-1].row["version"]) if self.rows.get(key) else 0
@@ -167,17 +222,10 @@ class Plain:
         self.receipts = {name: kept for name, kept in self.receipts.items() if kept[1] > receipts_before}
 
 
-def since(known: list[Entry], base: int) -> tuple[dict[str, int], JSON | None]:
-    """Give what others changed since version ``base``, when, and the row then; None if that is no longer held."""
-    changed: dict[str, int] = {}
-    for entry in reversed(known):
-        if entry.row["version"] <= base:
-            return changed, entry.row
-        for name in entry.fields or entry.row:
-            changed[name] = max(entry.edited_at, changed.get(name, entry.edited_at))
-    if known[0].row["version"] == 1:
-        return changed, {}
-    return dict.fromkeys(known[-1].row, known[-1].edited_at) | changed, None
+def fields_of(operation: JSON) -> JSON:
+    """Give what an operation says of the row."""
+    fields = {name: value for name, value in operation["data"].items() if name != "id"}
+    return fields | ({"is_deleted": 1} if operation["operation"] == "delete" else {})
 
 
 # --- a device --------------------------------------------------------------------------------------------------------
@@ -260,8 +308,8 @@ class Syncing(RuleBasedStateMachine):
         at = "2026-01-01T00:00:00.000Z"
         self.tenants.provision(directory.Customer(id=self.id, email="a@example.com", createdAt=at, **fields))
         self.plain.clock = self.read(ledger.place).clock
-        self.edit(KEYS[0], [("till", "create", 3, False)])
-        self.edit(KEYS[-1], [("till", "create", 3, False)])
+        self.edit(KEYS[0], [("till", "create", 3, False, False)])
+        self.edit(KEYS[-1], [("till", "create", 3, False, False)])
         self.everyone_settles()
 
     def read(self, query: Any) -> Any:
@@ -273,13 +321,17 @@ class Syncing(RuleBasedStateMachine):
     # --- devices -----------------------------------------------------------------------------------------------------
 
     @rule(key=st.sampled_from(KEYS), edits=st.lists(EDITS, min_size=1, max_size=4))
-    def edit(self, key: Key, edits: list[tuple[str, str, int, bool]]) -> None:
-        """Devices edit a row offline, each by its own clock; an update or a delete mostly says what it was based on."""
-        for name, kind, what, has_base in edits:
+    def edit(self, key: Key, edits: list[tuple[str, str, int, bool, bool]]) -> None:
+        """Devices edit a row offline, each by its own clock; an update or a delete mostly says what it was based on.
+
+        Some take back what was edited: their values are those that the device holds from the server.
+        """
+        for name, kind, what, has_base, takes_back in edits:
             phone = self.phones[name]
             held = phone.replica.get(key)
             value = f"{name} {phone.number + 1}"
-            data = {field: value for bit, field in ((1, "name"), (2, "note")) if what & bit and kind != "delete"}
+            data: JSON = {field: value for bit, field in ((1, "name"), (2, "note")) if what & bit and kind != "delete"}
+            data |= {field: held.get(field) for field in data} if held and takes_back else {}
             base = held["version"] if held and kind != "create" and has_base else None
             phone.operation(kind, key, base, self.now + SKEWS[name], **data)
 
@@ -290,7 +342,7 @@ class Syncing(RuleBasedStateMachine):
             phone, first = self.phones[name], 0
             for size in sizes:
                 slice_ = phone.pending[first : first + size]
-                answered = self.take(slice_) if slice_ else {}
+                answered = self.take(phone, slice_) if slice_ else {}
                 if lost == number:
                     first += size
                 else:
@@ -318,13 +370,14 @@ class Syncing(RuleBasedStateMachine):
         except DiedError:
             self.crash()
 
-    def take(self, operations: list[JSON]) -> dict[Key, JSON]:
+    def take(self, phone: Phone, operations: list[JSON]) -> dict[Key, JSON]:
         """Push to the server and to the model, hold one against the other, and give the rows of the answer."""
         self.now += 7
         conflicts = len(self.plain.conflicts)
         taken_before = set(self.plain.receipts)
-        applied = push(self.tenants, self.id, {"operations": sent(operations)}, self.now)
-        assert applied.results == self.plain.push(operations, self.now)
+        device = None if phone.name == NAMELESS else phone.name
+        applied = push(self.tenants, self.id, {"operations": sent(operations)}, self.now, device_id=device)
+        assert applied.results == self.plain.push(operations, self.now, device)
         shown = [{name: found[name] for name in self.plain.conflicts[-1]} for found in applied.conflicts]
         assert shown == self.plain.conflicts[conflicts:]
         for operation, result in zip(operations, applied.results, strict=True):
@@ -423,7 +476,7 @@ class Syncing(RuleBasedStateMachine):
     def time_passes(self, gone: Key | None, hours: int, who: list[str]) -> None:
         """A row is deleted, the server's clock goes on or is set back, some devices come by, and upkeep is done."""
         if gone:
-            self.edit(gone, [("till", "delete", 1, False)])
+            self.edit(gone, [("till", "delete", 1, False, False)])
             self.push(["till"], [len(self.phones["till"].pending)], -1)
         self.now = max(T0, self.now + hours * 3_600_000)
         for name in who * 2:

@@ -8,7 +8,8 @@ import pytest
 
 from errors import PayloadTooLarge, ValidationError
 from models import synced_tables
-from protocol import Change, Limits, Outcome, Since, Stored, decide, parse_pull, parse_push, same
+from parsing import parse_pull, parse_push
+from protocol import Change, Limits, Outcome, Since, Stored, decide, same
 from wire import Cursor
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
@@ -31,7 +32,7 @@ def stored(**fields: Any) -> Stored:
 
 
 def merge(change: Change, row: Stored, changed: dict[str, int], base: dict[str, Any] | None) -> Outcome:
-    return decide(change, row, True, lambda: Since(changed, base))
+    return decide(change, row, lambda: Since(changed, base))
 
 
 # --- parsing ---------------------------------------------------------------------------------------------------------
@@ -171,13 +172,13 @@ def test_body_that_is_no_pull_is_refused(body: Any) -> None:
 
 
 def test_new_row_gets_the_defaults_of_its_table() -> None:
-    outcome = decide(of_row(id="a", name="A"), None, False, lambda: Since({}, None))
+    outcome = decide(of_row(id="a", name="A"), None, lambda: None)
     assert outcome.status == "created" and outcome.row
     assert (outcome.row["name"], outcome.row["active"], outcome.row["is_deleted"]) == ("A", 1, 0)
 
 
 def test_change_of_nothing_is_unchanged() -> None:
-    assert decide(of_row(id="a", name="A"), stored(name="A"), True, lambda: Since({}, None)) == Outcome("unchanged")
+    assert decide(of_row(id="a", name="A"), stored(name="A"), lambda: Since({}, None)) == Outcome("unchanged")
 
 
 def test_fields_changed_on_one_side_only_are_both_kept() -> None:
@@ -221,8 +222,8 @@ def test_delete_against_an_edit_is_a_merge() -> None:
 def test_create_of_a_deleted_row_brings_it_back_but_its_retry_does_not() -> None:
     create = one({"table": "end_user", "operation": "create", "data": {"id": "a", "name": "A"}})
     tombstone = stored(name="A", is_deleted=1)
-    assert decide(create, tombstone, False, lambda: Since({}, None)).status == "unchanged"
-    outcome = decide(create, stored(name="B", is_deleted=1), False, lambda: Since({}, None))
+    assert decide(create, tombstone, lambda: None).status == "unchanged"
+    outcome = decide(create, stored(name="B", is_deleted=1), lambda: None)
     assert outcome.row and outcome.row["is_deleted"] == 0
 
 

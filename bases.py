@@ -1,0 +1,99 @@
+"""What a push builds on: the rows that it means as they stand, and what its device missed of them.
+
+Knows: the statements that look rows up and walk the log back, bound to one tenant by the caller. Must not know: Flask,
+sockets, engines, what becomes of a change (``protocol``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from models import connection
+from protocol import Change, Since, Stored
+from records import Logged
+from wire import Row, decode_stored
+
+Key = tuple[str, str]
+"""A row: its table and its id."""
+
+
+def look_up(
+    changes: Sequence[Change], results: Sequence[Mapping[str, Any]]
+) -> tuple[dict[Key, Stored], defaultdict[Key, set[str]]]:
+    """Read the rows that a push and its earlier results mean, and which have the ``Unique_id`` that a change names."""
+    rows: dict[Key, Stored] = {}
+    ids: defaultdict[Key, set[str]] = defaultdict(set)
+    for name in {change.table.name for change in changes if change.table}:
+        own = [change for change in changes if change.table and change.table.name == name and not change.problems]
+        by_id = {change.row_id for change in own if change.row_id}
+        by_id |= {result["id"] for result in results if result["table"] == name}
+        by_unique = {change.unique_id for change in own if change.unique_id and not change.row_id}
+        for column, wanted in (("id", by_id), ("Unique_id", by_unique)):
+            for row_id, unique_id, *stored in _rows_where(name, column, wanted) if wanted else ():
+                body, *about = stored
+                rows[name, row_id] = Stored(decode_stored(body), *about)
+                if column == "Unique_id":
+                    ids[name, unique_id].add(row_id)
+    return rows, ids
+
+
+def _rows_where(table: str, column: str, values: set[Any]) -> Any:
+    return connection().execute(
+        f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted'
+        f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
+        (json.dumps(list(values)),),
+    )
+
+
+class Own(NamedTuple):
+    """What a device itself did to a row: what it ``said`` of it earlier in this push, the fields that this push has
+    ``written`` to it, and which changes in the log were the device's."""
+
+    said: Row
+    written: Collection[str]
+    is_own: Callable[[Logged], bool]
+
+
+def since_version(known: Stored, version: int, own: Own) -> Since | None:
+    """Tell what a device that knew ``version`` of a row missed, None if all changes since were its own."""
+    return _since(known, lambda entry: entry.version <= version, own)
+
+
+def since_sequence(known: Stored, sequence: int, own: Own) -> Since | None:
+    """Tell the same of a device that knew all changes up to ``sequence``."""
+    return _since(known, lambda entry: entry.sequence <= sequence, own)
+
+
+def since_unknown(stored: Stored, settled: Collection[str]) -> Since:
+    """Tell what a device missed of which nobody knows what it had seen: others may have changed any field."""
+    return Since({name: stored.edited_at for name in stored.row if name not in settled}, None)
+
+
+def _since(known: Stored, is_base: Callable[[Logged], bool], own: Own) -> Since | None:
+    """Walk a row's history back to what a device knew, collecting what others changed and the device itself.
+
+    What the device changed after another did is settled between them.
+    """
+    changed: dict[str, int] = {}
+    settled, said = set(own.written), dict(own.said)
+    sequence: int | None = known.sequence
+    base: Row = {}
+    while sequence is not None:
+        entry = Logged.get_or_none(Logged.sequence == sequence)
+        if entry is None:  # Purged: each field may have been changed, at the latest then.
+            missed = since_unknown(known, settled)
+            return missed._replace(changed={**missed.changed, **changed})
+        if is_base(entry):
+            base = entry.row
+            break
+        names = entry.row if entry.fields is None else entry.fields
+        if own.is_own(entry):
+            settled |= set(names)
+            said = {name: entry.row[name] for name in names} | said
+        else:
+            changed |= {name: max(entry.edited_at, changed.get(name, 0)) for name in names if name not in settled}
+        sequence = entry.previous
+    return Since(changed, base | said) if changed else None

@@ -1,0 +1,257 @@
+"""What a push or a pull may say (contract sections 4 and 5), and what it means, without I/O.
+
+Knows: the forms of the bodies, whose row a change names, the version it was based on. Must not know: the stored rows and
+what becomes of a change (``protocol``), Flask, peewee, sockets, files, the clock (it is passed in). What is wrong with one
+row is a value, what is wrong with the whole body an exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from errors import PayloadTooLarge, ValidationError
+from protocol import Change, Limits, Pull, Push, Table
+from wire import Row, edit_time, parse_cursor, parse_time
+
+SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
+"""Fields of every row that the server sets; what a device sends for them is no change."""
+
+MAX_ID_CHARACTERS = 64
+_ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
+MAX_UNIQUE_ID_CHARACTERS = 255
+
+
+def parse_push(
+    body: object, tables: Mapping[str, Table], limits: Limits, now: int, device_id: str | None = None
+) -> Push:
+    """Check a push in any of its three forms.
+
+    Raises: ValidationError if the body is no push at all, PayloadTooLarge if it has too many rows. A bad row is no
+    exception but a ``Change`` with ``problems``, since a push that is not atomic goes on without it.
+    """
+    if not isinstance(body, dict):
+        raise _invalid("", "must be an object")
+    forms = [form for form in ("operations", "changes", "table") if form in body]
+    if len(forms) != 1:
+        raise _invalid("", 'must have exactly one of "table" (with "operation" and "data"), "changes" or "operations"')
+    atomic = body.get("atomic", True)
+    if not isinstance(atomic, bool):
+        raise _invalid("atomic", "must be true or false")
+    base = body.get("baseCursor")
+    parse = _Parser(tables, limits, now)
+    changes: list[Change] = []
+    for change in getattr(parse, forms[0])(body):
+        changes.append(change)
+        if len(changes) > limits.push_rows:
+            raise PayloadTooLarge(f"A push may have {limits.push_rows:,} rows. Send it in smaller parts.")
+    return Push(changes, atomic, None if base is None else parse_cursor(base, "baseCursor"), device_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parser:
+    """What is the same for all rows of one push."""
+
+    tables: Mapping[str, Table]
+    limits: Limits
+    now: int
+
+    def table(self, body: Row) -> Iterator[Change]:
+        """Form A: one row."""
+        yield self._operation(body, "")
+
+    def changes(self, body: Row) -> Iterator[Change]:
+        """Form B: rows by table, each an upsert or a delete."""
+        if not isinstance(body["changes"], dict):
+            raise _invalid("changes", "must be an object of lists of rows by table")
+        for name, rows in body["changes"].items():
+            if not isinstance(rows, list):
+                raise _invalid(f"changes.{name[:64]}", "must be a list of rows")
+            if not rows and name not in self.tables:
+                yield self._change(f"changes.{name[:64]}", "", None, "upsert", {}, {})
+            for index, row in enumerate(rows):
+                path = f"changes.{name[:64]}[{index}]"
+                yield self._change(path, path, self.tables.get(name), "upsert", row, {})
+
+    def operations(self, body: Row) -> Iterator[Change]:
+        """Form C: operations in order."""
+        if not isinstance(body["operations"], list):
+            raise _invalid("operations", "must be a list")
+        for index, operation in enumerate(body["operations"]):
+            yield self._operation(operation, f"operations[{index}]")
+
+    def _operation(self, body: object, path: str) -> Change:
+        if not isinstance(body, dict):
+            return Change(path, None, problems=[{"path": path, "error": "must be an object"}])
+        inner = f"{path}." if path else ""
+        name, kind = body.get("table"), body.get("operation")
+        table = self.tables.get(name) if isinstance(name, str) else None
+        change = self._change(path or "data", inner + "data", table, kind, body.get("data"), body, inner)
+        if table is None:
+            change.problems[:] = [{"path": inner + "table", "error": "is not a synced table"}]
+        elif kind not in ("create", "update", "delete"):
+            change.problems.append({"path": inner + "operation", "error": "must be create, update or delete"})
+        return change
+
+    def _change(
+        self, path: str, row_path: str, table: Table | None, kind: Any, row: object, about: Row, about_path: str = ""
+    ) -> Change:
+        """Check one change; ``about`` is what is said of the row beside it, each under ``about_path`` and its name."""
+        change = Change(path, table, kind)
+        if table is None:
+            change.problems.append({"path": path, "error": "is not of a synced table"})
+        elif not isinstance(row, dict):
+            change.problems.append({"path": row_path, "error": "must be an object with the row's fields"})
+        else:
+            _read_fields(change, table, row, row_path, self.limits)
+            _read_identity(change, row, row_path)
+            _read_base(change, row, about, about_path)
+            _read_op_id(change, about, about_path)
+            self._read_time(change, about, about_path + "timestamp")
+        return change
+
+    def _read_time(self, change: Change, about: Row, path: str) -> None:
+        stated = about.get("timestamp")
+        try:
+            edited = edit_time(change.fields.get("last_updated")) if stated is None else parse_time(stated, path)
+        except ValidationError as error:
+            change.problems += error.details
+            edited = None
+        change.edited_at = self.now if edited is None else min(edited, self.now)
+
+
+def _read_fields(change: Change, table: Table, row: Row, path: str, limits: Limits) -> None:
+    """Take the fields a device may write, each checked by its column; a field the table does not know is kept."""
+    for name, value in row.items():
+        column = table.columns.get(name)
+        try:
+            if name in ("is_deleted", "isDeleted"):
+                change.fields["is_deleted"] = 0 if value is None else table.columns["is_deleted"].check(value)
+            elif column is not None:
+                change.fields[name] = None if value is None else column.check(value)
+            elif name not in SERVER_FIELDS:
+                change.fields[_checked_name(name, limits.name_characters)] = value
+        except ValueError as error:
+            shown = name if len(name) <= limits.name_characters else name[: limits.name_characters] + "…"
+            change.problems.append({"path": f"{path}.{shown}", "error": str(error)})
+    if change.kind == "delete":
+        change.fields["is_deleted"] = 1
+    elif change.fields.get("is_deleted"):
+        change.kind = "delete"
+
+
+def _checked_name(name: str, most: int) -> str:
+    if not 1 <= len(name) <= most:
+        raise ValueError(f"a field's name must have 1 to {most} characters")
+    return name
+
+
+def _read_identity(change: Change, row: Row, path: str) -> None:
+    """Find whose row is meant: its id, else its Unique_id, else it is new (contract section 4, identity).
+
+    A number, null or an empty text is a device's local key and counts as no id. Any other id that is not well formed
+    may only stand beside a ``Unique_id``: without one, a retry could not find the row that the first try made.
+    """
+    row_id, unique_id = row.get("id"), change.fields.get("Unique_id")
+    if unique_id is not None and len(unique_id) > MAX_UNIQUE_ID_CHARACTERS:
+        sentence = f"must have at most {MAX_UNIQUE_ID_CHARACTERS} characters"
+        change.problems.append({"path": f"{path}.Unique_id", "error": sentence})
+    change.unique_id = unique_id or None
+    if isinstance(row_id, str) and _ROW_ID.fullmatch(row_id):
+        change.row_id = row_id
+    elif isinstance(row_id, bool | list | dict) or (row_id and isinstance(row_id, str) and not change.unique_id):
+        sentence = "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -"
+        change.problems.append({"path": f"{path}.id", "error": sentence})
+
+
+def _read_base(change: Change, row: Row, about: Row, path: str) -> None:
+    """Find the version that the change was based on, as stated or, in the older forms, one below the row's own."""
+    stated, version = about.get("baseVersion"), row.get("version")
+    if stated is None:
+        if change.kind != "create" and isinstance(version, int) and not isinstance(version, bool) and version > 0:
+            change.base_version = version - 1
+    elif isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0:
+        change.base_version, change.is_base_stated = stated, True
+    else:
+        change.problems.append({"path": f"{path}baseVersion", "error": "must be a whole number from 0"})
+
+
+def _read_op_id(change: Change, about: Row, path: str) -> None:
+    """Read the name that a device gave to this very operation, by which a retry is known."""
+    stated = about.get("opId")
+    if stated is None or (isinstance(stated, str) and _ROW_ID.fullmatch(stated)):
+        change.op_id = stated
+    else:
+        sentence = "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -"
+        change.problems.append({"path": f"{path}opId", "error": sentence})
+
+
+def checked_device(device_id: object, path: str) -> str | None:
+    """Read which device a client says it is, None if it says nothing.
+
+    Raises: ValidationError.
+    """
+    if device_id is None or (isinstance(device_id, str) and _ROW_ID.fullmatch(device_id)):
+        return device_id
+    raise _invalid(path, "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -")
+
+
+def parse_pull(body: object, tables: Mapping[str, Table], limits: Limits) -> Pull:
+    """Check a pull in any of its three forms.
+
+    Raises: ValidationError.
+    """
+    if not isinstance(body, dict):
+        raise _invalid("", "must be an object")
+    names, digest = tables_of(body, tables), body.get("digest", False)
+    if not isinstance(digest, bool):
+        raise _invalid("digest", "must be true or false")
+    if "cursor" in body:
+        since = None if body["cursor"] is None else parse_cursor(body["cursor"])
+        return Pull(names, since, _limit(body.get("limit"), limits.pull_rows), digest)
+    form = "lastSync" if "table" in body else "lastSyncTimestamp"
+    since_text = body.get(form)
+    since_time = None if since_text in (None, "") else parse_time(since_text, form)
+    return Pull(names, since_time if since_time is not None and since_time > 0 else None, None, digest)
+
+
+def tables_of(body: object, tables: Mapping[str, Table]) -> list[str]:
+    """Read which tables a body names with ``table`` or ``entityTypes``: all of them if it names none.
+
+    Raises: ValidationError for one that is not synced, or if the body is no object.
+    """
+    if not isinstance(body, dict):
+        raise _invalid("", "must be an object")
+    if "table" in body and "entityTypes" in body:
+        raise _invalid("table", 'must not stand beside "entityTypes"')
+    path = "table" if "table" in body else "entityTypes"
+    names = [body["table"]] if "table" in body else body.get("entityTypes")
+    if names is None:
+        return list(tables)
+    if not isinstance(names, list) or not names:
+        raise _invalid(path, "must be a list of at least one table")
+    return list(dict.fromkeys(table_named(name, tables, path) for name in names))
+
+
+def table_named(name: object, tables: Collection[str], path: str = "table") -> str:
+    """Read the name of a synced table.
+
+    Raises: ValidationError, which names those there are.
+    """
+    if not isinstance(name, str) or name not in tables:
+        raise _invalid(path, "must name synced tables: " + ", ".join(tables))
+    return name
+
+
+def _limit(value: object, most: int) -> int:
+    if value is None:
+        return min(1000, most)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise _invalid("limit", f"must be a whole number from 1 to {most}")
+    return value
+
+
+def _invalid(path: str, sentence: str) -> ValidationError:
+    return ValidationError(f"{path or 'The body'} {sentence}.", details=[{"path": path or "$", "error": sentence}])
