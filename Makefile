@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test unit crash check lint format types audit clean
+.PHONY: help run test unit crash check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -20,7 +20,7 @@ unit: .venv/installed-dev ## The part of the tests that takes seconds
 crash: .venv/installed-dev ## kill -9 under load, many rounds: make crash ROUNDS=100
 	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/test_crash.py
 
-check: lint types test ## Everything a commit must pass
+check: lint types audit test ## Everything a commit must pass
 
 lint: .venv/installed-dev ## Lint and formatting
 	$(BIN)/ruff check .
@@ -33,8 +33,17 @@ format: .venv/installed-dev ## Format
 types: .venv/installed-dev ## Type check
 	$(BIN)/mypy
 
+bench: .venv/installed bench/peer/node_modules ## Measure against a Node server, in turn; takes half an hour (bench/README.md)
+	@node bench/run.mjs $(ARGS)
+
+bench-quick: .venv/installed bench/peer/node_modules ## The same in less than two minutes, and noisier
+	@node bench/run.mjs --quick $(ARGS)
+
+audit: .venv-audit/installed ## Hold the pins against the known vulnerabilities
+	@.venv-audit/bin/python tests/audit.py
+
 clean: ## Remove what was installed; data stays
-	rm -rf .venv node_modules .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-audit node_modules bench/peer/node_modules .mypy_cache .ruff_cache .hypothesis
 
 # A folder that pip broke half way has no mark and is made again.
 .venv/installed: requirements.txt
@@ -49,7 +58,16 @@ clean: ## Remove what was installed; data stays
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
+.venv-audit/installed: requirements-audit.txt
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/pip install --quiet --disable-pip-version-check -r requirements-audit.txt
+	@touch $@
+
 # Without npm the pages take the Socket.IO client from the CDN, pinned by its hash.
 node_modules: package.json
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund && touch node_modules; \
 	else echo "npm is not here: the pages will load the Socket.IO client from a CDN."; fi
+
+# better-sqlite3 is compiled if there is no binary of it for this Node: a minute or two, once.
+bench/peer/node_modules: bench/peer/package-lock.json
+	@cd bench/peer && npm ci --silent --no-audit --no-fund && touch node_modules

@@ -8,8 +8,10 @@ A new synced table is one subclass of ``SyncedRow`` here: push, pull, provisioni
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from peewee import (
@@ -187,21 +189,24 @@ class SyncedTable:
     rules: Table
     columns: tuple[str, ...]
     json_columns: frozenset[str]
+    values_of: Callable[[Row], tuple[Any, ...]]
+    """Gives the values of ``columns``."""
 
     @property
     def name(self) -> str:
         """Give the name that clients and SQL use."""
         return self.rules.name
 
-    def stored(self, row: Row, sequence: int) -> list[Any]:
+    def stored(self, row: Row, sequence: int) -> tuple[Any, ...]:
         """Lay a row out as the values of ``columns``; what the table does not know goes into ``_extra`` as JSON."""
-        known = self.rules.columns
-        extra = {name: value for name, value in row.items() if name not in known and name not in SERVER_COLUMNS}
-        values = {**row, "_seq": sequence, "_extra": extra or None}
+        values = {**row, "_seq": sequence, "_extra": None}
+        if len(values) > len(self.columns):
+            known = frozenset(self.columns)
+            values["_extra"] = {name: value for name, value in row.items() if name not in known}
         for name in self.json_columns:
             if values[name] is not None:
                 values[name] = encode(values[name]).decode()
-        return [values[name] for name in self.columns]
+        return self.values_of(values)
 
 
 @cache
@@ -210,11 +215,13 @@ def synced_tables() -> dict[str, SyncedTable]:
     tables = {}
     for model in SyncedRow.__subclasses__():
         fields = model._meta.sorted_fields
+        columns = tuple(field.column_name for field in fields)
         rules = {field.column_name: column_of(field) for field in fields if field.column_name not in SERVER_COLUMNS}
         tables[model._meta.table_name] = SyncedTable(
             model,
             Table(model._meta.table_name, rules),
-            tuple(field.column_name for field in fields),
+            columns,
             frozenset(field.column_name for field in fields if isinstance(field, JsonField)),
+            itemgetter(*columns),
         )
     return tables

@@ -23,6 +23,8 @@ MAX_ID_CHARACTERS = 64
 _ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
 MAX_UNIQUE_ID_CHARACTERS = 255
 
+_DELETED = {"is_deleted", "isDeleted"}
+
 
 def parse_push(
     body: object, tables: Mapping[str, Table], limits: Limits, now: int, device_id: str | None = None
@@ -124,21 +126,21 @@ class _Parser:
 
 def _read_fields(change: Change, table: Table, row: Row, path: str, limits: Limits) -> None:
     """Take the fields a device may write, each checked by its column; a field the table does not know is kept."""
+    columns, fields = table.columns, change.fields
     for name, value in row.items():
-        column = table.columns.get(name)
         try:
-            if name in ("is_deleted", "isDeleted"):
-                change.fields["is_deleted"] = 0 if value is None else table.columns["is_deleted"].check(value)
-            elif column is not None:
-                change.fields[name] = None if value is None else column.check(value)
+            if name in _DELETED:
+                fields["is_deleted"] = 0 if value is None else columns["is_deleted"].check(value)
+            elif name in columns:
+                fields[name] = None if value is None else columns[name].check(value)
             elif name not in SERVER_FIELDS:
-                change.fields[_checked_name(name, limits.name_characters)] = value
+                fields[_checked_name(name, limits.name_characters)] = value
         except ValueError as error:
             shown = name if len(name) <= limits.name_characters else name[: limits.name_characters] + "…"
             change.problems.append({"path": f"{path}.{shown}", "error": str(error)})
     if change.kind == "delete":
-        change.fields["is_deleted"] = 1
-    elif change.fields.get("is_deleted"):
+        fields["is_deleted"] = 1
+    elif fields.get("is_deleted"):
         change.kind = "delete"
 
 

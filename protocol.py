@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from errors import Detail
@@ -30,15 +31,16 @@ class Column:
     default: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """A synced table as the rules see it: its name and the columns that devices may write."""
 
     name: str
     columns: Mapping[str, Column]
 
-    def new_row(self) -> Row:
-        """Give a row with the defaults of the table."""
+    @cached_property
+    def defaults(self) -> Row:
+        """What a new row has in the columns that its device leaves out."""
         return {name: column.default for name, column in self.columns.items()}
 
 
@@ -144,7 +146,7 @@ def decide(
     if stored is None:
         if change.kind == "delete":
             return Outcome("unchanged")
-        return Outcome("created", _edited(change.table.new_row(), change, change.fields, 0), ())
+        return Outcome("created", _edited(change.table.defaults, change, change.fields, 0), ())
     different = _different(change, stored.row)
     if not different:
         return Outcome("unchanged")

@@ -51,10 +51,7 @@ def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
     if pull.since is None:
         return 0, here.sequence
     if isinstance(pull.since, int):
-        since = _sequence_at(pull.since, here, now, skew_ms)
-        if since and pull.since < here.purged_at:
-            raise ResyncRequired(_PURGED)
-        return since, 0
+        return _start_at(pull.since, here, now, skew_ms), 0
     if pull.since.epoch != here.epoch or pull.since.sequence > here.sequence:
         raise ResyncRequired
     if max(pull.since.sequence, pull.since.first_until) < here.purged_until:
@@ -65,7 +62,7 @@ def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
 _PURGED = "Deletions since then are no longer all held. Pull again from the start, without a cursor or time."
 
 
-def _sequence_at(time: int, here: Place, now: int, skew_ms: int) -> int:
+def _start_at(time: int, here: Place, now: int, skew_ms: int) -> int:
     """Find the last change of the commit that a device's ``lastSync`` names.
 
     A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met
@@ -74,9 +71,11 @@ def _sequence_at(time: int, here: Place, now: int, skew_ms: int) -> int:
     if time > max(now, here.clock):
         return 0
     sequence = last_until(time, here.sequence)
-    if sequence and committed_at(sequence) == time:
-        return sequence
-    return last_until(time - skew_ms, here.sequence)
+    margin_ms = 0 if sequence and committed_at(sequence) == time else skew_ms
+    has_seen_any = last_until(time + margin_ms, here.sequence) > 0
+    if has_seen_any and time - margin_ms < here.purged_at:
+        raise ResyncRequired(_PURGED)
+    return last_until(time - margin_ms, here.sequence) if margin_ms else sequence
 
 
 _WANTED = "_seq > ?1 AND _seq <= ?2 AND (is_deleted = 0 OR _seq > ?3)"

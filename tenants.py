@@ -14,7 +14,7 @@ import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -140,7 +140,10 @@ class Tenants:
         next start removes, and the e-mail address free for the next attempt.
         Raises: EmailTaken.
         """
-        path = self.path_of(customer.id)
+        with self._holding("registrations.lock", fcntl.LOCK_SH):
+            self._provision(customer, self.path_of(customer.id))
+
+    def _provision(self, customer: directory.Customer, path: Path) -> None:
         new = path.with_suffix(".new")
 
         def insert() -> None:
@@ -221,6 +224,20 @@ class Tenants:
         self.take_all_restored()
         for tenant_id in self.directory.read(directory.unfinished_closings):
             self._finish_closing(tenant_id)
+        with self._holding("registrations.lock", fcntl.LOCK_EX):  # One by the operator may be under way.
+            self._remove_unfinished()
+
+    @contextlib.contextmanager
+    def _holding(self, name: str, how: int) -> Iterator[None]:
+        """Hold a lock of this folder against other processes."""
+        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _remove_unfinished(self) -> None:
         for path in [*self._files.glob("tenant_*.new*"), *self._files.glob("tenant_*.making*")]:
             path.unlink()
         known = {uuid.UUID(customer_id).hex for customer_id in self.directory.read(directory.customer_ids)}

@@ -19,9 +19,9 @@ MAX_DEPTH = 64
 """Levels of nesting a body may have; one sentence in the API reference, far below what breaks an encoder."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
+_DIGITS = re.compile(r"[0-9]{1,14}", re.ASCII)
 _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999  # Years 1 to 9999, which is all that can be written.
-_CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})(?:-([0-9]{1,18}))?", re.ASCII)
+CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})(?:-([0-9]{1,18}))?", re.ASCII)
 
 Row = dict[str, Any]
 """One row as clients see it: the table's columns and the fields that it does not know."""
@@ -107,7 +107,7 @@ def edit_time(value: object) -> int | None:
 
     Devices write ISO 8601 or milliseconds since 1970; a clock that can't be read must not cost them the row.
     """
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,14}", value, re.ASCII):
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
     return _milliseconds(value)
 
@@ -117,7 +117,8 @@ def _milliseconds(text: object) -> int | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-        milliseconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+        milliseconds = since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
     except (ValueError, OverflowError):
         return None
     return min(max(milliseconds, _FIRST), _LAST)
@@ -151,7 +152,7 @@ def parse_cursor(text: object, path: str = "cursor") -> Cursor:
 
     Raises: ValidationError if no server can have given it.
     """
-    match = _CURSOR.fullmatch(text) if isinstance(text, str) else None
+    match = CURSOR.fullmatch(text) if isinstance(text, str) else None
     if not match:
         sentence = "must be a cursor from an earlier answer, or null"
         raise ValidationError(f"{path} {sentence}.", details=[{"path": path, "error": sentence}])

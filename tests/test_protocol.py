@@ -27,7 +27,7 @@ def of_row(**data: Any) -> Change:
 
 
 def stored(**fields: Any) -> Stored:
-    row = TABLES["end_user"].new_row() | {"id": "a", "version": 3} | fields
+    row = TABLES["end_user"].defaults | {"id": "a", "version": 3} | fields
     return Stored(row, 3, 30, NOW - 1000)
 
 

@@ -264,6 +264,23 @@ def test_registration_whose_caller_ends_while_it_waits_is_whole_or_nothing(
     inside.push(tenants, new.id, ROW)
 
 
+def test_start_beside_a_registration_leaves_its_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator registers while a server starts. Fault: no lock: the start removed the file, its customer stayed."""
+    operators, new, starts = Tenants(tmp_path / "data", is_server=False), customer(), []
+    script = "import syncapp, sys, tenants, pathlib; tenants.Tenants(pathlib.Path(sys.argv[1])).close()"
+
+    def start_meanwhile(folder: Path) -> None:
+        starts.append(subprocess.Popen([sys.executable, "-c", script, str(operators.folder)], cwd=ROOT))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            starts[0].wait(2)
+
+    monkeypatch.setattr("tenants.sync_folder", start_meanwhile)
+    operators.provision(new)
+    assert starts[0].wait(20) == 0
+    inside.push(operators, new.id, ROW)
+    operators.close()
+
+
 @pytest.mark.parametrize(
     "point", ["close: after commit", "close: before removal", "close: half removed", "close: before note"]
 )

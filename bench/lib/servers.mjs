@@ -1,0 +1,128 @@
+// The two servers: how each is started as its users start it, and how the same work is said to each.
+import { execFileSync, spawn } from 'node:child_process';
+import fs from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import { Connection, request } from './http.mjs';
+
+const HERE = path.resolve(import.meta.dirname, '..');
+const SECRET = 'a key for the benchmark only, at least 32 bytes';
+const TABLE = 'end_user';
+const TYPE_AT = '42["sync_notification",{"type":"'.length;
+
+export const ADAPTERS = {
+  syncapp: (app) => ({
+    name: 'syncapp',
+    command: [path.join(app, '.venv/bin/python'), 'syncapp.py'], folder: app, env: { LOG_FORMAT: 'json', ...wideRates(app) },
+    register: (name) => request('POST', '/api/customers/register', { body: {
+      firstName: 'Bench', lastName: name, email: `${name}@example.com`, password: `password-${name}` } }),
+    tokenOf: (answer) => answer.data.token,
+    one: (row) => `{"table":"${TABLE}","operation":"create","data":${JSON.stringify(row)}}`,
+    many: (rows) => `{"changes":{"${TABLE}":${JSON.stringify(rows)}}}`,
+    push: '/api/client/sync/push', pull: '/api/client/sync/pull',
+    page: (cursor, limit) => JSON.stringify({ cursor, limit, entityTypes: [TABLE] }),
+    everything: JSON.stringify({ lastSyncTimestamp: '1970-01-01T00:00:00Z', entityTypes: [TABLE] }),
+    cursorOf: (text) => /"cursor":"([^"]+)"/.exec(text)[1],
+    isReady: (text) => text.startsWith('42["authenticated"'),
+    isRow: (event) => event[TYPE_AT] === 0x64, // The d of data_available; a sync_complete follows it.
+    sequenceOf: (note) => Number(note.cursor.split('-')[1]), rowOf: (note) => note.data,
+  }),
+  peer: () => ({
+    name: 'peer',
+    command: [process.execPath, 'server.cjs'], folder: path.join(HERE, 'peer'), env: { NODE_ENV: 'production' },
+    register: (name) => request('POST', '/register', { body: { email: `${name}@example.com`, password: `password-${name}` } }),
+    tokenOf: (answer) => answer.token,
+    one: (row) => `{"table":"${TABLE}","rows":[${JSON.stringify(row)}]}`,
+    many: (rows) => `{"table":"${TABLE}","rows":${JSON.stringify(rows)}}`,
+    push: '/push', pull: '/pull',
+    page: (cursor, limit) => JSON.stringify({ cursor: cursor ?? 0, limit }),
+    cursorOf: (text) => Number(/"cursor":(\d+)/.exec(text)[1]),
+    isReady: (text) => text.startsWith('40'),
+    isRow: () => true,
+    sequenceOf: (note) => note.cursor, rowOf: (note) => note.row,
+  }),
+};
+
+/** The settings of a checkout that say how much a time somebody may do, so wide that they refuse nothing. */
+function wideRates(app) {
+  const ask = 'import dataclasses, settings; print(*(f.name.upper() for f in dataclasses.fields(settings.Settings) if " per " in str(f.default)))';
+  const names = execFileSync(path.join(app, '.venv/bin/python'), ['-c', ask], { cwd: app, encoding: 'utf8' }).trim().split(' ');
+  return Object.fromEntries(names.map((name) => [name, '1000000000 per minute']));
+}
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const freePort = () => new Promise((resolve) => {
+  const server = net.createServer().listen(0, '127.0.0.1', () => { const { port } = server.address(); server.close(() => resolve(port)); });
+});
+
+export class Server {
+  static #tenants = 0;
+  static #running = new Set();
+
+  /** For the end of a run that went wrong; those that were stopped are gone already. */
+  static killAll() { for (const child of Server.#running) child.kill('SIGKILL'); }
+
+  constructor(adapter, data) { Object.assign(this, adapter); this.data = data; }
+
+  /** Start on a core; returns when the first good answer came, and notes how long that took. */
+  async start(core, extra = {}, prefix = []) {
+    fs.mkdirSync(this.data, { recursive: true });
+    this.port = await freePort();
+    const log = fs.openSync(`${this.data}.log`, 'a');
+    const began = performance.now();
+    const env = { ...process.env, ...this.env, PORT: String(this.port), HOST: '127.0.0.1', DATA_DIR: this.data, JWT_SECRET_KEY: SECRET, ...extra };
+    this.child = spawn('taskset', ['-c', String(core), ...prefix, ...this.command], { cwd: this.folder, env, stdio: ['ignore', log, log] });
+    fs.closeSync(log);
+    Server.#running.add(this.child);
+    this.child.once('exit', () => Server.#running.delete(this.child));
+    const health = request('GET', '/health');
+    for (;;) {
+      const connection = new Connection(this.port);
+      try { if ((await connection.send(health)).status === 200) { connection.close(); break; } } catch { /* not yet */ }
+      connection.close();
+      if (this.child.exitCode !== null || performance.now() - began > 120_000) throw new Error(`${this.name} did not start: ${this.data}.log`);
+      await sleep(10);
+    }
+    this.startMs = performance.now() - began;
+    return this;
+  }
+
+  async stop() {
+    const gone = new Promise((resolve) => this.child.once('exit', resolve));
+    this.child.kill('SIGTERM');
+    const timer = setTimeout(() => this.child.kill('SIGKILL'), 8000);
+    await gone;
+    clearTimeout(timer);
+  }
+
+  /** Make a tenant, and give its token. */
+  async tenant() {
+    const connection = new Connection(this.port);
+    const answer = await connection.json(this.register(`t${process.pid}x${Server.#tenants++}`));
+    connection.close();
+    return this.tokenOf(answer);
+  }
+
+  pushOf(token, body) { return request('POST', this.push, { token, body }); }
+  pullOf(token, body) { return request('POST', this.pull, { token, body }); }
+  rssKib() { return Number(/VmRSS:\s*(\d+)/.exec(fs.readFileSync(`/proc/${this.child.pid}/status`, 'utf8'))[1]); }
+  descriptors() { return fs.readdirSync(`/proc/${this.child.pid}/fd`).length; }
+
+  /** CPU seconds that this server has used in all its threads, to the nanosecond (proc(5), schedstat). */
+  cpu() {
+    const tasks = `/proc/${this.child.pid}/task`;
+    const of = (task) => { try { return Number(fs.readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ')[0]); } catch { return 0; } };
+    return fs.readdirSync(tasks).reduce((sum, task) => sum + of(task), 0) / 1e9;
+  }
+}
+
+/** A row as an app has it: 20 fields, about 500 bytes of JSON. `round` makes an update change something. */
+export function row(id, round = 0) {
+  return {
+    id, Unique_id: `u-${id}`, firstName: 'Asha', lastName: 'Kulkarni', name: 'Asha Kulkarni', email: `${id}@example.in`,
+    phone: '+91 98200 11223', whatsapp: '+91 98200 11223', gender: 'female', bloodGroup: 'O+', dob: '1990-04-17',
+    phoneModel: { brand: 'Samsung', model: 'A54' }, bankList: ['HDFC', 'SBI'], gstNo: '27AAPFU0939F1ZV',
+    companyName: 'Kulkarni Traders Pvt Ltd', branchId: 'pune-1', status: 'lead', active: 1, note: `call back, round ${round}`,
+    last_updated: '2025-11-23T10:00:00.000Z',
+  };
+}
