@@ -19,12 +19,12 @@ from errors import Detail, InvalidCredentials, NotFound, RegistrationClosed, Una
 from settings import Settings
 from tenants import Tenants, now_ms
 from tokens import PASSWORD_BYTES, Attempts, Identity, Pair, Passwords, Tokens, check_tenant
-from web import client_address, read_json, success
+from web import client_address, enter, read_json, success
 from wire import format_time
 
-_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,190}")
-_NAME_CHARACTERS = 100
-_PROFILE_FIELDS = ("firstName", "lastName", "companyName", "phone")
+EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,190}")
+NAME_CHARACTERS = 100
+PROFILE_FIELDS = ("firstName", "lastName", "companyName", "phone")
 _DEFAULT_COMPANY = "Individual Customer"
 
 
@@ -32,13 +32,14 @@ def bearer(tokens: Tokens) -> Identity:
     """Tell who makes the running request, from its access token and from nothing else.
 
     A tenant that the request states in ``X-Tenant-Id`` must be the token's.
-    Raises: Unauthorized, TokenExpired, InvalidTenantId, TenantMismatch.
+    Raises: Unauthorized, TokenExpired, InvalidTenantId, TenantMismatch, Busy, RateLimited.
     """
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized
     identity = tokens.verify(token.strip())
     g.tenant_id = identity.tenant_id
+    enter(identity.tenant_id)
     check_tenant(identity, request.headers.get("X-Tenant-Id"))
     return identity
 
@@ -49,11 +50,11 @@ def create_customer(tenants: Tenants, passwords: Passwords, body: dict[str, Any]
     Raises: ValidationError, EmailTaken.
     """
     faults = _Faults()
-    values = {name: faults.text(body, name, _NAME_CHARACTERS) for name in ("firstName", "lastName")}
+    values = {name: faults.text(body, name, NAME_CHARACTERS) for name in ("firstName", "lastName")}
     email = faults.email(body)
     password = faults.password(body, "password")
-    phone = faults.text(body, "phone", _NAME_CHARACTERS, optional=True)
-    company = faults.text(body, "companyName", _NAME_CHARACTERS, optional=True) or _DEFAULT_COMPANY
+    phone = faults.text(body, "phone", NAME_CHARACTERS, optional=True)
+    company = faults.text(body, "companyName", NAME_CHARACTERS, optional=True) or _DEFAULT_COMPANY
     faults.check()
     customer = directory.Customer(
         id=str(uuid.uuid4()),
@@ -100,7 +101,7 @@ class Accounts:
         """Make an account and its tenant, and log it in."""
         if not self._is_open:
             raise RegistrationClosed
-        self._registrations.count(client_address())
+        _count(self._registrations, client_address())
         body = _object(read_json())
         customer = create_customer(self._tenants, self._passwords, body)
         pair = self._tokens.begin(customer)
@@ -108,12 +109,12 @@ class Accounts:
 
     def login(self) -> Response:
         """Begin a session for who proves to know the password."""
-        self._logins.count(client_address())
+        _count(self._logins, client_address())
         body = _object(read_json())
         faults = _Faults()
         email, password = (faults.anything(body, name) for name in ("email", "password"))
         faults.check()
-        self._logins.count(directory.normal_email(email)[:254])
+        _count(self._logins, directory.normal_email(email)[:254])
         customer = self._tenants.directory.read(lambda: directory.customer_by_email(email))
         if not self._passwords.matches(password, customer.passwordHash if customer else None) or not customer:
             raise InvalidCredentials
@@ -144,11 +145,11 @@ class Accounts:
         body = _object(read_json())
         customer = self._customer(identity)
         faults = _Faults()
-        for name in body.keys() - set(_PROFILE_FIELDS):
-            faults.add(name[:_NAME_CHARACTERS], "can't be changed here")
+        for name in body.keys() - set(PROFILE_FIELDS):
+            faults.add(name[:NAME_CHARACTERS], "can't be changed here")
         changes = {
-            name: faults.text(body, name, _NAME_CHARACTERS, optional=name in ("phone", "companyName"))
-            for name in _PROFILE_FIELDS
+            name: faults.text(body, name, NAME_CHARACTERS, optional=name in ("phone", "companyName"))
+            for name in PROFILE_FIELDS
             if name in body
         }
         faults.check()
@@ -193,9 +194,18 @@ class Accounts:
 
         Raises: InvalidCredentials, RateLimited.
         """
-        self._logins.count(identity.email)
+        _count(self._logins, identity.email)
         if not self._passwords.matches(password, self._customer(identity).passwordHash):
             raise InvalidCredentials("The password is wrong.")
+
+
+def _count(attempts: Attempts, who: str) -> None:
+    """Count an attempt, and have the answer say how many are left.
+
+    Raises: RateLimited.
+    """
+    g.standing = lambda: attempts.headers(who)
+    attempts.count(who)
 
 
 def _session(pair: Pair, customer: directory.Customer) -> dict[str, Any]:
@@ -250,7 +260,7 @@ class _Faults:
         """Read an address in the form in which it is stored."""
         value = body.get("email")
         normal = directory.normal_email(value) if isinstance(value, str) else ""
-        return normal if _EMAIL.fullmatch(normal) else self.add("email", "must be an e-mail address")
+        return normal if EMAIL.fullmatch(normal) else self.add("email", "must be an e-mail address")
 
     def password(self, body: dict[str, Any], name: str) -> str:
         """Read a new password within the bounds of bcrypt."""

@@ -6,9 +6,10 @@ know: Flask, sockets, which engine or file, whose request this is. What becomes 
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from receipts import Taken, keep_receipts, mark_of, taken
 from records import Conflict, Logged
 from wire import Row, encode, format_time
 
-_PAUSE_EVERY_ROWS = 64
+_SLICE_ROWS = 64
 """Rows between two breaths: other tenants wait no longer than these take."""
 
 
@@ -52,14 +53,14 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
     writing = _Writing(push, row_bytes, before, max(now, before.clock + 1), strategy)
     for index, change in enumerate(push.changes):
         writing.take(change)
-        if index % _PAUSE_EVERY_ROWS == _PAUSE_EVERY_ROWS - 1:
+        if index % _SLICE_ROWS == _SLICE_ROWS - 1:
             pause()
     if push.atomic and writing.problems:
         raise ValidationError(
             f"{len(writing.rejected)} of {len(push.changes)} rows can't be stored, so none was.",
             details=writing.problems,
         )
-    writing.write()
+    writing.write(pause)
     return writing.applied
 
 
@@ -216,7 +217,7 @@ class _Writing:
             {"table": table, "id": change.row_id, "status": "rejected", "version": None, "error": error}
         )
 
-    def write(self) -> None:
+    def write(self, pause: Callable[[], None]) -> None:
         """Write the log, the rows in their last state and the ledger, each with one prepared statement."""
         for conflict in self.conflicts:
             conflict.save(force_insert=True)
@@ -225,12 +226,11 @@ class _Writing:
             keep_receipts(self.receipts, self.at)
         if not self.log:
             return
-        executemany = connection().cursor().executemany
-        executemany(_INSERT_LOGGED, self.log)
+        _in_slices(_INSERT_LOGGED, self.log, pause)
         for name, rows in self.applied.touched.items():
             table = synced_tables()[name]
-            current = [self.current[name, row_id] for row_id in rows]
-            executemany(_replace_row(table), [table.stored(stored.row, stored.sequence) for stored in current])
+            current = (self.current[name, row_id] for row_id in rows)
+            _in_slices(_replace_row(table), (table.stored(stored.row, stored.sequence) for stored in current), pause)
             digest.change(name, [(self.known.get((name, row_id)), self.current[name, row_id]) for row_id in rows])
         connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
         self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
@@ -253,6 +253,15 @@ def shown_conflict(conflict: Conflict) -> dict[str, Any]:
         "resolution": conflict.resolution,
         "resolvedAt": None if conflict.resolved_at is None else format_time(conflict.resolved_at),
     }
+
+
+def _in_slices(sql: str, rows: Iterable[tuple[Any, ...]], pause: Callable[[], None]) -> None:
+    """Run a statement for each row, with a pause after each slice of them."""
+    executemany, rest = connection().cursor().executemany, iter(rows)
+    while some := list(itertools.islice(rest, _SLICE_ROWS)):
+        executemany(sql, some)
+        if len(some) == _SLICE_ROWS:
+            pause()
 
 
 def _marks(columns: Sequence[Any]) -> str:

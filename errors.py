@@ -96,6 +96,11 @@ class MethodNotAllowed(Problem):
     sentence = "This address does not take this method."
 
 
+class RequestTimeout(Problem):
+    status, code = 408, "request_timeout"
+    sentence = "The request came too slowly. Send it again."
+
+
 class EmailTaken(Problem):
     status, code = 409, "email_taken"
     sentence = "A customer with this e-mail address exists already. Log in instead."
@@ -124,6 +129,11 @@ class PayloadTooLarge(Problem):
     sentence = "The body is too large. Send it in smaller parts."
 
 
+class AddressTooLong(Problem):
+    status, code = 414, "address_too_long"
+    sentence = "The address is too long."
+
+
 class UnsupportedMediaType(Problem):
     status, code = 415, "unsupported_media_type"
     sentence = "The body must be JSON: Content-Type: application/json."
@@ -132,6 +142,11 @@ class UnsupportedMediaType(Problem):
 class RateLimited(Problem):
     status, code = 429, "rate_limited"
     sentence = "Too many attempts. Wait a little and try again."
+
+
+class HeadTooLarge(Problem):
+    status, code = 431, "head_too_large"
+    sentence = "The headers are too large."
 
 
 class Busy(Problem):

@@ -31,7 +31,7 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """End as our own server does when gunicorn says so."""
-    from serving import end_with_worker  # After the worker's monkey patch, not before.
+    """Serve and end as our own server does."""
+    from serving import serve_with_worker  # After the worker's monkey patch, not before.
 
-    end_with_worker(worker, worker.wsgi.extensions["lifecycle"])
+    serve_with_worker(worker, worker.wsgi.extensions["lifecycle"])

@@ -5,8 +5,11 @@ Knows: templates and static files. Must not know: tenants' data.
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response, render_template, send_from_directory
 
@@ -29,8 +32,11 @@ _SELF_POLICY = (
 )
 
 
-def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle) -> Blueprint:
-    """Lay the pages out."""
+Describe = Callable[[], dict[str, Any]]
+
+
+def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle, openapi: Describe, asyncapi: Describe) -> Blueprint:
+    """Lay the pages out; ``openapi`` and ``asyncapi`` give the documents that describe calls and events."""
     routes = Blueprint("pages", __name__)
     began = time.monotonic()
 
@@ -48,6 +54,8 @@ def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle) -> Blueprint
     def multi_app() -> Response:
         """Serve the page with three apps side by side."""
         return _page("test-multi-app-sync.html", client=_client_script())
+
+    _describe(routes, openapi, asyncapi)
 
     @routes.get("/static/<path:name>")
     def static(name: str) -> Response:
@@ -70,6 +78,29 @@ def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle) -> Blueprint
         return answer(body, 503 if lifecycle.is_ending else 200)
 
     return routes
+
+
+def _describe(routes: Blueprint, openapi: Describe, asyncapi: Describe) -> None:
+    @routes.get("/docs")
+    def docs() -> Response:
+        """Show the API's description to people."""
+        calls, events = openapi(), asyncapi()
+        every = events["components"]["schemas"] | calls["components"]["schemas"]
+        return _page("docs.html", calls=calls, events=events, schemas=every, as_text=_as_text)
+
+    @routes.get("/openapi.json")
+    def openapi_document() -> Response:
+        """Describe every call, for programs."""
+        return answer(openapi())
+
+    @routes.get("/asyncapi.json")
+    def asyncapi_document() -> Response:
+        """Describe every event, for programs."""
+        return answer(asyncapi())
+
+
+def _as_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _page(name: str, **values: object) -> Response:

@@ -8,7 +8,7 @@ row is a value, what is wrong with the whole body an exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,19 @@ MAX_ID_CHARACTERS = 64
 _ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
 MAX_UNIQUE_ID_CHARACTERS = 255
 
+_SLICE_ROWS = 128
 _DELETED = {"is_deleted", "isDeleted"}
 
 
 def parse_push(
-    body: object, tables: Mapping[str, Table], limits: Limits, now: int, device_id: str | None = None
+    body: object,
+    tables: Mapping[str, Table],
+    limits: Limits,
+    now: int,
+    device_id: str | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> Push:
-    """Check a push in any of its three forms.
+    """Check a push in any of its three forms; ``pause`` is called between slices of a long one.
 
     Raises: ValidationError if the body is no push at all, PayloadTooLarge if it has too many rows. A bad row is no
     exception but a ``Change`` with ``problems``, since a push that is not atomic goes on without it.
@@ -47,6 +53,8 @@ def parse_push(
     changes: list[Change] = []
     for change in getattr(parse, forms[0])(body):
         changes.append(change)
+        if len(changes) % _SLICE_ROWS == 0:
+            pause()
         if len(changes) > limits.push_rows:
             raise PayloadTooLarge(f"A push may have {limits.push_rows:,} rows. Send it in smaller parts.")
     return Push(changes, atomic, None if base is None else parse_cursor(base, "baseCursor"), device_id)

@@ -71,7 +71,8 @@ def _start_at(time: int, here: Place, now: int, skew_ms: int) -> int:
     if time > max(now, here.clock):
         return 0
     sequence = last_until(time, here.sequence)
-    margin_ms = 0 if sequence and committed_at(sequence) == time else skew_ms
+    is_exact = time == here.purged_at or (sequence and committed_at(sequence) == time)
+    margin_ms = 0 if is_exact else skew_ms
     has_seen_any = last_until(time + margin_ms, here.sequence) > 0
     if has_seen_any and time - margin_ms < here.purged_at:
         raise ResyncRequired(_PURGED)

@@ -5,6 +5,7 @@ Knows: listeners, signals, requests in flight. Must not know: what requests do.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -17,22 +18,34 @@ import gevent
 from flask import Flask
 from gevent.event import Event
 from gevent.pywsgi import LoggingLogAdapter, WSGIServer
-from geventwebsocket.handler import WebSocketHandler
+from greenlet import greenlet
 from werkzeug.wsgi import ClosingIterator
 
+from connections import Handler
 from settings import Settings
 
 log = logging.getLogger("syncapp.server")
 
 _BACKLOG = 1024
+_WITHOUT_BOUND = 1_000_000_000
 
 
 class Lifecycle:
     """Counts the requests in flight, so that the end can wait for them; it wraps the WSGI application."""
 
-    def __init__(self, app: Flask, seconds: int, tell: Callable[[], None], close: Callable[[], None]) -> None:
-        """``tell`` says goodbye to sockets, ``close`` closes what requests use; both are called once, at the end."""
-        self._wrapped, self._seconds, self._tell, self._close = app.wsgi_app, seconds, tell, close
+    def __init__(
+        self,
+        app: Flask,
+        seconds: int,
+        tell: Callable[[], None],
+        close: Callable[[], None],
+        held: Callable[[], dict[str, int]],
+    ) -> None:
+        """``tell`` says goodbye to sockets, ``close`` closes what requests use; both are called once, at the end.
+
+        ``held`` counts what is open for clients.
+        """
+        self._wrapped, self._seconds, self._tell, self._close, self._held = app.wsgi_app, seconds, tell, close, held
         self._in_flight = 0
         self.is_ending = False
         app.wsgi_app = self  # type: ignore[method-assign]
@@ -53,6 +66,11 @@ class Lifecycle:
     def _done(self) -> None:
         self._in_flight -= 1
 
+    def tell_held(self) -> None:
+        """Log what the process holds at this moment, for whoever looks for what does not come back."""
+        running = sum(isinstance(found, greenlet) and not found.dead for found in gc.get_objects())
+        log.info("held", extra={"greenlets": running, "in_flight": self._in_flight, **self._held()})
+
     def end(self) -> None:
         """Wait for what is in flight, and close."""
         self.is_ending = True
@@ -70,10 +88,11 @@ def serve(app: Flask, lifecycle: Lifecycle, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then end."""
     listener = _listen(settings.host, settings.port)
     quiet = LoggingLogAdapter(log, level=logging.WARNING)
-    server = WSGIServer(listener, app, handler_class=WebSocketHandler, log=None, error_log=quiet)
+    server = WSGIServer(listener, app, handler_class=Handler, log=None, error_log=quiet)
     told = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, told.set)
+    gevent.signal_handler(signal.SIGUSR1, lifecycle.tell_held)
     server.start()
     log.info("serving on port %d: http://localhost:%d", server.server_port, server.server_port)
     told.wait()
@@ -95,8 +114,10 @@ def _listen(host: str, port: int) -> Any:
     return listener
 
 
-def end_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
-    """End when gunicorn tells its worker to; idle keep-alive connections do not hold it up."""
+def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
+    """Serve with our handler in gunicorn's worker, and end when gunicorn says so: idle connections do not hold it up."""
+    worker.wsgi_handler = Handler
+    worker.worker_connections = _WITHOUT_BOUND  # Handler bounds them, and makes room; the worker would only stop.
 
     def watch() -> None:
         while worker.alive:

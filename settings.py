@@ -46,6 +46,12 @@ def _rate(text: str) -> str:
     return text
 
 
+def _one_rate(text: str) -> str:
+    if not _RATE.fullmatch(text.strip()):
+        raise ValueError('must be one limit such as "1000 per minute" or "5000 per 10 seconds"')
+    return text
+
+
 def _origins(text: str) -> tuple[str, ...]:
     origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
     if not all(_ORIGIN.fullmatch(origin) for origin in origins):
@@ -95,6 +101,15 @@ class Settings:
     max_pull_rows: int = _setting(10_000, _whole(1, 1_000_000), "Rows of one page of a pull with a cursor.")
     max_frame_bytes: int = _setting(1_048_576, _whole(4_096, 67_108_864), "A message from a socket.")
     max_waiting_pushes: int = _setting(1_000, _whole(1, 1_000_000), "Pushes that wait for one tenant before 503.")
+    tenant_requests: str = _setting(
+        "60000 per minute", _one_rate, "Requests and events of one tenant; all may come at once, then evenly."
+    )
+    tenant_bytes: str = _setting("1073741824 per minute", _one_rate, "Bytes of bodies and events of one tenant.")
+    tenant_rows: str = _setting("1000000 per minute", _one_rate, "Rows that one tenant pushes.")
+    max_tenant_requests: int = _setting(500, _whole(1, 1_000_000), "Requests of one tenant under way before 503.")
+    max_tenant_body_bytes: int = _setting(
+        268_435_456, _whole(1_024, 68_719_476_736), "Bytes of bodies of one tenant under way before 503."
+    )
     open_tenants: int = _setting(256, _whole(1, 100_000), "Tenant databases kept open; up to 5 descriptors each.")
     clock_skew_seconds: int = _setting(
         300, _whole(0, 86_400), "How far back a pull reaches when its lastSync is no time this server ever gave."
@@ -118,8 +133,20 @@ class Settings:
         1_000, _whole(1, 1_000_000), "Sockets that have not authenticated yet, of all callers together."
     )
     max_tenant_sockets: int = _setting(5_000, _whole(1, 1_000_000), "Sockets of one tenant.")
+    socket_events: str = _setting("6000 per minute", _one_rate, "Events of one socket; one more is refused.")
+    socket_bytes: str = _setting(
+        "134217728 per minute", _one_rate, "Bytes from one socket; beyond them it is read more slowly."
+    )
     ping_interval_seconds: int = _setting(25, _whole(1, 50), "Time between pings to an idle socket.")
     ping_timeout_seconds: int = _setting(20, _whole(1, 50), "Time a socket has to answer a ping.")
+    max_connections: int = _setting(
+        10_000, _whole(10, 1_000_000), "Open connections, fewer if the limit of open files is lower."
+    )
+    head_seconds: int = _setting(10, _whole(1, 600), "Time that a request's head may take.")
+    stall_seconds: int = _setting(
+        30, _whole(1, 600), "How far a body or the reading of an answer may fall behind 1 KiB a second."
+    )
+    keep_alive_seconds: int = _setting(75, _whole(1, 3_600), "How long a connection may be idle between requests.")
     shutdown_seconds: int = _setting(20, _whole(1, 600), "Time that requests in flight have to finish at SIGTERM.")
     log_format: str = _setting("auto", _one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere.")
 
@@ -135,7 +162,21 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     settings = Settings(**values)
     if settings.ping_interval_seconds + settings.ping_timeout_seconds >= 55:
         raise SettingError("PING_INTERVAL_SECONDS + PING_TIMEOUT_SECONDS must stay below 55: routers cut idle sockets.")
+    _check_budgets(settings)
     return settings
+
+
+def _check_budgets(settings: Settings) -> None:
+    """Refuse a budget that one allowed request would exceed for ever."""
+    for budget, one in (
+        ("tenant_bytes", "max_body_bytes"),
+        ("tenant_rows", "max_push_rows"),
+        ("max_tenant_body_bytes", "max_body_bytes"),
+        ("socket_bytes", "max_frame_bytes"),
+    ):
+        most = int(re.findall(r"\d+", str(getattr(settings, budget)))[0])
+        if most < getattr(settings, one):
+            raise SettingError(f"{budget.upper()} must allow at least one of {one.upper()}.")
 
 
 def _value(setting: Field[Any], text: str) -> Any:

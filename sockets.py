@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 import gevent
@@ -23,13 +23,11 @@ from msgspec import Raw
 import frames
 import ledger
 import wire
+from budgets import Budgets, Visit
 from changes import Applied
 from devices import Seen
 from errors import (
-    Busy,
     InvalidJson,
-    MethodNotAllowed,
-    OriginNotAllowed,
     Problem,
     RateLimited,
     TokenExpired,
@@ -37,6 +35,8 @@ from errors import (
     ValidationError,
     as_body,
 )
+from fanout import Fanout
+from handshakes import Contained
 from ledger import missed
 from notices import NOTE_TYPES, Notification, notifications_of
 from parsing import checked_device
@@ -54,8 +54,10 @@ STATUS_TEXTS = {"status": 100, "entityType": 64}
 TEST_NOTE_TEXTS = {"type": 32, "entityType": 64, "entityId": 64, "message": 500}
 """The texts that clients have sent to others, and their lengths."""
 
+_refused: ContextVar[Problem | None] = ContextVar("refused", default=None)
+"""Why the packet that is being taken must not be obeyed."""
+
 Answer = dict[str, Any]
-Wsgi = Callable[..., Iterable[bytes]]
 
 
 @dataclass(slots=True)
@@ -87,8 +89,17 @@ class _Json:
 class Sockets:
     """All sockets of this server."""
 
-    def __init__(self, app: Flask, settings: Settings, tenants: Tenants, tokens: Tokens, seen: Seen) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        settings: Settings,
+        tenants: Tenants,
+        tokens: Tokens,
+        seen: Seen,
+        budgets: Budgets,
+    ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
+        self._budgets = budgets
         self._members: dict[str, _Member] = {}
         self._strangers: dict[str, float] = {}
         self._present: Counter[str] = Counter()
@@ -110,9 +121,11 @@ class Sockets:
             logger=quiet,
             engineio_logger=quiet,
         )
-        app.wsgi_app = _Contained(app.wsgi_app, settings.cors_origins, self._is_full)  # type: ignore[method-assign]
+        app.wsgi_app = Contained(app.wsgi_app, settings.cors_origins, self._is_full)  # type: ignore[method-assign]
         self._engine = self._io.server.eio
-        self._send_packet, self._engine.send_packet = self._engine.send_packet, self._send_bounded
+        self._send_packet = self._engine.send_packet
+        self._fanout = Fanout(self._io.server, self._queue_bounded)
+        self._engine.send_packet = self._fanout.send
         self._take_message, self._engine.handlers["message"] = self._engine.handlers["message"], self._take_text
         self._engine.disconnect = self._close_engine  # The library's own waits for a client that may never come.
         self._io.on_event("connect", self._connected)
@@ -121,6 +134,16 @@ class Sockets:
         self.on("ping", self._ping)
         self.on("sync_status_update", self._relay_status)
         tokens.ended.connect(self._sessions_ended)
+
+    @property
+    def events(self) -> list[str]:
+        """List the events that clients may emit."""
+        return sorted(self._io.server.handlers["/"].keys() - {"connect", "disconnect"})
+
+    def held(self) -> dict[str, int]:
+        """Count the connections and the rooms that there are for them."""
+        rooms = self._io.server.manager.rooms.get("/", {})
+        return {"sockets": len(self._engine.sockets), "members": len(self._members), "rooms": len(rooms)}
 
     def start(self) -> None:
         """Begin to watch for sockets that do not authenticate and for tokens that expire."""
@@ -146,6 +169,7 @@ class Sockets:
     def _authenticate(self, sid: str, body: Answer) -> None:
         """Let a socket into its tenant's room, or say why not and end it."""
         try:
+            _check_not_refused()
             identity = self._tokens.verify(body.get("token"))
             check_tenant(identity, body.get("tenantId"))
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
@@ -229,9 +253,50 @@ class Sockets:
     def _take_text(self, engine_id: str, data: object) -> None:
         """Take a packet, unless it is or announces binary: no event here has any, and the library would collect it all."""
         if isinstance(data, str) and data[:1] not in ("5", "6"):
-            self._take_message(engine_id, data)
+            self._take_within_budget(engine_id, data)
         else:
             self._close_engine(engine_id)
+
+    def _take_within_budget(self, engine_id: str, data: str) -> None:
+        gevent.sleep(self._budgets.pause_seconds(engine_id, len(data)))  # The rest waits in its own network.
+        try:
+            self._budgets.check_event(engine_id)
+            visit = self._enter(engine_id, len(data))
+        except Problem as problem:
+            self._take_refused(engine_id, data, problem)
+        else:
+            with visit:
+                self._take_message(engine_id, data)
+
+    def _enter(self, engine_id: str, size_bytes: int) -> AbstractContextManager[None]:
+        """Wait for the turn of whose packet it is; all sockets that have not authenticated share one."""
+        tenant_id = self._tenant_of(engine_id)
+        if tenant_id is None:
+            self._budgets.turns.take("")
+            return nullcontext()
+        return _under_way(self._budgets.enter(tenant_id, size_bytes))
+
+    def _take_refused(self, engine_id: str, data: str, problem: Problem) -> None:
+        """Have an event's acknowledgement say why it was not done; end a socket that goes on and on."""
+        if self._budgets.is_flood(engine_id):
+            return self._end_flood(engine_id, problem)
+        token = _refused.set(problem)
+        try:
+            self._take_message(engine_id, data)
+        finally:
+            _refused.reset(token)
+
+    def _end_flood(self, engine_id: str, problem: Problem) -> None:
+        log.warning("a socket that sent too many events was ended", extra={"tenant": self._tenant_of(engine_id)})
+        for sid in [sid for sid, member in self._members.items() if member.engine_id == engine_id]:
+            self._emit("error", _acknowledged(problem), sid)
+            self._io.server.disconnect(sid)
+        self._close_engine(engine_id)
+
+    def _tenant_of(self, engine_id: str) -> str | None:
+        """Tell whose socket it is, None before it has authenticated."""
+        member = self._members.get(self._io.server.manager.sid_from_eio_sid(engine_id, "/") or "")
+        return member.identity.tenant_id if member and member.identity else None
 
     def _close_engine(self, engine_id: str, abort: bool = False) -> None:
         socket = self._engine.sockets.get(engine_id)
@@ -250,10 +315,12 @@ class Sockets:
 
     def notify(self, tenant_id: str, notification: Notification) -> None:
         """Send a notification to every socket of a tenant."""
-        self._emit("sync_notification", notification.payload(), tenant_id)
+        self._fanout.tell("sync_notification", notification.payload(), tenant_id)
 
     def announce(self, tenant_id: str, applied: Applied) -> None:
         """Tell a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
+        if tenant_id not in self._present:
+            return
         for notification in notifications_of(applied):
             self.notify(tenant_id, notification)
 
@@ -263,7 +330,7 @@ class Sockets:
         text = "The data was restored from a backup: pull again from the start"
         self.notify(tenant_id, Notification("data_available", "batch", text, cursor=place.cursor))
 
-    def _send_bounded(self, engine_id: str, packet: Any) -> None:
+    def _queue_bounded(self, engine_id: str, packet: Any) -> None:
         """Queue a packet for a socket, unless it has fallen too far behind: then it goes, and comes back to pull."""
         socket = self._engine.sockets.get(engine_id)
         if socket and not socket.closed and self._is_behind(socket):
@@ -286,14 +353,14 @@ class Sockets:
         """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement."""
 
         def serve(body: object = None, *_: object) -> Answer | Raw:
-            gevent.sleep()  # Answers to a burst of events go out between them instead of filling the queue.
             try:
+                _check_not_refused()
                 return handle(self._identity(), body) or {"success": True}
             except Problem as problem:
-                return dict(as_body(problem))
+                return _acknowledged(problem)
             except Exception:
                 log.exception("an event failed", extra={"event": event})
-                return dict(as_body(Problem()))
+                return _acknowledged(Problem())
 
         self._io.on_event(event, serve)
 
@@ -338,57 +405,6 @@ class Sockets:
         )
 
 
-class _Contained:
-    """Says what the Socket.IO library refuses in our shape, and ends a connection on which it stumbles with one line."""
-
-    def __init__(self, application: Wsgi, origins: Iterable[str], is_full: Callable[[], bool]) -> None:
-        self._application, self._origins, self._is_full = application, origins, is_full
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not environ["PATH_INFO"].startswith("/socket.io/"):
-            return self._application(environ, start_response)
-        is_refused = "sid=" not in environ["QUERY_STRING"] and self._is_full()
-        if "wsgi.websocket" in environ:  # It speaks frames by now, no answer can follow.
-            return [] if is_refused else self._attempt(environ, start_response) or []
-        if is_refused:
-            return self._refuse(start_response, Busy("Too many sockets are connecting. Try again soon."))
-        if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
-            return self._refuse(start_response, OriginNotAllowed())
-        refused: list[str] = []
-
-        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            if status[0] == "4":
-                return refused.append(status)
-            return start_response(status, headers, *more)
-
-        parts = self._attempt(environ, start)
-        if parts is not None and not refused:
-            return parts
-        sentence = f"Socket.IO refused this: {_said(parts)}." if parts else None
-        problem = MethodNotAllowed() if refused and refused[0][:3] == "405" else ValidationError(sentence)
-        return self._refuse(start_response, problem)
-
-    def _attempt(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
-        try:
-            return self._application(environ, start_response)
-        except Exception as error:
-            log.warning("a connection was ended", extra={"reason": type(error).__name__})
-            return None
-
-    def _refuse(self, start_response: Callable[..., Any], problem: Problem) -> Iterable[bytes]:
-        request_id = str(uuid.uuid4())
-        headers = [("Content-Type", "application/json"), ("X-Request-ID", request_id)]
-        if problem.retry_after_seconds is not None:
-            headers.append(("Retry-After", str(problem.retry_after_seconds)))
-        start_response(f"{problem.status} {HTTPStatus(problem.status).phrase}", headers)
-        return [wire.encode(as_body(problem, request_id))]
-
-
-def _said(parts: Iterable[bytes]) -> str:
-    """Read what the library answered, a sentence as JSON or as plain text."""
-    return b"".join(parts).decode("utf-8", "replace").strip().strip('".')
-
-
 def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
     """Take the named texts out of a body, each within its length; what is absent is left out.
 
@@ -406,6 +422,27 @@ def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
             raise ValidationError(f"{name} {sentence}.", details=[{"path": name, "error": sentence}])
         said[name] = value
     return said
+
+
+@contextmanager
+def _under_way(visit: Visit) -> Iterator[None]:
+    try:
+        with visit.alone():
+            yield
+    finally:
+        visit.leave()
+
+
+def _acknowledged(problem: Problem) -> Answer:
+    """Write a failure as an event's acknowledgement, which has no headers to say when to try again."""
+    wait = problem.retry_after_seconds
+    return dict(as_body(problem)) | ({} if wait is None else {"retryAfterSeconds": wait})
+
+
+def _check_not_refused() -> None:
+    problem = _refused.get()
+    if problem:
+        raise problem
 
 
 def _sid() -> str:

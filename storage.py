@@ -34,8 +34,8 @@ log = logging.getLogger("syncapp.storage")
 
 _COMMIT_THREADS = 8
 _LOCK_WAIT_SECONDS = 5.0
-_GROUP = 64
-"""Writes that share a commit at the most; each is itself bounded by what one request may hold."""
+_GROUP_SECONDS = 0.01
+"""How long writes are taken into a commit before it is made; each is itself bounded by what one request may hold."""
 
 _commits = ThreadPool(_COMMIT_THREADS)
 
@@ -174,22 +174,22 @@ class Store:
     def _drain(self) -> None:
         try:
             while self._waiting:
-                group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
-                self._commit(group)
+                group = self._commit()
+                for write in group:
+                    _tell(write)
                 for write in group:
                     _answer(write)
         finally:
             self._idle.set()
 
-    def _commit(self, group: list[_Write[Any]]) -> None:
-        """Run a group in one transaction; an error of the commit is the error of each of them."""
-        connection = self._writer.conn
+    def _commit(self) -> list[_Write[Any]]:
+        """Run a group in one transaction, and give it; an error of the commit is the error of each of them."""
+        connection, group = self._writer.conn, list[_Write[Any]]()
         try:
             with _bind(self._writer), _as_problems():
                 _begin(connection)
                 before = connection.total_changes()
-                for write in group:
-                    _run(write, connection)
+                self._run_group(group)
                 if connection.total_changes() == before:
                     connection.execute("ROLLBACK")  # Nothing to keep: no reason to wait for the disk.
                 else:
@@ -197,8 +197,17 @@ class Store:
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
             with contextlib.suppress(apsw.Error):  # SQLite itself may have rolled back.
                 connection.execute("ROLLBACK")
+            group = group or [self._waiting.popleft() for _ in range(len(self._waiting))]
             for write in group:
                 write.error = write.error or error
+        return group
+
+    def _run_group(self, group: list[_Write[Any]]) -> None:
+        """Run what waits, one after the other, as long as a group may take; each that was begun stands in ``group``."""
+        end = time.monotonic() + _GROUP_SECONDS
+        while self._waiting and (not group or time.monotonic() < end):
+            group.append(self._waiting.popleft())
+            _run(group[-1], self._writer.conn)
 
     def close(self) -> None:
         """Close the file; the writer last, so that it takes the log of writes into the file."""
@@ -282,16 +291,20 @@ def _run(write: _Write[Any], connection: apsw.Connection) -> None:
     connection.execute("RELEASE one")
 
 
-def _answer(write: _Write[Any]) -> None:
-    if write.error is not None:
-        write.answer.set_exception(write.error)
-        return
-    write.answer.set(write.result)
-    if write.after:
+def _tell(write: _Write[Any]) -> None:
+    """Tell of a commit before who waits for it goes on, so that what is told of a group can leave together."""
+    if write.error is None and write.after:
         try:
             write.after(write.result)
         except Exception:
             log.exception("telling of a commit failed")
+
+
+def _answer(write: _Write[Any]) -> None:
+    if write.error is None:
+        write.answer.set(write.result)
+    else:
+        write.answer.set_exception(write.error)
 
 
 @contextlib.contextmanager

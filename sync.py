@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import gevent
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 from msgspec import Raw
 
 import changes
@@ -19,6 +19,7 @@ import ledger
 import pulls
 import receipts
 from auth import bearer
+from budgets import Budgets
 from changes import Applied
 from devices import Seen, check_not_expired, reached
 from errors import PayloadTooLarge, Problem, StillRunning, ValidationError
@@ -50,14 +51,23 @@ NOT_DECIDED = SERVER_FIELDS | EDIT_FIELDS
 _SLICE_ROWS = 250
 _EVENT_PULL_BYTES = 8_388_608
 _KEY_CHARACTERS = 255
+IDEMPOTENCY_KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{_KEY_CHARACTERS}}})"?', re.ASCII)
 
 
 class Sync:
     """The endpoints under ``/api/client`` and the events that do the same."""
 
-    def __init__(self, settings: Settings, tenants: Tenants, tokens: Tokens, sockets: Sockets, seen: Seen) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tenants: Tenants,
+        tokens: Tokens,
+        sockets: Sockets,
+        seen: Seen,
+        budgets: Budgets,
+    ) -> None:
         self._settings, self._tenants, self._tokens, self._sockets = settings, tenants, tokens, sockets
-        self._seen = seen
+        self._seen, self._budgets = seen, budgets
         self._tables = {name: table.rules for name, table in synced_tables().items()}
         self._limits = Limits(
             settings.max_push_rows, settings.max_pull_rows, settings.max_row_bytes, settings.max_name_characters
@@ -88,8 +98,9 @@ class Sync:
         """Take a push."""
         identity = bearer(self._tokens)
         raw = read_body()
-        push = self._parse(identity, decode(raw), stated_device())
-        return self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
+        with g.visit.alone():
+            push = self._parse(identity, decode(raw), stated_device())
+            return self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
 
     def pull(self) -> Response:
         """Answer a pull, as a stream if it is long."""
@@ -113,7 +124,7 @@ class Sync:
             return self._tenants.read(tenant_id, lambda: pulls.pending_rows(table, after, _SLICE_ROWS))
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
-        return stream(_envelope(tables, rows, 0, tail))
+        return stream(_envelope(tables, rows, 0, tail, lambda: self._budgets.turns.take(tenant_id)))
 
     def health(self) -> Response:
         """Say that sync is served."""
@@ -130,27 +141,15 @@ class Sync:
 
     def limits(self) -> Response:
         """Announce every limit a client can meet."""
-        names = (
-            "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
-            " max_stranger_sockets max_tenant_sockets socket_auth_seconds socket_queue_messages socket_queue_bytes"
-            " rate_limit_login rate_limit_register"
-            " access_token_seconds refresh_token_seconds clock_skew_seconds history_days device_idle_days"
-        )
-        beside = {
-            "passwordBytes": PASSWORD_BYTES,
-            "maxNestingLevels": MAX_DEPTH,
-            "maxEventPullBytes": _EVENT_PULL_BYTES,
-            "maxIdCharacters": MAX_ID_CHARACTERS,
-            "maxUniqueIdCharacters": MAX_UNIQUE_ID_CHARACTERS,
-            "maxIdempotencyKeyCharacters": _KEY_CHARACTERS,
-        }
-        return success({_camel(name): getattr(self._settings, name) for name in names.split()} | beside)
+        return success(announced_limits(self._settings))
 
     # --- push --------------------------------------------------------------------------------------------------------
 
     def _parse(self, identity: Identity, body: object, device_id: str | None = None) -> Push:
         _check_body(identity, body)
-        return parse_push(body, self._tables, self._limits, now_ms(), device_id)
+        push = parse_push(body, self._tables, self._limits, now_ms(), device_id)
+        self._budgets.spend_rows(identity.tenant_id, len(push.changes))
+        return push
 
     def _push_event(self, identity: Identity, body: object) -> Answer:
         push = self._parse(identity, body, self._sockets.device_id())
@@ -251,7 +250,7 @@ class Sync:
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
         if page.digest is not None:
             tail["digest"] = page.digest
-        return _envelope(page.tables, rows, page.since, tail)
+        return _envelope(page.tables, rows, page.since, tail, lambda: self._budgets.turns.take(tenant_id))
 
     def _pull_event(self, identity: Identity, body: object) -> Raw:
         """Answer a pull in one acknowledgement, which is therefore bounded."""
@@ -265,6 +264,27 @@ class Sync:
                     " or over HTTP."
                 )
         return Raw(b"".join(parts))
+
+
+def announced_limits(settings: Settings) -> dict[str, Any]:
+    """Collect every limit a client can meet, by its name on the wire."""
+    names = (
+        "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
+        " max_stranger_sockets max_tenant_sockets socket_auth_seconds socket_queue_messages socket_queue_bytes"
+        " socket_events socket_bytes rate_limit_login rate_limit_register"
+        " tenant_requests tenant_bytes tenant_rows max_tenant_requests max_tenant_body_bytes"
+        " head_seconds stall_seconds keep_alive_seconds"
+        " access_token_seconds refresh_token_seconds clock_skew_seconds history_days device_idle_days"
+    )
+    beside = {
+        "passwordBytes": PASSWORD_BYTES,
+        "maxNestingLevels": MAX_DEPTH,
+        "maxEventPullBytes": _EVENT_PULL_BYTES,
+        "maxIdCharacters": MAX_ID_CHARACTERS,
+        "maxUniqueIdCharacters": MAX_UNIQUE_ID_CHARACTERS,
+        "maxIdempotencyKeyCharacters": _KEY_CHARACTERS,
+    }
+    return {_camel(name): getattr(settings, name) for name in names.split()} | beside
 
 
 def stated_device() -> str | None:
@@ -283,8 +303,8 @@ def stated_key() -> str | None:
     stated = request.headers.get("Idempotency-Key")
     if stated is None:
         return None
-    key = re.fullmatch(r'"?([\x21\x23-\x7e]+)"?', stated, re.ASCII)
-    if not key or len(key[1]) > _KEY_CHARACTERS:
+    key = IDEMPOTENCY_KEY.fullmatch(stated)
+    if not key:
         sentence = f"must be 1 to {_KEY_CHARACTERS} visible ASCII characters without quotes"
         raise ValidationError(f"Idempotency-Key {sentence}.", details=[{"path": "Idempotency-Key", "error": sentence}])
     return key[1]
@@ -309,9 +329,13 @@ def _push_answer(applied: Applied) -> dict[str, Any]:
 
 
 def _envelope(
-    tables: Sequence[str], rows: Callable[[str, int], list[tuple[int, str]]], since: int, tail: dict[str, Any]
+    tables: Sequence[str],
+    rows: Callable[[str, int], list[tuple[int, str]]],
+    since: int,
+    tail: dict[str, Any],
+    pause: Callable[[], None],
 ) -> Iterator[bytes]:
-    """Write the answer of a pull around rows that are JSON already."""
+    """Write the answer of a pull around rows that are JSON already; ``pause`` lets others go on."""
     lead = b'{"success":true,"data":{'
     for table in tables:
         lead += encode(table) + b":["
@@ -321,7 +345,7 @@ def _envelope(
             after, lead = slice_[-1][0], b","
             if len(slice_) < _SLICE_ROWS:
                 break
-            gevent.sleep()
+            pause()
         lead = b"]," if after > since else lead + b"],"
     yield (lead[:-1] if tables else lead) + b"}," + encode(tail)[1:]
 

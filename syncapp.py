@@ -12,18 +12,23 @@ import logging  # noqa: E402
 import os  # noqa: E402
 import secrets  # noqa: E402
 import sys  # noqa: E402
+from functools import cache  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 
+import asyncapi  # noqa: E402
 import checks  # noqa: E402
+import connections  # noqa: E402
 import logs  # noqa: E402
+import openapi  # noqa: E402
 import operate  # noqa: E402
 import pages  # noqa: E402
 import settings as environment  # noqa: E402
 import web  # noqa: E402
 from auth import Accounts  # noqa: E402
+from budgets import Budgets  # noqa: E402
 from devices import Seen  # noqa: E402
 from review import Review  # noqa: E402
 from serving import Lifecycle, serve  # noqa: E402
@@ -32,6 +37,7 @@ from sockets import Sockets  # noqa: E402
 from sync import Sync  # noqa: E402
 from tenants import DataFolderInUse, Tenants  # noqa: E402
 from tokens import Tokens  # noqa: E402
+from turns import Turns  # noqa: E402
 from upkeep import Upkeep  # noqa: E402
 
 VERSION = "0.1.0"
@@ -43,7 +49,9 @@ def build(settings: Settings) -> Flask:
 
     Raises: DataFolderInUse.
     """
+    settings = connections.fitted(settings)
     app = Flask(__name__, static_folder=None)
+    budgets = Budgets(settings, Turns())
     tenants = Tenants(
         settings.data_dir,
         most_open=settings.open_tenants,
@@ -51,12 +59,12 @@ def build(settings: Settings) -> Flask:
         lock_wait_seconds=settings.shutdown_seconds + 5,
     )
     tokens = Tokens(app, settings, signing_key(settings), tenants)
-    web.install(app, settings)
+    web.install(app, settings, budgets)
     seen = Seen(tenants.write)
-    sockets = Sockets(app, settings, tenants, tokens, seen)
+    sockets = Sockets(app, settings, tenants, tokens, seen, budgets)
     upkeep = Upkeep(settings, tenants, seen, sockets.announce_restored)
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
-    sync = Sync(settings, tenants, tokens, sockets, seen)
+    sync = Sync(settings, tenants, tokens, sockets, seen, budgets)
     app.register_blueprint(sync.blueprint())
     app.register_blueprint(Review(tenants, tokens, sync, seen).blueprint())
 
@@ -64,12 +72,18 @@ def build(settings: Settings) -> Flask:
         upkeep.save()
         tenants.close()
 
-    lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close)
-    app.register_blueprint(pages.blueprint(VERSION, tenants, lifecycle))
+    def held() -> dict[str, int]:
+        return sockets.held() | {"open_tenants": tenants.open_count}
+
+    lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
+    calls = cache(lambda: openapi.document(app, settings, VERSION))
+    events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
+    app.register_blueprint(pages.blueprint(VERSION, tenants, lifecycle, calls, events))
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     app.extensions["lifecycle"] = lifecycle
+    connections.Connections(settings).install()
     sockets.start()
     upkeep.start()
     return app

@@ -6,6 +6,7 @@ Knows: JWT claims, bcrypt, how long a login lives. Must not know: endpoints, syn
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from datetime import timedelta
@@ -19,11 +20,12 @@ from flask import Flask
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 from gevent.threadpool import ThreadPool
-from limits import parse_many
+from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 import directory
+from budgets import Standing, rate_headers
 from errors import Busy, RateLimited, TenantMismatch, TenantNotFound, TokenExpired, Unauthorized
 from settings import Settings
 from tenants import Tenants, parse_tenant_id
@@ -219,3 +221,13 @@ class Attempts:
             if not self._limiter.hit(rate, self._purpose, who):
                 reset = self._limiter.get_window_stats(rate, self._purpose, who).reset_time
                 raise RateLimited(retry_after_seconds=max(1, int(reset - time.time()) + 1))
+
+    def headers(self, who: str) -> dict[str, str]:
+        """Write the headers that tell ``who`` how many attempts are left."""
+        return rate_headers([self._standing(rate, who) for rate in self._rates])
+
+    def _standing(self, rate: RateLimitItem, who: str) -> Standing:
+        stats = self._limiter.get_window_stats(rate, self._purpose, who)
+        name = f"{self._purpose} per {rate.GRANULARITY.name}"
+        reset_seconds = max(0, math.ceil(stats.reset_time - time.time()))
+        return Standing(name, rate.amount, rate.get_expiry(), stats.remaining, reset_seconds)

@@ -19,6 +19,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 import errors
+from budgets import Budgets
 from settings import Settings
 from wire import decode, encode
 
@@ -36,6 +37,7 @@ _SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_READABLE_HEADERS = "X-Request-ID, Retry-After, Idempotent-Replayed, RateLimit, RateLimit-Policy"
 
 
 # --- in --------------------------------------------------------------------------------------------------------------
@@ -44,7 +46,7 @@ _SECURITY_HEADERS = {
 def read_json() -> Any:
     """Read the request's body as JSON.
 
-    Raises: UnsupportedMediaType, PayloadTooLarge, InvalidJson.
+    Raises: UnsupportedMediaType, PayloadTooLarge, RateLimited, InvalidJson.
     """
     return decode(read_body())
 
@@ -52,11 +54,17 @@ def read_json() -> Any:
 def read_body() -> bytes:
     """Read the request's body, inflated and within the limit.
 
-    Raises: UnsupportedMediaType, PayloadTooLarge, InvalidJson if it is no gzip though it says so.
+    Raises: UnsupportedMediaType, PayloadTooLarge, RateLimited, InvalidJson if it is no gzip though it says so.
     """
     if not request.is_json:
         raise errors.UnsupportedMediaType
-    body = request.get_data(cache=False)
+    body = _inflated(request.get_data(cache=False))
+    if "visit" in g:
+        g.visit.settle(len(body))
+    return body
+
+
+def _inflated(body: bytes) -> bytes:
     if len(body) == request.max_content_length and request.environ["wsgi.input"].read(1):
         raise errors.PayloadTooLarge  # At the limit, Werkzeug stops reading a chunked body without a word.
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
@@ -140,6 +148,8 @@ def _problem_answer(problem: errors.Problem) -> Response:
     response = answer(errors.as_body(problem, g.get("request_id")), problem.status)
     if problem.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(problem.retry_after_seconds)
+    if problem.status == 408:
+        response.headers["Connection"] = "close"  # RFC 9110 section 15.5.9.
     if problem.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"  # RFC 6750 section 3.
     return response
@@ -173,19 +183,32 @@ def _bug_answer(_: Exception) -> Response:
 # --- every request ---------------------------------------------------------------------------------------------------
 
 
-def install(app: Flask, settings: Settings) -> None:
+def enter(tenant_id: str) -> None:
+    """Let the running request in as its tenant's, when it is its turn and within what the tenant may use.
+
+    Raises: Busy, RateLimited.
+    """
+    budgets: Budgets = g.budgets
+    most_bytes, announced_bytes = request.max_content_length or 0, request.content_length or 0
+    is_open_ended = "HTTP_TRANSFER_ENCODING" in request.environ
+    size_bytes = announced_bytes if announced_bytes <= most_bytes else 0  # More than that is refused, not read.
+    g.standing = lambda: budgets.headers(tenant_id)
+    g.visit = budgets.enter(tenant_id, size_bytes, most_bytes if is_open_ended else size_bytes)
+
+
+def install(app: Flask, settings: Settings, budgets: Budgets) -> None:
     """Make an app take and answer every request in this way."""
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.before_request(lambda: _begin(settings.cors_origins))
+    app.before_request(lambda: _begin(settings.cors_origins, budgets))
     app.after_request(lambda response: _finish(response, settings.cors_origins))
     app.register_error_handler(errors.Problem, _problem_answer)
     app.register_error_handler(HTTPException, _http_answer)
     app.register_error_handler(Exception, _bug_answer)
 
 
-def _begin(origins: Iterable[str]) -> Response | None:
+def _begin(origins: Iterable[str], budgets: Budgets) -> Response | None:
     """Name the request; answer a preflight for every address alike."""
-    g.began = time.perf_counter()
+    g.began, g.budgets = time.perf_counter(), budgets
     stated = request.headers.get("X-Request-ID", "")
     g.request_id = stated if _SANE_REQUEST_ID.fullmatch(stated) else str(uuid.uuid4())
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
@@ -199,11 +222,15 @@ def _finish(response: Response, origins: Iterable[str]) -> Response:
     for name, value in _SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.request_id
+    if "standing" in g:
+        response.headers.extend(g.standing())
     _allow_origin(response, origins)
     response.direct_passthrough = False  # As files have it: then nobody closes them, and no line of the log is written.
     _compress(response)
     about = _log_fields(response)
     response.call_on_close(lambda: _log(about))
+    if "visit" in g:
+        response.call_on_close(g.visit.leave)
     return response
 
 
@@ -214,7 +241,7 @@ def _allow_origin(response: Response, origins: Iterable[str]) -> None:
     if origin is None or not is_allowed_origin(origin, request.environ, origins):
         return
     response.headers["Access-Control-Allow-Origin"] = origin
-    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After, Idempotent-Replayed"
+    response.headers["Access-Control-Expose-Headers"] = _READABLE_HEADERS
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = "GET, POST, PATCH, DELETE"
         response.headers["Access-Control-Allow-Headers"] = (

@@ -49,11 +49,16 @@ def decode(body: bytes | str) -> Any:
 
 
 def deeper_than(value: Any, levels: int) -> bool:
-    """Tell whether ``value`` has more than ``levels`` levels of objects and lists."""
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(deeper_than(item, levels - 1) for item in inner if isinstance(item, dict | list))
+    """Tell whether a value as ``decode`` gives it has more than ``levels`` levels of objects and lists."""
+    level = [value] if type(value) in _CONTAINERS else []
+    while level and levels:
+        inner = [one.values() if type(one) is dict else one for one in level]
+        level = [item for items in inner for item in items if type(item) in _CONTAINERS]
+        levels -= 1
+    return bool(level)
+
+
+_CONTAINERS = {dict, list}
 
 
 def _where(body: bytes | str, error: Exception) -> str:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import contract
 import pytest
 import requests
 import socketio
@@ -101,6 +102,7 @@ class Server:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(self.command, cwd=ROOT, env=environ, stdout=log, stderr=log)
         wait_for(self.is_up, f"the server; its log:\n{self.log_path.read_text()}")
+        contract.began(self.url)
         return self
 
     def is_up(self) -> bool:
@@ -132,7 +134,14 @@ class Server:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             named["Authorization"] = f"Bearer {token}"
-        return requests.request(method, self.url + path, json=body, headers=named, timeout=30)
+        return self.checked(requests.request(method, self.url + path, json=body, headers=named, timeout=30))
+
+    def checked(self, answer: requests.Response) -> requests.Response:
+        """Check that an answer is as this server's /openapi.json says."""
+        described = contract.contract_of(self.url)
+        if described:
+            described.check_answer(answer)
+        return answer
 
     def post(self, path: str, body: Any = None, token: str | None = None, **headers: str) -> Any:
         return self.call("POST", path, body, token, **headers)
@@ -241,14 +250,16 @@ class Listener:
         self.heard: list[tuple[str, Any]] = []
         self.is_connected = threading.Event()
         self.is_gone = threading.Event()
+        self.contract = contract.contract_of(url)
         self.client = socketio.Client(reconnection=False)
         self.client.on("connect", self.is_connected.set)
         self.client.on("disconnect", lambda *_: self.is_gone.set())
         self.client.on("*", self._hear)
-        self.client.connect(url, auth=auth, transports=[transport], wait_timeout=10)
+        self.client.connect(url, auth=auth, transports=transport.split("+"), wait_timeout=10)
 
     def _hear(self, event: str, *arguments: Any) -> None:
         self.heard.append((event, arguments[0] if arguments else None))
+        contract.check_event(self.contract, *self.heard[-1])
 
     def of(self, event: str) -> list[Any]:
         return [payload for name, payload in list(self.heard) if name == event]
@@ -266,11 +277,21 @@ class Listener:
         return self.notes(kind)[count - 1]
 
     def call(self, event: str, body: Any) -> Any:
-        return self.client.call(event, body, timeout=20)
+        answer = self.client.call(event, body, timeout=20)
+        contract.check_event(self.contract, event, answer, "acknowledged")
+        return answer
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self.client.disconnect()
+
+
+@pytest.fixture(autouse=True)
+def every_event_is_as_described() -> Iterator[None]:
+    """Fail the test during which an event was not as /asyncapi.json says."""
+    yield
+    faults, contract.FAULTS[:] = contract.FAULTS[:], []
+    assert faults == []
 
 
 @pytest.fixture(scope="session")

@@ -100,8 +100,9 @@ def send(tenant: Tenant, method: str, path: str, data: bytes | None = None, **he
     """Send bytes as a body, as JSON with the tenant's token unless the headers say otherwise."""
     named = {"Content-Type": "application/json", "Authorization": f"Bearer {tenant.token}"}
     named |= {name.replace("_", "-"): value for name, value in headers.items()}
-    return requests.request(
-        method, tenant.server.url + path, data=data, headers={k: v for k, v in named.items() if v}, timeout=30
+    kept = {name: value for name, value in named.items() if value}
+    return tenant.server.checked(
+        requests.request(method, tenant.server.url + path, data=data, headers=kept, timeout=30)
     )
 
 

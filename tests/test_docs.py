@@ -66,16 +66,16 @@ def test_every_endpoint_that_a_doc_mentions_exists(app: Flask, doc: Path) -> Non
 
 def test_every_event_is_documented_and_every_documented_one_exists(app: Flask) -> None:
     heard = set(app.extensions["socketio"].server.handlers["/"]) - {"connect", "disconnect"}
-    told = _first_texts(ROOT / "sockets.py", "_emit")
+    told = _first_texts(ROOT / "sockets.py", "_emit", "tell")
     table = re.findall(r"^\| `([a-z_]+)` \| (client|server|both) \|", API, re.MULTILINE)
     assert {event for event, side in table if side != "server"} == heard
     assert {event for event, side in table if side != "client"} == told
 
 
-def _first_texts(path: Path, method: str) -> set[str]:
-    """Collect the first argument of every call of ``self.<method>`` in a module."""
+def _first_texts(path: Path, *methods: str) -> set[str]:
+    """Collect the first argument of every call of these methods in a module."""
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    named = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == method]
+    named = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in methods]
     texts = [call.args[0] for call in named]
     assert texts and all(isinstance(text, ast.Constant) for text in texts)
     return {str(text.value) for text in texts if isinstance(text, ast.Constant)}

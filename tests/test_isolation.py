@@ -285,7 +285,7 @@ def test_lists_hold_what_is_the_tenants_own(tenant: Tenant, other_tenant: Tenant
     phone.create(id="a", name="A")
     phone.update(id="a", name="B")
     stale = {"table": "end_user", "operation": "update", "data": {"id": "a", "name": "C"}, "baseVersion": 1}
-    assert phone.push({"operations": [stale]})["conflicts"]
+    assert tenant.device().push({"operations": [stale]})["conflicts"]
 
     def lists(of: Tenant) -> list[Any]:
         paths = ["sync/conflicts?state=all", "sync/history/end_user/a", "devices"]

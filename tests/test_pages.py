@@ -35,7 +35,7 @@ CHROME_ARGUMENTS = [
 ]
 REFUSED = "WebSocket connection failed: token refused \u2013 "
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-PATHS = ["/", "/websocket-test.html", "/test-multi-app-sync.html"]
+PATHS = ["/", "/websocket-test.html", "/test-multi-app-sync.html", "/docs"]
 
 in_browser = [pytest.mark.slow, needs("chromium", "chromedriver")]
 
@@ -622,6 +622,8 @@ def test_nothing_scrolls_sideways(page: Page, server: Server, device: Device, wi
             elif "websocket" in path:
                 page.connect(device.tenant)
                 page.wait_connected()
+            elif "docs" in path:
+                page.driver.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
             assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width, path
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

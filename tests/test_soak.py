@@ -16,6 +16,7 @@ import itertools
 import os
 import random
 import re
+import signal
 import socket
 import threading
 import time
@@ -38,12 +39,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180 + SECONDS * 3)]
 
 @dataclass(frozen=True)
 class Held:
-    """What a server's process holds."""
+    """What a server's process holds; ``said`` is what it counts itself: greenlets, rooms and the like."""
 
     resident_kib: int
     descriptors: int
     sockets: int
     threads: int
+    said: dict[str, int]
 
 
 def held(server: Server) -> Held:
@@ -52,7 +54,17 @@ def held(server: Server) -> Held:
     status = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", (process / "status").read_text(), re.MULTILINE))
     targets = [target(path) for path in (process / "fd").iterdir()]
     sockets = sum(name.startswith("socket:") for name in targets)
-    return Held(int(status["VmRSS"]), len(targets), sockets, int(status["Threads"]))
+    return Held(int(status["VmRSS"]), len(targets), sockets, int(status["Threads"]), counts(server))
+
+
+def counts(server: Server) -> dict[str, int]:
+    """Ask a server what it holds."""
+    assert server.process is not None
+    before = server.log_path.read_text().count('"held"')
+    server.process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: server.log_path.read_text().count('"held"') > before, "the server to count")
+    line = [line for line in server.log if line["message"] == "held"][-1]
+    return {name: line[name] for name in ("greenlets", "in_flight", "sockets", "members", "rooms", "open_tenants")}
 
 
 def target(path: Path) -> str:
@@ -131,6 +143,10 @@ def test_devices_that_come_and_go_leave_nothing_behind(start_server: Callable[..
     warm = some_rounds(server, tenants, SECONDS / 4)
     last = some_rounds(server, tenants, SECONDS * 3 / 4)
     print("after warming up", warm, "at the end", last)
+    gone = {"in_flight": 0, "sockets": 0, "members": 0, "rooms": 0, "open_tenants": OPEN_TENANTS}
+    assert last.said == warm.said | gone | {"greenlets": last.said["greenlets"]}
+    extra = last.said["greenlets"] - warm.said["greenlets"]
+    assert extra <= 2 * (last.threads - warm.threads), "a thread of gevent's pool has two of its own"
     assert last.threads <= warm.threads + 8, "threads that commit are made when needed, up to 8"
     assert last.descriptors <= warm.descriptors + 2 * 5, "two files more may be open at that moment"
     assert last.resident_kib <= warm.resident_kib + MORE_KIB

@@ -108,7 +108,7 @@ def _caught(work: Callable[[], Any]) -> Any:
 
 
 def test_writes_that_wait_together_share_commits(store: Store, commits: list[float]) -> None:
-    """Fault: groups of one write (``_GROUP = 1``): 300 commits."""
+    """Fault: groups of one write (``_GROUP_SECONDS = 0``): 300 commits."""
     numbers = together(*[lambda n=n: store.write(lambda: insert(f"w{n}")) for n in range(300)])
     assert sorted(numbers) == list(range(1, 301)) and len(store.read(words)) == 300
     assert 1 <= len(commits) <= 10

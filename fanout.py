@@ -1,0 +1,144 @@
+"""Telling sockets: one packet, one frame, the same bytes to each, at once where the network takes them.
+
+Knows: how Socket.IO, Engine.IO and gevent-websocket make bytes of an event, and when a socket can take them. Must not
+know: what is told, and to whom. A socket that polls, upgrades, or has not taken all that was sent before gets its packets
+through the library's own queue, so that each hears everything in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from engineio.async_drivers.gevent import WebSocketWSGI
+from engineio.packet import MESSAGE, Packet
+from engineio.payload import Payload
+from gevent.queue import Empty, JoinableQueue
+from geventwebsocket.websocket import Header, WebSocket
+from socketio.packet import EVENT
+
+_SLICE_SOCKETS = 128
+"""Sockets told between two breaths."""
+
+
+def frame_of(packet: Packet) -> bytes:
+    """Give the WebSocket frame that the library would send for a packet of text."""
+    payload: bytes = packet.encode().encode()
+    header: bytearray = Header.encode_header(True, WebSocket.OPCODE_TEXT, b"", len(payload), 0)
+    return bytes(header) + payload
+
+
+class _Rest(Packet):  # type: ignore[misc]
+    """Stands in a socket's queue for bytes that its network has not taken yet."""
+
+    def encode(self, b64: bool = False) -> str:
+        """Give nothing: the line knows what is left."""
+        return ""
+
+
+class _Queue(JoinableQueue):  # type: ignore[misc]
+    """The packets that wait for a socket; one answer to polling has no more than each client takes.
+
+    Source: engineio/payload.py, ``max_decode_packets``: a client of python-engineio ends the connection over more.
+    """
+
+    _taken = 0
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take a packet; the library waits for the first of an answer, and takes the others as long as there are any."""
+        self._taken = 1 if block else self._taken + 1
+        if self._taken > Payload.max_decode_packets:
+            raise Empty
+        return super().get(block, timeout)
+
+
+class Line(WebSocketWSGI):  # type: ignore[misc]
+    """A WebSocket as Engine.IO uses it, that also takes frames past the queue while that is empty."""
+
+    def __init__(self, handler: Callable[..., Any], lines: dict[str, Line]) -> None:
+        super().__init__(handler, None)
+        self._socket: Any = handler.__self__  # type: ignore[attr-defined]
+        self._lines = lines
+        self._is_sending, self._rest = False, b""
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        """Serve the WebSocket until it ends."""
+        self._network = environ["wsgi.websocket"].stream.handler.socket._sock  # gevent's own would wait.
+        self._lines[self._socket.sid] = self
+        try:
+            return super().__call__(environ, start_response)
+        finally:
+            if self._lines.get(self._socket.sid) is self:
+                del self._lines[self._socket.sid]
+
+    def send(self, message: str) -> None:
+        """Send a packet from the queue, after what is left of the frames before it."""
+        self._is_sending = True
+        try:
+            rest, self._rest = self._rest, b""
+            if rest:
+                self._sock.raw_write(rest)
+            if message:
+                self._sock.send(message)
+        finally:
+            self._is_sending = False
+
+    def takes(self, frames: bytes) -> bool:
+        """Send whole frames at once if nothing has to go before them; what the network leaves goes by the queue."""
+        socket = self._socket
+        if self._is_sending or self._rest or not socket.upgraded or socket.closing or socket.queue.qsize():
+            return False
+        try:
+            sent = self._network.send(frames)
+        except OSError:  # It would block, or it is gone: the library finds out which.
+            return False
+        if sent < len(frames):
+            self._rest = frames[sent:]
+            socket.queue.put(_Rest())
+        return True
+
+
+class Fanout:
+    """The lines of a Socket.IO server, and what its rooms are still to be told."""
+
+    def __init__(self, io: Any, queue: Callable[[str, Packet], None]) -> None:
+        """``queue`` puts a packet into the queue of a socket, named by its Engine.IO ID."""
+        self._io, self._queue = io, queue
+        self._lines: dict[str, Line] = {}
+        self._waiting: dict[str, list[Packet]] = {}
+        own = {"websocket": lambda handler, _: Line(handler, self._lines), "queue": _Queue}
+        io.eio._async = {**io.eio._async, **own}
+
+    def send(self, engine_id: str, packet: Packet) -> None:
+        """Send a packet to one socket."""
+        line = self._lines.get(engine_id)
+        if line is None or packet.binary or not line.takes(frame_of(packet)):
+            self._queue(engine_id, packet)
+
+    def tell(self, event: str, payload: object, room: str) -> None:
+        """Tell an event to each socket of a room; what is told before others run leaves together."""
+        if room not in self._waiting:
+            self._waiting[room] = []
+            gevent.spawn(self._tell_room, room)
+        packet = self._io.packet_class(EVENT, namespace="/", data=[event, payload])
+        self._waiting[room].append(Packet(MESSAGE, packet.encode()))
+
+    def _tell_room(self, room: str) -> None:
+        try:
+            while packets := self._waiting[room]:
+                self._waiting[room] = []
+                self._tell_all(room, packets)
+        finally:
+            del self._waiting[room]
+
+    def _tell_all(self, room: str, packets: list[Packet]) -> None:
+        frames, rooms = b"".join(map(frame_of, packets)), self._io.manager.rooms
+        for number, (sid, engine_id) in enumerate(self._io.manager.get_participants("/", room), 1):
+            line = self._lines.get(engine_id)
+            is_here = sid in rooms.get("/", {}).get(room, ())  # It may have left meanwhile.
+            if is_here and not (line and line.takes(frames)):
+                for packet in packets:
+                    self._queue(engine_id, packet)
+            if number % _SLICE_SOCKETS == 0:
+                gevent.sleep()

@@ -1,0 +1,70 @@
+"""What the Socket.IO library refuses by itself, said in our shape; and its stumbles, in one line of the log.
+
+Knows: the addresses of Socket.IO, how its library answers. Must not know: who listens, events, tenants.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+import wire
+from errors import Busy, MethodNotAllowed, OriginNotAllowed, Problem, ValidationError, as_body
+from web import is_allowed_origin
+
+Wsgi = Callable[..., Iterable[bytes]]
+log = logging.getLogger("syncapp.socket")
+
+
+class Contained:
+    """Says what the Socket.IO library refuses in our shape, and ends a connection on which it stumbles with one line."""
+
+    def __init__(self, application: Wsgi, origins: Iterable[str], is_full: Callable[[], bool]) -> None:
+        self._application, self._origins, self._is_full = application, origins, is_full
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not environ["PATH_INFO"].startswith("/socket.io/"):
+            return self._application(environ, start_response)
+        is_refused = "sid=" not in environ["QUERY_STRING"] and self._is_full()
+        if "wsgi.websocket" in environ:  # It speaks frames by now, no answer can follow.
+            return [] if is_refused else self._attempt(environ, start_response) or []
+        if is_refused:
+            return self._refuse(start_response, Busy("Too many sockets are connecting. Try again soon."))
+        if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
+            return self._refuse(start_response, OriginNotAllowed())
+        refused: list[str] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            if status[0] == "4":
+                return refused.append(status)
+            return start_response(status, headers, *more)
+
+        parts = self._attempt(environ, start)
+        if parts is not None and not refused:
+            return parts
+        sentence = f"Socket.IO refused this: {_said(parts)}." if parts else None
+        problem = MethodNotAllowed() if refused and refused[0][:3] == "405" else ValidationError(sentence)
+        return self._refuse(start_response, problem)
+
+    def _attempt(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
+        try:
+            return self._application(environ, start_response)
+        except Exception as error:
+            log.warning("a connection was ended", extra={"reason": type(error).__name__})
+            return None
+
+    def _refuse(self, start_response: Callable[..., Any], problem: Problem) -> Iterable[bytes]:
+        request_id = str(uuid.uuid4())
+        headers = [("Content-Type", "application/json"), ("X-Request-ID", request_id)]
+        if problem.retry_after_seconds is not None:
+            headers.append(("Retry-After", str(problem.retry_after_seconds)))
+        start_response(f"{problem.status} {HTTPStatus(problem.status).phrase}", headers)
+        return [wire.encode(as_body(problem, request_id))]
+
+
+def _said(parts: Iterable[bytes]) -> str:
+    """Read what the library answered, a sentence as JSON or as plain text."""
+    return b"".join(parts).decode("utf-8", "replace").strip().strip('".')
