@@ -155,7 +155,7 @@ class Budgets:
         Raises: Busy if too much of the tenant is under way, RateLimited if it has used up a budget.
         """
         held = size_bytes if held_bytes is None else held_bytes
-        if self._under_way[tenant_id] >= self._most or self._held[tenant_id] + held > self._most_held_bytes:
+        if self.is_full(tenant_id) or self._held[tenant_id] + held > self._most_held_bytes:
             raise Busy("Too many requests of this tenant are under way. Try again soon.")
         self._under_way[tenant_id] += 1
         self.hold(tenant_id, held)
@@ -168,6 +168,10 @@ class Budgets:
             visit.leave()
             raise
         return visit
+
+    def is_full(self, tenant_id: str) -> bool:
+        """Tell whether as much of a tenant is under way as may be."""
+        return self._under_way[tenant_id] >= self._most
 
     def spend_bytes(self, tenant_id: str, count: int) -> None:
         """Spend bytes of bodies.

@@ -6,14 +6,11 @@ Knows: the addresses of Socket.IO, how its library answers. Must not know: who l
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 from typing import Any
 
-import wire
-from errors import Busy, MethodNotAllowed, OriginNotAllowed, Problem, ValidationError, as_body
-from web import is_allowed_origin
+from errors import Busy, MethodNotAllowed, OriginNotAllowed, ValidationError
+from web import is_allowed_origin, refuse
 
 Wsgi = Callable[..., Iterable[bytes]]
 log = logging.getLogger("syncapp.socket")
@@ -32,9 +29,9 @@ class Contained:
         if "wsgi.websocket" in environ:  # It speaks frames by now, no answer can follow.
             return [] if is_refused else self._attempt(environ, start_response) or []
         if is_refused:
-            return self._refuse(start_response, Busy("Too many sockets are connecting. Try again soon."))
+            return refuse(start_response, Busy("Too many sockets are connecting. Try again soon."), environ)
         if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
-            return self._refuse(start_response, OriginNotAllowed())
+            return refuse(start_response, OriginNotAllowed(), environ)
         refused: list[str] = []
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
@@ -47,7 +44,7 @@ class Contained:
             return parts
         sentence = f"Socket.IO refused this: {_said(parts)}." if parts else None
         problem = MethodNotAllowed() if refused and refused[0][:3] == "405" else ValidationError(sentence)
-        return self._refuse(start_response, problem)
+        return refuse(start_response, problem, environ)
 
     def _attempt(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
         try:
@@ -55,14 +52,6 @@ class Contained:
         except Exception as error:
             log.warning("a connection was ended", extra={"reason": type(error).__name__})
             return None
-
-    def _refuse(self, start_response: Callable[..., Any], problem: Problem) -> Iterable[bytes]:
-        request_id = str(uuid.uuid4())
-        headers = [("Content-Type", "application/json"), ("X-Request-ID", request_id)]
-        if problem.retry_after_seconds is not None:
-            headers.append(("Retry-After", str(problem.retry_after_seconds)))
-        start_response(f"{problem.status} {HTTPStatus(problem.status).phrase}", headers)
-        return [wire.encode(as_body(problem, request_id))]
 
 
 def _said(parts: Iterable[bytes]) -> str:

@@ -19,6 +19,7 @@ def install(log_format: str) -> None:
     human = log_format == "human" or (log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(Human() if human else Json())
+    logging._srcfile = None  # No line names its place in the code. Source: Python's Logging HOWTO, Optimization.
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

@@ -76,6 +76,10 @@ class _BoundDatabase(APSWDatabase):  # type: ignore[misc]
     def _state(self, state: object) -> None:
         """Peewee's constructor brings a state of its own, which nothing may use."""
 
+    def connection(self) -> apsw.Connection:
+        """Give the connection of the running context; asked several times a request."""
+        return self._state.conn
+
     def is_closed(self) -> bool:
         """Tell whether no file is bound here."""
         return _bound.get(None) is None

@@ -27,6 +27,7 @@ import operate  # noqa: E402
 import pages  # noqa: E402
 import settings as environment  # noqa: E402
 import web  # noqa: E402
+from admission import Admission  # noqa: E402
 from auth import Accounts  # noqa: E402
 from budgets import Budgets  # noqa: E402
 from devices import Seen  # noqa: E402
@@ -60,6 +61,7 @@ def build(settings: Settings) -> Flask:
     )
     tokens = Tokens(app, settings, signing_key(settings), tenants)
     web.install(app, settings, budgets)
+    app.wsgi_app = Admission(app.wsgi_app, tokens.tenant_of, budgets.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, budgets)
     upkeep = Upkeep(settings, tenants, seen, sockets.announce_restored)

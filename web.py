@@ -12,7 +12,8 @@ import re
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -116,6 +117,18 @@ def answer(data: object, status: int = 200) -> Response:
     return Response(encode(data), status, mimetype="application/json")
 
 
+def refuse(start_response: Callable[..., Any], problem: errors.Problem, environ: Mapping[str, Any]) -> list[bytes]:
+    """Answer with a failure ahead of Flask, in the one shape."""
+    request_id = _request_id(environ.get("HTTP_X_REQUEST_ID", ""))
+    body = encode(errors.as_body(problem, request_id))
+    headers = _SECURITY_HEADERS | {"Content-Type": "application/json", "X-Request-ID": request_id}
+    headers["Content-Length"] = str(len(body))
+    if problem.retry_after_seconds is not None:
+        headers["Retry-After"] = str(problem.retry_after_seconds)
+    start_response(f"{problem.status} {HTTPStatus(problem.status).phrase}", list(headers.items()))
+    return [body]
+
+
 def success(data: object, status: int = 200) -> Response:
     """Answer with the envelope of success."""
     return answer({"success": True, "data": data}, status)
@@ -209,8 +222,7 @@ def install(app: Flask, settings: Settings, budgets: Budgets) -> None:
 def _begin(origins: Iterable[str], budgets: Budgets) -> Response | None:
     """Name the request; answer a preflight for every address alike."""
     g.began, g.budgets = time.perf_counter(), budgets
-    stated = request.headers.get("X-Request-ID", "")
-    g.request_id = stated if _SANE_REQUEST_ID.fullmatch(stated) else str(uuid.uuid4())
+    g.request_id = _request_id(request.headers.get("X-Request-ID", ""))
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         if not is_allowed_origin(request.headers.get("Origin"), request.environ, origins):
             raise errors.OriginNotAllowed
@@ -218,12 +230,15 @@ def _begin(origins: Iterable[str], budgets: Budgets) -> Response | None:
     return None
 
 
+def _request_id(stated: str) -> str:
+    """Name a request as its client does, if that is sane."""
+    return stated if _SANE_REQUEST_ID.fullmatch(stated) else str(uuid.uuid4())
+
+
 def _finish(response: Response, origins: Iterable[str]) -> Response:
-    for name, value in _SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers["X-Request-ID"] = g.request_id
-    if "standing" in g:
-        response.headers.extend(g.standing())
+    more = {name: value for name, value in _SECURITY_HEADERS.items() if name not in response.headers}
+    standing = g.standing() if "standing" in g else {}
+    response.headers.extend({**more, "X-Request-ID": g.request_id, "Vary": ["Origin", "Accept-Encoding"], **standing})
     _allow_origin(response, origins)
     response.direct_passthrough = False  # As files have it: then nobody closes them, and no line of the log is written.
     _compress(response)
@@ -237,7 +252,6 @@ def _finish(response: Response, origins: Iterable[str]) -> Response:
 def _allow_origin(response: Response, origins: Iterable[str]) -> None:
     """Let pages of allowed origins read the answer. Source: Fetch standard, CORS protocol."""
     origin = request.headers.get("Origin")
-    response.headers.add("Vary", "Origin")
     if origin is None or not is_allowed_origin(origin, request.environ, origins):
         return
     response.headers["Access-Control-Allow-Origin"] = origin
@@ -252,7 +266,6 @@ def _allow_origin(response: Response, origins: Iterable[str]) -> None:
 
 def _compress(response: Response) -> None:
     """Compress an answer if the client asks for it and it is worth it."""
-    response.headers.add("Vary", "Accept-Encoding")
     small = not response.is_streamed and (response.content_length or 0) < _COMPRESSED_FROM_BYTES
     if small or not request.accept_encodings["gzip"] or "Content-Encoding" in response.headers:
         return

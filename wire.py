@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -131,8 +132,14 @@ def _milliseconds(text: object) -> int | None:
 
 def format_time(milliseconds: int) -> str:
     """Write a time as ``2025-06-29T23:45:26.002Z``."""
-    moment = _EPOCH + timedelta(milliseconds=milliseconds)
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(since_1970: int) -> str:
+    """Write a time to its second, which many rows share."""
+    return (_EPOCH + timedelta(seconds=since_1970)).isoformat().removesuffix("+00:00")
 
 
 @dataclass(frozen=True, slots=True)

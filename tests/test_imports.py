@@ -16,7 +16,7 @@ LAYERS = [
     ["review"],
     ["sync"],
     ["sockets"],
-    ["handshakes"],
+    ["admission", "handshakes"],
     ["auth"],
     ["backup", "checks", "fanout", "frames", "logs", "notices", "serving", "upkeep", "web"],
     ["tokens"],

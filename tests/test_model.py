@@ -570,9 +570,10 @@ def logged() -> list[Any]:
     return list(connection().execute(sql))
 
 
-TestSyncing = pytest.mark.slow(Syncing.TestCase)
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "80"))
+TestSyncing = pytest.mark.slow(pytest.mark.timeout(120 + EXAMPLES)(Syncing.TestCase))
 TestSyncing.settings = settings(
-    max_examples=int(os.environ.get("MODEL_EXAMPLES", "80")),
+    max_examples=EXAMPLES,
     stateful_step_count=30,
     deadline=None,
     database=None,

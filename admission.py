@@ -1,0 +1,44 @@
+"""Refuses what there is no room for before it costs anything, so that a crowd does not hold up those who are in.
+
+Knows: heads of requests. Must not know: endpoints, rules, Flask. It refuses nothing that would not be refused further in,
+where a request costs thirty times as much by then; of whom it knows nothing, it lets all pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from errors import Busy
+from web import refuse
+
+log = logging.getLogger("syncapp.request")
+
+Wsgi = Callable[..., Iterable[bytes]]
+
+
+class Admission:
+    """Wraps the WSGI application."""
+
+    def __init__(self, wrapped: Wsgi, tenant_of: Callable[[str], str | None], is_full: Callable[[str], bool]) -> None:
+        """``tenant_of`` tells whose a token is that was verified before, ``is_full`` if no more of a tenant fits in."""
+        self._wrapped, self._tenant_of, self._is_full = wrapped, tenant_of, is_full
+        self._refused, self._told_at = 0, 0.0
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        _, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        tenant_id = self._tenant_of(token)
+        if tenant_id is None or not self._is_full(tenant_id) or "HTTP_ORIGIN" in environ:  # A page must read why.
+            return self._wrapped(environ, start_response)
+        self._count(tenant_id)
+        return refuse(start_response, Busy("Too many requests of this tenant are under way. Try again soon."), environ)
+
+    def _count(self, tenant_id: str) -> None:
+        """Log refusals once a second, since a line for each would cost more than all the rest of it."""
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._told_at >= 1:
+            log.warning("%d requests were refused at the door", self._refused, extra={"tenant": tenant_id})
+            self._refused, self._told_at = 0, now

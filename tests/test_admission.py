@@ -1,0 +1,59 @@
+"""Who finds no room is refused at the door, in the one shape; everybody else goes in."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from admission import Admission
+
+BEARER = {"HTTP_AUTHORIZATION": "Bearer known"}
+
+
+def called(environ: dict[str, str], full: set[str]) -> tuple[str, dict[str, str], bytes]:
+    """Call an application behind the door; ``known`` is the token of tenant ``a``."""
+    said: list[Any] = []
+
+    def application(_: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b"in"]
+
+    door = Admission(application, {"known": "a"}.get, full.__contains__)
+    body = b"".join(door(environ, lambda status, headers: said.append((status, dict(headers)))))
+    return said[0][0], said[0][1], body
+
+
+def test_tenant_without_room_is_told_to_come_back_in_the_one_shape() -> None:
+    """Fault: the door always open: ``200 OK``."""
+    status, headers, body = called(BEARER | {"HTTP_X_REQUEST_ID": "r-1"}, {"a"})
+    assert (status, headers["Retry-After"], headers["X-Request-ID"]) == ("503 Service Unavailable", "1", "r-1")
+    assert headers["X-Content-Type-Options"] == "nosniff" and int(headers["Content-Length"]) == len(body)
+    failure = json.loads(body)
+    assert (failure["success"], failure["code"], failure["requestId"]) == (False, "busy", "r-1")
+
+
+@pytest.mark.parametrize(
+    ("environ", "full"),
+    [
+        (BEARER, set[str]()),
+        (BEARER, {"b"}),
+        ({}, {"a"}),
+        ({"HTTP_AUTHORIZATION": "Bearer other"}, {"a"}),
+        ({"HTTP_AUTHORIZATION": "known"}, {"a"}),
+        (BEARER | {"HTTP_ORIGIN": "https://app.example.com"}, {"a"}),
+    ],
+)
+def test_everybody_else_goes_in(environ: dict[str, str], full: set[str]) -> None:
+    assert called(environ, full)[0] == "200 OK"
+
+
+def test_refusals_are_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    door = Admission(lambda *_: [], {"known": "a"}.get, lambda _: True)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(100):
+            door(dict(BEARER), lambda *_: None)
+    assert [record.getMessage() for record in caplog.records] == ["1 requests were refused at the door"]
