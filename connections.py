@@ -26,6 +26,7 @@ import gevent
 from geventwebsocket.handler import WebSocketHandler
 
 from errors import AddressTooLong, Busy, HeadTooLarge, Problem, RequestTimeout, ValidationError, as_body
+from heads import Head
 from settings import Settings
 from wire import encode
 
@@ -253,6 +254,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     """Serves one connection, and does not wait for its client for ever."""
 
     connections: Connections
+    MessageClass = Head
 
     def __init__(self, network: Any, address: Any, server: Any, rfile: Any = None) -> None:
         self.stream = self.connections.stream(network)

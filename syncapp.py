@@ -8,6 +8,7 @@ from gevent import monkey
 
 monkey.patch_all()  # First of all: peewee and others keep what they find at import (ARCHITECTURE.md, trap 1).
 
+import gc  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import secrets  # noqa: E402
@@ -100,7 +101,11 @@ def create_app() -> Flask:
             if finding.refuses:
                 raise SystemExit(f"syncapp: {finding}")
             log.warning("%s", finding)
-        return build(settings)
+        app = build(settings)
+        gc.collect()
+        gc.freeze()  # What is made at the start stays: the search for cycles need not walk through it again and again.
+        gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, and none of them a cycle.
+        return app
     except (SettingError, DataFolderInUse, OSError) as error:
         raise SystemExit(f"syncapp: {error}") from None
 

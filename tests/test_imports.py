@@ -31,7 +31,7 @@ LAYERS = [
     ["models", "parsing"],
     ["connections", "protocol"],
     ["budgets", "wire"],
-    ["errors", "settings", "turns"],
+    ["errors", "heads", "settings", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
