@@ -167,7 +167,7 @@ def column_of(field: Field) -> Column:
         raise TypeError(f"{field.model.__name__}.{field.name}: a synced column must be null=True, devices may clear it")
     default = int(field.default) if isinstance(field.default, bool) else field.default
     if not field.choices:
-        return Column(check, default)
+        return Column(check, default, str if check is _text else None)
     choices = tuple(choice for choice, _ in field.choices)
 
     def one_of(value: Any) -> Any:

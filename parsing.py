@@ -134,8 +134,11 @@ class _Parser:
 
 def _read_fields(change: Change, table: Table, row: Row, path: str, limits: Limits) -> None:
     """Take the fields a device may write, each checked by its column; a field the table does not know is kept."""
-    columns, fields = table.columns, change.fields
+    columns, plain, fields = table.columns, table.plain, change.fields
     for name, value in row.items():
+        if type(value) is plain.get(name):
+            fields[name] = value
+            continue
         try:
             if name in _DELETED:
                 fields["is_deleted"] = 0 if value is None else columns["is_deleted"].check(value)

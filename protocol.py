@@ -29,6 +29,8 @@ class Column:
 
     check: Callable[[Any], Any]
     default: Any = None
+    plain: type | None = None
+    """The type, if there is one, of which any value passes ``check`` as it is: most fields of most rows."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Table:
     def defaults(self) -> Row:
         """What a new row has in the columns that its device leaves out."""
         return {name: column.default for name, column in self.columns.items()}
+
+    @cached_property
+    def plain(self) -> Mapping[str, type]:
+        """The columns whose values need no check if they are of one type."""
+        return {name: column.plain for name, column in self.columns.items() if column.plain}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +166,11 @@ def decide(
 
 def _different(change: Change, row: Row) -> Row:
     """Give the fields that would change; a real create of a deleted row, unlike its retry, also brings it back."""
-    different = {name: value for name, value in change.fields.items() if not same(row.get(name), value)}
+    different = {
+        name: value
+        for name, value in change.fields.items()
+        if not (type(value) is str and row.get(name) == value) and not same(row.get(name), value)
+    }
     if different and change.kind == "create" and row["is_deleted"] and "is_deleted" not in change.fields:
         different["is_deleted"] = 0
     return different
