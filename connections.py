@@ -35,6 +35,7 @@ log = logging.getLogger("syncapp.connections")
 _SWEEP_SECONDS = 1.0
 _LEAST_BYTES_PER_SECOND = 1_024
 _HEAD_BYTES = 65_536
+_BUFFER_BYTES = 1_024  # Most heads fit; each idle connection keeps it, and a body is read past it.
 _AT_ONCE_SECONDS = 0.00005
 _DESCRIPTORS_A_TENANT = 5
 _DESCRIPTORS_BESIDE = 300
@@ -258,7 +259,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     def __init__(self, network: Any, address: Any, server: Any, rfile: Any = None) -> None:
         self.stream = self.connections.stream(network)
-        super().__init__(network, address, server, rfile or io.BufferedReader(self.stream))
+        super().__init__(network, address, server, rfile or io.BufferedReader(self.stream, _BUFFER_BYTES))
 
     def handle(self) -> None:
         """Serve requests until the connection ends; without room for it, say so."""

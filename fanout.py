@@ -7,13 +7,16 @@ through the library's own queue, so that each hears everything in order.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import gevent
 from engineio.async_drivers.gevent import WebSocketWSGI
-from engineio.packet import MESSAGE, Packet
+from engineio.packet import MESSAGE, PING, Packet
 from engineio.payload import Payload
+from gevent.event import Event
 from gevent.queue import Empty, JoinableQueue
 from geventwebsocket.websocket import Header, WebSocket
 from socketio.packet import EVENT
@@ -44,6 +47,14 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
     """
 
     _taken = 0
+    told: Callable[[], None] | None = None
+    """Called when something was put into it."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put a packet behind the others."""
+        super().put(item, block, timeout)
+        if self.told:
+            self.told()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take a packet; the library waits for the first of an answer, and takes the others as long as there are any."""
@@ -60,43 +71,80 @@ class Line(WebSocketWSGI):  # type: ignore[misc]
         super().__init__(handler, None)
         self._socket: Any = handler.__self__  # type: ignore[attr-defined]
         self._lines = lines
-        self._is_sending, self._rest = False, b""
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         """Serve the WebSocket until it ends."""
-        self._network = environ["wsgi.websocket"].stream.handler.socket._sock  # gevent's own would wait.
         self._lines[self._socket.sid] = self
+        token = _line.set(self)
         try:
             return super().__call__(environ, start_response)
         finally:
+            _line.reset(token)
             if self._lines.get(self._socket.sid) is self:
                 del self._lines[self._socket.sid]
 
     def send(self, message: str) -> None:
-        """Send a packet from the queue, after what is left of the frames before it."""
-        self._is_sending = True
-        try:
-            rest, self._rest = self._rest, b""
-            if rest:
-                self._sock.raw_write(rest)
-            if message:
-                self._sock.send(message)
-        finally:
-            self._is_sending = False
+        """Send a packet from the queue; one without content stands for what is left of a frame."""
+        if message:
+            self._sock.send(message)
+        else:
+            self._sock.raw_write(b"")
 
     def takes(self, frames: bytes) -> bool:
         """Send whole frames at once if nothing has to go before them; what the network leaves goes by the queue."""
         socket = self._socket
-        if self._is_sending or self._rest or not socket.upgraded or socket.closing or socket.queue.qsize():
+        if not socket.upgraded or socket.closing or socket.queue.qsize() or not self._sock.takes(frames):
             return False
-        try:
-            sent = self._network.send(frames)
-        except OSError:  # It would block, or it is gone: the library finds out which.
-            return False
-        if sent < len(frames):
-            self._rest = frames[sent:]
+        if self._sock.has_rest:
             socket.queue.put(_Rest())
         return True
+
+
+_line: ContextVar[Line] = ContextVar("line")
+"""The line that the running greenlet serves."""
+
+
+class _Writer:
+    """Writes what waits for a socket, with a greenlet only while something does; for Engine.IO it is its writer's task.
+
+    A greenlet that waits costs 16 KiB, since CPython 3.11 gives each a piece of stack for its frames.
+    """
+
+    def __init__(self, line: Line, queue: _Queue) -> None:
+        self._line, self._queue = line, queue
+        self._is_writing, self._is_over = False, Event()
+        queue.told = self._begin
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self._is_writing and not self._is_over.is_set():
+            self._is_writing = True
+            gevent.spawn(self._write)
+
+    def _write(self) -> None:
+        try:
+            while self._queue.qsize() and not self._is_over.is_set():
+                self._write_one(self._queue.get())
+        except Exception:  # Whatever it is, the connection is of no more use; the library thinks so too.
+            self._end()
+        finally:
+            self._is_writing = False
+
+    def _write_one(self, packet: Packet | None) -> None:
+        self._queue.task_done()
+        if packet is None:
+            self._end()
+        else:
+            self._line.send(packet.encode())
+
+    def _end(self) -> None:
+        self._queue.told = None
+        self._is_over.set()
+        self._line.close()
+
+    def join(self) -> None:
+        """Wait until the last packet is written or can't be."""
+        self._is_over.wait()
 
 
 class Fanout:
@@ -109,6 +157,29 @@ class Fanout:
         self._waiting: dict[str, list[Packet]] = {}
         own = {"websocket": lambda handler, _: Line(handler, self._lines), "queue": _Queue}
         io.eio._async = {**io.eio._async, **own}
+        self._start_task = io.eio.start_background_task
+        io.eio.start_background_task = self._start
+
+    def _start(self, target: Callable[..., Any], *values: Any, **named: Any) -> Any:
+        """Start a task of Engine.IO's; those of which each socket has one are done without a greenlet that waits."""
+        name = getattr(target, "__qualname__", "")
+        if name == "Socket._websocket_handler.<locals>.writer":
+            line = _line.get()
+            return _Writer(line, line._socket.queue)
+        if name == "Socket._send_ping":
+            return self._ping_later(target.__self__)  # type: ignore[attr-defined]
+        return self._start_task(target, *values, **named)
+
+    def _ping_later(self, socket: Any) -> None:
+        """Do what ``Socket._send_ping`` does, by a timer."""
+        timer = gevent.get_hub().loop.timer(self._io.eio.ping_interval)
+        timer.start(self._ping, socket, timer)
+
+    def _ping(self, socket: Any, timer: Any) -> None:
+        timer.close()
+        if not socket.closing and not socket.closed:
+            socket.last_ping = time.time()
+            socket.send(Packet(PING))
 
     def send(self, engine_id: str, packet: Packet) -> None:
         """Send a packet to one socket."""

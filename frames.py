@@ -13,6 +13,7 @@ from http.client import HTTPException
 from typing import Any
 
 import gevent
+from gevent.lock import Semaphore
 from geventwebsocket import handler
 from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from geventwebsocket.websocket import Header, WebSocket
@@ -32,15 +33,38 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
         super().__init__(environ, stream, owner)
         self._message_bytes = 0
         self._write_to_network: Callable[[bytes], None] = stream.write
+        self._is_free = Semaphore(1)
+        """Taken while a greenlet writes: another, with a pong or a goodbye, must not come amid its frame."""
+        self._rest = b""
         self.raw_write = self._write
 
     def _write(self, data: bytes) -> None:
-        """Write, but do not wait forever for a listener that reads nothing."""
+        """Write after what is left of frames before, but do not wait forever for a listener that reads nothing."""
         try:
-            with gevent.Timeout(_SEND_SECONDS):
-                self._write_to_network(data)
+            with gevent.Timeout(_SEND_SECONDS), self._is_free:
+                rest, self._rest = self._rest, b""
+                self._write_to_network(rest + data)
         except gevent.Timeout:
             raise OSError("the listener does not read") from None
+
+    def takes(self, frames: bytes) -> bool:
+        """Send whole frames without a wait, if nothing has to go before them.
+
+        What the network leaves of them goes before whatever is written next: ``has_rest`` tells.
+        """
+        if self._rest or self._is_free.locked():
+            return False
+        try:
+            sent = self.stream.handler.socket._sock.send(frames)  # gevent's own would wait.
+        except OSError:  # It would block, or it is gone: the library finds out which.
+            return False
+        self._rest = frames[sent:]
+        return True
+
+    @property
+    def has_rest(self) -> bool:
+        """Tell whether a part of a frame is still to be written."""
+        return bool(self._rest)
 
     def read_frame(self) -> tuple[Header, bytes]:
         """Read one frame, refused by its header if it must not be read."""

@@ -125,8 +125,8 @@ class Server:
 
     @property
     def log(self) -> list[JSON]:
-        """Every line of the log so far; a line that is no JSON shows as {"message": …, "level": "raw"}."""
-        lines = self.log_path.read_text().splitlines()
+        """Every whole line of the log so far; one that is no JSON shows as {"message": …, "level": "raw"}."""
+        lines = self.log_path.read_text().rpartition("\n")[0].splitlines()
         return [json.loads(line) if line.startswith("{") else {"message": line, "level": "raw"} for line in lines]
 
     def call(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> Any:

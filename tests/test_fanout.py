@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 from collections.abc import Callable, Iterator
@@ -12,12 +13,12 @@ from typing import Any
 import gevent
 import pytest
 import socketio
-from conftest import Device, Listener, Tenant, wait_for
+from conftest import Device, Listener, Server, Tenant, wait_for
 from engineio.packet import MESSAGE, Packet
-from gevent.queue import JoinableQueue
+from gevent.queue import Empty, JoinableQueue
 from gevent.socket import socketpair
 
-from fanout import Fanout, Line, frame_of
+from fanout import Fanout, Line, _Queue, _Writer, frame_of
 from frames import BoundedWebSocket
 
 
@@ -40,7 +41,7 @@ class Phone:
         self.engine, self.expected = Engine(sid), b""
         self.line = Line(self.engine.serve, lines)
         stream = SimpleNamespace(read=None, write=self.ours.sendall, handler=SimpleNamespace(socket=self.ours))
-        self.line._network, lines[sid] = self.ours._sock, self.line
+        lines[sid] = self.line
         owner: Any = SimpleNamespace(logger=None, server=SimpleNamespace(application=None))
         self.line._sock = BoundedWebSocket({}, stream, owner)
 
@@ -139,7 +140,8 @@ def test_socket_that_can_not_take_it_now_gets_it_by_the_queue(fanout: Fanout, ph
     if why == "queue":
         phone.engine.queue.put(Packet(MESSAGE, "before"))
     phone.engine.upgraded, phone.engine.closing = why != "polling", why == "closing"
-    phone.line._is_sending = why == "sending"
+    if why == "sending":
+        phone.line._sock._is_free.acquire()
     fanout.send("phone", Packet(MESSAGE, "now"))
     queued = [packet.data for packet in phone.engine.queue.queue]
     assert queued == (["before", "now"] if why == "queue" else ["now"])
@@ -155,12 +157,22 @@ def test_what_the_network_leaves_goes_before_all_that_comes_later(fanout: Fanout
         phone.expected += frame_of(packet)
         fanout.send("phone", packet)
         if rng.random() < 0.1:
-            phone.line._is_sending, during = True, [Packet(MESSAGE, f"during {number}") for _ in range(2)]
-            for packet in during:
-                fanout.send("phone", packet)
-                phone.expected += frame_of(packet)
-            phone.line._is_sending = False
+            with phone.line._sock._is_free:
+                for packet in [Packet(MESSAGE, f"during {number}") for _ in range(2)]:
+                    fanout.send("phone", packet)
+                    phone.expected += frame_of(packet)
     assert phone.hears() == phone.expected
+
+
+def test_pong_does_not_come_amid_a_frame(fanout: Fanout, phone: Phone) -> None:
+    """The reading greenlet answers pings by itself. Fault: ``_write`` without the rest: the pong stood amid the frame."""
+    big, ping = Packet(MESSAGE, "x" * 3_000_000), b"ping"
+    fanout.send("phone", big)
+    assert phone.line._sock.has_rest
+    phone.expected = frame_of(big) + bytes([0x8A, len(ping)]) + ping
+    pong = gevent.spawn(phone.line._sock.send_frame, ping, phone.line._sock.OPCODE_PONG)
+    assert phone.hears() == phone.expected
+    pong.get()
 
 
 def test_line_of_a_client_that_left_is_left_to_the_library(fanout: Fanout, phone: Phone) -> None:
@@ -168,6 +180,78 @@ def test_line_of_a_client_that_left_is_left_to_the_library(fanout: Fanout, phone
     for _ in range(3):
         fanout.send("phone", Packet(MESSAGE, "x"))
     assert phone.engine.queue.qsize() > 0
+
+
+def test_writer_writes_what_waits_and_then_waits_without_a_greenlet(phone: Phone) -> None:
+    """Fault: ``told`` not called by ``put``: the second packet stayed in the queue."""
+    phone.engine.queue = _Queue()
+    writer = _Writer(phone.line, phone.engine.queue)
+    for text in ("first", "second"):
+        phone.engine.queue.put(Packet(MESSAGE, text))
+        phone.expected += frame_of(Packet(MESSAGE, text))
+        gevent.sleep(0.01)
+        assert not writer._is_writing
+    assert phone.theirs.recv(1000) == phone.expected
+    ended: list[bool] = []
+    phone.line.close = lambda: ended.append(True)
+    phone.engine.queue.put(None)
+    with gevent.Timeout(5):
+        writer.join()
+    phone.engine.queue.put(Packet(MESSAGE, "late"))
+    assert ended == [True] and phone.engine.queue.qsize() == 1
+
+
+def test_writer_whose_client_left_ends_the_connection(phone: Phone) -> None:
+    phone.engine.queue, ended = _Queue(), list[bool]()
+    phone.line.close = lambda: ended.append(True)
+    writer = _Writer(phone.line, phone.engine.queue)
+    phone.theirs.close()
+    for _ in range(3):
+        phone.engine.queue.put(Packet(MESSAGE, "x"))
+        gevent.sleep(0.01)
+    with gevent.Timeout(5):
+        writer.join()
+    assert ended == [True]
+
+
+def test_answer_to_polling_has_no_more_packets_than_each_client_takes() -> None:
+    """Fault: no bound: clients of python-engineio ended the connection after a burst."""
+    queue = _Queue()
+    for number in range(40):
+        queue.put(number)
+    sizes = []
+    while queue.qsize():
+        taken = [queue.get()]
+        with contextlib.suppress(Empty):
+            while True:
+                taken.append(queue.get(block=False))
+        sizes.append(len(taken))
+    assert sizes == [16, 16, 8]
+
+
+@pytest.mark.slow
+def test_silent_socket_is_pinged_and_one_that_does_not_answer_is_closed(start_server: Callable[..., Server]) -> None:
+    """Fault: pings not sent: both stayed open, and the good one was closed by its own client."""
+    server = start_server(PING_INTERVAL_SECONDS="1", PING_TIMEOUT_SECONDS="1")
+    tenant = server.register()
+    good, dead = tenant.device().listen(), tenant.device().listen()
+    networks = [listener.client.eio.ws.sock for listener in (good, dead)]
+    pongs: list[Packet] = []
+    answer = good.client.eio._send_packet
+
+    def answer_and_count(packet: Packet) -> None:
+        pongs.append(packet)
+        answer(packet)
+
+    good.client.eio._send_packet, dead.client.eio._send_packet = answer_and_count, lambda _: None
+    wait_for(dead.is_gone.is_set, "the dead one to be closed")
+    wait_for(lambda: len(pongs) >= 3, "three pings")
+    assert not good.is_gone.is_set()
+    tenant.device().create(name="still heard")
+    good.wait_note("data_available")
+    for listener, network in zip((good, dead), networks, strict=True):
+        listener.close()
+        network.close()
 
 
 @pytest.mark.slow
