@@ -1,7 +1,7 @@
 """Refuses what there is no room for before it costs anything, so that a crowd does not hold up those who are in.
 
-Knows: heads of requests. Must not know: endpoints, rules, Flask. It refuses nothing that would not be refused further in,
-where a request costs thirty times as much by then; of whom it knows nothing, it lets all pass.
+Knows: heads of requests. Must not know: what endpoints do, rules, Flask. It refuses nothing that would be served further
+in, where a request costs thirty times as much by then; of whom it knows nothing, it lets all pass.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from web import refuse
 
 log = logging.getLogger("syncapp.request")
 
+CROWDED = {"/api/client/sync/push", "/api/client/sync/pull"}
+"""What crowds ask for. Some other addresses take no room of a tenant, even if a token comes with the request."""
+
 Wsgi = Callable[..., Iterable[bytes]]
 
 
@@ -28,12 +31,18 @@ class Admission:
         self._refused, self._told_at = 0, 0.0
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        _, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        tenant_id = self._tenant_of(token)
-        if tenant_id is None or not self._is_full(tenant_id) or "HTTP_ORIGIN" in environ:  # A page must read why.
+        tenant_id = self._without_room(environ)
+        if tenant_id is None:
             return self._wrapped(environ, start_response)
         self._count(tenant_id)
         return refuse(start_response, Busy("Too many requests of this tenant are under way. Try again soon."), environ)
+
+    def _without_room(self, environ: dict[str, Any]) -> str | None:
+        """Tell for whose request there is no room; a page's goes further in, to be told in a way that it may read."""
+        if environ["PATH_INFO"] not in CROWDED or "HTTP_ORIGIN" in environ:
+            return None
+        tenant_id = self._tenant_of(environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2])
+        return tenant_id if tenant_id and self._is_full(tenant_id) else None
 
     def _count(self, tenant_id: str) -> None:
         """Log refusals once a second, since a line for each would cost more than all the rest of it."""

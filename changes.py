@@ -84,6 +84,7 @@ class _Writing:
         self.said: defaultdict[Key, Row] = defaultdict(dict)
         self.written: defaultdict[Key, set[str]] = defaultdict(set)
         self.replayed: set[int | None] = set()
+        self.counted: dict[Key, int] = {}
 
     def take(self, change: Change) -> None:
         """Take one change, unless it can't be stored or was taken before."""
@@ -148,14 +149,17 @@ class _Writing:
         own = Own(self.said[key], self.written[key], self._is_own)
         if version is None:
             return since_sequence(known, base.sequence, own) if base and base.sequence < known.sequence else None
-        if change.is_base_stated and version > self.current[key].version:
+        if not change.is_base_stated:  # A device that counts by itself counts on from what it had.
+            version = self.counted[key] = min(version, self.counted.get(key, version))
+        elif version > self.current[key].version:
             return since_unknown(self.current[key], own.written)
         return None if version >= known.version else since_version(known, version, own)
 
     def _is_own(self, entry: Logged) -> bool:
         """Tell whether a change was made by the device that pushes: it says so by name, or by sending it again."""
         device = self.push.device_id
-        return (device is not None and entry.device_id == device) or entry.sequence in self.replayed
+        is_mine = device is not None and entry.is_named and entry.device_id == device
+        return is_mine or entry.sequence in self.replayed
 
     def _note_conflict(self, change: Change, outcome: Outcome, stored: Stored | None, row_id: str) -> None:
         """Remember an edit that lost, for the answer, the notification and the log of conflicts."""
@@ -197,9 +201,8 @@ class _Writing:
         fields = encode(outcome.fields).decode() if stored else None
         device = self.push.device_id or change.fields.get("device_id")
         version, previous = row["version"], stored.sequence if stored else None
-        self.log.append(
-            (self.sequence, table, row_id, version, previous, self.at, change.edited_at, device, fields, body.decode())
-        )
+        about = version, previous, self.at, change.edited_at, device, fields
+        self.log.append((self.sequence, table, row_id, *about, body.decode(), self.push.device_id is not None))
         self.current[table, row_id] = Stored(row, version, self.sequence, change.edited_at, device)
         self.written[table, row_id].update(outcome.fields)
         if stored:

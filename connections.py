@@ -274,6 +274,22 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         finally:
             self.connections.leave(self.stream)
 
+    def _connection_upgrade_requested(self) -> bool:
+        """Say no, so that every body ends where its head says; a WebSocket reads its network past ``wsgi.input``."""
+        return False
+
+    def read_request(self, raw: str) -> bool:
+        """Read a head; a connection of HTTP/1.0 ends after a chunked body (RFC 9112 section 6.1)."""
+        is_good = bool(super().read_request(raw))
+        if self.request_version != "HTTP/1.1" and self.headers.get("transfer-encoding"):
+            self.close_connection = True
+        return is_good
+
+    def upgrade_websocket(self) -> Any:
+        """Begin a WebSocket, or refuse to, for which the library gives texts where WSGI wants bytes."""
+        refused = super().upgrade_websocket()
+        return refused and [part.encode() if isinstance(part, str) else part for part in refused]
+
     def read_requestline(self) -> str:
         """Wait for a request, which begins with this line."""
         if self.requestline is not None:

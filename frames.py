@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent
 from gevent.lock import Semaphore
+from gevent.ssl import SSLSocket
 from geventwebsocket import handler
 from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from geventwebsocket.websocket import Header, WebSocket
@@ -54,8 +55,11 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
         """
         if self._rest or self._is_free.locked():
             return False
+        network = self.stream.handler.socket
+        if isinstance(network, SSLSocket):  # Below it the bytes would go in clear.
+            return False
         try:
-            sent = self.stream.handler.socket._sock.send(frames)  # gevent's own would wait.
+            sent = network._sock.send(frames)  # gevent's own would wait.
         except OSError:  # It would block, or it is gone: the library finds out which.
             return False
         self._rest = frames[sent:]

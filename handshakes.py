@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import parse_qs
 
 from errors import Busy, MethodNotAllowed, OriginNotAllowed, ValidationError
 from web import is_allowed_origin, refuse
@@ -25,7 +26,7 @@ class Contained:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not environ["PATH_INFO"].startswith("/socket.io/"):
             return self._application(environ, start_response)
-        is_refused = "sid=" not in environ["QUERY_STRING"] and self._is_full()
+        is_refused = "sid" not in parse_qs(environ["QUERY_STRING"]) and self._is_full()
         if "wsgi.websocket" in environ:  # It speaks frames by now, no answer can follow.
             return [] if is_refused else self._attempt(environ, start_response) or []
         if is_refused:

@@ -12,6 +12,7 @@ from typing import Any
 _LINE_BYTES = 65_536
 _MOST_LINES = 100
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\0\r\n]*)\r?\n")
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _ENDS = (b"\r\n", b"\n")
 _FRAMING = {"content-length", "transfer-encoding", "host"}
 """Headers of which there may be but one, since two could mean two requests to two readers."""
@@ -32,8 +33,11 @@ class Head:
             if line in _ENDS:
                 break
             self._take(line)
-        if self._values.get("transfer-encoding", "chunked").lower() != "chunked":
-            self.status = "an unknown transfer coding"
+        coding, length = self._values.get("transfer-encoding"), self._values.get("content-length")
+        if coding is not None and (coding.lower() != "chunked" or length is not None):
+            self.status = "an unknown transfer coding, or a length beside it"
+        if length is not None and not _LENGTH.fullmatch(length):
+            self.status = "a malformed Content-Length"
 
     def _take(self, line: bytes) -> None:
         match = _LINE.fullmatch(line)

@@ -6,7 +6,7 @@ Flask, sockets, engines.
 
 from __future__ import annotations
 
-from peewee import AutoField, BlobField, IntegerField, TextField
+from peewee import AutoField, BlobField, BooleanField, IntegerField, TextField
 
 from models import Bound, JsonField
 
@@ -33,7 +33,8 @@ class Logged(Bound):
     """One accepted change: what the row was after it (as pulls send it), who made it and when.
 
     ``previous`` is the sequence of the row's change before this one: the chain is the row's history and the base of
-    merges. ``fields`` is NULL for the change that created the row.
+    merges. ``fields`` is NULL for the change that created the row. ``is_named`` tells that the device named itself with
+    the push: the row's own ``device_id`` may be another's, sent back as it was pulled.
     """
 
     sequence = IntegerField(primary_key=True, column_name="seq")
@@ -46,6 +47,7 @@ class Logged(Bound):
     device_id = TextField(null=True)
     fields = JsonField(null=True)
     row = JsonField()
+    is_named = BooleanField(default=False)
 
     class Meta:
         table_name = "_changes"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from admission import Admission
+import syncapp
+from admission import CROWDED, Admission
+from settings import Settings
 
-BEARER = {"HTTP_AUTHORIZATION": "Bearer known"}
+BEARER = {"HTTP_AUTHORIZATION": "Bearer known", "PATH_INFO": "/api/client/sync/push"}
 
 
 def called(environ: dict[str, str], full: set[str]) -> tuple[str, dict[str, str], bytes]:
@@ -41,14 +44,21 @@ def test_tenant_without_room_is_told_to_come_back_in_the_one_shape() -> None:
     [
         (BEARER, set[str]()),
         (BEARER, {"b"}),
-        ({}, {"a"}),
-        ({"HTTP_AUTHORIZATION": "Bearer other"}, {"a"}),
-        ({"HTTP_AUTHORIZATION": "known"}, {"a"}),
+        (BEARER | {"PATH_INFO": "/health"}, {"a"}),
+        (BEARER | {"PATH_INFO": "/api/limits"}, {"a"}),
+        (BEARER | {"HTTP_AUTHORIZATION": ""}, {"a"}),
+        (BEARER | {"HTTP_AUTHORIZATION": "Bearer other"}, {"a"}),
+        (BEARER | {"HTTP_AUTHORIZATION": "known"}, {"a"}),
         (BEARER | {"HTTP_ORIGIN": "https://app.example.com"}, {"a"}),
     ],
 )
 def test_everybody_else_goes_in(environ: dict[str, str], full: set[str]) -> None:
     assert called(environ, full)[0] == "200 OK"
+
+
+def test_addresses_that_crowds_ask_for_are_there(tmp_path: Path) -> None:
+    rules = {rule.rule for rule in syncapp.build(Settings(data_dir=tmp_path)).url_map.iter_rules()}
+    assert rules >= CROWDED
 
 
 def test_refusals_are_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:

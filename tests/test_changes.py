@@ -515,6 +515,22 @@ def test_edit_over_a_conflict_that_its_device_won_is_no_second_conflict(edited: 
     assert edited.row("a")["name"] == "B"
 
 
+def test_device_that_another_sends_back_in_the_row_is_not_taken_for_its_own(edited: Tenant) -> None:
+    """An older app sends whole rows as it pulled them. Fault: the field believed: ``updated``, and B in no conflict."""
+    edited.push({"operations": [op("update", id="a", name="A1", device_id="d")]}, device_id="d")
+    edited.push({"changes": {"end_user": [{"id": "a", "name": "B1", "device_id": "d", "version": 4}]}})
+    applied = edited.push({"operations": [op("update", about={"baseVersion": 3}, id="a", name="A2")]}, device_id="d")
+    assert applied.results[0]["status"] == "conflict"
+    assert applied.conflicts[0]["fields"]["name"]["server"] == "B1"
+
+
+def test_versions_that_a_device_counts_up_in_one_push_have_the_base_of_the_first(edited: Tenant) -> None:
+    """Fault: each for itself: the second's was the version that another had made, and took the place of its edit."""
+    rows = [{"id": "a", "name": name, "version": n, "last_updated": EARLIER} for n, name in ((2, "A1"), (3, "A2"))]
+    assert edited.statuses({"changes": {"end_user": rows}}) == ["conflict", "conflict"]
+    assert edited.row("a")["name"] == "B"
+
+
 @pytest.mark.parametrize(("stated", "deleted"), [(LATER, 1), (EARLIER, 1)])
 def test_delete_that_did_not_know_an_edit_is_a_merge(edited: Tenant, stated: str, deleted: int) -> None:
     """``is_deleted`` was changed on one side only, so both are kept: the edit in the tombstone."""

@@ -292,6 +292,29 @@ def test_what_is_no_request_is_refused_in_the_one_shape(server: Server, data: by
     assert (found, body["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    "header", [b"Connection: upgrade", b"Upgrade: websocket", b"Connection: Upgrade\r\nUpgrade: h2c"]
+)
+def test_body_ends_where_its_head_says_though_an_upgrade_is_asked_for(server: Server, header: bytes) -> None:
+    """As behind a proxy that asks for an upgrade with every request.
+
+    Fault: pywsgi's ``_connection_upgrade_requested``: the second request was read as part of the first one's body.
+    """
+    body = b'{"email": "nobody@example.com", "password": "password123"}'
+    head = b"POST /api/customers/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + header
+    length = b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+    said = say(server, head + length + body + b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert re.findall(rb"HTTP/1.1 (\d+)", said) == [b"401", b"200"]
+
+
+@pytest.mark.parametrize("line", [b"Sec-WebSocket-Key: !!!=", b"Sec-WebSocket-Version: 99"])
+def test_handshake_that_is_none_is_refused_without_a_traceback(server: Server, line: bytes) -> None:
+    """``both`` looks at the log in the end. Fault: the library's texts sent as they are: a TypeError in many lines."""
+    head = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+    version = b"" if line.startswith(b"Sec-WebSocket-V") else b"Sec-WebSocket-Version: 13\r\n"
+    assert say(server, head + version + line + b"\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
 def test_requests_in_one_packet_are_answered_one_by_one(server: Server) -> None:
     one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     assert say(server, one * 300).count(b"HTTP/1.1 200") == 300

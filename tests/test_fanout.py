@@ -17,6 +17,7 @@ from conftest import Device, Listener, Server, Tenant, wait_for
 from engineio.packet import MESSAGE, Packet
 from gevent.queue import Empty, JoinableQueue
 from gevent.socket import socketpair
+from gevent.ssl import SSLSocket
 
 from fanout import Fanout, Line, _Queue, _Writer, frame_of
 from frames import BoundedWebSocket
@@ -162,6 +163,13 @@ def test_what_the_network_leaves_goes_before_all_that_comes_later(fanout: Fanout
                     fanout.send("phone", packet)
                     phone.expected += frame_of(packet)
     assert phone.hears() == phone.expected
+
+
+def test_line_over_tls_is_left_to_the_library(fanout: Fanout, phone: Phone) -> None:
+    """Fault: sent below TLS: rows went over the network in clear."""
+    phone.line._sock.stream.handler.socket = SSLSocket.__new__(SSLSocket)
+    fanout.send("phone", Packet(MESSAGE, "x"))
+    assert phone.engine.queue.qsize() == 1
 
 
 def test_pong_does_not_come_amid_a_frame(fanout: Fanout, phone: Phone) -> None:

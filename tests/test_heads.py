@@ -44,6 +44,13 @@ def test_head_ends_at_the_empty_line_and_leaves_the_body() -> None:
         b"(comment): 1",
         b"Transfer-Encoding: gzip, chunked",
         b"Transfer-Encoding: identity",
+        b"Content-Length: 1_0",
+        b"Content-Length: +1",
+        b"Content-Length: -0",
+        b"Content-Length: \xb2",
+        b"Content-Length: \xa01",
+        b"Content-Length:",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
         b"A: " + b"x" * 65_536,
     ],
 )

@@ -228,6 +228,9 @@ def test_strangers_beyond_the_bound_are_turned_away_and_members_stay(start_serve
         members = [stack.enter_context(closing(device.listen())) for _ in range(5)]
         strangers = [stack.enter_context(closing(Listener(server.url))) for _ in range(3)]
         refused = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=5)
+        for claimed in ("xsid=1", "sid="):  # Neither names a socket that there is.
+            again = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling&{claimed}", timeout=5)
+            assert again.status_code == 503
         assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (503, "busy", "1")
         address = f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket"
         socket = websocket.create_connection(address)
