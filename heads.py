@@ -12,7 +12,7 @@ from typing import Any
 _LINE_BYTES = 65_536
 _MOST_LINES = 100
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\0\r\n]*)\r?\n")
-_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
+_LENGTH = re.compile(r"[0-9]{1,100}", re.ASCII)
 _ENDS = (b"\r\n", b"\n")
 _FRAMING = {"content-length", "transfer-encoding", "host"}
 """Headers of which there may be but one, since two could mean two requests to two readers."""

@@ -41,7 +41,7 @@ def test_sane_request_id_is_echoed(server: Server, stated: str, path: str, statu
 
 @pytest.mark.parametrize(
     "stated",
-    ["", " ", "x" * 129, "a b", "a/b", "<script>", "é", "a\tb", "a;b", '"a"', "a\r\n b", "a\x0bb", "${jndi:x}"],
+    ["", " ", "x" * 129, "a b", "a/b", "<script>", "é", "a\tb", "a;b", '"a"', "a\x0bb", "${jndi:x}"],
 )
 def test_request_id_that_is_not_sane_is_replaced(server: Server, stated: str) -> None:
     head = f"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-ID: {stated}\r\n\r\n"
