@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from errors import Busy
@@ -16,18 +16,25 @@ from web import refuse
 
 log = logging.getLogger("syncapp.request")
 
-CROWDED = {"/api/client/sync/push", "/api/client/sync/pull"}
-"""What crowds ask for. Some other addresses take no room of a tenant, even if a token comes with the request."""
-
 Wsgi = Callable[..., Iterable[bytes]]
 
 
 class Admission:
     """Wraps the WSGI application."""
 
-    def __init__(self, wrapped: Wsgi, tenant_of: Callable[[str], str | None], is_full: Callable[[str], bool]) -> None:
-        """``tenant_of`` tells whose a token is that was verified before, ``is_full`` if no more of a tenant fits in."""
-        self._wrapped, self._tenant_of, self._is_full = wrapped, tenant_of, is_full
+    def __init__(
+        self,
+        wrapped: Wsgi,
+        crowded: Container[str],
+        tenant_of: Callable[[str], str | None],
+        is_full: Callable[[str], bool],
+    ) -> None:
+        """``tenant_of`` tells whose a token is that was verified before, ``is_full`` if no more of a tenant fits in.
+
+        ``crowded``: the addresses that crowds ask for. Some others take no room of a tenant, even if a token comes with
+        the request.
+        """
+        self._wrapped, self._crowded, self._tenant_of, self._is_full = wrapped, crowded, tenant_of, is_full
         self._refused, self._told_at = 0, 0.0
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -39,7 +46,7 @@ class Admission:
 
     def _without_room(self, environ: dict[str, Any]) -> str | None:
         """Tell for whose request there is no room; a page's goes further in, to be told in a way that it may read."""
-        if environ["PATH_INFO"] not in CROWDED or "HTTP_ORIGIN" in environ:
+        if environ["PATH_INFO"] not in self._crowded or "HTTP_ORIGIN" in environ:
             return None
         tenant_id = self._tenant_of(environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2])
         return tenant_id if tenant_id and self._is_full(tenant_id) else None

@@ -12,14 +12,14 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint
 
 import directory
 from errors import Detail, InvalidCredentials, NotFound, RegistrationClosed, Unauthorized, ValidationError
 from settings import Settings
 from tenants import Tenants, now_ms
 from tokens import PASSWORD_BYTES, Attempts, Identity, Pair, Passwords, Tokens, check_tenant
-from web import client_address, enter, read_json, success
+from web import Reply, client_address, read_json, running, success
 from wire import format_time
 
 EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,190}")
@@ -34,13 +34,13 @@ def bearer(tokens: Tokens) -> Identity:
     A tenant that the request states in ``X-Tenant-Id`` must be the token's.
     Raises: Unauthorized, TokenExpired, InvalidTenantId, TenantMismatch, Busy, RateLimited.
     """
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    exchange = running()
+    scheme, _, token = (exchange.header("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized
     identity = tokens.verify(token.strip())
-    g.tenant_id = identity.tenant_id
-    enter(identity.tenant_id)
-    check_tenant(identity, request.headers.get("X-Tenant-Id"))
+    exchange.enter(identity.tenant_id)
+    check_tenant(identity, exchange.header("X-Tenant-Id"))
     return identity
 
 
@@ -83,7 +83,7 @@ class Accounts:
     def blueprint(self) -> Blueprint:
         """Lay the endpoints out."""
         routes = Blueprint("customers", __name__, url_prefix="/api/customers")
-        views: list[tuple[str, str, Callable[[], Response]]] = [
+        views: list[tuple[str, str, Callable[[], Reply]]] = [
             ("POST", "/register", self.register),
             ("POST", "/login", self.login),
             ("POST", "/refresh", self.refresh),
@@ -97,7 +97,7 @@ class Accounts:
             routes.add_url_rule(path, view.__name__, view, methods=[method])
         return routes
 
-    def register(self) -> Response:
+    def register(self) -> Reply:
         """Make an account and its tenant, and log it in."""
         if not self._is_open:
             raise RegistrationClosed
@@ -107,7 +107,7 @@ class Accounts:
         pair = self._tokens.begin(customer)
         return success(_session(pair, customer) | {"message": "Registered. The tenant's database is ready."}, 201)
 
-    def login(self) -> Response:
+    def login(self) -> Reply:
         """Begin a session for who proves to know the password."""
         _count(self._logins, client_address())
         body = _object(read_json())
@@ -118,10 +118,10 @@ class Accounts:
         customer = self._tenants.directory.read(lambda: directory.customer_by_email(email))
         if not self._passwords.matches(password, customer.passwordHash if customer else None) or not customer:
             raise InvalidCredentials
-        g.tenant_id = customer.id
+        running().tenant_id = customer.id
         return success(_session(self._tokens.begin(customer), customer))
 
-    def refresh(self) -> Response:
+    def refresh(self) -> Reply:
         """Renew a session with its refresh token, which is spent by that."""
         body = _object(read_json())
         faults = _Faults()
@@ -130,16 +130,16 @@ class Accounts:
         pair = self._tokens.refresh(token)
         return success({"token": pair.token, "refreshToken": pair.refresh_token})
 
-    def logout(self) -> Response:
+    def logout(self) -> Reply:
         """End the session of the token."""
         self._tokens.end(bearer(self._tokens).session_id)
         return success({"message": "Logged out."})
 
-    def profile(self) -> Response:
+    def profile(self) -> Reply:
         """Show the account."""
         return success({"customer": _shown(self._customer(bearer(self._tokens)))})
 
-    def change_profile(self) -> Response:
+    def change_profile(self) -> Reply:
         """Change what of the account may be changed."""
         identity = bearer(self._tokens)
         body = _object(read_json())
@@ -159,7 +159,7 @@ class Accounts:
         self._tenants.directory.write(lambda: directory.change_customer(customer.id, **changes, name=f"{first} {last}"))
         return success({"customer": _shown(self._customer(identity))})
 
-    def change_password(self) -> Response:
+    def change_password(self) -> Reply:
         """Replace the password, and end all other sessions."""
         identity = bearer(self._tokens)
         body = _object(read_json())
@@ -172,7 +172,7 @@ class Accounts:
         self._tokens.end_others(identity)
         return success({"message": "Password changed. All other sessions have ended."})
 
-    def close(self) -> Response:
+    def close(self) -> Reply:
         """Close the account and remove its data."""
         identity = bearer(self._tokens)
         body = _object(read_json())
@@ -204,7 +204,7 @@ def _count(attempts: Attempts, who: str) -> None:
 
     Raises: RateLimited.
     """
-    g.standing = lambda: attempts.headers(who)
+    running().standing = lambda: attempts.headers(who)
     attempts.count(who)
 
 

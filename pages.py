@@ -16,7 +16,7 @@ from flask import Blueprint, Response, render_template, send_from_directory
 from errors import NotFound
 from serving import Lifecycle
 from tenants import Tenants
-from web import answer
+from web import Reply, answer
 
 _HERE = Path(__file__).resolve().parent
 _CLIENT = _HERE / "node_modules" / "socket.io-client" / "dist"
@@ -70,7 +70,7 @@ def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle, openapi: Des
         return _cached(send_from_directory(_CLIENT, _CLIENT_FILE))
 
     @routes.get("/health")
-    def health() -> Response:
+    def health() -> Reply:
         """Tell an orchestrator whether to send requests here."""
         tenants.directory.read(lambda: None)
         status = "ending" if lifecycle.is_ending else "ok"
@@ -89,12 +89,12 @@ def _describe(routes: Blueprint, openapi: Describe, asyncapi: Describe) -> None:
         return _page("docs.html", calls=calls, events=events, schemas=every, as_text=_as_text)
 
     @routes.get("/openapi.json")
-    def openapi_document() -> Response:
+    def openapi_document() -> Reply:
         """Describe every call, for programs."""
         return answer(openapi())
 
     @routes.get("/asyncapi.json")
-    def asyncapi_document() -> Response:
+    def asyncapi_document() -> Reply:
         """Describe every event, for programs."""
         return answer(asyncapi())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, request
 
 import archive
 import devices
@@ -24,7 +24,7 @@ from sockets import checked_texts
 from sync import Around, Sync
 from tenants import Tenants, now_ms
 from tokens import Tokens
-from web import answer, read_body, read_json, success
+from web import Reply, answer, read_body, read_json, success
 from wire import Row, decode
 
 PAGE_ROWS = (50, 500)
@@ -55,7 +55,7 @@ class Review:
         routes.delete("/devices/<device_id>")(self.forget_device)
         return routes
 
-    def history(self, table: str, row_id: str) -> Response:
+    def history(self, table: str, row_id: str) -> Reply:
         """List what became of a row, newest first."""
         tenant_id = bearer(self._tokens).tenant_id
         name = table_named(table, synced_tables())
@@ -63,7 +63,7 @@ class Review:
         entries, more = self._tenants.read(tenant_id, lambda: archive.history(name, row_id, before, limit))
         return answer({"success": True, "data": entries, "hasMore": more})
 
-    def revert(self, table: str, row_id: str) -> Response:
+    def revert(self, table: str, row_id: str) -> Reply:
         """Make a row again what it was at a version, as a new change."""
         identity = bearer(self._tokens)
         name = table_named(table, synced_tables())
@@ -74,7 +74,7 @@ class Review:
             identity, raw, lambda around: self._sync.change_row(identity, name, row_id, fields, around)
         )
 
-    def conflicts(self) -> Response:
+    def conflicts(self) -> Reply:
         """List the edits that lost."""
         tenant_id = bearer(self._tokens).tenant_id
         states: tuple[State, ...] = ("open", "resolved", "all")
@@ -83,7 +83,7 @@ class Review:
         found, more = self._tenants.read(tenant_id, lambda: archive.conflicts(state, after, limit))
         return answer({"success": True, "data": found, "hasMore": more})
 
-    def resolve(self, number: int) -> Response:
+    def resolve(self, number: int) -> Reply:
         """Take a decision on a conflict, as a new change."""
         identity = bearer(self._tokens)
         raw = read_body()
@@ -103,13 +103,13 @@ class Review:
 
         return self._sync.once(identity, raw, change)
 
-    def devices(self) -> Response:
+    def devices(self) -> Reply:
         """List the devices that name themselves."""
         tenant_id = bearer(self._tokens).tenant_id
         self._seen.save(tenant_id)
         return success(self._tenants.read(tenant_id, devices.devices))
 
-    def rename_device(self, device_id: str) -> Response:
+    def rename_device(self, device_id: str) -> Reply:
         """Give a device a name for people."""
         tenant_id = bearer(self._tokens).tenant_id
         said = checked_texts(read_json(), DEVICE_NAME)
@@ -118,7 +118,7 @@ class Review:
         self._seen.save(tenant_id)
         return success(self._tenants.write(tenant_id, lambda: devices.rename(device_id, said["name"])))
 
-    def forget_device(self, device_id: str) -> Response:
+    def forget_device(self, device_id: str) -> Reply:
         """Forget a device that will not come back."""
         tenant_id = bearer(self._tokens).tenant_id
         self._seen.save(tenant_id)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import gevent
-from flask import Blueprint, Response, g, request
+from flask import Blueprint
 from msgspec import Raw
 
 import changes
@@ -40,7 +40,7 @@ from settings import Settings
 from sockets import Answer, Sockets
 from tenants import Tenants, now_ms
 from tokens import PASSWORD_BYTES, Identity, Tokens, check_tenant
-from web import answer, read_body, read_json, stream, success
+from web import Reply, View, answer, read_body, read_json, running, stream, success
 from wire import MAX_DEPTH, Cursor, Row, decode, encode, format_time
 
 Around = Callable[[Callable[[], Applied]], Applied]
@@ -77,10 +77,15 @@ class Sync:
         sockets.on("sync_push", self._push_event)
         sockets.on("sync_pull", self._pull_event)
 
+    @property
+    def crowded(self) -> dict[str, View]:
+        """Give the views that crowds ask for, by their addresses."""
+        return {"/api/client/sync/push": self.push, "/api/client/sync/pull": self.pull}
+
     def blueprint(self) -> Blueprint:
         """Lay the endpoints out."""
         routes = Blueprint("sync", __name__, url_prefix="/api")
-        views: list[tuple[str, str, Callable[[], Response]]] = [
+        views: list[tuple[str, str, Callable[[], Reply]]] = [
             ("POST", "/client/sync/push", self.push),
             ("POST", "/client/sync/pull", self.pull),
             ("POST", "/client/sync/pull-pending", self.pull_pending),
@@ -94,20 +99,20 @@ class Sync:
 
     # --- endpoints ---------------------------------------------------------------------------------------------------
 
-    def push(self) -> Response:
+    def push(self) -> Reply:
         """Take a push."""
         identity = bearer(self._tokens)
         raw = read_body()
-        with g.visit.alone():
+        with running().alone():
             push = self._parse(identity, decode(raw), stated_device())
             return self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
 
-    def pull(self) -> Response:
+    def pull(self) -> Reply:
         """Answer a pull, as a stream if it is long."""
         identity = bearer(self._tokens)
         return stream(self._parts(identity.tenant_id, self._plan(identity, read_json(), stated_device())))
 
-    def pull_pending(self) -> Response:
+    def pull_pending(self) -> Reply:
         """Give the rows marked as pending, or to a device that names itself all that it has not pulled yet."""
         identity = bearer(self._tokens)
         body, device_id, tenant_id = read_json(), stated_device(), identity.tenant_id
@@ -126,11 +131,11 @@ class Sync:
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
         return stream(_envelope(tables, rows, 0, tail, lambda: self._budgets.turns.take(tenant_id)))
 
-    def health(self) -> Response:
+    def health(self) -> Reply:
         """Say that sync is served."""
         return answer({"success": True, "message": "Sync service is healthy", "timestamp": format_time(now_ms())})
 
-    def notify(self) -> Response:
+    def notify(self) -> Reply:
         """Send a test notification to the caller's own tenant."""
         identity = bearer(self._tokens)
         body = read_json()
@@ -139,7 +144,7 @@ class Sync:
         self._sockets.notify(identity.tenant_id, notification)
         return success({"message": "Test notification sent"})
 
-    def limits(self) -> Response:
+    def limits(self) -> Reply:
         """Announce every limit a client can meet."""
         return success(announced_limits(self._settings))
 
@@ -155,7 +160,7 @@ class Sync:
         push = self._parse(identity, body, self._sockets.device_id())
         return _push_answer(self._store(identity.tenant_id, push))
 
-    def once(self, identity: Identity, raw: bytes, store: Callable[[Around], Applied]) -> Response:
+    def once(self, identity: Identity, raw: bytes, store: Callable[[Around], Applied]) -> Reply:
         """Answer a request that changes something; under its ``Idempotency-Key`` it is done once and answered again.
 
         ``raw`` is its body. ``store`` makes the change and is given what must be stored with it.
@@ -164,10 +169,10 @@ class Sync:
         tenant_id, key = identity.tenant_id, stated_key()
         if key is None:
             return answer(_push_answer(store(lambda write: write())))
-        mark = receipts.mark_of_request(request.path, raw)
+        mark = receipts.mark_of_request(running().path, raw)
         kept = self._tenants.read(tenant_id, lambda: receipts.kept_answer(key, mark, now_ms()))
         if kept is not None:
-            return Response(kept, mimetype="application/json", headers={"Idempotent-Replayed": "true"})
+            return Reply(kept, headers=[*Reply(kept).headers, ("Idempotent-Replayed", "true")])
         if (tenant_id, key) in self._running:
             raise StillRunning
 
@@ -292,7 +297,7 @@ def stated_device() -> str | None:
 
     Raises: ValidationError.
     """
-    return checked_device(request.headers.get("X-Device-Id"), "X-Device-Id")
+    return checked_device(running().header("X-Device-Id"), "X-Device-Id")
 
 
 def stated_key() -> str | None:
@@ -300,7 +305,7 @@ def stated_key() -> str | None:
 
     Raises: ValidationError.
     """
-    stated = request.headers.get("Idempotency-Key")
+    stated = running().header("Idempotency-Key")
     if stated is None:
         return None
     key = IDEMPOTENCY_KEY.fullmatch(stated)

@@ -27,11 +27,11 @@ import openapi  # noqa: E402
 import operate  # noqa: E402
 import pages  # noqa: E402
 import settings as environment  # noqa: E402
-import web  # noqa: E402
 from admission import Admission  # noqa: E402
 from auth import Accounts  # noqa: E402
 from budgets import Budgets  # noqa: E402
 from devices import Seen  # noqa: E402
+from door import Door  # noqa: E402
 from review import Review  # noqa: E402
 from serving import Lifecycle, serve  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
@@ -61,14 +61,15 @@ def build(settings: Settings) -> Flask:
         lock_wait_seconds=settings.shutdown_seconds + 5,
     )
     tokens = Tokens(app, settings, signing_key(settings), tenants)
-    web.install(app, settings, budgets)
-    app.wsgi_app = Admission(app.wsgi_app, tokens.tenant_of, budgets.is_full)  # type: ignore[method-assign]
+    door = Door(app, settings, budgets)
+    app.wsgi_app = Admission(door, door.views, tokens.tenant_of, budgets.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, budgets)
     upkeep = Upkeep(settings, tenants, seen, sockets.announce_restored)
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
     sync = Sync(settings, tenants, tokens, sockets, seen, budgets)
     app.register_blueprint(sync.blueprint())
+    door.views.update(sync.crowded)
     app.register_blueprint(Review(tenants, tokens, sync, seen).blueprint())
 
     def close() -> None:

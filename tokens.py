@@ -66,6 +66,7 @@ class Tokens:
             JWT_REFRESH_TOKEN_EXPIRES=timedelta(seconds=settings.refresh_token_seconds),
         )
         JWTManager(app)
+        self._app = app
         self.ended = Signal()
         self._refresh_seconds = settings.refresh_token_seconds
         self._tenants = tenants
@@ -118,7 +119,8 @@ class Tokens:
         """
         identity = self._verified.get(token) if isinstance(token, str) else None
         if identity is None:
-            claims = _claims(token, "client")
+            with self._app.app_context():  # The library finds its settings by it.
+                claims = _claims(token, "client")
             identity = Identity(claims["customerId"], claims["email"], claims["sid"], claims["exp"])
             self._verified[str(token)] = identity
         if identity.expires_at <= time.time():

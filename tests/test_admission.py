@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import syncapp
-from admission import CROWDED, Admission
+from admission import Admission
 from settings import Settings
 
+CROWDED = {"/api/client/sync/push", "/api/client/sync/pull"}
 BEARER = {"HTTP_AUTHORIZATION": "Bearer known", "PATH_INFO": "/api/client/sync/push"}
 
 
@@ -25,7 +26,7 @@ def called(environ: dict[str, str], full: set[str]) -> tuple[str, dict[str, str]
         start_response("200 OK", [])
         return [b"in"]
 
-    door = Admission(application, {"known": "a"}.get, full.__contains__)
+    door = Admission(application, CROWDED, {"known": "a"}.get, full.__contains__)
     body = b"".join(door(environ, lambda status, headers: said.append((status, dict(headers)))))
     return said[0][0], said[0][1], body
 
@@ -57,12 +58,16 @@ def test_everybody_else_goes_in(environ: dict[str, str], full: set[str]) -> None
 
 
 def test_addresses_that_crowds_ask_for_are_there(tmp_path: Path) -> None:
-    rules = {rule.rule for rule in syncapp.build(Settings(data_dir=tmp_path)).url_map.iter_rules()}
-    assert rules >= CROWDED
+    app = syncapp.build(Settings(data_dir=tmp_path))
+    door = app.extensions["door"]
+    assert door.views.keys() == CROWDED
+    for path, view in door.views.items():
+        endpoint, _ = app.url_map.bind("localhost").match(path, "POST")
+        assert app.view_functions[endpoint] == view, "the blueprint holds another view than the door"
 
 
 def test_refusals_are_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    door = Admission(lambda *_: [], {"known": "a"}.get, lambda _: True)
+    door = Admission(lambda *_: [], CROWDED, {"known": "a"}.get, lambda _: True)
     with caplog.at_level(logging.WARNING):
         for _ in range(100):
             door(dict(BEARER), lambda *_: None)

@@ -16,7 +16,7 @@ LAYERS = [
     ["review"],
     ["sync"],
     ["sockets"],
-    ["admission", "handshakes"],
+    ["admission", "door", "handshakes"],
     ["auth"],
     ["backup", "checks", "fanout", "frames", "logs", "notices", "serving", "upkeep", "web"],
     ["tokens"],

@@ -1,0 +1,243 @@
+"""The door of the application: every HTTP request comes in and every answer leaves by it, whoever makes the answer.
+
+Knows: origins, headers, compression, the log line of a request, how an exception becomes an answer. It serves what crowds
+ask for by itself, with the views that the blueprints hold too, since Flask costs more than they do; the rest goes to Flask.
+Must not know: what any endpoint does.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from flask import Flask
+from werkzeug.datastructures import Accept
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import parse_accept_header
+
+import errors
+from budgets import Budgets
+from settings import Settings
+from web import (
+    SECURITY_HEADERS,
+    Exchange,
+    Header,
+    Reply,
+    View,
+    begin,
+    client_address,
+    failure,
+    is_allowed_origin,
+    request_id_of,
+    running,
+    status_line,
+)
+
+log = logging.getLogger("syncapp.request")
+
+_COMPRESSED_FROM_BYTES = 1024
+_COMPRESSION_LEVEL = 4  # Above it, time grows faster than the answer shrinks.
+_READABLE_HEADERS = "X-Request-ID, Retry-After, Idempotent-Replayed, RateLimit, RateLimit-Policy"
+_SECURITY = [(name.lower(), (name, value)) for name, value in SECURITY_HEADERS.items()]
+_VARY: list[Header] = [("Vary", "Origin"), ("Vary", "Accept-Encoding")]
+_PREFLIGHT: list[Header] = [
+    ("Access-Control-Allow-Methods", "GET, POST, PATCH, DELETE"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Type, Content-Encoding, X-Request-ID, X-Device-Id, X-Tenant-Id, Idempotency-Key",
+    ),
+    ("Access-Control-Max-Age", "600"),
+]
+
+Wsgi = Callable[..., Iterable[bytes]]
+
+
+class Door:
+    """Wraps the WSGI application. ``views`` are those that it serves by itself, by the address that is posted to."""
+
+    def __init__(self, app: Flask, settings: Settings, budgets: Budgets) -> None:
+        self.views: dict[str, View] = {}
+        self._origins, self._most_bytes, self._budgets = settings.cors_origins, settings.max_body_bytes, budgets
+        self._wrapped: Wsgi = app.wsgi_app
+        app.wsgi_app = self  # type: ignore[method-assign]
+        app.extensions["door"] = self
+        app.register_error_handler(Exception, lambda error: error if _is_no_failure(error) else _reply_to(error))
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        exchange = Exchange(environ, self._budgets, self._most_bytes, request_id_of(environ))
+        end = begin(exchange)
+        try:
+            reply = self._reply(environ)
+            sent, headers = _compressed(environ, reply._replace(headers=self._headers(exchange, reply.headers)))
+        except BaseException:
+            exchange.leave()
+            end()
+            raise
+
+        def close() -> None:
+            try:
+                getattr(reply.body, "close", _nothing)()
+            finally:
+                _log(exchange, reply.status)
+                exchange.leave()
+                end()
+
+        start_response(status_line(reply.status), headers)
+        return Parts(sent, close)
+
+    def _reply(self, environ: dict[str, Any]) -> Reply:
+        method = environ["REQUEST_METHOD"]
+        view = self.views.get(environ["PATH_INFO"]) if method == "POST" else None
+        try:
+            if view:
+                return view()
+            if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
+                return self._preflight(environ)
+        except Exception as error:
+            return _reply_to(error)
+        return self._through_flask(environ)
+
+    def _preflight(self, environ: dict[str, Any]) -> Reply:
+        """Answer a preflight for every address alike. Source: Fetch standard, CORS protocol."""
+        if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
+            raise errors.OriginNotAllowed
+        return Reply(iter(()), 204, [])
+
+    def _through_flask(self, environ: dict[str, Any]) -> Reply:
+        said: list[tuple[str, list[Header]]] = []
+        parts: Any = self._wrapped(environ, lambda status, headers, _=None: said.append((status, headers)))
+        status, headers = said[0]
+        return Reply(parts, int(status[:3]), headers)
+
+    def _headers(self, exchange: Exchange, headers: list[Header]) -> list[Header]:
+        """Add what every answer says."""
+        names = {name.lower() for name, _ in headers}
+        more = [header for name, header in _SECURITY if name not in names]
+        standing = exchange.standing().items() if exchange.standing else ()
+        origin = self._cors(exchange.environ) if "HTTP_ORIGIN" in exchange.environ else ()
+        return [*headers, *more, ("X-Request-ID", exchange.request_id), *_VARY, *standing, *origin]
+
+    def _cors(self, environ: dict[str, Any]) -> list[Header]:
+        """Let pages of allowed origins read the answer. Source: Fetch standard, CORS protocol."""
+        origin = environ["HTTP_ORIGIN"]
+        if not is_allowed_origin(origin, environ, self._origins):
+            return []
+        headers = [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", _READABLE_HEADERS)]
+        return headers + (_PREFLIGHT if environ["REQUEST_METHOD"] == "OPTIONS" else [])
+
+
+class Parts:
+    """The body of an answer, and what is to be done once it is sent."""
+
+    __slots__ = ("_parts", "close")
+
+    def __init__(self, parts: Iterable[bytes], close: Callable[[], None]) -> None:
+        self._parts, self.close = parts, close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._parts)
+
+
+def _nothing() -> None:
+    """Close what has nothing to close."""
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+_HTTP_PROBLEMS: dict[int, type[errors.Problem]] = {
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    413: errors.PayloadTooLarge,
+    415: errors.UnsupportedMediaType,
+}
+
+
+def _is_no_failure(error: Exception) -> bool:
+    """Tell of what Flask raises to redirect."""
+    return isinstance(error, HTTPException) and (error.code is None or error.code < 400)
+
+
+def _reply_to(error: Exception) -> Reply:
+    """Say what went wrong, be it foreseen by us, refused by Flask or a bug."""
+    if isinstance(error, errors.Problem):
+        return _failure(error)
+    if isinstance(error, HTTPException):
+        return _http_reply(error)
+    exchange = running()  # Not a word about a bug; the log has the rest.
+    log.exception("unforeseen error", extra={"request_id": exchange.request_id, "path": exchange.path})
+    return _failure(errors.Problem())
+
+
+def _failure(problem: errors.Problem) -> Reply:
+    exchange = running()
+    exchange.code = problem.code
+    return failure(problem, exchange.request_id)
+
+
+def _http_reply(error: HTTPException) -> Reply:
+    """Say what Flask itself refuses in our shape."""
+    body, status, headers = _failure(_HTTP_PROBLEMS.get(error.code or 400, errors.ValidationError)())
+    allow = dict(error.get_headers()).get("Allow")
+    return Reply(body, status, [*headers, ("Allow", allow)] if allow else headers)
+
+
+# --- compression -----------------------------------------------------------------------------------------------------
+
+
+def _compressed(environ: dict[str, Any], reply: Reply) -> tuple[Iterable[bytes], list[Header]]:
+    """Give what is sent of an answer and its headers: compressed if the client asks for it and it is worth it."""
+    body, _, headers = reply
+    parts = (body,) if isinstance(body, bytes) else body
+    if _is_worth_compressing(environ, reply):
+        kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "etag")]
+        return _deflated(parts), [*kept, ("Content-Encoding", "gzip")]
+    return parts, [*headers, ("Content-Length", str(len(body)))] if isinstance(body, bytes) else headers
+
+
+def _is_worth_compressing(environ: dict[str, Any], reply: Reply) -> bool:
+    if not _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")) or reply.status != 200:
+        return False
+    said = {name.lower(): value for name, value in reply.headers}
+    size = len(reply.body) if isinstance(reply.body, bytes) else int(said.get("content-length", _COMPRESSED_FROM_BYTES))
+    if size < _COMPRESSED_FROM_BYTES or "content-encoding" in said or environ["REQUEST_METHOD"] == "HEAD":
+        return False
+    return bool(re.match(r"application/json|text/", said.get("content-type", "")))
+
+
+@lru_cache(maxsize=64)
+def _takes_gzip(accept_encoding: str) -> bool:
+    return bool(parse_accept_header(accept_encoding, Accept)["gzip"])
+
+
+def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Compress parts while they are sent."""
+    deflate = zlib.compressobj(_COMPRESSION_LEVEL, wbits=31)
+    for part in parts:
+        small = deflate.compress(part)
+        if small:
+            yield small
+    yield deflate.flush()
+
+
+# --- log -------------------------------------------------------------------------------------------------------------
+
+
+def _log(exchange: Exchange, status: int) -> None:
+    """Log a request: never a body, a header or a query, where secrets may be."""
+    method, path = exchange.environ["REQUEST_METHOD"], exchange.path[:200]
+    about = {
+        "request_id": exchange.request_id,
+        "method": method,
+        "path": path,
+        "status": status,
+        "code": exchange.code,
+        "tenant": exchange.tenant_id,
+        "address": client_address(),
+        "duration_ms": round((time.perf_counter() - exchange.began) * 1000, 2),
+    }
+    log.log(logging.ERROR if status >= 500 else logging.INFO, "%s %s %s", method, path, status, extra=about)
