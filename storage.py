@@ -2,10 +2,11 @@
 
 Knows: the engine, and how running code is bound to a file. Must not know: whose file it is, requests, sockets, rules.
 
-Two connections a file: one reads, one writes and checkpoints. SQL runs in the event loop, where it is fastest; only
-COMMIT, which waits for the disk, runs in a native thread. All that wait for one file share a commit, each in a savepoint
-of its own. ``database`` of ``models`` is a peewee database that dispatches on a context variable: code that is bound to
-no file fails, in whatever greenlet or thread it runs (ARCHITECTURE.md, traps 2, 3 and 17).
+Two connections a file: one reads, one writes and checkpoints. SQL runs in the event loop, where it is fastest. What waits
+for the disk runs in a native thread: checkpoints, and COMMIT unless it is small and the disk was fast a moment ago. All
+that wait for one file share a commit, each in a savepoint of its own. ``database`` of ``models`` is a peewee database that
+dispatches on a context variable: code that is bound to no file fails, in whatever greenlet or thread it runs
+(ARCHITECTURE.md, traps 2, 3 and 17).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -37,7 +39,36 @@ _LOCK_WAIT_SECONDS = 5.0
 _GROUP_SECONDS = 0.01
 """How long writes are taken into a commit before it is made; each is itself bounded by what one request may hold."""
 
-_commits = ThreadPool(_COMMIT_THREADS)
+_SMALL_CHANGES = 100
+_FAST_SECONDS = 0.002
+_CHECKPOINT_PAGES = 1_000
+
+
+class _Disk:
+    """Where what waits for the disk is done. ``at_once`` is slower by a hundredth at the most than threads alone."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPool(_COMMIT_THREADS)
+        self._slow_until = 0.0
+
+    def in_thread(self, work: Callable[[], object]) -> None:
+        """Do it in a thread, so that the event loop goes on meanwhile."""
+        self._threads.apply(work)
+
+    def at_once(self, work: Callable[[], object]) -> None:
+        """Do it in the event loop, which spares two switches of threads, if the disk is fast; who was not is left alone
+        for a hundred times as long as it took."""
+        began = time.monotonic()
+        if began < self._slow_until:
+            return self.in_thread(work)
+        work()
+        took_seconds = time.monotonic() - began
+        if took_seconds > _FAST_SECONDS:
+            self._slow_until = began + 100 * took_seconds
+        return None
+
+
+_disk = _Disk()
 
 
 class _Connected:
@@ -124,6 +155,8 @@ class Store:
         self._waiting: deque[_Write[Any]] = deque()
         self._idle = Event()
         self._idle.set()
+        self._wal_pages = 0
+        self._writer.conn.set_wal_hook(self._note_wal)
 
     @classmethod
     def open(cls, path: Path, prepare: Callable[[], None], fingerprint: int, most_waiting: int = 1000) -> Store:
@@ -183,6 +216,8 @@ class Store:
                     _tell(write)
                 for write in group:
                     _answer(write)
+                if self._wal_pages >= _CHECKPOINT_PAGES:
+                    self._checkpoint()
         finally:
             self._idle.set()
 
@@ -197,7 +232,8 @@ class Store:
                 if connection.total_changes() == before:
                     connection.execute("ROLLBACK")  # Nothing to keep: no reason to wait for the disk.
                 else:
-                    _commits.apply(connection.execute, ("COMMIT",))
+                    is_small = connection.total_changes() - before <= _SMALL_CHANGES
+                    (_disk.at_once if is_small else _disk.in_thread)(partial(connection.execute, "COMMIT"))
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
             with contextlib.suppress(apsw.Error):  # SQLite itself may have rolled back.
                 connection.execute("ROLLBACK")
@@ -212,6 +248,18 @@ class Store:
         while self._waiting and (not group or time.monotonic() < end):
             group.append(self._waiting.popleft())
             _run(group[-1], self._writer.conn)
+
+    def _note_wal(self, _: object, __: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        """Take the log of writes into the file, when nobody waits for an answer any more."""
+        self._wal_pages = 0
+        try:
+            _disk.in_thread(self._writer.conn.wal_checkpoint)
+        except apsw.Error:  # The next commit comes here again; what is committed is safe.
+            log.exception("a checkpoint failed")
 
     def close(self) -> None:
         """Close the file; the writer last, so that it takes the log of writes into the file."""

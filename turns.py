@@ -1,7 +1,7 @@
-"""Whose turn it is: in each round of the event loop, one piece of each tenant's work goes on.
+"""Whose turn it is: in each round of the event loop, a few pieces of each tenant's work go on.
 
-A tenant with a thousand requests then costs the others no more waiting than one with a single request does. Who is alone
-waits for nobody. Knows: greenlets, the event loop. Must not know: what the work is.
+A tenant with a thousand requests then costs the others no more waiting than one with a few does. A few rather than one,
+since what comes in one round can share a commit. Knows: greenlets, the event loop. Must not know: what the work is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import gevent
 from gevent.hub import Waiter
 from gevent.lock import Semaphore
 
+_AT_ONCE = 8
+"""Pieces of a tenant's work that go on in one round."""
+
 _LARGE_BYTES = 262_144
 """From here on, reading a body holds the event loop for milliseconds, and what it becomes holds much memory."""
 
@@ -23,28 +26,35 @@ class Turns:
 
     def __init__(self) -> None:
         self._lines: dict[str, deque[Waiter[None]]] = {}
+        self._taken: dict[str, int] = {}
+        """How many pieces of each went on in this round."""
         self._alone: dict[str, Semaphore] = {}
         self._holders: Counter[str] = Counter()
 
     def take(self, who: str) -> None:
-        """Return in this round if nothing of ``who`` went on in it yet, else in a later one, in the order of the calls."""
-        line = self._lines.get(who)
-        if line is None:
-            self._lines[who] = deque()
-            gevent.get_hub().loop.run_callback(self._call_next, who)
+        """Return in this round if few of ``who`` went on in it yet, else in a later one, in the order of the calls."""
+        taken = self._taken.get(who, 0)
+        if taken == 0:
+            gevent.get_hub().loop.run_callback(self._next_round, who)
+        if taken < _AT_ONCE:
+            self._taken[who] = taken + 1
             return
         waiter: Waiter[None] = Waiter()
-        line.append(waiter)
+        self._lines.setdefault(who, deque()).append(waiter)
         waiter.get()
 
-    def _call_next(self, who: str) -> None:
+    def _next_round(self, who: str) -> None:
         """Run in the event loop, once a round for each who went on in the last."""
-        line = self._lines[who]
-        if not line:
-            del self._lines[who]
+        line = self._lines.get(who, ())
+        going = [self._lines[who].popleft() for _ in range(min(len(line), _AT_ONCE))]
+        if not going:
+            del self._taken[who]
+            self._lines.pop(who, None)
             return
-        gevent.get_hub().loop.run_callback(self._call_next, who)
-        line.popleft().switch(None)
+        self._taken[who] = len(going)
+        gevent.get_hub().loop.run_callback(self._next_round, who)
+        for waiter in going:
+            waiter.switch(None)
 
     @contextlib.contextmanager
     def alone(self, who: str, size_bytes: int) -> Iterator[None]:

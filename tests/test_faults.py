@@ -175,7 +175,7 @@ def store(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     with monkeypatch.context() as patch:
         patch.setattr(apsw, "Connection", lambda path: original(path, vfs="faults"))
         store = Store.open(tmp_path / "a.db", prepare, 1)
-    store._writer.conn.pragma("wal_autocheckpoint", 12)  # So that some of the images lie amid a checkpoint.
+    monkeypatch.setattr(storage, "_CHECKPOINT_PAGES", 12)  # So that some of the images lie amid a checkpoint.
     yield store
     disk.fault = lambda *_: None
     store.wait()
@@ -372,21 +372,14 @@ def before(owner, name, act=die):
         return original(*arguments, **named)
     setattr(owner, name, dying)
 
-def amid_commit(original, function, arguments):
-    storage._commits.spawn(function, *arguments)
+def amid_commit(original, commit):
+    storage._disk._threads.spawn(commit)
     die()
 
-class Commits:
-    def __init__(self, pool):
-        self.spawn, self._apply = pool.spawn, pool.apply
-    def apply(self, *arguments):
-        return self._apply(*arguments)
-
-storage._commits = Commits(storage._commits)
 {
     "between two rows": lambda: before(changes._Writing, "_log"),
-    "before COMMIT": lambda: before(storage._commits, "apply"),
-    "amid COMMIT": lambda: before(storage._commits, "apply", amid_commit),
+    "before COMMIT": lambda: before(storage._disk, "at_once"),
+    "amid COMMIT": lambda: before(storage._disk, "at_once", amid_commit),
     "after COMMIT": lambda: before(storage, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()

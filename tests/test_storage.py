@@ -22,12 +22,15 @@ import pytest
 import requests
 from conftest import Server
 from gevent.event import Event
+from gevent.monkey import get_original
 
 import storage
 from errors import Busy, StorageFull
 from models import connection
 from storage import Store
 from tenants import Tenants
+
+native_ident: Callable[[], int] = get_original("_thread", "get_ident")
 
 HOLD_LOCK = """
 import sqlite3, sys, time
@@ -102,6 +105,66 @@ def _caught(work: Callable[[], Any]) -> Any:
         return work()
     except Exception as error:
         return error
+
+
+# --- where it waits for the disk ------------------------------------------------------------------------------------
+
+
+class Timed:
+    """A clock, and a disk on which each commit takes as long as is said."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.took_seconds = 1000.0, 0.0
+        self.disk = storage._Disk()
+        self.in_loop: list[bool] = []
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        self._loop = native_ident()
+
+    def _work(self) -> None:
+        self.in_loop.append(native_ident() == self._loop)
+        self.now += self.took_seconds
+
+    def commit(self) -> bool:
+        """Commit, and tell whether the event loop waited for it."""
+        self.disk.at_once(self._work)
+        return self.in_loop[-1]
+
+
+def test_disk_that_is_slow_holds_up_the_loop_for_a_hundredth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: ``_slow_until`` never set: each of the slow commits was made in the loop."""
+    timed = Timed(monkeypatch)
+    assert [timed.commit() for _ in range(3)] == [True] * 3
+    timed.took_seconds = 0.05
+    began, held_up_seconds = timed.now, 0.0
+    while timed.now < began + 60:
+        if timed.commit():
+            held_up_seconds += timed.took_seconds
+    assert 0 < held_up_seconds <= 0.015 * 60
+    timed.took_seconds = 0.0
+    timed.now += 6
+    assert timed.commit(), "a disk that is fast again"
+
+
+def test_large_commit_does_not_hold_up_the_loop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def noting(where: str) -> Callable[[Callable[[], object]], object]:
+        return lambda work: work() if done.append(where) is None else None  # type: ignore[func-returns-value]
+
+    for where in ("at_once", "in_thread"):
+        monkeypatch.setattr(storage._disk, where, noting(where))
+    store.write(lambda: [insert(f"w{n}") for n in range(100)])
+    store.write(lambda: [insert(f"w{n}") for n in range(101)])
+    assert done == ["at_once", "in_thread"]
+
+
+def test_log_of_writes_is_taken_into_the_file_after_the_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: no checkpoint of ours: the log of writes grew to 200 pages, since SQLite's own is replaced by ours."""
+    monkeypatch.setattr(storage, "_CHECKPOINT_PAGES", 20)
+    for number in range(100):
+        store.write(lambda: insert(f"w{number}"))
+    store.wait()
+    assert store._wal_pages < 20 and Path(f"{store.path}-wal").stat().st_size < 30 * 4200
 
 
 # --- group commit ----------------------------------------------------------------------------------------------------
