@@ -23,6 +23,8 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import gevent
+from gevent.pywsgi import WSGIHandler
+from gevent.ssl import SSLSocket
 from geventwebsocket.handler import WebSocketHandler
 
 from errors import AddressTooLong, Busy, HeadTooLarge, Problem, RequestTimeout, ValidationError, as_body
@@ -42,6 +44,7 @@ _DESCRIPTORS_BESIDE = 300
 _MOST_KNOCKING = 100
 _KNOCKS, _KNOCK_SECONDS = 10, 0.05
 _FEWEST = 10
+_TOGETHER_BYTES = 65_536
 _NEVER = math.inf
 _SAID_CHARACTERS = 200
 _RESET = struct.pack("ii", 1, 0)
@@ -321,11 +324,19 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         """Say why a request was refused, in one line of our log under either server."""
         log.info("refused: %s", (message % values if values else message)[:_SAID_CHARACTERS])
 
+    def _headers(self) -> list[tuple[str, str]]:
+        """Give the headers for the environ, which the head has ready."""
+        found: list[tuple[str, str]] = self.headers.environ
+        return found
+
     def run_application(self) -> None:
         """Serve a request whose head is known."""
         self.stream.begin("body")
         try:
-            super().run_application()
+            if "HTTP_UPGRADE" in self.environ:
+                super().run_application()
+            else:
+                WSGIHandler.run_application(self)
         finally:
             self.stream.begin("rest")
 
@@ -334,13 +345,40 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.stream.begin("open")
         super().run_websocket()
 
+    def _write_with_headers(self, data: bytes) -> None:
+        """Send the head and what comes first of the body, together unless that is large."""
+        self.headers_sent = True
+        self.finalize_headers()
+        lines = [b"HTTP/1.1 " + self.status, *[name + b": " + value for name, value in self.response_headers], b"", b""]
+        head = b"\r\n".join(lines)
+        if self.response_use_chunked or len(data) > _TOGETHER_BYTES:
+            self._sendall(head)
+            self._write(data)
+        else:
+            self._sendall(head + (data or b""))  # gevent-websocket writes an empty text.
+
     def _sendall(self, data: Any) -> None:
         """Send, but do not wait forever for a client that does not read."""
-        seconds, view = self.connections.stall_seconds, memoryview(data)
+        sent = self._send_at_once(data)
+        if sent < len(data):
+            self._send_rest(memoryview(data)[sent:])
+        self.response_length += sent
+
+    def _send_at_once(self, data: Any) -> int:
+        """Send what the network takes without a wait, and tell how much that was."""
+        if isinstance(self.socket, SSLSocket):  # Below it the bytes would go in clear.
+            return 0
+        try:
+            return int(self.socket._sock.send(data))  # gevent's own would wait.
+        except OSError:  # It would block, or it is gone: sending the rest finds out which.
+            return 0
+
+    def _send_rest(self, data: memoryview) -> None:
+        seconds = self.connections.stall_seconds
         step = seconds * _LEAST_BYTES_PER_SECOND
         for start in range(0, len(data), step):
             with self.stream.sending(seconds):
-                super()._sendall(view[start : start + step])
+                super()._sendall(data[start : start + step])
 
 
 def _refusal(problem: Problem) -> bytes:

@@ -7,6 +7,7 @@ here as it does of ``http.client``'s messages, which take a malformed line for t
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 _LINE_BYTES = 65_536
@@ -18,6 +19,15 @@ _FRAMING = {"content-length", "transfer-encoding", "host"}
 """Headers of which there may be but one, since two could mean two requests to two readers."""
 
 
+@lru_cache(maxsize=512)
+def _names_of(header: bytes) -> tuple[str, str]:
+    """Give a header's name in lower case, and its key in a WSGI environ: none if it has one of its own there, or an
+    underscore, since such a name could pass for another (as nginx drops them too)."""
+    name = header.decode("latin-1").lower()
+    is_hidden = "_" in name or name in ("content-type", "content-length")
+    return name, "" if is_hidden else "HTTP_" + name.upper().replace("-", "_")
+
+
 class Head:
     """The headers of one request. ``status`` says what is wrong with them, and then the request is refused with 400.
 
@@ -26,8 +36,10 @@ class Head:
 
     def __init__(self, file: Any, _: int = 0) -> None:
         self.status = ""
-        self.headers: list[str] = []
+        self._lines = 0
         self._values: dict[str, str] = {}
+        self.environ: list[tuple[str, str]] = []
+        """The headers as a WSGI environ has them. Source: PEP 3333, "environ Variables"."""
         while not self.status:
             line: bytes = file.readline(_LINE_BYTES + 1)
             if line in _ENDS:
@@ -43,15 +55,17 @@ class Head:
         match = _LINE.fullmatch(line)
         if match is None:
             self.status = "a malformed line"
-        elif len(self.headers) == _MOST_LINES:
+        elif self._lines == _MOST_LINES:
             self.status = "too many lines"
         else:
-            text = line.decode("latin-1")
-            name = text[: match.end(1)].lower()
+            self._lines += 1
+            name, key = _names_of(match[1])
+            value = match[2].decode("latin-1").strip(" \t")
             if name in _FRAMING and name in self._values:
                 self.status = f"{name} twice"
-            self.headers.append(text)
-            self._values.setdefault(name, text[match.start(2) : match.end(2)].strip(" \t"))
+            self._values.setdefault(name, value)
+            if key:
+                self.environ.append((key, value))
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """Give the first header of a name."""
