@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_accept_header
 
 import errors
+import logs
 from budgets import Budgets
 from settings import Settings
 from web import (
@@ -240,4 +241,4 @@ def _log(exchange: Exchange, status: int) -> None:
         "address": client_address(),
         "duration_ms": round((time.perf_counter() - exchange.began) * 1000, 2),
     }
-    log.log(logging.ERROR if status >= 500 else logging.INFO, "%s %s %s", method, path, status, extra=about)
+    logs.request(log, logging.ERROR if status >= 500 else logging.INFO, f"{method} {path} {status}", about)

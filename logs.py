@@ -1,15 +1,20 @@
 """How the log looks: one JSON object a line, or a quiet line for a person at a terminal.
 
-Knows: formatting. Must not know: what is logged; who logs must leave out secrets, tokens and rows.
+Knows: formatting, and a short way for the line that comes with every request. Must not know: what is logged; who logs must
+leave out secrets, tokens and rows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import time
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -31,17 +36,49 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in said if name not in _STANDARD and value is not None}
 
 
+def request(logger: logging.Logger, level: int, message: str, about: dict[str, Any]) -> None:
+    """Log the line of a request; where it comes to the same, without a record of ``logging``, which costs five times as
+    much as the line."""
+    handlers = logging.getLogger().handlers
+    if len(handlers) != 1 or not isinstance(handlers[0].formatter, Json):
+        return logger.log(level, message, extra=about)
+    said = _line(time.time(), logging.getLevelName(level), logger.name, message)
+    said.update([(name, value) for name, value in about.items() if value is not None])
+    stream = handlers[0].stream  # type: ignore[attr-defined]
+    with contextlib.suppress(OSError, ValueError):  # Whoever read the log is gone; the request is not to suffer for it.
+        stream.write(_encode(said) + "\n")
+        stream.flush()
+    return None
+
+
+def _line(created: float, level: str, logger: str, message: str) -> dict[str, Any]:
+    moment = f"{_second(int(created))}.{int(created % 1 * 1000):03d}Z"
+    return {"time": moment, "level": level.lower(), "logger": logger, "message": message}
+
+
+@lru_cache(maxsize=2)
+def _second(since_1970: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_1970))
+
+
+def _encode(line: dict[str, Any]) -> str:
+    """Write JSON in ASCII alone: other characters could be escape sequences to a terminal too."""
+    with contextlib.suppress(ValueError):  # Half of a surrogate pair, which the other way knows to write.
+        text = msgspec.json.encode(line, enc_hook=str)
+        if text.isascii():
+            return text.decode()
+    return json.dumps(line, default=str)
+
+
 class Json(logging.Formatter):
     """One object a line; JSON itself keeps a line break or an escape sequence from becoming one in the log."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record as one line."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line = {"time": f"{moment}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), "logger": record.name}
-        line |= {"message": record.getMessage(), **_extra(record)}
+        line = _line(record.created, record.levelname, record.name, record.getMessage()) | _extra(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 class Human(logging.Formatter):

@@ -188,8 +188,16 @@ class Store:
 
     def read(self, query: Callable[[], T]) -> T:
         """Run a query bound to this file; it sees what is committed, and must not switch greenlets."""
-        with _bind(self._reader), _as_problems():
+        token = _bound.set(self._reader)  # Asked several times a request, so without the machinery of ``_bind``.
+        try:
             return query()
+        except Exception as error:
+            problem = _problem_of(error)
+            if problem is error:
+                raise
+            raise problem from error
+        finally:
+            _bound.reset(token)
 
     def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None) -> T:
         """Run ``work`` bound to this file in a transaction; return when it is on disk.

@@ -1,0 +1,66 @@
+"""The line of a request is the same by the short way, and nothing in it can become a line or an escape of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+
+import pytest
+
+import logs
+
+LOGGER = logging.getLogger("syncapp.request")
+ABOUT = {"request_id": "r-1", "path": "/a", "status": 200, "code": None, "duration_ms": 1.5}
+
+
+@contextmanager
+def installed() -> Iterator[io.StringIO]:
+    """The server's log, alone: without pytest's handlers, which come back only when a test begins."""
+    text, root = io.StringIO(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with redirect_stderr(text):
+        logs.install("json")
+    try:
+        yield text
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def lines(log: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+def test_line_of_a_request_is_that_of_the_logging_module() -> None:
+    """Fault: the level in upper case: the first line differed from the second."""
+    with installed() as log:
+        logs.request(LOGGER, logging.INFO, "GET /a 200", ABOUT)
+        LOGGER.log(logging.INFO, "GET /a 200", extra=ABOUT)
+        first, second = lines(log)
+        assert str(first.pop("time"))[:17] == str(second.pop("time"))[:17]
+        assert first == second and list(first) == list(second) and "code" not in first
+
+
+def test_another_handler_gets_the_line_too(caplog: pytest.LogCaptureFixture) -> None:
+    with installed() as log:
+        logging.getLogger().addHandler(caplog.handler)
+        logs.request(LOGGER, logging.INFO, "GET /a 200", ABOUT)
+        assert len(lines(log)) == 1 and caplog.messages == ["GET /a 200"]
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\x1b[2J", "a\x9b2J", "a\u2028b", "ä\U0001f600", "\ud83d"])
+def test_text_from_outside_stays_within_its_line(bad: str) -> None:
+    """Fault: characters beyond ASCII written as they are: a terminal obeys U+009B."""
+    with installed() as log:
+        logs.request(LOGGER, logging.INFO, bad, {"path": bad})
+        text = log.getvalue()
+        assert text.count("\n") == 1 and text.isascii() and text.rstrip("\n").isprintable()
+
+
+def test_log_that_nobody_reads_any_more_harms_no_request() -> None:
+    with installed() as log:
+        log.close()
+        logs.request(LOGGER, logging.INFO, "GET /a 200", ABOUT)
