@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models import connection
@@ -21,15 +21,17 @@ Key = tuple[str, str]
 
 
 def look_up(
-    changes: Sequence[Change], results: Sequence[Mapping[str, Any]]
+    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], known: Container[Key]
 ) -> tuple[dict[Key, Stored], defaultdict[Key, set[str]]]:
-    """Read the rows that a push and its earlier results mean, and which have the ``Unique_id`` that a change names."""
+    """Read the rows that changes and their earlier results mean, unless ``known`` has them, and which rows have the
+    ``Unique_id`` that a change names."""
     rows: dict[Key, Stored] = {}
     ids: defaultdict[Key, set[str]] = defaultdict(set)
     for name in {change.table.name for change in changes if change.table}:
         own = [change for change in changes if change.table and change.table.name == name and not change.problems]
         by_id = {change.row_id for change in own if change.row_id}
         by_id |= {result["id"] for result in results if result["table"] == name}
+        by_id = {row_id for row_id in by_id if (name, row_id) not in known}
         by_unique = {change.unique_id for change in own if change.unique_id and not change.row_id}
         for column, wanted in (("id", by_id), ("Unique_id", by_unique)):
             for row_id, unique_id, *stored in _rows_where(name, column, wanted) if wanted else ():

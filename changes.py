@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import digest
 from bases import Key, Own, look_up, since_sequence, since_unknown, since_version
 from errors import Detail, ResyncRequired, ValidationError
 from ledger import Place, place
-from models import SyncedTable, connection, synced_tables
+from models import connection, synced_tables
 from protocol import Change, Outcome, Push, Since, Stored, Strategy, decide
 from receipts import Taken, keep_receipts, mark_of, taken
 from records import Conflict, Logged
@@ -51,16 +52,15 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
     if push.base and (push.base.epoch != before.epoch or push.base.sequence > before.sequence):
         raise ResyncRequired("The baseCursor is not of this database. Pull again from the start, then push.")
     writing = _Writing(push, row_bytes, before, max(now, before.clock + 1), strategy)
-    for index, change in enumerate(push.changes):
-        writing.take(change)
-        if index % _SLICE_ROWS == _SLICE_ROWS - 1:
+    while some := list(itertools.islice(push.changes, _SLICE_ROWS)):  # As many as the processor's cache holds.
+        writing.take_all(some)
+        if len(some) == _SLICE_ROWS:
             pause()
     if push.atomic and writing.problems:
         raise ValidationError(
-            f"{len(writing.rejected)} of {len(push.changes)} rows can't be stored, so none was.",
-            details=writing.problems,
+            f"{len(writing.rejected)} of {push.count} rows can't be stored, so none was.", details=writing.problems
         )
-    writing.write(pause)
+    writing.finish()
     return writing.applied
 
 
@@ -77,28 +77,49 @@ class _Writing:
         self.log: list[tuple[Any, ...]] = []
         self.conflicts: list[Conflict] = []
         self.receipts: dict[str, Taken] = {}
-        op_ids = {change.op_id for change in push.changes if change.op_id}
-        self.taken = taken(op_ids) if op_ids else {}
-        self.known, self.ids = look_up(push.changes, [before.result for before in self.taken.values()])
-        self.current = dict(self.known)
+        self.taken: dict[str, Taken] = {}
+        self.known: dict[Key, Stored | None] = {}
+        self.current: dict[Key, Stored] = {}
+        self.ids: defaultdict[Key, set[str]] = defaultdict(set)
+        self.differences: defaultdict[str, digest.Difference] = defaultdict(digest.Difference)
         self.said: defaultdict[Key, Row] = defaultdict(dict)
         self.written: defaultdict[Key, set[str]] = defaultdict(set)
         self.replayed: set[int | None] = set()
         self.counted: dict[Key, int] = {}
 
-    def take(self, change: Change) -> None:
+    def take_all(self, changes: Sequence[Change]) -> None:
+        """Take some changes, and write what becomes of them."""
+        self._look_up(changes)
+        for change in changes:
+            self._take(change)
+        self._write()
+
+    def _look_up(self, changes: Sequence[Change]) -> None:
+        """Read what these changes meet, as it was before this push; what the push itself did to a row is known."""
+        op_ids = {change.op_id for change in changes if change.op_id} - self.taken.keys()
+        if op_ids:
+            self.taken |= taken(op_ids)
+        results = [self.taken[op_id].result for op_id in op_ids if op_id in self.taken]
+        rows, ids = look_up(changes, results, self.known)
+        for key, found in ids.items():
+            self.ids[key] |= found
+        for key, stored in rows.items():
+            if key not in self.known:
+                self.known[key] = self.current[key] = stored
+
+    def _take(self, change: Change) -> None:
         """Take one change, unless it can't be stored or was taken before."""
         before = self.taken.get(change.op_id or "")
         if change.problems:
             self._reject(change, change.problems)
         elif before is None:
-            self._take(change)
+            self._decide(change)
         elif before.mark == mark_of(change):
             self._replay(change, before)
         else:
             self._reject(change, [{"path": f"{change.path}.opId", "error": "was used for another operation"}])
 
-    def _take(self, change: Change) -> None:
+    def _decide(self, change: Change) -> None:
         """Decide a change and note its result; a row that is too large is refused here, where its size is known."""
         assert change.table is not None
         table = change.table.name
@@ -203,7 +224,10 @@ class _Writing:
         version, previous = row["version"], stored.sequence if stored else None
         about = version, previous, self.at, change.edited_at, device, fields
         self.log.append((self.sequence, table, row_id, *about, body.decode(), self.push.device_id is not None))
-        self.current[table, row_id] = Stored(row, version, self.sequence, change.edited_at, device)
+        now = Stored(row, version, self.sequence, change.edited_at, device)
+        self.known.setdefault((table, row_id), stored)
+        self.current[table, row_id] = now
+        self.differences[table].replace(stored, now)
         self.written[table, row_id].update(outcome.fields)
         if stored:
             self.ids[table, stored.row["Unique_id"]].discard(row_id)
@@ -220,23 +244,30 @@ class _Writing:
             {"table": table, "id": change.row_id, "status": "rejected", "version": None, "error": error}
         )
 
-    def write(self, pause: Callable[[], None]) -> None:
-        """Write the log, the rows in their last state and the ledger, each with one prepared statement."""
+    def _write(self) -> None:
+        """Write what was taken: conflicts, receipts, the log, and the rows in their last state."""
         for conflict in self.conflicts:
             conflict.save(force_insert=True)
             self.applied.conflicts.append(shown_conflict(conflict))
         if self.receipts:
             keep_receipts(self.receipts, self.at)
-        if not self.log:
-            return
-        _in_slices(_INSERT_LOGGED, self.log, pause)
-        for name, rows in self.applied.touched.items():
+        if self.log:
+            connection().cursor().executemany(_INSERT_LOGGED, self.log)
+        written = dict.fromkeys((table, row_id) for _, table, row_id, *_ in self.log)
+        for name in dict.fromkeys(table for table, _ in written):
             table = synced_tables()[name]
-            current = (self.current[name, row_id] for row_id in rows)
-            _in_slices(_replace_row(table), (table.stored(stored.row, stored.sequence) for stored in current), pause)
-            digest.change(name, [(self.known.get((name, row_id)), self.current[name, row_id]) for row_id in rows])
-        connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
-        self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
+            current = (self.current[key] for key in written if key[0] == name)
+            rows = (table.stored(stored.row, stored.sequence) for stored in current)
+            connection().cursor().executemany(_replace_row(name, table.columns), rows)
+        self.conflicts, self.receipts, self.log = [], {}, []
+
+    def finish(self) -> None:
+        """Bring digests and ledger up to date."""
+        for table, difference in self.differences.items():
+            digest.change(table, difference)
+        if self.sequence > self.before.sequence:
+            connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
+            self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
 
 
 def shown_conflict(conflict: Conflict) -> dict[str, Any]:
@@ -258,15 +289,6 @@ def shown_conflict(conflict: Conflict) -> dict[str, Any]:
     }
 
 
-def _in_slices(sql: str, rows: Iterable[tuple[Any, ...]], pause: Callable[[], None]) -> None:
-    """Run a statement for each row, with a pause after each slice of them."""
-    executemany, rest = connection().cursor().executemany, iter(rows)
-    while some := list(itertools.islice(rest, _SLICE_ROWS)):
-        executemany(sql, some)
-        if len(some) == _SLICE_ROWS:
-            pause()
-
-
 def _marks(columns: Sequence[Any]) -> str:
     return ", ".join("?" * len(columns))
 
@@ -274,6 +296,7 @@ def _marks(columns: Sequence[Any]) -> str:
 _INSERT_LOGGED = f"INSERT INTO _changes VALUES ({_marks(Logged._meta.sorted_fields)})"
 
 
-def _replace_row(table: SyncedTable) -> str:
-    columns = ", ".join(f'"{column}"' for column in table.columns)
-    return f'INSERT OR REPLACE INTO "{table.name}" ({columns}) VALUES ({_marks(table.columns)})'
+@cache
+def _replace_row(table: str, columns: Sequence[str]) -> str:
+    names = ", ".join(f'"{column}"' for column in columns)
+    return f'INSERT OR REPLACE INTO "{table}" ({names}) VALUES ({_marks(columns)})'

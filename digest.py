@@ -30,18 +30,29 @@ def add_missing(tables: Iterable[SyncedTable]) -> None:
             TableDigest.create(table=table.name, count=len(numbers), hash=text_of(_all(numbers)))
 
 
-def change(table: str, changes: Iterable[tuple[Stored | None, Stored]]) -> None:
-    """Bring a table's digest up to date with rows as they were and as they are now, in the transaction of the change."""
-    read = connection().execute("SELECT count, hash FROM _digests WHERE table_name = ?", (table,))
-    count, text = next(iter(read))
-    whole = int(text, 16)
-    for before, after in changes:
+class Difference:
+    """What a push changes of one table's digest."""
+
+    __slots__ = ("count", "whole")
+
+    def __init__(self) -> None:
+        self.count = self.whole = 0
+
+    def replace(self, before: Stored | None, after: Stored) -> None:
+        """Put a row as it is now in the place of what it was."""
         for sign, stored in ((-1, before), (1, after)):
             if stored is not None and not stored.row["is_deleted"]:
-                count += sign
-                whole ^= number_of(stored.row["id"], stored.version)
+                self.count += sign
+                self.whole ^= number_of(stored.row["id"], stored.version)
+
+
+def change(table: str, difference: Difference) -> None:
+    """Bring a table's digest up to date, in the transaction of the change."""
+    read = connection().execute("SELECT count, hash FROM _digests WHERE table_name = ?", (table,))
+    count, text = next(iter(read))
     update = "UPDATE _digests SET count = ?, hash = ? WHERE table_name = ?"
-    connection().execute(update, (count, text_of(whole), table))
+    whole = text_of(int(text, 16) ^ difference.whole)
+    connection().execute(update, (count + difference.count, whole, table))
 
 
 def _all(numbers: Iterable[int]) -> int:

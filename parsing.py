@@ -8,13 +8,13 @@ row is a value, what is wrong with the whole body an exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from errors import PayloadTooLarge, ValidationError
 from protocol import Change, Limits, Pull, Push, Table
-from wire import Row, edit_time, parse_cursor, parse_time
+from wire import Row, decode_row, edit_time, parse_cursor, parse_time
 
 SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
 """Fields of every row that the server sets; what a device sends for them is no change."""
@@ -23,22 +23,17 @@ MAX_ID_CHARACTERS = 64
 _ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
 MAX_UNIQUE_ID_CHARACTERS = 255
 
-_SLICE_ROWS = 128
 _DELETED = {"is_deleted", "isDeleted"}
 
 
 def parse_push(
-    body: object,
-    tables: Mapping[str, Table],
-    limits: Limits,
-    now: int,
-    device_id: str | None = None,
-    pause: Callable[[], None] = lambda: None,
+    body: object, tables: Mapping[str, Table], limits: Limits, now: int, device_id: str | None = None
 ) -> Push:
-    """Check a push in any of its three forms; ``pause`` is called between slices of a long one.
+    """Check a push in any of its three forms, its rows while they are read.
 
-    Raises: ValidationError if the body is no push at all, PayloadTooLarge if it has too many rows. A bad row is no
-    exception but a ``Change`` with ``problems``, since a push that is not atomic goes on without it.
+    Raises: ValidationError if the body is no push at all, PayloadTooLarge if it has too many rows; InvalidJson while
+    rows are read that ``decode_push`` left as bytes. A bad row is no exception but a ``Change`` with ``problems``,
+    since a push that is not atomic goes on without it.
     """
     if not isinstance(body, dict):
         raise _invalid("", "must be an object")
@@ -49,15 +44,29 @@ def parse_push(
     if not isinstance(atomic, bool):
         raise _invalid("atomic", "must be true or false")
     base = body.get("baseCursor")
-    parse = _Parser(tables, limits, now)
-    changes: list[Change] = []
-    for change in getattr(parse, forms[0])(body):
-        changes.append(change)
-        if len(changes) % _SLICE_ROWS == 0:
-            pause()
-        if len(changes) > limits.push_rows:
-            raise PayloadTooLarge(f"A push may have {limits.push_rows:,} rows. Send it in smaller parts.")
-    return Push(changes, atomic, None if base is None else parse_cursor(base, "baseCursor"), device_id)
+    cursor = None if base is None else parse_cursor(base, "baseCursor")
+    count = _count(forms[0], body, tables)
+    if count > limits.push_rows:
+        raise PayloadTooLarge(f"A push may have {limits.push_rows:,} rows. Send it in smaller parts.")
+    named = body["changes"] if "changes" in body else [body.get("table")]
+    parser = _Parser(tables, limits, now, {name for name in named if isinstance(name, str) and name in tables})
+    return Push(getattr(parser, forms[0])(body), count, parser.met, atomic, cursor, device_id)
+
+
+def _count(form: str, body: Row, tables: Mapping[str, Table]) -> int:
+    """Count the rows of a push; a table that is not there counts as one, for the problem it is."""
+    if form == "table":
+        return 1
+    if form == "operations":
+        if not isinstance(body["operations"], list):
+            raise _invalid("operations", "must be a list")
+        return len(body["operations"])
+    if not isinstance(body["changes"], dict):
+        raise _invalid("changes", "must be an object of lists of rows by table")
+    for name, rows in body["changes"].items():
+        if not isinstance(rows, list):
+            raise _invalid(f"changes.{name[:64]}", "must be a list of rows")
+    return sum(len(rows) or name not in tables for name, rows in body["changes"].items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,8 @@ class _Parser:
     tables: Mapping[str, Table]
     limits: Limits
     now: int
+    met: set[str]
+    """Tables that rows are of, as far as is known."""
 
     def table(self, body: Row) -> Iterator[Change]:
         """Form A: one row."""
@@ -74,23 +85,18 @@ class _Parser:
 
     def changes(self, body: Row) -> Iterator[Change]:
         """Form B: rows by table, each an upsert or a delete."""
-        if not isinstance(body["changes"], dict):
-            raise _invalid("changes", "must be an object of lists of rows by table")
         for name, rows in body["changes"].items():
-            if not isinstance(rows, list):
-                raise _invalid(f"changes.{name[:64]}", "must be a list of rows")
-            if not rows and name not in self.tables:
-                yield self._change(f"changes.{name[:64]}", "", None, "upsert", {}, {})
+            table, path = self.tables.get(name), f"changes.{name[:64]}"
+            if not rows and table is None:
+                yield self._change(path, "", None, "upsert", {}, {})
             for index, row in enumerate(rows):
-                path = f"changes.{name[:64]}[{index}]"
-                yield self._change(path, path, self.tables.get(name), "upsert", row, {})
+                own = f"{path}[{index}]"
+                yield self._change(own, own, table, "upsert", decode_row(row, 3), {})
 
     def operations(self, body: Row) -> Iterator[Change]:
         """Form C: operations in order."""
-        if not isinstance(body["operations"], list):
-            raise _invalid("operations", "must be a list")
         for index, operation in enumerate(body["operations"]):
-            yield self._operation(operation, f"operations[{index}]")
+            yield self._operation(decode_row(operation, 2), f"operations[{index}]")
 
     def _operation(self, body: object, path: str) -> Change:
         if not isinstance(body, dict):
@@ -98,6 +104,8 @@ class _Parser:
         inner = f"{path}." if path else ""
         name, kind = body.get("table"), body.get("operation")
         table = self.tables.get(name) if isinstance(name, str) else None
+        if table is not None:
+            self.met.add(table.name)
         change = self._change(path or "data", inner + "data", table, kind, body.get("data"), body, inner)
         if table is None:
             change.problems[:] = [{"path": inner + "table", "error": "is not a synced table"}]

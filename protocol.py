@@ -7,7 +7,7 @@ outcomes are values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -85,9 +85,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A push as parsed; ``base`` is the place up to which its device had seen everything, if it said so."""
+    """A push as parsed; ``base`` is the place up to which its device had seen everything, if it said so.
 
-    changes: Sequence[Change]
+    ``changes`` can be read once, since they are checked while they are read; ``count`` tells how many they are, and
+    ``tables`` which they are of, as far as they were read.
+    """
+
+    changes: Iterator[Change]
+    count: int
+    tables: Set[str]
     atomic: bool = True
     base: Cursor | None = None
     device_id: str | None = None

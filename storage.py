@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -192,10 +193,10 @@ class Store:
         try:
             return query()
         except Exception as error:
-            problem = _problem_of(error)
-            if problem is error:
+            _drop_statements(error)
+            if _problem_of(error) is error:
                 raise
-            raise problem from error
+            raise _problem_of(error) from error
         finally:
             _bound.reset(token)
 
@@ -284,7 +285,9 @@ def _connect(path: Path, role: str) -> apsw.Connection:
         os.chmod(path, 0o600)
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
-        connection.pragma("temp_store", "memory")  # What a savepoint may have to undo went to a file, at twice the time.
+        connection.pragma(
+            "temp_store", "memory"
+        )  # What a savepoint may have to undo went to a file, at twice the time.
         connection.pragma("journal_size_limit", 4 * 1024 * 1024)
     else:
         connection.pragma("query_only", True)
@@ -345,11 +348,18 @@ def _run(write: _Write[Any], connection: apsw.Connection) -> None:
     try:
         write.result = write.work()
     except Exception as error:
+        _drop_statements(error)
         write.error = _problem_of(error)
         if connection.get_autocommit():
             raise  # SQLite itself rolled the transaction back: a full disk, an I/O error.
         connection.execute("ROLLBACK TO one")
     connection.execute("RELEASE one")
+
+
+def _drop_statements(error: Exception) -> None:
+    """Drop what the failed code held: a statement that is half read keeps its connection at an old state of the file, as
+    long as the traceback lives, which may be until the next search for cycles."""
+    traceback.clear_frames(error.__traceback__)
 
 
 def _tell(write: _Write[Any]) -> None:

@@ -7,7 +7,7 @@ engines, SQL, JWT details. The rules are in ``protocol``, the statements in ``ch
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, cast
 
 import gevent
@@ -22,7 +22,7 @@ from auth import bearer
 from budgets import Budgets
 from changes import Applied
 from devices import Seen, check_not_expired, reached
-from errors import PayloadTooLarge, Problem, StillRunning, ValidationError
+from errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import synced_tables
 from notices import Notification
 from parsing import (
@@ -41,7 +41,7 @@ from sockets import Answer, Sockets
 from tenants import Tenants, now_ms
 from tokens import PASSWORD_BYTES, Identity, Tokens, check_tenant
 from web import Reply, View, answer, read_body, read_json, running, stream, success
-from wire import MAX_DEPTH, Cursor, Row, decode, encode, format_time
+from wire import MAX_DEPTH, Cursor, Row, decode, decode_push, encode, format_time
 
 Around = Callable[[Callable[[], Applied]], Applied]
 
@@ -104,8 +104,12 @@ class Sync:
         identity = bearer(self._tokens)
         raw = read_body()
         with running().alone():
-            push = self._parse(identity, decode(raw), stated_device())
-            return self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
+            push = self._parse(identity, decode_push(raw), stated_device())
+            try:
+                return self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
+            except InvalidJson:
+                decode(raw)  # Where in the whole body it is that a row can't be read.
+                raise
 
     def pull(self) -> Reply:
         """Answer a pull, as a stream if it is long."""
@@ -153,7 +157,7 @@ class Sync:
     def _parse(self, identity: Identity, body: object, device_id: str | None = None) -> Push:
         _check_body(identity, body)
         push = parse_push(body, self._tables, self._limits, now_ms(), device_id)
-        self._budgets.spend_rows(identity.tenant_id, len(push.changes))
+        self._budgets.spend_rows(identity.tenant_id, push.count)
         return push
 
     def _push_event(self, identity: Identity, body: object) -> Answer:
@@ -213,10 +217,10 @@ class Sync:
             )
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:
-                self._tell_failure(tenant_id, {change.table.name for change in push.changes if change.table})
+                self._tell_failure(tenant_id, push.tables)
             raise
 
-    def _tell_failure(self, tenant_id: str, tables: set[str]) -> None:
+    def _tell_failure(self, tenant_id: str, tables: Set[str]) -> None:
         """Tell the tenant's devices of a push that failed for a reason of ours."""
         name = next(iter(tables)) if len(tables) == 1 else "batch"
         text = (

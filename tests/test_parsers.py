@@ -36,6 +36,7 @@ import sync
 import syncapp
 import tokens
 import web
+import wire
 from budgets import Budgets
 from errors import Problem, Unauthorized, ValidationError
 from models import synced_tables
@@ -43,7 +44,7 @@ from parsing import checked_device, parse_pull, parse_push, tables_of
 from protocol import Change, Limits
 from settings import SettingError, Settings
 from turns import Turns
-from wire import decode, edit_time, encode, format_time, parse_cursor, parse_time
+from wire import decode, decode_push, edit_time, encode, format_time, parse_cursor, parse_time
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
 LIMITS = Limits(push_rows=10_000, pull_rows=10_000, row_bytes=65_536, name_characters=64)
@@ -92,11 +93,33 @@ def faults_of_push(body: Any) -> list[str]:
     """Give the paths that a push is at fault at, none if all of it would be taken."""
     try:
         push = parse_push(body, TABLES, LIMITS, NOW)
+        changes = list(push.changes)
     except Problem as problem:
         return [detail["path"] for detail in problem.details] or [problem.code]
-    for change in push.changes:
+    assert len(changes) == push.count and push.tables >= {change.table.name for change in changes if change.table}
+    for change in changes:
         _check(change)
-    return [problem["path"] for change in push.changes for problem in change.problems]
+    return [problem["path"] for change in changes for problem in change.problems]
+
+
+@fuzz
+@given(PUSH | ANY_JSON, st.booleans())
+def test_long_push_is_read_row_by_row_to_the_same_changes(body: Any, is_whole: bool) -> None:
+    """Fault: ``baseCursor`` left out of the forms: a push with one had none."""
+    raw = json.dumps(body).encode()[: None if is_whole else -1]
+    with pytest.MonkeyPatch.context() as patch:
+        whole = read_push(raw)
+        patch.setattr(wire, "_LAZY_BYTES", 0)
+        assert read_push(raw) == whole
+
+
+def read_push(raw: bytes) -> Any:
+    """Give all that a push's body says, or the code of what is wrong with it."""
+    try:
+        push = parse_push(decode_push(raw), TABLES, LIMITS, NOW)
+        return list(push.changes), push.count, push.tables, push.atomic, push.base
+    except Problem as problem:
+        return problem.code, problem.details
 
 
 def _check(change: Change) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -378,6 +380,21 @@ def test_preparing_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "a.db", prepare, 1)
     assert store.read(words) == []
     store.close()
+
+
+def test_failure_within_a_half_read_statement_leaves_the_connection_free(store: Store) -> None:
+    """Fault: ``clear_frames`` left out: as long as the failure lived, the reader saw nothing that came later."""
+
+    def fail() -> None:
+        rows = connection().execute("SELECT word FROM t")
+        raise ValueError(next(rows))
+
+    store.write(lambda: [insert("one"), insert("two")])
+    kept = [_caught(lambda: store.read(fail)), _caught(lambda: store.write(fail))]
+    with closing(sqlite3.connect(store.path)) as other, other:
+        other.execute("INSERT INTO t (word) VALUES ('three')")
+    store.write(lambda: insert("four"))
+    assert store.read(words) == ["one", "two", "three", "four"] and len(kept) == 2
 
 
 # --- connections -----------------------------------------------------------------------------------------------------
