@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from flask import Flask, request
@@ -67,6 +67,14 @@ class _Member:
     engine_id: str
     identity: Identity | None = None
     device_id: str | None = None
+
+
+class Caller(NamedTuple):
+    """Who sends an event: an authenticated socket, and which device it said it is."""
+
+    sid: str
+    identity: Identity
+    device_id: str | None
 
 
 class _Json:
@@ -258,7 +266,9 @@ class Sockets:
             self._close_engine(engine_id)
 
     def _take_within_budget(self, engine_id: str, data: str) -> None:
-        gevent.sleep(self._budgets.pause_seconds(engine_id, len(data)))  # The rest waits in its own network.
+        pause_seconds = self._budgets.pause_seconds(engine_id, len(data))
+        if pause_seconds:
+            gevent.sleep(pause_seconds)  # The rest waits in its own network.
         try:
             self._budgets.check_event(engine_id)
             visit = self._enter(engine_id, len(data))
@@ -349,43 +359,42 @@ class Sockets:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def on(self, event: str, handle: Callable[[Identity, Any], Answer | Raw | None]) -> None:
-        """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement."""
+    def on(self, event: str, handle: Callable[[Caller, Any], Answer | Raw | None]) -> None:
+        """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement.
 
-        def serve(body: object = None, *_: object) -> Answer | Raw:
+        Not through Flask-SocketIO, which makes a request of Flask's for each event.
+        """
+
+        def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
             try:
                 _check_not_refused()
-                return handle(self._identity(), body) or {"success": True}
+                return handle(self._caller(sid), body) or {"success": True}
             except Problem as problem:
                 return _acknowledged(problem)
             except Exception:
                 log.exception("an event failed", extra={"event": event})
                 return _acknowledged(Problem())
 
-        self._io.on_event(event, serve)
+        self._io.server.on(event, serve)
 
-    def _identity(self) -> Identity:
-        """Tell who the socket of the running event is; its token may have expired since."""
-        member = self._members.get(_sid())
+    def _caller(self, sid: str) -> Caller:
+        """Tell who a socket is; its token may have expired since."""
+        member = self._members.get(sid)
         if member is None or member.identity is None:
             raise Unauthorized("Authenticate first: emit authenticate with a token.")
         if member.identity.expires_at <= time.time():
             raise TokenExpired()
-        return member.identity
+        return Caller(sid, member.identity, member.device_id)
 
-    def device_id(self) -> str | None:
-        """Tell which device the socket of the running event said it is."""
-        return self._members[_sid()].device_id
+    def _ping(self, caller: Caller, body: object) -> None:
+        self._emit("pong", {"timestamp": format_time(now_ms())}, caller.sid)
 
-    def _ping(self, identity: Identity, body: object) -> None:
-        self._emit("pong", {"timestamp": format_time(now_ms())}, _sid())
-
-    def _relay_status(self, identity: Identity, body: object) -> None:
+    def _relay_status(self, caller: Caller, body: object) -> None:
         """Pass a device's status on to the tenant's other sockets, with nothing else that it sent."""
         said = checked_texts(body, STATUS_TEXTS)
         if "status" not in said:
             raise ValidationError("status must be a text.", details=[{"path": "status", "error": "must be a text"}])
-        self._emit("sync_status_update", said, identity.tenant_id, but=_sid())
+        self._emit("sync_status_update", said, caller.identity.tenant_id, but=caller.sid)
 
     def test_notification(self, body: object) -> Notification:
         """Read a test notification from a request's body.

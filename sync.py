@@ -37,7 +37,7 @@ from parsing import (
 from protocol import EDIT_FIELDS, Limits, Pull, Push, Strategy
 from pulls import Page
 from settings import Settings
-from sockets import Answer, Sockets
+from sockets import Answer, Caller, Sockets
 from tenants import Tenants, now_ms
 from tokens import PASSWORD_BYTES, Identity, Tokens, check_tenant
 from web import Reply, View, answer, read_body, read_json, running, stream, success
@@ -160,9 +160,9 @@ class Sync:
         self._budgets.spend_rows(identity.tenant_id, push.count)
         return push
 
-    def _push_event(self, identity: Identity, body: object) -> Answer:
-        push = self._parse(identity, body, self._sockets.device_id())
-        return _push_answer(self._store(identity.tenant_id, push))
+    def _push_event(self, caller: Caller, body: object) -> Answer:
+        push = self._parse(caller.identity, body, caller.device_id)
+        return _push_answer(self._store(caller.identity.tenant_id, push))
 
     def once(self, identity: Identity, raw: bytes, store: Callable[[Around], Applied]) -> Reply:
         """Answer a request that changes something; under its ``Idempotency-Key`` it is done once and answered again.
@@ -261,10 +261,10 @@ class Sync:
             tail["digest"] = page.digest
         return _envelope(page.tables, rows, page.since, tail, lambda: self._budgets.turns.take(tenant_id))
 
-    def _pull_event(self, identity: Identity, body: object) -> Raw:
+    def _pull_event(self, caller: Caller, body: object) -> Raw:
         """Answer a pull in one acknowledgement, which is therefore bounded."""
         parts, size = [], 0
-        for part in self._parts(identity.tenant_id, self._plan(identity, body, self._sockets.device_id())):
+        for part in self._parts(caller.identity.tenant_id, self._plan(caller.identity, body, caller.device_id)):
             parts.append(part)
             size += len(part)
             if size > _EVENT_PULL_BYTES:
