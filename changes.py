@@ -24,7 +24,7 @@ from receipts import Taken, keep_receipts, mark_of, taken
 from records import Conflict, Logged
 from wire import Row, encode, format_time
 
-_SLICE_ROWS = 64
+_SLICE_ROWS = 16
 """Rows between two breaths: other tenants wait no longer than these take."""
 
 

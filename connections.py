@@ -30,6 +30,7 @@ from geventwebsocket.handler import WebSocketHandler
 from errors import AddressTooLong, Busy, HeadTooLarge, Problem, RequestTimeout, ValidationError, as_body
 from heads import Head
 from settings import Settings
+from turns import breathe
 from wire import encode
 
 log = logging.getLogger("syncapp.connections")
@@ -125,7 +126,7 @@ class Stream(io.RawIOBase):
             count: int = self._network.recv_into(buffer)
             waited = time.monotonic() - began
             if waited < _AT_ONCE_SECONDS:
-                gevent.sleep()  # Who sends without a break would keep all others from being heard.
+                breathe()  # Who sends without a break would keep all others from being heard.
             return count, waited
         except OSError:
             if not self.is_ended:

@@ -21,6 +21,8 @@ from gevent.queue import Empty, JoinableQueue
 from geventwebsocket.websocket import Header, WebSocket
 from socketio.packet import EVENT
 
+from turns import breathe
+
 _SLICE_SOCKETS = 128
 """Sockets told between two breaths."""
 
@@ -212,4 +214,4 @@ class Fanout:
                 for packet in packets:
                     self._queue(engine_id, packet)
             if number % _SLICE_SOCKETS == 0:
-                gevent.sleep()
+                breathe()

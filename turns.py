@@ -17,8 +17,18 @@ from gevent.lock import Semaphore
 _AT_ONCE = 8
 """Pieces of a tenant's work that go on in one round."""
 
+_MOMENT_SECONDS = 1e-6
+
 _LARGE_BYTES = 262_144
 """From here on, reading a body holds the event loop for milliseconds, and what it becomes holds much memory."""
+
+
+def breathe() -> None:
+    """Let all others go on who can.
+
+    ``gevent.sleep(0)`` does not: gevent runs up to 50 greenlets that sleep so before it looks at network and clock again.
+    """
+    gevent.sleep(_MOMENT_SECONDS)
 
 
 class Turns:
@@ -28,14 +38,15 @@ class Turns:
         self._lines: dict[str, deque[Waiter[None]]] = {}
         self._taken: dict[str, int] = {}
         """How many pieces of each went on in this round."""
+        self._round_ends = gevent.get_hub().loop.timer(0)
         self._alone: dict[str, Semaphore] = {}
         self._holders: Counter[str] = Counter()
 
     def take(self, who: str) -> None:
         """Return in this round if few of ``who`` went on in it yet, else in a later one, in the order of the calls."""
         taken = self._taken.get(who, 0)
-        if taken == 0:
-            gevent.get_hub().loop.run_callback(self._next_round, who)
+        if not self._taken:
+            self._round_ends.start(self._next_round)
         if taken < _AT_ONCE:
             self._taken[who] = taken + 1
             return
@@ -43,16 +54,20 @@ class Turns:
         self._lines.setdefault(who, deque()).append(waiter)
         waiter.get()
 
-    def _next_round(self, who: str) -> None:
-        """Run in the event loop, once a round for each who went on in the last."""
-        line = self._lines.get(who, ())
-        going = [self._lines[who].popleft() for _ in range(min(len(line), _AT_ONCE))]
-        if not going:
-            del self._taken[who]
-            self._lines.pop(who, None)
-            return
-        self._taken[who] = len(going)
-        gevent.get_hub().loop.run_callback(self._next_round, who)
+    def _next_round(self) -> None:
+        """Run in the event loop, once a round as long as somebody takes turns."""
+        self._taken, lines = {}, self._lines
+        self._lines = {}
+        going: list[Waiter[None]] = []
+        for who, line in lines.items():
+            some = [line.popleft() for _ in range(min(len(line), _AT_ONCE))]
+            self._taken[who] = len(some)
+            if line:
+                self._lines[who] = line
+            going += some
+        self._round_ends.stop()
+        if self._taken:
+            self._round_ends.start(self._next_round)
         for waiter in going:
             waiter.switch(None)
 

@@ -272,7 +272,8 @@ def test_answers_say_what_is_left(server: Server) -> None:
     requests_left, bytes_left, rows_left = headers["RateLimit"].split(", ")
     assert requests_left in ('"requests";r=59999;t=1', '"requests";r=60000;t=0')
     assert bytes_left.startswith('"bytes";r=10737')
-    assert '"rows";r=999000;t=1' <= rows_left <= '"rows";r=999999;t=1'
+    (left,) = re.findall(r'"rows";r=(\d+);t=[01]', rows_left)
+    assert 999_000 <= int(left) <= 1_000_000  # A thousand come back in 60 ms, perhaps before the answer.
 
 
 def test_answers_to_proofs_say_how_many_are_left(start_server: StartServer) -> None:
