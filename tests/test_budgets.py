@@ -28,7 +28,7 @@ import syncapp
 from budgets import Budget, Budgets, Standing, rate_headers
 from errors import Busy, RateLimited
 from settings import SettingError, Settings, load
-from turns import _AT_ONCE, Turns
+from turns import _AT_ONCE, Turns, breathe
 
 StartServer = Callable[..., Server]
 
@@ -143,6 +143,25 @@ def test_one_request_waits_for_one_of_a_thousand_and_not_for_all() -> None:
     gevent.joinall([*(gevent.spawn(work, "busy") for _ in range(1000)), gevent.spawn(work, "other")], raise_error=True)
     assert len(order) == 3003
     assert max(index for index, who in enumerate(order) if who == "other") < 3 * (_AT_ONCE + 1)
+
+
+def test_breath_lets_clocks_go_on_too() -> None:
+    """Fault: ``gevent.sleep(0)``: 1 tick in 60 breaths."""
+    ticks = itertools.count()
+
+    def tick() -> None:
+        while True:
+            gevent.sleep(0.0005)
+            next(ticks)
+
+    ticker = gevent.spawn(tick)
+    for _ in range(60):
+        end = time.monotonic() + 0.001
+        while time.monotonic() < end:
+            pass
+        breathe()
+    ticker.kill()
+    assert next(ticks) >= 20
 
 
 def test_turns_of_one_go_in_the_order_of_their_coming() -> None:

@@ -35,7 +35,7 @@ def lines(log: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_line_of_a_request_is_that_of_the_logging_module() -> None:
-    """Fault: the level in upper case: the first line differed from the second."""
+    """Fault: what is None not left out: ``code`` stood in the first line alone."""
     with installed() as log:
         logs.request(LOGGER, logging.INFO, "GET /a 200", ABOUT)
         LOGGER.log(logging.INFO, "GET /a 200", extra=ABOUT)

@@ -105,7 +105,7 @@ def faults_of_push(body: Any) -> list[str]:
 @fuzz
 @given(PUSH | ANY_JSON, st.booleans())
 def test_long_push_is_read_row_by_row_to_the_same_changes(body: Any, is_whole: bool) -> None:
-    """Fault: ``baseCursor`` left out of the forms: a push with one had none."""
+    """Fault: unknown names let through (``forbid_unknown_fields=False``): two forms in one body were taken."""
     raw = json.dumps(body).encode()[: None if is_whole else -1]
     with pytest.MonkeyPatch.context() as patch:
         whole = read_push(raw)
