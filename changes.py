@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 import digest
-from bases import Key, Own, look_up, since_sequence, since_unknown, since_version
+from bases import Entry, Key, Own, look_up, since_sequence, since_unknown, since_version
 from errors import Detail, ResyncRequired, ValidationError
 from ledger import Place, place
 from models import connection, synced_tables
@@ -176,7 +176,7 @@ class _Writing:
             return since_unknown(self.current[key], own.written)
         return None if version >= known.version else since_version(known, version, own)
 
-    def _is_own(self, entry: Logged) -> bool:
+    def _is_own(self, entry: Entry) -> bool:
         """Tell whether a change was made by the device that pushes: it says so by name, or by sending it again."""
         device = self.push.device_id
         is_mine = device is not None and entry.is_named and entry.device_id == device
