@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,7 +21,7 @@ from msgspec import Raw
 import frames
 import ledger
 import wire
-from budgets import Budgets, Visit
+from budgets import Budgets
 from changes import Applied
 from devices import Seen
 from errors import (
@@ -37,6 +35,7 @@ from errors import (
 )
 from fanout import Fanout
 from handshakes import Contained
+from intake import Intake, check_not_refused
 from ledger import missed
 from notices import NOTE_TYPES, Notification, notifications_of
 from parsing import checked_device
@@ -53,9 +52,6 @@ _SWEEP_SECONDS = 1.0
 STATUS_TEXTS = {"status": 100, "entityType": 64}
 TEST_NOTE_TEXTS = {"type": 32, "entityType": 64, "entityId": 64, "message": 500}
 """The texts that clients have sent to others, and their lengths."""
-
-_refused: ContextVar[Problem | None] = ContextVar("refused", default=None)
-"""Why the packet that is being taken must not be obeyed."""
 
 Answer = dict[str, Any]
 
@@ -134,7 +130,7 @@ class Sockets:
         self._send_packet = self._engine.send_packet
         self._fanout = Fanout(self._io.server, self._queue_bounded)
         self._engine.send_packet = self._fanout.send
-        self._take_message, self._engine.handlers["message"] = self._engine.handlers["message"], self._take_text
+        Intake(self._engine, budgets, self._tenant_of, self._close_engine, self._end_flood)
         self._engine.disconnect = self._close_engine  # The library's own waits for a client that may never come.
         self._io.on_event("connect", self._connected)
         self._io.on_event("disconnect", self._disconnected)
@@ -177,7 +173,7 @@ class Sockets:
     def _authenticate(self, sid: str, body: Answer) -> None:
         """Let a socket into its tenant's room, or say why not and end it."""
         try:
-            _check_not_refused()
+            check_not_refused()
             identity = self._tokens.verify(body.get("token"))
             check_tenant(identity, body.get("tenantId"))
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
@@ -258,44 +254,6 @@ class Sockets:
             if member.identity and member.identity.session_id in ended:
                 self._refuse(sid, Unauthorized("The session has ended. Log in again."))
 
-    def _take_text(self, engine_id: str, data: object) -> None:
-        """Take a packet, unless it is or announces binary: no event here has any, and the library would collect it all."""
-        if isinstance(data, str) and data[:1] not in ("5", "6"):
-            self._take_within_budget(engine_id, data)
-        else:
-            self._close_engine(engine_id)
-
-    def _take_within_budget(self, engine_id: str, data: str) -> None:
-        pause_seconds = self._budgets.pause_seconds(engine_id, len(data))
-        if pause_seconds:
-            gevent.sleep(pause_seconds)  # The rest waits in its own network.
-        try:
-            self._budgets.check_event(engine_id)
-            visit = self._enter(engine_id, len(data))
-        except Problem as problem:
-            self._take_refused(engine_id, data, problem)
-        else:
-            with visit:
-                self._take_message(engine_id, data)
-
-    def _enter(self, engine_id: str, size_bytes: int) -> AbstractContextManager[None]:
-        """Wait for the turn of whose packet it is; all sockets that have not authenticated share one."""
-        tenant_id = self._tenant_of(engine_id)
-        if tenant_id is None:
-            self._budgets.turns.take("")
-            return nullcontext()
-        return _under_way(self._budgets.enter(tenant_id, size_bytes))
-
-    def _take_refused(self, engine_id: str, data: str, problem: Problem) -> None:
-        """Have an event's acknowledgement say why it was not done; end a socket that goes on and on."""
-        if self._budgets.is_flood(engine_id):
-            return self._end_flood(engine_id, problem)
-        token = _refused.set(problem)
-        try:
-            self._take_message(engine_id, data)
-        finally:
-            _refused.reset(token)
-
     def _end_flood(self, engine_id: str, problem: Problem) -> None:
         log.warning("a socket that sent too many events was ended", extra={"tenant": self._tenant_of(engine_id)})
         for sid in [sid for sid, member in self._members.items() if member.engine_id == engine_id]:
@@ -367,7 +325,7 @@ class Sockets:
 
         def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
             try:
-                _check_not_refused()
+                check_not_refused()
                 return handle(self._caller(sid), body) or {"success": True}
             except Problem as problem:
                 return _acknowledged(problem)
@@ -433,25 +391,10 @@ def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
     return said
 
 
-@contextmanager
-def _under_way(visit: Visit) -> Iterator[None]:
-    try:
-        with visit.alone():
-            yield
-    finally:
-        visit.leave()
-
-
 def _acknowledged(problem: Problem) -> Answer:
     """Write a failure as an event's acknowledgement, which has no headers to say when to try again."""
     wait = problem.retry_after_seconds
     return dict(as_body(problem)) | ({} if wait is None else {"retryAfterSeconds": wait})
-
-
-def _check_not_refused() -> None:
-    problem = _refused.get()
-    if problem:
-        raise problem
 
 
 def _sid() -> str:

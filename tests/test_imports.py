@@ -16,7 +16,7 @@ LAYERS = [
     ["review"],
     ["sync"],
     ["sockets"],
-    ["admission", "door", "handshakes"],
+    ["admission", "door", "handshakes", "intake"],
     ["auth"],
     ["backup", "checks", "fanout", "frames", "logs", "notices", "serving", "upkeep", "web"],
     ["tokens"],
