@@ -8,6 +8,7 @@ import os
 import random
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import inside
@@ -549,3 +550,54 @@ def test_conflict_is_told_once_and_logged_with_both_sides(edited: Tenant) -> Non
     sql = "SELECT count(*), max(pushed ->> 'name'), max(fields ->> '$.name.server') FROM _conflicts"
     assert edited.tenants.read(edited.id, lambda: connection().execute(sql).fetchall()) == [(1, "C", "B")]
     assert len(edited.told[-1].conflicts) == 1
+
+
+# --- slices ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", range(10))
+def test_push_in_slices_of_any_size_comes_to_the_same(
+    tenant: Tenant, other: Tenant, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: ``known`` overwritten by what a slice before had written: a device's own change became a conflict."""
+    seed = int(os.environ.get("SEED", random.randrange(10**9)))
+    print(f"SEED={seed}")
+    chance = random.Random(seed + turn)
+    for number in range(8):
+        body = {"operations": [any_operation(chance) for _ in range(30)], "atomic": chance.random() < 0.2}
+        options: JSON = {"device_id": chance.choice([None, "phone", "tablet"])}
+        if number and chance.random() < 0.3:
+            body["baseCursor"] = chance.randrange(tenant.sequence)
+        found = []
+        for one, slice_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
+            monkeypatch.setattr("changes._SLICE_ROWS", slice_rows)
+            made = map("made-{}".format, itertools.count(number * 1000))
+            monkeypatch.setattr(uuid, "uuid4", partial(next, made))
+            found.append(outcome(one, body, options))
+        assert found[0] == found[1]
+
+
+def any_operation(chance: random.Random) -> JSON:
+    """Make an operation on one of few rows, by id or by ``Unique_id``, perhaps under a name that was used before."""
+    row: JSON = {chance.choice(["name", "email", "note"]): chance.choice("abc")}
+    row |= {"id": chance.choice("uvwxyz")} if chance.random() < 0.7 else {"Unique_id": chance.choice("123")}
+    about: JSON = {"baseVersion": chance.randrange(6)} if chance.random() < 0.4 else {}
+    if chance.random() < 0.2:
+        about["opId"] = f"op-{chance.randrange(12)}"
+    if chance.random() < 0.05:
+        row["is_deleted"] = "no flag"
+    return op(chance.choice(["create", "update", "update", "delete"]), about=about, **row)
+
+
+def outcome(tenant: Tenant, body: JSON, options: JSON) -> Any:
+    """Push, and give all that it came to."""
+    base = body.get("baseCursor")
+    epoch = tenant.tenants.read(tenant.id, lambda: connection().execute("SELECT epoch FROM _meta").fetchall()[0][0])
+    own = body if base is None else body | {"baseCursor": f"{epoch}-{base}"}
+    try:
+        applied = tenant.push(own, **options)
+        said: Any = (applied.results, applied.rows, applied.conflicts, applied.touched)
+    except ValidationError as problem:
+        said = problem.details
+    log = "SELECT * FROM _changes UNION ALL SELECT 0, table_name, hash, count, 0, 0, 0, 0, 0, 0, 0 FROM _digests"
+    return said, tenant.all(), tenant.tenants.read(tenant.id, lambda: connection().execute(log).fetchall())
