@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint
@@ -19,7 +18,7 @@ from errors import Detail, InvalidCredentials, NotFound, RegistrationClosed, Una
 from settings import Settings
 from tenants import Tenants, now_ms
 from tokens import PASSWORD_BYTES, Attempts, Identity, Pair, Passwords, Tokens, check_tenant
-from web import Reply, client_address, read_json, running, success
+from web import Reply, View, client_address, read_json, running, success
 from wire import format_time
 
 EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,190}")
@@ -83,7 +82,7 @@ class Accounts:
     def blueprint(self) -> Blueprint:
         """Lay the endpoints out."""
         routes = Blueprint("customers", __name__, url_prefix="/api/customers")
-        views: list[tuple[str, str, Callable[[], Reply]]] = [
+        views: list[tuple[str, str, View]] = [
             ("POST", "/register", self.register),
             ("POST", "/login", self.login),
             ("POST", "/refresh", self.refresh),

@@ -75,7 +75,8 @@ class Door:
         try:
             reply = self._reply(environ)
             sent, headers = _compressed(environ, reply._replace(headers=self._headers(exchange, reply.headers)))
-        except BaseException:
+            start_response(status_line(reply.status), headers)
+        except BaseException:  # Nobody will close what was not given.
             exchange.leave()
             end()
             raise
@@ -88,7 +89,6 @@ class Door:
                 exchange.leave()
                 end()
 
-        start_response(status_line(reply.status), headers)
         return Parts(sent, close)
 
     def _reply(self, environ: dict[str, Any]) -> Reply:

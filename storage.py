@@ -285,9 +285,7 @@ def _connect(path: Path, role: str) -> apsw.Connection:
         os.chmod(path, 0o600)
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
-        connection.pragma(
-            "temp_store", "memory"
-        )  # What a savepoint may have to undo went to a file, at twice the time.
+        connection.pragma("temp_store", "memory")  # What a savepoint may undo went to a file, at twice the time.
         connection.pragma("journal_size_limit", 4 * 1024 * 1024)
     else:
         connection.pragma("query_only", True)

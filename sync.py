@@ -85,7 +85,7 @@ class Sync:
     def blueprint(self) -> Blueprint:
         """Lay the endpoints out."""
         routes = Blueprint("sync", __name__, url_prefix="/api")
-        views: list[tuple[str, str, Callable[[], Reply]]] = [
+        views: list[tuple[str, str, View]] = [
             ("POST", "/client/sync/push", self.push),
             ("POST", "/client/sync/pull", self.pull),
             ("POST", "/client/sync/pull-pending", self.pull_pending),

@@ -73,9 +73,8 @@ class Exchange:
         """
         self.tenant_id = tenant_id
         announced_bytes = int(self.environ.get("CONTENT_LENGTH") or 0)
-        size_bytes = (
-            announced_bytes if announced_bytes <= self.most_bytes else 0
-        )  # More than that is refused, not read.
+        is_read = announced_bytes <= self.most_bytes  # More than that is refused, not read.
+        size_bytes = announced_bytes if is_read else 0
         held_bytes = self.most_bytes if "HTTP_TRANSFER_ENCODING" in self.environ else size_bytes
         self.standing = lambda: self.budgets.headers(tenant_id)
         self.visit = self.budgets.enter(tenant_id, size_bytes, held_bytes)

@@ -567,7 +567,7 @@ def test_push_in_slices_of_any_size_comes_to_the_same(
         body = {"operations": [any_operation(chance) for _ in range(30)], "atomic": chance.random() < 0.2}
         options: JSON = {"device_id": chance.choice([None, "phone", "tablet"])}
         if number and chance.random() < 0.3:
-            body["baseCursor"] = chance.randrange(tenant.sequence)
+            body["baseCursor"] = chance.randrange(tenant.sequence + 1)
         found = []
         for one, slice_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
             monkeypatch.setattr("changes._SLICE_ROWS", slice_rows)
