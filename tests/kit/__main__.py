@@ -29,7 +29,9 @@ def main() -> int:
         if asked.email:
             kit.use(asked.email, asked.password)
         try:
-            results = [_run(kit, name, asked.seed) for name in SCENARIOS if not asked.only or name in asked.only.split(",")]
+            results = [
+                _run(kit, name, asked.seed) for name in SCENARIOS if not asked.only or name in asked.only.split(",")
+            ]
         finally:
             kit.close()
     print(f"{results.count('ok')} passed, {results.count('failed')} failed, {results.count('left out')} left out")

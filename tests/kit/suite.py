@@ -21,7 +21,7 @@ from .truth import JSON, TABLES, Account, differences, log_in, register
 SYNC_SECONDS = 60.0
 
 
-class LeftOut(Exception):  # noqa: N818 -- a scenario that can't be, not an error
+class LeftOut(Exception):
     """Why a scenario can't run here."""
 
 
@@ -73,7 +73,9 @@ class Device:
                 return
             except DriverError as error:
                 if time.monotonic() > give_up:
-                    raise AssertionError(f"{self.name} does not get its sync done: {error}\n{self.driver.log}") from error
+                    raise AssertionError(
+                        f"{self.name} does not get its sync done: {error}\n{self.driver.log}"
+                    ) from error
                 time.sleep(0.1)
 
     def try_sync(self) -> str | None:

@@ -145,7 +145,9 @@ def log_in(url: str, email: str, password: str) -> Account:
     return account
 
 
-def differences(server: JSON, digests: JSON, held: dict[str, list[JSON]], typed: Iterable[Typed]) -> list[str]:
+def differences(
+    server: dict[tuple[str, str], JSON], digests: JSON, held: dict[str, list[JSON]], typed: Iterable[Typed]
+) -> list[str]:
     """List how a device differs from the server: rows, values that were typed, and digest if it keeps versions."""
     fields: dict[tuple[str, str], set[str]] = {}
     for one in typed:

@@ -1,0 +1,295 @@
+"""Exchanges with a real server: what goes out, what comes in, what the server refuses, and what is repaired."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import MakeClient
+from kit.proxy import Proxy
+from kit.server import LocalServer
+from kit.truth import Account, differences, register
+
+from syncclient import Conflict, Hooks, Offline, Progress, Refusal, SyncClient, SyncError, transport
+from syncclient.wire import format_time
+
+
+def equals_server(client: SyncClient, account: Account) -> None:
+    """Hold that the client has what the server has, and nothing waits."""
+    rows, digests = account.rows()
+    held = {table: client.rows(table) for table in ("end_user", "interactions")}
+    assert differences(rows, digests, held, account.typed) == []
+    assert {(table, row["id"]): row for table, got in held.items() for row in got} == rows
+    assert client.status().waiting == 0
+
+
+def test_two_devices_exchange_rows_of_all_tables(make_client: MakeClient, account: Account) -> None:
+    first, second = make_client(), make_client()
+    first.put("end_user", {"id": "a", "name": "Asha", "phoneModel": {"os": ["x", 1]}, "unknown field": 1.5})
+    first.put("interactions", {"id": "i", "type": "call", "client_user_id": "a"})
+    first.sync()
+    second.sync()
+    second.delete("interactions", "i")
+    second.put("end_user", {"id": "a", "note": "seen"})
+    second.sync()
+    first.sync()
+    equals_server(first, account)
+    equals_server(second, account)
+    assert first.rows("interactions") == [] and first.rows("end_user")[0]["note"] == "seen"
+
+
+def test_push_that_follows_on_needs_no_pull_after_it(make_client: MakeClient, proxy: Proxy) -> None:
+    client = make_client(url=proxy.url)
+    client.sync()
+    client.put("end_user", {"name": "alone"})
+    proxy.requests.clear()
+    client.sync()
+    assert [address.rpartition("/")[2] for address in proxy.requests] == ["pull", "push"]
+
+
+def test_edit_waits_through_a_pull_of_its_row_and_states_what_its_writer_saw(
+    make_client: MakeClient, account: Account
+) -> None:
+    """Seen to fail when a pulled row was not laid under the edits that wait (the edit was gone from the row)."""
+    account.put("end_user", {"id": "a", "name": "seen", "phone": "1"})
+    client = make_client()
+    client.sync()
+    client.put("end_user", {"id": "a", "name": "typed offline"})
+    account.put("end_user", {"id": "a", "phone": "2"})
+    client.pull()
+    row = client.get("end_user", "a")
+    assert row is not None and (row["name"], row["phone"], row["sync_status"]) == ("typed offline", "2", "pending")
+    client.sync()
+    equals_server(client, account)
+    assert client.conflicts() == []
+
+
+def test_tables_that_are_not_wanted_stay_away_until_they_are(make_client: MakeClient, account: Account) -> None:
+    account.put("end_user", {"id": "a", "name": "A"})
+    account.put("interactions", {"id": "i", "title": "I"})
+    narrow = make_client("replica.db", tables=["end_user"])
+    narrow.sync()
+    assert narrow.rows("interactions") == [] and len(narrow.rows("end_user")) == 1
+    narrow.close()
+    wide = make_client("replica.db", session=None)
+    wide.sync()
+    equals_server(wide, account)
+
+
+def test_progress_and_changes_are_told(make_client: MakeClient, account: Account) -> None:
+    account.put("end_user", *({"id": f"r{number}", "name": "x"} for number in range(25)))
+    told: list[Progress] = []
+    changed: dict[str, list[str]] = {}
+    hooks = Hooks(on_progress=told.append, on_change=lambda table, ids: changed.setdefault(table, []).extend(ids))
+    client = make_client(hooks=hooks, page_rows=10, part_rows=2)
+    client.put_many("interactions", [{"id": f"i{number}"} for number in range(5)])
+    client.sync()
+    assert [one.rows for one in told if one.phase == "pull"] == [10, 20, 25]
+    assert [(one.rows, one.waiting) for one in told if one.phase == "push"] == [(2, 3), (4, 1), (5, 0)]
+    assert len(changed["end_user"]) == 25 and changed["interactions"] == [f"i{number}" for number in range(5)]
+
+
+def test_refused_edit_is_told_and_kept_and_does_not_hold_up_the_others(
+    make_client: MakeClient, account: Account
+) -> None:
+    told: list[Refusal] = []
+    client = make_client(hooks=Hooks(on_refusal=told.append))
+    client.put("end_user", {"id": "a", "name": "good"})
+    client.put("end_user", {"id": "a", "active": "perhaps"})
+    client.put("end_user", {"id": "b", "name": "x" * 70_000})
+    client.put("no_such_table", {"id": "c"})
+    client.put("end_user", {"id": "d", "name": "good too"})
+    client.sync()
+    equals_server(client, account)
+    assert [row["id"] for row in client.rows("end_user")] == ["a", "d"]
+    assert [one.row_id for one in told] == ["a", "b", "c"] and told == client.refusals()
+    assert told[0].fields == {"active": "perhaps"} and "must be 0, 1" in told[0].error
+
+
+def test_conflict_is_told_once_and_the_hook_decides_it(make_client: MakeClient, account: Account) -> None:
+    told: list[Conflict] = []
+
+    def take_ours(conflict: Conflict) -> str:
+        told.append(conflict)
+        return "other" if conflict.fields["name"]["winner"] == "server" else "keep"
+
+    account.put("end_user", {"id": "a", "name": "before"})
+    client = make_client(hooks=Hooks(on_conflict=take_ours))
+    client.sync()
+    client.put("end_user", {"id": "a", "name": "ours, earlier"})
+    account.put("end_user", {"id": "a", "name": "theirs, later"})
+    client.sync()
+    client.sync()
+    equals_server(client, account)
+    assert [one.row_id for one in told] == ["a"] and [one.is_decided for one in client.conflicts()] == [True]
+    row = client.get("end_user", "a")
+    assert row is not None and row["name"] == "ours, earlier"
+    assert account.ask("GET", "/api/client/sync/conflicts")["data"] == []
+
+
+def test_conflict_whose_answer_was_lost_is_known_all_the_same(
+    make_client: MakeClient, account: Account, proxy: Proxy
+) -> None:
+    """Seen to fail without ``_lost_conflicts``: a replayed operation's answer does not repeat its conflicts."""
+    account.put("end_user", {"id": "a", "name": "before"})
+    client = make_client(url=proxy.url)
+    client.sync()
+    client.put("end_user", {"id": "a", "name": "ours"})
+    account.put("end_user", {"id": "a", "name": "theirs"})
+    proxy.fail("answer_dropped", "/push", 1)
+    client.sync()
+    assert [(one.table, one.row_id) for one in client.conflicts()] == [("end_user", "a")]
+    client.decide(client.conflicts()[0].number, {"name": "of both"})
+    with pytest.raises(LookupError):
+        client.decide(client.conflicts()[0].number, "keep")
+    client.sync()
+    row = client.get("end_user", "a")
+    assert row is not None and row["name"] == "of both"
+    equals_server(client, account)
+
+
+def test_lost_answer_does_each_edit_once(make_client: MakeClient, account: Account, proxy: Proxy) -> None:
+    """Seen to fail when each sending made new names (``opId``): version 5 instead of 3."""
+    client = make_client(url=proxy.url)
+    client.put("end_user", {"id": "a", "name": "1"})
+    client.put("end_user", {"id": "a", "name": "2"})
+    client.put("end_user", {"id": "a", "name": "1"})
+    proxy.fail("answer_dropped", "/push", 2)
+    client.sync()
+    equals_server(client, account)
+    assert [(row["name"], row["version"]) for row in client.rows("end_user")] == [("1", 3)]
+
+
+def test_offline_is_an_error_that_leaves_everything_as_it_is(
+    make_client: MakeClient, account: Account, proxy: Proxy
+) -> None:
+    client = make_client(url=proxy.url)
+    client.put("end_user", {"id": "a"})
+    proxy.fail("refused", "/", 100)
+    with pytest.raises(Offline):
+        client.sync()
+    assert client.status().waiting == 1
+    proxy.fail("none", "/", 0)
+    client.sync()
+    equals_server(client, account)
+
+
+def test_something_else_that_answers_is_no_server(make_client: MakeClient, account: Account) -> None:
+    client = make_client(url=f"{account.url}/websocket-test.html?")
+    with pytest.raises(SyncError):
+        client.sync()
+
+
+# --- what the server says about size and pace ------------------------------------------------------------------------
+
+
+def test_parts_shrink_until_the_server_takes_them(
+    start_server: Callable[..., LocalServer], make_client: MakeClient
+) -> None:
+    server = start_server(MAX_PUSH_ROWS="7", MAX_BODY_BYTES="4096", MAX_PULL_ROWS="5")
+    account = register(server.url)
+    client = make_client(to=account)
+    client.put_many("end_user", [{"id": f"r{number}", "note": "x" * 300} for number in range(40)])
+    client.put("end_user", {"id": "too-large", "note": "x" * 5000})
+    client.sync()
+    equals_server(client, account)
+    assert len(client.rows("end_user")) == 40 and [one.row_id for one in client.refusals()] == ["too-large"]
+
+
+def test_busy_server_is_asked_again_when_it_says(
+    start_server: Callable[..., LocalServer], make_client: MakeClient
+) -> None:
+    server = start_server(TENANT_REQUESTS="4 per 2 seconds")
+    account = register(server.url)
+    client = make_client(to=account)
+    for number in range(8):
+        client.put("end_user", {"id": f"r{number}"})
+        client.sync()
+    impatient = make_client(to=account, patience_seconds=0.0)
+    with pytest.raises(SyncError) as caught:
+        for _ in range(8):
+            impatient.sync()
+    assert (caught.value.code, caught.value.status) == ("rate_limited", 429)
+    equals_server(client, account)
+
+
+# --- clocks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off_by_hours", [-30, 30])
+def test_clock_that_is_wrong_does_not_decide_conflicts(
+    make_client: MakeClient, account: Account, monkeypatch: pytest.MonkeyPatch, off_by_hours: int
+) -> None:
+    """Seen to fail when edits had the device's own time: a slow clock lost ``a``, a fast one won ``b``."""
+    account.put("end_user", {"id": "a", "name": "before"}, {"id": "b", "name": "before"})
+    real, ago_ms = transport._now_ms, 0
+    monkeypatch.setattr(transport, "_now_ms", lambda: real() - ago_ms + off_by_hours * 3_600_000)
+    client = make_client()
+    client.sync()
+    theirs = {"id": "a", "name": "theirs, earlier", "last_updated": format_time(real() - 10_000)}
+    account.put("end_user", theirs, {"id": "b", "name": "theirs, later"})
+    client.put("end_user", {"id": "a", "name": "ours, later"})
+    ago_ms = 10_000
+    client.put("end_user", {"id": "b", "name": "ours, earlier"})
+    client.sync()
+    assert {row["id"]: row["name"] for row in client.rows("end_user")} == {"a": "ours, later", "b": "theirs, later"}
+
+
+# --- what is repaired ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM rows WHERE id = 'r3'",
+        "UPDATE rows SET version = 9 WHERE id = 'r3'",
+        "UPDATE rows SET server = NULL, version = 0, local = server WHERE id = 'r3'",
+        "INSERT INTO rows (table_name, id, server, version) SELECT table_name, 'no', server, 1 FROM rows WHERE id = 'r3'",
+    ],
+)
+def test_replica_that_differs_is_found_out_by_the_digest_and_repaired(
+    make_client: MakeClient, account: Account, damage: str
+) -> None:
+    account.put("end_user", *({"id": f"r{number}", "name": "x"} for number in range(9)))
+    client = make_client()
+    client.put("end_user", {"id": "r5", "note": "kept through it"})
+    client.sync()
+    client.put("end_user", {"id": "r6", "note": "typed before the repair"})
+    with client._replica.transaction() as connection:
+        assert connection.execute(damage).rowcount == 1
+    client.sync(verify=True)
+    equals_server(client, account)
+    assert len(client.rows("end_user")) == 9
+    assert client.rows("end_user", id="r6")[0]["note"] == "typed before the repair"
+
+
+def test_edit_of_a_row_that_a_repair_finds_gone_makes_it_again_whole(make_client: MakeClient, account: Account) -> None:
+    """What the server lost without a word is given back with what was typed into it, not the typed field alone."""
+    client = make_client()
+    client.put("end_user", {"id": "a", "name": "whole"})
+    client.sync()
+    client.put("end_user", {"id": "a", "note": "typed"})
+    with client._replica.transaction() as connection:  # A row that only this replica has, in another database.
+        connection.execute("UPDATE rows SET id = 'b'")
+        connection.execute("UPDATE outbox SET row_id = 'b'")
+        connection.execute(
+            "UPDATE rows SET server = json_set(server, '$.id', 'b'), local = json_set(local, '$.id', 'b')"
+        )
+    client.sync(verify=True)
+    found: dict[str, Any] = client.rows("end_user", id="b")[0]
+    assert (found["name"], found["note"]) == ("whole", "typed")
+    equals_server(client, account)
+
+
+def test_two_processes_may_not_exchange_at_once(make_client: MakeClient, account: Account, tmp_path: Any) -> None:
+    client = make_client("replica.db")
+    lock = sqlite3.connect(tmp_path / "replica.db-turn", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    client._replica._turn.execute("PRAGMA busy_timeout = 50")
+    with pytest.raises(SyncError, match="Another process"):
+        client.sync()
+    lock.execute("ROLLBACK")
+    lock.close()
+    client.sync()
