@@ -192,8 +192,9 @@ class SyncClient:
         """
         with self._background:
             if self._runner is None:
-                self._runner = Runner(self.sync, every_seconds, self._hooks.on_error)
-                self._live = Live(self._session, self._replica, self._transport, self._runner.wake) if live else None
+                place = lambda: self._replica.meta("cursor")  # noqa: E731
+                self._runner = Runner(self.sync, place, every_seconds, self._hooks.on_error)
+                self._live = Live(self._session, self._replica, self._transport, self._runner.hear) if live else None
 
     def stop(self) -> None:
         """End what ``start`` began, after the exchange that is under way."""

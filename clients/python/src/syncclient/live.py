@@ -24,8 +24,9 @@ _LONGEST_PAUSE_SECONDS = 60.0
 class Live:
     """A thread that keeps a connection, and wakes who pulls."""
 
-    def __init__(self, session: Session, replica: Replica, transport: Transport, wake: Callable[[], None]) -> None:
-        self._session, self._replica, self._transport, self._wake = session, replica, transport, wake
+    def __init__(self, session: Session, replica: Replica, transport: Transport, hear: Callable[[str], None]) -> None:
+        """``hear``: is told the server's cursor whenever it may have moved."""
+        self._session, self._replica, self._transport, self._hear = session, replica, transport, hear
         self._stopped, self._ended = threading.Event(), threading.Event()
         self._failures = 0
         self._refused: str | None = None
@@ -69,10 +70,8 @@ class Live:
 
     def _greeted(self, greeting: JSON) -> None:
         self._failures = 0
-        if greeting.get("missed") or greeting.get("resyncRequired"):
-            self._wake()
+        self._hear(greeting["cursor"])
 
     def _notified(self, note: JSON) -> None:
-        """Wake who pulls, unless the replica has passed that place: its own push comes back like this."""
-        if note.get("cursor") != self._replica.meta("cursor"):
-            self._wake()
+        if "cursor" in note:  # Not in those of failed pushes and of tests.
+            self._hear(note["cursor"])

@@ -22,9 +22,15 @@ class Runner:
     """A thread that exchanges when it is woken, and every so often."""
 
     def __init__(
-        self, exchange: Callable[[], None], every_seconds: float, on_error: Callable[[SyncError], object] | None
+        self,
+        exchange: Callable[[], None],
+        place: Callable[[], str | None],
+        every_seconds: float,
+        on_error: Callable[[SyncError], object] | None,
     ) -> None:
-        self._exchange, self._every_seconds, self._on_error = exchange, every_seconds, on_error
+        """``place``: gives the replica's cursor."""
+        self._exchange, self._place, self._every_seconds, self._on_error = exchange, place, every_seconds, on_error
+        self._is_asked, self._heard = True, ""
         self._wanted, self._stopped = threading.Event(), threading.Event()
         self._wanted.set()
         self._failures = 0
@@ -33,6 +39,12 @@ class Runner:
 
     def wake(self) -> None:
         """Exchange soon."""
+        self._is_asked = True
+        self._wanted.set()
+
+    def hear(self, cursor: str) -> None:
+        """Exchange soon, unless the replica is at this place then: the news may be of our own push under way."""
+        self._heard = cursor
         self._wanted.set()
 
     def stop(self) -> None:
@@ -44,13 +56,15 @@ class Runner:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self._wanted.wait(self._every_seconds)
+            is_news = self._wanted.wait(self._every_seconds)
             if self._stopped.wait(_GATHER_SECONDS):  # What comes at once is taken at once.
                 return
             self._wanted.clear()
-            self._try()
+            is_asked, self._is_asked = self._is_asked, False
+            if is_asked or not is_news or self._heard != self._place():
+                self._try()
             if self._failures and not self._stopped.wait(self._pause_seconds()):
-                self._wanted.set()
+                self.wake()
 
     def _try(self) -> None:
         try:
