@@ -80,6 +80,10 @@ class Driver:
         self._process.kill()
         self._end()
 
+    def is_dead(self) -> bool:
+        """Tell whether it has ended."""
+        return self._process.poll() is not None
+
     def restart(self) -> None:
         """Start it anew on the same folder."""
         self._number, self._left = 0, b""

@@ -120,20 +120,57 @@ def answer_lost(kit: Kit) -> None:
     assert len(first.rows()) == 13, f"rows were made twice: {sorted(first.rows())}"
 
 
+def overtaken(kit: Kit) -> None:
+    """Another device pushes while this one's push is under way: its rows lie before the place that the answer names."""
+    account = kit.account()
+    proxy = kit.proxy()
+    first, second = kit.device(account, proxy.url), kit.device(account)
+    first.sync()
+    for number in range(3):
+        others = iter([{"id": f"overtook-{number}", "name": "of another"}])
+
+        def overtake(address: str) -> str:
+            for row in others if "/push" in address else ():
+                account.put("end_user", row)
+            return "none"
+
+        proxy.fault_of = overtake
+        first.put(f"overtaken-{number}", name="on its way")
+        first.sync()
+    kit.check(account, first, second)
+
+
 def server_killed_mid_sync(kit: Kit) -> None:
-    """The server dies at some moment of a sync of many rows, both ways, and comes back."""
-    server, account = kit.server, kit.account()
-    first, second = kit.device(account), kit.device(account)
-    for round_ in range(4):
+    """The server dies at some moment of a sync of many rows, both ways, and stays away until the client gives up."""
+    server, account, proxy = kit.server, kit.account(), kit.proxy()
+    first, second = kit.device(account, proxy.url), kit.device(account)
+    for round_, address in enumerate(("/pull", "/push", "/push", "")):
         account.put("end_user", *({"id": f"kill-{round_}-{n}", "name": f"there {n}"} for n in range(3000)))
         for number in range(60):
             first.put(f"killed-{round_}-{number}", name=f"here {number}")
-        first.driver.send("sync")
-        time.sleep(kit.rng.uniform(0, 0.4))
-        server.kill()
+        if address:
+            proxy.fault_of = once(address, server.kill)
+            first.try_sync()
+        else:
+            first.driver.send("sync")
+            time.sleep(kit.rng.uniform(0, 0.4))
+            server.kill()
+            answered(first)
+        server.stop()
         server.start()
-        answered(first)
     kit.check(account, first, second)
+
+
+def once(address: str, happens: Callable[[], object]) -> Callable[[str], str]:
+    """Let something happen when the next request to an address is seen; the request is then passed on."""
+    left = [happens]
+
+    def fault_of(asked: str) -> str:
+        if left and address in asked:
+            left.pop()()
+        return "none"
+
+    return fault_of
 
 
 def answered(device: Device) -> None:
@@ -246,16 +283,21 @@ def purged_past_a_device(kit: Kit) -> None:
 
 
 def client_killed(kit: Kit) -> None:
-    """The client is killed at random moments, while it edits and while it syncs: what it said is kept is kept."""
+    """The client is killed while it syncs, just as it asks or at random: what it said is kept is kept."""
     kit.needs("persists")
-    account = kit.account()
-    first, second = kit.device(account), kit.device(account)
-    for round_ in range(8):
+    account, proxy = kit.account(), kit.proxy()
+    first, second = kit.device(account, proxy.url), kit.device(account)
+    for round_, address in enumerate(("/pull", "/push", "/push", "", "", "", "")):
         account.put("end_user", *({"id": f"there-{round_}-{n}", "name": f"there {n}"} for n in range(400)))
         for number in range(15):
             first.put(f"died-{number}", name=f"round {round_}, {number}")
+        if address:
+            proxy.fault_of = once(address, first.driver.kill)
         first.driver.send("sync")
-        time.sleep(kit.rng.uniform(0, 0.25))
+        if address:
+            wait_for(first.driver.is_dead, f"a request to {address}")
+        else:
+            time.sleep(kit.rng.uniform(0, 0.25))
         first.kill()
     kit.check(account, first, second)
 
@@ -298,6 +340,7 @@ SCENARIOS: dict[str, Callable[[Kit], None]] = {
         delete_against_edit,
         offline_for_long,
         answer_lost,
+        overtaken,
         server_killed_mid_sync,
         restore_from_older_backup,
         token_expired,

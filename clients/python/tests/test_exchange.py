@@ -49,6 +49,25 @@ def test_push_that_follows_on_needs_no_pull_after_it(make_client: MakeClient, pr
     assert [address.rpartition("/")[2] for address in proxy.requests] == ["pull", "push"]
 
 
+def test_row_that_another_pushed_between_pull_and_push_is_not_passed_over(
+    make_client: MakeClient, account: Account, proxy: Proxy
+) -> None:
+    """Seen to fail when the cursor of a push's answer was always adopted."""
+    client = make_client(url=proxy.url)
+    client.sync()
+    others = iter([{"id": "between", "name": "of another"}])
+
+    def overtake(address: str) -> str:
+        for row in others if "push" in address else ():
+            account.put("end_user", row)
+        return "none"
+
+    proxy.fault_of = overtake
+    client.put("end_user", {"id": "a"})
+    client.sync()
+    equals_server(client, account)
+
+
 def test_edit_waits_through_a_pull_of_its_row_and_states_what_its_writer_saw(
     make_client: MakeClient, account: Account
 ) -> None:
