@@ -39,7 +39,7 @@ class Device:
 
     def open(self) -> Device:
         """Open the client, the first time with a session of its own."""
-        self.session = self.session or self.account.session()
+        self.session = self.session or self.account.device_session()
         token, refresh_token = self.session
         about = {"url": self.url, "folder": str(self.driver.folder), "tables": list(TABLES), "deviceId": self.name}
         about |= {"token": token, "refreshToken": refresh_token}
@@ -142,7 +142,9 @@ class Kit:
         """Give an account: of its own for each scenario on our server, one for all on a deployment."""
         if self._server:
             return register(self.url)
-        self._shared = self._shared or register(self.url)
+        if self._shared is None:
+            self._shared = register(self.url)
+            self._shared.shared = self._shared.session()
         return self._shared
 
     def proxy(self) -> Proxy:
@@ -207,7 +209,8 @@ class Kit:
         if self._server:
             self._server.stop()
         elif self._shared and self._is_given:
-            for table, row_id in self._shared.rows()[0]:
-                self._shared.delete(table, row_id)
+            rows = self._shared.rows()[0]
+            for table in {table for table, _ in rows}:
+                self._shared.delete(table, *(row_id for of, row_id in rows if of == table))
         elif self._shared:
             self._shared.close()

@@ -17,6 +17,7 @@ import requests
 JSON = dict[str, Any]
 TABLES = ("end_user", "interactions")
 _DEVICE = "kit-truth"
+_PATIENCE_SECONDS = 90.0
 
 
 class Typed(NamedTuple):
@@ -38,6 +39,8 @@ class Account:
     password: str
     token: str
     typed: list[Typed] = field(default_factory=list)
+    shared: tuple[str, str] | None = None
+    """A session for all devices, where the server allows few log-ins."""
 
     def ask(self, method: str, path: str, body: Any = None) -> JSON:
         """Ask the server, logging in again if the session has ended, and waiting where it says so."""
@@ -57,10 +60,19 @@ class Account:
     def session(self) -> tuple[str, str]:
         """Begin a session of its own for a device: access token and refresh token."""
         body = {"email": self.email, "password": self.password}
-        answer = requests.post(f"{self.url}/api/customers/login", json=body, timeout=60)
+        while True:
+            answer = requests.post(f"{self.url}/api/customers/login", json=body, timeout=60)
+            wait_seconds = float(answer.headers.get("Retry-After", 0)) if answer.status_code in (429, 503) else 0
+            if not 0 < wait_seconds <= _PATIENCE_SECONDS:
+                break
+            time.sleep(wait_seconds)
         assert answer.ok, answer.text
         data = answer.json()["data"]
         return data["token"], data["refreshToken"]
+
+    def device_session(self) -> tuple[str, str]:
+        """Give a session for a device that has no special one."""
+        return self.shared or self.session()
 
     def put(self, table: str, *rows: JSON) -> None:
         """Push rows as some other client would."""
@@ -69,9 +81,11 @@ class Account:
         for row in rows:
             self.note(table, row)
 
-    def delete(self, table: str, row_id: str) -> None:
-        """Push a delete as some other client would."""
-        self.ask("POST", "/api/client/sync/push", {"changes": {table: [{"id": row_id, "is_deleted": 1}]}})
+    def delete(self, table: str, *row_ids: str) -> None:
+        """Push deletes as some other client would."""
+        for start in range(0, len(row_ids), 5000):
+            rows = [{"id": row_id, "is_deleted": 1} for row_id in row_ids[start : start + 5000]]
+            self.ask("POST", "/api/client/sync/push", {"changes": {table: rows}})
 
     def note(self, table: str, row: JSON) -> None:
         """Remember what was typed."""
@@ -139,7 +153,8 @@ def register(url: str) -> Account:
 def log_in(url: str, email: str, password: str) -> Account:
     """Use an account that is there; it must be empty, since the suite writes into it and deletes what it wrote."""
     account = Account(url, "", email, password, "")
-    account.token = account.session()[0]
+    account.shared = account.session()
+    account.token = account.shared[0]
     account.id = account.ask("GET", "/api/customers/me")["data"]["customer"]["id"]
     assert not account.rows()[0], f"the account {email} has rows; the suite needs an empty one"
     return account

@@ -60,8 +60,8 @@ def test_listener_whose_token_expires_goes_on_with_a_new_one(
     account = register(start_server(ACCESS_TOKEN_SECONDS="1").url)
     client = make_client(to=account)
     client.start(every_seconds=3600)
-    for number in range(3):
-        time.sleep(1.0)
+    for number in range(2):
+        time.sleep(1.1)
         account.put("end_user", {"id": f"r{number}", "name": "x"})
         wait_for(holds(client, f"r{number}"), "the notification under a new token")
 

@@ -4,7 +4,9 @@ A forked child writes and exchanges; SQLite tells it of each statement before it
 with SIGKILL. By default some n are tried, ``CRASH_POINTS=all`` tries every one. Between two statements the network is
 used too, so that this covers answers that were heard by nobody.
 
-Seen to fail on three faults: FAULTS
+Seen to fail on three faults in a copy of the client, each with every point tried: a row laid over in another transaction
+than its edit is queued (before statement 29), an edit out of the outbox in another than its answer is stored (100), a
+cursor stored in another than its page (58).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from kit.truth import Account, differences, register
 from syncclient import SyncClient, replica
 from syncclient.replica import set_meta
 
-_SOME = 14
+_SOME = 10
 
 pytestmark = pytest.mark.timeout(1200)
 

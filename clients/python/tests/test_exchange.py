@@ -220,7 +220,7 @@ def test_parts_shrink_until_the_server_takes_them(
 def test_busy_server_is_asked_again_when_it_says(
     start_server: Callable[..., LocalServer], make_client: MakeClient
 ) -> None:
-    server = start_server(TENANT_REQUESTS="4 per 2 seconds")
+    server = start_server(TENANT_REQUESTS="4 per second")
     account = register(server.url)
     client = make_client(to=account)
     for number in range(8):

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kit.randoms import shrink
 from kit.scenarios import SCENARIOS
+from kit.server import LocalServer
 from kit.suite import Kit, LeftOut
-from kit.truth import Typed, differences
+from kit.truth import Account, Typed, differences
 
 DRIVER = [sys.executable, str(Path(__file__).with_name("driver.py"))]
 SRC = Path(__file__).resolve().parent.parent / "src"
@@ -56,6 +57,43 @@ def test_suite_leaves_out_by_name_what_a_client_or_a_place_can_not_do(
     monkeypatch.setattr(kit, "url", "https://sync.example.com")
     with pytest.raises(LeftOut, match="https"):
         kit.proxy()
+
+
+@pytest.fixture
+def make_kit(kit: Kit, server: LocalServer, tmp_path: Path) -> Iterator[Callable[[], Kit]]:
+    """Make runs of the suite against a deployment: a server that it did not start. After ``kit``, for its environment."""
+    kits: list[Kit] = []
+
+    def make() -> Kit:
+        kits.append(Kit(DRIVER, tmp_path / f"kit-{len(kits)}", random.Random(SEED), server.url))
+        return kits[-1]
+
+    yield make
+    for made in kits:
+        made._end_scenario()
+
+
+def test_suite_at_a_deployment_uses_one_account_and_closes_it(make_kit: Callable[[], Kit]) -> None:
+    kit = make_kit()
+    for name in ("empty_first_sync", "overtaken"):
+        kit.run(SCENARIOS[name])
+    account = kit.account()
+    assert account.rows()[0]
+    kit.close()
+    with pytest.raises(AssertionError, match="invalid_credentials"):
+        account.session()
+
+
+def test_suite_with_an_account_that_is_given_wants_it_empty_and_leaves_it_so(
+    make_kit: Callable[[], Kit], account: Account
+) -> None:
+    kit = make_kit()
+    kit.use(account.email, account.password)
+    kit.run(SCENARIOS["conflict"])
+    with pytest.raises(AssertionError, match="needs an empty one"):
+        make_kit().use(account.email, account.password)
+    kit.close()
+    assert account.rows()[0] == {}
 
 
 ROW = {"id": "a", "name": "x", "version": 2}

@@ -197,7 +197,7 @@ class SyncClient:
                 self._live = Live(self._session, self._replica, self._transport, self._runner.hear) if live else None
 
     def stop(self) -> None:
-        """End what ``start`` began, after the exchange that is under way."""
+        """End what ``start`` began, after the exchange that is under way; not to be called from a hook."""
         with self._background:
             for running in (self._live, self._runner):
                 if running is not None:

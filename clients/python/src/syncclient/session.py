@@ -80,9 +80,12 @@ class Session:
         the session is. Then only the password helps.
         Raises: LoginNeeded.
         """
+        token, _ = self.tokens
+        if token is not None and token != spent:
+            return token
         with self._replica.turn():
             token, refresh_token = self.tokens
-            if token is not None and token != spent:
+            if token is not None and token != spent:  # Who had the turn before has renewed it.
                 return token
             if refresh_token is None or not self._refresh(refresh_token):
                 self._login_again()

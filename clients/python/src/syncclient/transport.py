@@ -6,6 +6,7 @@ since edits have names (``opId``), pulls change nothing, and decisions have keys
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import requests
 
-from .errors import Busy, Offline, error_of
+from .errors import Busy, Offline, SyncError, error_of
 from .wire import JSON
 
 _TRIES = 3
@@ -68,6 +69,8 @@ class Transport:
             answer = self._http.request(
                 method, self.url + path, json=body, headers=headers, timeout=self.timeout_seconds, allow_redirects=False
             )
+            if answer.is_redirect:
+                raise SyncError(f"{self.url} has moved to {answer.headers['Location']}: use that address.", "moved")
             told = answer.json()
         except (requests.RequestException, ValueError) as error:
             if isinstance(error, requests.JSONDecodeError) and answer.status_code >= 400:
@@ -80,8 +83,8 @@ class Transport:
 
     def _learn_clock(self, date: str | None, sent_ms: int) -> None:
         """Compare the answer's ``Date`` with the middle between request and answer."""
-        if date:
-            server_ms = int(parsedate_to_datetime(date).timestamp() * 1000) + 500
+        with contextlib.suppress(TypeError, ValueError):  # No date, or none that can be read.
+            server_ms = int(parsedate_to_datetime(date or "").timestamp() * 1000) + 500
             offset = server_ms - (sent_ms + _now_ms()) // 2
             self.clock_offset_ms = offset if abs(offset) > _SKEW_NOTED_MS else 0
 
