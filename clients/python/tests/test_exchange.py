@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,12 +198,6 @@ def test_offline_is_an_error_that_leaves_everything_as_it_is(
     equals_server(client, account)
 
 
-def test_something_else_that_answers_is_no_server(make_client: MakeClient, account: Account) -> None:
-    client = make_client(url=f"{account.url}/websocket-test.html?")
-    with pytest.raises(SyncError):
-        client.sync()
-
-
 # --- what the server says about size and pace ------------------------------------------------------------------------
 
 
@@ -232,6 +229,68 @@ def test_busy_server_is_asked_again_when_it_says(
             impatient.sync()
     assert (caught.value.code, caught.value.status) == ("rate_limited", 429)
     equals_server(client, account)
+
+
+def test_server_with_too_many_requests_at_once_is_asked_again(
+    start_server: Callable[..., LocalServer], make_client: MakeClient, tmp_path: Path
+) -> None:
+    server = start_server(MAX_TENANT_REQUESTS="1")
+    account = register(server.url)
+    account.put("end_user", *({"id": f"there-{number}", "name": "x"} for number in range(3000)))
+    clients = [make_client(to=account, part_rows=100) for _ in range(4)]
+    for number, client in enumerate(clients):
+        client.put_many("end_user", [{"id": f"{number}-{row}", "note": "x" * 500} for row in range(500)])
+    threads = [threading.Thread(target=client.sync) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for client in clients:
+        client.sync()
+        equals_server(client, account)
+    assert '"status": 503' in (tmp_path / "server-0" / "server.log").read_text(), "it was never too much"
+
+
+class Portal(BaseHTTPRequestHandler):
+    """Something between device and server, which answers for itself."""
+
+    status, headers_said = 200, {"Content-Type": "text/html"}
+
+    def do_POST(self) -> None:
+        self.send_response(self.status)
+        for name, value in self.headers_said.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"<html>Welcome to the Wi-Fi of the hotel</html>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "code"),
+    [
+        (200, {"Content-Type": "text/html"}, "offline"),
+        (302, {"Location": "https://login.hotel.example"}, "moved"),
+        (404, {"Content-Type": "text/html"}, "http_404"),
+        (502, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "http_502"),
+    ],
+)
+def test_what_answers_in_the_servers_place_is_an_error_and_costs_nothing(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, status: int, headers: dict[str, str], code: str
+) -> None:
+    monkeypatch.setattr(Portal, "status", status)
+    monkeypatch.setattr(Portal, "headers_said", headers)
+    with HTTPServer(("127.0.0.1", 0), Portal) as portal:
+        serving = threading.Thread(target=portal.serve_forever)
+        serving.start()
+        client = make_client(url=f"http://127.0.0.1:{portal.server_port}", patience_seconds=0.0)
+        client.put("end_user", {"id": "a"})
+        with pytest.raises(SyncError) as caught:
+            client.sync()
+        portal.shutdown()
+        serving.join()
+    assert caught.value.code == code and client.status().waiting == 1
 
 
 # --- clocks ----------------------------------------------------------------------------------------------------------
@@ -306,7 +365,7 @@ def test_two_processes_may_not_exchange_at_once(make_client: MakeClient, account
     client = make_client("replica.db")
     lock = sqlite3.connect(tmp_path / "replica.db-turn", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    client._replica._turn.execute("PRAGMA busy_timeout = 50")
+    client._replica.turn_seconds = 0.2
     with pytest.raises(SyncError, match="Another process"):
         client.sync()
     lock.execute("ROLLBACK")

@@ -107,6 +107,7 @@ class SyncClient:
     def close(self) -> None:
         """End what runs in the background, and close the file. What waits is sent the next time."""
         self._transport.stopped.set()
+        self._replica.closing.set()
         self.stop()
         self._transport.close()
         self._replica.close()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from .errors import SyncError
 
 _FORMAT = 1
 _WAIT_SECONDS = 30.0
+_TURN_SECONDS = 300.0
+_LOOK_SECONDS = 0.1
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -64,6 +67,7 @@ class Replica:
         self.path = Path(path)
         self._lock, self._exchange = threading.RLock(), threading.RLock()
         self._depth = 0
+        self.turn_seconds, self.closing = _TURN_SECONDS, threading.Event()
         self._connection = _open(self.path)
         self._turn = _open_turn(self.path)
         with self.transaction() as connection:
@@ -98,7 +102,7 @@ class Replica:
         """Be the only one, of all threads and processes, that exchanges with the server; may be nested.
 
         The turn is a lock on a file beside the replica, which ends with its process however that ends.
-        Raises: SyncError if another process does not end its turn.
+        Raises: SyncError if another process does not end its turn, or this client is being closed.
         """
         with self._exchange:
             self._depth += 1
@@ -112,10 +116,14 @@ class Replica:
                     self._turn.execute("ROLLBACK")
 
     def _begin_turn(self) -> None:
-        try:
-            self._turn.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            raise SyncError("Another process exchanges with the server by this replica.", "turn_taken") from error
+        give_up = time.monotonic() + self.turn_seconds
+        while True:
+            try:
+                self._turn.execute("BEGIN EXCLUSIVE")
+                return
+            except sqlite3.OperationalError as error:
+                if time.monotonic() > give_up or self.closing.wait(_LOOK_SECONDS):
+                    raise SyncError("Another process exchanges by this replica.", "turn_taken") from error
 
     def meta(self, name: str) -> Any:
         """Read one of the replica's own values, None if it is not set."""
@@ -144,7 +152,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _open_turn(path: Path) -> sqlite3.Connection:
     lock = path.with_name(path.name + "-turn")
-    return sqlite3.connect(lock, timeout=10 * _WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(lock, timeout=0.0, isolation_level=None, check_same_thread=False)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
