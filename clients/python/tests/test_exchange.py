@@ -237,9 +237,9 @@ def test_server_with_too_many_requests_at_once_is_asked_again(
     server = start_server(MAX_TENANT_REQUESTS="1")
     account = register(server.url)
     account.put("end_user", *({"id": f"there-{number}", "name": "x"} for number in range(3000)))
-    clients = [make_client(to=account, part_rows=100) for _ in range(4)]
+    clients = [make_client(to=account, part_rows=100) for _ in range(2)]
     for number, client in enumerate(clients):
-        client.put_many("end_user", [{"id": f"{number}-{row}", "note": "x" * 500} for row in range(500)])
+        client.put_many("end_user", [{"id": f"{number}-{row}", "note": "x" * 500} for row in range(300)])
     threads = [threading.Thread(target=client.sync) for client in clients]
     for thread in threads:
         thread.start()
