@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,15 @@ def random_interleavings(kit: Kit) -> None:
             if _fails(kit, []):
                 raise  # Nothing of the story's making.
             shortest = shrink(steps, lambda fewer: _fails(kit, fewer))
-            kept = kit.folder / "case.json"
-            kept.write_text(json.dumps({"client": kit.hello["client"], "steps": shortest}, indent=1))
-            raise AssertionError(f"{error}\nThe shortest story that fails, kept in {kept}:\n{shortest}") from error
+            raise AssertionError(f"{error}\nThe shortest story that fails is kept in {keep(shortest)}") from error
+
+
+def keep(steps: list[Step]) -> Path:
+    """Keep a story among the cases that are played first from now on."""
+    lines = ",\n  ".join(json.dumps(step) for step in steps)
+    path = CASES / f"{zlib.crc32(lines.encode()):08x}.json"
+    path.write_text(f'{{"steps": [\n  {lines}\n]}}\n')
+    return path
 
 
 def story(kit: Kit, rng: random.Random, length: int = 40) -> list[Step]:
@@ -54,6 +62,8 @@ def _step(kind: str, number: int, rng: random.Random) -> Step:
     device, row_id = rng.randrange(_DEVICES), f"random-{rng.randrange(_ROWS)}"
     if kind in ("put", "elsewhere"):
         return [kind, device, row_id, rng.choice(("name", "phone", "note")), f"{kind} {number} of {device}"]
+    if kind == "kill":
+        return [kind, device, round(rng.uniform(0, 0.15), 3)]
     return [kind, device, row_id]
 
 
@@ -91,11 +101,15 @@ def _device_step(kind: str, device: Device, proxy: Proxy | None, about: list[Any
         device.delete(about[0])
     elif kind == "sync":
         device.sync()
-    elif kind == "kill":
+    elif kind == "kill":  # In the middle of a sync, or soon after it.
+        device.driver.send("sync")
+        time.sleep(about[0])
         device.kill()
     elif proxy:
-        proxy.fail("answer_dropped" if kind == "lose" else "answer_cut", "/sync/", times=2)
+        fault = ("answer_dropped", "/push", 3) if kind == "lose" else ("answer_cut", "/sync/", 2)
+        proxy.fail(*fault)
         device.try_sync()
+        proxy.fail("none", "", 0)
 
 
 def _has(steps: list[Step], kind: str) -> bool:
