@@ -13,7 +13,7 @@ run: .venv/installed node_modules ## Install what is needed and serve on port 30
 test: .venv/installed-dev node_modules ## Install what tests need and pass them
 	@$(BIN)/python tests/needs.py
 	$(BIN)/python -m pytest $(ARGS)
-	@$(MAKE) --no-print-directory clients ARGS=
+	$(if $(ARGS),,@$(MAKE) --no-print-directory clients)
 
 # Apart from the others: in their process threads and SQLite are not what they are on a device (tests/conftest.py).
 clients: .venv/installed-dev ## The part of the tests that is about the Python client

@@ -48,7 +48,7 @@ def keep(steps: list[Step]) -> Path:
     return path
 
 
-def story(kit: Kit, rng: random.Random, length: int = 40) -> list[Step]:
+def story(kit: Kit, rng: random.Random, length: int = 30) -> list[Step]:
     """Make a story for what this client and this place can do."""
     weights = {"put": 12, "delete": 2, "sync": 6, "elsewhere": 3, "gone": 1}
     weights |= {"lose": 3, "cut": 2} if not kit.url.startswith("https") else {}

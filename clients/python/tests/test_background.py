@@ -50,7 +50,8 @@ def test_own_push_does_not_come_back_as_a_pull(make_client: MakeClient, proxy: P
     time.sleep(0.3)
     proxy.requests.clear()
     client.put("end_user", {"id": "a"})
-    time.sleep(0.7)
+    wait_for(lambda: client.status().waiting == 0, "the push")
+    time.sleep(0.5)
     assert [address.rpartition("/")[2] for address in proxy.requests] == ["pull", "push"]
 
 

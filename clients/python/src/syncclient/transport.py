@@ -19,7 +19,7 @@ from .errors import Busy, Offline, SyncError, error_of
 from .wire import JSON
 
 _TRIES = 3
-_FIRST_PAUSE_SECONDS = 0.2
+_FIRST_PAUSE_SECONDS = 0.1
 _SKEW_NOTED_MS = 2000
 """A difference below this may as well come from the way and from ``Date`` having whole seconds."""
 
