@@ -17,6 +17,7 @@ from kit.server import LocalServer, wait_for
 from kit.truth import Account, differences, register
 
 from syncclient import Conflict, Hooks, Offline, Progress, Refusal, SyncClient, SyncError, transport
+from syncclient.replica import set_meta
 from syncclient.wire import format_time
 
 
@@ -171,6 +172,44 @@ def test_conflict_whose_answer_was_lost_is_known_all_the_same(
     row = client.get("end_user", "a")
     assert row is not None and row["name"] == "of both"
     equals_server(client, account)
+
+
+def test_decision_that_the_server_refuses_is_told_and_kept(make_client: MakeClient, account: Account) -> None:
+    told: list[Refusal] = []
+    client = make_client(hooks=Hooks(on_refusal=told.append))
+    clash(client, account, "a")
+    client.decide(client.conflicts()[0].number, {"active": "perhaps"})
+    client.sync()
+    assert [(one.operation, one.row_id) for one in told] == [("decide", "a")] and "must be 0, 1" in told[0].error
+    equals_server(client, account)
+
+
+def test_conflict_of_a_database_that_was_restored_is_kept_and_never_taken_for_another(
+    make_client: MakeClient, account: Account, proxy: Proxy
+) -> None:
+    """Numbers of conflicts begin again in a restored database."""
+    client = make_client(url=proxy.url)
+    clash(client, account, "a")
+    before = client.conflicts()[0]
+    client.decide(before.number, "other")
+    with client._replica.transaction() as connection:
+        set_meta(connection, cursor="000000000000-1")
+        connection.execute("UPDATE conflicts SET conflict_id = 999")
+    client.sync()
+    assert [(one.number, one.is_decided) for one in client.conflicts()] == [(before.number, True)]
+    clash(client, account, "b", lambda: proxy.fail("answer_dropped", "/push", 1))
+    assert [one.row_id for one in client.conflicts() if not one.is_decided] == ["b"]
+    equals_server(client, account)
+
+
+def clash(client: SyncClient, account: Account, row_id: str, before_sync: Callable[[], None] = lambda: None) -> None:
+    """Let the client and another device change the same field of a new row."""
+    account.put("end_user", {"id": row_id, "name": "before"})
+    client.sync()
+    client.put("end_user", {"id": row_id, "name": "ours"})
+    account.put("end_user", {"id": row_id, "name": "theirs"})
+    before_sync()
+    client.sync()
 
 
 def test_lost_answer_does_each_edit_once(make_client: MakeClient, account: Account, proxy: Proxy) -> None:

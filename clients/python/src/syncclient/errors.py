@@ -76,6 +76,8 @@ def error_of(status: int, body: Any, retry_after: str | None) -> SyncError:
     """Make the exception for an answer that is no success."""
     told = body if isinstance(body, dict) else {}
     code, message = str(told.get("code", f"http_{status}")), str(told.get("error", f"The server answered {status}."))
+    details = [f"{detail['path']} {detail['error']}" for detail in told.get("details", [])[:3]]
+    message = " ".join([message, *details])
     if status in _BUSY or (status, code) == (409, "busy"):
         return Busy(message, code, status, _seconds(retry_after))
     return _OF_STATUS.get(status, SyncError)(message, code, status)

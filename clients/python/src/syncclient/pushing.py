@@ -63,6 +63,7 @@ class Pushing:
     def _refuse(self, edit: Edit, error: NotTaken) -> bool:
         with self._replica.transaction() as connection:
             _refuse(connection, edit, error.message)
+            rows.lay_over(connection, edit.table, edit.row_id)
         self._report("push", 1, {edit.table: [edit.row_id]})
         return True
 
@@ -94,6 +95,8 @@ class Pushing:
                     _refuse(connection, edit, result["error"])
                 else:
                     _take_row(connection, edit, row, generation)
+            for table, row_id in {(edit.table, edit.row_id) for edit in part}:
+                rows.lay_over(connection, table, row_id)
             records.note_conflicts(connection, answer["conflicts"])
             follows: bool = answer["previousCursor"] == get_meta(connection, "cursor")
             if follows:
@@ -105,21 +108,22 @@ class Pushing:
         return follows
 
     def _tell_decisions(self) -> bool:
-        """Tell the server what was decided about conflicts, and give whether there was any.
-
-        One that was decided elsewhere is decided.
-        """
+        """Tell the server what was decided about conflicts, and give whether there was any."""
         with self._replica.reading() as connection:
             waiting = records.decisions(connection)
         for decision in waiting:
             path = f"/api/client/sync/conflicts/{decision.conflict_id}/resolve"
+            refused: str | None = None
             try:
                 self._session.ask("POST", path, decision.body, Idempotency_Key=decision.key)
             except SyncError as error:
-                if error.status not in (400, 404):
+                if error.status not in (400, 404, 413):
                     raise
+                refused = error.message
             with self._replica.transaction() as connection:
                 records.mark_decided(connection, decision)
+                if refused:
+                    records.note_refusal(connection, decision, refused)
         return bool(waiting)
 
 
@@ -138,13 +142,11 @@ def _take_row(connection: sqlite3.Connection, edit: Edit, row: JSON, generation:
     rows.remove_edit(connection, edit)
     if row["version"] > 0:  # 0: a delete of what the server never had.
         rows.store(connection, edit.table, row, generation)
-    rows.lay_over(connection, edit.table, edit.row_id)
 
 
 def _refuse(connection: sqlite3.Connection, edit: Edit, error: str) -> None:
     rows.remove_edit(connection, edit)
     records.note_refusal(connection, edit, error)
-    rows.lay_over(connection, edit.table, edit.row_id)
 
 
 def _halves(part: Sequence[Edit]) -> tuple[Sequence[Edit], Sequence[Edit]]:

@@ -20,6 +20,7 @@ from .wire import JSON, Row, encode
 class Conflict:
     """Two devices changed the same field; the later edit won, and the other is here.
 
+    ``is_decided``: by a person or a hook, here; or it is of a database that was since restored, and can't be any more.
     ``fields`` maps each field to ``{"base", "client", "server", "winner"}``, where ``client`` is this device's value.
     """
 
@@ -33,7 +34,10 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An edit that the server will not store, and why. It is no longer in the row, only here."""
+    """An edit that the server will not store, and why. It is no longer in the row, only here.
+
+    Or a decision about a conflict (``operation`` is ``decide``), such as one that was decided elsewhere meanwhile.
+    """
 
     number: int
     table: str
@@ -50,6 +54,8 @@ class Decision:
 
     number: int
     conflict_id: int
+    table: str
+    row_id: str
     body: JSON
     key: str
 
@@ -69,28 +75,40 @@ def note_conflicts(connection: sqlite3.Connection, conflicts: list[JSON]) -> Non
     )
 
 
-def note_refusal(connection: sqlite3.Connection, edit: Edit, error: str) -> None:
-    """Keep an edit that was refused."""
+def note_refusal(connection: sqlite3.Connection, refused: Edit | Decision, error: str) -> None:
+    """Keep an edit, or a decision about a conflict, that was refused."""
+    if isinstance(refused, Decision):
+        operation, fields, timestamp = "decide", refused.body, ""
+    else:
+        operation, fields, timestamp = refused.operation, refused.fields, refused.timestamp
     connection.execute(
         "INSERT INTO refusals (table_name, row_id, operation, fields, timestamp, error) VALUES (?, ?, ?, ?, ?, ?)",
-        (edit.table, edit.row_id, edit.operation, encode(edit.fields), edit.timestamp, error),
+        (refused.table, refused.row_id, operation, encode(fields), timestamp, error),
     )
 
 
+def leave_behind(connection: sqlite3.Connection) -> None:
+    """Note that the conflicts known so far are of a database that is no more, where nobody can decide them."""
+    connection.execute("UPDATE conflicts SET conflict_id = -number WHERE conflict_id > 0")
+
+
 def last_conflict_id(connection: sqlite3.Connection) -> int:
-    """Give the newest conflict that is known here."""
-    return int(connection.execute("SELECT coalesce(max(conflict_id), 0) FROM conflicts").fetchone()[0])
+    """Give the newest conflict of the database that is known here."""
+    return int(connection.execute("SELECT max(0, coalesce(max(conflict_id), 0)) FROM conflicts").fetchone()[0])
 
 
 def conflicts(connection: sqlite3.Connection, where: str = "1") -> list[Conflict]:
     """List conflicts, the oldest first."""
-    sql = "SELECT number, conflict_id, table_name, row_id, detail, is_decided OR decision IS NOT NULL FROM conflicts"
+    sql = f"SELECT number, conflict_id, table_name, row_id, detail, {_IS_DECIDED} FROM conflicts"
     return [
         Conflict(number, conflict_id, table, row_id, json.loads(detail), bool(is_decided))
         for number, conflict_id, table, row_id, detail, is_decided in connection.execute(
             f"{sql} WHERE {where} ORDER BY 1"
         )
     ]
+
+
+_IS_DECIDED = "(is_decided OR decision IS NOT NULL OR conflict_id < 0)"
 
 
 def refusals(connection: sqlite3.Connection, where: str = "1") -> list[Refusal]:
@@ -119,7 +137,7 @@ def decide(connection: sqlite3.Connection, number: int, resolution: Resolution) 
         raise ValueError('a conflict is decided by "keep", "other" or the fields to set')
     body = {"resolution": "row", "row": resolution} if isinstance(resolution, dict) else {"resolution": resolution}
     done = connection.execute(
-        "UPDATE conflicts SET decision = ?, decision_key = ? WHERE number = ? AND decision IS NULL",
+        "UPDATE conflicts SET decision = ?, decision_key = ? WHERE number = ? AND decision IS NULL AND conflict_id > 0",
         (encode(body), uuid.uuid4().hex, number),
     )
     if done.rowcount == 0:
@@ -128,9 +146,12 @@ def decide(connection: sqlite3.Connection, number: int, resolution: Resolution) 
 
 def decisions(connection: sqlite3.Connection) -> list[Decision]:
     """List the decisions that the server was not told yet."""
-    sql = "SELECT number, conflict_id, decision, decision_key FROM conflicts"
-    found = connection.execute(f"{sql} WHERE decision IS NOT NULL AND is_decided = 0 ORDER BY number")
-    return [Decision(number, conflict_id, json.loads(body), key) for number, conflict_id, body, key in found]
+    sql = "SELECT number, conflict_id, table_name, row_id, decision, decision_key FROM conflicts"
+    found = connection.execute(f"{sql} WHERE decision IS NOT NULL AND is_decided = 0 AND conflict_id > 0 ORDER BY 1")
+    return [
+        Decision(number, conflict_id, table, row_id, json.loads(body), key)
+        for number, conflict_id, table, row_id, body, key in found
+    ]
 
 
 def mark_decided(connection: sqlite3.Connection, decision: Decision) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Literal
 
-from . import rows
+from . import records, rows
 from .replica import get_meta, set_meta
 from .wire import SERVER_FIELDS, Row, content_of
 
@@ -29,6 +29,8 @@ def begin(connection: sqlite3.Connection, reason: Reason) -> None:
     before = get_meta(connection, "resync")
     generation = get_meta(connection, "generation") + 1
     worse = "restored" if "restored" in (before, reason) else reason
+    if reason == "restored":
+        records.leave_behind(connection)
     set_meta(connection, cursor=None, generation=generation, resync=worse)
 
 

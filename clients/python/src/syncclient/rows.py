@@ -85,7 +85,10 @@ def queue(
     values = (is_edit, uuid.uuid4().hex, table, row_id, operation, encode(fields), timestamp, base_version)
     columns = "is_edit, op_id, table_name, row_id, operation, fields, timestamp, base_version"
     connection.execute(f"INSERT INTO outbox ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-    lay_over(connection, table, row_id)
+    if is_edit:  # The last of all: it lies over what is seen already, however many edits that is.
+        _show(connection, table, row_id, _laid(_seen(connection, table, row_id), fields, timestamp))
+    else:
+        lay_over(connection, table, row_id)
 
 
 def edits(connection: sqlite3.Connection, limit: int = -1) -> list[Edit]:
@@ -112,19 +115,36 @@ def remove_edit(connection: sqlite3.Connection, edit: Edit) -> None:
 
 def lay_over(connection: sqlite3.Connection, table: str, row_id: str) -> None:
     """Make a row what the app sees: as the server gave it, with the edits that wait laid over; gone if neither is there."""
-    found = connection.execute("SELECT server FROM rows WHERE table_name = ? AND id = ?", (table, row_id)).fetchone()
+    server = held(connection, table, row_id)
     waiting = list(_edits(connection, "WHERE table_name = ? AND row_id = ?", (table, row_id, -1)))
-    server: Row | None = json.loads(found[0]) if found and found[0] else None
     if server is None and not waiting:
         connection.execute("DELETE FROM rows WHERE table_name = ? AND id = ?", (table, row_id))
         return
-    local = {"id": row_id, "version": 0, "is_deleted": 0, **(server or {})}
+    row = server or _unknown(row_id)
     for edit in waiting:
-        local |= edit.fields | {"last_updated": edit.timestamp, "sync_status": "pending"}
+        row = _laid(row, edit.fields, edit.timestamp)
+    _show(connection, table, row_id, row, is_local=bool(waiting))
+
+
+def _seen(connection: sqlite3.Connection, table: str, row_id: str) -> Row:
+    sql = f"SELECT {_VISIBLE} FROM rows WHERE table_name = ? AND id = ?"
+    found = connection.execute(sql, (table, row_id)).fetchone()
+    return json.loads(found[0]) if found else _unknown(row_id)
+
+
+def _unknown(row_id: str) -> Row:
+    return {"id": row_id, "version": 0, "is_deleted": 0}
+
+
+def _laid(row: Row, fields: Row, timestamp: str) -> Row:
+    return row | fields | {"last_updated": timestamp, "sync_status": "pending"}
+
+
+def _show(connection: sqlite3.Connection, table: str, row_id: str, row: Row, is_local: bool = True) -> None:
     connection.execute(
         "INSERT INTO rows (table_name, id, local, is_hidden) VALUES (?1, ?2, ?3, ?4)"
         " ON CONFLICT DO UPDATE SET local = ?3, is_hidden = ?4",
-        (table, row_id, encode(local) if waiting else None, bool(local["is_deleted"])),
+        (table, row_id, encode(row) if is_local else None, bool(row["is_deleted"])),
     )
 
 
