@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +35,7 @@ class Device:
     url: str
     instance: str | None = None
     session: tuple[str, str] | None = None
-    said: dict[str, Any] = field(default_factory=dict)
+    sends_states: bool = False
 
     def open(self) -> Device:
         """Open the client, the first time with a session of its own."""
@@ -54,11 +54,15 @@ class Device:
         """Edit a row as the app would."""
         row = {"id": row_id, **fields}
         assert self.ask("put", table=table, row=row)["id"] == row_id
+        if self.sends_states:
+            self.account.replaced(self.name, table, row)
         self.account.note(table, row)
 
     def delete(self, row_id: str, table: str = TABLES[0]) -> None:
         """Delete a row as the app would."""
         self.ask("delete", table=table, rowId=row_id)
+        if self.sends_states:
+            self.account.replaced(self.name, table, {"id": row_id}, is_deleted=True)
 
     def rows(self, table: str = TABLES[0]) -> dict[str, JSON]:
         """Give the rows as the app sees them, by id."""
@@ -159,7 +163,7 @@ class Kit:
         """Give a new device of an account, opened."""
         driver = about.pop("driver", None) or self._driver()
         name = f"kit-{driver.folder.name}-{self.rng.randrange(10**9)}"
-        return Device(driver, account, name, url or self.url, **about).open()
+        return Device(driver, account, name, url or self.url, sends_states=self.has("states"), **about).open()
 
     def _driver(self, name: str = "device") -> Driver:
         self._names += 1
@@ -171,9 +175,9 @@ class Kit:
         if self.has("processes"):
             driver = Driver(self.command, device.driver.folder)
             self._drivers.append(driver)
-            return Device(driver, device.account, device.name, device.url, session=device.session).open()
+            return replace(device, driver=driver).open()
         self.needs("instances")
-        return Device(device.driver, device.account, device.name, device.url, "second", device.session).open()
+        return replace(device, instance="second").open()
 
     def check(self, account: Account, *devices: Device) -> None:
         """Hold that every device equals the server, and that nothing typed is missing."""

@@ -39,6 +39,7 @@ class Account:
     password: str
     token: str
     typed: list[Typed] = field(default_factory=list)
+    of_device: dict[str, set[Typed]] = field(default_factory=dict)
     shared: tuple[str, str] | None = None
     """A session for all devices, where the server allows few log-ins."""
 
@@ -91,6 +92,14 @@ class Account:
         """Remember what was typed."""
         told = [Typed(table, row["id"], name, value) for name, value in row.items() if name != "id"]
         self.typed += [one for one in told if one.value is not None]
+
+    def replaced(self, device: str, table: str, row: JSON, is_deleted: bool = False) -> None:
+        """Remember no more what a device itself replaced: its client sends states, not each edit."""
+        own = self.of_device.setdefault(device, set())
+        same = {one for one in own if (one.table, one.row_id) == (table, row["id"])}
+        gone = {one for one in same if is_deleted or one.field in row}
+        self.typed = [one for one in self.typed if one not in gone]
+        own |= {Typed(table, row["id"], name, value) for name, value in row.items() if isinstance(value, str)}
 
     def forget(self, table: str, row_id: str) -> None:
         """Remember no more what was typed into a row: somebody deleted it, and the server purged it."""
