@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test unit crash check lint format types audit bench bench-quick clean
+.PHONY: help run test unit crash clients kit check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -13,6 +13,15 @@ run: .venv/installed node_modules ## Install what is needed and serve on port 30
 test: .venv/installed-dev node_modules ## Install what tests need and pass them
 	@$(BIN)/python tests/needs.py
 	$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),,@$(MAKE) --no-print-directory clients)
+
+# Apart from the others: in their process threads and SQLite are not what they are on a device (tests/conftest.py).
+clients: .venv/installed-dev ## The part of the tests that is about the Python client
+	cd clients/python && ../../$(BIN)/python -m pytest $(ARGS)
+
+# Takes URL, DRIVER, ONLY, SEED, STORIES, EMAIL and PASSWORD.
+kit: .venv/installed-dev ## Hold a client, or a deployment, to the scenario suite: make kit URL=… (tests/kit/README.md)
+	@PYTHONPATH=tests:clients/python/src $(BIN)/python -m kit
 
 unit: .venv/installed-dev ## The part of the tests that takes seconds
 	$(BIN)/python -m pytest -m "not slow and not server" $(ARGS)
@@ -32,6 +41,7 @@ format: .venv/installed-dev ## Format
 
 types: .venv/installed-dev ## Type check
 	$(BIN)/mypy
+	cd clients/python && ../../$(BIN)/mypy
 
 bench: .venv/installed bench/peer/node_modules ## Measure against a Node server, in turn; takes half an hour (bench/README.md)
 	@node bench/run.mjs $(ARGS)

@@ -123,7 +123,9 @@ def _allowed(read: Callable[[str], object]) -> str:
 def test_every_setting_that_a_doc_mentions_exists(doc: Path) -> None:
     mentioned = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)", doc.read_text()))
     of_tests = {
-        name for test in ROOT.glob("tests/*.py") for name in re.findall(r'environ.get\("(\w+)"', test.read_text())
+        name
+        for test in [*ROOT.glob("tests/*.py"), *ROOT.glob("clients/*/tests/*.py")]
+        for name in re.findall(r'environ.get\("(\w+)"', test.read_text())
     }
     assert mentioned <= {field.name.upper() for field in fields(settings.Settings)} | of_tests | OTHER_CAPITALS
 

@@ -1,0 +1,90 @@
+"""What can go wrong in an exchange with the server, as exceptions that say what to do.
+
+Knows: how an answer of the server becomes one of them. Must not know: how anything is sent or stored. No error here loses
+an edit: what was not answered is sent again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SyncError(Exception):
+    """An exchange that did not come to its end; nothing is lost, and it can be tried again.
+
+    ``code`` is the server's own word, or one of ours: ``offline``, ``login_needed``, ``wrong_account``, ``not_equal``.
+    """
+
+    def __init__(self, message: str, code: str = "sync_error", status: int | None = None) -> None:
+        super().__init__(message)
+        self.message, self.code, self.status = message, code, status
+
+
+class Offline(SyncError):
+    """No answer came, or one that broke off or is none of a sync server's."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "offline")
+
+
+class LoginNeeded(SyncError):
+    """There is no session, or it has ended and can't be renewed: log in again. Reading and writing go on."""
+
+    def __init__(self, message: str = "Log in: there is no session, or it has ended.") -> None:
+        super().__init__(message, "login_needed")
+
+
+class WrongAccount(SyncError):
+    """This replica belongs to another account."""
+
+    def __init__(self) -> None:
+        super().__init__("This replica belongs to another account. Use another file for this one.", "wrong_account")
+
+
+class NotEqual(SyncError):
+    """The replica differs from the server's digest even after it was made anew."""
+
+    def __init__(self, tables: list[str]) -> None:
+        super().__init__(f"The replica differs from the server in {', '.join(tables)}.", "not_equal")
+
+
+class Unauthorized(SyncError):
+    """The access token is not, or no longer, good."""
+
+
+class ResyncRequired(SyncError):
+    """The cursor is of another database, or of before deletions that are no longer held."""
+
+
+class NotTaken(SyncError):
+    """The server will never take this request as it is: too large, or not valid."""
+
+
+class Busy(SyncError):
+    """The server asks to come back later. ``retry_after_seconds`` says when."""
+
+    def __init__(self, message: str, code: str, status: int, retry_after_seconds: float) -> None:
+        super().__init__(message, code, status)
+        self.retry_after_seconds = retry_after_seconds
+
+
+_BUSY = {408, 425, 429, 502, 503, 504}
+_OF_STATUS: dict[int, type[SyncError]] = {400: NotTaken, 401: Unauthorized, 410: ResyncRequired, 413: NotTaken}
+
+
+def error_of(status: int, body: Any, retry_after: str | None) -> SyncError:
+    """Make the exception for an answer that is no success."""
+    told = body if isinstance(body, dict) else {}
+    code, message = str(told.get("code", f"http_{status}")), str(told.get("error", f"The server answered {status}."))
+    details = [f"{detail['path']} {detail['error']}" for detail in told.get("details", [])[:3]]
+    message = " ".join([message, *details])
+    if status in _BUSY or (status, code) == (409, "busy"):
+        return Busy(message, code, status, _seconds(retry_after))
+    return _OF_STATUS.get(status, SyncError)(message, code, status)
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return max(0.0, float(retry_after or 1))
+    except ValueError:  # A date: rare, and only proxies write it.
+        return 5.0

@@ -1,0 +1,77 @@
+"""The Socket.IO connection that tells when there is something to pull.
+
+Knows: the server's events. Must not know: rows. What it hears is a hint only, and may get lost; the cursor is the truth.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+from .replica import Replica
+from .session import Session
+from .transport import Transport
+from .wire import JSON
+
+log = logging.getLogger("syncclient")
+
+_ANSWER_SECONDS = 15
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+class Live:
+    """A thread that keeps a connection, and wakes who pulls."""
+
+    def __init__(self, session: Session, replica: Replica, transport: Transport, hear: Callable[[str], None]) -> None:
+        """``hear``: is told the server's cursor whenever it may have moved."""
+        self._session, self._replica, self._transport, self._hear = session, replica, transport, hear
+        self._stopped, self._ended = threading.Event(), threading.Event()
+        self._failures = 0
+        self._refused: str | None = None
+        self._thread = threading.Thread(target=self._run, name="syncclient-live", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the connection and the thread."""
+        self._stopped.set()
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._ended.clear()
+            try:
+                self._listen()
+            except Exception as error:  # Of whatever kind the library has: connect again, later.
+                log.info("no live connection, it is tried again: %s", error)
+            self._failures += 1
+            longest = min(_LONGEST_PAUSE_SECONDS, 0.25 * 2 ** min(self._failures, 10))
+            self._stopped.wait(random.uniform(0.5, 1.0) * longest)
+
+    def _listen(self) -> None:
+        """Connect, and stay until the connection ends or the client stops."""
+        import socketio  # Half a second that only this thread waits for.
+
+        token = self._session.renew(self._refused)
+        self._refused = None
+        client = socketio.Client(reconnection=False)
+        client.on("authenticated", self._greeted)
+        client.on("authentication_error", lambda _: setattr(self, "_refused", token))
+        client.on("sync_notification", self._notified)
+        client.on("disconnect", lambda *_: self._ended.set())
+        auth = {"token": token, "deviceId": self._transport.device_id, "cursor": self._replica.meta("cursor")}
+        try:
+            client.connect(self._transport.url, auth=auth, transports=["websocket"], wait_timeout=_ANSWER_SECONDS)
+            self._ended.wait()
+        finally:
+            client.disconnect()
+
+    def _greeted(self, greeting: JSON) -> None:
+        self._failures = 0
+        self._hear(greeting["cursor"])
+
+    def _notified(self, note: JSON) -> None:
+        if "cursor" in note:  # Not in those of failed pushes and of tests.
+            self._hear(note["cursor"])

@@ -1,0 +1,153 @@
+"""How the outbox goes out: in order, in parts that the server takes, each answer stored in one transaction.
+
+Knows: the server's push, and what its results mean for the outbox. Must not know: how requests are sent, how a pull
+comes in. An edit leaves the outbox in the transaction that stores the row as the server has it now; until then it is sent
+again under the same name, and the server does it once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+from . import records, rows
+from .errors import NotTaken, SyncError
+from .pulling import PUSH, Report
+from .replica import Replica, get_meta, set_meta
+from .rows import Edit
+from .session import Session
+from .wire import JSON, encode
+
+_PART_BYTES = 1_000_000
+
+
+class Pushing:
+    """Sends what waits in a replica."""
+
+    def __init__(self, replica: Replica, session: Session, part_rows: int, report: Report) -> None:
+        self._replica, self._session, self._report = replica, session, report
+        self._part_rows = part_rows
+
+    def run(self) -> bool:
+        """Send all that waits, and tell whether the replica's cursor has passed it, so that no pull is needed."""
+        is_passed = True
+        while part := self._next_part():
+            is_passed &= self._send(part)
+        return not self._tell_decisions() and is_passed
+
+    def _next_part(self) -> list[Edit]:
+        with self._replica.reading() as connection:
+            waiting = rows.edits(connection, self._part_rows)
+        size = 0
+        for index, edit in enumerate(waiting):
+            size += len(encode(edit.fields)) + 200
+            if size > _PART_BYTES and index:
+                return waiting[:index]
+        return waiting
+
+    def _send(self, part: Sequence[Edit]) -> bool:
+        """Send a part; one that the server will not take as it is, in halves, down to the edit that is at fault."""
+        operations = [_operation(edit) for edit in part]
+        try:
+            answer = self._session.ask("POST", PUSH, {"operations": operations, "atomic": False})
+        except NotTaken as error:
+            if len(part) == 1:
+                return self._refuse(part[0], error)
+            first, second = (self._send(half) for half in _halves(part))
+            return first and second
+        if len(answer["results"]) != len(part):
+            raise SyncError("The server answered for another number of edits than it was sent.")
+        answer["conflicts"] += self._lost_conflicts(answer)
+        return self._take(part, answer)
+
+    def _refuse(self, edit: Edit, error: NotTaken) -> bool:
+        with self._replica.transaction() as connection:
+            _refuse(connection, edit, error.message)
+            rows.lay_over(connection, edit.table, edit.row_id)
+        self._report("push", 1, {edit.table: [edit.row_id]})
+        return True
+
+    def _lost_conflicts(self, answer: JSON) -> list[JSON]:
+        """Fetch the conflicts of operations whose first answer, which named them, was lost."""
+        replayed = [one for one in answer["results"] if one.get("replayed") and one["status"] == "conflict"]
+        if not replayed:
+            return []
+        keys = {(one["table"], one["id"]) for one in replayed}
+        return [one for one in self._later_conflicts() if (one["table"], one["id"]) in keys]
+
+    def _later_conflicts(self) -> Iterator[JSON]:
+        with self._replica.reading() as connection:
+            after = records.last_conflict_id(connection)
+        has_more = True
+        while has_more:
+            path = f"/api/client/sync/conflicts?state=all&limit=500&after={after}"
+            page = self._session.ask("GET", path)
+            yield from page["data"]
+            has_more = page["hasMore"]
+            after = page["data"][-1]["conflictId"] if page["data"] else after
+
+    def _take(self, part: Sequence[Edit], answer: JSON) -> bool:
+        """Store an answer: rows, conflicts and refusals, the outbox without the edits, and the cursor if it follows on."""
+        with self._replica.transaction() as connection:
+            generation = get_meta(connection, "generation")
+            for edit, row, result in zip(part, answer["data"], answer["results"], strict=True):
+                if result["status"] == "rejected":
+                    _refuse(connection, edit, result["error"])
+                else:
+                    _take_row(connection, edit, row, generation)
+            for table, row_id in {(edit.table, edit.row_id) for edit in part}:
+                rows.lay_over(connection, table, row_id)
+            records.note_conflicts(connection, answer["conflicts"])
+            follows: bool = answer["previousCursor"] == get_meta(connection, "cursor")
+            if follows:
+                set_meta(connection, cursor=answer["cursor"])
+        changed: dict[str, list[str]] = {}
+        for edit in part:
+            changed.setdefault(edit.table, []).append(edit.row_id)
+        self._report("push", len(part), changed)
+        return follows
+
+    def _tell_decisions(self) -> bool:
+        """Tell the server what was decided about conflicts, and give whether there was any."""
+        with self._replica.reading() as connection:
+            waiting = records.decisions(connection)
+        for decision in waiting:
+            path = f"/api/client/sync/conflicts/{decision.conflict_id}/resolve"
+            refused: str | None = None
+            try:
+                self._session.ask("POST", path, decision.body, Idempotency_Key=decision.key)
+            except SyncError as error:
+                if error.status not in (400, 404, 413):
+                    raise
+                refused = error.message
+            with self._replica.transaction() as connection:
+                records.mark_decided(connection, decision)
+                if refused:
+                    records.note_refusal(connection, decision, refused)
+        return bool(waiting)
+
+
+def _operation(edit: Edit) -> JSON:
+    return {
+        "table": edit.table,
+        "operation": edit.operation,
+        "data": {"id": edit.row_id, **edit.fields},
+        "timestamp": edit.timestamp,
+        "baseVersion": edit.base_version,
+        "opId": edit.op_id,
+    }
+
+
+def _take_row(connection: sqlite3.Connection, edit: Edit, row: JSON, generation: int) -> None:
+    rows.remove_edit(connection, edit)
+    if row["version"] > 0:  # 0: a delete of what the server never had.
+        rows.store(connection, edit.table, row, generation)
+
+
+def _refuse(connection: sqlite3.Connection, edit: Edit, error: str) -> None:
+    rows.remove_edit(connection, edit)
+    records.note_refusal(connection, edit, error)
+
+
+def _halves(part: Sequence[Edit]) -> tuple[Sequence[Edit], Sequence[Edit]]:
+    return part[: len(part) // 2], part[len(part) // 2 :]

@@ -1,0 +1,201 @@
+"""Rows and the edits of them that are not answered yet.
+
+Knows: how an edit is queued, how unsent edits lie over what the server gave, how rows are read. Must not know: HTTP, when
+anything is sent. Every function runs inside a transaction of the caller's, so that a row and its outbox never differ.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from .wire import SERVER_FIELDS, Row, encode
+
+_VISIBLE = "coalesce(local, server)"
+
+
+class Edit(NamedTuple):
+    """An edit in the outbox, as it is sent."""
+
+    seq: int
+    op_id: str
+    table: str
+    row_id: str
+    operation: str
+    fields: Row
+    timestamp: str
+    base_version: int
+
+
+def visible(connection: sqlite3.Connection, table: str, row_id: str) -> Row | None:
+    """Give a row as the app sees it, None if there is none or it is deleted."""
+    sql = f"SELECT {_VISIBLE} FROM rows WHERE table_name = ? AND id = ? AND is_hidden = 0"
+    found = connection.execute(sql, (table, row_id)).fetchone()
+    return json.loads(found[0]) if found else None
+
+
+def visible_rows(connection: sqlite3.Connection, table: str, equals: Mapping[str, Any]) -> list[Row]:
+    """Give the rows of a table as the app sees them, those whose fields equal the given ones, in the order of ids."""
+    wanted = "".join(f" AND json_extract({_VISIBLE}, ?) IS ?" for _ in equals)
+    sql = f"SELECT {_VISIBLE} FROM rows WHERE table_name = ? AND is_hidden = 0{wanted} ORDER BY id"
+    values = [value for name, one in equals.items() for value in (f'$."{name}"', one)]
+    return [json.loads(text) for (text,) in connection.execute(sql, (table, *values))]
+
+
+def put(connection: sqlite3.Connection, table: str, row_id: str, fields: Row, timestamp: str) -> Row:
+    """Create a row, or change fields of one; what changes nothing is no edit. Give the row as the app sees it now."""
+    before = visible(connection, table, row_id)
+    told = {name: value for name, value in fields.items() if name not in SERVER_FIELDS}
+    if before is None:
+        queue(connection, table, row_id, "create", told | {"is_deleted": 0}, timestamp)
+    else:
+        changed = {name: value for name, value in told.items() if name not in before or before[name] != value}
+        if changed:
+            queue(connection, table, row_id, "update", changed, timestamp)
+    return visible(connection, table, row_id) or {}
+
+
+def delete(connection: sqlite3.Connection, table: str, row_id: str, timestamp: str) -> None:
+    """Delete a row; one that is not there stays so."""
+    if visible(connection, table, row_id) is not None:
+        queue(connection, table, row_id, "delete", {"is_deleted": 1}, timestamp)
+
+
+def queue(
+    connection: sqlite3.Connection,
+    table: str,
+    row_id: str,
+    operation: str,
+    fields: Row,
+    timestamp: str,
+    base_version: int | None = None,
+    is_edit: bool = True,
+) -> None:
+    """Put an edit into the outbox and lay it over its row.
+
+    It is based on the version that the server gave last, 0 if the server never gave the row. What is no edit of a
+    person's (``is_edit``) goes ahead of all that are.
+    """
+    if base_version is None:
+        sql = "SELECT version FROM rows WHERE table_name = ? AND id = ?"
+        base_version = (connection.execute(sql, (table, row_id)).fetchone() or (0,))[0]
+    values = (is_edit, uuid.uuid4().hex, table, row_id, operation, encode(fields), timestamp, base_version)
+    columns = "is_edit, op_id, table_name, row_id, operation, fields, timestamp, base_version"
+    connection.execute(f"INSERT INTO outbox ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    if is_edit:  # The last of all: it lies over what is seen already, however many edits that is.
+        _show(connection, table, row_id, _laid(_seen(connection, table, row_id), fields, timestamp))
+    else:
+        lay_over(connection, table, row_id)
+
+
+def edits(connection: sqlite3.Connection, limit: int = -1) -> list[Edit]:
+    """Give the edits that wait, in the order in which they are sent."""
+    return list(_edits(connection, "", (limit,)))
+
+
+def count_edits(connection: sqlite3.Connection) -> int:
+    """Count the edits that wait."""
+    return int(connection.execute("SELECT count(*) FROM outbox").fetchone()[0])
+
+
+def _edits(connection: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> Iterator[Edit]:
+    columns = "seq, op_id, table_name, row_id, operation, fields, timestamp, base_version"
+    found = connection.execute(f"SELECT {columns} FROM outbox {where} ORDER BY is_edit, seq LIMIT ?", values)
+    for seq, op_id, table, row_id, operation, fields, timestamp, base_version in found.fetchall():
+        yield Edit(seq, op_id, table, row_id, operation, json.loads(fields), timestamp, base_version)
+
+
+def remove_edit(connection: sqlite3.Connection, edit: Edit) -> None:
+    """Take an edit that was answered out of the outbox; the caller lays the others over its row anew."""
+    connection.execute("DELETE FROM outbox WHERE op_id = ?", (edit.op_id,))
+
+
+def lay_over(connection: sqlite3.Connection, table: str, row_id: str) -> None:
+    """Make a row what the app sees: as the server gave it, with the edits that wait laid over; gone if neither is there."""
+    server = held(connection, table, row_id)
+    waiting = list(_edits(connection, "WHERE table_name = ? AND row_id = ?", (table, row_id, -1)))
+    if server is None and not waiting:
+        connection.execute("DELETE FROM rows WHERE table_name = ? AND id = ?", (table, row_id))
+        return
+    row = server or _unknown(row_id)
+    for edit in waiting:
+        row = _laid(row, edit.fields, edit.timestamp)
+    _show(connection, table, row_id, row, is_local=bool(waiting))
+
+
+def _seen(connection: sqlite3.Connection, table: str, row_id: str) -> Row:
+    sql = f"SELECT {_VISIBLE} FROM rows WHERE table_name = ? AND id = ?"
+    found = connection.execute(sql, (table, row_id)).fetchone()
+    return json.loads(found[0]) if found else _unknown(row_id)
+
+
+def _unknown(row_id: str) -> Row:
+    return {"id": row_id, "version": 0, "is_deleted": 0}
+
+
+def _laid(row: Row, fields: Row, timestamp: str) -> Row:
+    return row | fields | {"last_updated": timestamp, "sync_status": "pending"}
+
+
+def _show(connection: sqlite3.Connection, table: str, row_id: str, row: Row, is_local: bool = True) -> None:
+    connection.execute(
+        "INSERT INTO rows (table_name, id, local, is_hidden) VALUES (?1, ?2, ?3, ?4)"
+        " ON CONFLICT DO UPDATE SET local = ?3, is_hidden = ?4",
+        (table, row_id, encode(row) if is_local else None, bool(row["is_deleted"])),
+    )
+
+
+def store(connection: sqlite3.Connection, table: str, row: Row, generation: int) -> bool:
+    """Store a row as the server gave it, under the edits that wait; give whether it is new to us.
+
+    The server's ``updatedAt`` rises with every commit, so that an answer that came late can be told.
+    """
+    row_id = row["id"]
+    sql = "SELECT server, generation FROM rows WHERE table_name = ? AND id = ?"
+    held, held_generation = connection.execute(sql, (table, row_id)).fetchone() or (None, None)
+    is_late = held and held_generation == generation and json.loads(held)["updatedAt"] > row["updatedAt"]
+    if is_late:
+        return False
+    text, is_tombstone = encode(row), bool(row.get("is_deleted"))
+    connection.execute(
+        "INSERT INTO rows (table_name, id, server, version, is_tombstone, is_hidden, generation)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT DO UPDATE"
+        " SET server = ?3, version = ?4, is_tombstone = ?5, is_hidden = iif(local IS NULL, ?5, is_hidden), generation = ?6",
+        (table, row_id, text, row["version"], is_tombstone, generation),
+    )
+    return text != held
+
+
+def held(connection: sqlite3.Connection, table: str, row_id: str) -> Row | None:
+    """Give a row as the server last gave it, tombstones too."""
+    found = connection.execute("SELECT server FROM rows WHERE table_name = ? AND id = ?", (table, row_id)).fetchone()
+    return json.loads(found[0]) if found and found[0] else None
+
+
+def forget(connection: sqlite3.Connection, table: str, row_id: str) -> None:
+    """Forget what the server gave of a row that it has no more; edits that wait stay."""
+    connection.execute(
+        "UPDATE rows SET server = NULL, version = 0, is_tombstone = 0 WHERE table_name = ? AND id = ?", (table, row_id)
+    )
+    lay_over(connection, table, row_id)
+
+
+def of_earlier_generations(connection: sqlite3.Connection, generation: int) -> list[tuple[str, str]]:
+    """List the rows that the latest first pull did not give."""
+    sql = "SELECT table_name, id FROM rows WHERE generation < ? AND server IS NOT NULL"
+    return [(table, row_id) for table, row_id in connection.execute(sql, (generation,))]
+
+
+def has_edits(connection: sqlite3.Connection, table: str, row_id: str) -> bool:
+    """Tell whether edits of a row wait."""
+    sql = "SELECT 1 FROM outbox WHERE table_name = ? AND row_id = ?"
+    return connection.execute(sql, (table, row_id)).fetchone() is not None
+
+
+def ids_and_versions(connection: sqlite3.Connection, table: str) -> list[tuple[str, int]]:
+    """List what a table's digest is made of."""
+    sql = "SELECT id, version FROM rows WHERE table_name = ? AND server IS NOT NULL AND is_tombstone = 0"
+    return connection.execute(sql, (table,)).fetchall()

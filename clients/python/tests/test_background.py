@@ -1,0 +1,145 @@
+"""Exchanges by themselves: soon after an edit, on notification, every so often, and again after failures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from conftest import MakeClient
+from kit.proxy import Proxy
+from kit.server import LocalServer, wait_for
+from kit.truth import Account, register
+
+from syncclient import Hooks, SyncClient, SyncError
+
+
+def holds(client: SyncClient, row_id: str) -> Callable[[], bool]:
+    return lambda: client.get("end_user", row_id) is not None
+
+
+def test_edit_of_one_is_soon_with_the_other(make_client: MakeClient, account: Account) -> None:
+    first, second = make_client(), make_client()
+    for client in (first, second):
+        client.start(every_seconds=3600)
+    first.put("end_user", {"id": "a"})
+    wait_for(holds(second, "a"), "the notification")
+    second.put("end_user", {"id": "b"})
+    wait_for(holds(first, "b"), "the notification")
+    wait_for(lambda: first.status().waiting == second.status().waiting == 0, "the answers")
+
+
+def test_without_live_it_looks_every_so_often(make_client: MakeClient, account: Account) -> None:
+    client = make_client()
+    client.start(every_seconds=0.05, live=False)
+    account.put("end_user", {"id": "a", "name": "x"})
+    wait_for(holds(client, "a"), "the interval")
+    client.stop()
+    account.put("end_user", {"id": "b", "name": "x"})
+    time.sleep(0.2)
+    assert not holds(client, "b")()
+
+
+def test_own_push_does_not_come_back_as_a_pull(make_client: MakeClient, proxy: Proxy) -> None:
+    client = make_client(url=proxy.url)
+    client.sync()
+    client.start(every_seconds=3600)
+    wait_for(lambda: any("socket.io" in address for address in proxy.requests), "the connection")
+    wait_for(lambda: sum("pull" in address for address in proxy.requests) >= 2, "the first exchange")
+    time.sleep(0.3)
+    proxy.requests.clear()
+    client.put("end_user", {"id": "a"})
+    wait_for(lambda: client.status().waiting == 0, "the push")
+    time.sleep(0.5)
+    assert [address.rpartition("/")[2] for address in proxy.requests] == ["pull", "push"]
+
+
+def test_listener_whose_token_expires_goes_on_with_a_new_one(
+    start_server: Callable[..., LocalServer], make_client: MakeClient
+) -> None:
+    account = register(start_server(ACCESS_TOKEN_SECONDS="1").url)
+    client = make_client(to=account)
+    client.start(every_seconds=3600)
+    for number in range(2):
+        time.sleep(1.1)
+        account.put("end_user", {"id": f"r{number}", "name": "x"})
+        wait_for(holds(client, f"r{number}"), "the notification under a new token")
+
+
+def test_failure_is_told_and_tried_again(make_client: MakeClient, account: Account, proxy: Proxy) -> None:
+    told: list[SyncError] = []
+    client = make_client(url=proxy.url, hooks=Hooks(on_error=told.append))
+    proxy.fail("refused", "/sync/", 4)
+    client.put("end_user", {"id": "a"})
+    client.start(every_seconds=3600, live=False)
+    wait_for(lambda: client.status().waiting == 0, "another try")
+    assert [error.code for error in told] == ["offline"]
+
+
+def test_hook_that_raises_does_not_end_the_exchange_and_is_told_again(
+    make_client: MakeClient, account: Account
+) -> None:
+    times: list[int] = []
+
+    def stumble(_: object) -> None:
+        times.append(1)
+        if len(times) == 1:
+            raise RuntimeError("a fault of the app")
+
+    client = make_client(hooks=Hooks(on_refusal=stumble))
+    client.put("no_such_table", {"id": "a"})
+    client.start(every_seconds=3600, live=False)
+    wait_for(lambda: len(times) == 2, "the second telling")
+
+
+def test_many_threads_write_read_and_exchange_at_once(make_client: MakeClient, account: Account) -> None:
+    clients = [make_client("one.db"), make_client("one.db", session=None), make_client()]
+    failures: list[BaseException] = []
+
+    def work(client: SyncClient, name: str) -> None:
+        try:
+            for number in range(10):
+                client.put("end_user", {"id": f"{name}-{number}", "name": name})
+                client.put("end_user", {"id": "of-all", name: str(number)})
+                client.rows("end_user")
+                client.sync()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(clients[n % 3], f"t{n}")) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for client in clients:
+        client.sync(verify=True)
+    of_all = account.rows()[0]["end_user", "of-all"]
+    assert [of_all[f"t{n}"] for n in range(6)] == ["9"] * 6
+    assert len(account.rows()[0]) == 61
+    assert clients[0].rows("end_user") == clients[1].rows("end_user") == clients[2].rows("end_user")
+
+
+def test_closing_does_not_wait_for_a_server_that_is_busy(
+    start_server: Callable[..., LocalServer], make_client: MakeClient
+) -> None:
+    account = register(start_server(TENANT_REQUESTS="2 per 600 seconds").url)
+    client = make_client(to=account, patience_seconds=3600)
+    client.start(every_seconds=0.01, live=False)
+    time.sleep(0.5)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_start_and_stop_may_be_repeated(make_client: MakeClient, times: int) -> None:
+    client = make_client()
+    for _ in range(times):
+        client.start()
+        client.start()
+        client.stop()
+        client.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("syncclient")]

@@ -1,0 +1,1 @@
+"""One suite of scenarios for every client; README.md says how a client takes part."""

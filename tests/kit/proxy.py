@@ -1,0 +1,123 @@
+"""A network that fails when a scenario says so: a TCP proxy in front of the server.
+
+Knows: just enough HTTP to see a request and its answer. Must not know: the server's API beyond addresses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+Fault = str
+"""``none``; ``answer_dropped``: the server does it and nobody hears; ``answer_cut``: half of it; ``refused``: not sent."""
+
+
+class Proxy:
+    """One device's way to the server; each HTTP request has a connection of its own, WebSockets are carried through."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to = (host, port)
+        self.fault_of: Callable[[str], Fault] = lambda _: "none"
+        self.requests: list[str] = []
+        self._entry = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._entry.getsockname()[1]}"
+        self._open: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def fail(self, fault: Fault, address: str, times: int = 1) -> None:
+        """Let the next ``times`` requests to an address meet a fault."""
+        left = [times]
+
+        def fault_of(asked: str) -> Fault:
+            if left[0] and address in asked:
+                left[0] -= 1
+                return fault
+            return "none"
+
+        self.fault_of = fault_of
+
+    def close(self) -> None:
+        """End it and all that goes through it."""
+        with contextlib.suppress(OSError):
+            self._entry.shutdown(socket.SHUT_RDWR)
+        self._entry.close()
+        for one in list(self._open):
+            cut(one)
+        for thread in self._threads:
+            thread.join(5)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._entry.accept()
+                self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+                self._threads[-1].start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with self._watched(client), contextlib.suppress(OSError):
+            request = read_request(client)
+            if not request:
+                return
+            address = request.split(b" ", 2)[1].decode("latin-1")
+            self.requests.append(address)
+            fault = self.fault_of(address)
+            if fault != "refused":
+                self._pass_on(client, request, fault)
+
+    def _pass_on(self, client: socket.socket, request: bytes, fault: Fault) -> None:
+        with self._watched(socket.create_connection(self._to, 60)) as server:
+            server.sendall(request)
+            if re.search(rb"(?i)\r\nupgrade: websocket\r\n", request):
+                back = threading.Thread(target=carry, args=(server, client), daemon=True)
+                back.start()
+                return carry(client, server)
+            answer = b"".join(iter(lambda: server.recv(65_536), b""))
+        length = {"answer_dropped": 0, "answer_cut": len(answer) // 2}.get(fault, len(answer))
+        return client.sendall(answer[:length])
+
+    @contextlib.contextmanager
+    def _watched(self, one: socket.socket) -> Iterator[socket.socket]:
+        self._open.add(one)
+        try:
+            yield one
+        finally:
+            self._open.discard(one)
+            cut(one)
+
+
+def read_request(client: socket.socket) -> bytes:
+    """Read a whole HTTP request, and ask in it that its answer ends the connection; empty if it never gets whole."""
+    found = b""
+    while b"\r\n\r\n" not in found:
+        if not (part := client.recv(65_536)):
+            return b""
+        found += part
+    head, _, body = found.partition(b"\r\n\r\n")
+    length = re.search(rb"(?im)^content-length: *(\d+)", head)
+    while len(body) < int(length[1] if length else 0):
+        if not (part := client.recv(65_536)):
+            return b""
+        body += part
+    if not re.search(rb"(?i)\r\nupgrade: ", head):
+        head = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", head) + b"\r\nConnection: close"
+    return head + b"\r\n\r\n" + body
+
+
+def carry(source: socket.socket, target: socket.socket) -> None:
+    """Carry bytes one way until an end is closed."""
+    with contextlib.suppress(OSError):
+        while part := source.recv(65_536):
+            target.sendall(part)
+    cut(source)
+    cut(target)
+
+
+def cut(one: socket.socket) -> None:
+    """End a connection for both of its sides."""
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
