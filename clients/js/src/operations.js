@@ -38,6 +38,7 @@ export function changedFields(before, after) {
 /** @param {unknown} one @param {unknown} other */
 export function isSame(one, other) {
   if (one === other || (one ?? null) === (other ?? null)) return true;
+  if (typeof one === "boolean" || typeof other === "boolean") return Number(one) === Number(other);
   return typeof one === "object" && typeof other === "object" && canonical(one) === canonical(other);
 }
 

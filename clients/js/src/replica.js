@@ -11,7 +11,7 @@ import { editOf, operationOf } from "./edits.js";
 import { ResyncRequired, Unreachable } from "./errors.js";
 import { pushOperations } from "./operations.js";
 import { lostRows, resyncOf } from "./resync.js";
-import { BASES, forget, META, note, OUTBOX, place, REJECTED, settle, take } from "./store.js";
+import { BASES, forget, GONE, META, note, OUTBOX, place, REJECTED, settle, take } from "./store.js";
 import { exclusive, lead, News } from "./tabs.js";
 
 /**
@@ -227,26 +227,27 @@ export class Replica extends EventTarget {
   async #resync(before) {
     const fresh = await resyncOf(this.client, this.tables, before);
     const held = await this.#held();
-    if (fresh.isRestored) await pushOperations(this.client, lostRows(held, fresh.versions));
+    if (fresh.isRestored) await pushOperations(this.client, lostRows(held, fresh.known));
     await this.store.transaction("readwrite", this.tables, async (tx) => {
       if (fresh.isRestored) for (const edit of await tx.all(OUTBOX)) await tx.put(OUTBOX, { ...edit, baseVersion: 0 });
-      for (const { table, row } of held) if (!fresh.versions[table].has(row.id)) await forget(tx, table, row.id);
-      for (const [table, rows] of Object.entries(fresh.data)) await take(tx, table, rows);
+      for (const { table, row } of held) if (!fresh.known[table].has(row.id)) await forget(tx, table, row.id);
+      for (const table of this.tables) await take(tx, table, [...fresh.known[table].values()]);
       await tx.put(META, { name: "place", cursor: fresh.cursor });
     });
     this.#changed();
     await this.#pull(fresh.cursor);
   }
 
-  /** Give all rows as the server last had them. @returns {Promise<{ table: string, row: Row }[]>} */
+  /** Give all rows as the server last had them, deleted ones too. @returns {Promise<{ table: string, row: Row }[]>} */
   #held() {
     return this.store.transaction("readonly", this.tables, async (tx) => {
       const bases = new Map((await tx.all(BASES)).map((kept) => [kept.key, kept.row]));
-      const found = [];
+      const alive = new Map();
       for (const table of this.tables) {
-        for (const row of await tx.all(table)) found.push({ table, row: bases.get(`${table}/${row.id}`) ?? row });
+        for (const row of await tx.all(table)) alive.set(`${table}/${row.id}`, { table, row });
       }
-      return found;
+      for (const [key, kept] of bases) if (kept) alive.set(key, { table: key.slice(0, key.indexOf("/")), row: kept });
+      return [...alive.values(), ...(await tx.all(GONE)).filter(({ key }) => !alive.has(key))];
     });
   }
 

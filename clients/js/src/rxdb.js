@@ -89,6 +89,8 @@ class Handlers {
   async #pulled(cursor, limit) {
     /** @type {Doc[]} */
     const rows = [];
+    // Documents without a checkpoint: a first pull was cut off, and a first pull has no tombstones of what went since.
+    if (cursor === null && (await this.collection.count().exec())) return this.#resync(null);
     try {
       for (let hasMore = true; hasMore && rows.length < limit; ) {
         const page = await this.client.pull({ cursor, tables: [this.table], limit });
@@ -108,13 +110,12 @@ class Handlers {
    * @param {string | null} before the cursor that was refused
    */
   async #resync(before) {
-    const { data, versions, isRestored, cursor } = await resyncOf(this.client, [this.table], before);
-    const held = (await this.collection.find().exec()).map((/** @type {any} */ found) => this.#rowOf(found.toMutableJSON()));
-    const lost = isRestored ? lostRows(held.map((/** @type {Doc} */ row) => ({ table: this.table, row })), versions) : [];
+    const { known, isRestored, cursor } = await resyncOf(this.client, [this.table], before);
+    const held = await this.#held([...known[this.table].keys()]);
+    const lost = isRestored ? lostRows(held.map((/** @type {Doc} */ row) => ({ table: this.table, row })), known) : [];
     const returned = new Map((await pushOperations(this.client, lost)).map(({ result, row }) => [result.id, row]));
-    const known = versions[this.table];
-    const gone = held.filter((/** @type {Doc} */ { id }) => !known.has(id) && !returned.has(id));
-    const rows = new Map(data[this.table].map((row) => [row.id, /** @type {Doc} */ (row)]));
+    const gone = held.filter((/** @type {Doc} */ { id, is_deleted }) => !is_deleted && !known[this.table].has(id) && !returned.has(id));
+    const rows = new Map(/** @type {Map<string, Doc>} */ (known[this.table]));
     for (const [id, row] of returned) if (row) rows.set(id, row);
     for (const row of gone) rows.set(row.id, { ...row, is_deleted: 1 });
     return { rows: [...rows.values()], cursor };
@@ -125,6 +126,13 @@ class Handlers {
     for (const go of this.#waiting) go(error);
     this.#waiting.clear();
     if (error) throw error;
+  }
+
+  /** Give what is stored: all documents, and the deleted ones of these IDs. @param {string[]} ids @returns {Promise<Doc[]>} */
+  async #held(ids) {
+    const alive = (await this.collection.find().exec()).map((/** @type {any} */ found) => found.toMutableJSON());
+    const deleted = (await this.collection.storageInstance.findDocumentsById(ids, true)).filter((/** @type {Doc} */ doc) => doc._deleted);
+    return [...alive, ...deleted].map((doc) => this.#rowOf(doc));
   }
 
   // --- push ----------------------------------------------------------------------------------------------------------

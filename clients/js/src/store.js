@@ -21,10 +21,11 @@ import { keyOf, rebased } from "./edits.js";
 export const OUTBOX = "_outbox";
 export const BASES = "_bases";
 export const REJECTED = "_rejected";
+export const GONE = "_gone";
 export const META = "_meta";
 
 /** Object stores beside the tables, in Dexie's words: key path, then indexes. @type {Record<string, string>} */
-export const STORES = { [OUTBOX]: "++number, key", [BASES]: "key", [REJECTED]: "opId", [META]: "name" };
+export const STORES = { [OUTBOX]: "++number, key", [BASES]: "key", [REJECTED]: "opId", [GONE]: "key", [META]: "name" };
 
 /**
  * Put rows of the server's in place, under the edits that wait.
@@ -34,6 +35,18 @@ export const STORES = { [OUTBOX]: "++number, key", [BASES]: "key", [REJECTED]: "
 export async function take(tx, table, rows) {
   const hasEdits = (await tx.count(OUTBOX)) > 0;
   await Promise.all(rows.map((row) => (hasEdits ? takeUnder(tx, table, row) : show(tx, table, row.id, rebased(row, [])))));
+  await mourn(tx, table, rows.filter((row) => row.is_deleted));
+}
+
+/**
+ * Keep what was deleted, without its content: after a restore the server has such a row again, and should not.
+ *
+ * @param {Transaction} tx @param {string} table @param {Row[]} tombstones
+ */
+async function mourn(tx, table, tombstones) {
+  for (const { id, version, last_updated, updatedAt } of tombstones) {
+    await tx.put(GONE, { key: keyOf(table, id), table, row: { id, version, last_updated, updatedAt, is_deleted: 1 } });
+  }
 }
 
 /** @param {Transaction} tx @param {string} table @param {Row} row */
@@ -69,6 +82,7 @@ export async function settle(tx, edit, { result, row }) {
   await tx.delete(OUTBOX, /** @type {number} */ (edit.number));
   if (result.status === "rejected") await tx.put(REJECTED, { ...edit, error: result.error });
   const base = row ?? kept?.row ?? null;
+  if (row?.is_deleted && row.version) await mourn(tx, edit.table, [row]);
   const edits = await tx.editsOf(edit.key);
   await (edits.length ? tx.put(BASES, { key: edit.key, table: edit.table, row: base }) : tx.delete(BASES, edit.key));
   await show(tx, edit.table, edit.id, rebased(base, edits));

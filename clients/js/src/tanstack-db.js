@@ -50,6 +50,8 @@ export function syncappCollectionOptions(client, { table, retrySeconds = 2, onCo
 class Synced {
   /** What the server has, as the collection was told. @type {Map<string, Row>} */
   #rows = new Map();
+  /** Tombstones: after a restore the server has such rows again, and should not. @type {Map<string, Row>} */
+  #gone = new Map();
   /** @type {string | null} */
   #cursor = null;
   /** @type {Sync | undefined} */
@@ -147,19 +149,20 @@ class Synced {
     const isKnown = this.#rows.has(row.id);
     if (!row.is_deleted) this.#sync?.write({ type: isKnown ? "update" : "insert", value: row });
     else if (isKnown) this.#sync?.write({ type: "delete", key: row.id });
-    if (row.is_deleted) this.#rows.delete(row.id);
-    else this.#rows.set(row.id, row);
+    const [kept, dropped] = row.is_deleted ? [this.#gone, this.#rows] : [this.#rows, this.#gone];
+    kept.set(row.id, row);
+    dropped.delete(row.id);
   }
 
   /** Begin anew, in one transaction, so that nobody sees an empty table. */
   async #resync() {
-    const { data, versions, isRestored, cursor } = await resyncOf(this.client, [this.table], this.#cursor);
-    const held = [...this.#rows.values()].map((row) => ({ table: this.table, row }));
-    if (isRestored) await pushOperations(this.client, lostRows(held, versions));
+    const { known, isRestored, cursor } = await resyncOf(this.client, [this.table], this.#cursor);
+    const held = [...this.#rows.values(), ...this.#gone.values()].map((row) => ({ table: this.table, row }));
+    if (isRestored) await pushOperations(this.client, lostRows(held, known));
     this.#rows.clear();
     this.#sync?.begin();
     this.#sync?.truncate();
-    for (const row of data[this.table]) this.#writeOne(row);
+    for (const row of known[this.table].values()) this.#writeOne(row);
     this.#sync?.commit();
     this.#cursor = cursor;
     await this.#pull();

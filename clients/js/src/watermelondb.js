@@ -69,6 +69,7 @@ class Round {
       await this.synchronize({
         sendCreatedAsUpdated: true,
         ...this.rest,
+        conflictResolver: (/** @type {[string, Raw, Raw, Raw]} */ ...sides) => this.#resolved(...sides),
         database: this.database,
         pullChanges: (/** @type {any} */ asked) => this.#pull(asked),
         pushChanges: (/** @type {any} */ asked) => this.#push(asked),
@@ -91,6 +92,7 @@ class Round {
 
   /** @returns {Promise<Record<string, Raw[]>>} everything since the cursor; what is deleted has gone already */
   async #pulled() {
+    if (this.cursor === null) return this.#snapshot(null);
     /** @type {Record<string, Raw[]>} */
     const rows = Object.fromEntries(this.tables.map((table) => [table, []]));
     try {
@@ -100,7 +102,7 @@ class Round {
       }
     } catch (error) {
       if (!(error instanceof ResyncRequired)) throw error;
-      return this.#resync();
+      return this.#snapshot(this.cursor);
     }
     for (const table of this.tables) await this.#destroy(table, rows[table].filter((row) => row.is_deleted).map(({ id }) => id));
     return rows;
@@ -113,23 +115,24 @@ class Round {
   }
 
   /**
-   * Begin anew: fetch all, give back what a restore lost, let go what the server no longer has.
+   * Fetch all, give back what a restore lost, and let go what the server no longer has: a first pull has no tombstones.
    *
    * A record with edits that wait stays, and is pushed whole, without a base: edits cannot be compared with another
    * database. The refused cursor stays kept until a round had nothing to push, so that a crash on the way ends here again.
+   * @param {string | null} before the cursor that is refused, if there was one
    */
-  async #resync() {
-    const { data, versions, isRestored, cursor } = await resyncOf(this.client, this.tables, this.cursor);
+  async #snapshot(before) {
+    const { known, isRestored, cursor } = await resyncOf(this.client, this.tables, before);
     const held = await this.#held();
-    const lost = isRestored ? lostRows(held.filter(({ row }) => row._status === "synced").map(stripped), versions) : [];
+    const lost = isRestored ? lostRows(held.filter(({ row }) => row._status !== "created").map(unedited), known) : [];
     const returned = new Set((await pushOperations(this.client, lost)).map(({ result }) => `${result.table}/${result.id}`));
     for (const table of this.tables) {
-      const gone = held.filter(({ table: its, row }) => its === table && !versions[table].has(row.id) && !returned.has(`${table}/${row.id}`));
+      const gone = held.filter(({ table: its, row }) => its === table && !known[table].has(row.id) && !returned.has(`${table}/${row.id}`));
       await this.#destroy(table, gone.map(({ row }) => row.id), true);
     }
     this.cursor = null;
     this.reached = cursor;
-    return data;
+    return Object.fromEntries(this.tables.map((table) => [table, [...known[table].values()]]));
   }
 
   /** @returns {Promise<{ table: string, row: Raw }[]>} */
@@ -161,9 +164,30 @@ class Round {
     }, "syncapp-deletions");
   }
 
+  /**
+   * Keep what was typed into a record that both sides created under one ID: WatermelonDB notes changed columns of updated
+   * records only, and would take the server's row as it is.
+   * @param {string} table @param {Raw} local @param {Raw} remote @param {Raw} resolved
+   */
+  #resolved(table, local, remote, resolved) {
+    if (local._status === "created") Object.assign(resolved, filled(this.#rowOf(table, local, true), ""), this.#jsonOf(table, local));
+    return this.rest.conflictResolver?.(table, local, remote, resolved) ?? resolved;
+  }
+
+  /** @param {string} table @param {Raw} raw @returns {Raw} the columns that hold JSON, as they are stored */
+  #jsonOf(table, raw) {
+    return Object.fromEntries((this.json[table] ?? []).filter((name) => raw[name]).map((name) => [name, raw[name]]));
+  }
+
   // --- push ----------------------------------------------------------------------------------------------------------
 
-  /** @param {{ changes: Record<string, ChangeSet> }} asked */
+  /**
+   * Push what is waiting.
+   *
+   * An operation is named by its content and by a nonce that changes after each push: a retry is known as one, and an edit
+   * that comes back to an earlier value is not taken for one.
+   * @param {{ changes: Record<string, ChangeSet> }} asked
+   */
   async #push({ changes }) {
     this.isPushed = true;
     const nonce = (await this.#kept(NONCE)) ?? (await this.#keep(NONCE, newId()));
@@ -188,32 +212,30 @@ class Round {
 
   /** @param {string} table @param {ChangeSet} changes @param {string} nonce @returns {import("./operations.js").Outgoing[]} */
   #operationsOf(table, { created, updated, deleted }, nonce) {
-    const stamp = (/** @type {Raw} */ raw) => this.#stampOf(table, raw, nonce);
+    const named = (/** @type {any} */ operation, /** @type {Raw} */ raw, /** @type {Raw} */ data) => ({
+      ...this.#stampOf(table, raw),
+      operation,
+      data,
+      opId: sha256(canonical([nonce, table, operation, data])).slice(0, 48),
+    });
     return [
-      ...created.map((raw) => ({ ...stamp(raw), operation: /** @type {const} */ ("create"), data: this.#rowOf(table, raw, true) })),
-      ...updated.map((raw) => this.#updateOf(table, raw, stamp(raw))),
-      ...deleted.map((id) => ({ ...stamp({ id }), operation: /** @type {const} */ ("delete"), data: { id } })),
+      ...created.map((raw) => named("create", raw, filled(this.#rowOf(table, raw, true)))),
+      ...updated.map((raw) => ({ ...named("update", raw, this.#changedOf(table, raw)), whole: this.#rowOf(table, raw, true) })),
+      ...deleted.map((id) => named("delete", { id }, { id })),
     ];
   }
 
-  /** @param {string} table @param {Raw} raw @param {any} stamp */
-  #updateOf(table, raw, stamp) {
-    const whole = this.#rowOf(table, raw, true);
-    const names = raw._changed.split(",").filter((/** @type {string} */ name) => name in whole);
-    const data = Object.fromEntries(names.map((/** @type {string} */ name) => [name, whole[name]]));
-    return { ...stamp, operation: /** @type {const} */ ("update"), data: { ...data, id: raw.id }, whole };
+  /** @param {string} table @param {Raw} raw */
+  #changedOf(table, raw) {
+    const changed = new Set(["id", ...raw._changed.split(",")]);
+    return Object.fromEntries(Object.entries(this.#rowOf(table, raw, true)).filter(([name]) => changed.has(name)));
   }
 
-  /**
-   * Name an operation by its content, and by what changes after each push: a retry is known, and an edit that comes back
-   * to an earlier value is not taken for one. Without a cursor nothing is known of the row, which version 0 says.
-   * @param {string} table @param {Raw} raw @param {string} nonce
-   */
-  #stampOf(table, raw, nonce) {
+  /** Without a cursor nothing is known of the row, which version 0 says. @param {string} table @param {Raw} raw */
+  #stampOf(table, raw) {
     const edited = this.editedAt(raw, table);
     return {
       table,
-      opId: sha256(canonical([nonce, table, raw])).slice(0, 48),
       ...(edited ? { timestamp: new Date(edited).toISOString() } : undefined),
       ...(this.cursor === null ? { baseVersion: 0 } : undefined),
     };
@@ -252,6 +274,9 @@ class Round {
 
 const SERVERS = new Set(["sync_status", "version", "server_synced", "createdAt", "updatedAt", "is_deleted"]);
 
+/** What a new row does not say gets the server's defaults. @param {Raw} row @param {unknown} [empty] */
+const filled = (row, empty = null) => Object.fromEntries(Object.entries(row).filter(([, value]) => value !== null && value !== empty));
+
 /** @param {any} record */
 const isClean = (record) => record._raw._status === "synced";
 
@@ -263,10 +288,10 @@ function asCreated(record) {
   });
 }
 
-/** @param {{ table: string, row: Raw }} held */
-function stripped({ table, row }) {
-  const { _status, _changed, ...rest } = row;
-  return { table, row: rest };
+/** Give what the server is known to have had of a record: its changed columns are pushed by themselves. @param {{ table: string, row: Raw }} held */
+function unedited({ table, row }) {
+  const edited = new Set(["_status", "_changed", ...row._changed.split(",")]);
+  return { table, row: Object.fromEntries(Object.entries(row).filter(([name]) => !edited.has(name))) };
 }
 
 /** @param {string} type @param {unknown} value */

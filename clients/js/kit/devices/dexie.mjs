@@ -5,7 +5,7 @@ import { dexieStore, syncStores } from "syncapp-client/dexie";
 import { Replica } from "syncapp-client/replica";
 import { ReplicaDevice } from "./replica.mjs";
 
-export const features = ["live", "conflicts", "instances", "merges", "returns"];
+export const features = ["live", "conflicts", "instances", "merges", "returns", "edits"];
 
 export class Device extends ReplicaDevice {
   async open(options) {
@@ -26,7 +26,7 @@ export class Device extends ReplicaDevice {
     return { id };
   }
 
-  async delete({ table, id }) {
+  async delete({ table, rowId: id }) {
     await this.db.table(table).delete(id);
   }
 

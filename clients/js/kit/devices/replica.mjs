@@ -16,7 +16,7 @@ export class ReplicaDevice extends BaseDevice {
     return { id: (await this.replica.put(table, row)).id };
   }
 
-  async delete({ table, id }) {
+  async delete({ table, rowId: id }) {
     await this.replica.delete(table, id);
   }
 

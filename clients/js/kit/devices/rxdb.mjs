@@ -61,7 +61,7 @@ export class Device extends BaseDevice {
     return { id: row.id };
   }
 
-  async delete({ table, id }) {
+  async delete({ table, rowId: id }) {
     await (await this.db[table].findOne(id).exec())?.incrementalRemove();
     this.edited();
   }

@@ -6,7 +6,7 @@ import { hasUnsyncedChanges, synchronize } from "@nozbe/watermelondb/sync/index.
 import { watermelonSync } from "syncapp-client/watermelondb";
 import { BaseDevice } from "./device.mjs";
 
-export const features = ["conflicts", "merges", "returns"];
+export const features = ["conflicts", "merges"];
 
 const TEXTS = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName", "client_user_id", "last_updated", "updatedAt", "phoneModel", "metadata"];
 const columns = [
@@ -48,17 +48,18 @@ export class Device extends BaseDevice {
       record._setRaw("updated_at", Date.now());
     };
     await this.database.write(async () => {
-      const found = await this.database.get(table).find(id).catch(() => undefined);
+      const found = await this.find(table, id);
+      // WatermelonDB's own IDs are never used again; one of the suite's may be.
+      await this.database.adapter.destroyDeletedRecords(table, found ? [] : [id]);
       if (found) await found.update(set);
       else await this.database.get(table).create((record) => { record._raw.id = id; set(record); });
     });
     return { id };
   }
 
-  async delete({ table, id }) {
+  async delete({ table, rowId: id }) {
     await this.database.write(async () => {
-      const found = await this.database.get(table).find(id).catch(() => undefined);
-      await found?.markAsDeleted();
+      await (await this.find(table, id))?.markAsDeleted();
     });
   }
 
