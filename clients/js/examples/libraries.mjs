@@ -5,6 +5,7 @@
  * bare names by the hundred: esbuild turns them into modules, once, in memory, as a development server does.
  */
 
+import { createRequire } from "node:module";
 import { build } from "esbuild";
 
 const ENTRIES = {
@@ -36,6 +37,21 @@ function fileOf(name) {
   return name.replace(/\.js$/, "").replaceAll(/[@/]+/g, "-").replace(/^-/, "");
 }
 
+/** Gives the entries that are CommonJS their named exports, which esbuild alone leaves on `default`. */
+const namedExports = {
+  name: "named exports",
+  /** @param {import("esbuild").PluginBuild} building */
+  setup(building) {
+    const require = createRequire(import.meta.url);
+    building.onResolve({ filter: /^@nozbe/ }, ({ path, kind }) => (kind === "entry-point" ? { path, namespace: "entry" } : undefined));
+    building.onLoad({ filter: /./, namespace: "entry" }, ({ path }) => {
+      const names = Object.keys(require(path)).filter((name) => !["default", "__esModule"].includes(name));
+      const contents = `import * as whole from "${path}"; export default whole.default; export const { ${names.join(", ")} } = whole;`;
+      return { contents, resolveDir: new URL("..", import.meta.url).pathname };
+    });
+  },
+};
+
 /** Give the modules, by path under /lib/. @returns {Promise<Map<string, Uint8Array>>} */
 export async function libraries() {
   const root = new URL("..", import.meta.url).pathname;
@@ -51,6 +67,7 @@ export async function libraries() {
     platform: "browser",
     define: { "process.env.NODE_ENV": '"production"' },
     logLevel: "error",
+    plugins: [namedExports],
   });
   return new Map(outputFiles.map(({ path, contents }) => [path, contents]));
 }

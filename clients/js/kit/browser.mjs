@@ -42,14 +42,20 @@ export class Browser {
     return new Promise((resolve, reject) => this.#asked.set(id, { resolve, reject }));
   }
 
-  /** Open a page in a tab of its own. @param {string} address @returns {Promise<(expression: string) => Promise<any>>} */
+  /**
+   * Open a page in a tab of its own.
+   *
+   * @param {string} address
+   * @returns {Promise<((expression: string) => Promise<any>) & { close: () => Promise<any> }>} evaluates; `close` closes it
+   */
   async open(address) {
     const { targetId } = await this.send("Target.createTarget", { url: "about:blank" });
     const { sessionId } = await this.send("Target.attachToTarget", { targetId, flatten: true });
     await this.send("Runtime.enable", {}, sessionId);
     await this.send("Fetch.enable", { patterns: [{ urlPattern: "http://localhost/*" }] }, sessionId);
     await this.send("Page.navigate", { url: address }, sessionId);
-    return (expression) => this.#evaluate(expression, sessionId);
+    const evaluate = (/** @type {string} */ expression) => this.#evaluate(expression, sessionId);
+    return Object.assign(evaluate, { close: () => this.send("Target.closeTarget", { targetId }) });
   }
 
   /** End it in good order, so that nothing is left to write. */

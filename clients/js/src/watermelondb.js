@@ -135,13 +135,15 @@ class Round {
     return Object.fromEntries(this.tables.map((table) => [table, [...known[table].values()]]));
   }
 
-  /** @returns {Promise<{ table: string, row: Raw }[]>} */
-  async #held() {
-    const found = [];
-    for (const table of this.tables) {
-      for (const { _raw } of await this.database.get(table).query().fetch()) found.push({ table, row: this.#rowOf(table, _raw) });
-    }
-    return found;
+  /** Give all records, while nobody writes. @returns {Promise<{ table: string, row: Raw }[]>} */
+  #held() {
+    return this.database.read(async () => {
+      const found = [];
+      for (const table of this.tables) {
+        for (const { _raw } of await this.database.get(table).query().fetch()) found.push({ table, row: this.#rowOf(table, _raw) });
+      }
+      return found;
+    }, "syncapp-snapshot");
   }
 
   /**

@@ -79,7 +79,7 @@ test("RxDB: a push answers with nothing but the conflicting master rows", async 
 test("WatermelonDB: the timestamp may be of an empty tenant, and one answer holds everything", async () => {
   const kept = new Map();
   const adapter = { dbName: newId(), getLocal: async (key) => kept.get(key), setLocal: async (key, value) => void kept.set(key, value), getDeletedRecords: async () => [], destroyDeletedRecords: async () => {} };
-  const database = { adapter, schema: { tables: { interactions: { columns: { title: { name: "title", type: "string" } } } } }, get: () => ({ query: () => ({ fetch: async () => [] }) }), write: (work) => work(), batch: async () => {} };
+  const database = { adapter, schema: { tables: { interactions: { columns: { title: { name: "title", type: "string" } } } } }, get: () => ({ query: () => ({ fetch: async () => [] }) }), write: (work) => work(), read: (work) => work(), batch: async () => {} };
   const answers = [];
   const synchronize = async ({ pullChanges }) => void answers.push(await pullChanges({ lastPulledAt: null }));
   const sync = watermelonSync(device(), { database, synchronize });
