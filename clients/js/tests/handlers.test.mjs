@@ -40,7 +40,7 @@ async function collection() {
   return (await db.addCollections({ end_user: { schema } })).end_user;
 }
 
-const rows = (prefix, count) => Array.from({ length: count }, (_, number) => ({ id: `${prefix}-${number}`, name: "n" }));
+const rows = (prefix, count, name = "n") => Array.from({ length: count }, (_, number) => ({ id: `${prefix}-${number}`, name }));
 
 test("RxDB: a full page says go on, a short one is the end, a checkpoint is an object", async () => {
   const { pull } = rxdbReplication(device(), { collection: await collection(), live: false });
@@ -147,7 +147,7 @@ for (const isCommitted of [false, true]) {
   test(`Replica: dies ${isCommitted ? "after" : "before"} each commit of a sync, and goes on from there`, async () => {
     const { token } = await registered();
     const server = new SyncClient({ url, token });
-    await server.push({ changes: { end_user: rows("r", 1500) } });
+    await server.push({ changes: { end_user: rows("r", 200) } });
     for (let at = 1, isDone = false; !isDone; at++) {
       const name = newId();
       const device = () => new SyncClient({ url, token, deviceId: name });
@@ -156,7 +156,7 @@ for (const isCommitted of [false, true]) {
       await first.sync();
       await first.put("end_user", { id: `typed-${at}`, name: "typed" });
       await first.put("end_user", { id: "r-1", note: `typed ${at}` });
-      await server.push({ changes: { end_user: rows(`more-${at}`, 1100) } });
+      await server.push({ changes: { end_user: rows("more", 1100, `changed ${at}`) } });
       isDone = await new Replica(device(), dying(store, at, isCommitted), ["end_user"]).sync().then(() => true, () => false);
       const again = new Replica(device(), store, ["end_user"]);
       await again.sync();

@@ -109,7 +109,7 @@ export class Device extends BaseDevice {
     for (const table of this.tables) {
       // Two rounds: the second fetches what the server made of what the first sent.
       for (let round = 0; round < 2; round++) {
-        const state = this.replicate(table, true);
+        const state = this.replicate(table, false);
         try {
           await this.inSync(state);
         } finally {
@@ -122,7 +122,7 @@ export class Device extends BaseDevice {
   async inSync(state) {
     const failed = new Promise((_, fail) => state.error$.subscribe((error) => fail(causeOf(error))));
     failed.catch(() => undefined);
-    await Promise.race([state.awaitInSync(), failed]);
+    await Promise.race([this.isLive ? state.awaitInSync() : state.awaitInitialReplication(), failed]);
   }
 
   async live({ on }) {
