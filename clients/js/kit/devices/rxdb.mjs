@@ -10,7 +10,7 @@ import { BaseDevice, until } from "./device.mjs";
 
 addRxPlugin(RxDBLeaderElectionPlugin);
 
-export const features = ["live", "conflicts", "merges", "returns"];
+export const features = ["live", "conflicts", "merges", "returns", "states"];
 
 const TEXT = { type: "string" };
 const OWN = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName"];
