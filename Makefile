@@ -10,7 +10,7 @@ help: ## This list
 run: .venv/installed node_modules ## Install what is needed and serve on port 3000, data in ./data
 	@exec $(BIN)/python syncapp.py
 
-test: .venv/installed-dev node_modules ## Install what tests need and pass them
+test: .venv/installed-dev node_modules clients/js/node_modules ## Install what tests need and pass them
 	@$(BIN)/python tests/needs.py
 	$(BIN)/python -m pytest $(ARGS)
 	$(if $(ARGS),,@$(MAKE) --no-print-directory clients)
@@ -53,7 +53,7 @@ audit: .venv-audit/installed ## Hold the pins against the known vulnerabilities
 	@.venv-audit/bin/python tests/audit.py
 
 clean: ## Remove what was installed; data stays
-	rm -rf .venv .venv-audit node_modules bench/peer/node_modules .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-audit node_modules clients/js/node_modules bench/peer/node_modules .mypy_cache .ruff_cache .hypothesis
 
 # A folder that pip broke half way has no mark and is made again.
 .venv/installed: requirements.txt
@@ -77,6 +77,11 @@ clean: ## Remove what was installed; data stays
 node_modules: package.json
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund && touch node_modules; \
 	else echo "npm is not here: the pages will load the Socket.IO client from a CDN."; fi
+
+# The libraries that the JavaScript client is tested with; 160 MB, which npm installs in 15 to 20 s.
+clients/js/node_modules: clients/js/package-lock.json
+	@if command -v npm >/dev/null; then cd clients/js && npm ci --silent --no-audit --no-fund && touch node_modules; \
+	else echo "npm is not here: the JavaScript client is not tested."; fi
 
 # better-sqlite3 is compiled if there is no binary of it for this Node: a minute or two, once.
 bench/peer/node_modules: bench/peer/package-lock.json

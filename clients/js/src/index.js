@@ -1,0 +1,8 @@
+/** What an app imports: the core. The handlers have entries of their own, so that none drags in another's library. */
+
+export { Chain } from "./chain.js";
+export { newId, SyncClient } from "./client.js";
+export { digestOf } from "./digest.js";
+export { Busy, Refused, ResyncRequired, SignedOut, SyncError, TooLarge, Unreachable } from "./errors.js";
+export { pushOperations } from "./operations.js";
+export { browserStore, memoryStore } from "./tokens.js";

@@ -1,0 +1,98 @@
+/**
+ * Listening over Socket.IO: says when to pull, and hands over rows that came along.
+ *
+ * Knows: the events, the renewal of a token, when to connect again. Must not know: where rows and cursor are kept.
+ * Delivery is at most once, so whatever may have been missed ends in `onPull`.
+ */
+
+import { Chain } from "./chain.js";
+
+/**
+ * @typedef {import("./chain.js").Link} Link
+ * @typedef {import("./chain.js").Notification} Notification
+ * @typedef {"connecting" | "live" | "offline"} State
+ * @typedef {{ cursor?: () => string | null | undefined | Promise<string | null | undefined>, onPull: () => void,
+ *   onLink?: (link: Link) => void, onNotification?: (note: Notification) => void, onState?: (state: State) => void,
+ *   onSignedOut?: (error: Error) => void }} Listening
+ *   `cursor` tells up to where the app has seen everything; without `onLink` each push is answered by `onPull`
+ */
+
+const RETRY_MILLISECONDS = 2000;
+
+export class Live {
+  #chain = new Chain();
+  #isClosed = false;
+  /** @type {any} */
+  #socket;
+  /** @type {string | undefined} */
+  #refused;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #again;
+
+  /** @param {import("./client.js").SyncClient} client @param {Listening} listening */
+  constructor(client, listening) {
+    this.client = client;
+    this.listening = listening;
+    this.opened = this.#open();
+    this.opened.catch(() => undefined); // who awaits it sees it
+  }
+
+  close() {
+    this.#isClosed = true;
+    clearTimeout(this.#again);
+    this.#socket?.disconnect();
+  }
+
+  async #open() {
+    this.listening.onState?.("connecting");
+    const io = this.client.io ?? (await import("socket.io-client")).io;
+    if (this.#isClosed) return;
+    this.#socket = io(this.client.url, { auth: (/** @type {any} */ give) => void this.#authenticate(give), forceNew: true });
+    this.#socket.on("authenticated", (/** @type {any} */ greeting) => this.#greeted(greeting));
+    this.#socket.on("sync_notification", (/** @type {Notification} */ note) => this.#hear(note));
+    this.#socket.on("authentication_error", () => (this.#refused = this.token));
+    this.#socket.on("disconnect", (/** @type {string} */ reason) => this.#lost(reason));
+    this.#socket.on("connect_error", () => this.#lost("connect_error"));
+  }
+
+  /** @param {(auth: unknown) => void} give */
+  async #authenticate(give) {
+    try {
+      this.token = await (this.#refused ? this.client.tokens.renewed(this.#refused) : this.client.tokens.current());
+      this.#refused = undefined;
+      const cursor = (await this.listening.cursor?.()) ?? undefined;
+      give({ token: this.token, cursor, deviceId: this.client.deviceId });
+    } catch (error) {
+      if (/** @type {any} */ (error).code === "unauthorized") this.listening.onSignedOut?.(/** @type {Error} */ (error));
+      this.#socket.disconnect();
+      this.#connectLater();
+    }
+  }
+
+  /** @param {{ missed?: number, resyncRequired?: boolean }} greeting */
+  #greeted(greeting) {
+    this.listening.onState?.("live");
+    if (greeting.missed !== 0 || greeting.resyncRequired) this.listening.onPull();
+  }
+
+  /** @param {Notification} note */
+  #hear(note) {
+    this.listening.onNotification?.(note);
+    const found = this.#chain.take(note);
+    if (found === "pull" || (found && !this.listening.onLink)) this.listening.onPull();
+    else if (found) this.listening.onLink?.(found);
+  }
+
+  /** @param {string} reason */
+  #lost(reason) {
+    this.listening.onState?.("offline");
+    // The library comes back by itself, except when the server ended the socket.
+    if (reason === "io server disconnect") this.#connectLater();
+  }
+
+  #connectLater() {
+    clearTimeout(this.#again);
+    if (this.#isClosed) return;
+    this.#again = setTimeout(() => this.#socket.connect(), RETRY_MILLISECONDS);
+  }
+}

@@ -1,0 +1,143 @@
+/**
+ * Many operations to the server, each with its own outcome, whatever their number and size.
+ *
+ * Knows: how a push is cut into slices, and what is done about a row that the server had lost. Must not know: where
+ * operations come from. Each needs an `opId`: by it the server takes one that comes again, in whatever slice, once.
+ */
+
+import { Refused, TooLarge } from "./errors.js";
+
+/**
+ * @typedef {import("./client.js").Operation} Operation
+ * @typedef {Operation & { opId: string, whole?: Record<string, any> }} Outgoing
+ *   `whole` is the whole row that an update is about, in case the server does not know it
+ * @typedef {{ result: import("./client.js").Result, row: import("./client.js").Row | null, conflicts: any[] }} Outcome
+ */
+
+const SLICE_ROWS = 1000;
+const SLICE_CHARACTERS = 1_000_000;
+
+/** Columns that are the server's: what a device sends for them is no change, and `version` would state a base. */
+const SERVERS = new Set(["sync_status", "version", "server_synced", "createdAt", "updatedAt"]);
+
+/** Give a row without what is the server's. @param {Record<string, any>} row @returns {Record<string, any>} */
+export function ownFields(row) {
+  return Object.fromEntries(Object.entries(row).filter(([name]) => !SERVERS.has(name)));
+}
+
+/** Give what differs, `null` for what is gone. @param {Record<string, any>} before @param {Record<string, any>} after */
+export function changedFields(before, after) {
+  const [own, old] = [ownFields(after), ownFields(before)];
+  const names = new Set([...Object.keys(own), ...Object.keys(old)]);
+  /** @type {Record<string, any>} */
+  const changed = {};
+  for (const name of names) if (!isSame(old[name], own[name])) changed[name] = own[name] ?? null;
+  return changed;
+}
+
+/** @param {unknown} one @param {unknown} other */
+export function isSame(one, other) {
+  if (one === other || (one ?? null) === (other ?? null)) return true;
+  if (typeof one === "boolean" || typeof other === "boolean") return Number(one) === Number(other);
+  return typeof one === "object" && typeof other === "object" && canonical(one) === canonical(other);
+}
+
+/** JSON with names in order. @param {unknown} value @returns {string} */
+export function canonical(value) {
+  return JSON.stringify(value, (_, part) =>
+    part && typeof part === "object" && !Array.isArray(part) ? Object.fromEntries(Object.entries(part).sort()) : part,
+  );
+}
+
+/**
+ * Push operations in order; `done` is told the outcomes of each slice before the next one goes.
+ *
+ * @param {import("./client.js").SyncClient} client @param {Outgoing[]} operations
+ * @param {{ baseCursor?: string | null, done?: (operations: Outgoing[], outcomes: Outcome[]) => unknown }} [options]
+ *   `baseCursor` states the base of operations that have none, and which database is meant
+ * @returns {Promise<Outcome[]>}
+ * @throws {import("./errors.js").ResyncRequired} if `baseCursor` is of another database
+ */
+export async function pushOperations(client, operations, { baseCursor, done } = {}) {
+  const outcomes = [];
+  for (const slice of slices(operations)) {
+    const found = await pushSlice(client, slice, baseCursor ?? undefined);
+    await done?.(slice, found);
+    outcomes.push(...found);
+  }
+  return outcomes;
+}
+
+/** @param {Outgoing[]} operations */
+function* slices(operations) {
+  /** @type {Outgoing[]} */
+  let slice = [];
+  let characters = 0;
+  for (const operation of operations) {
+    const size = JSON.stringify(operation.data).length;
+    if (slice.length === SLICE_ROWS || (slice.length && characters + size > SLICE_CHARACTERS)) {
+      yield slice;
+      [slice, characters] = [[], 0];
+    }
+    slice.push(operation);
+    characters += size;
+  }
+  if (slice.length) yield slice;
+}
+
+/** @param {import("./client.js").SyncClient} client @param {Outgoing[]} slice @param {string} [baseCursor] @returns {Promise<Outcome[]>} */
+async function pushSlice(client, slice, baseCursor) {
+  const operations = slice.map(({ whole, ...operation }) => operation);
+  try {
+    const { data, results, conflicts } = await client.push({ operations, atomic: false, baseCursor });
+    const outcomes = results.map((result, place) => outcomeOf(result, data[place], conflicts));
+    return await completed(client, slice, outcomes);
+  } catch (error) {
+    if (!(error instanceof TooLarge || error instanceof Refused)) throw error;
+    return apart(client, slice, error, baseCursor);
+  }
+}
+
+/** @param {import("./client.js").Result} result @param {import("./client.js").Row | null} row @param {any[]} conflicts @returns {Outcome} */
+function outcomeOf(result, row, conflicts) {
+  const own = conflicts.filter(({ table, id }) => table === result.table && id === result.id);
+  return { result, row, conflicts: own };
+}
+
+/**
+ * Push what was refused as a whole in halves; what is refused alone is rejected, so that it holds up nothing else.
+ *
+ * @param {import("./client.js").SyncClient} client @param {Outgoing[]} slice @param {Error} error @param {string} [baseCursor]
+ * @returns {Promise<Outcome[]>}
+ */
+async function apart(client, slice, error, baseCursor) {
+  const [{ table, data }] = slice;
+  const rejected = { table, id: data.id, status: /** @type {const} */ ("rejected"), error: error.message };
+  if (slice.length === 1) return [{ result: rejected, row: null, conflicts: [] }];
+  const middle = slice.length >> 1;
+  const first = await pushSlice(client, slice.slice(0, middle), baseCursor);
+  return [...first, ...(await pushSlice(client, slice.slice(middle), baseCursor))];
+}
+
+/**
+ * Send the whole row after an update of a row that the server did not know (a restore, a purge): the update alone made a
+ * row of the changed fields only.
+ *
+ * @param {import("./client.js").SyncClient} client @param {Outgoing[]} slice @param {Outcome[]} outcomes
+ */
+async function completed(client, slice, outcomes) {
+  const places = slice.flatMap(({ operation, whole }, place) =>
+    whole && operation === "update" && outcomes[place].result.status === "created" ? [place] : [],
+  );
+  if (!places.length) return outcomes;
+  const wholes = places.map((place) => wholeOf(slice[place], outcomes[place]));
+  const found = await pushSlice(client, wholes, undefined);
+  places.forEach((place, index) => (outcomes[place] = found[index]));
+  return outcomes;
+}
+
+/** @param {Outgoing} operation @param {Outcome} outcome @returns {Outgoing} */
+function wholeOf({ table, opId, timestamp, whole }, { result }) {
+  const data = ownFields({ ...whole, id: result.id });
+  return { table, operation: "update", data, timestamp, opId: `${opId.slice(0, 57)}.whole`, baseVersion: result.version };
+}

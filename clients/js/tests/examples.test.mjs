@@ -1,0 +1,50 @@
+// Each example, in Chromium: a person logs in, adds a name that reaches the server, and sees one that comes from there.
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { after, test } from "node:test";
+import { newId, SyncClient } from "syncapp-client";
+import { Browser } from "../kit/browser.mjs";
+
+const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
+const hasChromium = spawnSync("which", [process.env.CHROMIUM ?? "chromium"]).status === 0;
+const folder = mkdtempSync(`${tmpdir()}/syncapp-examples-`);
+const browser = hasChromium ? new Browser(folder) : undefined;
+
+after(async () => {
+  await browser?.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function until(condition, what) {
+  const end = Date.now() + 20_000;
+  while (!(await condition())) {
+    if (Date.now() > end) throw new Error(`waited 20 s for ${what}`);
+    await new Promise((resume) => setTimeout(resume, 50));
+  }
+}
+
+for (const name of ["indexeddb", "dexie", "rxdb", "watermelondb", "tanstack-db"]) {
+  test(`the ${name} example syncs both ways`, { skip: !hasChromium && "needs chromium" }, async () => {
+    const email = `${newId()}@example.com`;
+    const body = JSON.stringify({ firstName: "E", lastName: "X", email, password: "password123" });
+    await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const other = new SyncClient({ url });
+    await other.logIn(email, "password123");
+    const tab = await browser.open(`http://localhost/examples/${name}.html`);
+    await until(() => tab("Boolean(document.forms.login)").catch(() => false), "the page");
+    const fill = (form, fields) => tab(`for (const [name, value] of Object.entries(${JSON.stringify(fields)})) document.forms.${form}.elements[name].value = value; document.forms.${form}.requestSubmit()`);
+    await tab("localStorage.clear()");
+    await fill("login", { server: url, email, password: "password123" });
+    await until(() => tab("!document.forms.add.hidden"), `the log-in (${await tab("document.querySelector('output').textContent")})`);
+    await fill("add", { name: "typed in the page" });
+    await until(async () => (await other.pull({ cursor: null, tables: ["end_user"] })).data.end_user[0]?.name === "typed in the page", "the name on the server");
+    await other.push({ changes: { end_user: [{ id: "other", name: "from another device" }] } });
+    const names = "[...document.querySelectorAll('li input')].map((field) => field.value).join()";
+    await until(async () => (await tab(names)) === "from another device,typed in the page", `both in the page: ${await tab(names)}`);
+    await tab("localStorage.clear()");
+    assert.ok(await tab("document.querySelector('output').textContent === ''"));
+  });
+}

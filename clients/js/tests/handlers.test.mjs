@@ -1,0 +1,178 @@
+// What the libraries ask of their handlers, to the letter: with the real libraries, against a real server.
+//
+// First seen to fail on a fault: “does not resolve before” with the pull after the push left out; “may be of an empty
+// tenant” with a timestamp of 0; “a full page” with the last page cut to the batch size; “nothing but the conflicting”
+// with every row of the answer given back; “dies after each commit” with the cursor kept in a transaction of its own,
+// ahead of the rows; “dies before each commit” with an edit taken out of the outbox before its push is answered.
+
+import "fake-indexeddb/auto";
+import assert from "node:assert/strict";
+import { before, test } from "node:test";
+import { createCollection } from "@tanstack/db";
+import { createRxDatabase } from "rxdb/plugins/core";
+import { getRxStorageMemory } from "rxdb/plugins/storage-memory";
+import { digestOf, newId, SyncClient } from "syncapp-client";
+import { openIndexedDB } from "syncapp-client/indexeddb";
+import { Replica } from "syncapp-client/replica";
+import { rxdbReplication } from "syncapp-client/rxdb";
+import { syncappCollectionOptions } from "syncapp-client/tanstack-db";
+import { watermelonSync } from "syncapp-client/watermelondb";
+
+const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
+/** @type {any} */
+let account;
+
+async function registered() {
+  const body = JSON.stringify({ firstName: "J", lastName: "S", email: `h-${newId()}@example.com`, password: "password123" });
+  return (await (await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).json()).data;
+}
+
+before(async () => {
+  account = await registered();
+});
+
+const device = (more = {}) => new SyncClient({ url, token: account.token, deviceId: newId(), ...more });
+
+async function collection() {
+  const db = await createRxDatabase({ name: newId(), storage: getRxStorageMemory(), multiInstance: false });
+  const properties = { id: { type: "string", maxLength: 64 }, name: { type: "string" }, version: { type: "number" } };
+  const schema = { version: 0, primaryKey: "id", type: "object", properties };
+  return (await db.addCollections({ end_user: { schema } })).end_user;
+}
+
+const rows = (prefix, count, name = "n") => Array.from({ length: count }, (_, number) => ({ id: `${prefix}-${number}`, name }));
+
+test("RxDB: a full page says go on, a short one is the end, a checkpoint is an object", async () => {
+  const { pull } = rxdbReplication(device(), { collection: await collection(), live: false });
+  const start = (await device().pull({ cursor: null, tables: ["end_user"] })).cursor;
+  await device().push({ changes: { end_user: rows("page", 25) } });
+  const first = await pull.handler({ cursor: start }, 10);
+  const second = await pull.handler(first.checkpoint, 10);
+  const third = await pull.handler(second.checkpoint, 10);
+  assert.deepEqual([first, second, third].map(({ documents }) => documents.length), [10, 10, 5]);
+  assert.equal(typeof third.checkpoint, "object");
+  assert.equal((await pull.handler(third.checkpoint, 10)).documents.length, 0);
+});
+
+test("RxDB: deleted rows stay, marked", async () => {
+  const { pull } = rxdbReplication(device(), { collection: await collection(), live: false });
+  await device().push({ changes: { end_user: [{ id: "gone", name: "n" }] } });
+  const { cursor } = await device().pull({ cursor: null, limit: 10_000 });
+  await device().push({ changes: { end_user: [{ id: "gone", is_deleted: 1 }] } });
+  const { documents } = await pull.handler({ cursor }, 10);
+  assert.deepEqual(documents.map(({ id, _deleted }) => [id, _deleted]), [["gone", true]]);
+});
+
+test("RxDB: a push answers with nothing but the conflicting master rows", async () => {
+  const documents = await collection();
+  const { pull, push } = rxdbReplication(device(), { collection: documents, live: false });
+  const base = (id) => ({ id, name: "base", version: 1, _deleted: false });
+  await device().push({ changes: { end_user: [{ id: "c1", name: "base" }, { id: "c2", name: "base" }] } });
+  await pull.handler(undefined, 1000);
+  for (const id of ["c1", "c2"]) await documents.insert({ id, name: "ours, earlier", version: 1 });
+  await device().push({ operations: [{ table: "end_user", operation: "update", data: { id: "c1", name: "theirs, later" }, baseVersion: 1 }] });
+  const rowOf = (id) => ({ newDocumentState: { ...base(id), name: "ours, earlier" }, assumedMasterState: base(id) });
+  const answered = await push.handler([rowOf("c1"), rowOf("c2")]);
+  assert.deepEqual(answered.map(({ id, name, version, _deleted }) => [id, name, version, _deleted]), [["c1", "theirs, later", 2, false]]);
+});
+
+test("WatermelonDB: the timestamp may be of an empty tenant, and one answer holds everything", async () => {
+  const kept = new Map();
+  const adapter = { dbName: newId(), getLocal: async (key) => kept.get(key), setLocal: async (key, value) => void kept.set(key, value), getDeletedRecords: async () => [], destroyDeletedRecords: async () => {} };
+  const database = { adapter, schema: { tables: { interactions: { columns: { title: { name: "title", type: "string" } } } } }, get: () => ({ query: () => ({ fetch: async () => [] }) }), write: (work) => work(), read: (work) => work(), batch: async () => {} };
+  const answers = [];
+  const synchronize = async ({ pullChanges }) => void answers.push(await pullChanges({ lastPulledAt: null }));
+  const sync = watermelonSync(device(), { database, synchronize });
+  await sync();
+  assert.ok(answers[0].timestamp > 0);
+  await device().push({ changes: { interactions: rows("all", 2500).map(({ id }) => ({ id, title: "t" })) } });
+  await sync();
+  assert.equal(answers[1].changes.interactions.updated.length, 2500);
+});
+
+test("TanStack DB: a mutation does not resolve before it was pulled back, and is taken back when refused", async () => {
+  const users = createCollection({ ...syncappCollectionOptions(device(), { table: "end_user" }), startSync: true });
+  await users.preload();
+  const id = newId();
+  await users.insert({ id, name: "T" }).isPersisted.promise;
+  assert.equal(users.get(id).version, 1);
+  await users.update(id, (draft) => void (draft.name = "U")).isPersisted.promise;
+  assert.deepEqual([users.get(id).name, users.get(id).version], ["U", 2]);
+  const refused = users.insert({ id: newId(), name: "x".repeat(100_000) });
+  await assert.rejects(refused.isPersisted.promise, /row/);
+  assert.equal(users.toArray.filter(({ name }) => name.length > 1000).length, 0);
+  await users.delete(id).isPersisted.promise;
+  assert.equal(users.has(id), false);
+  await users.cleanup();
+});
+
+test("Replica: what the server will never take is kept aside with its reason, and holds up nothing", async () => {
+  const replica = new Replica(device(), await openIndexedDB(newId(), ["end_user"]), ["end_user"]);
+  const [bad, good] = [await replica.put("end_user", { name: "x".repeat(100_000) }), await replica.put("end_user", { name: "good" })];
+  await replica.sync();
+  const [rejected] = await replica.rejected();
+  assert.deepEqual([rejected.id, rejected.data.name.length, await replica.pending()], [bad.id, 100_000, 0]);
+  assert.match(String(rejected.error), /row/i);
+  assert.equal((await replica.get("end_user", good.id))?.version, 1);
+  assert.equal(await replica.get("end_user", bad.id), undefined);
+  replica.close();
+});
+
+test("Replica: an edit whose transaction fails leaves neither row nor outbox entry", async () => {
+  const store = await openIndexedDB(newId(), ["end_user"]);
+  const replica = new Replica(device(), store, ["end_user"]);
+  await assert.rejects(replica.put("end_user", { name: () => "not to be stored" }));
+  assert.deepEqual([await replica.all("end_user"), await replica.pending()], [[], 0]);
+  replica.close();
+});
+
+/** A store that dies around its `at`-th transaction that writes, and stays dead. */
+function dying(store, at, isCommitted) {
+  let count = 0;
+  const transaction = async (mode, tables, work) => {
+    if (count >= at) throw new Error("dead");
+    const isLast = mode === "readwrite" && ++count === at;
+    const result = await store.transaction(mode, tables, async (tx) => {
+      const found = await work(tx);
+      if (isLast && !isCommitted) throw new Error("died before the commit");
+      return found;
+    });
+    if (isLast) throw new Error("died after the commit");
+    return result;
+  };
+  return { ...store, transaction };
+}
+
+for (const isCommitted of [false, true]) {
+  test(`Replica: dies ${isCommitted ? "after" : "before"} each commit of a sync, and goes on from there`, async () => {
+    const { token } = await registered();
+    const server = new SyncClient({ url, token });
+    await server.push({ changes: { end_user: rows("r", 200) } });
+    for (let at = 1, isDone = false; !isDone; at++) {
+      const name = newId();
+      const device = () => new SyncClient({ url, token, deviceId: name });
+      const store = await openIndexedDB(name, ["end_user"]);
+      const first = new Replica(device(), dying(store, Infinity), ["end_user"]);
+      await first.sync();
+      await first.put("end_user", { id: `typed-${at}`, name: "typed" });
+      await first.put("end_user", { id: "r-1", note: `typed ${at}` });
+      await server.push({ changes: { end_user: rows("more", 1100, `changed ${at}`) } });
+      isDone = await new Replica(device(), dying(store, at, isCommitted), ["end_user"]).sync().then(() => true, () => false);
+      const again = new Replica(device(), store, ["end_user"]);
+      await again.sync();
+      await again.sync();
+      const held = await again.all("end_user");
+      const { digest } = await last(server.pages({ cursor: null, tables: ["end_user"], limit: 10_000, digest: true }));
+      assert.deepEqual(digestOf(held), digest.end_user, `died at commit ${at}`);
+      assert.deepEqual([held.find(({ id }) => id === "r-1").note, await again.pending()], [`typed ${at}`, 0]);
+      assert.ok(held.some(({ id }) => id === `typed-${at}`));
+      again.close();
+    }
+  });
+}
+
+async function last(pages) {
+  let found;
+  for await (const page of pages) found = page;
+  return found;
+}
