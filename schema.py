@@ -48,23 +48,31 @@ def tenant_models() -> list[type[Bound]]:
     ]
 
 
-def prepare_tenant(now: int, is_new: bool) -> None:
-    """Make a tenant's database what this version needs, be it of an older version or a new one and empty.
+def prepare_tenant() -> None:
+    """Make a tenant's database of an older version what this version needs.
 
     Adds tables and columns and never takes any away, so that an older version can still read what a newer one wrote.
-    Raises: LookupError for an empty file that is not new: its devices would take it for the end of all rows.
+    Raises: LookupError for a file that was never begun: its devices would take it for the end of all rows.
     """
-    if not is_new and not database.table_exists(Ledger._meta.table_name):
+    if not database.table_exists(Ledger._meta.table_name) or not Ledger.select().exists():
         raise LookupError("this is no tenant's database")
+    lay_out_tenant()
+
+
+def lay_out_tenant() -> None:
+    """Add what is missing of a tenant's tables, in an empty database all of them."""
     add_missing(tenant_models())
     for table in synced_tables().values():
         connection().execute(
             f'CREATE INDEX IF NOT EXISTS "{table.name}_Unique_id" ON "{table.name}" ("Unique_id")'
             ' WHERE "Unique_id" IS NOT NULL'
         )
-    if not Ledger.select().exists():
-        Ledger.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
     digest.add_missing(synced_tables().values())
+
+
+def begin_tenant(now: int) -> None:
+    """Begin a tenant's order of commits, in tables that are laid out."""
+    Ledger.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
 
 
 def add_missing(models: Sequence[type[Bound]]) -> None:

@@ -12,6 +12,7 @@ dispatches on a context variable: code that is bound to no file fails, in whatev
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -43,6 +44,7 @@ _GROUP_SECONDS = 0.01
 _SMALL_CHANGES = 100
 _FAST_SECONDS = 0.002
 _CHECKPOINT_PAGES = 1_000
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class _Disk:
@@ -298,6 +300,42 @@ def engine_version() -> tuple[int, ...]:
     return tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 
 
+_JOURNAL, _WITH_LOG = slice(18, 20), b"\2\2"
+"""Where a file's head says that it is opened with a log of writes (sqlite.org/fileformat.html §1.3.3)."""
+
+
+def file_bytes(base: bytes, work: Callable[[], object], fingerprint: int = 0) -> bytes:
+    """Give the bytes of a database's file: of ``base``, or of none, after ``work``. No disk is touched."""
+    connection = apsw.Connection(":memory:")
+    try:
+        if base:
+            connection.deserialize("main", base)
+        with _bind(_Connected(connection)), connection:
+            work()
+            if fingerprint:
+                connection.pragma("user_version", fingerprint)
+        return connection.serialize("main")
+    finally:
+        connection.close()
+
+
+def put_file(path: Path, content: bytes) -> None:
+    """Write a new database's file and bring it to the disk.
+
+    Raises: StorageFull.
+    """
+
+    def put() -> None:
+        path.touch(0o600, exist_ok=False)
+        with path.open("wb") as file:
+            file.write(content[: _JOURNAL.start] + _WITH_LOG + content[_JOURNAL.stop :])
+            file.flush()
+            os.fsync(file.fileno())
+
+    with _as_problems():
+        _disk.at_once(put)
+
+
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file, also one that a server is writing, as of one moment.
 
@@ -392,7 +430,7 @@ def _problem_of(error: Exception) -> Exception:
     if isinstance(error, Problem):
         return error
     cause = error if isinstance(error, apsw.Error) else error.__cause__
-    if isinstance(cause, apsw.FullError):
+    if isinstance(cause, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
         return StorageFull()
     if isinstance(cause, apsw.BusyError | apsw.LockedError):
         return Busy()

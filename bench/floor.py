@@ -22,7 +22,8 @@ from growth import MEASUREMENTS, new_ids, row
 
 import changes
 from models import synced_tables
-from tenants import open_tenant_file
+from storage import put_file
+from tenants import new_tenant_file, open_tenant_file
 from wire import encode
 
 TABLE = synced_tables()["end_user"]
@@ -76,7 +77,9 @@ def main() -> None:
     """Measure pushes of one, of 100 and of 1,000 rows."""
     print("| rows a push | µs of CPU a row | µs a row | rows/s |\n|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent / "data") as folder:
-        store = open_tenant_file(Path(folder) / "a.db", is_new=True)
+        path = Path(folder) / "a.db"
+        put_file(path, new_tenant_file())
+        store = open_tenant_file(path)
         sequence = iter(range(1, 10**6))
         for count in (1, 100, 1000):
             found = [times(store._writer.conn, sequence, count, max(10, 500 // count)) for _ in range(MEASUREMENTS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import sqlite3
@@ -167,8 +168,8 @@ if sys.argv[3].startswith("close"):
     opened.provision(customer)
     opened.write(customer.id, lambda: storage.models.connection().execute("UPDATE _meta SET sequence = 5"))
 {
-    "file half made": lambda: before(tenants.schema.digest, "add_missing"),
-    "file made": lambda: before(storage.Store, "close"),
+    "file half made": lambda: after(Path, "touch"),
+    "file made": lambda: before(os, "fsync"),
     "before rename": lambda: before(os, "replace"),
     "after rename": lambda: after(os, "replace"),
     "before insert": lambda: before(directory, "customer_by_email"),
@@ -227,21 +228,20 @@ def test_next_attempt_needs_no_restart(open_folder: Callable[..., Tenants], tmp_
     assert tenants.path_of(again.id).exists()
 
 
-@pytest.mark.parametrize("where", ["open_tenant_file", "sync_folder", "directory.customer_by_email"])
+@pytest.mark.parametrize("where", ["os.fsync", "os.replace", "directory.customer_by_email"])
 def test_registration_that_fails_leaves_nothing_at_once(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Fault: the file made outside of ``try``: it stayed, and on a full disk each attempt left another."""
 
-    def fail(*_: object, **__: object) -> None:
-        raise StorageFull
-
     with monkeypatch.context() as patch:
-        if where == "open_tenant_file":
-            patch.setattr("schema.digest.add_missing", fail)
-        else:
-            patch.setattr(where if "." in where else "os.replace", fail)
-        with pytest.raises(StorageFull):
+
+        def fail(*_: object) -> None:
+            patch.undo()
+            raise StorageFull if where.startswith("directory") else OSError(errno.ENOSPC, "no room")
+
+        patch.setattr(where, fail)
+        with pytest.raises(OSError if where == "os.replace" else StorageFull):
             tenants.provision(customer())
     assert list((tenants.folder / "tenants").iterdir()) == [] and customers(tenants) == {}
     tenants.provision(customer())
