@@ -1,8 +1,9 @@
 # The two commands are `make run` and `make test`; `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
+PARTS := part-1 part-2 part-3 part-4
 .DEFAULT_GOAL := help
-.PHONY: help run test unit crash clients kit check lint format types audit bench bench-quick clean
+.PHONY: help run test $(PARTS) unit crash clients kit check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -10,10 +11,14 @@ help: ## This list
 run: .venv/installed node_modules ## Install what is needed and serve on port 3000, data in ./data
 	@exec $(BIN)/python syncapp.py
 
-test: .venv/installed-dev node_modules clients/js/node_modules ## Install what tests need and pass them
+test: .venv/installed-dev ## Install what tests need and pass them; with ARGS these tests only
 	@$(BIN)/python tests/needs.py
-	$(BIN)/python -m pytest $(ARGS)
-	$(if $(ARGS),,@$(MAKE) --no-print-directory clients)
+	@$(MAKE) --no-print-directory node_modules clients/js/node_modules
+	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(MAKE) --no-print-directory -k -j2 -Otarget $(PARTS) clients)
+
+# Two at a time, since much of a test is waiting; each part prints when it ends.
+$(PARTS): part-%: .venv/installed-dev
+	$(BIN)/python -m pytest --part $*/$(words $(PARTS))
 
 # Apart from the others: in their process threads and SQLite are not what they are on a device (tests/conftest.py).
 clients: .venv/installed-dev ## The part of the tests that is about the Python client

@@ -56,8 +56,16 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}: run tests/needs.py for how to get it")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what works against a server process, so that ``make unit`` can leave it out."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", default="1/1", metavar="N/M", help="run each M-th module only, from the N-th on")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep one part of the modules; mark what works against a server process, so that ``make unit`` leaves it out."""
+    part, parts = map(int, config.getoption("part").split("/"))
+    wanted = sorted({item.path for item in items})[part - 1 :: parts]
+    config.hook.pytest_deselected(items=[item for item in items if item.path not in wanted])
+    items[:] = [item for item in items if item.path in wanted]
     for item in items:
         if {"server", "start_server", "either", "big_server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("server")

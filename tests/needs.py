@@ -39,8 +39,6 @@ def main() -> int:
         return 0
     subprocess.run(["apt-get", "update", "-q"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["apt-get", "install", "-y", "-q", *packages], check=True, stdout=subprocess.DEVNULL)
-    if "npm" in packages:
-        subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], check=True)
     return 1 if missing() else 0
 
 
