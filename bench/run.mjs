@@ -1,13 +1,14 @@
 // syncapp against the strongest peer that a registry installs, in turn, in one run. bench/README.md explains.
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { fanOut, idleSockets, soon } from './lib/live.mjs';
 import { full, recent, seed } from './lib/reads.mjs';
-import { Figures, percentile, sleep } from './lib/report.mjs';
+import { Figures, percentile } from './lib/report.mjs';
 import { ADAPTERS, Server } from './lib/servers.mjs';
+import { heldUp } from './lib/stalls.mjs';
 import { batches, events, offered, singles } from './lib/writes.mjs';
 
 const HERE = import.meta.dirname;
@@ -128,24 +129,6 @@ const WORKS = {
     }
   },
 };
-
-/** Round trips of the pinger while `work` runs, less its usual one while nothing runs. */
-async function heldUp(server, work) {
-  const real = [['chrt', ['-f', '1']], ['env', []]].find(([command, rest]) => { try { execFileSync(command, [...rest, 'true']); return true; } catch { return false; } });
-  const child = spawn(real[0], [...real[1], process.execPath, path.join(HERE, 'stall.mjs'), String(server.port)], { stdio: ['pipe', 'pipe', 'inherit'] });
-  let text = '';
-  child.stdout.on('data', (part) => { text += part; });
-  const closed = new Promise((resolve) => child.once('close', resolve));
-  await sleep(500);
-  const began = performance.timeOrigin + performance.now();
-  await work();
-  const ended = performance.timeOrigin + performance.now();
-  child.stdin.end();
-  await closed;
-  const trips = JSON.parse(text);
-  const idle = percentile(trips.filter(([at]) => at < began && at > began - 300).map(([, ms]) => ms), 50);
-  return trips.filter(([at, ms]) => at + ms > began && at < ended).map(([, ms]) => Math.max(0, ms - idle));
-}
 
 /** Let compilers and caches do what they do once; else the first repetition of short works would measure that. */
 async function warmUp(server) {
