@@ -37,6 +37,8 @@ class Applied:
     rows: list[bytes | None] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
     conflicts: list[dict[str, Any]] = field(default_factory=list)
+    replayed_conflicts: list[dict[str, Any]] = field(default_factory=list)
+    """Those of operations that were taken before: their device may never have had that answer."""
     touched: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """By table, the id and JSON of each row that changed, in the order of their first change."""
 
@@ -75,7 +77,6 @@ class _Writing:
         self.problems: list[Detail] = []
         self.rejected: list[str] = []
         self.log: list[tuple[Any, ...]] = []
-        self.conflicts: list[Conflict] = []
         self.receipts: dict[str, Taken] = {}
         self.taken: dict[str, Taken] = {}
         self.known: dict[Key, Stored | None] = {}
@@ -85,6 +86,7 @@ class _Writing:
         self.said: defaultdict[Key, Row] = defaultdict(dict)
         self.written: defaultdict[Key, set[str]] = defaultdict(set)
         self.replayed: set[int | None] = set()
+        self.told: set[int] = set()
         self.counted: dict[Key, int] = {}
 
     def take_all(self, changes: Sequence[Change]) -> None:
@@ -135,11 +137,11 @@ class _Writing:
                 sentence = f"the row would have {len(body):,} bytes of JSON; at most {self.row_bytes:,} are stored"
                 return self._reject(change, [{"path": change.path, "error": sentence}])
             self._log(change, table, row_id, outcome, stored, row, body)
-        self._note_conflict(change, outcome, stored, row_id)
+        conflict = self._note_conflict(change, outcome, stored, row_id)
         self.said[table, row_id] |= change.fields
         result = {"table": table, "id": row_id, "status": outcome.status, "version": version}
         if change.op_id:
-            taken = Taken(mark_of(change), result, self.sequence if body else None)
+            taken = Taken(mark_of(change), result, self.sequence if body else None, conflict)
             self.receipts[change.op_id] = self.taken[change.op_id] = taken
         return self._note(result, body)
 
@@ -147,6 +149,10 @@ class _Writing:
         """Answer an operation that was taken before as it was then, with the row as it stands now."""
         self.said[before.result["table"], before.result["id"]] |= change.fields
         self.replayed.add(before.sequence)
+        number = before.conflict
+        if number is not None and number not in self.told and (conflict := Conflict.get_or_none(number=number)):
+            self.told.add(number)
+            self.applied.replayed_conflicts.append(shown_conflict(conflict))
         self._note(before.result | {"replayed": True})
 
     def _note(self, result: dict[str, Any], body: bytes = b"") -> None:
@@ -182,26 +188,27 @@ class _Writing:
         is_mine = device is not None and entry.is_named and entry.device_id == device
         return is_mine or entry.sequence in self.replayed
 
-    def _note_conflict(self, change: Change, outcome: Outcome, stored: Stored | None, row_id: str) -> None:
-        """Remember an edit that lost, for the answer, the notification and the log of conflicts."""
+    def _note_conflict(self, change: Change, outcome: Outcome, stored: Stored | None, row_id: str) -> int | None:
+        """Keep an edit that lost in the log of conflicts, for the answer and the notification too; give its number."""
         if not outcome.conflicts or stored is None or change.table is None:
-            return
-        self.conflicts.append(
-            Conflict(
-                table=change.table.name,
-                row_id=row_id,
-                strategy=self.strategy,
-                base_version=change.base_version,
-                version=stored.version + (outcome.row is not None),
-                fields=outcome.conflicts,
-                pushed=change.fields,
-                client_device_id=self.push.device_id or change.fields.get("device_id"),
-                client_edited_at=change.edited_at,
-                server_device_id=stored.device_id,
-                server_edited_at=stored.edited_at,
-                detected_at=self.at,
-            )
+            return None
+        conflict = Conflict.create(
+            table=change.table.name,
+            row_id=row_id,
+            strategy=self.strategy,
+            base_version=change.base_version,
+            version=stored.version + (outcome.row is not None),
+            fields=outcome.conflicts,
+            pushed=change.fields,
+            client_device_id=self.push.device_id or change.fields.get("device_id"),
+            client_edited_at=change.edited_at,
+            server_device_id=stored.device_id,
+            server_edited_at=stored.edited_at,
+            detected_at=self.at,
         )
+        self.applied.conflicts.append(shown_conflict(conflict))
+        self.told.add(conflict.number)
+        return int(conflict.number)
 
     def _complete(self, row_id: str, row: Row, version: int) -> Row:
         """Set what the server sets."""
@@ -245,10 +252,7 @@ class _Writing:
         )
 
     def _write(self) -> None:
-        """Write what was taken: conflicts, receipts, the log, and the rows in their last state."""
-        for conflict in self.conflicts:
-            conflict.save(force_insert=True)
-            self.applied.conflicts.append(shown_conflict(conflict))
+        """Write what was taken: receipts, the log, and the rows in their last state."""
         if self.receipts:
             keep_receipts(self.receipts, self.at)
         if self.log:
@@ -259,7 +263,7 @@ class _Writing:
             current = (self.current[key] for key in written if key[0] == name)
             rows = (table.stored(stored.row, stored.sequence) for stored in current)
             connection().cursor().executemany(_replace_row(name, table.columns), rows)
-        self.conflicts, self.receipts, self.log = [], {}, []
+        self.receipts, self.log = {}, []
 
     def finish(self) -> None:
         """Bring digests and ledger up to date."""

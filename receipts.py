@@ -23,11 +23,13 @@ ANSWERS_KEPT_MS = 24 * 3_600_000
 
 
 class Taken(NamedTuple):
-    """An operation that was taken: a digest of it, its result then, and the sequence of the change that it made, if one."""
+    """An operation that was taken: a digest of it, its result then, and, if there was one, the sequence of the change that
+    it made and the number of its conflict."""
 
     mark: str
     result: dict[str, Any]
     sequence: int | None
+    conflict: int | None
 
 
 def mark_of(change: Change) -> str:
@@ -40,18 +42,23 @@ def mark_of(change: Change) -> str:
 def taken(op_ids: Iterable[str]) -> dict[str, Taken]:
     """Find which of these operations were taken before."""
     wanted = json.dumps(list(op_ids))
-    sql = "SELECT op_id, mark, result, sequence FROM _receipts WHERE op_id IN (SELECT value FROM json_each(?))"
+    sql = "SELECT op_id, mark, result, sequence, conflict_id FROM _receipts WHERE op_id IN (SELECT value FROM json_each(?))"
     found = connection().execute(sql, (wanted,))
-    return {op_id: Taken(mark, json.loads(result), sequence) for op_id, mark, result, sequence in found}
+    return {op_id: Taken(mark, json.loads(result), *made) for op_id, mark, result, *made in found}
 
 
 def keep_receipts(receipts: Mapping[str, Taken], now: int) -> None:
     """Store what became of operations, by their names."""
-    rows = [(op_id, one.mark, encode(one.result).decode(), one.sequence, now) for op_id, one in receipts.items()]
+    rows = [
+        (op_id, one.mark, encode(one.result).decode(), one.sequence, one.conflict, now)
+        for op_id, one in receipts.items()
+    ]
     connection().cursor().executemany(_INSERT_RECEIPT, rows)
 
 
-_INSERT_RECEIPT = "INSERT INTO _receipts (op_id, mark, result, sequence, taken_at) VALUES (?, ?, ?, ?, ?)"
+_INSERT_RECEIPT = (
+    "INSERT INTO _receipts (op_id, mark, result, sequence, conflict_id, taken_at) VALUES (?, ?, ?, ?, ?, ?)"
+)
 
 
 def mark_of_request(path: str, body: bytes) -> str:

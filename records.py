@@ -114,13 +114,14 @@ class Receipt(Bound):
     """An operation that was taken, by the name its device gave it: what became of it, and what it was.
 
     ``mark`` is a digest of the operation, ``result`` the result it was answered with, ``sequence`` that of the change it
-    made, if it made one.
+    made and ``conflict`` the number of its conflict, if there was one.
     """
 
     op_id = TextField(primary_key=True)
     mark = TextField()
     result = JsonField()
     sequence = IntegerField(null=True)
+    conflict = IntegerField(null=True, column_name="conflict_id")
     taken_at = IntegerField(index=True)
 
     class Meta:

@@ -333,7 +333,7 @@ def _push_answer(applied: Applied) -> dict[str, Any]:
         "cursor": applied.after.cursor,
         "previousCursor": applied.before.cursor,
         "results": applied.results,
-        "conflicts": applied.conflicts,
+        "conflicts": applied.conflicts + applied.replayed_conflicts,
     }
 
 
