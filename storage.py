@@ -258,7 +258,7 @@ class Store:
         end = time.monotonic() + _GROUP_SECONDS
         while self._waiting and (not group or time.monotonic() < end):
             group.append(self._waiting.popleft())
-            _run(group[-1], self._writer.conn)
+            _run(group[-1], self._writer.conn, is_first=len(group) == 1)
 
     def _note_wal(self, _: object, __: str, pages: int) -> int:
         self._wal_pages = pages
@@ -378,9 +378,13 @@ def _begin(connection: apsw.Connection) -> None:
             gevent.sleep(0.02)
 
 
-def _run(write: _Write[Any], connection: apsw.Connection) -> None:
-    """Run one piece of work; what it raises is its own, unless the whole transaction is gone with it."""
-    connection.execute("SAVEPOINT one")
+def _run(write: _Write[Any], connection: apsw.Connection, is_first: bool) -> None:
+    """Run one piece of work; what it raises is its own, unless the whole transaction is gone with it.
+
+    The first of a transaction needs no savepoint, for which SQLite would copy each page: there is no more to undo.
+    """
+    if not is_first:
+        connection.execute("SAVEPOINT one")
     try:
         write.result = write.work()
     except Exception as error:
@@ -388,8 +392,13 @@ def _run(write: _Write[Any], connection: apsw.Connection) -> None:
         write.error = _problem_of(error)
         if connection.get_autocommit():
             raise  # SQLite itself rolled the transaction back: a full disk, an I/O error.
+        if is_first:
+            connection.execute("ROLLBACK")
+            return _begin(connection)
         connection.execute("ROLLBACK TO one")
-    connection.execute("RELEASE one")
+    if not is_first:
+        connection.execute("RELEASE one")
+    return None
 
 
 def _drop_statements(error: Exception) -> None:

@@ -27,7 +27,7 @@ from tenants import new_tenant_file, open_tenant_file
 from wire import encode
 
 TABLE = synced_tables()["end_user"]
-REPLACE = changes._replace_row(TABLE.name, TABLE.columns)
+INSERT = changes._insert_row(TABLE.name, TABLE.columns)
 SET = {
     "sync_status": "synced",
     "version": 1,
@@ -57,7 +57,7 @@ def write(connection: apsw.Connection, some: list[Made]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     cursor = connection.cursor()
     cursor.executemany(changes._INSERT_LOGGED, [log for log, _ in some])
-    cursor.executemany(REPLACE, [stored for _, stored in some])
+    cursor.executemany(INSERT, [stored for _, stored in some])
     connection.execute("UPDATE _digests SET count = ?, hash = ? WHERE table_name = ?", (1, "0" * 16, TABLE.name))
     connection.execute("UPDATE _meta SET sequence = ?, clock = ?", (some[-1][0][0], 1))
     connection.execute("COMMIT")

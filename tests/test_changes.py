@@ -8,7 +8,6 @@ import os
 import random
 import uuid
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import inside
@@ -272,9 +271,9 @@ def test_one_push_of_many_changes_ends_like_many_pushes_of_one(
 
     for part in (chosen[:50], chosen[50:]):
         numbers, same_numbers = itertools.tee(itertools.count(len(part) * 1000))
-        monkeypatch.setattr("changes.uuid.uuid4", lambda numbers=numbers: uuid.UUID(int=next(numbers)))
+        monkeypatch.setattr("changes.new_id", lambda _, numbers=numbers: str(uuid.UUID(int=next(numbers))))
         at_once = tenant.results({"operations": part})
-        monkeypatch.setattr("changes.uuid.uuid4", lambda numbers=same_numbers: uuid.UUID(int=next(numbers)))
+        monkeypatch.setattr("changes.new_id", lambda _, numbers=same_numbers: str(uuid.UUID(int=next(numbers))))
         one_by_one = [other.results({"operations": [change]})[0] for change in part]
         for change, one, two in zip(part, at_once, one_by_one, strict=True):
             assert [one[name] for name in ("status", "id", "version")] == [two["status"], two["id"], two["version"]], (
@@ -552,6 +551,16 @@ def test_conflict_is_told_once_and_logged_with_both_sides(edited: Tenant) -> Non
     assert len(edited.told[-1].conflicts) == 1
 
 
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_ids_that_the_server_makes_are_uuids_in_the_order_of_their_commits(tenant: Tenant) -> None:
+    """Source: RFC 9562 section 5.7."""
+    made = [tenant.push({"changes": {"end_user": [{"name": "A"}]}}).results[0]["id"] for _ in range(20)]
+    assert made == sorted(made) and len(set(made)) == 20
+    assert {(one.version, one.variant) for one in map(uuid.UUID, made)} == {(7, uuid.RFC_4122)}
+
+
 # --- slices ----------------------------------------------------------------------------------------------------------
 
 
@@ -572,7 +581,7 @@ def test_push_in_slices_of_any_size_comes_to_the_same(
         for one, slice_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
             monkeypatch.setattr("changes._SLICE_ROWS", slice_rows)
             made = map("made-{}".format, itertools.count(number * 1000))
-            monkeypatch.setattr(uuid, "uuid4", partial(next, made))
+            monkeypatch.setattr("changes.new_id", lambda _, made=made: next(made))
             found.append(outcome(one, body, options))
         assert found[0] == found[1]
 
