@@ -19,6 +19,7 @@ import json
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -186,6 +187,25 @@ def everything(server: Server, token: str, but: int = 0) -> str:
     return f"{epoch}-{int(sequence) - but}"
 
 
+def by_ids(server: Server) -> None:
+    """Where in the index new rows come to lie, in a table that has more pages than SQLite's cache."""
+    title("a new row of a push of 1,000, with 50,000 rows in the table")
+    kinds: dict[str, Callable[[], list[str | None]]] = {
+        "ids in order": lambda: list(new_ids(1000)),
+        "random ids: UUIDs of version 4": lambda: [str(uuid.uuid4()) for _ in range(1000)],
+        "ids made by the server": lambda: [None] * 1000,
+    }
+    for kind, ids_of in kinds.items():
+        token = server.tenant()
+
+        def pushes(count: int, ids_of: Callable[[], list[str | None]] = ids_of) -> list[bytes]:
+            rows = [[row(f"x{next(numbers)}") | {"id": one} for one in ids_of()] for _ in range(count)]
+            return [json.dumps({"changes": {"end_user": some}}).encode() for some in rows]
+
+        push_time(server, token, pushes(50))
+        tell(kind, lambda: push_time(server, token, pushes(3)) / 1000)
+
+
 def by_history(server: Server) -> None:
     """Changes of each row before."""
     token = server.tenant()
@@ -233,14 +253,15 @@ def by_tenants(server: Server) -> None:
 
 
 def main() -> None:
-    """Measure all."""
+    """Measure all, or what the command line names: ``python bench/growth.py by_ids``."""
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent / "data") as folder:
         server = Server(folder)
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
-        for measure in (by_batch, by_rows, by_history, by_tenants):
-            measure(server)
+        for measure in (by_batch, by_rows, by_ids, by_history, by_tenants):
+            if not sys.argv[1:] or measure.__name__ in sys.argv[1:]:
+                measure(server)
 
 
 if __name__ == "__main__":
