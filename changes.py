@@ -13,16 +13,17 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import digest
 from bases import Entry, Key, Own, look_up, since_sequence, since_unknown, since_version
 from errors import Detail, ResyncRequired, ValidationError
 from ledger import Place, place
 from models import connection, synced_tables
-from protocol import Change, Outcome, Push, Since, Stored, Strategy, decide
+from protocol import Change, Outcome, Push, Since, Stored, Strategy, Table, decide
 from receipts import Taken, keep_receipts, mark_of, taken
 from records import Conflict, Logged
+from typed import NewRow, form_of
 from wire import Row, encode, format_time
 
 _SLICE_ROWS = 16
@@ -91,12 +92,38 @@ class _Writing:
         self.standing: set[Key] = set()
         self.counted: dict[Key, int] = {}
 
-    def take_all(self, changes: Sequence[Change]) -> None:
-        """Take some changes, and write what becomes of them."""
+    def take_all(self, some: Sequence[Change | NewRow]) -> None:
+        """Take some changes, and write what becomes of them; if all are rows that are new, the short way."""
+        new = [one for one in some if type(one) is NewRow]
+        if len(new) == len(some) and not _any_stands(new):
+            return self._create_all(new)
+        changes = [one.change() if type(one) is NewRow else cast(Change, one) for one in some]
         self._look_up(changes)
         for change in changes:
             self._take(change)
-        self._write()
+        return self._write()
+
+    def _create_all(self, new: Sequence[NewRow]) -> None:
+        """Write rows of which none stands, and none is named twice."""
+        rows: defaultdict[Table, list[tuple[Any, ...]]] = defaultdict(list)
+        log: list[tuple[Any, ...]] = []
+        for one in new:
+            table, row_id = one.table.name, one.row_id or new_id(self.at)
+            body = one.complete(row_id, self.time)
+            if self._is_too_large(one, body):
+                continue
+            self.sequence += 1
+            device = self.push.device_id or one.row.device_id
+            about = 1, None, self.at, one.edited_at, device, None
+            log.append((self.sequence, table, row_id, *about, body.decode(), self.push.device_id is not None))
+            rows[one.table].append(one.stored(self.sequence))
+            self.differences[table].add(row_id, 1)
+            self.applied.touched.setdefault(table, {})[row_id] = body
+            self._note({"table": table, "id": row_id, "status": "created", "version": 1}, body)
+        cursor = connection().cursor()
+        cursor.executemany(_INSERT_LOGGED, log)
+        for kind, own in rows.items():
+            cursor.executemany(_insert_row(kind.name, ("_seq", *form_of(kind).names)), own)
 
     def _look_up(self, changes: Sequence[Change]) -> None:
         """Read what these changes meet, as it was before this push; what the push itself did to a row is known."""
@@ -110,7 +137,8 @@ class _Writing:
         self.standing |= rows.keys()
         for key, stored in rows.items():
             if key not in self.known:
-                self.known[key] = self.current[key] = stored
+                self.known[key] = None if stored.sequence > self.before.sequence else stored
+                self.current[key] = stored
 
     def _take(self, change: Change) -> None:
         """Take one change, unless it can't be stored or was taken before."""
@@ -136,9 +164,8 @@ class _Writing:
             version += 1
             row = self._complete(row_id, outcome.row, version)
             body = encode(row)
-            if len(body) > self.row_bytes:
-                sentence = f"the row would have {len(body):,} bytes of JSON; at most {self.row_bytes:,} are stored"
-                return self._reject(change, [{"path": change.path, "error": sentence}])
+            if self._is_too_large(change, body):
+                return None
             self._log(change, table, row_id, outcome, stored, row, body)
         conflict = self._note_conflict(change, outcome, stored, row_id)
         self.said[table, row_id] |= change.fields
@@ -147,6 +174,14 @@ class _Writing:
             taken = Taken(mark_of(change), result, self.sequence if body else None, conflict)
             self.receipts[change.op_id] = self.taken[change.op_id] = taken
         return self._note(result, body)
+
+    def _is_too_large(self, change: Change | NewRow, body: bytes) -> bool:
+        """Tell whether a row is too large to be stored, and refuse it then."""
+        if len(body) <= self.row_bytes:
+            return False
+        sentence = f"the row would have {len(body):,} bytes of JSON; at most {self.row_bytes:,} are stored"
+        self._reject(change, [{"path": change.path, "error": sentence}])
+        return True
 
     def _replay(self, change: Change, before: Taken) -> None:
         """Answer an operation that was taken before as it was then, with the row as it stands now."""
@@ -244,7 +279,7 @@ class _Writing:
         self.ids[table, row["Unique_id"]].add(row_id)
         self.applied.touched.setdefault(table, {})[row_id] = body
 
-    def _reject(self, change: Change, problems: Sequence[Detail]) -> None:
+    def _reject(self, change: Change | NewRow, problems: Sequence[Detail]) -> None:
         self.problems += problems
         self.rejected.append(change.path)
         table = change.table.name if change.table else None
@@ -279,6 +314,19 @@ class _Writing:
         if self.sequence > self.before.sequence:
             connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
             self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
+
+
+def _any_stands(new: Sequence[NewRow]) -> bool:
+    """Tell whether one of these rows is there already, or named twice."""
+    ids = [(one.table.name, one.row_id) for one in new if one.row_id]
+    if len(set(ids)) < len(ids):
+        return True
+    for table in {name for name, _ in ids}:
+        wanted = encode([row_id for name, row_id in ids if name == table]).decode()
+        sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e.id = wanted.value LIMIT 1'
+        if connection().execute(sql, (wanted,)).fetchone():
+            return True
+    return False
 
 
 def new_id(at: int) -> str:

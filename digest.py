@@ -38,6 +38,11 @@ class Difference:
     def __init__(self) -> None:
         self.count = self.whole = 0
 
+    def add(self, row_id: str, version: int) -> None:
+        """Count a row that is new and not deleted."""
+        self.count += 1
+        self.whole ^= number_of(row_id, version)
+
     def replace(self, before: Stored | None, after: Stored) -> None:
         """Put a row as it is now in the place of what it was."""
         for sign, stored in ((-1, before), (1, after)):

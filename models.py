@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 from peewee import (
     BooleanField,
@@ -26,6 +26,7 @@ from peewee import (
 )
 
 from protocol import Column, Table
+from typed import FLAG, NUMBER, WHOLE
 from wire import Row, encode
 
 database = DatabaseProxy()
@@ -149,6 +150,13 @@ def _json(value: Any) -> Any:
     return value
 
 
+_TYPES: dict[type[Field], Any] = {
+    BooleanField: FLAG,
+    IntegerField: WHOLE,
+    FloatField: NUMBER,
+    TextField: str,
+    JsonField: Any,
+}
 _CHECKS = {BooleanField: _flag, IntegerField: _whole, FloatField: _number, TextField: _text, JsonField: _json}
 
 
@@ -167,7 +175,7 @@ def column_of(field: Field) -> Column:
         raise TypeError(f"{field.model.__name__}.{field.name}: a synced column must be null=True, devices may clear it")
     default = int(field.default) if isinstance(field.default, bool) else field.default
     if not field.choices:
-        return Column(check, default, str if check is _text else None)
+        return Column(check, default, str if check is _text else None, _TYPES[type(field)])
     choices = tuple(choice for choice, _ in field.choices)
 
     def one_of(value: Any) -> Any:
@@ -175,7 +183,7 @@ def column_of(field: Field) -> Column:
             raise ValueError("must be " + ", ".join(map(str, choices[:-1])) + f" or {choices[-1]}")
         return check(value)
 
-    return Column(one_of, default)
+    return Column(one_of, default, typed=Literal[choices] if check is _text else None)
 
 
 SERVER_COLUMNS = {"_seq", "id", "sync_status", "version", "server_synced", "createdAt", "updatedAt", "_extra"}

@@ -12,8 +12,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Raw
+
 from errors import PayloadTooLarge, ValidationError
 from protocol import Change, Limits, Pull, Push, Table
+from typed import NewRow, read
 from wire import Row, decode_row, edit_time, parse_cursor, parse_time
 
 SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
@@ -69,7 +72,7 @@ def _count(form: str, body: Row, tables: Mapping[str, Table]) -> int:
     return sum(len(rows) or name not in tables for name, rows in body["changes"].items())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Parser:
     """What is the same for all rows of one push."""
 
@@ -78,12 +81,14 @@ class _Parser:
     now: int
     met: set[str]
     """Tables that rows are of, as far as is known."""
+    expects_new: bool = True
+    """Whether rows are probably new: until one was there already."""
 
     def table(self, body: Row) -> Iterator[Change]:
         """Form A: one row."""
         yield self._operation(body, "")
 
-    def changes(self, body: Row) -> Iterator[Change]:
+    def changes(self, body: Row) -> Iterator[Change | NewRow]:
         """Form B: rows by table, each an upsert or a delete."""
         for name, rows in body["changes"].items():
             table, path = self.tables.get(name), f"changes.{name[:64]}"
@@ -91,7 +96,25 @@ class _Parser:
                 yield self._change(path, "", None, "upsert", {}, {})
             for index, row in enumerate(rows):
                 own = f"{path}[{index}]"
-                yield self._change(own, own, table, "upsert", decode_row(row, 3), {})
+                new = self._new_row(own, table, row) if self.expects_new and table and type(row) is Raw else None
+                yield new or self._change(own, own, table, "upsert", decode_row(row, 3), {})
+
+    def _new_row(self, path: str, table: Table, raw: Raw) -> NewRow | None:
+        """Read a row the short way, unless whose row it is must be looked for, or there is anything to say of it."""
+        row = read(table, raw)
+        if row is None or row.is_deleted or (row.Unique_id and len(row.Unique_id) > MAX_UNIQUE_ID_CHARACTERS):
+            return None
+        row_id = row.id if type(row.id) is str and _ROW_ID.fullmatch(row.id) else None
+        if row_id is None and (row.Unique_id or type(row.id) is bool or (row.id and type(row.id) is str)):
+            return None
+        row.is_deleted = 0  # It may be null.
+        edited = edit_time(row.last_updated)
+
+        def change() -> Change:
+            self.expects_new = False
+            return self._change(path, path, table, "upsert", decode_row(raw, 3), {})
+
+        return NewRow(path, table, row, row_id, self.now if edited is None else min(edited, self.now), change)
 
     def operations(self, body: Row) -> Iterator[Change]:
         """Form C: operations in order."""

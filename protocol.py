@@ -31,11 +31,13 @@ class Column:
     default: Any = None
     plain: type | None = None
     """The type, if there is one, of which any value passes ``check`` as it is: most fields of most rows."""
+    typed: Any = None
+    """A type by which msgspec takes some of what ``check`` takes, with the same value; None if there is none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
-    """A synced table as the rules see it: its name and the columns that devices may write."""
+    """A synced table as the rules see it: its name and the columns that devices may write. Equal to itself alone."""
 
     name: str
     columns: Mapping[str, Column]
@@ -88,10 +90,10 @@ class Push:
     """A push as parsed; ``base`` is the place up to which its device had seen everything, if it said so.
 
     ``changes`` can be read once, since they are checked while they are read; ``count`` tells how many they are, and
-    ``tables`` which they are of, as far as they were read.
+    ``tables`` which they are of, as far as they were read. A ``NewRow`` among them becomes a change if it is asked to.
     """
 
-    changes: Iterator[Change]
+    changes: Iterator[Any]
     count: int
     tables: Set[str]
     atomic: bool = True

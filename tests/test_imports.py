@@ -29,6 +29,7 @@ LAYERS = [
     ["bases", "digest", "receipts"],
     ["ledger", "records", "shapes"],
     ["models", "parsing"],
+    ["typed"],
     ["connections", "protocol"],
     ["budgets", "wire"],
     ["errors", "heads", "settings", "turns"],
@@ -38,7 +39,7 @@ LAYERS = [
 ONLY_THERE = {"apsw": {"storage"}, "playhouse": {"storage"}, "bcrypt": {"tokens"}, "flask_socketio": {"sockets"}}
 """Packages that one module alone may import."""
 
-PURE = ("parsing", "protocol", "wire", "errors")
+PURE = ("parsing", "typed", "protocol", "wire", "errors")
 NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in PURE}
 """Packages that a module must not import."""
 

@@ -44,6 +44,7 @@ from parsing import checked_device, parse_pull, parse_push, tables_of
 from protocol import Change, Limits
 from settings import SettingError, Settings
 from turns import Turns
+from typed import NewRow
 from wire import decode, decode_push, edit_time, encode, format_time, parse_cursor, parse_time
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
@@ -117,7 +118,8 @@ def read_push(raw: bytes) -> Any:
     """Give all that a push's body says, or the code of what is wrong with it."""
     try:
         push = parse_push(decode_push(raw), TABLES, LIMITS, NOW)
-        return list(push.changes), push.count, push.tables, push.atomic, push.base
+        changes = [one.change() if isinstance(one, NewRow) else one for one in push.changes]
+        return changes, push.count, push.tables, push.atomic, push.base
     except Problem as problem:
         return problem.code, problem.details
 

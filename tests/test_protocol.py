@@ -18,6 +18,7 @@ NOW = 1_800_000_000_000
 
 
 def one(body: dict[str, Any]) -> Change:
+    change: Change
     (change,) = parse_push(body, TABLES, LIMITS, NOW).changes
     return change
 

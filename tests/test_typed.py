@@ -1,0 +1,151 @@
+"""The short way of new rows and the long way make the same of a push: rows, log, digests, results, refusals.
+
+Faults that this was seen to find: ``last_updated`` filled in by its default, flags left ``true``, ``is_deleted`` left
+null, JSON a level too deep, a row that an earlier slice of the same push wrote taken for another device's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import inside
+import pytest
+from conftest import JSON
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import changes
+import parsing
+import typed
+import wire
+from errors import Problem
+from models import connection, synced_tables
+from tenants import Tenants
+from typed import NewRow, form_of
+from wire import decode_push
+
+NOW = 1_800_000_000_000
+DEEP: Any = 1
+for _ in range(61):
+    DEEP = [DEEP]
+
+IDS: st.SearchStrategy[Any] = st.sampled_from(["a", "b", "c", "d", None, "", 7, 0, 1.5, "a b", "x" * 65, True, [], "é"])
+TEXTS: st.SearchStrategy[Any] = st.sampled_from(["", "x", "Ä", None, 5, 2.5, True, [], "\u2028"])
+FLAGS = st.sampled_from([0, 1, None, True, False, 1.0, 2, "1"])
+OPEN = st.sampled_from([None, {}, {"a": [1, None]}, [1], "text", 5, DEEP, [DEEP], {"a": "Ä"}])
+TIMES = st.sampled_from(["2025-06-29T23:45:26.002Z", "1999", "", None, 5, "2999-01-01T00:00:00Z", "1750000000000"])
+ROW = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": IDS,
+        "Unique_id": st.sampled_from(["u1", "u2", "", None, "u" * 256, 9]),
+        "name": TEXTS,
+        "active": FLAGS,
+        "is_deleted": FLAGS,
+        "isDeleted": FLAGS,
+        "phoneModel": OPEN,
+        "last_updated": TIMES,
+        "device_id": st.sampled_from(["d1", None, 3]),
+        "version": st.sampled_from([1, 2, None, "x", [1], DEEP]),
+        "createdAt": TIMES,
+        "sync_status": TEXTS,
+        "status": st.sampled_from(["pending", "completed", "other", None, 1]),
+        "unknown": OPEN,
+    },
+)
+PLAIN = st.fixed_dictionaries(
+    {"id": st.sampled_from([*"abcdefgh", None, 7])},
+    optional={
+        "name": st.sampled_from(["", "x", "Ä", None]),
+        "active": st.sampled_from([0, 1, None, True, False]),
+        "is_deleted": st.sampled_from([0, False, None]),
+        "phoneModel": st.sampled_from([None, {}, {"a": [1, None]}, "text", 5, DEEP, [DEEP]]),
+        "last_updated": st.sampled_from(["2025-06-29T23:45:26.002Z", "1999", "", None, "2999-01-01T00:00:00Z"]),
+        "version": st.integers(1, 3),
+        "updatedAt": st.none(),
+    },
+)
+"""What the short way takes, mostly."""
+PLAIN_PUSH = st.fixed_dictionaries({"end_user": st.lists(PLAIN, min_size=1, max_size=12)})
+PUSH = st.dictionaries(st.sampled_from(["end_user", "interactions"]), st.lists(ROW | PLAIN, max_size=8), min_size=1)
+
+
+def outcome(tenants: Tenants, tenant_id: str, pushes: list[bytes], atomic: bool, is_short: bool) -> Any:
+    """Give all that pushes of ``changes`` leave and are answered."""
+    answers: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        numbers = itertools.count()
+        patch.setattr(changes, "new_id", lambda _: f"new-{next(numbers)}")
+        patch.setattr(changes, "_SLICE_ROWS", 3)
+        patch.setattr(wire, "_LAZY_BYTES", 0)
+        if not is_short:
+            patch.setattr(parsing, "read", lambda *_: None)
+        for raw in pushes:
+            try:
+                applied = inside.push(tenants, tenant_id, decode_push(raw) | {"atomic": atomic}, NOW)
+                answers.append((applied.rows, applied.results, applied.conflicts, applied.touched))
+            except Problem as problem:
+                answers.append((problem.code, problem.details))
+    return answers, tenants.read(tenant_id, stored)
+
+
+def stored() -> dict[str, Any]:
+    """Read every table that a push writes."""
+    names = ["_changes", "_digests", *synced_tables()]
+    return {name: list(connection().execute(f'SELECT * FROM "{name}" ORDER BY 1')) for name in names}
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PUSH | PLAIN_PUSH, min_size=1, max_size=3), st.booleans())
+def test_short_way_and_long_way_make_the_same(
+    tenants: Tenants, new_tenant: Callable[[], str], pushes: list[JSON], atomic: bool
+) -> None:
+    raws = [json.dumps({"changes": push}).encode() for push in pushes]
+    short, long = (outcome(tenants, new_tenant(), raws, atomic, is_short) for is_short in (True, False))
+    assert short == long
+
+
+def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
+    """Tell which rows of a push would go the short way if they are new."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "_LAZY_BYTES", 0)
+        body = decode_push(json.dumps({"changes": {table: rows}}).encode())
+        return [isinstance(one, NewRow) for one in parsing.parse_push(body, inside.TABLES, inside.LIMITS, NOW).changes]
+
+
+def test_rows_as_apps_send_them_go_the_short_way() -> None:
+    plain = {"id": "a", "Unique_id": "u", "name": "Asha", "active": True, "phoneModel": {"a": 1}, "is_deleted": 0}
+    pulled = plain | {"version": 3, "sync_status": "pending", "createdAt": "x", "updatedAt": None, "server_synced": 0}
+    assert typed_rows([plain, pulled, {"id": 5, "name": "local key"}]) == [True, True, True]
+
+
+def test_rows_with_anything_to_say_of_them_go_the_long_way() -> None:
+    odd: list[JSON] = [{"unknown": 1}, {"name": 5}, {"active": 2}, {"id": "a b"}, {"Unique_id": "u"}, {"is_deleted": 1}]
+    assert typed_rows(odd) == [False] * len(odd)
+
+
+def test_row_that_was_there_makes_the_rest_of_its_push_go_the_long_way(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    tenant_id = new_tenant()
+    rows = [{"id": f"r{number}", "name": "n"} for number in range(40)]
+    inside.push(tenants, tenant_id, {"changes": {"end_user": rows[:1]}}, NOW)
+    tried: list[Any] = []
+
+    def read(*about: Any) -> Any:
+        tried.append(about)
+        return typed.read(*about)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "_LAZY_BYTES", 0)
+        patch.setattr(parsing, "read", read)
+        inside.push(tenants, tenant_id, decode_push(json.dumps({"changes": {"end_user": rows}}).encode()), NOW)
+    assert 0 < len(tried) < 40
+
+
+def test_every_column_that_has_a_check_has_a_type_or_goes_the_long_way() -> None:
+    for table in inside.TABLES.values():
+        assert set(form_of(table).names) == {*table.columns, *parsing.SERVER_FIELDS}
