@@ -20,12 +20,13 @@ log = logging.getLogger("syncapp.socket")
 class Contained:
     """Says what the Socket.IO library refuses in our shape, and ends a connection on which it stumbles with one line."""
 
-    def __init__(self, application: Wsgi, origins: Iterable[str], is_full: Callable[[], bool]) -> None:
-        self._application, self._origins, self._is_full = application, origins, is_full
+    def __init__(self, library: Wsgi, beside: Wsgi, origins: Iterable[str], is_full: Callable[[], bool]) -> None:
+        """``library`` serves the addresses of Socket.IO, ``beside`` all others, past its middleware."""
+        self._library, self._beside, self._origins, self._is_full = library, beside, origins, is_full
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not environ["PATH_INFO"].startswith("/socket.io/"):
-            return self._application(environ, start_response)
+            return self._beside(environ, start_response)
         is_refused = "sid" not in parse_qs(environ["QUERY_STRING"]) and self._is_full()
         if "wsgi.websocket" in environ:  # It speaks frames by now, no answer can follow.
             return [] if is_refused else self._attempt(environ, start_response) or []
@@ -49,7 +50,7 @@ class Contained:
 
     def _attempt(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
         try:
-            return self._application(environ, start_response)
+            return self._library(environ, start_response)
         except Exception as error:
             log.warning("a connection was ended", extra={"reason": type(error).__name__})
             return None

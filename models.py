@@ -9,6 +9,7 @@ A new synced table is one subclass of ``SyncedRow`` here: push, pull, provisioni
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -31,10 +32,23 @@ from wire import Row, encode
 
 database = DatabaseProxy()
 
+bound: ContextVar[Any] = ContextVar("bound")
+"""What the running code is bound to, with its connection as ``conn``; ``storage`` alone sets it."""
+
+
+class NotBound(RuntimeError):
+    """Code asked for a database without being bound to one: a bug, and never the data of another tenant."""
+
 
 def connection() -> Any:
-    """Give the connection that the running code is bound to, for statements that are prepared once."""
-    return database.connection()
+    """Give the connection that the running code is bound to, for statements that are prepared once.
+
+    Raises: NotBound.
+    """
+    try:
+        return bound.get().conn
+    except LookupError:
+        raise NotBound("no database is bound here") from None
 
 
 class JsonField(JSONField):

@@ -111,6 +111,7 @@ class Sockets:
         frames.install(settings.max_frame_bytes)
         quiet = logging.getLogger("syncapp.socketio")
         quiet.setLevel(logging.CRITICAL)  # The library logs payloads and what hostile clients send, with tracebacks.
+        beside = app.wsgi_app
         self._io = SocketIO(
             app,
             async_mode="gevent",
@@ -125,7 +126,8 @@ class Sockets:
             logger=quiet,
             engineio_logger=quiet,
         )
-        app.wsgi_app = Contained(app.wsgi_app, settings.cors_origins, self._is_full)  # type: ignore[method-assign]
+        contained = Contained(app.wsgi_app, beside, settings.cors_origins, self._is_full)
+        app.wsgi_app = contained  # type: ignore[method-assign]
         self._engine = self._io.server.eio
         self._send_packet = self._engine.send_packet
         self._fanout = Fanout(self._io.server, self._queue_bounded)

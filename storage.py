@@ -19,7 +19,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -32,6 +31,7 @@ from playhouse.apsw_ext import APSWDatabase
 
 import models
 from errors import Busy, Problem, StorageFull
+from models import NotBound, bound
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.storage")
@@ -86,13 +86,6 @@ class _Connected:
         self.commit_callbacks: list[Any] = []
 
 
-_bound: ContextVar[_Connected] = ContextVar("bound_connection")
-
-
-class NotBound(RuntimeError):
-    """Code asked for a database without being bound to one: a bug, and never the data of another tenant."""
-
-
 class _BoundDatabase(APSWDatabase):  # type: ignore[misc]
     """A peewee database whose connection is that of the running context, and that never makes one by itself."""
 
@@ -102,7 +95,8 @@ class _BoundDatabase(APSWDatabase):  # type: ignore[misc]
     @property
     def _state(self) -> _Connected:
         try:
-            return _bound.get()
+            connected: _Connected = bound.get()
+            return connected
         except LookupError:
             raise NotBound("no database is bound here") from None
 
@@ -112,11 +106,12 @@ class _BoundDatabase(APSWDatabase):  # type: ignore[misc]
 
     def connection(self) -> apsw.Connection:
         """Give the connection of the running context; asked several times a request."""
-        return self._state.conn
+        connected: apsw.Connection = models.connection()
+        return connected
 
     def is_closed(self) -> bool:
         """Tell whether no file is bound here."""
-        return _bound.get(None) is None
+        return bound.get(None) is None
 
     def connect(self, reuse_if_open: bool = False) -> bool:
         """Refuse, since only a store opens a file."""
@@ -128,11 +123,11 @@ models.database.initialize(_BoundDatabase())
 
 @contextlib.contextmanager
 def _bind(connected: _Connected) -> Iterator[None]:
-    token = _bound.set(connected)
+    token = bound.set(connected)
     try:
         yield
     finally:
-        _bound.reset(token)
+        bound.reset(token)
 
 
 class _Write(Generic[T]):
@@ -159,6 +154,8 @@ class Store:
         self._idle = Event()
         self._idle.set()
         self._wal_pages = 0
+        self.mark = object()
+        """Another one after each commit: what was read under the same one still holds."""
         self._writer.conn.set_wal_hook(self._note_wal)
 
     @classmethod
@@ -191,7 +188,7 @@ class Store:
 
     def read(self, query: Callable[[], T]) -> T:
         """Run a query bound to this file; it sees what is committed, and must not switch greenlets."""
-        token = _bound.set(self._reader)  # Asked several times a request, so without the machinery of ``_bind``.
+        token = bound.set(self._reader)  # Asked several times a request, so without the machinery of ``_bind``.
         try:
             return query()
         except Exception as error:
@@ -200,7 +197,7 @@ class Store:
                 raise
             raise _problem_of(error) from error
         finally:
-            _bound.reset(token)
+            bound.reset(token)
 
     def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None) -> T:
         """Run ``work`` bound to this file in a transaction; return when it is on disk.
@@ -245,6 +242,7 @@ class Store:
                 else:
                     is_small = connection.total_changes() - before <= _SMALL_CHANGES
                     (_disk.at_once if is_small else _disk.in_thread)(partial(connection.execute, "COMMIT"))
+                    self.mark = object()
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
             with contextlib.suppress(apsw.Error):  # SQLite itself may have rolled back.
                 connection.execute("ROLLBACK")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import bcrypt
 import jwt
 from blinker import Signal
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 from flask import Flask
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
@@ -36,6 +36,7 @@ PASSWORD_BYTES = (8, 72)
 _HASHING_THREADS = 2
 _MOST_WAITING_HASHES = 100
 _CACHED_TOKENS = 10_000
+_LIVE_SECONDS = 1
 
 
 class Identity(NamedTuple):
@@ -71,6 +72,8 @@ class Tokens:
         self._refresh_seconds = settings.refresh_token_seconds
         self._tenants = tenants
         self._verified: LRUCache[str, Identity] = LRUCache(_CACHED_TOKENS)
+        self._live: TTLCache[str, object] = TTLCache(_CACHED_TOKENS, _LIVE_SECONDS)
+        """By session that counts, the directory's mark when it was asked."""
 
     def begin(self, customer: directory.Customer) -> Pair:
         """Begin a session for a customer who proved to be one."""
@@ -125,11 +128,19 @@ class Tokens:
             self._verified[str(token)] = identity
         if identity.expires_at <= time.time():
             raise TokenExpired
+        if self._live.get(identity.session_id) is not self._tenants.directory.mark:
+            self._check_live(identity)
+        return identity
+
+    def _check_live(self, identity: Identity) -> None:
+        """Ask whether a session still counts, again after each commit of the directory; at times anyway, since others than
+        this server may write there."""
+        mark = self._tenants.directory.mark
         live = self._tenants.directory.read(lambda: directory.is_session_live(identity.session_id, identity.tenant_id))
         if not live:
             self._check_registered(identity.tenant_id)
             raise Unauthorized("The token was revoked. Log in again.")
-        return identity
+        self._live[identity.session_id] = mark
 
     def _check_registered(self, tenant_id: str) -> None:
         """Tell the bearer of a good token whom this server does not know that he must register first.

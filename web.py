@@ -27,6 +27,10 @@ import errors
 from budgets import Budgets, Visit
 from wire import decode, encode
 
+_THIS_PROCESS = str(uuid.uuid4())[:23]
+_requests = itertools.count()
+"""A UUID for each request costs its chance; one for the process and a number tell them apart as well."""
+
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 _LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
@@ -215,7 +219,7 @@ def client_address() -> str:
 def request_id_of(environ: Mapping[str, Any]) -> str:
     """Name a request as its client does, if that is sane."""
     stated = environ.get("HTTP_X_REQUEST_ID", "")
-    return stated if _SANE_REQUEST_ID.fullmatch(stated) else str(uuid.uuid4())
+    return stated if stated and _SANE_REQUEST_ID.fullmatch(stated) else f"{_THIS_PROCESS}-{next(_requests):012x}"
 
 
 # --- out -------------------------------------------------------------------------------------------------------------

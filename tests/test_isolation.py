@@ -27,7 +27,7 @@ from gevent.threadpool import ThreadPool
 import models
 from models import EndUser, SyncedRow, connection
 from records import Ledger, Logged
-from storage import NotBound
+from models import NotBound
 from tenants import Tenants
 from wire import parse_cursor
 
@@ -48,7 +48,7 @@ def rows_on_disk(tenants: Tenants, tenant_id: str, sql: str) -> list[Any]:
 def test_interleaved_greenlets_keep_every_row_in_its_own_tenants_file(tenants: Tenants, new_tenant: NewTenant) -> None:
     """Queries of peewee and prepared statements, with a greenlet switch between any two of them.
 
-    Fault: ``_bound`` of storage a module's global instead of a ContextVar: rows were found in other files. Fault:
+    Fault: ``bound`` of models a module's global instead of a ContextVar: rows were found in other files. Fault:
     ``path_of`` the same for all: every file had the rows of all.
     """
     ids, numbers = [new_tenant() for _ in range(12)], itertools.count()
@@ -105,7 +105,7 @@ def unbound_uses() -> dict[str, Callable[[], Any]]:
 def test_code_that_is_bound_to_no_tenant_gets_no_database(
     tenants: Tenants, new_tenant: NewTenant, use: str, where: str
 ) -> None:
-    """Also while others are bound. Fault: ``_bound`` a module's global: the query ran in the tenant that was bound."""
+    """Also while others are bound. Fault: ``bound`` a module's global: the query ran in the tenant that was bound."""
     tenant_id, gate = new_tenant(), gevent.event.Event()
     busy = gevent.spawn(tenants.write, tenant_id, lambda: (EndUser.select().exists(), gate.wait(5)))
     gevent.sleep(0.001)
@@ -123,7 +123,7 @@ def test_code_that_is_bound_to_no_tenant_gets_no_database(
 
 
 def test_threads_and_greenlets_that_bound_code_starts_get_no_database(tenants: Tenants, new_tenant: NewTenant) -> None:
-    """Fault: ``_bound`` a module's global: they read the tenant of their caller."""
+    """Fault: ``bound`` a module's global: they read the tenant of their caller."""
 
     def work() -> None:
         assert EndUser.select().count() == 0
@@ -318,7 +318,7 @@ def marks(text: str) -> set[str]:
 def test_busy_tenants_never_meet(start_server: Callable[..., Server]) -> None:
     """Eight tenants with two devices and two sockets each push and pull marked rows at once, more than are held open.
 
-    Faults: ``_bound`` a module's global; notifications to all (``to=None``); ``path_of`` the same for all; rows kept of
+    Faults: ``bound`` a module's global; notifications to all (``to=None``); ``path_of`` the same for all; rows kept of
     the last pull in a global: a foreign mark in an answer, in a notification, in a file. Logging of bodies: in the log.
     """
     server = start_server(OPEN_TENANTS="3")
