@@ -45,7 +45,11 @@ def _policy(standings: Iterable[Standing]) -> str:
 
 
 def _state(standings: Iterable[Standing]) -> str:
-    return ", ".join([f'"{name}";r={remaining};t={reset}' for name, _, _, remaining, reset in standings])
+    return ", ".join([_item(name, remaining, reset) for name, _, _, remaining, reset in standings])
+
+
+def _item(name: str, remaining: int, reset_seconds: int) -> str:
+    return f'"{name}";r={remaining};t={reset_seconds}'
 
 
 class Budget:
@@ -88,9 +92,19 @@ class Budget:
 
     def standing(self, who: str, now: float) -> Standing:
         """Tell how somebody stands."""
-        used_seconds = max(self._whole_at.get(who, 0.0) - now, 0.0)
+        return Standing(self.name, self.quota, self.window_seconds, *self._left(who, now))
+
+    def state(self, who: str, now: float) -> str:
+        """Write the same as an item of the header ``RateLimit``."""
+        return _item(self.name, *self._left(who, now))
+
+    def _left(self, who: str, now: float) -> tuple[int, int]:
+        """Give what is left, and in how many seconds all of it is back."""
+        used_seconds = self._whole_at.get(who, 0.0) - now
+        if used_seconds <= 0:
+            return self.quota, 0
         remaining = self.quota - math.ceil(used_seconds / self._unit_seconds - 1e-6)
-        return Standing(self.name, self.quota, self.window_seconds, max(remaining, 0), math.ceil(used_seconds))
+        return max(remaining, 0), math.ceil(used_seconds)
 
     def _sweep(self, now: float) -> None:
         """Forget who has all of it back; done when the number has doubled, so that it costs each a constant."""
@@ -204,7 +218,7 @@ class Budgets:
         now = self._clock()
         return {
             "RateLimit-Policy": self._policy,
-            "RateLimit": _state([b.standing(tenant_id, now) for b in self._shown]),
+            "RateLimit": ", ".join([budget.state(tenant_id, now) for budget in self._shown]),
         }
 
     # --- a socket's --------------------------------------------------------------------------------------------------

@@ -318,15 +318,21 @@ class _Writing:
 
 def _any_stands(new: Sequence[NewRow]) -> bool:
     """Tell whether one of these rows is there already, or named twice."""
-    ids = [(one.table.name, one.row_id) for one in new if one.row_id]
-    if len(set(ids)) < len(ids):
-        return True
-    for table in {name for name, _ in ids}:
-        wanted = encode([row_id for name, row_id in ids if name == table]).decode()
-        sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e.id = wanted.value LIMIT 1'
-        if connection().execute(sql, (wanted,)).fetchone():
+    ids: dict[str, list[str]] = {}
+    for one in new:
+        if one.row_id:
+            ids.setdefault(one.table.name, []).append(one.row_id)
+    for table, own in ids.items():
+        if len(own) == 1:
+            found = connection().execute(f'SELECT 1 FROM "{table}" WHERE id = ?', own)
+        else:
+            found = connection().execute(_STANDING.format(table), (encode(own).decode(),))
+        if len(set(own)) < len(own) or found.fetchone():
             return True
     return False
+
+
+_STANDING = 'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{}" AS e ON e.id = wanted.value LIMIT 1'
 
 
 def new_id(at: int) -> str:

@@ -45,6 +45,8 @@ _COMPRESSED_FROM_BYTES = 1024
 _COMPRESSION_LEVEL = 4  # Above it, time grows faster than the answer shrinks.
 _READABLE_HEADERS = "X-Request-ID, Retry-After, Idempotent-Replayed, RateLimit, RateLimit-Policy"
 _SECURITY = [(name.lower(), (name, value)) for name, value in SECURITY_HEADERS.items()]
+_ALL_SECURITY = [header for _, header in _SECURITY]
+_JSON_ALONE = ["content-type"]
 _VARY: list[Header] = [("Vary", "Origin"), ("Vary", "Accept-Encoding")]
 _PREFLIGHT: list[Header] = [
     ("Access-Control-Allow-Methods", "GET, POST, PATCH, DELETE"),
@@ -117,8 +119,8 @@ class Door:
 
     def _headers(self, exchange: Exchange, headers: list[Header]) -> list[Header]:
         """Add what every answer says."""
-        names = {name.lower() for name, _ in headers}
-        more = [header for name, header in _SECURITY if name not in names]
+        names = [name.lower() for name, _ in headers]
+        more = _ALL_SECURITY if names == _JSON_ALONE else [header for name, header in _SECURITY if name not in names]
         standing = exchange.standing().items() if exchange.standing else ()
         origin = self._cors(exchange.environ) if "HTTP_ORIGIN" in exchange.environ else ()
         return [*headers, *more, ("X-Request-ID", exchange.request_id), *_VARY, *standing, *origin]

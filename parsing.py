@@ -8,8 +8,9 @@ row is a value, what is wrong with the whole body an exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from msgspec import Raw
@@ -84,9 +85,16 @@ class _Parser:
     expects_new: bool = True
     """Whether rows are probably new: until one was there already."""
 
-    def table(self, body: Row) -> Iterator[Change]:
+    def table(self, body: Row) -> Iterator[Change | NewRow]:
         """Form A: one row."""
-        yield self._operation(body, "")
+        is_plain = body.get("operation") == "create" and "baseVersion" not in body and "opId" not in body
+        table = self.tables.get(body["table"]) if is_plain and type(body["table"]) is str else None
+        again = partial(self._again, self._one, body)
+        new = table and self._new_row("data", table, body.get("data"), again, body.get("timestamp"))
+        yield new or self._one(body)
+
+    def _one(self, body: Row) -> Change:
+        return self._operation({**body, "data": decode_row(body.get("data"), 1)}, "")
 
     def changes(self, body: Row) -> Iterator[Change | NewRow]:
         """Form B: rows by table, each an upsert or a delete."""
@@ -96,30 +104,38 @@ class _Parser:
                 yield self._change(path, "", None, "upsert", {}, {})
             for index, row in enumerate(rows):
                 own = f"{path}[{index}]"
-                new = self._new_row(own, table, row) if self.expects_new and table and type(row) is Raw else None
-                yield new or self._change(own, own, table, "upsert", decode_row(row, 3), {})
+                again = partial(self._again, self._upsert, own, table, row)
+                yield (table and self._new_row(own, table, row, again)) or self._upsert(own, table, row)
 
-    def _new_row(self, path: str, table: Table, raw: Raw) -> NewRow | None:
+    def _upsert(self, path: str, table: Table | None, row: object) -> Change:
+        return self._change(path, path, table, "upsert", decode_row(row, 3), {})
+
+    def operations(self, body: Row) -> Iterator[Change]:
+        """Form C: operations in order."""
+        for index, operation in enumerate(body["operations"]):
+            yield self._operation(decode_row(operation, 2), f"operations[{index}]")
+
+    def _new_row(
+        self, path: str, table: Table, raw: object, again: Callable[[], Change], timestamp: object = None
+    ) -> NewRow | None:
         """Read a row the short way, unless whose row it is must be looked for, or there is anything to say of it."""
-        row = read(table, raw)
+        row = read(table, raw) if self.expects_new and type(raw) is Raw else None
         if row is None or row.is_deleted or (row.Unique_id and len(row.Unique_id) > MAX_UNIQUE_ID_CHARACTERS):
             return None
         row_id = row.id if type(row.id) is str and _ROW_ID.fullmatch(row.id) else None
         if row_id is None and (row.Unique_id or type(row.id) is bool or (row.id and type(row.id) is str)):
             return None
         row.is_deleted = 0  # It may be null.
-        edited = edit_time(row.last_updated)
+        try:
+            edited = edit_time(row.last_updated) if timestamp is None else parse_time(timestamp, "timestamp")
+        except ValidationError:
+            return None
+        return NewRow(path, table, row, row_id, self.now if edited is None else min(edited, self.now), again)
 
-        def change() -> Change:
-            self.expects_new = False
-            return self._change(path, path, table, "upsert", decode_row(raw, 3), {})
-
-        return NewRow(path, table, row, row_id, self.now if edited is None else min(edited, self.now), change)
-
-    def operations(self, body: Row) -> Iterator[Change]:
-        """Form C: operations in order."""
-        for index, operation in enumerate(body["operations"]):
-            yield self._operation(decode_row(operation, 2), f"operations[{index}]")
+    def _again(self, read_long: Callable[..., Change], *about: Any) -> Change:
+        """Read the long way what was read as a new row and is none; others of its push probably are none either."""
+        self.expects_new = False
+        return read_long(*about)
 
     def _operation(self, body: object, path: str) -> Change:
         if not isinstance(body, dict):

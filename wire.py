@@ -5,7 +5,6 @@ Knows: how bytes become checked values and back. Must not know: pushes, tables, 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -50,9 +49,18 @@ def decode(body: bytes | str) -> Any:
     return value
 
 
-class _Forms(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The bodies of long pushes, down to their rows."""
+_Scalar = str | int | float | bool | msgspec.UnsetType | None
 
+
+class _Forms(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The bodies of pushes, down to their rows."""
+
+    table: str | msgspec.UnsetType = msgspec.UNSET
+    operation: str | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    timestamp: _Scalar = msgspec.UNSET
+    baseVersion: _Scalar = msgspec.UNSET
+    opId: _Scalar = msgspec.UNSET
     changes: dict[str, list[msgspec.Raw]] | msgspec.UnsetType = msgspec.UNSET
     operations: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
     atomic: bool | msgspec.UnsetType = msgspec.UNSET
@@ -61,19 +69,18 @@ class _Forms(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 _forms = msgspec.json.Decoder(_Forms).decode
-_LAZY_BYTES = 4_096
 
 
 def decode_push(body: bytes) -> Any:
-    """Parse the body of a push as ``decode`` does, but leave the rows of a long one as bytes for ``decode_row``.
+    """Parse the body of a push as ``decode`` does, but leave its rows as bytes, for ``decode_row`` or their own types.
 
     A thousand rows as objects are megabytes that no cache holds, and making them stops the event loop for milliseconds.
     """
-    if len(body) >= _LAZY_BYTES:
-        with contextlib.suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            said = msgspec.structs.asdict(_forms(body))
-            return {name: value for name, value in said.items() if value is not msgspec.UNSET}
-    return decode(body)
+    try:
+        said = msgspec.structs.asdict(_forms(body))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return decode(body)
+    return {name: value for name, value in said.items() if value is not msgspec.UNSET}
 
 
 def decode_row(row: object, level: int) -> object:

@@ -25,9 +25,8 @@ from conftest import JSON, Device, Listener, Server, Tenant
 from gevent.threadpool import ThreadPool
 
 import models
-from models import EndUser, SyncedRow, connection
+from models import EndUser, NotBound, SyncedRow, connection
 from records import Ledger, Logged
-from models import NotBound
 from tenants import Tenants
 from wire import parse_cursor
 

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 import changes
 import parsing
 import typed
-import wire
 from errors import Problem
 from models import connection, synced_tables
 from tenants import Tenants
@@ -70,22 +69,34 @@ PLAIN = st.fixed_dictionaries(
 )
 """What the short way takes, mostly."""
 PLAIN_PUSH = st.fixed_dictionaries({"end_user": st.lists(PLAIN, min_size=1, max_size=12)})
-PUSH = st.dictionaries(st.sampled_from(["end_user", "interactions"]), st.lists(ROW | PLAIN, max_size=8), min_size=1)
+LISTS = st.dictionaries(st.sampled_from(["end_user", "interactions"]), st.lists(ROW | PLAIN, max_size=8), min_size=1)
+ONE = st.fixed_dictionaries(
+    {
+        "table": st.sampled_from(["end_user", "end_user", "interactions", "no"]),
+        "operation": st.sampled_from(["create", "create", "create", "update", "delete", "upsert", None]),
+        "data": ROW | PLAIN,
+    },
+    optional={
+        "timestamp": st.sampled_from(["2025-06-29T23:45:26.002Z", "1999", "", None, 5, "1750000000000"]),
+        "opId": st.sampled_from(["o1", "o2", None]),
+        "baseVersion": st.sampled_from([0, 1, None, "x"]),
+    },
+)
+PUSH = st.fixed_dictionaries({"changes": LISTS | PLAIN_PUSH}, optional={"atomic": st.booleans()}) | ONE
 
 
-def outcome(tenants: Tenants, tenant_id: str, pushes: list[bytes], atomic: bool, is_short: bool) -> Any:
-    """Give all that pushes of ``changes`` leave and are answered."""
+def outcome(tenants: Tenants, tenant_id: str, pushes: list[bytes], is_short: bool) -> Any:
+    """Give all that pushes leave and are answered."""
     answers: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         numbers = itertools.count()
         patch.setattr(changes, "new_id", lambda _: f"new-{next(numbers)}")
         patch.setattr(changes, "_SLICE_ROWS", 3)
-        patch.setattr(wire, "_LAZY_BYTES", 0)
         if not is_short:
             patch.setattr(parsing, "read", lambda *_: None)
         for raw in pushes:
             try:
-                applied = inside.push(tenants, tenant_id, decode_push(raw) | {"atomic": atomic}, NOW)
+                applied = inside.push(tenants, tenant_id, decode_push(raw), NOW)
                 answers.append((applied.rows, applied.results, applied.conflicts, applied.touched))
             except Problem as problem:
                 answers.append((problem.code, problem.details))
@@ -99,21 +110,19 @@ def stored() -> dict[str, Any]:
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(PUSH | PLAIN_PUSH, min_size=1, max_size=3), st.booleans())
+@given(st.lists(PUSH, min_size=1, max_size=4))
 def test_short_way_and_long_way_make_the_same(
-    tenants: Tenants, new_tenant: Callable[[], str], pushes: list[JSON], atomic: bool
+    tenants: Tenants, new_tenant: Callable[[], str], pushes: list[JSON]
 ) -> None:
-    raws = [json.dumps({"changes": push}).encode() for push in pushes]
-    short, long = (outcome(tenants, new_tenant(), raws, atomic, is_short) for is_short in (True, False))
+    raws = [json.dumps(push).encode() for push in pushes]
+    short, long = (outcome(tenants, new_tenant(), raws, is_short) for is_short in (True, False))
     assert short == long
 
 
 def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
     """Tell which rows of a push would go the short way if they are new."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "_LAZY_BYTES", 0)
-        body = decode_push(json.dumps({"changes": {table: rows}}).encode())
-        return [isinstance(one, NewRow) for one in parsing.parse_push(body, inside.TABLES, inside.LIMITS, NOW).changes]
+    body = decode_push(json.dumps({"changes": {table: rows}}).encode())
+    return [isinstance(one, NewRow) for one in parsing.parse_push(body, inside.TABLES, inside.LIMITS, NOW).changes]
 
 
 def test_rows_as_apps_send_them_go_the_short_way() -> None:
@@ -140,7 +149,6 @@ def test_row_that_was_there_makes_the_rest_of_its_push_go_the_long_way(
         return typed.read(*about)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "_LAZY_BYTES", 0)
         patch.setattr(parsing, "read", read)
         inside.push(tenants, tenant_id, decode_push(json.dumps({"changes": {"end_user": rows}}).encode()), NOW)
     assert 0 < len(tried) < 40
