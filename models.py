@@ -174,6 +174,9 @@ _TYPES: dict[type[Field], Any] = {
 _CHECKS = {BooleanField: _flag, IntegerField: _whole, FloatField: _number, TextField: _text, JsonField: _json}
 
 
+_PLAIN: dict[Any, tuple[type, ...]] = {_text: (str,), _json: (dict, list, str, int, float, bool)}
+
+
 def column_of(field: Field) -> Column:
     """Derive a column's rule from its field.
 
@@ -189,7 +192,7 @@ def column_of(field: Field) -> Column:
         raise TypeError(f"{field.model.__name__}.{field.name}: a synced column must be null=True, devices may clear it")
     default = int(field.default) if isinstance(field.default, bool) else field.default
     if not field.choices:
-        return Column(check, default, str if check is _text else None, _TYPES[type(field)])
+        return Column(check, default, _PLAIN.get(check, ()), _TYPES[type(field)])
     choices = tuple(choice for choice, _ in field.choices)
 
     def one_of(value: Any) -> Any:

@@ -183,7 +183,7 @@ def _read_fields(change: Change, table: Table, row: Row, path: str, limits: Limi
     """Take the fields a device may write, each checked by its column; a field the table does not know is kept."""
     columns, plain, fields = table.columns, table.plain, change.fields
     for name, value in row.items():
-        if type(value) is plain.get(name):
+        if type(value) in plain.get(name, ()):
             fields[name] = value
             continue
         try:

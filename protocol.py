@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from errors import Detail
-from wire import Cursor, Row, format_time
+from wire import Cursor, Row, encode, format_time
 
 Kind = Literal["create", "update", "upsert", "delete"]
 Strategy = Literal["merge", "last-write-wins", "server-wins", "client-wins"]
@@ -29,8 +29,8 @@ class Column:
 
     check: Callable[[Any], Any]
     default: Any = None
-    plain: type | None = None
-    """The type, if there is one, of which any value passes ``check`` as it is: most fields of most rows."""
+    plain: tuple[type, ...] = ()
+    """The types of which any value passes ``check`` as it is: most fields of most rows."""
     typed: Any = None
     """A type by which msgspec takes some of what ``check`` takes, with the same value; None if there is none."""
 
@@ -48,8 +48,8 @@ class Table:
         return {name: column.default for name, column in self.columns.items()}
 
     @cached_property
-    def plain(self) -> Mapping[str, type]:
-        """The columns whose values need no check if they are of one type."""
+    def plain(self) -> Mapping[str, tuple[type, ...]]:
+        """The columns with the types of which their values need no check."""
         return {name: column.plain for name, column in self.columns.items() if column.plain}
 
 
@@ -174,11 +174,11 @@ def decide(
 
 def _different(change: Change, row: Row) -> Row:
     """Give the fields that would change; a real create of a deleted row, unlike its retry, also brings it back."""
-    different = {
-        name: value
-        for name, value in change.fields.items()
-        if not (type(value) is str and row.get(name) == value) and not same(row.get(name), value)
-    }
+    different = {}
+    for name, value in change.fields.items():
+        stored = row.get(name)
+        if type(stored) is not type(value) or (stored != value if type(value) in _PLAIN else not same(stored, value)):
+            different[name] = value
     if different and change.kind == "create" and row["is_deleted"] and "is_deleted" not in change.fields:
         different["is_deleted"] = 0
     return different
@@ -222,12 +222,17 @@ def _edited(row: Row, change: Change, fields: Row, before: int) -> Row:
     return edited
 
 
+_PLAIN = frozenset({str, int, bool, float, type(None)})
+
+
 def same(one: Any, other: Any) -> bool:
     """Tell whether two JSON values are the same, without Python's ``1 == True == 1.0``."""
     if type(one) is not type(other):
         return False
-    if isinstance(one, dict):
+    if type(one) in _PLAIN:
+        return bool(one == other)
+    if encode(one) == encode(other):
+        return True
+    if isinstance(one, dict):  # The same keys in another order?
         return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+    return len(one) == len(other) and all(map(same, one, other))

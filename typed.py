@@ -20,7 +20,7 @@ from protocol import Change, Table
 from wire import MAX_DEPTH, deeper_than, encode, format_time
 
 FLAG = Literal[0, 1] | bool
-WHOLE = Annotated[int, Meta(gt=-(2**63), lt=2**63)]
+WHOLE = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)]
 NUMBER = Annotated[float, Meta(gt=-1e308, lt=1e308)]
 
 _SCALAR = str | int | float | bool | None
@@ -58,6 +58,8 @@ def form_of(table: Table) -> Form:
 
 def _default(name: str, default: Any) -> Any:
     """Give what a new row has; when it was last edited is not known before its time has come."""
+    if isinstance(default, dict | list):
+        return msgspec.field(default_factory=lambda: default)  # Nobody changes it.
     return UNSET if name == "last_updated" else default
 
 

@@ -16,12 +16,16 @@ import pytest
 from conftest import JSON
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
+from peewee import FloatField, IntegerField, TextField
 
 import changes
+import models
 import parsing
 import typed
 from errors import Problem
 from models import connection, synced_tables
+from protocol import Table
 from tenants import Tenants
 from typed import NewRow, form_of
 from wire import decode_push
@@ -152,6 +156,37 @@ def test_row_that_was_there_makes_the_rest_of_its_push_go_the_long_way(
         patch.setattr(parsing, "read", read)
         inside.push(tenants, tenant_id, decode_push(json.dumps({"changes": {"end_user": rows}}).encode()), NOW)
     assert 0 < len(tried) < 40
+
+
+def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
+    """Also numbers at the bounds of what is stored, and JSON that every row begins with."""
+    columns = {
+        name: models.column_of(field)
+        for name, field in {
+            "Unique_id": TextField(null=True),
+            "count": IntegerField(null=True, default=7),
+            "size": FloatField(null=True, default=0.5),
+            "tags": models.JsonField(null=True, default=["a"]),
+            "grade": IntegerField(null=True, choices=[(1, "good"), (3, "bad")]),
+            "kind": TextField(null=True, choices=[("a", "A"), ("b", "B")]),
+        }.items()
+    }
+    table = Table("visit", columns | {"last_updated": columns["Unique_id"]})
+
+    def fields(**row: Any) -> Any:
+        found = typed.read(table, Raw(json.dumps(row).encode()))
+        return found and {name: getattr(found, name) for name in columns if name != "Unique_id"}
+
+    first = {"count": 7, "size": 0.5, "tags": ["a"], "grade": None, "kind": None}
+    assert fields() == first
+    assert fields(count=2**63 - 1, size=3, tags={}, kind="b") == first | {
+        "count": 2**63 - 1,
+        "size": 3.0,
+        "tags": {},
+        "kind": "b",
+    }
+    odd: list[JSON] = [{"count": 2**63}, {"count": True}, {"size": 1e308}, {"size": "1"}, {"grade": 1}, {"kind": "c"}]
+    assert [fields(**row) for row in odd] == [None] * len(odd)
 
 
 def test_every_column_that_has_a_check_has_a_type_or_goes_the_long_way() -> None:
