@@ -17,7 +17,7 @@ from conftest import JSON
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
-from peewee import FloatField, IntegerField, TextField
+from peewee import Field, FloatField, IntegerField, TextField
 
 import changes
 import models
@@ -160,17 +160,15 @@ def test_row_that_was_there_makes_the_rest_of_its_push_go_the_long_way(
 
 def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
     """Also numbers at the bounds of what is stored, and JSON that every row begins with."""
-    columns = {
-        name: models.column_of(field)
-        for name, field in {
-            "Unique_id": TextField(null=True),
-            "count": IntegerField(null=True, default=7),
-            "size": FloatField(null=True, default=0.5),
-            "tags": models.JsonField(null=True, default=["a"]),
-            "grade": IntegerField(null=True, choices=[(1, "good"), (3, "bad")]),
-            "kind": TextField(null=True, choices=[("a", "A"), ("b", "B")]),
-        }.items()
+    made: dict[str, Field] = {
+        "Unique_id": TextField(null=True),
+        "count": IntegerField(null=True, default=7),
+        "size": FloatField(null=True, default=0.5),
+        "tags": models.JsonField(null=True, default=["a"]),
+        "grade": IntegerField(null=True, choices=[(1, "good"), (3, "bad")]),
+        "kind": TextField(null=True, choices=[("a", "A"), ("b", "B")]),
     }
+    columns = {name: models.column_of(field) for name, field in made.items()}
     table = Table("visit", columns | {"last_updated": columns["Unique_id"]})
 
     def fields(**row: Any) -> Any:
