@@ -26,7 +26,6 @@ from models import connection, synced_tables
 from protocol import Pull
 from storage import Store, copy_file, faults_of
 from tenants import Tenants, now_ms, open_tenant_file, sync_folder
-from wire import decode_stored
 
 _NAME = "syncapp-%Y%m%dT%H%M%SZ"
 _SLICE_ROWS = 1000
@@ -143,11 +142,10 @@ def _state_of(file: Path) -> dict[str, Any]:
 
 def _digest_of(store: Store, page: pulls.Page, table: str) -> dict[str, Any]:
     after, count, whole = page.since, 0, 0
-    while rows := store.read(lambda: pulls.rows_of(page, table, after, _SLICE_ROWS)):
-        for _, body in rows:
-            row = decode_stored(body)
+    while (some := store.read(lambda: pulls.rows_of(page, table, after, _SLICE_ROWS))).count:
+        for row in some.rows():
             count, whole = count + 1, whole ^ digest.number_of(row["id"], row["version"])
-        after = rows[-1][0]
+        after = some.last
     return {"count": count, "hash": digest.text_of(whole)}
 
 

@@ -7,13 +7,14 @@ Flask, sockets, engines, whose request this is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from errors import ResyncRequired
 from ledger import Place, committed_at, last_until, place_and_digests
 from models import connection
 from protocol import Pull
-from wire import Cursor, format_time
+from wire import Cursor, Row, decode_rows, format_time
 
 
 class Page(NamedTuple):
@@ -90,24 +91,44 @@ def _cut(tables: Sequence[str], since: int, until: int, tombstones_after: int, l
     return sequences[0] if len(sequences) == 2 else None
 
 
-def rows_of(page: Page, table: str, after: int, count: int) -> list[tuple[int, str]]:
-    """Read the next ``count`` rows of one table in a page, as sequence and JSON."""
-    return list(
-        connection().execute(
-            f'SELECT e._seq, c.row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
-            f" WHERE {_WANTED} ORDER BY e._seq LIMIT ?4",
-            (after, page.until, page.tombstones_after, count),
-        )
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some rows of a table in their order: their JSON with commas between, and the sequence of the last."""
+
+    last: int
+    count: int
+    json: bytes
+
+    def rows(self) -> list[Row]:
+        """Parse them."""
+        return decode_rows(b"[" + self.json + b"]")
+
+
+def rows_of(page: Page, table: str, after: int, count: int) -> Slice:
+    """Read the next ``count`` rows of one table in a page."""
+    return _joined(
+        f'SELECT e._seq AS seq, c.row AS row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
+        f" WHERE {_WANTED} ORDER BY e._seq LIMIT ?4",
+        (after, page.until, page.tombstones_after, count),
     )
 
 
-def pending_rows(table: str, after: int, count: int) -> list[tuple[int, str]]:
-    """Read rows marked as pending, as sequence and JSON; only SQL of the operator's marks one."""
-    return list(
-        connection().execute(
-            "SELECT e._seq, json_set(c.row, '$.sync_status', 'pending')"
-            f' FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
-            " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?",
-            (after, count),
-        )
+def pending_rows(table: str, after: int, count: int) -> Slice:
+    """Read rows marked as pending; only SQL of the operator's marks one."""
+    return _joined(
+        "SELECT e._seq AS seq, json_set(c.row, '$.sync_status', 'pending') AS row"
+        f' FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
+        " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?",
+        (after, count),
     )
+
+
+def _joined(query: str, values: tuple[int, ...]) -> Slice:
+    """Let SQLite join the rows: as bytes they leave in half the time that a list of texts takes.
+
+    It takes them as the inner query gives them, which is in order: that has a LIMIT, and so is run by itself. An order
+    stated for the aggregate would have them sorted again, at twice the time.
+    """
+    sql = f"SELECT max(seq), count(*), CAST(group_concat(row, ',') AS BLOB) FROM ({query})"
+    last, count, json = next(iter(connection().execute(sql, values)))
+    return Slice(last or 0, count, json or b"")

@@ -34,7 +34,7 @@ from parsing import (
     tables_of,
 )
 from protocol import EDIT_FIELDS, Limits, Pull, Push, Strategy
-from pulls import Page
+from pulls import Page, Slice
 from settings import Settings
 from sockets import Answer, Caller, Sockets
 from tenants import Tenants, now_ms
@@ -48,7 +48,7 @@ Around = Callable[[Callable[[], Applied]], Applied]
 NOT_DECIDED = SERVER_FIELDS | EDIT_FIELDS
 """Fields of a row that nobody decides on: the server sets them, or they describe the edit itself."""
 
-_SLICE_ROWS = 250
+_FIRST_SLICE_ROWS, _MOST_SLICE_ROWS, _SLICE_BYTES = 250, 500, 262_144
 _EVENT_PULL_BYTES = 8_388_608
 _KEY_CHARACTERS = 255
 IDEMPOTENCY_KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{_KEY_CHARACTERS}}})"?', re.ASCII)
@@ -129,11 +129,11 @@ class Sync:
             return stream(self._parts(tenant_id, self._page(tenant_id, pull, None)))
         place = self._tenants.read(tenant_id, ledger.place)
 
-        def rows(table: str, after: int) -> list[tuple[int, str]]:
-            return self._tenants.read(tenant_id, lambda: pulls.pending_rows(table, after, _SLICE_ROWS))
+        def rows(table: str, after: int, count: int) -> Slice:
+            return self._tenants.read(tenant_id, lambda: pulls.pending_rows(table, after, count))
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
-        return stream(_envelope(tables, rows, 0, tail, lambda: self._budgets.turns.take(tenant_id)))
+        return stream(_envelope(tables, rows, 0, tail, lambda: self._budgets.turns.pass_on(tenant_id)))
 
     def health(self) -> Reply:
         """Say that sync is served."""
@@ -253,13 +253,13 @@ class Sync:
     def _parts(self, tenant_id: str, page: Page) -> Iterator[bytes]:
         """Make the answer of a pull slice by slice; each slice is read anew, so that nothing is held meanwhile."""
 
-        def rows(table: str, after: int) -> list[tuple[int, str]]:
-            return self._tenants.read(tenant_id, lambda: pulls.rows_of(page, table, after, _SLICE_ROWS))
+        def rows(table: str, after: int, count: int) -> Slice:
+            return self._tenants.read(tenant_id, lambda: pulls.rows_of(page, table, after, count))
 
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
         if page.digest is not None:
             tail["digest"] = page.digest
-        return _envelope(page.tables, rows, page.since, tail, lambda: self._budgets.turns.take(tenant_id))
+        return _envelope(page.tables, rows, page.since, tail, lambda: self._budgets.turns.pass_on(tenant_id))
 
     def _pull_event(self, caller: Caller, body: object) -> Raw:
         """Answer a pull in one acknowledgement, which is therefore bounded."""
@@ -339,7 +339,7 @@ def _push_answer(applied: Applied) -> dict[str, Any]:
 
 def _envelope(
     tables: Sequence[str],
-    rows: Callable[[str, int], list[tuple[int, str]]],
+    rows: Callable[[str, int, int], Slice],
     since: int,
     tail: dict[str, Any],
     pause: Callable[[], None],
@@ -348,12 +348,14 @@ def _envelope(
     lead = b'{"success":true,"data":{'
     for table in tables:
         lead += encode(table) + b":["
-        after = since
-        while slice_ := rows(table, after):
-            yield lead + ",".join(row for _, row in slice_).encode()
-            after, lead = slice_[-1][0], b","
-            if len(slice_) < _SLICE_ROWS:
+        after, count = since, _FIRST_SLICE_ROWS
+        while (slice_ := rows(table, after, count)).count:
+            yield lead
+            yield slice_.json
+            after, lead = slice_.last, b","
+            if slice_.count < count:
                 break
+            count = min(_MOST_SLICE_ROWS, _SLICE_BYTES * slice_.count // len(slice_.json) + 1)
             pause()
         lead = b"]," if after > since else lead + b"],"
     yield (lead[:-1] if tables else lead) + b"}," + encode(tail)[1:]

@@ -50,6 +50,16 @@ class Turns:
         if taken < _AT_ONCE:
             self._taken[who] = taken + 1
             return
+        self._wait(who)
+
+    def pass_on(self, who: str) -> None:
+        """Return in a later round: long work goes on when all others had their turn."""
+        if not self._taken:
+            self._round_ends.start(self._next_round)
+            self._taken[who] = 0
+        self._wait(who)
+
+    def _wait(self, who: str) -> None:
         waiter: Waiter[None] = Waiter()
         self._lines.setdefault(who, deque()).append(waiter)
         waiter.get()

@@ -32,6 +32,9 @@ encode = msgspec.json.Encoder().encode
 decode_stored = msgspec.json.Decoder(Row).decode
 """Parse JSON of our own making, which needs no checks."""
 
+decode_rows = msgspec.json.Decoder(list[Row]).decode
+"""The same of a list of rows."""
+
 
 def decode(body: bytes | str) -> Any:
     """Parse strict JSON (RFC 8259: no NaN, no Infinity, valid UTF-8), whole numbers of any size exactly.

