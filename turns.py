@@ -7,8 +7,9 @@ since what comes in one round can share a commit. Knows: greenlets, the event lo
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import gevent
 from gevent.hub import Waiter
@@ -18,6 +19,7 @@ _AT_ONCE = 8
 """Pieces of a tenant's work that go on in one round."""
 
 _MOMENT_SECONDS = 1e-6
+_PIECE_SECONDS = 1e-3
 
 _LARGE_BYTES = 262_144
 """From here on, reading a body holds the event loop for milliseconds, and what it becomes holds much memory."""
@@ -29,6 +31,19 @@ def breathe() -> None:
     ``gevent.sleep(0)`` does not: gevent runs up to 50 greenlets that sleep so before it looks at network and clock again.
     """
     gevent.sleep(_MOMENT_SECONDS)
+
+
+def breathing() -> Callable[[], None]:
+    """Give what long work calls often: it lets all others go on if they could not for a millisecond."""
+    since = time.monotonic()
+
+    def breathe_at_times() -> None:
+        nonlocal since
+        if time.monotonic() - since > _PIECE_SECONDS:
+            breathe()
+            since = time.monotonic()
+
+    return breathe_at_times
 
 
 class Turns:

@@ -28,7 +28,7 @@ import syncapp
 from budgets import Budget, Budgets, Standing, rate_headers
 from errors import Busy, RateLimited
 from settings import SettingError, Settings, load
-from turns import _AT_ONCE, Turns, breathe
+from turns import _AT_ONCE, Turns, breathe, breathing
 
 StartServer = Callable[..., Server]
 
@@ -163,6 +163,26 @@ def test_breath_lets_clocks_go_on_too() -> None:
         breathe()
     ticker.kill()
     assert next(ticks) >= 20
+
+
+def test_long_work_breathes_at_times_and_not_each_time_it_may() -> None:
+    """Fault: each time: 300 ticks in 300 calls. Never: none."""
+    ticks = itertools.count()
+    pause = breathing()
+
+    def tick() -> None:
+        while True:
+            next(ticks)
+            breathe()
+
+    ticker = gevent.spawn(tick)
+    end = time.monotonic() + 0.03
+    calls = 0
+    while time.monotonic() < end:
+        calls += 1
+        pause()
+    ticker.kill()
+    assert 2 <= next(ticks) < calls / 2
 
 
 def test_turns_of_one_go_in_the_order_of_their_coming() -> None:
