@@ -3,7 +3,8 @@
 // First seen to fail on a fault: “does not resolve before” with the pull after the push left out; “may be of an empty
 // tenant” with a timestamp of 0; “a full page” with the last page cut to the batch size; “nothing but the conflicting”
 // with every row of the answer given back; “dies after each commit” with the cursor kept in a transaction of its own,
-// ahead of the rows; “dies before each commit” with an edit taken out of the outbox before its push is answered.
+// ahead of the rows; “dies before each commit” with an edit taken out of the outbox before its push is answered; “sends it
+// when it is woken” with a wake that does nothing.
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
@@ -170,6 +171,35 @@ for (const isCommitted of [false, true]) {
     }
   });
 }
+
+test("Replica: tells of its connection and what it hears, lists what waits, and sends it when it is woken", async () => {
+  const { token } = await registered();
+  let isOn = true;
+  const cut = (...call) => (isOn ? fetch(...call) : Promise.reject(new TypeError("cut off")));
+  const name = newId();
+  const replica = new Replica(new SyncClient({ url, token, fetch: cut }), await openIndexedDB(name, ["end_user"]), ["end_user"]);
+  const heard = (event, wanted) => new Promise((resume) => {
+    replica.addEventListener(event, ({ detail }) => wanted(detail) && resume(detail));
+  });
+  const live = heard("live", (state) => state === "live");
+  const idle = heard("status", ({ state }) => state === "idle");
+  replica.start();
+  await Promise.all([live, idle]);
+  const note = heard("notification", ({ type }) => type === "data_available");
+  await new SyncClient({ url, token }).push({ changes: { end_user: [{ id: "theirs", name: "n" }] } });
+  assert.equal((await note).entityId, "theirs");
+  isOn = false;
+  const offline = heard("status", ({ state }) => state === "offline");
+  await replica.put("end_user", { id: "typed", name: "n" });
+  await offline;
+  assert.deepEqual((await replica.outbox()).map(({ operation, id }) => [operation, id]), [["create", "typed"]]);
+  isOn = true;
+  const again = heard("status", ({ state }) => state === "idle");
+  replica.wake();
+  await again;
+  assert.deepEqual(await replica.outbox(), []);
+  replica.close();
+});
 
 async function last(pages) {
   let found;
