@@ -83,13 +83,19 @@ async function play() {
   if (story) return story.stop();
   const act = (number) => views.forEach((view, index) => (view.isActing = index + 1 === number));
   story = new Story(devices, verdict, { show: showCaption, act, pauseMs: () => Number(byId("pace").value) });
-  setText(byId("play"), "Stop the demonstration");
+  showPlaying(true);
   try {
     await story.play();
   } finally {
     story = null;
-    setText(byId("play"), "Play the demonstration");
+    showPlaying(false);
   }
+}
+
+function showPlaying(isPlaying) {
+  byId("verdict").classList.toggle("playing", isPlaying);
+  byId("verdict").scrollIntoView({ block: "nearest" });
+  setText(byId("play"), isPlaying ? "Stop" : "Play the demonstration");
 }
 
 function showCaption({ text, place = "" }) {

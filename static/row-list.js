@@ -125,9 +125,10 @@ function meanwhile(base, row) {
   return changed.length ? `Meanwhile: ${changed.map((field) => `${fieldName(field)} is ${valueText(field, row[field])}`).join(", ")}.` : "";
 }
 
-/** A row that the server has not seen yet has no time, and is the newest. */
+/** Order by age; a row that the server has not seen yet has none, and is the newest. */
 function newestFirst(a, b) {
-  return (b.createdAt ?? "~").localeCompare(a.createdAt ?? "~") || a.id.localeCompare(b.id);
+  const [one, other] = [a, b].map((row) => `${row.createdAt ?? "~"} ${row.id}`);
+  return one < other ? 1 : -1;
 }
 
 /** Light an element up for a moment; taking the class away first starts it anew. */

@@ -37,14 +37,10 @@ export function editText({ operation, id, data }, names) {
 export function verdictOf(devices, theirs) {
   const against = theirs ?? devices[0].digest;
   const reasons = devices.flatMap((device) => reasonOf(device, against, theirs !== null));
-  if (reasons.length) return { isEqual: false, headline: headlineOf(devices, reasons), reasons };
+  if (reasons.length) return { isEqual: false, headline: "Not all equal", reasons };
   const rows = `${count(against.count, "row")}, hash ${against.hash}`;
   if (theirs) return { isEqual: true, headline: "All three equal", reasons: [`${rows}, the same as the server’s.`] };
   return { isEqual: false, headline: "The server can’t be asked", reasons: [`Among themselves the three are equal: ${rows}.`] };
-}
-
-function headlineOf(devices, reasons) {
-  return reasons.length === devices.length ? "Not equal" : "Not all equal";
 }
 
 function reasonOf(device, against, isServer) {
