@@ -45,7 +45,13 @@ class App:
         return [(name, phone) for name, phone in self.page.driver.execute_script(script, self.css)]
 
     def wait_rows(self, *rows: tuple[str, str]) -> None:
-        wait_for(lambda: self.rows() == list(rows), f"{rows} in {self.css}, which has {self.rows()}")
+        self.wait_same(self.rows, list(rows))
+
+    def wait_same(self, read: Callable[[], object], wanted: object) -> None:
+        try:
+            wait_for(lambda: read() == wanted, f"{wanted} in {self.css}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, which has {read()}") from None
 
     def add(self, name: str, phone: str = "") -> None:
         self.page.find(f"#name-{self.number}").send_keys(name)
@@ -76,7 +82,7 @@ class App:
         self.page.wait_text(f"{self.css} .status", text)
 
     def wait_queue(self, *edits: str) -> None:
-        wait_for(lambda: self.texts(".queue li") == list(edits), f"{edits} in {self.css}: {self.texts('.queue li')}")
+        self.wait_same(lambda: self.texts(".queue li"), list(edits))
         count = f"{len(edits)} edit{'' if len(edits) == 1 else 's'} waiting"
         assert self.texts(".waiting") == [count]
 
@@ -85,6 +91,9 @@ class App:
         wait_for(
             lambda: self.texts(".conflict tbody :is(th, td)") == list(cells), f"{cells}: {self.texts('.conflict')}"
         )
+
+    def wait_no_conflict(self) -> None:
+        self.wait_same(lambda: self.texts(".conflict"), [])
 
     def decide(self, whose: str) -> None:
         buttons = self.page.driver.find_elements(By.CSS_SELECTOR, f"{self.css} .conflict button")
@@ -108,7 +117,7 @@ def opened(page: Page, tenant: Tenant) -> Page:
 
 
 def wait_equal(page: Page) -> None:
-    wait_for(lambda: page.text("#verdict-headline") == "All three equal", f"equality: {page.text('#verdict')}")
+    page.wait_text("#verdict-headline", "All three equal")
 
 
 @pytest.fixture
@@ -322,7 +331,7 @@ def test_conflict_is_shown_with_both_sides_and_is_resolved(
     kept = decider if whose == "mine" else 5 - decider
     for app in (one, two, three):
         app.wait_rows(("Asha", f"from {kept}"))
-        wait_for(lambda app=app: app.texts(".conflict") == [], f"no conflict in {app.css}")
+        app.wait_no_conflict()
     wait_equal(multi)
     assert [row["phone"] for row in device.rows()] == [f"from {kept}"]
     assert multi.severe() == []
@@ -339,7 +348,7 @@ def test_conflict_can_not_be_decided_offline_and_one_that_was_decided_elsewhere_
     two.edit("Asha", name="mine")
     device.update(id="a", name="theirs")
     two.switch(True)
-    two.wait_conflict("Name", "Asha", "minestands", "theirs")
+    two.wait_conflict("Name", "Asha", "mine", "theirsstands")
     assert "Another device" in two.texts(".conflict")[0]
     two.switch(False)
     multi.wait_text("#app-2 .conflict", "To be decided online.")
@@ -347,7 +356,7 @@ def test_conflict_can_not_be_decided_offline_and_one_that_was_decided_elsewhere_
     (conflict,) = server.call("GET", "/api/client/sync/conflicts", token=tenant.token).json()["data"]
     server.post(f"/api/client/sync/conflicts/{conflict['conflictId']}/resolve", {"resolution": "keep"}, tenant.token)
     two.switch(True)
-    wait_for(lambda: two.texts(".conflict") == [], "the conflict to go")
+    two.wait_no_conflict()
     assert multi.severe() == []
 
 
@@ -379,7 +388,7 @@ def test_edit_that_the_server_refuses_is_shown_and_holds_up_nothing(multi: Page,
     one.wait_queue()
     one.add("Asha")
     multi.find("#app-1 .rejected button").click()
-    wait_for(lambda: one.texts(".rejected li") == [], "the refusal to go")
+    one.wait_same(lambda: one.texts(".rejected li"), [])
     wait_equal(multi)
     assert [row["name"] for row in device.rows()] == ["Asha"]
 
@@ -413,8 +422,7 @@ def test_server_that_is_killed_while_an_app_is_offline(page: Page, start_server:
 
 @browser_test
 def test_token_that_expires_is_renewed(page: Page, start_server: Callable[..., Server]) -> None:
-    server = start_server(ACCESS_TOKEN_SECONDS="2")
-    tenant = server.register()
+    tenant = start_server(ACCESS_TOKEN_SECONDS="5").register()  # Longer than a socket waits before it comes back.
     opened(page, tenant)
     renewals = "return performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/refresh')).length"
     wait_for(lambda: page.driver.execute_script(renewals) >= 2, "two renewals")
