@@ -17,6 +17,7 @@ export class Verdict {
     this.#client = new SyncClient({ url: server, store: tokens, patienceSeconds: 0 });
     this.#devices = devices;
     for (const device of devices) device.addEventListener("change", () => this.judge());
+    this.#show({ isEqual: false, headline: "Opening three apps…", reasons: [] });
     this.judge();
   }
 
@@ -29,19 +30,21 @@ export class Verdict {
     const devices = this.#devices;
     if (!devices.length) return;
     const theirs = await this.#ask(devices);
-    if (devices === this.#devices) this.#show(verdictOf(devices, theirs));
+    if (devices === this.#devices && theirs !== undefined) this.#show(verdictOf(devices, theirs));
   });
 
-  /** Ask for the server's digest, from the place of the device that is furthest, so that few rows come along. */
+  /** Ask for the server's digest, from the place of the device that is furthest, so that few rows come along. Gives
+   * nothing while no device has a place yet, and null if nobody answers. */
   async #ask(devices) {
     try {
       const [furthest] = (await Promise.all(devices.map((device) => device.cursor()))).sort(newestFirst);
+      if (furthest === null) return undefined;
       let page;
       for await (page of this.#client.pages({ cursor: furthest, tables: [TABLE], digest: true }));
       return page.digest[TABLE];
     } catch (error) {
       if (!(error instanceof SyncError || error.name === "InvalidStateError")) throw error;
-      return null; // Nobody answers, or the devices were closed meanwhile.
+      return null; // Also if the devices were closed meanwhile.
     }
   }
 
