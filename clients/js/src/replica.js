@@ -278,7 +278,7 @@ export class Replica extends EventTarget {
     this.#live = this.client.live({
       cursor: async () => (await this.store.transaction("readonly", [], place)).cursor,
       onPull: wake,
-      onLink: (link) => void this.#follow(link),
+      onLink: (link) => void this.#follow(link).catch(wake), // A round meets the same failure, and tells of it.
       onNotification: (note) => this.#dispatch("notification", note),
       onState: (state) => this.#dispatch("live", state),
     });

@@ -4,7 +4,7 @@
 // tenant” with a timestamp of 0; “a full page” with the last page cut to the batch size; “nothing but the conflicting”
 // with every row of the answer given back; “dies after each commit” with the cursor kept in a transaction of its own,
 // ahead of the rows; “dies before each commit” with an edit taken out of the outbox before its push is answered; “sends it
-// when it is woken” with a wake that does nothing.
+// when it is woken” with a wake that does nothing; “nothing is left unhandled” with a failure that nobody takes.
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
@@ -198,6 +198,31 @@ test("Replica: tells of its connection and what it hears, lists what waits, and 
   replica.wake();
   await again;
   assert.deepEqual(await replica.outbox(), []);
+  replica.close();
+});
+
+test("Replica: rows that came along and could not be kept are fetched, and nothing is left unhandled", async () => {
+  const { token } = await registered();
+  const name = newId();
+  const store = await openIndexedDB(name, ["end_user"]);
+  let isBroken = false;
+  const transaction = (mode, ...more) => {
+    if (!isBroken || mode === "readonly") return store.transaction(mode, ...more);
+    isBroken = false;
+    return Promise.reject(new Error("the disk is full"));
+  };
+  const replica = new Replica(new SyncClient({ url, token, deviceId: newId() }), { ...store, transaction }, ["end_user"]);
+  const states = [];
+  replica.addEventListener("live", ({ detail }) => states.push(detail));
+  replica.addEventListener("status", ({ detail }) => states.push(detail.state));
+  const until = async (holds) => {
+    while (!(await holds())) await new Promise((resume) => setTimeout(resume, 10));
+  };
+  replica.start();
+  await until(() => states.includes("live") && states.at(-1) === "idle");
+  isBroken = true;
+  await new SyncClient({ url, token }).push({ changes: { end_user: [{ id: "theirs", name: "n" }] } });
+  await until(async () => (await replica.all("end_user")).length === 1);
   replica.close();
 });
 
