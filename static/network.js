@@ -33,6 +33,7 @@ export class Network {
   };
 
   set(isOn) {
+    if (isOn === this.isOn) return;
     if (isOn) this.#restore();
     else this.#sever();
   }

@@ -309,7 +309,8 @@ export class Replica extends EventTarget {
       try {
         await this.sync();
       } catch {
-        // The status has told of it.
+        // The status has told of it. Who asked meanwhile may know that the network is back.
+        if (this.#isWantedAgain) continue;
         if (this.#live) this.#again = setTimeout(() => this.wake(), RETRY_SECONDS * 1000);
         return;
       }

@@ -4,7 +4,8 @@
 // tenant” with a timestamp of 0; “a full page” with the last page cut to the batch size; “nothing but the conflicting”
 // with every row of the answer given back; “dies after each commit” with the cursor kept in a transaction of its own,
 // ahead of the rows; “dies before each commit” with an edit taken out of the outbox before its push is answered; “sends it
-// when it is woken” with a wake that does nothing; “nothing is left unhandled” with a failure that nobody takes.
+// when it is woken” with a wake that does nothing; “nothing is left unhandled” with a failure that nobody takes; “does not
+// wait for the next try” with a round that forgets who asked.
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
@@ -198,6 +199,34 @@ test("Replica: tells of its connection and what it hears, lists what waits, and 
   replica.wake();
   await again;
   assert.deepEqual(await replica.outbox(), []);
+  replica.close();
+});
+
+test("Replica: who wakes it while a round is failing does not wait for the next try", async () => {
+  const { token } = await registered();
+  let isOn = true;
+  /** @type {(() => void) | undefined} */
+  let fail;
+  const cut = (...call) => (isOn ? fetch(...call) : new Promise((_, reject) => (fail = () => reject(new TypeError("cut off")))));
+  const replica = new Replica(new SyncClient({ url, token, fetch: cut }), await openIndexedDB(newId(), ["end_user"]), ["end_user"]);
+  const state = (wanted) => new Promise((resume) => {
+    replica.addEventListener("status", ({ detail }) => detail.state === wanted && resume(undefined));
+  });
+  const idle = state("idle");
+  replica.start();
+  await idle;
+  isOn = false;
+  const syncing = state("syncing");
+  await replica.put("end_user", { id: "typed", name: "n" });
+  await syncing;
+  while (!fail) await new Promise((resume) => setTimeout(resume, 10));
+  isOn = true;
+  const began = performance.now();
+  const again = state("idle");
+  replica.wake();
+  fail();
+  await again;
+  assert.ok(performance.now() - began < 4000, "it waited for the next try");
   replica.close();
 });
 
