@@ -10,7 +10,7 @@ const CONTROLS = ".switch, .create button";
 const MOST_QUEUED = 20;
 
 export class AppView {
-  #names = new Map(); // By ID, also of rows that are deleted: the queue speaks of them.
+  #names = new Map(); // By ID, also of rows that are gone: conflicts and refusals speak of them.
 
   /** `nameOf(deviceId)` names another device. */
   constructor(root, nameOf) {
@@ -49,7 +49,7 @@ export class AppView {
   draw() {
     const device = this.device;
     if (!device) return;
-    this.#learnNames(device);
+    for (const { id, name } of device.rows) this.#names.set(id, name);
     this.#showState(stateOf(device));
     this.find(".switch").setAttribute("aria-checked", String(device.isOn));
     setText(this.find(".count"), String(device.rows.length));
@@ -58,12 +58,6 @@ export class AppView {
     this.#showRejected(device);
     this.conflicts.show(device, this.#names, this.nameOf);
     this.list.show(device.rows, new Set(device.waiting.map(({ id }) => id)));
-  }
-
-  /** Keep the names that the server has confirmed: “Edit Asha: Name → Asha Rao”. */
-  #learnNames({ rows, waiting }) {
-    const edited = new Set(waiting.map(({ id }) => id));
-    for (const { id, name } of rows) if (!edited.has(id) || !this.#names.has(id)) this.#names.set(id, name);
   }
 
   /** Light the app up while the story acts on it. */

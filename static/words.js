@@ -25,8 +25,8 @@ export function stateOf({ isOn, isSignedOut, problem, sync, link }) {
 }
 
 /** Say what an edit in the queue does; `names` has the rows' names by ID. */
-export function editText({ operation, id, data }, names) {
-  const name = names.get(id) || "a row";
+export function editText({ operation, id, data, base }, names) {
+  const name = base?.name || names.get(id) || "a row";
   if (operation === "delete") return `Delete ${name}`;
   if (operation === "create") return `Add ${data.name || "a row"}`;
   const changes = Object.entries(data).filter(([field]) => field !== "id");

@@ -75,9 +75,13 @@ export class Replica extends EventTarget {
     return this.store.transaction("readonly", [], (tx) => tx.count(OUTBOX));
   }
 
-  /** List the edits that the server has not confirmed, in their order. @returns {Promise<import("./edits.js").Edit[]>} */
-  outbox() {
-    return this.store.transaction("readonly", [], (tx) => tx.all(OUTBOX));
+  /**
+   * List the edits that the server has not confirmed, in their order, each with the row as the server has it.
+   *
+   * @returns {Promise<(import("./edits.js").Edit & { base?: Row | null })[]>}
+   */
+  async outbox() {
+    return (await this.#waiting(Infinity)).map(({ edit, base }) => ({ ...edit, base }));
   }
 
   /** List the edits that the server will never take, each with its `error`. @returns {Promise<import("./edits.js").Edit[]>} */
@@ -201,9 +205,9 @@ export class Replica extends EventTarget {
   }
 
   /** Give the oldest edits that wait, each with its row's base. */
-  #waiting() {
+  #waiting(most = SLICE_EDITS) {
     return this.store.transaction("readonly", [], async (tx) => {
-      const edits = (await tx.all(OUTBOX)).slice(0, SLICE_EDITS);
+      const edits = (await tx.all(OUTBOX)).slice(0, most);
       return Promise.all(edits.map(async (edit) => ({ edit, base: (await tx.get(BASES, edit.key))?.row })));
     });
   }

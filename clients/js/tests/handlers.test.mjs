@@ -193,7 +193,7 @@ test("Replica: tells of its connection and what it hears, lists what waits, and 
   const offline = heard("status", ({ state }) => state === "offline");
   await replica.put("end_user", { id: "typed", name: "n" });
   await offline;
-  assert.deepEqual((await replica.outbox()).map(({ operation, id }) => [operation, id]), [["create", "typed"]]);
+  assert.deepEqual((await replica.outbox()).map(({ operation, id, base }) => [operation, id, base]), [["create", "typed", null]]);
   isOn = true;
   const again = heard("status", ({ state }) => state === "idle");
   replica.wake();
