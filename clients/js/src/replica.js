@@ -285,6 +285,7 @@ export class Replica extends EventTarget {
       onLink: (link) => void this.#follow(link).catch(wake), // A round meets the same failure, and tells of it.
       onNotification: (note) => this.#dispatch("notification", note),
       onState: (state) => this.#dispatch("live", state),
+      onSignedOut: (error) => this.#tell({ state: "error", error }),
     });
     wake();
     await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));

@@ -5,7 +5,8 @@
 // with every row of the answer given back; “dies after each commit” with the cursor kept in a transaction of its own,
 // ahead of the rows; “dies before each commit” with an edit taken out of the outbox before its push is answered; “sends it
 // when it is woken” with a wake that does nothing; “nothing is left unhandled” with a failure that nobody takes; “does not
-// wait for the next try” with a round that forgets who asked.
+// wait for the next try” with a round that forgets who asked; “is told” with
+// a socket that keeps to itself that its session is over.
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
@@ -227,6 +228,21 @@ test("Replica: who wakes it while a round is failing does not wait for the next 
   fail();
   await again;
   assert.ok(performance.now() - began < 4000, "it waited for the next try");
+  replica.close();
+});
+
+test("Replica: a session that ends while nothing is to be sent is told", async () => {
+  const { token } = await registered();
+  const replica = new Replica(new SyncClient({ url, token }), await openIndexedDB(newId(), ["end_user"]), ["end_user"]);
+  const signedOut = new Promise((resume) => {
+    replica.addEventListener("status", ({ detail }) => detail.error?.name === "SignedOut" && resume(detail.state));
+  });
+  await new Promise((resume) => {
+    replica.addEventListener("live", ({ detail }) => detail === "live" && resume(undefined));
+    replica.start();
+  });
+  await fetch(`${url}/api/customers/logout`, { method: "POST", headers: { Authorization: `Bearer ${token}` } });
+  assert.equal(await signedOut, "error");
   replica.close();
 });
 
