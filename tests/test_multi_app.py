@@ -28,6 +28,8 @@ PATH = "/test-multi-app-sync.html"
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 ALL = (1, 2, 3)
 STORY_SECONDS = 60.0
+TOKEN_SECONDS = "5"
+"""Longer than a socket waits before it comes back."""
 
 
 class App:
@@ -83,9 +85,8 @@ class App:
         self.page.wait_text(f"{self.css} .status", text)
 
     def wait_queue(self, *edits: str) -> None:
-        self.wait_same(lambda: self.texts(".queue li"), list(edits))
         count = f"{len(edits)} edit{'' if len(edits) == 1 else 's'} waiting"
-        assert self.texts(".waiting") == [count]
+        self.wait_same(lambda: [*self.texts(".waiting"), *self.texts(".queue li")], [count, *edits])
 
     def wait_conflict(self, *cells: str) -> None:
         """Wait for a conflict of one field; ``cells`` are the field, what it was, mine, theirs."""
@@ -424,7 +425,7 @@ def test_server_that_is_killed_while_an_app_is_offline(page: Page, start_server:
 
 @browser_test
 def test_token_that_expires_is_renewed(page: Page, start_server: Callable[..., Server]) -> None:
-    tenant = start_server(ACCESS_TOKEN_SECONDS="5").register()  # Longer than a socket waits before it comes back.
+    tenant = start_server(ACCESS_TOKEN_SECONDS=TOKEN_SECONDS).register()
     opened(page, tenant)
     renewals = "return performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/refresh')).length"
     wait_for(lambda: page.driver.execute_script(renewals) >= 2, "two renewals")
@@ -438,7 +439,7 @@ def test_token_that_expires_is_renewed(page: Page, start_server: Callable[..., S
 def test_session_that_is_over_asks_to_log_in_and_keeps_what_waits(
     page: Page, start_server: Callable[..., Server]
 ) -> None:
-    tenant = start_server(ACCESS_TOKEN_SECONDS="2").register()
+    tenant = start_server(ACCESS_TOKEN_SECONDS=TOKEN_SECONDS).register()
     page.open(tenant.server.url + PATH)
     page.fill("JWT Token", tenant.server.post("/api/customers/login", _password(tenant)).json()["data"]["token"])
     page.press("Connect all")
