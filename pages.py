@@ -1,6 +1,6 @@
 """The pages for people: what is served, where the Socket.IO client comes from, whether the server is well.
 
-Knows: templates and static files. Must not know: tenants' data.
+Knows: templates, static files and the modules of our JavaScript client. Must not know: tenants' data.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tenants import Tenants
 from web import Reply, answer
 
 _HERE = Path(__file__).resolve().parent
+_OURS = _HERE / "clients" / "js" / "src"
 _CLIENT = _HERE / "node_modules" / "socket.io-client" / "dist"
 _CLIENT_FILE = "socket.io.min.js"
 CDN = "https://cdn.jsdelivr.net"
@@ -61,6 +62,11 @@ def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle, openapi: Des
     def static(name: str) -> Response:
         """Serve a script, a style or an image of the pages."""
         return _cached(send_from_directory(_HERE / "static", name))
+
+    @routes.get("/static/client/<name>")
+    def our_client(name: str) -> Response:
+        """Serve a module of our JavaScript client as it is: the page with three apps runs on it."""
+        return _cached(send_from_directory(_OURS, name))
 
     @routes.get("/static/socket.io.min.js")
     def socket_io_client() -> Response:

@@ -14,6 +14,16 @@ export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
+const shownKeys = new WeakMap();
+
+/** Fill `target` with what `make` gives, but only if `about` differs from the last time, so that a focus in it stays. */
+export function showAnew(target, about, make) {
+  const key = JSON.stringify(about);
+  if (shownKeys.get(target) === key) return;
+  shownKeys.set(target, key);
+  target.replaceChildren(...make());
+}
+
 /** Show a message under a form; an error is told apart by more than its colour. */
 export function say(target, text, isError = false) {
   target.classList.toggle("error", isError);

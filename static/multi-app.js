@@ -1,149 +1,134 @@
-// The page /test-multi-app-sync.html: three apps of one tenant, each with its own connection, cursor and rows.
+// The page /test-multi-app-sync.html: who is logged in, three devices of that tenant, and the demonstration on them.
+//
+// Tokens stay in this page: after a reload somebody logs in again, and meets the replicas that this browser keeps for
+// that account.
 
+import { memoryStore } from "/static/client/index.js";
 import { wireAccount } from "./account.js";
 import { originOf } from "./api.js";
-import { Connection } from "./connection.js";
-import { byId, clock, setText, whileBusy } from "./dom.js";
-import { newId, Replica } from "./replica.js";
-import { RowList } from "./row-list.js";
+import { AppView } from "./app-view.js";
+import { databaseName, Device } from "./device.js";
+import { byId, say, setText } from "./dom.js";
+import { Story } from "./story.js";
+import { Verdict } from "./verdict.js";
+import { count } from "./words.js";
 
-const RETRY_MS = 3000;
-const serverField = byId("serverUrl");
-const tokenField = byId("token");
+const NUMBERS = [1, 2, 3];
+const views = NUMBERS.map((number) => new AppView(byId(`app-${number}`), nameOf));
+const verdict = new Verdict();
+const fields = { server: byId("serverUrl"), token: byId("token") };
+let session = null;
+let devices = [];
+let story = null;
 
-/** One app: a replica, a connection that tells it when to catch up, and its part of the page. */
-class App {
-  constructor(root) {
-    this.root = root;
-    this.device = `web-app-${root.dataset.number}`;
-    this.find = (selector) => root.querySelector(selector);
-    const act = { update: (row, fields) => this.update(row, fields), remove: (row) => this.remove(row) };
-    this.list = new RowList(this.find(".rows"), this.find(".more"), act);
-    this.find(".create").addEventListener("submit", (event) => this.create(event));
-  }
+function nameOf(deviceId) {
+  const found = devices.find((device) => deviceId && device.deviceId === deviceId);
+  return found ? `App ${found.number}` : "Another device";
+}
 
-  // --- going on line and off ---
+// --- coming and going ------------------------------------------------------------------------------------------------
 
-  /** Begin a session with nothing known, as a newly installed app does. */
-  start(session) {
-    this.stop();
-    this.replica = new Replica(session, this.device, (ids) => this.show(ids));
-    const hear = { state: (state) => this.showState(state), event: (name, payload) => this.hear(name, payload) };
-    this.connection = new Connection(session.server, () => this.auth(session), hear);
-    this.show([]);
-    this.connection.open();
-  }
+/** Open the three devices of a tenant; whoever was there before leaves first. */
+async function enter(pair, tenantId, who) {
+  leave();
+  const begun = { server: originOf(fields.server.value), tenantId, tokens: memoryStore(pair) };
+  session = begun;
+  const opened = await Promise.all(NUMBERS.map((number) => Device.open(begun, number)));
+  if (session !== begun) return opened.forEach((device) => device.close()); // Somebody else came meanwhile.
+  devices = opened;
+  setText(byId("tenant"), `${who}, tenant ${tenantId}`);
+  showDoor(false);
+  views.forEach((view, index) => view.attach(devices[index]));
+  for (const device of devices) listen(device);
+  verdict.watch(session, devices);
+}
 
-  stop() {
-    clearTimeout(this.retry);
-    this.connection?.close();
-    this.complain("");
-  }
+function listen(device) {
+  device.addEventListener("change", () => device.isSignedOut && showDoor(true));
+  device.addEventListener("forgotten", () => leave("Another tab has removed the copies."));
+}
 
-  auth({ token }) {
-    const said = { token, deviceId: this.device };
-    return this.replica.cursor === null ? said : { ...said, cursor: this.replica.cursor };
-  }
+function leave(why = "") {
+  story?.stop();
+  session = null;
+  for (const device of devices) device.close();
+  devices = [];
+  for (const view of views) view.detach();
+  verdict.leave();
+  setText(byId("tenant"), "");
+  say(byId("session-message"), why);
+  showDoor(true);
+}
 
-  // --- receiving ---
+/** Show the forms to log in; a session that is over stays in sight beside them. */
+function showDoor(isShown) {
+  byId("door").hidden = !isShown;
+  byId("session").hidden = !session;
+  byId("play").disabled = !session;
+}
 
-  hear(name, payload) {
-    setText(this.find(".last"), `${payload?.type ?? name} at ${clock()}`);
-    if (name === "authenticated") setText(byId("tenant"), `Tenant ${payload.tenantId}`);
-    if (name === "authenticated" && (payload.missed > 0 || this.replica.cursor !== payload.cursor)) this.catchUp();
-    if (name === "sync_notification" && payload?.type === "data_available") this.catchUp();
-  }
+/** Remove what this browser keeps for this tenant. */
+async function forget() {
+  const waiting = devices.reduce((sum, device) => sum + device.waiting.length, 0);
+  if (waiting && !confirm(`${count(waiting, "edit")} not sent yet would be lost. Remove them?`)) return;
+  const gone = session;
+  devices[0]?.tellForgotten();
+  leave("The copies in this browser are removed.");
+  for (const number of NUMBERS) indexedDB.deleteDatabase(databaseName(gone, number));
+}
 
-  /** Catch up; what fails for a passing reason is tried again. */
-  async catchUp() {
-    clearTimeout(this.retry);
-    const replica = this.replica;
-    try {
-      await replica.catchUp();
-      if (replica === this.replica) this.complain("");
-    } catch (error) {
-      if (replica !== this.replica) return;
-      this.complain(error.message);
-      if (this.connection.isOn) this.retry = setTimeout(() => this.catchUp(), RETRY_MS);
-    }
-  }
+// --- the demonstration -----------------------------------------------------------------------------------------------
 
-  // --- sending: all changes pass here, so that an app that is off line can keep them ---
-
-  async send(operation, data, baseVersion) {
-    try {
-      await this.replica.send(operation, data, baseVersion);
-    } catch (error) {
-      this.complain(error.message);
-      return false;
-    }
-    this.complain("");
-    if (!this.connection.isOn) this.catchUp(); // Nobody will tell it of its own change.
-    return true;
-  }
-
-  create(event) {
-    event.preventDefault();
-    const form = event.target;
-    const { name, phone } = Object.fromEntries(new FormData(form));
-    whileBusy(form.querySelector("button"), async () => {
-      const data = { id: newId(), name, ...(phone && { phone }) };
-      if (!(await this.send("create", data))) return;
-      form.reset();
-      form.elements.name.focus();
-    });
-  }
-
-  update(row, fields) {
-    return this.send("update", { id: row.id, ...fields }, row.version);
-  }
-
-  remove(row) {
-    return this.send("delete", { id: row.id }, row.version);
-  }
-
-  // --- showing ---
-
-  show(ids) {
-    setText(this.find(".count"), String(this.replica.rows.size));
-    setText(this.find(".cursor"), this.replica.cursor ?? "–");
-    this.list.show(this.replica.rows, ids);
-  }
-
-  showState({ name, text, hint }) {
-    this.find(".state").dataset.state = name;
-    setText(this.find(".status"), text);
-    setText(this.find(".hint"), hint);
-    this.find(".create button").disabled = name === "off";
-    showButton();
-  }
-
-  complain(text) {
-    setText(this.find(".problem"), text);
+async function play() {
+  if (story) return story.stop();
+  const act = (number) => views.forEach((view, index) => (view.isActing = index + 1 === number));
+  story = new Story(devices, verdict, { show: showCaption, act, pauseMs: () => Number(byId("pace").value) });
+  showPlaying(true);
+  try {
+    await story.play();
+  } finally {
+    story = null;
+    showPlaying(false);
   }
 }
 
-const apps = [...document.querySelectorAll(".app")].map((root) => new App(root));
-const areWanted = () => apps.some((app) => app.connection?.isWanted);
-
-function showButton() {
-  setText(byId("connect"), areWanted() ? "Disconnect all" : "Connect all");
+function showPlaying(isPlaying) {
+  byId("verdict").classList.toggle("playing", isPlaying);
+  byId("verdict").scrollIntoView({ block: "nearest" });
+  setText(byId("play"), isPlaying ? "Stop" : "Play the demonstration");
 }
 
-function start() {
-  const session = { server: originOf(serverField.value), token: tokenField.value.trim() };
-  apps.forEach((app) => app.start(session));
+function showCaption({ text, place = "" }) {
+  setText(byId("caption-place"), place);
+  setText(byId("caption"), text);
 }
 
-function loggedIn({ token }) {
-  tokenField.value = token;
-  start();
+// --- wiring ----------------------------------------------------------------------------------------------------------
+
+/** Read whose token it is; it is not checked here, the server does that. */
+function tenantOf(token) {
+  const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+  return JSON.parse(atob(payload)).customerId;
 }
 
-serverField.value = location.origin;
-wireAccount(() => originOf(serverField.value), loggedIn);
-byId("connection").addEventListener("submit", (event) => {
+async function enterWithToken(event) {
   event.preventDefault();
-  if (areWanted()) apps.forEach((app) => app.stop());
-  else start();
-});
+  const token = fields.token.value.trim();
+  try {
+    await enter({ token }, tenantOf(token), "With a token");
+  } catch {
+    say(byId("session-message"), "This is no token of this server.", true);
+  }
+}
+
+fields.server.value = location.origin;
+verdict.leave();
+wireAccount(
+  () => originOf(fields.server.value),
+  ({ token, refreshToken, customer }) => enter({ token, refreshToken }, customer.id, customer.name),
+);
+byId("connection").addEventListener("submit", enterWithToken);
+byId("leave").addEventListener("click", () => leave());
+byId("forget").addEventListener("click", forget);
+byId("play").addEventListener("click", play);
+if (typeof io === "undefined") say(byId("session-message"), "The Socket.IO client could not be loaded: apps hear of others only when they sync.", true);

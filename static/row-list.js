@@ -1,26 +1,36 @@
 // The rows of one app on the page: shown, edited in place, deleted. It keeps elements, so that the focus stays.
 
 import { element, setText } from "./dom.js";
+import { fieldName, valueText } from "./words.js";
 
 const MOST_SHOWN = 100;
 
-/** `act.update(row, fields)` and `act.remove(row)` send; both give a promise of whether it went well. */
+/** `act.update(fields)` and `act.remove(id)` edit; both give a promise of whether it went well. */
 export class RowList {
   constructor(list, more, act) {
     this.list = list;
     this.more = more;
     this.act = act;
     this.items = new Map();
+    this.clear();
   }
 
-  /** Show `rows`, the newest first; those named in `changed` light up. */
-  show(rows, changed = []) {
-    const sorted = [...rows.values()].sort(newestFirst);
+  /** Show `rows`, the newest first, and mark those whose ID is in `waiting`; what is new to the list lights up. */
+  show(rows, waiting) {
+    const sorted = [...rows].sort(newestFirst);
     const shown = sorted.slice(0, MOST_SHOWN);
     this.#dropOthers(new Set(shown.map((row) => row.id)));
-    shown.forEach((row, index) => this.#place(row, index));
-    changed.forEach((id) => flash(this.items.get(id)?.element));
+    shown.forEach((row, index) => this.#place(row, index, waiting.has(row.id)));
+    this.isFirst = false;
     setText(this.more, sorted.length > shown.length ? `and ${sorted.length - shown.length} more` : "");
+  }
+
+  /** Forget what is shown, open forms too. */
+  clear() {
+    this.items.clear();
+    this.list.replaceChildren();
+    setText(this.more, "");
+    this.isFirst = true;
   }
 
   #dropOthers(kept) {
@@ -34,11 +44,12 @@ export class RowList {
     }
   }
 
-  #place(row, index) {
+  #place(row, index, isWaiting) {
     const item = this.items.get(row.id) ?? new RowItem(this.act);
     this.items.set(row.id, item);
-    item.update(row);
+    const isNews = item.update(row, isWaiting);
     if (this.list.children[index] !== item.element) this.list.insertBefore(item.element, this.list.children[index] ?? null);
+    if (isNews && !this.isFirst) flash(item.element);
   }
 }
 
@@ -47,21 +58,26 @@ class RowItem {
     this.act = act;
     this.name = element("strong");
     this.phone = element("span", { className: "muted" });
+    this.mark = element("span", { className: "tag" }, "waits to be sent");
     this.edit = element("button", { type: "button", className: "small", onclick: () => this.#open() }, "Edit");
-    this.remove = element("button", { type: "button", className: "small", onclick: () => act.remove(this.row) }, "Delete");
-    const texts = element("div", { className: "row-text" }, this.name, this.phone);
+    this.remove = element("button", { type: "button", className: "small", onclick: () => act.remove(this.row.id) }, "Delete");
+    const texts = element("div", { className: "row-text" }, this.name, this.phone, this.mark);
     this.view = element("div", { className: "row-view" }, texts, element("div", { className: "row-buttons" }, this.edit, this.remove));
     this.element = element("li", { className: "row" }, this.view);
   }
 
-  /** Take a row's newest state; an open form is left alone, for someone is typing in it. */
-  update(row) {
+  /** Take a row's newest state, and tell whether it shows; an open form is left alone, for someone is typing in it. */
+  update(row, isWaiting) {
+    const shown = this.element.textContent;
     this.row = row;
     const name = row.name || "(no name)";
     setText(this.name, name);
     setText(this.phone, row.phone ?? "");
+    this.mark.hidden = !isWaiting;
     this.edit.setAttribute("aria-label", `Edit ${name}`);
     this.remove.setAttribute("aria-label", `Delete ${name}`);
+    this.note?.(row);
+    return shown !== this.element.textContent;
   }
 
   #open() {
@@ -70,24 +86,29 @@ class RowItem {
     const cancel = element("button", { type: "button", className: "small", onclick: () => this.#close() }, "Cancel");
     const save = element("button", { type: "submit", className: "small primary" }, "Save");
     const buttons = element("div", { className: "row-buttons" }, save, cancel);
-    const form = element("form", { className: "row-edit", method: "post" }, labelled("Name", name), labelled("Phone", phone), buttons);
-    this.#wire(form, this.row);
+    const note = element("p", { className: "muted" });
+    const parts = [labelled("Name", name), labelled("Phone", phone), note, buttons];
+    const form = element("form", { className: "row-edit", method: "post" }, ...parts);
+    const base = this.row;
+    this.note = (row) => setText(note, meanwhile(base, row));
+    this.#wire(form, base);
     this.element.replaceChildren(form);
     name.focus();
   }
 
-  /** Send what was changed of the row as it was when the form opened, so that others' edits since are kept. */
+  /** Save what was changed of the row as it was when the form opened, so that others' edits since are kept. */
   #wire(form, base) {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const typed = Object.fromEntries(new FormData(form));
       const fields = Object.fromEntries(Object.entries(typed).filter(([name, value]) => value !== (base[name] ?? "")));
-      if (!Object.keys(fields).length || (await this.act.update(base, fields))) this.#close();
+      if (!Object.keys(fields).length || (await this.act.update({ id: base.id, ...fields }))) this.#close();
     });
     form.addEventListener("keydown", (event) => event.key === "Escape" && this.#close());
   }
 
   #close() {
+    this.note = undefined;
     const hadFocus = this.element.contains(document.activeElement);
     this.element.replaceChildren(this.view);
     if (hadFocus) this.edit.focus();
@@ -98,13 +119,20 @@ function labelled(text, input) {
   return element("label", { className: "field" }, text, input);
 }
 
+/** Tell someone who is typing what became of the row under the form. */
+function meanwhile(base, row) {
+  const changed = ["name", "phone"].filter((field) => (base[field] ?? "") !== (row[field] ?? ""));
+  return changed.length ? `Meanwhile: ${changed.map((field) => `${fieldName(field)} is ${valueText(field, row[field])}`).join(", ")}.` : "";
+}
+
+/** Order by age; a row that the server has not seen yet has none, and is the newest. */
 function newestFirst(a, b) {
-  return (b.createdAt ?? "").localeCompare(a.createdAt ?? "") || a.id.localeCompare(b.id);
+  const [one, other] = [a, b].map((row) => `${row.createdAt ?? "~"} ${row.id}`);
+  return one < other ? 1 : -1;
 }
 
 /** Light an element up for a moment; taking the class away first starts it anew. */
 function flash(target) {
-  if (!target) return;
   target.classList.remove("flash");
   requestAnimationFrame(() => target.classList.add("flash"));
 }

@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import contract
 import pytest
@@ -32,6 +32,10 @@ import socketio
 
 import directory
 from tenants import Tenants
+
+if TYPE_CHECKING:
+    from browsing import Page
+    from selenium import webdriver
 
 ROOT = Path(__file__).resolve().parent.parent
 WAIT_SECONDS = 20.0
@@ -390,3 +394,19 @@ def new_tenant(tenants: Tenants) -> Callable[[], str]:
         return tenant_id
 
     return provision
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """One Chromium for all tests, with a profile of its own."""
+    from browsing import chromium
+
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome) -> Page:
+    from browsing import Page
+
+    return Page(browser)

@@ -10,195 +10,30 @@ import hashlib
 import html
 import json
 import re
-import shutil
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT, WAIT_SECONDS, Device, Server, Tenant, needs, wait_for
+from browsing import Page, browser_test
+from conftest import ROOT, Device, Server, Tenant, wait_for
 from flask import Flask
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 
 import pages
 
 CLIENT = ROOT / "node_modules" / "socket.io-client"
-CHROME_ARGUMENTS = [
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-    "--window-size=1280,1600",
-]
 REFUSED = "WebSocket connection failed: token refused \u2013 "
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 PATHS = ["/", "/websocket-test.html", "/test-multi-app-sync.html", "/docs"]
-
-in_browser = [pytest.mark.slow, needs("chromium", "chromedriver")]
-
-
-def browser_test(function: Any) -> Any:
-    """Mark a test that drives Chromium."""
-    for mark in in_browser:
-        function = mark(function)
-    return function
-
-
-class Page:
-    """A page in the browser, told what a person would do and asked what a person would see."""
-
-    def __init__(self, driver: webdriver.Chrome) -> None:
-        self.driver = driver
-
-    def open(self, url: str) -> Page:
-        self.driver.get("about:blank")
-        self.console()  # What was logged before is another test's.
-        self.driver.get(url)
-        return self
-
-    def find(self, css: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, css)
-
-    def field(self, label: str) -> WebElement:
-        """Find a field by the words of its label, as a screen reader names it."""
-        path = f"//label[normalize-space(text())='{label}']"
-        shown = [found for found in self.driver.find_elements(By.XPATH, path) if found.is_displayed()]
-        return self.find("#" + (shown[0].get_attribute("for") or ""))
-
-    def fill(self, label: str, text: str) -> WebElement:
-        field = self.field(label)
-        field.clear()
-        field.send_keys(text)
-        return field
-
-    def press(self, name: str) -> None:
-        buttons = self.driver.find_elements(By.XPATH, f"//button[normalize-space()='{name}']")
-        next(button for button in buttons if button.is_displayed()).click()
-
-    def unfold(self, name: str) -> None:
-        self.driver.find_element(By.XPATH, f"//summary[.='{name}']").click()
-
-    def text(self, css: str) -> str:
-        """Give a text as it is at this moment, read in one step."""
-        script = "return document.querySelector(arguments[0])?.textContent ?? ''"
-        return str(self.driver.execute_script(script, css))
-
-    def value(self, label: str) -> str:
-        return self.field(label).get_attribute("value") or ""
-
-    def wait_text(self, css: str, part: str, seconds: float = WAIT_SECONDS) -> str:
-        try:
-            wait_for(lambda: part in self.text(css), f"{part!r} in {css}", seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; it says {self.text(css)!r}") from None
-        return self.text(css)
-
-    def wait_connected(self) -> None:
-        self.wait_text("#status", "Connected")
-        assert self.text("#status") == "Connected"
-
-    def connect(self, tenant: Tenant, tenant_id: str = "", token: str = "") -> None:
-        self.fill("JWT Token", token or tenant.token)
-        self.fill("Tenant ID", tenant_id)
-        self.press("Connect")
-
-    def log(self) -> list[tuple[str, Any]]:
-        """The event log, newest first: name, and payload as it was."""
-        script = """return [...document.querySelectorAll('#log > li')].map(
-            (entry) => [entry.querySelector('strong').textContent, entry.querySelector('pre')?.textContent])"""
-        return [(name, text and _decoded(text)) for name, text in self.driver.execute_script(script)]
-
-    def wait_event(self, name: str, **fields: Any) -> Any:
-        """Wait for an event whose payload has these fields, and give the payload."""
-
-        def found() -> Any:
-            heard = [payload for event, payload in self.log() if event == name]
-            return [one for one in heard if fields.items() <= (one or {}).items()]
-
-        return wait_for(found, f"{name} with {fields}; the log: {self.log()}")[0]
-
-    def console(self) -> list[dict[str, Any]]:
-        """Take the lines that the console has had since the last call."""
-        driver: Any = self.driver  # This method of selenium's has no types.
-        return list(driver.get_log("browser"))
-
-    def severe(self) -> list[str]:
-        """What the console holds against the page, also by its policy."""
-        return [line["message"] for line in self.console() if line["level"] == "SEVERE"]
-
-    def app(self, number: int) -> AppOnPage:
-        return AppOnPage(self, number)
-
-
-class AppOnPage:
-    """One of the three apps of the multi-app page."""
-
-    def __init__(self, page: Page, number: int) -> None:
-        self.page, self.css = page, f"#app-{number}"
-        self.number = number
-
-    def rows(self) -> list[tuple[str, str]]:
-        script = """return [...document.querySelectorAll(arguments[0] + ' .row')].map((row) =>
-            [row.querySelector('strong')?.textContent, row.querySelector('.row-text span')?.textContent])"""
-        return [(name, phone) for name, phone in self.page.driver.execute_script(script, self.css)]
-
-    def send(self, name: str, phone: str = "") -> None:
-        self.page.find(f"#name-{self.number}").send_keys(name)
-        self.page.find(f"#phone-{self.number}").send_keys(phone, Keys.ENTER)
-
-    def wait_rows(self, *rows: tuple[str, str]) -> None:
-        wait_for(lambda: self.rows() == list(rows), f"{rows} in {self.css}, which has {self.rows()}")
-
-    def press(self, name: str) -> None:
-        self.page.find(f"{self.css} button[aria-label='{name}']").click()
-
-    def wait_connected(self) -> None:
-        self.page.wait_text(f"{self.css} .status", "Connected")
-
-
-def _decoded(text: str) -> Any:
-    return json.loads(text) if text.startswith("{") else text
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """One Chromium for all tests of this file, with a profile of its own."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for argument in [*CHROME_ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(browser: webdriver.Chrome) -> Page:
-    return Page(browser)
 
 
 @pytest.fixture
 def tester(page: Page, server: Server) -> Page:
     """The WebSocket test page of the shared server."""
     return page.open(f"{server.url}/websocket-test.html")
-
-
-@pytest.fixture
-def multi(page: Page, server: Server, tenant: Tenant) -> Page:
-    """The multi-app page with all three apps connected as ``tenant``."""
-    return connect_apps(page.open(f"{server.url}/test-multi-app-sync.html"), tenant)
-
-
-def connect_apps(page: Page, tenant: Tenant) -> Page:
-    page.fill("JWT Token", tenant.token)
-    page.press("Connect all")
-    for number in (1, 2, 3):
-        page.app(number).wait_connected()
-    return page
 
 
 # --- account ---------------------------------------------------------------------------------------------------------
@@ -457,124 +292,6 @@ def test_html_is_shown_as_text_and_runs_nothing(tester: Page, tenant: Tenant, de
     assert tester.severe() == []
 
 
-@browser_test
-def test_html_in_rows_is_shown_as_text(multi: Page, device: Device) -> None:
-    title = multi.driver.title
-    device.create(id="a", name=EVIL, phone=EVIL)
-    for number in (1, 2, 3):
-        multi.app(number).wait_rows((EVIL, EVIL))
-    assert multi.driver.title == title and multi.severe() == []
-    assert multi.driver.find_elements(By.CSS_SELECTOR, "main img") == []
-
-
-# --- three apps ------------------------------------------------------------------------------------------------------
-
-
-@browser_test
-def test_one_app_sends_and_all_receive(multi: Page, device: Device) -> None:
-    multi.app(2).send("Asha", "123")
-    for number in (1, 2, 3):
-        multi.app(number).wait_rows(("Asha", "123"))
-        assert multi.text(f"#app-{number} .count") == "1"
-        assert multi.text(f"#app-{number} .cursor") not in ("", "\u2013")
-        multi.wait_text(f"#app-{number} .last", "sync_complete")
-    assert [row["name"] for row in device.rows()] == ["Asha"]
-    assert multi.severe() == []
-
-
-@browser_test
-def test_edit_and_delete_reach_all_apps(multi: Page, device: Device) -> None:
-    device.create(id="a", name="Asha", phone="1")
-    multi.app(1).wait_rows(("Asha", "1"))
-    multi.app(1).press("Edit Asha")
-    name = multi.driver.switch_to.active_element
-    name.clear()
-    name.send_keys("Asha Rao", Keys.ENTER)
-    for number in (1, 2, 3):
-        multi.app(number).wait_rows(("Asha Rao", "1"))
-    multi.app(3).press("Delete Asha Rao")
-    for number in (1, 2, 3):
-        multi.app(number).wait_rows()
-    assert device.rows() == [] and multi.severe() == []
-
-
-@browser_test
-def test_edits_of_two_people_in_different_fields_are_both_kept(multi: Page, device: Device) -> None:
-    device.create(id="a", name="Asha", phone="1")
-    multi.app(1).wait_rows(("Asha", "1"))
-    multi.app(1).press("Edit Asha")
-    device.update(id="a", phone="2")
-    multi.app(2).wait_rows(("Asha", "2"))
-    name = multi.driver.switch_to.active_element
-    name.send_keys(" Rao", Keys.ENTER)
-    for number in (1, 2, 3):
-        multi.app(number).wait_rows(("Asha Rao", "2"))
-
-
-@browser_test
-def test_escape_leaves_a_row_as_it_is_and_gives_the_focus_back(multi: Page, device: Device) -> None:
-    device.create(id="a", name="Asha")
-    multi.app(1).wait_rows(("Asha", ""))
-    multi.app(1).press("Edit Asha")
-    multi.driver.switch_to.active_element.send_keys("!", Keys.ESCAPE)
-    multi.app(1).wait_rows(("Asha", ""))
-    assert multi.driver.switch_to.active_element.get_attribute("aria-label") == "Edit Asha"
-
-
-@browser_test
-def test_apps_take_what_is_there_already_page_by_page(page: Page, server: Server, device: Device) -> None:
-    device.push({"changes": {"end_user": [{"id": f"r{number}", "name": f"N{number}"} for number in range(1200)]}})
-    connect_apps(page.open(f"{server.url}/test-multi-app-sync.html"), device.tenant)
-    for number in (1, 2, 3):
-        page.wait_text(f"#app-{number} .count", "1200")
-        page.wait_text(f"#app-{number} .more", "and 1100 more")
-
-
-@browser_test
-def test_two_tenants_do_not_see_each_other(multi: Page, server: Server, other_tenant: Tenant) -> None:
-    multi.app(1).send("Mine")
-    multi.app(3).wait_rows(("Mine", ""))
-    first = multi.driver.current_window_handle
-    multi.driver.switch_to.new_window("tab")
-    try:
-        connect_apps(multi.open(f"{server.url}/test-multi-app-sync.html"), other_tenant)
-        multi.app(1).send("Theirs")
-        multi.app(2).wait_rows(("Theirs", ""))
-    finally:
-        multi.driver.close()
-        multi.driver.switch_to.window(first)
-    multi.app(1).send("Mine too")
-    multi.app(3).wait_rows(("Mine too", ""), ("Mine", ""))
-
-
-@browser_test
-def test_logging_in_as_another_tenant_forgets_the_rows_of_the_first(multi: Page, other_tenant: Tenant) -> None:
-    multi.app(1).send("Mine")
-    multi.app(3).wait_rows(("Mine", ""))
-    multi.fill("E-mail", other_tenant.email)
-    multi.fill("Password", other_tenant.password).send_keys(Keys.ENTER)
-    multi.wait_text("#tenant", other_tenant.id)
-    for number in (1, 2, 3):
-        multi.app(number).wait_connected()
-        multi.app(number).wait_rows()
-
-
-@browser_test
-def test_apps_catch_up_after_the_server_was_away(page: Page, start_server: Callable[..., Server]) -> None:
-    server = start_server()
-    tenant = server.register()
-    connect_apps(page.open(f"{server.url}/test-multi-app-sync.html"), tenant)
-    page.app(1).send("Before")
-    page.app(3).wait_rows(("Before", ""))
-    server.kill()
-    page.wait_text("#app-1 .status", "server not reachable")
-    server.start()
-    tenant.device().create(name="After")
-    for number in (1, 2, 3):
-        page.app(number).wait_rows(("After", ""), ("Before", ""))
-        page.app(number).wait_connected()
-
-
 # --- keyboard, phone, policy -----------------------------------------------------------------------------------------
 
 
@@ -617,8 +334,9 @@ def test_nothing_scrolls_sideways(page: Page, server: Server, device: Device, wi
         for path in PATHS:
             page.open(server.url + path)
             if "multi" in path:
-                connect_apps(page, device.tenant)
-                page.wait_text("#app-3 .count", "1")
+                page.fill("JWT Token", device.tenant.token)
+                page.press("Connect all")
+                page.wait_text("#verdict-headline", "All three equal")
             elif "websocket" in path:
                 page.connect(device.tenant)
                 page.wait_connected()

@@ -75,6 +75,15 @@ export class Replica extends EventTarget {
     return this.store.transaction("readonly", [], (tx) => tx.count(OUTBOX));
   }
 
+  /**
+   * List the edits that the server has not confirmed, in their order, each with the row as the server has it.
+   *
+   * @returns {Promise<(import("./edits.js").Edit & { base?: Row | null })[]>}
+   */
+  async outbox() {
+    return (await this.#waiting(Infinity)).map(({ edit, base }) => ({ ...edit, base }));
+  }
+
   /** List the edits that the server will never take, each with its `error`. @returns {Promise<import("./edits.js").Edit[]>} */
   rejected() {
     return this.store.transaction("readonly", [], (tx) => tx.all(REJECTED));
@@ -119,6 +128,17 @@ export class Replica extends EventTarget {
     const { signal } = this.#stop;
     void lead(this.store.name, signal, () => this.#leading(signal));
     return this;
+  }
+
+  /**
+   * Sync soon, if this is the tab that does: for an app that knows sooner than the browser that the network is back.
+   *
+   * All that ask while a round runs share the next one.
+   */
+  wake() {
+    if (!this.#live) return;
+    this.#isWantedAgain = true;
+    this.#running ??= this.#rounds().finally(() => (this.#running = undefined));
   }
 
   /** Stop syncing by itself. */
@@ -185,9 +205,9 @@ export class Replica extends EventTarget {
   }
 
   /** Give the oldest edits that wait, each with its row's base. */
-  #waiting() {
+  #waiting(most = SLICE_EDITS) {
     return this.store.transaction("readonly", [], async (tx) => {
-      const edits = (await tx.all(OUTBOX)).slice(0, SLICE_EDITS);
+      const edits = (await tx.all(OUTBOX)).slice(0, most);
       return Promise.all(edits.map(async (edit) => ({ edit, base: (await tx.get(BASES, edit.key))?.row })));
     });
   }
@@ -257,12 +277,15 @@ export class Replica extends EventTarget {
   async #leading(signal) {
     await this.#identify();
     if (signal.aborted) return;
-    const wake = () => this.#wake();
+    const wake = () => this.wake();
     globalThis.addEventListener?.("online", wake);
     this.#live = this.client.live({
       cursor: async () => (await this.store.transaction("readonly", [], place)).cursor,
       onPull: wake,
-      onLink: (link) => void this.#follow(link),
+      onLink: (link) => void this.#follow(link).catch(wake), // A round meets the same failure, and tells of it.
+      onNotification: (note) => this.#dispatch("notification", note),
+      onState: (state) => this.#dispatch("live", state),
+      onSignedOut: (error) => this.#tell({ state: "error", error }),
     });
     wake();
     await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
@@ -281,14 +304,7 @@ export class Replica extends EventTarget {
       await this.#take(grouped(rows), cursor);
       return true;
     });
-    if (!isNext) this.#wake();
-  }
-
-  /** Sync soon; all that ask while a round runs share the next one. */
-  #wake() {
-    if (!this.#live) return;
-    this.#isWantedAgain = true;
-    this.#running ??= this.#rounds().finally(() => (this.#running = undefined));
+    if (!isNext) this.wake();
   }
 
   async #rounds() {
@@ -298,8 +314,9 @@ export class Replica extends EventTarget {
       try {
         await this.sync();
       } catch {
-        // The status has told of it.
-        if (this.#live) this.#again = setTimeout(() => this.#wake(), RETRY_SECONDS * 1000);
+        // The status has told of it. Who asked meanwhile may know that the network is back.
+        if (this.#isWantedAgain) continue;
+        if (this.#live) this.#again = setTimeout(() => this.wake(), RETRY_SECONDS * 1000);
         return;
       }
     }
@@ -309,12 +326,12 @@ export class Replica extends EventTarget {
 
   #edited() {
     this.news.tell({ edited: true });
-    this.#wake();
+    this.wake();
   }
 
   /** @param {{ edited?: boolean, table?: string }} told by another tab */
   #hear({ edited, table }) {
-    if (edited) this.#wake();
+    if (edited) this.wake();
     else this.#dispatch("rows", table);
   }
 

@@ -3,7 +3,10 @@
 // First seen to fail on a fault: “does not resolve before” with the pull after the push left out; “may be of an empty
 // tenant” with a timestamp of 0; “a full page” with the last page cut to the batch size; “nothing but the conflicting”
 // with every row of the answer given back; “dies after each commit” with the cursor kept in a transaction of its own,
-// ahead of the rows; “dies before each commit” with an edit taken out of the outbox before its push is answered.
+// ahead of the rows; “dies before each commit” with an edit taken out of the outbox before its push is answered; “sends it
+// when it is woken” with a wake that does nothing; “nothing is left unhandled” with a failure that nobody takes; “does not
+// wait for the next try” with a round that forgets who asked; “is told” with
+// a socket that keeps to itself that its session is over.
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
@@ -170,6 +173,103 @@ for (const isCommitted of [false, true]) {
     }
   });
 }
+
+test("Replica: tells of its connection and what it hears, lists what waits, and sends it when it is woken", async () => {
+  const { token } = await registered();
+  let isOn = true;
+  const cut = (...call) => (isOn ? fetch(...call) : Promise.reject(new TypeError("cut off")));
+  const name = newId();
+  const replica = new Replica(new SyncClient({ url, token, fetch: cut }), await openIndexedDB(name, ["end_user"]), ["end_user"]);
+  const heard = (event, wanted) => new Promise((resume) => {
+    replica.addEventListener(event, ({ detail }) => wanted(detail) && resume(detail));
+  });
+  const live = heard("live", (state) => state === "live");
+  const idle = heard("status", ({ state }) => state === "idle");
+  replica.start();
+  await Promise.all([live, idle]);
+  const note = heard("notification", ({ type }) => type === "data_available");
+  await new SyncClient({ url, token }).push({ changes: { end_user: [{ id: "theirs", name: "n" }] } });
+  assert.equal((await note).entityId, "theirs");
+  isOn = false;
+  const offline = heard("status", ({ state }) => state === "offline");
+  await replica.put("end_user", { id: "typed", name: "n" });
+  await offline;
+  assert.deepEqual((await replica.outbox()).map(({ operation, id, base }) => [operation, id, base]), [["create", "typed", null]]);
+  isOn = true;
+  const again = heard("status", ({ state }) => state === "idle");
+  replica.wake();
+  await again;
+  assert.deepEqual(await replica.outbox(), []);
+  replica.close();
+});
+
+test("Replica: who wakes it while a round is failing does not wait for the next try", async () => {
+  const { token } = await registered();
+  let isOn = true;
+  /** @type {(() => void) | undefined} */
+  let fail;
+  const cut = (...call) => (isOn ? fetch(...call) : new Promise((_, reject) => (fail = () => reject(new TypeError("cut off")))));
+  const replica = new Replica(new SyncClient({ url, token, fetch: cut }), await openIndexedDB(newId(), ["end_user"]), ["end_user"]);
+  const state = (wanted) => new Promise((resume) => {
+    replica.addEventListener("status", ({ detail }) => detail.state === wanted && resume(undefined));
+  });
+  const idle = state("idle");
+  replica.start();
+  await idle;
+  isOn = false;
+  const syncing = state("syncing");
+  await replica.put("end_user", { id: "typed", name: "n" });
+  await syncing;
+  while (!fail) await new Promise((resume) => setTimeout(resume, 10));
+  isOn = true;
+  const began = performance.now();
+  const again = state("idle");
+  replica.wake();
+  fail();
+  await again;
+  assert.ok(performance.now() - began < 4000, "it waited for the next try");
+  replica.close();
+});
+
+test("Replica: a session that ends while nothing is to be sent is told", async () => {
+  const { token } = await registered();
+  const replica = new Replica(new SyncClient({ url, token }), await openIndexedDB(newId(), ["end_user"]), ["end_user"]);
+  const signedOut = new Promise((resume) => {
+    replica.addEventListener("status", ({ detail }) => detail.error?.name === "SignedOut" && resume(detail.state));
+  });
+  await new Promise((resume) => {
+    replica.addEventListener("live", ({ detail }) => detail === "live" && resume(undefined));
+    replica.start();
+  });
+  await fetch(`${url}/api/customers/logout`, { method: "POST", headers: { Authorization: `Bearer ${token}` } });
+  assert.equal(await signedOut, "error");
+  replica.close();
+});
+
+test("Replica: rows that came along and could not be kept are fetched, and nothing is left unhandled", async () => {
+  const { token } = await registered();
+  const name = newId();
+  const store = await openIndexedDB(name, ["end_user"]);
+  let isBroken = false;
+  const transaction = (mode, ...more) => {
+    if (!isBroken || mode === "readonly") return store.transaction(mode, ...more);
+    isBroken = false;
+    return Promise.reject(new Error("the disk is full"));
+  };
+  const replica = new Replica(new SyncClient({ url, token, deviceId: newId() }), { ...store, transaction }, ["end_user"]);
+  let [link, state] = ["", ""];
+  replica.addEventListener("live", ({ detail }) => (link = detail));
+  replica.addEventListener("status", ({ detail }) => (state = detail.state));
+  const until = async (holds) => {
+    while (!(await holds())) await new Promise((resume) => setTimeout(resume, 10));
+  };
+  replica.start();
+  await until(() => link === "live" && state === "idle");
+  isBroken = true;
+  await new SyncClient({ url, token }).push({ changes: { end_user: [{ id: "theirs", name: "n" }] } });
+  await until(async () => (await replica.all("end_user")).length === 1);
+  replica.close();
+});
 
 async function last(pages) {
   let found;
