@@ -187,6 +187,10 @@ class Budgets:
         """Tell whether as much of a tenant is under way as may be."""
         return self._under_way[tenant_id] >= self._most
 
+    def is_alone(self, tenant_id: str) -> bool:
+        """Tell whether no more than one request or event of a tenant is under way."""
+        return self._under_way[tenant_id] <= 1
+
     def spend_bytes(self, tenant_id: str, count: int) -> None:
         """Spend bytes of bodies.
 

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -346,6 +347,20 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.stream.begin("open")
         super().run_websocket()
 
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """Note the head of an answer as pywsgi does, with what is the same in many heads checked and encoded once."""
+        if exc_info or self.request_version != "HTTP/1.1" or status[:3] in _WITHOUT_BODY:
+            return super().start_response(status, headers, exc_info)
+        said = [_checked_header(*header) for header in headers]
+        named = {name: value for name, _, value in said if name in _MEANT_FOR_SERVER}
+        if named.get("connection") == "close":
+            self.close_connection = True
+        self.provided_date, self.provided_content_length = named.get("date"), named.get("content-length")
+        self.status, self.code = _checked_status(status)
+        self._orig_status = status
+        self.response_headers = [line for _, line, _ in said]
+        return self.write
+
     def _write_with_headers(self, data: bytes) -> None:
         """Send the head and what comes first of the body, together unless that is large."""
         self.headers_sent = True
@@ -380,6 +395,29 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         for start in range(0, len(data), step):
             with self.stream.sending(seconds):
                 super()._sendall(data[start : start + step])
+
+
+_WITHOUT_BODY = {"101", "204", "304"}
+_MEANT_FOR_SERVER = {"connection", "date", "content-length"}
+
+
+@lru_cache(maxsize=512)
+def _checked_header(name: str, value: str) -> tuple[str, tuple[bytes, bytes], str]:
+    """Give a header's name in small letters, its name and value as bytes, and its value.
+
+    Raises: ValueError for a line break, which would begin another header, or a character beyond Latin-1.
+    """
+    if any(sign in text for text in (name, value) for sign in "\r\n"):
+        raise ValueError("a line break in a header")
+    return name.lower(), (name.encode("latin-1"), value.encode("latin-1")), value
+
+
+@lru_cache(maxsize=64)
+def _checked_status(status: str) -> tuple[bytes, int]:
+    """Give a status line as bytes, and its number."""
+    if "\r" in status or "\n" in status:
+        raise ValueError("a line break in a status")
+    return status.encode("latin-1"), int(status.split(" ", 1)[0])
 
 
 def _refusal(problem: Problem) -> bytes:

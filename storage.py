@@ -199,11 +199,12 @@ class Store:
         finally:
             bound.reset(token)
 
-    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None) -> T:
+    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
         """Run ``work`` bound to this file in a transaction; return when it is on disk.
 
         ``after`` is called with the result once that is on disk, in the order of the commits of this file; its failure
-        is logged and harms nobody. What ``work`` raises undoes its own writes alone.
+        is logged and harms nobody. What ``work`` raises undoes its own writes alone. ``is_alone``: nobody else is about
+        to write this file, so that there is no reason to wait for who could share the commit.
         Raises: what ``work`` raises; Busy, StorageFull.
         """
         if len(self._waiting) >= self._most_waiting:
@@ -212,22 +213,32 @@ class Store:
         self._waiting.append(write)
         if self._idle.is_set():
             self._idle.clear()
-            gevent.spawn(self._drain)
+            if is_alone:
+                self._serve_group()
+            if self._waiting or self._wal_pages >= _CHECKPOINT_PAGES:
+                gevent.spawn(self._drain)
+            else:
+                self._idle.set()
         result: T = write.answer.get()
         return result
 
     def _drain(self) -> None:
         try:
-            while self._waiting:
-                group = self._commit()
-                for write in group:
-                    _tell(write)
-                for write in group:
-                    _answer(write)
+            while self._waiting or self._wal_pages >= _CHECKPOINT_PAGES:
+                if self._waiting:
+                    self._serve_group()
                 if self._wal_pages >= _CHECKPOINT_PAGES:
                     self._checkpoint()
         finally:
             self._idle.set()
+
+    def _serve_group(self) -> None:
+        """Commit what waits, tell of it, and let those go on who wait for it."""
+        group = self._commit()
+        for write in group:
+            _tell(write)
+        for write in group:
+            _answer(write)
 
     def _commit(self) -> list[_Write[Any]]:
         """Run a group in one transaction, and give it; an error of the commit is the error of each of them."""

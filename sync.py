@@ -214,6 +214,7 @@ class Sync:
                 tenant_id,
                 lambda: around(write),
                 lambda applied: self._sockets.announce(tenant_id, applied),
+                is_alone=self._budgets.is_alone(tenant_id),
             )
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:

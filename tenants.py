@@ -91,14 +91,21 @@ class Tenants:
         """
         return self._store(tenant_id).read(query)
 
-    def write(self, tenant_id: str, work: Callable[[], T], after: Callable[[T], None] | None = None) -> T:
+    def write(
+        self,
+        tenant_id: str,
+        work: Callable[[], T],
+        after: Callable[[T], None] | None = None,
+        *,
+        is_alone: bool = False,
+    ) -> T:
         """Run ``work`` bound to a tenant in a transaction, and ``after`` once that is on disk (see ``Store.write``).
 
         Raises: TenantNotFound, and what ``Store.write`` raises.
         """
         if tenant_id in self._closing:
             raise Busy
-        return self._store(tenant_id).write(work, after)
+        return self._store(tenant_id).write(work, after, is_alone=is_alone)
 
     def path_of(self, tenant_id: str) -> Path:
         """Give the file of a tenant: ``tenant_`` and its UUID without dashes."""

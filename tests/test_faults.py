@@ -377,7 +377,7 @@ def amid_commit(original, commit):
     die()
 
 {
-    "between two rows": lambda: before(changes._Writing, "_log"),
+    "between log and rows": lambda: before(changes, "_insert_row"),
     "before COMMIT": lambda: before(storage._disk, "at_once"),
     "amid COMMIT": lambda: before(storage._disk, "at_once", amid_commit),
     "after COMMIT": lambda: before(storage, "_answer"),
@@ -386,7 +386,7 @@ syncapp.main()
 """
 
 
-@pytest.mark.parametrize("point", ["between two rows", "before COMMIT", "amid COMMIT", "after COMMIT"])
+@pytest.mark.parametrize("point", ["between log and rows", "before COMMIT", "amid COMMIT", "after COMMIT"])
 def test_server_that_dies_in_a_group_commit_keeps_each_push_whole_or_not_at_all(tmp_path: Path, point: str) -> None:
     server = Server(tmp_path / "data", {"POINT": point}, [sys.executable, "-c", DYING_SERVER]).start()
     tenants = [server.register() for _ in range(2)]
@@ -422,7 +422,7 @@ def check_after_death(tenant: Tenant, point: str) -> None:
     there = names(tenant.device())
     assert "then" in there
     assert all((f"{name}.1" in there) == (f"{name}.2" in there) for name in "xyz")
-    if point in ("between two rows", "before COMMIT"):
+    if point in ("between log and rows", "before COMMIT"):
         assert there == {"then"}
     for name in "xyz":
         tenant.device(Idempotency_Key=name).push(push_of(f"{name}.1", f"{name}.2"))
