@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 Path = tuple[str | int, ...]
@@ -41,13 +42,18 @@ class Places:
 
     def of_key(self, path: Path) -> Place:
         """Give where a key was first written; of a list's entry, the entry."""
-        return self._place(self._keys.get(path, self._values.get(path, 0)))
+        return self._place(path, self._keys, self._values)
 
     def of_value(self, path: Path) -> Place:
         """Give where a value begins; where it has no beginning of its own, its key."""
-        return self._place(self._values.get(path, self._keys.get(path, 0)))
+        return self._place(path, self._values, self._keys)
 
-    def _place(self, offset: int) -> Place:
+    def _place(self, path: Path, *offsets: Mapping[Path, int]) -> Place:
+        """Look in one after the other, and for what is not there where it should be."""
+        found = [known[path] for known in offsets if path in known]
+        if not found and path:
+            return self._place(path[:-1], *offsets)
+        offset = found[0] if found else 0
         return Place(self._text.count("\n", 0, offset) + 1, offset - self._text.rfind("\n", 0, offset))
 
 
