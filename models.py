@@ -178,9 +178,9 @@ def _json(value: Any) -> Any:
     return value
 
 
-_CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
-DATE, TIME = r"\d{4}-\d{2}-\d{2}", _CLOCK
-TIMESTAMP = rf"{DATE}[T ]{_CLOCK}(Z|[+-]\d{{2}}:\d{{2}})?"
+CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
+DATE = r"\d{4}-\d{2}-\d{2}"
+TIMESTAMP = rf"{DATE}[T ]{CLOCK}(Z|[+-]\d{{2}}:\d{{2}})?"
 """The form of each, beside which the numbers must be those of a day and a clock."""
 
 
@@ -206,7 +206,7 @@ _CHECKS: dict[type[Field], Callable[[Any], Any]] = {
     TextField: _text,
     JsonField: _json,
     DateText: _written(DATE, date.fromisoformat, "must be a date such as 2025-06-29"),
-    TimeText: _written(TIME, time.fromisoformat, "must be a time such as 23:45 or 23:45:26"),
+    TimeText: _written(CLOCK, time.fromisoformat, "must be a time such as 23:45 or 23:45:26"),
     TimestampText: _written(
         TIMESTAMP, datetime.fromisoformat, "must be an ISO 8601 time such as 2025-06-29T23:45:26.002Z"
     ),

@@ -78,7 +78,7 @@ class Settings:
     port: int = _setting(3000, _whole(0, 65535), "Port to listen on; 0 takes a free one and logs it.")
     data_dir: Path = _setting(Path("data"), Path, "Folder of all data; made if missing, readable by its owner only.")
     tables_file: Path = _setting(
-        DEFAULT_TABLES_FILE, Path, "Declaration of tables of one's own; only that of the default may be missing."
+        DEFAULT_TABLES_FILE, Path, "Tables of one's own (docs/tables.md); only the default may be missing."
     )
     expect_data: str = _setting(
         "no", _one_of("yes", "no"), "yes: refuse to start with an empty data folder, which a lost disk looks like."

@@ -62,20 +62,20 @@ class DeclarationError(ValueError):
 def declare(path: Path) -> None:
     """Make the tables of a file known to all that asks for synced tables; to be called once, before anyone asked.
 
-    No file at the default path declares nothing. Raises: DeclarationError, OSError.
+    Raises: DeclarationError, OSError.
     """
-    if path == DEFAULT_TABLES_FILE and not path.exists():
-        return
-    models = [model_of(table) for table in read_file(path)]
+    models = [model_of(table) for table in check(path)]
     synced_tables.cache_clear()
     assert {table.model for table in synced_tables().values()} >= set(models)  # Which keeps them alive from here on.
 
 
-def read_file(path: Path) -> list[Table]:
-    """Read the tables of a file.
+def check(path: Path) -> list[Table]:
+    """Read the tables of a file; no file at the default path declares none.
 
     Raises: DeclarationError, OSError.
     """
+    if path == DEFAULT_TABLES_FILE and not path.exists():
+        return []
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
