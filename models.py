@@ -307,11 +307,25 @@ def described_everywhere() -> dict[str, Any]:
     return {field.column_name: _described(field, ("id", "version", "createdAt", "updatedAt")) for field in fields}
 
 
+_declared: list[type[SyncedRow]] = []
+
+
+def declare(declared: Sequence[type[SyncedRow]]) -> None:
+    """Set the models that stand for declared tables, before anyone has asked for tables."""
+    _declared[:] = declared
+    synced_tables.cache_clear()
+
+
+def written_models() -> list[type[SyncedRow]]:
+    """List the models that are classes in Python."""
+    return [model for model in SyncedRow.__subclasses__() if not getattr(model._meta, "is_declared", False)]
+
+
 @cache
 def synced_tables() -> dict[str, SyncedTable]:
     """Give every synced table by its name, in the order of their declaration."""
     tables = {}
-    for model in SyncedRow.__subclasses__():
+    for model in (*written_models(), *_declared):
         fields = model._meta.sorted_fields
         columns = tuple(field.column_name for field in fields)
         rules = {field.column_name: column_of(field) for field in fields if field.column_name not in SERVER_COLUMNS}

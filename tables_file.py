@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import models
 import toml_places
 from declared import Column, Table, field_of, model_of
-from models import TYPES, SyncedRow, column_of, synced_tables
+from models import TYPES, SyncedRow, column_of
 from settings import DEFAULT_TABLES_FILE
 from toml_places import Place, Places
 
@@ -64,9 +65,7 @@ def declare(path: Path) -> None:
 
     Raises: DeclarationError, OSError.
     """
-    models = [model_of(table) for table in check(path)]
-    synced_tables.cache_clear()
-    assert {table.model for table in synced_tables().values()} >= set(models)  # Which keeps them alive from here on.
+    models.declare([model_of(table) for table in check(path)])
 
 
 def check(path: Path) -> list[Table]:
@@ -312,10 +311,7 @@ def _fault_of_json(value: Any) -> str:
 
 
 def _built_in() -> list[str]:
-    """List the tables that are no declared ones."""
-    return [
-        model._meta.table_name for model in SyncedRow.__subclasses__() if not getattr(model._meta, "is_declared", False)
-    ]
+    return [model._meta.table_name for model in models.written_models()]
 
 
 def _server_names() -> list[str]:
