@@ -114,14 +114,18 @@ def _say_migration(tenants: Tenants, retire: tuple[str, ...]) -> None:
     waiting = sum(not is_current(path) for _, path in tenants.files())
     if found.offences:
         raise click.ClickException(found.refusal())
-    click.echo(f"{waiting} tenants would be migrated.")
+    click.echo(f"{_tenants(waiting)} would be migrated.")
 
 
 def _migrate(tenants: Tenants) -> None:
     migrated, failed = tenants.migrate(_progress)
-    click.echo(f"{migrated} tenants migrated.")
+    click.echo(f"{_tenants(migrated)} migrated.")
     if failed:
-        raise click.ClickException(f"{failed} tenants can't be migrated; the others are served.")
+        raise click.ClickException(f"{_tenants(failed)} can't be migrated.")
+
+
+def _tenants(count: int) -> str:
+    return f"{count:,} tenant" if count == 1 else f"{count:,} tenants"
 
 
 @commands.command()

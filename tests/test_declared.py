@@ -202,9 +202,7 @@ def test_declaration_that_rows_do_not_allow_stops_the_start_until_it_fits(start:
     assert server.stop() == 0
     refused = run(tmp_path, text=JOB.replace('["open", "done"]', '["open"]'))
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    told = (
-        'syncapp: job.status: enum ["open", "done"] becomes ["open"]. That does not fit 1 row of 1 tenant: row j1 of'
-    )
+    told = 'syncapp: job.status: enum ["open", "done"] becomes ["open"]. That does not fit 1 row of 1 tenant: row j1 of'
     assert refused.stderr.splitlines()[-1].startswith(told)
     gone = run(tmp_path, text="")
     assert gone.returncode == 1 and "migrate --retire job" in gone.stderr
