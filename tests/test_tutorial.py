@@ -109,7 +109,7 @@ class Newcomer:
         if step.shown:
             wait_for(lambda: is_shown(step.shown, output.read_text()), f"{step.shown}", STEP_SECONDS)
         else:
-            wait_for(lambda: "istening" in output.read_text(), "the server", STEP_SECONDS)
+            wait_for(lambda: "serving on port" in output.read_text(), "the server", STEP_SECONDS)
         return time.monotonic() - began
 
     def leaves(self) -> None:
