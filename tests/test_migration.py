@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
@@ -363,6 +364,86 @@ def test_rows_are_looked_at_only_for_a_change_that_they_could_violate(
     assert len(looked) == 1
     restart(JOB.replace("'text'", "{ type = 'text', required = true }"))
     assert len(looked) == 1
+
+
+# --- at random -------------------------------------------------------------------------------------------------------
+
+VALUES: dict[str, list[Any]] = {
+    "text": ["x", "y", "5", "2026-01-31"],
+    "integer": [0, 1, 5, -(2**40)],
+    "number": [0.5, 5, 2.0],
+    "boolean": [True, False],
+    "json": [[], {"a": [None, 1]}, "x", 5, True],
+    "date": ["2026-01-31", "2026-02-28"],
+}
+
+
+def any_declaration(chance: random.Random) -> str:
+    lines = []
+    for name in chance.sample("abcd", chance.randint(1, 4)):
+        kind = chance.choice(list(VALUES))
+        said = [f"type = '{kind}'"]
+        if chance.random() < 0.4:
+            said.append(f"default = {toml(chance.choice(VALUES[kind]))}")
+        if chance.random() < 0.2:
+            said.append("required = true")
+        if chance.random() < 0.3 and kind != "json":
+            said.append("index = true")
+        if chance.random() < 0.2 and kind == "text" and len(said) == 1:
+            said.append("enum = ['x', '5']")
+        lines.append(f"{name} = {{ {', '.join(said)} }}")
+    return "[job.columns]\n" + "\n".join(lines) + "\n"
+
+
+def toml(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, dict) else "{ a = [] }"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_declarations_at_random_lose_nothing_that_was_pushed(restart: Restart, tenant_id: str, seed: int) -> None:
+    """Each value that was taken is in its row, or put aside, whatever was declared since; SQL shows what pulls give."""
+    chance = random.Random(seed)
+    text = any_declaration(chance)
+    tenants = provision(restart(text), tenant_id)
+    typed: dict[str, JSON] = {}
+    for _ in range(12):
+        for _ in range(6):
+            row_id, name = f"r{chance.randint(1, 5)}", chance.choice("abcd")
+            value = chance.choice([None, *VALUES[chance.choice(list(VALUES))]])
+            body = {"changes": {"job": [{"id": row_id, name: value}]}, "atomic": False}
+            if push(tenants, tenant_id, body).results[0]["status"] != "rejected":
+                typed.setdefault(row_id, {})[name] = value
+        found = {row["id"]: row for row in rows(tenants, tenant_id, "job")}
+        assert found.keys() == typed.keys()
+        for row_id, fields in typed.items():
+            for name, value in fields.items():
+                aside = (found[row_id].get("_unfit") or {}).get(name)
+                assert value is None or value in (found[row_id][name], aside) or str(value) == found[row_id][name]
+        check_copy(tenants, tenant_id, found)
+        wanted = any_declaration(chance)
+        try:
+            tenants = restart(wanted)
+            text = wanted
+        except MigrationRefused:
+            tenants = restart(text)
+
+
+def by_id(tenants: Tenants, tenant_id: str, name: str) -> dict[str, Any]:
+    return dict(tenants.read(tenant_id, lambda: list(models.connection().execute(f'SELECT id, "{name}" FROM job'))))
+
+
+def check_copy(tenants: Tenants, tenant_id: str, found: dict[str, JSON]) -> None:
+    """See that the columns for SQL hold what the rows do, and ``_extra`` the rest."""
+    table = models.synced_tables()["job"]
+    for name in set(table.columns) & set("abcd"):
+        shown = by_id(tenants, tenant_id, name)
+        for row_id, row in found.items():
+            is_json = name in table.json_columns and row[name] is not None
+            assert (json.loads(shown[row_id]) if is_json else shown[row_id]) == row[name], (name, row)
+    extra = by_id(tenants, tenant_id, "_extra")
+    for row_id, row in found.items():
+        unknown = {name: value for name, value in row.items() if name not in table.columns}
+        assert json.loads(extra[row_id] or "{}") == unknown
 
 
 # --- all at once, and backups ----------------------------------------------------------------------------------------
