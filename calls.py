@@ -149,6 +149,7 @@ CALLS: Mapping[str, Call] = {
         examples={"note": {"type": "sync_complete", "entityType": "end_user", "message": "Hello"}},
     ),
     "sync.limits": Call("Limits", needs_token=False),
+    "sync.tables": Call("TablesAnswer", needs_token=False),
     "review.history": Call(
         "HistoryAnswer",
         errors=(errors.ValidationError, errors.NotFound),

@@ -161,6 +161,9 @@ class _Writing:
         outcome = decide(change, stored, lambda: self._missed(change, (table, row_id)), self.strategy)
         version, body = stored.version if stored else 0, b""
         if outcome.row is not None:
+            lacks = change.lacks(outcome.row, stored) if change.lacking else []
+            if lacks:
+                return self._reject(change, lacks)
             version += 1
             row = self._complete(row_id, outcome.row, version)
             body = encode(row)

@@ -1,7 +1,7 @@
 """What is looked at before the server starts, and by ``python syncapp.py doctor``: would it lose or leak data here?
 
-Knows: the machine, the platform, the data folder from outside. Must not know: requests, tables. Each check gives at most
-one finding: a clear sentence and what to do. A finding that ``refuses`` ends the start, the others are logged.
+Knows: the machine, the platform, the data folder from outside. Must not know: requests, what is in tables. Each check
+gives at most one finding: a clear sentence and what to do. One that ``refuses`` ends the start, the others are logged.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from gevent import monkey
 
 import storage
+import tables_file
 from settings import Settings
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "afs"}
@@ -201,6 +202,21 @@ def clock(place: Place) -> Finding | None:
     )
 
 
+def declaration(place: Place) -> Finding | None:
+    """Look whether the tables that are declared can be."""
+    try:
+        tables_file.check(place.settings.tables_file)
+    except tables_file.DeclarationError as error:
+        count = len(error.mistakes)
+        what = "a mistake" if count == 1 else f"{count} mistakes"
+        return Finding(
+            f"The declaration of tables has {what}.", f"docs/tables.md tells what it may say.\n{error}", True
+        )
+    except OSError as error:
+        return Finding(f"TABLES_FILE can't be read: {error}.", "Name a file that is there, or unset it.", refuses=True)
+    return None
+
+
 CHECKS: tuple[Callable[[Place], Finding | None], ...] = (
     patched,
     engine,
@@ -214,6 +230,7 @@ CHECKS: tuple[Callable[[Place], Finding | None], ...] = (
     descriptors,
     free_space,
     clock,
+    declaration,
 )
 
 

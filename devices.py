@@ -166,7 +166,10 @@ def purge(after: int, until: int) -> int | None:
                 (newest,),
             )
     current = "".join(f' AND NOT EXISTS (SELECT 1 FROM "{name}" WHERE _seq = seq)' for name in synced_tables())
-    connection().execute(f"DELETE FROM _changes WHERE seq > ? AND seq <= ?{current}", within)
+    known = ", ".join(f"'{name}'" for name in synced_tables())  # A table that is not synced now may be again.
+    connection().execute(
+        f"DELETE FROM _changes WHERE seq > ? AND seq <= ? AND table_name IN ({known}){current}", within
+    )
     return int(end)
 
 

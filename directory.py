@@ -6,9 +6,12 @@ tokens, requests, which engine or file.
 
 from __future__ import annotations
 
-from peewee import IntegerField, TextField
+from collections.abc import Mapping
+from typing import Any
 
-from models import Bound, connection
+from peewee import BooleanField, IntegerField, TextField
+
+from models import Bound, JsonField, connection
 from schema import add_missing, fingerprint
 
 
@@ -53,7 +56,18 @@ class Closing(Bound):
         table_name = "closings"
 
 
-_MODELS = [Customer, Session, Closing]
+class DeclaredTable(Bound):
+    """A table as it was last declared and accepted (see ``migration``); of a retired one tenants may still hold rows."""
+
+    name = TextField(primary_key=True)
+    declaration = JsonField()
+    is_retired = BooleanField(default=False)
+
+    class Meta:
+        table_name = "declared_tables"
+
+
+_MODELS = [Customer, Session, Closing, DeclaredTable]
 FINGERPRINT = fingerprint(_MODELS)
 
 
@@ -156,3 +170,18 @@ def revoke_sessions(customer_id: str, now: int, but: str = "") -> list[str]:
     sessions = [session.id for session in Session.select(Session.id).where(live)]
     Session.update(revoked_at=now).where(live).execute()
     return sessions
+
+
+# --- declared tables -------------------------------------------------------------------------------------------------
+
+
+def accepted_tables() -> list[DeclaredTable]:
+    """List the tables as they were last accepted."""
+    return list(DeclaredTable.select().order_by(DeclaredTable.name))
+
+
+def accept_tables(declared: Mapping[str, Any]) -> None:
+    """Keep what is declared now; whatever else was accepted before is retired."""
+    DeclaredTable.update(is_retired=True).execute()
+    for name, declaration in declared.items():
+        DeclaredTable.insert(name=name, declaration=declaration, is_retired=False).on_conflict_replace().execute()

@@ -3,14 +3,18 @@
 Knows: columns and what each takes. Must not know: Flask, sockets, which engine or file: ``database`` stands for the one
 that the running code is bound to (see ``storage``).
 
-A new synced table is one subclass of ``SyncedRow`` here: push, pull, provisioning, migration and checks find it.
+A new synced table is one subclass of ``SyncedRow``, written here or made of a declaration (``declared``): push, pull,
+provisioning, migration and checks find it. Beside peewee's options its ``Meta`` may have ``required``, the columns that
+every row has, and ``indexed``, a tuple of columns for each index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from functools import cache
 from operator import itemgetter
 from typing import Any, Literal
@@ -27,7 +31,7 @@ from peewee import (
 )
 
 from protocol import Column, Table
-from typed import FLAG, NUMBER, WHOLE
+from typed import CHECKED, FLAG, NUMBER, WHOLE
 from wire import Row, encode
 
 database = DatabaseProxy()
@@ -55,6 +59,31 @@ class JsonField(JSONField):
     """JSON in a column of type TEXT, since SQLite would store ``JSON`` with the affinity of a number."""
 
     field_type = "TEXT"
+
+
+class DateText(TextField):
+    """A day, as its device wrote it."""
+
+
+class TimeText(TextField):
+    """A time of a day, as its device wrote it."""
+
+
+class TimestampText(TextField):
+    """A moment, as its device wrote it; without a zone it is UTC."""
+
+
+TYPES: dict[str, type[Field]] = {
+    "text": TextField,
+    "integer": IntegerField,
+    "number": FloatField,
+    "boolean": BooleanField,
+    "json": JsonField,
+    "date": DateText,
+    "time": TimeText,
+    "timestamp": TimestampText,
+}
+"""What a synced column may be, by the word for it."""
 
 
 class Bound(Model):
@@ -170,8 +199,48 @@ _TYPES: dict[type[Field], Any] = {
     FloatField: NUMBER,
     TextField: str,
     JsonField: Any,
+    DateText: CHECKED,
+    TimeText: CHECKED,
+    TimestampText: CHECKED,
 }
-_CHECKS = {BooleanField: _flag, IntegerField: _whole, FloatField: _number, TextField: _text, JsonField: _json}
+CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
+DATE = r"\d{4}-\d{2}-\d{2}"
+TIMESTAMP = rf"{DATE}[T ]{CLOCK}(Z|[+-]\d{{2}}:\d{{2}})?"
+"""The form of each, beside which the numbers must be those of a day and a clock."""
+
+
+def _written(form: str, read: Callable[[str], object], sentence: str) -> Callable[[Any], str]:
+    is_well_formed = re.compile(form, re.ASCII).fullmatch
+
+    def check(value: Any) -> str:
+        try:
+            if isinstance(value, str) and is_well_formed(value):
+                read(value)
+                return value
+        except ValueError:
+            pass
+        raise ValueError(sentence)
+
+    return check
+
+
+_CHECKS: dict[type[Field], Callable[[Any], Any]] = {
+    BooleanField: _flag,
+    IntegerField: _whole,
+    FloatField: _number,
+    TextField: _text,
+    JsonField: _json,
+    DateText: _written(DATE, date.fromisoformat, "must be a date such as 2025-06-29"),
+    TimeText: _written(CLOCK, time.fromisoformat, "must be a time such as 23:45 or 23:45:26"),
+    TimestampText: _written(
+        TIMESTAMP, datetime.fromisoformat, "must be an ISO 8601 time such as 2025-06-29T23:45:26.002Z"
+    ),
+}
+
+
+def _listed(choices: Sequence[Any]) -> str:
+    *others, last = map(str, choices)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 _PLAIN: dict[Any, tuple[type, ...]] = {_text: (str,), _json: (dict, list, str, int, float, bool)}
@@ -197,7 +266,7 @@ def column_of(field: Field) -> Column:
 
     def one_of(value: Any) -> Any:
         if value not in choices:
-            raise ValueError("must be " + ", ".join(map(str, choices[:-1])) + f" or {choices[-1]}")
+            raise ValueError(f"must be {_listed(choices)}")
         return check(value)
 
     return Column(one_of, default, typed=Literal[choices] if check is _text else None)
@@ -222,6 +291,22 @@ class SyncedTable:
         """Give the name that clients and SQL use."""
         return self.rules.name
 
+    @property
+    def indexed(self) -> Sequence[Sequence[str]]:
+        """Give the columns of each index that the table is declared to have."""
+        return tuple(getattr(self.model._meta, "indexed", ()))
+
+    def described(self) -> dict[str, Any]:
+        """Say what the table itself has beside what every row has, as JSON."""
+        own = [field for field in self.model._meta.sorted_fields if field.name not in SyncedRow._meta.fields]
+        columns = {field.column_name: _described(field, self.rules.required) for field in own}
+        return {"columns": columns, "indexes": [list(columns) for columns in self.indexed]}
+
+    @property
+    def is_declared(self) -> bool:
+        """Tell whether the table comes from a file of declarations."""
+        return bool(getattr(self.model._meta, "is_declared", False))
+
     def stored(self, row: Row, sequence: int) -> tuple[Any, ...]:
         """Lay a row out as the values of ``columns``; what the table does not know goes into ``_extra`` as JSON."""
         values = {**row, "_seq": sequence, "_extra": None}
@@ -234,17 +319,47 @@ class SyncedTable:
         return self.values_of(values)
 
 
+def _described(field: Field, required: Sequence[str]) -> dict[str, Any]:
+    column = column_of(field)
+    return {
+        "type": next(word for word, kind in TYPES.items() if type(field) is kind),
+        "required": field.column_name in required,
+        "default": column.default,
+        "enum": [choice for choice, _ in field.choices] if field.choices else None,
+    }
+
+
+def described_everywhere() -> dict[str, Any]:
+    """Say which columns every row of every table has, as JSON."""
+    fields = [field for field in SyncedRow._meta.sorted_fields if not field.column_name.startswith("_")]
+    return {field.column_name: _described(field, ("id", "version", "createdAt", "updatedAt")) for field in fields}
+
+
+_declared: list[type[SyncedRow]] = []
+
+
+def declare(declared: Sequence[type[SyncedRow]]) -> None:
+    """Set the models that stand for declared tables, before anyone has asked for tables."""
+    _declared[:] = declared
+    synced_tables.cache_clear()
+
+
+def written_models() -> list[type[SyncedRow]]:
+    """List the models that are classes in Python."""
+    return [model for model in SyncedRow.__subclasses__() if not getattr(model._meta, "is_declared", False)]
+
+
 @cache
 def synced_tables() -> dict[str, SyncedTable]:
     """Give every synced table by its name, in the order of their declaration."""
     tables = {}
-    for model in SyncedRow.__subclasses__():
+    for model in (*written_models(), *_declared):
         fields = model._meta.sorted_fields
         columns = tuple(field.column_name for field in fields)
         rules = {field.column_name: column_of(field) for field in fields if field.column_name not in SERVER_COLUMNS}
         tables[model._meta.table_name] = SyncedTable(
             model,
-            Table(model._meta.table_name, rules),
+            Table(model._meta.table_name, rules, tuple(getattr(model._meta, "required", ()))),
             columns,
             frozenset(field.column_name for field in fields if isinstance(field, JsonField)),
             itemgetter(*columns),

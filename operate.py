@@ -15,10 +15,12 @@ import click
 
 import backup as backups
 import checks
+import migration
 import settings as environment
+import tables_file
 from auth import create_customer
 from errors import Problem
-from tenants import Tenants, parse_tenant_id
+from tenants import DataFolderInUse, Tenants, is_current, parse_tenant_id
 from tokens import Passwords
 
 
@@ -71,6 +73,7 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
 def verify(path: Path) -> None:
     """Restore a backup into a scratch folder, check it and pull all its rows; exit code 1 if anything is wrong."""
     with _failures():
+        tables_file.declare(environment.load().tables_file)
         checked = backups.verify(path, _progress)
     if checked.faults:
         raise click.ClickException(
@@ -90,6 +93,42 @@ def restore(path: Path, tenant: str | None) -> None:
 
 
 @commands.command()
+@click.option("--check", is_flag=True, help="Only say what would be done, also beside a running server.")
+@click.option("--retire", multiple=True, metavar="TABLE", help="Let a table go from the declaration; its rows stay.")
+def migrate(check: bool, retire: tuple[str, ...]) -> None:
+    """Make every tenant's database what this version and the declared tables need, while no server runs."""
+    with _failures():
+        settings = environment.load()
+        tables_file.declare(settings.tables_file)
+        tenants = Tenants(settings.data_dir, is_server=not check, retiring=retire)
+        try:
+            _say_migration(tenants, retire) if check else _migrate(tenants)
+        finally:
+            tenants.close()
+
+
+def _say_migration(tenants: Tenants, retire: tuple[str, ...]) -> None:
+    found = migration.compare(tenants.directory, tenants.files(), retire)
+    for difference in found.differences:
+        click.echo(difference.sentence)
+    waiting = sum(not is_current(path) for _, path in tenants.files())
+    if found.offences:
+        raise click.ClickException(found.refusal())
+    click.echo(f"{_tenants(waiting)} would be migrated.")
+
+
+def _migrate(tenants: Tenants) -> None:
+    migrated, failed = tenants.migrate(_progress)
+    click.echo(f"{_tenants(migrated)} migrated.")
+    if failed:
+        raise click.ClickException(f"{_tenants(failed)} can't be migrated.")
+
+
+def _tenants(count: int) -> str:
+    return f"{count:,} tenant" if count == 1 else f"{count:,} tenants"
+
+
+@commands.command()
 def doctor() -> None:
     """Look at this machine as a start does, and say what to do; exit code 1 if a start would be refused."""
     with _failures():
@@ -105,12 +144,23 @@ def _progress(line: str) -> None:
     click.echo(line, err=True)
 
 
+_ACTED_ON = (
+    Problem,
+    environment.SettingError,
+    tables_file.DeclarationError,
+    migration.MigrationRefused,
+    DataFolderInUse,
+    backups.BackupError,
+    OSError,
+)
+
+
 @contextlib.contextmanager
 def _failures() -> Iterator[None]:
     """Turn what an operator can act on into one sentence and exit code 1."""
     try:
         yield
-    except (Problem, environment.SettingError, backups.BackupError, OSError) as error:
+    except _ACTED_ON as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -119,6 +169,7 @@ def _data() -> Iterator[tuple[environment.Settings, Tenants]]:
     """Open the data folder beside a server that may be running in it."""
     with _failures():
         settings = environment.load()
+        tables_file.declare(settings.tables_file)
         tenants = Tenants(settings.data_dir, is_server=False)
         try:
             yield settings, tenants

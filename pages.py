@@ -14,6 +14,7 @@ from typing import Any
 from flask import Blueprint, Response, render_template, send_from_directory
 
 from errors import NotFound
+from models import synced_tables
 from serving import Lifecycle
 from tenants import Tenants
 from web import Reply, answer
@@ -49,7 +50,7 @@ def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle, openapi: Des
     @routes.get("/websocket-test.html")
     def websocket_test() -> Response:
         """Serve the page on which one connection is tried."""
-        return _page("websocket-test.html", client=_client_script())
+        return _page("websocket-test.html", client=_client_script(), tables=list(synced_tables()))
 
     @routes.get("/test-multi-app-sync.html")
     def multi_app() -> Response:

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from errors import PayloadTooLarge, ValidationError
+from errors import Detail, PayloadTooLarge, ValidationError
 from protocol import Change, Limits, Pull, Push, Table
 from typed import NewRow, read
 from wire import Row, decode_row, edit_time, parse_cursor, parse_time
@@ -200,6 +200,15 @@ def _read_fields(change: Change, table: Table, row: Row, path: str, limits: Limi
         fields["is_deleted"] = 1
     elif fields.get("is_deleted"):
         change.kind = "delete"
+    if table.required and change.kind != "delete":
+        _read_required(change, table, path)
+
+
+def _read_required(change: Change, table: Table, path: str) -> None:
+    """Find required columns that are cleared, a problem at once, and those left out, one only of a row that is new."""
+    details: dict[str, Detail] = {name: {"path": f"{path}.{name}", "error": "is required"} for name in table.required}
+    change.problems += [detail for name, detail in details.items() if change.fields.get(name, path) is None]
+    change.lacking = details
 
 
 def _checked_name(name: str, most: int) -> str:

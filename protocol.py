@@ -41,6 +41,8 @@ class Table:
 
     name: str
     columns: Mapping[str, Column]
+    required: Sequence[str] = ()
+    """Columns that a row that is not deleted always has, and that no device may clear."""
 
     @cached_property
     def defaults(self) -> Row:
@@ -69,7 +71,8 @@ class Change:
 
     ``path`` is its place in the body, ``edited_at`` in milliseconds and never in the future. ``is_base_stated`` tells a
     ``base_version`` that was stated from one inferred from the row's own version, which a device may have counted up
-    by itself. ``problems`` says why it cannot be taken at all; then ``table`` may be None.
+    by itself. ``problems`` says why it cannot be taken at all; then ``table`` may be None. ``lacking`` says by column
+    what is wrong if it makes a row that has none of it yet.
     """
 
     path: str
@@ -83,6 +86,13 @@ class Change:
     is_base_stated: bool = False
     op_id: str | None = None
     problems: list[Detail] = field(default_factory=list)
+    lacking: Mapping[str, Detail] | None = None
+
+    def lacks(self, row: Row, stored: Stored | None) -> list[Detail]:
+        """Say what a row lacks that this change makes or brings back; a row that stands is not asked."""
+        if self.lacking is None or row["is_deleted"] or (stored is not None and not stored.row["is_deleted"]):
+            return []
+        return [detail for name, detail in self.lacking.items() if row.get(name) is None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import get_args
 
 from archive import Resolution
 from auth import EMAIL, NAME_CHARACTERS, PROFILE_FIELDS
-from models import SyncedTable, synced_tables
+from models import TYPES, SyncedTable, synced_tables
 from notices import NOTE_TYPES
 from protocol import FieldConflict, Status, Strategy
 from review import DEVICE_NAME
@@ -58,6 +58,7 @@ def components(settings: Settings) -> dict[str, Schema]:
         **_pull(tables, settings),
         **_looking_back(tables),
         **_notifications(),
+        "TablesAnswer": _tables(),
         "Error": failure(),
         "Message": success(object_of({"message": TEXT})),
         "Limits": success(object_of({name: {"const": value} for name, value in announced_limits(settings).items()})),
@@ -220,6 +221,15 @@ def _version(tables: Mapping[str, SyncedTable]) -> Schema:
             "row": {"anyOf": [ref(table.model.__name__) for table in tables.values()]},
         }
     )
+
+
+def _tables() -> Schema:
+    kind = {"type": "string", "enum": list(TYPES)}
+    column = object_of({"type": kind, "required": FLAG, "default": {}, "enum": or_null(list_of({}, minItems=1))})
+    columns = {"type": "object", "additionalProperties": column}
+    table = object_of({"columns": columns, "indexes": list_of(list_of(TEXT, minItems=1))})
+    tables = {"type": "object", "propertyNames": table_name(), "additionalProperties": table}
+    return success(object_of({"tables": tables, "everyRow": columns}))
 
 
 def _conflict() -> Schema:

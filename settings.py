@@ -15,6 +15,7 @@ from typing import Any
 
 _RATE = re.compile(r"[1-9]\d*\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE)
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+DEFAULT_TABLES_FILE = Path("tables.toml")
 _SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
 
 
@@ -76,6 +77,9 @@ class Settings:
     host: str = _setting("0.0.0.0", str, "Address to listen on.")  # noqa: S104 -- a server, also on a dyno
     port: int = _setting(3000, _whole(0, 65535), "Port to listen on; 0 takes a free one and logs it.")
     data_dir: Path = _setting(Path("data"), Path, "Folder of all data; made if missing, readable by its owner only.")
+    tables_file: Path = _setting(
+        DEFAULT_TABLES_FILE, Path, "Tables of one's own (docs/tables.md); only the default may be missing."
+    )
     expect_data: str = _setting(
         "no", _one_of("yes", "no"), "yes: refuse to start with an empty data folder, which a lost disk looks like."
     )

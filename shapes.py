@@ -13,7 +13,17 @@ from typing import Any
 from peewee import BooleanField, Field, FloatField, IntegerField
 
 from errors import Problem
-from models import JsonField, SyncedTable, synced_tables
+from models import (
+    CLOCK,
+    DATE,
+    TIMESTAMP,
+    DateText,
+    JsonField,
+    SyncedTable,
+    TimestampText,
+    TimeText,
+    synced_tables,
+)
 from parsing import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
 from settings import Settings
 from wire import CURSOR
@@ -117,8 +127,14 @@ def _shown(field: Field) -> Schema:
         schema = {"type": "integer", "minimum": 0, "maximum": 1}
     else:
         schema = {"type": "integer" if isinstance(field, IntegerField) else "string"}
-        schema = {"type": "number"} if isinstance(field, FloatField) else schema
+        schema = {"type": "number"} if isinstance(field, FloatField) else schema | _form(field)
     return or_null(schema) if field.null else schema
+
+
+def _form(field: Field) -> Schema:
+    """Describe how a day or a time is written."""
+    form = {DateText: DATE, TimeText: CLOCK, TimestampText: TIMESTAMP}.get(type(field))
+    return {"pattern": f"^{form}$"} if form else {}
 
 
 def _sent(field: Field) -> Schema:
@@ -131,6 +147,8 @@ def _sent(field: Field) -> Schema:
         return {"enum": [*(choice for choice, _ in field.choices), None]}
     if isinstance(field, FloatField):
         return {"type": ["number", "null"]}
+    if _form(field):
+        return or_null(TEXT | _form(field))
     return {"type": ["integer", "null"] if isinstance(field, IntegerField) else ["string", "number", "null"]}
 
 
@@ -161,6 +179,10 @@ def edit(table: SyncedTable, settings: Settings) -> Schema:
     local = {"type": ["number", "null"]}
     known = {"properties": {"id": {"anyOf": [NAME, {"const": ""}, local]}}}
     said = f"Fields of a row of `{table.name}`: those present are changed, `null` clears one, unknown ones are kept."
+    if table.rules.required:
+        said += (
+            f" A new row has {', '.join(f'`{name}`' for name in table.rules.required)}, which `null` does not clear."
+        )
     names = {"minLength": 1, "maxLength": settings.max_name_characters}
     return object_of(
         {"id": any_id, **properties},

@@ -361,6 +361,18 @@ def copy_file(source: Path, target: Path) -> None:
         os.fsync(file.fileno())
 
 
+def look_into(path: Path, query: Callable[[], T]) -> T:
+    """Run a query bound to a file as it lies there, of whatever version; nothing is written."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)  # Read-only can't read a fresh WAL.
+    try:
+        connection.set_busy_timeout(int(_LOCK_WAIT_SECONDS * 1000))
+        connection.pragma("query_only", True)
+        with _bind(_Connected(connection)):
+            return query()
+    finally:
+        connection.close()
+
+
 def faults_of(path: Path) -> list[str]:
     """Check a file that no one writes from end to end, and list what is wrong with it."""
     try:

@@ -22,7 +22,7 @@ from budgets import Budgets
 from changes import Applied
 from devices import Seen, check_not_expired, reached
 from errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
-from models import synced_tables
+from models import described_everywhere, synced_tables
 from notices import Notification
 from parsing import (
     MAX_ID_CHARACTERS,
@@ -92,6 +92,7 @@ class Sync:
             ("GET", "/client/sync/health", self.health),
             ("POST", "/client/notifications/test", self.notify),
             ("GET", "/limits", self.limits),
+            ("GET", "/tables", self.tables),
         ]
         for method, path, view in views:
             routes.add_url_rule(path, view.__name__, view, methods=[method])
@@ -151,6 +152,11 @@ class Sync:
     def limits(self) -> Reply:
         """Announce every limit a client can meet."""
         return success(announced_limits(self._settings))
+
+    def tables(self) -> Reply:
+        """Tell which tables are synced, and their columns."""
+        tables = {name: table.described() for name, table in synced_tables().items()}
+        return success({"tables": tables, "everyRow": described_everywhere()})
 
     # --- push --------------------------------------------------------------------------------------------------------
 

@@ -27,11 +27,13 @@ import openapi  # noqa: E402
 import operate  # noqa: E402
 import pages  # noqa: E402
 import settings as environment  # noqa: E402
+import tables_file  # noqa: E402
 from admission import Admission  # noqa: E402
 from auth import Accounts  # noqa: E402
 from budgets import Budgets  # noqa: E402
 from devices import Seen  # noqa: E402
 from door import Door  # noqa: E402
+from migration import MigrationRefused  # noqa: E402
 from review import Review  # noqa: E402
 from serving import Lifecycle, serve  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
@@ -102,12 +104,13 @@ def create_app() -> Flask:
             if finding.refuses:
                 raise SystemExit(f"syncapp: {finding}")
             log.warning("%s", finding)
+        tables_file.declare(settings.tables_file)
         app = build(settings)
         gc.collect()
         gc.freeze()  # What is made at the start stays: the search for cycles need not walk through it again and again.
         gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, and none of them a cycle.
         return app
-    except (SettingError, DataFolderInUse, OSError) as error:
+    except (SettingError, DataFolderInUse, MigrationRefused, OSError) as error:
         raise SystemExit(f"syncapp: {error}") from None
 
 

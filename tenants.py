@@ -14,16 +14,17 @@ import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
 import directory
+import migration
 import schema
 from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
 from ledger import place
-from storage import Store, file_bytes, put_file
+from storage import Store, file_bytes, look_into, put_file
 
 T = TypeVar("T")
 _IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -63,11 +64,13 @@ class Tenants:
         most_waiting: int = 1000,
         lock_wait_seconds: int = 0,
         is_server: bool = True,
+        retiring: Collection[str] = (),
     ) -> None:
         """Open the directory; a server has the folder for itself, and puts right what a crash left half done.
 
-        ``lock_wait_seconds``: how long to wait for a server before this one to end.
-        Raises: DataFolderInUse.
+        ``lock_wait_seconds``: how long to wait for a server before this one to end. ``retiring``: declared tables that
+        are no longer, although there are rows in them.
+        Raises: DataFolderInUse, MigrationRefused.
         """
         self.folder = folder
         self._files = folder / "tenants"
@@ -80,7 +83,24 @@ class Tenants:
         self._closing: set[str] = set()
         self.directory = Store.open(folder / "main.db", directory.prepare, directory.FINGERPRINT, most_waiting)
         if is_server:
+            self._accept(retiring)
             self._recover()
+
+    def _accept(self, retiring: Collection[str]) -> None:
+        """Have the declared tables accepted, before any tenant's file is touched."""
+        try:
+            for difference in migration.accept(self.directory, self.files(), retiring):
+                log.info("tables: %s", difference.sentence)
+        except BaseException:
+            self.close()
+            raise
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Give every customer's ID with the file of its tenant."""
+        for tenant_id in sorted(self.directory.read(directory.customer_ids)):
+            path = self.path_of(tenant_id)
+            if path.exists() and path.stat().st_size:
+                yield tenant_id, path
 
     # --- one tenant --------------------------------------------------------------------------------------------------
 
@@ -124,6 +144,24 @@ class Tenants:
             self._open[tenant_id] = store
         self._open.move_to_end(tenant_id)
         return store
+
+    def migrate(self, say: Callable[[str], None]) -> tuple[int, int]:
+        """Make every tenant's file what this version needs; give how many were not, and how many can't be.
+
+        Else each becomes it when it is opened next.
+        """
+        migrated = failed = 0
+        for tenant_id, path in self.files():
+            try:
+                if is_current(path):
+                    continue
+                self._open_file(path).close()
+                migrated += 1
+                say(f"{tenant_id}: migrated")
+            except Exception as error:
+                failed += 1
+                say(f"{tenant_id}: can't be migrated: {error}")
+        return migrated, failed
 
     def _open_file(self, path: Path) -> Store:
         return open_tenant_file(path, self._most_waiting)
@@ -280,6 +318,11 @@ class Tenants:
 def open_tenant_file(path: Path, most_waiting: int = 1000) -> Store:
     """Open a tenant's file, wherever it lies, and make it what this version needs."""
     return Store.open(path, schema.prepare_tenant, schema.tenant_fingerprint(), most_waiting)
+
+
+def is_current(path: Path) -> bool:
+    """Tell whether a tenant's file is what this version needs."""
+    return bool(look_into(path, schema.is_current))
 
 
 def new_tenant_file() -> bytes:

@@ -8,7 +8,7 @@ stored rows, Flask, peewee, sockets, files, the clock. A row that its type does 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -22,6 +22,8 @@ from wire import MAX_DEPTH, deeper_than, encode, format_time
 FLAG = Literal[0, 1] | bool
 WHOLE = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)]
 NUMBER = Annotated[float, Meta(gt=-1e308, lt=1e308)]
+CHECKED = Annotated[str, Meta(title="checked")]
+"""Text of a form that the column's own check knows."""
 
 _SCALAR = str | int | float | bool | None
 _LEVELS = MAX_DEPTH - 4
@@ -37,6 +39,8 @@ class Form:
     flags: tuple[str, ...]
     open: tuple[str, ...]
     """Columns that take any JSON."""
+    checked: tuple[tuple[str, Callable[[Any], Any]], ...]
+    required: Sequence[str]
 
 
 @cache
@@ -53,6 +57,8 @@ def form_of(table: Table) -> Form:
         tuple(name for name, *_ in fields),
         tuple(name for name, kind in kinds.items() if kind is FLAG),
         tuple(name for name, kind in kinds.items() if kind is Any),
+        tuple((name, columns[name].check) for name, kind in kinds.items() if kind is CHECKED),
+        table.required,
     )
 
 
@@ -76,7 +82,18 @@ def read(table: Table, raw: Raw) -> Any:
     for name in form.open:
         if type(value := getattr(row, name)) in (dict, list) and deeper_than(value, _LEVELS):
             return None
-    return row
+    return None if (form.checked or form.required) and not _is_good(row, form) else row
+
+
+def _is_good(row: Any, form: Form) -> bool:
+    """Tell whether a row has what its type alone can't ask for."""
+    try:
+        for name, check in form.checked:
+            if type(value := getattr(row, name)) is str:
+                check(value)
+    except ValueError:
+        return False
+    return all(getattr(row, name) is not None for name in form.required)
 
 
 @dataclass(slots=True)

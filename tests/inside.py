@@ -13,12 +13,15 @@ import pulls
 from changes import Applied
 from models import synced_tables
 from parsing import parse_pull, parse_push
-from protocol import Limits, Strategy
+from protocol import Limits, Strategy, Table
 from tenants import Tenants, now_ms
 
-TABLES = {name: table.rules for name, table in synced_tables().items()}
 LIMITS = Limits(push_rows=10_000, pull_rows=10_000, row_bytes=65_536, name_characters=64)
 SKEW_MS = 300_000
+
+
+def tables() -> dict[str, Table]:
+    return {name: table.rules for name, table in synced_tables().items()}
 
 
 def push(
@@ -32,7 +35,7 @@ def push(
 ) -> Applied:
     """Push at the time ``now``; like the server's, it lets others run between its rows."""
     at = now_ms() if now is None else now
-    parsed = parse_push(body, TABLES, LIMITS, at, device_id)
+    parsed = parse_push(body, tables(), LIMITS, at, device_id)
     return tenants.write(
         tenant_id, lambda: changes.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy), after
     )
@@ -40,7 +43,7 @@ def push(
 
 def pull(tenants: Tenants, tenant_id: str, body: JSON, now: int | None = None) -> JSON:
     """Pull at the time ``now``, with the answer of the endpoint; the rows of each table are read in slices of 7."""
-    parsed = parse_pull(body, TABLES, LIMITS)
+    parsed = parse_pull(body, tables(), LIMITS)
     at = now_ms() if now is None else now
     page = tenants.read(tenant_id, lambda: pulls.page_of(parsed, at, SKEW_MS))
     data: dict[str, list[Any]] = {}

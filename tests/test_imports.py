@@ -21,18 +21,19 @@ LAYERS = [
     ["backup", "checks", "fanout", "frames", "logs", "notices", "serving", "upkeep", "web"],
     ["tokens"],
     ["tenants"],
+    ["migration"],
     ["storage"],
     ["archive"],
     ["changes", "devices", "pulls"],
     ["directory"],
     ["schema"],
-    ["bases", "digest", "receipts"],
-    ["ledger", "records", "shapes"],
+    ["bases", "digest", "receipts", "tables_file"],
+    ["declared", "ledger", "records", "shapes"],
     ["models", "parsing"],
     ["typed"],
     ["connections", "protocol"],
     ["budgets", "wire"],
-    ["errors", "heads", "settings", "turns"],
+    ["errors", "heads", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
@@ -43,7 +44,7 @@ PURE = ("parsing", "typed", "protocol", "wire", "errors")
 NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in PURE}
 """Packages that a module must not import."""
 
-STANDARD_LIBRARY_ONLY = {"errors", "settings"}
+STANDARD_LIBRARY_ONLY = {"errors", "settings", "toml_places"}
 MAY_BIND = {"serving": {"listener.bind"}}
 """Calls of a ``bind`` that is no peewee model's."""
 

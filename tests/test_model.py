@@ -27,7 +27,7 @@ import pytest
 from conftest import JSON
 from hypothesis import HealthCheck, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from inside import LIMITS, SKEW_MS, TABLES, push
+from inside import LIMITS, SKEW_MS, push, tables
 from test_devices import digest_of
 
 import archive
@@ -359,7 +359,7 @@ class Syncing(RuleBasedStateMachine):
     def push_that_dies(self, name: str, size: int) -> None:
         """The server ends between the writing and the commit: nothing of it is there."""
         body = {"operations": sent(self.phones[name].pending[:size])}
-        parsed = parse_push(body, TABLES, LIMITS, self.now)
+        parsed = parse_push(body, tables(), LIMITS, self.now)
 
         def die() -> None:
             changes.apply(parsed, LIMITS.row_bytes, self.now, lambda: None)
@@ -416,12 +416,12 @@ class Syncing(RuleBasedStateMachine):
         phone.replica |= rows
         phone.cursor, phone.seen_at = page.cursor, self.now
         if page.digest is not None:
-            assert page.digest == {table: phone.digest(table) for table in TABLES}, f"{phone.name} is not the server"
+            assert page.digest == {table: phone.digest(table) for table in tables()}, f"{phone.name} is not the server"
             phone.push_back(self.now + SKEWS[phone.name])
         return bool(page.has_more)
 
     def pulled(self, phone: Phone, limit: int) -> tuple[pulls.Page, dict[Key, JSON]]:
-        pull = parse_pull({"cursor": phone.cursor, "limit": limit, "digest": True}, TABLES, LIMITS)
+        pull = parse_pull({"cursor": phone.cursor, "limit": limit, "digest": True}, tables(), LIMITS)
 
         def plan() -> pulls.Page:
             if pull.since is not None and phone.name != NAMELESS:
@@ -562,7 +562,7 @@ def sent(operations: Iterable[JSON]) -> list[JSON]:
 def stored_rows() -> list[tuple[str, JSON]]:
     """Read all rows, tombstones among them, in the form that pulls send."""
     sql = "SELECT c.row FROM {} AS e JOIN _changes AS c ON c.seq = e._seq"
-    return [(table, decode_stored(row[0])) for table in TABLES for row in connection().execute(sql.format(table))]
+    return [(table, decode_stored(row[0])) for table in tables() for row in connection().execute(sql.format(table))]
 
 
 def logged() -> list[Any]:

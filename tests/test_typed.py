@@ -126,7 +126,7 @@ def test_short_way_and_long_way_make_the_same(
 def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
     """Tell which rows of a push would go the short way if they are new."""
     body = decode_push(json.dumps({"changes": {table: rows}}).encode())
-    return [isinstance(one, NewRow) for one in parsing.parse_push(body, inside.TABLES, inside.LIMITS, NOW).changes]
+    return [isinstance(one, NewRow) for one in parsing.parse_push(body, inside.tables(), inside.LIMITS, NOW).changes]
 
 
 def test_rows_as_apps_send_them_go_the_short_way() -> None:
@@ -167,26 +167,25 @@ def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
         "tags": models.JsonField(null=True, default=["a"]),
         "grade": IntegerField(null=True, choices=[(1, "good"), (3, "bad")]),
         "kind": TextField(null=True, choices=[("a", "A"), ("b", "B")]),
+        "day": models.DateText(null=True),
+        "title": TextField(null=True),
     }
     columns = {name: models.column_of(field) for name, field in made.items()}
-    table = Table("visit", columns | {"last_updated": columns["Unique_id"]})
+    table = Table("visit", columns | {"last_updated": columns["Unique_id"]}, required=("title",))
 
     def fields(**row: Any) -> Any:
         found = typed.read(table, Raw(json.dumps(row).encode()))
         return found and {name: getattr(found, name) for name in columns if name != "Unique_id"}
 
-    first = {"count": 7, "size": 0.5, "tags": ["a"], "grade": None, "kind": None}
-    assert fields() == first
-    assert fields(count=2**63 - 1, size=3, tags={}, kind="b") == first | {
-        "count": 2**63 - 1,
-        "size": 3.0,
-        "tags": {},
-        "kind": "b",
-    }
+    first = {"count": 7, "size": 0.5, "tags": ["a"], "grade": None, "kind": None, "day": None, "title": "t"}
+    other = {"count": 2**63 - 1, "size": 3.0, "tags": {}, "kind": "b", "day": "2026-02-28"}
+    assert fields(title="t") == first
+    assert fields(title="t", **other) == first | other
     odd: list[JSON] = [{"count": 2**63}, {"count": True}, {"size": 1e308}, {"size": "1"}, {"grade": 1}, {"kind": "c"}]
-    assert [fields(**row) for row in odd] == [None] * len(odd)
+    odd += [{"day": "2026-02-30"}, {"day": 5}, {"title": None}]
+    assert [fields(**{"title": "t"} | row) for row in odd] == [None] * len(odd) and fields() is None
 
 
 def test_every_column_that_has_a_check_has_a_type_or_goes_the_long_way() -> None:
-    for table in inside.TABLES.values():
+    for table in inside.tables().values():
         assert set(form_of(table).names) == {*table.columns, *parsing.SERVER_FIELDS}
