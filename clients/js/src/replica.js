@@ -262,7 +262,7 @@ export class Replica extends EventTarget {
     this.#live = this.client.live({
       cursor: async () => (await this.store.transaction("readonly", [], place)).cursor,
       onPull: wake,
-      onLink: (link) => void this.#follow(link),
+      onLink: (link) => void this.#follow(link).catch(wake),
     });
     wake();
     await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
@@ -288,7 +288,10 @@ export class Replica extends EventTarget {
   #wake() {
     if (!this.#live) return;
     this.#isWantedAgain = true;
-    this.#running ??= this.#rounds().finally(() => (this.#running = undefined));
+    this.#running ??= this.#rounds().finally(() => {
+      this.#running = undefined;
+      if (this.#isWantedAgain) this.#wake(); // asked for between the last look and now
+    });
   }
 
   async #rounds() {

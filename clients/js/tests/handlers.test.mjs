@@ -106,6 +106,61 @@ test("TanStack DB: a mutation does not resolve before it was pulled back, and is
   await users.cleanup();
 });
 
+test("TanStack DB: an edit waits while the server is busy or broken, and is not taken back", async () => {
+  let failures = 0;
+  const failing = async (address, init) => {
+    if (!address.endsWith("/push") || failures === 2) return fetch(address, init);
+    const [status, code] = failures++ ? [500, "internal_error"] : [429, "rate_limited"];
+    return new Response(JSON.stringify({ success: false, error: "No.", code }), { status, headers: { "Retry-After": "60" } });
+  };
+  const options = syncappCollectionOptions(device({ fetch: failing, patienceSeconds: 0 }), { table: "end_user", retrySeconds: 0.05 });
+  const users = createCollection({ ...options, startSync: true });
+  await users.preload();
+  const id = newId();
+  await users.insert({ id, name: "typed" }).isPersisted.promise;
+  assert.deepEqual([failures, users.get(id).version], [2, 1]);
+  await users.cleanup();
+});
+
+/** A client whose live connection is in the test's hands. */
+function listening(client) {
+  client.live = (told) => Object.assign(client, { told }) && { close() {} };
+  return client;
+}
+
+test("Replica: a row that comes along while it is closed is nobody's unhandled failure", async (t) => {
+  const failures = [];
+  const note = (error) => failures.push(error);
+  process.on("unhandledRejection", note);
+  t.after(() => process.off("unhandledRejection", note));
+  const client = listening(device());
+  const replica = new Replica(client, await openIndexedDB(newId(), ["end_user"]), ["end_user"]).start();
+  await new Promise((resume) => replica.addEventListener("status", (event) => event.detail.state === "idle" && resume(undefined)));
+  replica.close();
+  client.told.onLink({ rows: [], previousCursor: "a-1", cursor: "a-2" });
+  await new Promise((resume) => setTimeout(resume, 50));
+  assert.deepEqual(failures, []);
+});
+
+test("Replica: whatever is asked for just as a round ends is done in the next", async () => {
+  for (let hops = 0; hops < 12; hops++) {
+    const [client, store] = [listening(device()), await openIndexedDB(newId(), ["end_user"])];
+    let hear = () => {};
+    const replica = new Replica(client, { ...store, onLocal: (told) => void (hear = told) }, ["end_user"]);
+    let rounds = 0;
+    const done = new Promise((resume) => {
+      replica.addEventListener("status", async ({ detail }) => {
+        if (detail.state !== "idle" || ++rounds === 2) return rounds === 2 && resume(undefined);
+        for (let hop = 0; hop < hops; hop++) await undefined;
+        hear();
+      });
+    });
+    replica.start();
+    await Promise.race([done, new Promise((_, fail) => setTimeout(() => fail(new Error(`never, after ${hops} hops`)), 2000))]);
+    replica.close();
+  }
+});
+
 test("Replica: what the server will never take is kept aside with its reason, and holds up nothing", async () => {
   const replica = new Replica(device(), await openIndexedDB(newId(), ["end_user"]), ["end_user"]);
   const [bad, good] = [await replica.put("end_user", { name: "x".repeat(100_000) }), await replica.put("end_user", { name: "good" })];
