@@ -200,7 +200,7 @@ class OldApp:
     def pull(self) -> bool:
         """Fetch what changed since the time that this device's clock showed after the last pull."""
         if self.habits.form == "A":
-            bodies = [{"table": table, "lastSync": self.last_sync} for table in COLUMNS]
+            bodies: list[JSON] = [{"table": table, "lastSync": self.last_sync} for table in COLUMNS]
         else:
             bodies = [{"lastSyncTimestamp": self.last_sync or "1970-01-01T00:00:00.000", "entityTypes": list(COLUMNS)}]
         for body in bodies:
@@ -254,7 +254,12 @@ def readable(row: JSON) -> JSON:
 def random_edit(app: OldApp, chance: random.Random, number: int) -> None:
     """Let the person create, edit or delete something; each value is typed only once."""
     keys = app.keys()
-    values = {"name": f"name {number}", "phone": 5_550_000 + number, "phoneModel": {"no": number}, "note": f"n{number}"}
+    values: JSON = {
+        "name": f"name {number}",
+        "phone": 5_550_000 + number,
+        "phoneModel": {"no": number},
+        "note": f"n{number}",
+    }
     few = {name: values[name] for name in chance.sample(sorted(values), chance.randint(1, 3))}
     kind = chance.choices(("create", "edit", "delete"), (3, 6, 1))[0] if keys else "create"
     if kind == "create":

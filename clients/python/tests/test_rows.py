@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ class FullDisk:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection, self._is_full = connection, True
 
-    def execute(self, sql: str, *values: object) -> object:
+    def execute(self, sql: str, *values: Any) -> object:
         if sql == "COMMIT" and self._is_full:
             self._is_full = False
             raise sqlite3.OperationalError("database or disk is full")
