@@ -76,6 +76,49 @@ test("RxDB: a push answers with nothing but the conflicting master rows", async 
   assert.deepEqual(answered.map(({ id, name, version, _deleted }) => [id, name, version, _deleted]), [["c1", "theirs, later", 2, false]]);
 });
 
+test("RxDB: RESYNC comes after each push and on each notification, and no more when nobody replicates", async () => {
+  const client = listening(device());
+  const { pull, push } = rxdbReplication(client, { collection: await collection() });
+  const heard = [];
+  const subscription = pull.stream$.subscribe({ next: (event) => heard.push(event) });
+  await pull.handler(undefined, 1000);
+  const typed = (id) => [{ newDocumentState: { id, name: "typed", _deleted: false } }];
+  await push.handler(typed("resync-1"));
+  client.told.onPull();
+  assert.deepEqual(heard, ["RESYNC", "RESYNC"]);
+  subscription.unsubscribe();
+  await push.handler(typed("resync-2"));
+  assert.deepEqual([heard.length, client.isClosed], [2, true]);
+});
+
+test("WatermelonDB: no record states a base, the push does, and only what was clean moves it on", async () => {
+  const bodies = [];
+  const spying = (address, init) => {
+    if (address.endsWith("/push")) bodies.push(JSON.parse(init.body));
+    return fetch(address, init);
+  };
+  const kept = new Map();
+  const adapter = { dbName: newId(), getLocal: async (key) => kept.get(key), setLocal: async (key, value) => void kept.set(key, value), getDeletedRecords: async () => [], destroyDeletedRecords: async () => {} };
+  const database = { adapter, schema: { tables: { end_user: { columns: { name: { name: "name", type: "string" } } } } }, get: () => ({ query: () => ({ fetch: async () => [] }) }), write: (work) => work(), read: (work) => work(), batch: async () => {} };
+  const id = newId();
+  let [round, last] = [0, null];
+  const typed = { created: [{ id, name: "typed", _status: "created", _changed: "" }], updated: [], deleted: [] };
+  const edited = { created: [], updated: [{ id, name: "typed again", _status: "updated", _changed: "name" }], deleted: [] };
+  const synchronize = async ({ pullChanges, pushChanges }) => {
+    last = (await pullChanges({ lastPulledAt: last })).timestamp;
+    const changes = [null, typed, null, edited, null][round++];
+    if (changes) await pushChanges({ changes: { end_user: changes }, lastPulledAt: last });
+  };
+  const sync = watermelonSync(device({ fetch: spying }), { database, synchronize });
+  await sync(); // Nothing to push: here all is clean.
+  const clean = kept.get("syncapp_cursor");
+  await sync();
+  await sync();
+  assert.deepEqual(bodies.map(({ operations: [{ operation, baseVersion }] }) => [operation, baseVersion]), [["create", undefined], ["update", undefined]]);
+  assert.equal(bodies[0].baseCursor, clean);
+  assert.notEqual(bodies[1].baseCursor, clean);
+});
+
 test("WatermelonDB: the timestamp may be of an empty tenant, and one answer holds everything", async () => {
   const kept = new Map();
   const adapter = { dbName: newId(), getLocal: async (key) => kept.get(key), setLocal: async (key, value) => void kept.set(key, value), getDeletedRecords: async () => [], destroyDeletedRecords: async () => {} };
@@ -124,7 +167,7 @@ test("TanStack DB: an edit waits while the server is busy or broken, and is not 
 
 /** A client whose live connection is in the test's hands. */
 function listening(client) {
-  client.live = (told) => Object.assign(client, { told }) && { close() {} };
+  client.live = (told) => Object.assign(client, { told }) && { close: () => void Object.assign(client, { isClosed: true }) };
   return client;
 }
 
