@@ -425,6 +425,23 @@ def test_old_app_authenticates_after_it_connected_and_hears_and_pings(
 
 
 @transports
+def test_old_app_that_says_its_token_twice_and_emits_what_nobody_knows_stays_and_hears_once(
+    tenant: Tenant, old_listener: Callable[..., OldListener], transport: str
+) -> None:
+    listener = old_listener(tenant, transport, {"token": tenant.token, "tenantId": tenant.id})
+    listener.wait("authenticated", 2)
+    listener.client.emit("join_tenant", {"tenantId": tenant.id})
+    listener.client.emit("subscribe", ["end_user", "interactions"])
+    app = OldApp(tenant)
+    app.create(name="Asha")
+    assert app.sync()
+    wait_for(lambda: listener.notes("sync_complete"), "the notification")
+    listener.client.emit("ping", {"at": "now"})
+    listener.wait("pong")
+    assert len(listener.notes("data_available")) == 1 and listener.client.connected
+
+
+@transports
 def test_old_app_authenticates_again_by_itself_after_the_server_was_killed(
     start_server: Callable[..., Server], old_listener: Callable[..., OldListener], transport: str
 ) -> None:
