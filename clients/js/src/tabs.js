@@ -34,9 +34,9 @@ async function claimed(key, work) {
   if (!store) return work();
   const own = `${Math.random()}`;
   const isOurs = () => claimIn(store, key)?.own === own;
-  const write = () => store.setItem(key, JSON.stringify({ own, until: Date.now() + CLAIM_MILLISECONDS }));
+  const write = () => kept(store, key, { own, until: Date.now() + CLAIM_MILLISECONDS });
   while (!isOurs()) {
-    if (!claimIn(store, key)) write();
+    if (!claimIn(store, key) && !write()) return work();
     await new Promise((resume) => setTimeout(resume, SETTLE_MILLISECONDS));
   }
   const renewing = setInterval(write, CLAIM_MILLISECONDS / 4);
@@ -52,6 +52,16 @@ async function claimed(key, work) {
 function claimIn(store, key) {
   const claim = JSON.parse(store.getItem(key) ?? "null");
   return claim?.until > Date.now() ? claim : undefined;
+}
+
+/** Keep a claim; false if there is no room for it. @param {Storage} store @param {string} key @param {object} claim */
+function kept(store, key, claim) {
+  try {
+    store.setItem(key, JSON.stringify(claim));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** @returns {Storage | undefined} nothing where a page may not store anything */

@@ -204,6 +204,16 @@ test("Replica: whatever is asked for just as a round ends is done in the next", 
   }
 });
 
+test("Replica: a field that is undefined is not given, and null clears it", async () => {
+  const replica = new Replica(device(), await openIndexedDB(newId(), ["end_user"]), ["end_user"]);
+  const { id } = await replica.put("end_user", { name: "typed", note: "n" });
+  await replica.put("end_user", { id, name: undefined, note: null });
+  await replica.sync();
+  const { name, note } = /** @type {any} */ (await replica.get("end_user", id));
+  assert.deepEqual([name, note], ["typed", null]);
+  replica.close();
+});
+
 test("Replica: what the server will never take is kept aside with its reason, and holds up nothing", async () => {
   const replica = new Replica(device(), await openIndexedDB(newId(), ["end_user"]), ["end_user"]);
   const [bad, good] = [await replica.put("end_user", { name: "x".repeat(100_000) }), await replica.put("end_user", { name: "good" })];

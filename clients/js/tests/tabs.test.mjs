@@ -104,6 +104,8 @@ test("tabs without Web Locks take turns by a claim in localStorage, which ends w
   localStorage.setItem("syncapp-lock:one", JSON.stringify({ own: "of a tab that was closed", until: Date.now() + 200 }));
   await tabs[0].exclusive("one", async () => assert.ok(Date.now()));
   assert.equal(localStorage.getItem("syncapp-lock:one"), null);
+  localStorage.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };
+  assert.equal(await tabs[0].exclusive("one", async () => "done all the same"), "done all the same");
 });
 
 test("two tabs without Web Locks whose token is refused at once spend the refresh token once", { skip: !hasChromium && "needs chromium" }, async () => {
