@@ -15,14 +15,16 @@ socket.on('disconnect', (reason) => say('disconnect', reason));
 socket.on('connect_error', (error) => say('connect_error', error.message));
 socket.onAny(say);
 
-// Each line on standard input is [event, payload]: sent with an acknowledgement, which is said as "ack".
+// Each line on standard input is [event, payload]: sent with an acknowledgement, which is said as "ack". A third element:
+// sent without, as older apps do.
 let rest = '';
 process.stdin.on('data', (data) => {
   const lines = (rest + data).split('\n');
   rest = lines.pop();
   for (const line of lines) {
-    const [event, payload] = JSON.parse(line);
-    socket.timeout(10000).emit(event, payload, (error, answer) => say('ack', error ? String(error) : answer));
+    const [event, payload, untold] = JSON.parse(line);
+    if (untold) socket.emit(event, ...(payload === null ? [] : [payload]));
+    else socket.timeout(10000).emit(event, payload, (error, answer) => say('ack', error ? String(error) : answer));
   }
 });
 process.stdin.on('end', () => { say('transport', socket.io.engine?.transport?.name); socket.close(); process.exit(0); });

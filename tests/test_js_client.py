@@ -42,6 +42,12 @@ class JsListener:
         self.process.stdin.flush()
         return self.wait("ack", before + 1)
 
+    def tell(self, event: str, payload: Any = None) -> None:
+        """Emit without asking for an acknowledgement, as older apps do."""
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps([event, payload, "untold"]) + "\n")
+        self.process.stdin.flush()
+
     def close(self) -> None:
         assert self.process.stdin and self.process.stdout
         if self.process.poll() is None:

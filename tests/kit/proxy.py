@@ -12,7 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 
 Fault = str
-"""``none``; ``answer_dropped``: the server does it and nobody hears; ``answer_cut``: half of it; ``refused``: not sent."""
+"""``none``; ``answer_dropped``: the server does it and nobody hears; ``answer_cut``: half of it; ``refused``: not sent;
+``unavailable``: not sent, and a 503 as gateways say it; ``bad_gateway``: the server does it, and a 502 is heard."""
+_OF_GATEWAYS = {
+    "unavailable": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "bad_gateway": b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+}
 
 
 class Proxy:
@@ -65,7 +70,9 @@ class Proxy:
             address = request.split(b" ", 2)[1].decode("latin-1")
             self.requests.append(address)
             fault = self.fault_of(address)
-            if fault != "refused":
+            if fault == "unavailable":
+                client.sendall(_OF_GATEWAYS[fault])
+            elif fault != "refused":
                 self._pass_on(client, request, fault)
 
     def _pass_on(self, client: socket.socket, request: bytes, fault: Fault) -> None:
@@ -76,6 +83,7 @@ class Proxy:
                 back.start()
                 return carry(client, server)
             answer = b"".join(iter(lambda: server.recv(65_536), b""))
+        answer = _OF_GATEWAYS.get(fault, answer)
         length = {"answer_dropped": 0, "answer_cut": len(answer) // 2}.get(fault, len(answer))
         return client.sendall(answer[:length])
 

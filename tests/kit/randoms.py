@@ -89,8 +89,11 @@ def play(kit: Kit, steps: list[Step]) -> None:
             # What is then only in the server's history is nobody's to bring back.
             account.typed = [one for one in account.typed if _is_held(devices, one.table, one.row_id, one)]
             kit.server.restore(backup, account.id)
+            account.at_risk = set(account.typed)
         else:
             _device_step(kind, device, proxy, about)
+            if kind == "sync" and account.at_risk:
+                account.at_risk -= {one for one in account.at_risk if _is_held([device], one.table, one.row_id, one)}
     kit.check(account, *devices)
     for device in devices:
         device.driver.close()

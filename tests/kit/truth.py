@@ -40,6 +40,8 @@ class Account:
     token: str
     typed: list[Typed] = field(default_factory=list)
     of_device: dict[str, set[Typed]] = field(default_factory=dict)
+    at_risk: set[Typed] = field(default_factory=set)
+    """What a restore took from the server, and only devices hold."""
     shared: tuple[str, str] | None = None
     """A session for all devices, where the server allows few log-ins."""
 
@@ -94,9 +96,12 @@ class Account:
         self.typed += [one for one in told if one.value is not None]
 
     def replaced(self, device: str, table: str, row: JSON, is_deleted: bool = False) -> None:
-        """Remember no more what a device itself replaced: its client sends states, not each edit."""
+        """Remember no more what a device itself replaced: its client sends states, not each edit.
+
+        Nor what it typed over before it gave it back to a server that lost it: then nobody has it.
+        """
         own = self.of_device.setdefault(device, set())
-        same = {one for one in own if (one.table, one.row_id) == (table, row["id"])}
+        same = {one for one in own | self.at_risk if (one.table, one.row_id) == (table, row["id"])}
         gone = {one for one in same if is_deleted or one.field in row}
         self.typed = [one for one in self.typed if one not in gone]
         own |= {Typed(table, row["id"], name, value) for name, value in row.items() if isinstance(value, str)}

@@ -54,16 +54,30 @@ const BY_CODE = {
   busy: Busy,
 };
 
+/** Tell whether the server refuses something that a push holds, and not all that comes from here. @param {unknown} error */
+export function isAboutRows(error) {
+  if (error instanceof TooLarge || (error instanceof SyncError && error.code === "invalid_json")) return true;
+  if (!(error instanceof Refused) || error.code !== "validation_error" || !error.details.length) return false;
+  return error.details.every(({ path }) => path.startsWith("operations["));
+}
+
+/** Tell whether the same call may succeed later, without anybody doing anything. @param {unknown} error */
+export function isPassing(error) {
+  return error instanceof Unreachable || error instanceof Busy || (error instanceof SyncError && error.status >= 500);
+}
+
 /**
  * Make the error of an answer that is no success.
  *
- * A gateway's 502 or 504 is no answer of ours: the call may or may not have arrived, as if the line had broken.
+ * What has no code is not our server's word but that of something between: a gateway, a proxy, the Wi-Fi of a hotel. Then
+ * the call may or may not have arrived, as if the line had broken; only that a body is too large is to be believed.
  * @param {number} status @param {any} body what the answer held, or undefined if that was no JSON
  * @param {number} [retryAfterSeconds]
  */
 export function errorOf(status, body, retryAfterSeconds) {
-  if (!body?.code && [502, 503, 504].includes(status)) {
-    return new Unreachable(`A gateway answered ${status}.`, { code: "unreachable", status });
+  if (!body?.code && status === 413) return new TooLarge("The body is too large.", { code: "payload_too_large", status });
+  if (!body?.code && status !== 500) {
+    return new Unreachable(`Something between answered ${status}.`, { code: "unreachable", status, retryAfterSeconds });
   }
   const kind = BY_CODE[body?.code] ?? (status >= 400 && status < 500 ? Refused : SyncError);
   const { code, details, requestId } = body ?? {};

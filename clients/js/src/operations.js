@@ -5,7 +5,7 @@
  * operations come from. Each needs an `opId`: by it the server takes one that comes again, in whatever slice, once.
  */
 
-import { Refused, TooLarge } from "./errors.js";
+import { isAboutRows } from "./errors.js";
 
 /**
  * @typedef {import("./client.js").Operation} Operation
@@ -35,10 +35,11 @@ export function changedFields(before, after) {
   return changed;
 }
 
-/** @param {unknown} one @param {unknown} other */
+/** Tell whether two values say the same: a flag is 0 or 1 on the server, and what is absent is `null`. @param {unknown} one @param {unknown} other */
 export function isSame(one, other) {
   if (one === other || (one ?? null) === (other ?? null)) return true;
-  if (typeof one === "boolean" || typeof other === "boolean") return Number(one) === Number(other);
+  if (typeof one === "boolean" && typeof other === "number") return Number(one) === other;
+  if (typeof one === "number" && typeof other === "boolean") return one === Number(other);
   return typeof one === "object" && typeof other === "object" && canonical(one) === canonical(other);
 }
 
@@ -93,8 +94,8 @@ async function pushSlice(client, slice, baseCursor) {
     const outcomes = results.map((result, place) => outcomeOf(result, data[place], conflicts));
     return await completed(client, slice, outcomes);
   } catch (error) {
-    if (!(error instanceof TooLarge || error instanceof Refused)) throw error;
-    return apart(client, slice, error, baseCursor);
+    if (!isAboutRows(error)) throw error; // whatever it is, it is no reason to take an edit back
+    return apart(client, slice, /** @type {Error} */ (error), baseCursor);
   }
 }
 

@@ -46,12 +46,14 @@ export class Replica extends EventTarget {
   }
 
   /**
-   * Make or change a row: fields that are given are changed, `null` clears one. It is on disk when this resolves.
+   * Make or change a row: fields that are given are changed, `null` clears one, `undefined` is not given. It is on disk when
+   * this resolves.
    *
    * @param {string} table @param {Row} fields with or without `id` @returns {Promise<Row>} the row as it is now
    */
   async put(table, { id = newId(), ...fields }) {
-    const row = await this.#edit(table, id, (before) => ({ ...before, ...fields, id }));
+    const given = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+    const row = await this.#edit(table, id, (before) => ({ ...before, ...given, id }));
     return /** @type {Row} */ (row);
   }
 
@@ -138,7 +140,10 @@ export class Replica extends EventTarget {
   wake() {
     if (!this.#live) return;
     this.#isWantedAgain = true;
-    this.#running ??= this.#rounds().finally(() => (this.#running = undefined));
+    this.#running ??= this.#rounds().finally(() => {
+      this.#running = undefined;
+      if (this.#isWantedAgain) this.wake(); // Asked for between the last look and now.
+    });
   }
 
   /** Stop syncing by itself. */

@@ -1,9 +1,15 @@
 /**
  * Tabs of one origin beside each other: one at a time, and news for the others.
  *
- * Knows: Web Locks and BroadcastChannel. Must not know: what is locked, what is told. Where a browser has no Web Locks
- * (pages over plain http, Node before 24), the lock holds within this page or process only.
+ * Knows: Web Locks, BroadcastChannel, and what stands in for the former. Must not know: what is locked, what is told. A
+ * page over plain http has no Web Locks: there a claim in localStorage, which ends by itself with its tab, holds the others
+ * off. Without localStorage too (Node before 24) the lock holds within this process only.
  */
+
+/** How long a claim counts without being renewed: its tab may have been closed. */
+const CLAIM_MILLISECONDS = 10_000;
+/** Longer than two tabs take to look at a claim and write theirs over it: who still reads its own then has it. */
+const SETTLE_MILLISECONDS = 30;
 
 /** @type {Map<string, Promise<unknown>>} */
 const held = new Map();
@@ -16,9 +22,55 @@ const held = new Map();
 export function exclusive(name, work) {
   const locks = globalThis.navigator?.locks;
   if (locks) return /** @type {Promise<T>} */ (locks.request(`syncapp:${name}`, () => work()));
-  const turn = (held.get(name) ?? Promise.resolve()).then(work, work);
+  const alone = () => claimed(`syncapp-lock:${name}`, work);
+  const turn = (held.get(name) ?? Promise.resolve()).then(alone, alone);
   held.set(name, turn);
   return turn;
+}
+
+/** @template T @param {string} key @param {() => Promise<T>} work @returns {Promise<T>} */
+async function claimed(key, work) {
+  const store = localStore();
+  if (!store) return work();
+  const own = `${Math.random()}`;
+  const isOurs = () => claimIn(store, key)?.own === own;
+  const write = () => kept(store, key, { own, until: Date.now() + CLAIM_MILLISECONDS });
+  while (!isOurs()) {
+    if (!claimIn(store, key) && !write()) return work();
+    await new Promise((resume) => setTimeout(resume, SETTLE_MILLISECONDS));
+  }
+  const renewing = setInterval(write, CLAIM_MILLISECONDS / 4);
+  try {
+    return await work();
+  } finally {
+    clearInterval(renewing);
+    if (isOurs()) store.removeItem(key);
+  }
+}
+
+/** Give the claim that counts. @param {Storage} store @param {string} key @returns {{ own: string, until: number } | undefined} */
+function claimIn(store, key) {
+  const claim = JSON.parse(store.getItem(key) ?? "null");
+  return claim?.until > Date.now() ? claim : undefined;
+}
+
+/** Keep a claim; false if there is no room for it. @param {Storage} store @param {string} key @param {object} claim */
+function kept(store, key, claim) {
+  try {
+    store.setItem(key, JSON.stringify(claim));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** @returns {Storage | undefined} nothing where a page may not store anything */
+function localStore() {
+  try {
+    return globalThis.localStorage ?? undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /**

@@ -8,7 +8,7 @@
  */
 
 import { newId } from "./client.js";
-import { ResyncRequired, SyncError, Unreachable } from "./errors.js";
+import { isPassing, ResyncRequired, SyncError } from "./errors.js";
 import { changedFields, ownFields, pushOperations } from "./operations.js";
 import { lostRows, resyncOf } from "./resync.js";
 
@@ -109,13 +109,13 @@ class Synced {
     return turn;
   }
 
-  /** Try until the network is back. @template T @param {() => Promise<T>} work @param {AbortSignal} [signal] @returns {Promise<T>} */
+  /** Try until the network is back, or the server. @template T @param {() => Promise<T>} work @param {AbortSignal} [signal] @returns {Promise<T>} */
   async #until(work, signal) {
     for (;;) {
       try {
         return await work();
       } catch (error) {
-        if (!(error instanceof Unreachable) || signal?.aborted) throw error;
+        if (!isPassing(error) || signal?.aborted) throw error;
         await new Promise((resume) => setTimeout(resume, this.retrySeconds * 1000));
       }
     }

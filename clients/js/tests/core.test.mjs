@@ -6,6 +6,7 @@ import { createServer } from "node:http";
 import { before, test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import { Busy, digestOf, memoryStore, pushOperations, Refused, ResyncRequired, SignedOut, SyncClient, TooLarge, Unreachable } from "syncapp-client";
+import { editOf } from "../src/edits.js";
 import { sha256 } from "../src/sha256.js";
 
 const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
@@ -133,6 +134,30 @@ test("one poisoned operation of 2,500 is rejected alone, whatever the slices", a
   const rejected = outcomes.flatMap(({ result }, place) => (result.status === "rejected" ? [place] : []));
   assert.deepEqual(rejected, [7, 1234]);
 });
+
+for (const [status, code, headers] of [[404], [403], [400], [400, "validation_error", { "X-Of": "the device ID" }], [404, "tenant_not_found"], [405, "method_not_allowed"]]) {
+  test(`${status} ${code ?? "of something between"} is no verdict on any edit`, async (t) => {
+    const told = await toldServer(t, code ? refusal(status, code, headers) : { status, body: "<html>Welcome to the Wi-Fi of the hotel</html>" });
+    const operations = ["a", "b"].map((id) => ({ table: "end_user", operation: /** @type {const} */ ("create"), data: { id }, opId: id }));
+    await assert.rejects(pushOperations(new SyncClient({ url: told.url, token: "t" }), operations), (error) => error.status === status);
+    assert.equal(told.asked.length, 1);
+  });
+}
+
+test("a body that a proxy finds too large goes in halves", async (t) => {
+  const answered = { body: { success: true, data: [null], results: [{ table: "end_user", id: "a", status: "unchanged" }], conflicts: [] } };
+  const told = await toldServer(t, { status: 413, body: "<html>" }, answered);
+  const operations = ["a", "b"].map((id) => ({ table: "end_user", operation: /** @type {const} */ ("create"), data: { id }, opId: id }));
+  assert.equal((await pushOperations(new SyncClient({ url: told.url, token: "t" }), operations)).length, 2);
+});
+
+for (const [before, after, isEdit] of [[null, false, true], ["", false, true], ["1", true, true], [1, true, false], [false, 0, false], [0, true, true], [undefined, null, false], [{ a: 1, b: 2 }, { b: 2, a: 1 }, false], [{ a: 1 }, { a: true }, true], [[1], ["1"], true]]) {
+  test(`${JSON.stringify(before)} to ${JSON.stringify(after)} is ${isEdit ? "an" : "no"} edit`, () => {
+    const edit = editOf("end_user", "a", { id: "a", field: before, version: 1 }, { id: "a", field: after, version: 1 }, { opId: "o", timestamp: "t" });
+    assert.equal(edit !== undefined, isEdit);
+    if (edit) assert.deepEqual(edit.data, { id: "a", field: after });
+  });
+}
 
 test("an update of a row that the server does not know makes the whole row", async () => {
   const client = new SyncClient({ url, token: account.token, deviceId: "core-3" });

@@ -79,6 +79,49 @@ test("RxDB: a push answers with nothing but the conflicting master rows", async 
   assert.deepEqual(answered.map(({ id, name, version, _deleted }) => [id, name, version, _deleted]), [["c1", "theirs, later", 2, false]]);
 });
 
+test("RxDB: RESYNC comes after each push and on each notification, and no more when nobody replicates", async () => {
+  const client = listening(device());
+  const { pull, push } = rxdbReplication(client, { collection: await collection() });
+  const heard = [];
+  const subscription = pull.stream$.subscribe({ next: (event) => heard.push(event) });
+  await pull.handler(undefined, 1000);
+  const typed = (id) => [{ newDocumentState: { id, name: "typed", _deleted: false } }];
+  await push.handler(typed("resync-1"));
+  client.told.onPull();
+  assert.deepEqual(heard, ["RESYNC", "RESYNC"]);
+  subscription.unsubscribe();
+  await push.handler(typed("resync-2"));
+  assert.deepEqual([heard.length, client.isClosed], [2, true]);
+});
+
+test("WatermelonDB: no record states a base, the push does, and only what was clean moves it on", async () => {
+  const bodies = [];
+  const spying = (address, init) => {
+    if (address.endsWith("/push")) bodies.push(JSON.parse(init.body));
+    return fetch(address, init);
+  };
+  const kept = new Map();
+  const adapter = { dbName: newId(), getLocal: async (key) => kept.get(key), setLocal: async (key, value) => void kept.set(key, value), getDeletedRecords: async () => [], destroyDeletedRecords: async () => {} };
+  const database = { adapter, schema: { tables: { end_user: { columns: { name: { name: "name", type: "string" } } } } }, get: () => ({ query: () => ({ fetch: async () => [] }) }), write: (work) => work(), read: (work) => work(), batch: async () => {} };
+  const id = newId();
+  let [round, last] = [0, null];
+  const typed = { created: [{ id, name: "typed", _status: "created", _changed: "" }], updated: [], deleted: [] };
+  const edited = { created: [], updated: [{ id, name: "typed again", _status: "updated", _changed: "name" }], deleted: [] };
+  const synchronize = async ({ pullChanges, pushChanges }) => {
+    last = (await pullChanges({ lastPulledAt: last })).timestamp;
+    const changes = [null, typed, null, edited, null][round++];
+    if (changes) await pushChanges({ changes: { end_user: changes }, lastPulledAt: last });
+  };
+  const sync = watermelonSync(device({ fetch: spying }), { database, synchronize });
+  await sync(); // Nothing to push: here all is clean.
+  const clean = kept.get("syncapp_cursor");
+  await sync();
+  await sync();
+  assert.deepEqual(bodies.map(({ operations: [{ operation, baseVersion }] }) => [operation, baseVersion]), [["create", undefined], ["update", undefined]]);
+  assert.equal(bodies[0].baseCursor, clean);
+  assert.notEqual(bodies[1].baseCursor, clean);
+});
+
 test("WatermelonDB: the timestamp may be of an empty tenant, and one answer holds everything", async () => {
   const kept = new Map();
   const adapter = { dbName: newId(), getLocal: async (key) => kept.get(key), setLocal: async (key, value) => void kept.set(key, value), getDeletedRecords: async () => [], destroyDeletedRecords: async () => {} };
@@ -107,6 +150,71 @@ test("TanStack DB: a mutation does not resolve before it was pulled back, and is
   await users.delete(id).isPersisted.promise;
   assert.equal(users.has(id), false);
   await users.cleanup();
+});
+
+test("TanStack DB: an edit waits while the server is busy or broken, and is not taken back", async () => {
+  let failures = 0;
+  const failing = async (address, init) => {
+    if (!address.endsWith("/push") || failures === 2) return fetch(address, init);
+    const [status, code] = failures++ ? [500, "internal_error"] : [429, "rate_limited"];
+    return new Response(JSON.stringify({ success: false, error: "No.", code }), { status, headers: { "Retry-After": "60" } });
+  };
+  const options = syncappCollectionOptions(device({ fetch: failing, patienceSeconds: 0 }), { table: "end_user", retrySeconds: 0.05 });
+  const users = createCollection({ ...options, startSync: true });
+  await users.preload();
+  const id = newId();
+  await users.insert({ id, name: "typed" }).isPersisted.promise;
+  assert.deepEqual([failures, users.get(id).version], [2, 1]);
+  await users.cleanup();
+});
+
+/** A client whose live connection is in the test's hands. */
+function listening(client) {
+  client.live = (told) => Object.assign(client, { told }) && { close: () => void Object.assign(client, { isClosed: true }) };
+  return client;
+}
+
+test("Replica: a row that comes along while it is closed is nobody's unhandled failure", async (t) => {
+  const failures = [];
+  const note = (error) => failures.push(error);
+  process.on("unhandledRejection", note);
+  t.after(() => process.off("unhandledRejection", note));
+  const client = listening(device());
+  const replica = new Replica(client, await openIndexedDB(newId(), ["end_user"]), ["end_user"]).start();
+  await new Promise((resume) => replica.addEventListener("status", (event) => event.detail.state === "idle" && resume(undefined)));
+  replica.close();
+  client.told.onLink({ rows: [], previousCursor: "a-1", cursor: "a-2" });
+  await new Promise((resume) => setTimeout(resume, 50));
+  assert.deepEqual(failures, []);
+});
+
+test("Replica: whatever is asked for just as a round ends is done in the next", async () => {
+  for (let hops = 0; hops < 12; hops++) {
+    const [client, store] = [listening(device()), await openIndexedDB(newId(), ["end_user"])];
+    let hear = () => {};
+    const replica = new Replica(client, { ...store, onLocal: (told) => void (hear = told) }, ["end_user"]);
+    let rounds = 0;
+    const done = new Promise((resume) => {
+      replica.addEventListener("status", async ({ detail }) => {
+        if (detail.state !== "idle" || ++rounds === 2) return rounds === 2 && resume(undefined);
+        for (let hop = 0; hop < hops; hop++) await undefined;
+        hear();
+      });
+    });
+    replica.start();
+    await Promise.race([done, new Promise((_, fail) => setTimeout(() => fail(new Error(`never, after ${hops} hops`)), 2000))]);
+    replica.close();
+  }
+});
+
+test("Replica: a field that is undefined is not given, and null clears it", async () => {
+  const replica = new Replica(device(), await openIndexedDB(newId(), ["end_user"]), ["end_user"]);
+  const { id } = await replica.put("end_user", { name: "typed", note: "n" });
+  await replica.put("end_user", { id, name: undefined, note: null });
+  await replica.sync();
+  const { name, note } = /** @type {any} */ (await replica.get("end_user", id));
+  assert.deepEqual([name, note], ["typed", null]);
+  replica.close();
 });
 
 test("Replica: what the server will never take is kept aside with its reason, and holds up nothing", async () => {

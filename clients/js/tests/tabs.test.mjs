@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { after, test } from "node:test";
 import { digestOf, newId, SyncClient } from "syncapp-client";
@@ -78,3 +78,50 @@ for (const name of ["indexeddb", "dexie"]) {
     assert.deepEqual(digestOf(await second.ask({ do: "rows", table: "end_user" })), (await theirs()).digest.end_user);
   });
 }
+
+/** Storage as a browser has it, as far as claims need it. */
+function storage() {
+  const kept = new Map();
+  return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => void kept.set(key, value), removeItem: (key) => void kept.delete(key) };
+}
+
+test("tabs without Web Locks take turns by a claim in localStorage, which ends with its tab", { skip: globalThis.navigator?.locks && "has Web Locks" }, async (t) => {
+  Object.assign(globalThis, { localStorage: storage() });
+  t.after(() => Reflect.deleteProperty(globalThis, "localStorage"));
+  const tabs = await Promise.all([1, 2, 3].map(async (number) => {
+    copyFileSync(new URL("../src/tabs.js", import.meta.url), `${folder}/tab-${number}.mjs`);
+    return import(`${folder}/tab-${number}.mjs`);
+  }));
+  let [running, most, done] = [0, 0, 0];
+  const work = async () => {
+    most = Math.max(most, ++running);
+    await new Promise((resume) => setTimeout(resume, 5));
+    running--;
+    if (++done % 3 === 0) throw new Error("work may fail");
+  };
+  await Promise.allSettled(Array.from({ length: 15 }, (_, number) => tabs[number % 3].exclusive("one", work)));
+  assert.deepEqual([most, done], [1, 15]);
+  localStorage.setItem("syncapp-lock:one", JSON.stringify({ own: "of a tab that was closed", until: Date.now() + 200 }));
+  await tabs[0].exclusive("one", async () => assert.ok(Date.now()));
+  assert.equal(localStorage.getItem("syncapp-lock:one"), null);
+  localStorage.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };
+  assert.equal(await tabs[0].exclusive("one", async () => "done all the same"), "done all the same");
+});
+
+test("two tabs without Web Locks whose token is refused at once spend the refresh token once", { skip: !hasChromium && "needs chromium" }, async () => {
+  const email = `${newId()}@example.com`;
+  const body = JSON.stringify({ firstName: "T", lastName: "S", email, password: "password123" });
+  const { data: account } = await (await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).json();
+  const tabs = await Promise.all([1, 2].map(() => browser.open("http://localhost/kit/page.html#indexeddb")));
+  for (const tab of tabs) {
+    await until(() => tab("typeof answer === 'function'").catch(() => false), "the page");
+    await tab("Object.defineProperty(navigator, 'locks', { value: undefined })");
+  }
+  await tabs[0](`localStorage.setItem("syncapp-tokens", ${JSON.stringify(JSON.stringify({ token: account.token, refreshToken: account.refreshToken }))})`);
+  const spoil = `(() => { const pair = JSON.parse(localStorage.getItem("syncapp-tokens")); localStorage.setItem("syncapp-tokens", JSON.stringify({ ...pair, token: pair.token + "x" })); })()`;
+  const pull = `import("syncapp-client").then(({ SyncClient, browserStore }) => new SyncClient({ url: ${JSON.stringify(url)}, store: browserStore() }).pull({ cursor: null })).then(({ hasMore }) => hasMore)`;
+  for (let round = 0; round < 5; round++) {
+    await tabs[0](spoil);
+    assert.deepEqual(await Promise.all(tabs.map((tab) => tab(pull))), [false, false], `round ${round}`);
+  }
+});

@@ -12,7 +12,7 @@ from kit.proxy import Proxy
 from kit.server import LocalServer, wait_for
 from kit.truth import Account, register
 
-from syncclient import Hooks, SyncClient, SyncError
+from syncclient import Hooks, LoginNeeded, SyncClient, SyncError, runner
 
 
 def holds(client: SyncClient, row_id: str) -> Callable[[], bool]:
@@ -75,6 +75,34 @@ def test_failure_is_told_and_tried_again(make_client: MakeClient, account: Accou
     client.start(every_seconds=3600, live=False)
     wait_for(lambda: client.status().waiting == 0, "another try")
     assert [error.code for error in told] == ["offline"]
+
+
+def test_server_that_is_there_again_ends_the_pause_after_failures(
+    make_client: MakeClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_FIRST_PAUSE_SECONDS", 3600.0)
+    told: list[SyncError] = []
+    client = make_client(url=proxy.url, hooks=Hooks(on_error=told.append))
+    proxy.fail("refused", "/", 10**6)
+    client.put("end_user", {"id": "a"})
+    client.start(every_seconds=3600)
+    wait_for(lambda: told, "the failure")
+    proxy.fail("none", "", 0)
+    wait_for(lambda: client.status().waiting == 0, "the next exchange")
+
+
+def test_log_in_ends_the_pause_after_failures(
+    make_client: MakeClient, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_FIRST_PAUSE_SECONDS", 3600.0)
+    told: list[SyncError] = []
+    client = make_client(session=None, hooks=Hooks(on_error=told.append))
+    client.put("end_user", {"id": "a"})
+    client.start(every_seconds=3600, live=False)
+    wait_for(lambda: told, "the failure")
+    assert isinstance(told[0], LoginNeeded)
+    client.login(account.email, account.password)
+    wait_for(lambda: client.status().waiting == 0, "the next exchange")
 
 
 def test_hook_that_raises_does_not_end_the_exchange_and_is_told_again(

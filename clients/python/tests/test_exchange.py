@@ -317,7 +317,9 @@ class Portal(BaseHTTPRequestHandler):
     [
         (200, {"Content-Type": "text/html"}, "offline"),
         (302, {"Location": "https://login.hotel.example"}, "moved"),
+        (400, {"Content-Type": "text/html"}, "http_400"),
         (404, {"Content-Type": "text/html"}, "http_404"),
+        (410, {"Content-Type": "text/html"}, "http_410"),
         (502, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "http_502"),
     ],
 )
@@ -331,11 +333,27 @@ def test_what_answers_in_the_servers_place_is_an_error_and_costs_nothing(
         serving.start()
         client = make_client(url=f"http://127.0.0.1:{portal.server_port}", patience_seconds=0.0)
         client.put("end_user", {"id": "a"})
-        with pytest.raises(SyncError) as caught:
-            client.sync()
+        for exchange in (client.sync, client.push):
+            with pytest.raises(SyncError) as caught:
+                exchange()
+            assert caught.value.code == code and client.status().waiting == 1
         portal.shutdown()
         serving.join()
-    assert caught.value.code == code and client.status().waiting == 1
+    assert client.refusals() == []
+
+
+def test_refusal_that_is_about_no_edit_rejects_none(
+    make_client: MakeClient, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client()
+    client.put("end_user", {"id": "a"})
+    with monkeypatch.context() as patch:
+        patch.setattr(client._transport, "device_id", "no name of a device")
+        with pytest.raises(SyncError, match="Device"):
+            client.push()
+    assert client.status().waiting == 1 and client.refusals() == []
+    client.sync()
+    equals_server(client, account)
 
 
 # --- clocks ----------------------------------------------------------------------------------------------------------

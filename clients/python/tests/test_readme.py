@@ -112,18 +112,57 @@ def _account(url: str) -> Account:
     return account
 
 
-def test_package_installs_with_pip_and_is_typed(tmp_path: Path) -> None:
-    """Without what it depends on, and from a copy, since setuptools writes beside the source."""
-    source, target = tmp_path / "source", tmp_path / "target"
-    shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(source)]
-    done = run(command, tmp_path)
+@pytest.fixture(scope="module", params=["folder", "git"])
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as pip installs it into a new environment, without what it depends on.
+
+    From a copy of the folder, since setuptools writes beside the source; from git, what is committed.
+    """
+    folder = tmp_path_factory.mktemp("pip")
+    if request.param == "folder":
+        source = str(folder / "source")
+        shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
+    else:
+        source = f"git+file://{PACKAGE.parent.parent}#subdirectory=clients/python"
+        if not (PACKAGE.parent.parent / ".git").exists() or not shutil.which("git"):
+            pytest.skip("needs git, and a clone")
+    run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], folder)
+    python = folder / "venv" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    done = run([*pip, "install", "--quiet", "--no-deps", source], folder, PYTHONPATH="")
     if "No matching distribution" in done.stderr and os.environ.get("CI") != "true":
         pytest.skip("needs setuptools from PyPI: give pip a network, or an index")
     assert done.returncode == 0, done.stderr
-    installed = {path.name for path in (target / "syncclient").iterdir()} - {"__pycache__"}
-    assert installed == {path.name for path in (PACKAGE / "src" / "syncclient").iterdir()} - {"__pycache__"}
-    version = run(
-        [sys.executable, "-c", "import syncclient; print(syncclient.__file__)"], tmp_path, PYTHONPATH=str(target)
-    )
-    assert str(target) in version.stdout and (target / "bin" / "syncclient").exists()
+    return python
+
+
+def test_package_installs_with_pip(installed: Path, tmp_path: Path) -> None:
+    find = "import importlib.util; print(importlib.util.find_spec('syncclient').origin)"
+    package = Path(run([str(installed), "-c", find], tmp_path, PYTHONPATH="").stdout.strip()).parent
+    assert installed.parent.parent in package.parents and (installed.parent / "syncclient").exists()
+    there = {path.name for path in package.iterdir()}
+    assert {"py.typed", "cli.py", "__main__.py"} <= there
+    if (installed.parent.parent.parent / "source").exists():  # Git has what is committed.
+        assert {path.name for path in (PACKAGE / "src" / "syncclient").iterdir()} - {"__pycache__"} <= there
+
+
+USER = """
+from syncclient import Hooks, Progress, Row, SyncClient
+
+def show(progress: Progress) -> None:
+    print(progress.rows + progress.waiting)
+
+with SyncClient("replica.db", "http://localhost:3000", hooks=Hooks(on_progress=show)) as client:
+    row: Row = client.put("end_user", {"name": "Asha"})
+    client.decide(client.conflicts()[0].number, "keep")
+    waiting: str = client.status().waiting  # wrong
+    client.rows(5)  # wrong
+"""
+
+
+def test_types_hold_for_who_uses_the_package(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(USER)
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(installed), "app.py"]
+    done = run(mypy, tmp_path, PYTHONPATH="", MYPYPATH="")
+    wrong = [number for number, line in enumerate(USER.splitlines(), 1) if line.endswith("# wrong")]
+    assert [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line] == wrong, done.stdout

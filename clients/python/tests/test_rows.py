@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,43 @@ def test_put_changes_the_fields_given_and_leaves_the_others(offline: SyncClient)
 def test_put_that_changes_nothing_is_no_edit(offline: SyncClient) -> None:
     offline.put("end_user", {"id": "a", "name": "Asha", "bankList": [1, {"b": None}]})
     offline.put("end_user", {"id": "a", "name": "Asha", "bankList": [1, {"b": None}], "version": 7})
+    assert offline.status().waiting == 1
+
+
+@pytest.mark.parametrize("value", [{"a": True}, {"a": 1.0}, {"a": "1"}, {"a": None}, {}, [1], None])
+def test_put_of_other_json_is_an_edit(offline: SyncClient, value: object) -> None:
+    offline.put("end_user", {"id": "a", "phoneModel": {"a": 1}})
+    offline.put("end_user", {"id": "a", "phoneModel": value})
+    row = offline.get("end_user", "a")
+    assert row is not None and repr(row["phoneModel"]) == repr(value)
+    assert offline.status().waiting == 2
+
+
+class FullDisk:
+    """A connection whose next commit finds the disk full."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection, self._is_full = connection, True
+
+    def execute(self, sql: str, *values: Any) -> object:
+        if sql == "COMMIT" and self._is_full:
+            self._is_full = False
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(sql, *values)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+
+def test_commit_that_fails_keeps_nothing_and_the_next_put_works(
+    offline: SyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = offline._replica
+    monkeypatch.setattr(replica, "_connection", FullDisk(replica._connection))
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        offline.put("end_user", {"id": "a", "name": "not kept"})
+    assert offline.get("end_user", "a") is None
+    offline.put("end_user", {"id": "a", "name": "kept"})
     assert offline.status().waiting == 1
 
 

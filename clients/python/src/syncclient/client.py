@@ -120,10 +120,12 @@ class SyncClient:
         Raises: WrongAccount, Unauthorized, Offline, Busy.
         """
         self._session.login(email, password)
+        self._retry()
 
     def adopt(self, token: str, refresh_token: str) -> None:
         """Take over a session that the app began by itself. Raises: WrongAccount."""
         self._session.adopt(token, refresh_token)
+        self._retry()
 
     def logout(self) -> None:
         """End the session; rows and edits stay."""
@@ -194,8 +196,9 @@ class SyncClient:
         with self._background:
             if self._runner is None:
                 place = lambda: self._replica.meta("cursor")  # noqa: E731
-                self._runner = Runner(self.sync, place, every_seconds, self._hooks.on_error)
-                self._live = Live(self._session, self._replica, self._transport, self._runner.hear) if live else None
+                self._runner = runner = Runner(self.sync, place, every_seconds, self._hooks.on_error)
+                parts = self._session, self._replica, self._transport
+                self._live = Live(*parts, runner.hear, runner.retry) if live else None
 
     def stop(self) -> None:
         """End what ``start`` began, after the exchange that is under way; not to be called from a hook."""
@@ -243,6 +246,11 @@ class SyncClient:
         runner = self._runner
         if runner is not None:
             runner.wake()
+
+    def _retry(self) -> None:
+        runner = self._runner
+        if runner is not None:
+            runner.retry()
 
     def _report(self, phase: Literal["pull", "push"], count: int, changed: dict[str, list[str]]) -> None:
         self._done[phase] += count

@@ -57,7 +57,7 @@ class ResyncRequired(SyncError):
 
 
 class NotTaken(SyncError):
-    """The server will never take this request as it is: too large, or not valid."""
+    """The server will never take what this request holds: too large, or not to be read."""
 
 
 class Busy(SyncError):
@@ -69,18 +69,30 @@ class Busy(SyncError):
 
 
 _BUSY = {408, 425, 429, 502, 503, 504}
-_OF_STATUS: dict[int, type[SyncError]] = {400: NotTaken, 401: Unauthorized, 410: ResyncRequired, 413: NotTaken}
+_OF_STATUS: dict[int, type[SyncError]] = {401: Unauthorized, 413: NotTaken}
+_OF_CODE: dict[str, type[SyncError]] = {"resync_required": ResyncRequired, "invalid_json": NotTaken}
 
 
 def error_of(status: int, body: Any, retry_after: str | None) -> SyncError:
-    """Make the exception for an answer that is no success."""
+    """Make the exception for an answer that is no success.
+
+    What has no code is not our server's word but a proxy's, or that of a hotel's Wi-Fi. It is no verdict on any edit, and
+    neither is a refusal that is about the request and not about what it holds, such as one of the device's name.
+    """
     told = body if isinstance(body, dict) else {}
     code, message = str(told.get("code", f"http_{status}")), str(told.get("error", f"The server answered {status}."))
     details = [f"{detail['path']} {detail['error']}" for detail in told.get("details", [])[:3]]
     message = " ".join([message, *details])
     if status in _BUSY or (status, code) == (409, "busy"):
         return Busy(message, code, status, _seconds(retry_after))
-    return _OF_STATUS.get(status, SyncError)(message, code, status)
+    kind = _OF_CODE.get(code) or _OF_STATUS.get(status, SyncError)
+    if code == "validation_error" and _are_operations(told.get("details", [])):
+        kind = NotTaken
+    return kind(message, code, status)
+
+
+def _are_operations(details: list[dict[str, Any]]) -> bool:
+    return bool(details) and all(detail["path"].startswith("operations[") for detail in details)
 
 
 def _seconds(retry_after: str | None) -> float:

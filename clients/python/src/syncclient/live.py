@@ -24,9 +24,17 @@ _LONGEST_PAUSE_SECONDS = 60.0
 class Live:
     """A thread that keeps a connection, and wakes who pulls."""
 
-    def __init__(self, session: Session, replica: Replica, transport: Transport, hear: Callable[[str], None]) -> None:
-        """``hear``: is told the server's cursor whenever it may have moved."""
-        self._session, self._replica, self._transport, self._hear = session, replica, transport, hear
+    def __init__(
+        self,
+        session: Session,
+        replica: Replica,
+        transport: Transport,
+        hear: Callable[[str], None],
+        greeted: Callable[[], None],
+    ) -> None:
+        """``hear``: is told the server's cursor whenever it may have moved; ``greeted``: that the server is there."""
+        self._session, self._replica, self._transport = session, replica, transport
+        self._hear, self._is_there = hear, greeted
         self._stopped, self._ended = threading.Event(), threading.Event()
         self._failures = 0
         self._refused: str | None = None
@@ -70,6 +78,7 @@ class Live:
 
     def _greeted(self, greeting: JSON) -> None:
         self._failures = 0
+        self._is_there()
         self._hear(greeting["cursor"])
 
     def _notified(self, note: JSON) -> None:

@@ -19,6 +19,8 @@ from .session import Session
 from .wire import JSON, encode
 
 _PART_BYTES = 1_000_000
+_FINAL = ("validation_error", "not_found", "invalid_json", "payload_too_large")
+"""What the server says of a decision that it will never take."""
 
 
 class Pushing:
@@ -117,7 +119,7 @@ class Pushing:
             try:
                 self._session.ask("POST", path, decision.body, Idempotency_Key=decision.key)
             except SyncError as error:
-                if error.status not in (400, 404, 413):
+                if error.code not in _FINAL:
                     raise
                 refused = error.message
             with self._replica.transaction() as connection:

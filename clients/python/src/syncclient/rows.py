@@ -52,10 +52,17 @@ def put(connection: sqlite3.Connection, table: str, row_id: str, fields: Row, ti
     if before is None:
         queue(connection, table, row_id, "create", told | {"is_deleted": 0}, timestamp)
     else:
-        changed = {name: value for name, value in told.items() if name not in before or before[name] != value}
+        changed = {name: value for name, value in told.items() if name not in before or not _same(before[name], value)}
         if changed:
             queue(connection, table, row_id, "update", changed, timestamp)
     return visible(connection, table, row_id) or {}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Tell whether two values say the same; a flag may be 0 or false, but within JSON these are two things."""
+    if isinstance(one, dict | list) and isinstance(other, dict | list):
+        return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return bool(one == other)
 
 
 def delete(connection: sqlite3.Connection, table: str, row_id: str, timestamp: str) -> None:

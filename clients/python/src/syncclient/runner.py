@@ -31,7 +31,7 @@ class Runner:
         """``place``: gives the replica's cursor."""
         self._exchange, self._place, self._every_seconds, self._on_error = exchange, place, every_seconds, on_error
         self._is_asked, self._heard = True, ""
-        self._wanted, self._stopped = threading.Event(), threading.Event()
+        self._wanted, self._stopped, self._hopeful = threading.Event(), threading.Event(), threading.Event()
         self._wanted.set()
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="syncclient", daemon=True)
@@ -47,9 +47,14 @@ class Runner:
         self._heard = cursor
         self._wanted.set()
 
+    def retry(self) -> None:
+        """End the pause after failures: there is reason to believe that it goes now."""
+        self._hopeful.set()
+
     def stop(self) -> None:
         """End, after the exchange that is under way."""
         self._stopped.set()
+        self._hopeful.set()
         self._wanted.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -63,10 +68,12 @@ class Runner:
             is_asked, self._is_asked = self._is_asked, False
             if is_asked or not is_news or self._heard != self._place():
                 self._try()
-            if self._failures and not self._stopped.wait(self._pause_seconds()):
+            if self._failures:
+                self._hopeful.wait(self._pause_seconds())
                 self.wake()
 
     def _try(self) -> None:
+        self._hopeful.clear()
         try:
             self._exchange()
             self._failures = 0
