@@ -276,6 +276,28 @@ def test_all_rows_sent_again_by_an_app_that_lost_its_marks_are_unchanged(tenant:
     assert tenant.device().pull({"cursor": None})["cursor"] == cursor
 
 
+@pytest.mark.parametrize("minutes", [0, 330], ids=["clock right", "clock ahead"])
+def test_push_sent_again_is_known_for_one_and_does_not_undo_what_another_device_made_of_it(
+    tenant: Tenant, proxies: Callable[..., Proxy], minutes: int
+) -> None:
+    proxy = proxies()
+    habits = Habits(form="B", counts=True, adopts=True, ahead_minutes=minutes)
+    first, second = OldApp(tenant, habits, proxy.url), OldApp(tenant, Habits(form="B", counts=True, adopts=True))
+    key = first.create(name="made")
+    settle([first, second])
+    first.edit(key, name="of the first")
+    proxy.fail("answer_dropped", "/push")
+    assert not first.sync()
+    assert second.sync() and second.shown()[key]["name"] == "of the first"
+    second.edit(key, name="of the second, who saw the first's")
+    assert second.sync()
+    assert first.sync()  # Everything again: the server has done it already.
+    settle([first, second])
+    assert first.shown()[key]["name"] == "of the second, who saw the first's"
+    assert Truth(tenant).conflicts() == []
+    check(tenant, [first, second])
+
+
 def test_server_killed_as_a_push_comes_in_costs_an_old_app_nothing(
     start_server: Callable[..., Server], proxies: Callable[..., Proxy]
 ) -> None:
@@ -335,8 +357,11 @@ MINUTE = 60_000
 DAY = 24 * 60 * MINUTE
 
 
-@pytest.mark.parametrize("ahead", [-330, -7, 0, 4], ids=lambda minutes: f"{minutes} minutes ahead")
-@pytest.mark.parametrize("zone", ["", "Z"], ids=["no zone", "zone"])
+@pytest.mark.parametrize(
+    ("ahead", "zone"),
+    [(-330, ""), (-330, "Z"), (-7, "Z"), (0, "Z"), (4, ""), (4, "Z"), (330, ""), (840, "")],
+    ids=lambda value: f"{value} minutes ahead" if isinstance(value, int) else f"zone {value!r}",
+)
 def test_device_that_pulls_by_its_own_clock_misses_nothing(
     tenants: Tenants,
     new_tenant: Callable[[], str],
@@ -348,7 +373,7 @@ def test_device_that_pulls_by_its_own_clock_misses_nothing(
     tenant_id, now, last_sync = new_tenant(), 1_800_000_000_000, None
     held: dict[str, JSON] = {}
     for number in range(300):
-        now += chance.choice((10, 5_000, 10 * MINUTE, 3 * 60 * MINUTE))
+        now += chance.choice((10, 5_000, 10 * MINUTE, 3 * 60 * MINUTE, 20 * 60 * MINUTE))
         kind = chance.choice(("create", "update", "update", "delete"))
         data = {"Unique_id": f"u{chance.randrange(12)}", "name": f"n{number}"}
         inside.push(tenants, tenant_id, {"table": "end_user", "operation": kind, "data": data}, now)
