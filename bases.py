@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models import connection
-from protocol import Change, Since, Stored
+from protocol import Change, Since, Stored, same
 from wire import Row, decode_stored
 
 Key = tuple[str, str]
@@ -74,16 +74,26 @@ def _entry(sequence: int) -> Entry | None:
 
 class Own(NamedTuple):
     """What a device itself did to a row: what it ``said`` of it earlier in this push, the fields that this push has
-    ``written`` to it, and which changes in the log were the device's."""
+    ``written`` to it, which changes in the log were the device's, and what it says now."""
 
     said: Row
     written: Collection[str]
     is_own: Callable[[Entry], bool]
+    says: Row
+
+    def is_said_by(self, entry: Entry) -> bool:
+        """Tell whether a change is this very one, whose answer was lost: it made the row what the device says, at the
+        time of the device's own clock, which no other edit has."""
+        time = self.says.get("last_updated")
+        if time is None or entry.fields is None or time not in entry.row:  # Most are not, and need not be read.
+            return False
+        row = decode_stored(entry.row)
+        return all(same(row.get(name), value) for name, value in self.says.items())
 
 
 def since_version(known: Stored, version: int, own: Own) -> Since | None:
     """Tell what a device that knew ``version`` of a row missed, None if all changes since were its own."""
-    return _since(known, lambda entry: entry.version <= version, own)
+    return _since(known, lambda entry: entry.version <= version or own.is_said_by(entry), own)
 
 
 def since_sequence(known: Stored, sequence: int, own: Own) -> Since | None:

@@ -214,7 +214,7 @@ class _Writing:
         known, version, base = self.known.get(key), change.base_version, self.push.base
         if known is None:
             return None
-        own = Own(self.said[key], self.written[key], self._is_own)
+        own = Own(self.said[key], self.written[key], self._is_own, change.fields)
         if version is None:
             return since_sequence(known, base.sequence, own) if base and base.sequence < known.sequence else None
         if not change.is_base_stated:  # A device that counts by itself counts on from what it had.
