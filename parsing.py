@@ -18,7 +18,7 @@ from msgspec import Raw
 from errors import Detail, PayloadTooLarge, ValidationError
 from protocol import Change, Limits, Pull, Push, Table
 from typed import NewRow, read
-from wire import Row, decode_row, edit_time, parse_cursor, parse_time
+from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time
 
 SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
 """Fields of every row that the server sets; what a device sends for them is no change."""
@@ -283,7 +283,9 @@ def parse_pull(body: object, tables: Mapping[str, Table], limits: Limits) -> Pul
     form = "lastSync" if "table" in body else "lastSyncTimestamp"
     since_text = body.get(form)
     since_time = None if since_text in (None, "") else parse_time(since_text, form)
-    return Pull(names, since_time if since_time is not None and since_time > 0 else None, None, digest)
+    if since_time is None or since_time <= 0:
+        return Pull(names, None, None, digest)
+    return Pull(names, since_time, None, digest, is_local=not has_zone(since_text))
 
 
 def tables_of(body: object, tables: Mapping[str, Table]) -> list[str]:

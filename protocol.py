@@ -120,6 +120,8 @@ class Pull:
     limit: int | None
     """Rows in the answer; None for all of them, as the forms with a time have it."""
     digest: bool = False
+    is_local: bool = False
+    """``since`` is a time that named no zone: it may be a device's local one, ahead of UTC."""
 
 
 class Stored(NamedTuple):

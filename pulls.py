@@ -52,7 +52,7 @@ def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
     if pull.since is None:
         return 0, here.sequence
     if isinstance(pull.since, int):
-        return _start_at(pull.since, here, now, skew_ms), 0
+        return _start_at(pull.since, here, now, skew_ms + _FURTHEST_ZONE_MS * pull.is_local), 0
     if pull.since.epoch != here.epoch or pull.since.sequence > here.sequence:
         raise ResyncRequired
     if max(pull.since.sequence, pull.since.first_until) < here.purged_until:
@@ -61,6 +61,10 @@ def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
 
 
 _PURGED = "Deletions since then are no longer all held. Pull again from the start, without a cursor or time."
+
+
+_FURTHEST_ZONE_MS = 14 * 3_600_000
+"""How far ahead of UTC a local time may be."""
 
 
 def _start_at(time: int, here: Place, now: int, skew_ms: int) -> int:

@@ -158,6 +158,11 @@ def parse_time(text: object, path: str) -> int:
     return milliseconds
 
 
+def has_zone(text: str) -> bool:
+    """Tell whether a time that was read says in which zone it is."""
+    return datetime.fromisoformat(text).tzinfo is not None
+
+
 def edit_time(value: object) -> int | None:
     """Read when a device says it edited a row, or None if that can't be made out.
 
