@@ -256,6 +256,9 @@ _REFUSED: dict[str, type[Problem]] = {"400": ValidationError, "414": AddressTooL
 """What pywsgi itself refuses, by its status."""
 
 
+_NO_HEAD = Head(io.BytesIO())
+
+
 class Handler(WebSocketHandler):  # type: ignore[misc]
     """Serves one connection, and does not wait for its client for ever."""
 
@@ -345,6 +348,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     def run_websocket(self) -> None:
         """Serve a WebSocket, whose client may be silent: Socket.IO's pings find out who is gone."""
         self.stream.begin("open")
+        self.headers = _NO_HEAD  # It is in the environ too, and would stay as long as the socket does.
         super().run_websocket()
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

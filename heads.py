@@ -28,6 +28,20 @@ def _names_of(header: bytes) -> tuple[str, str]:
     return name, "" if is_hidden else "HTTP_" + name.upper().replace("-", "_")
 
 
+_Line = tuple[str, str, str]
+_KEPT_BYTES = 1_024
+
+
+def _parse(line: bytes) -> _Line | None:
+    """Give a line's name, its key in a WSGI environ and its value; None if it is no header."""
+    match = _LINE.fullmatch(line)
+    return match and (*_names_of(match[1]), match[2].decode("latin-1").strip(" \t"))
+
+
+_parse_again = lru_cache(maxsize=1_024)(_parse)
+"""The same, with what many requests say: who asks, of whom, in which form. Their texts are then in memory once."""
+
+
 class Head:
     """The headers of one request. ``status`` says what is wrong with them, and then the request is refused with 400.
 
@@ -52,15 +66,14 @@ class Head:
             self.status = "a malformed Content-Length"
 
     def _take(self, line: bytes) -> None:
-        match = _LINE.fullmatch(line)
-        if match is None:
+        parsed = _parse_again(line) if len(line) <= _KEPT_BYTES else _parse(line)
+        if parsed is None:
             self.status = "a malformed line"
         elif self._lines == _MOST_LINES:
             self.status = "too many lines"
         else:
             self._lines += 1
-            name, key = _names_of(match[1])
-            value = match[2].decode("latin-1").strip(" \t")
+            name, key, value = parsed
             if name in _FRAMING and name in self._values:
                 self.status = f"{name} twice"
             self._values.setdefault(name, value)

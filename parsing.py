@@ -285,7 +285,7 @@ def parse_pull(body: object, tables: Mapping[str, Table], limits: Limits) -> Pul
     since_time = None if since_text in (None, "") else parse_time(since_text, form)
     if since_time is None or since_time <= 0:
         return Pull(names, None, None, digest)
-    return Pull(names, since_time, None, digest, is_local=not has_zone(since_text))
+    return Pull(names, since_time, None, digest, is_local=not has_zone(str(since_text)))
 
 
 def tables_of(body: object, tables: Mapping[str, Table]) -> list[str]:
