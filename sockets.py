@@ -6,14 +6,16 @@ SQL, engines, how a push is stored.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gevent
+import msgspec
 from flask import Flask, request
 from flask_socketio import SocketIO
 from msgspec import Raw
@@ -73,8 +75,14 @@ class Caller(NamedTuple):
     device_id: str | None
 
 
+_event_of = msgspec.json.Decoder(tuple[str, Raw]).decode
+
+
 class _Json:
     """The JSON of the Socket.IO server: strict like the HTTP one, and rows go out as the bytes that are stored."""
+
+    readers: ClassVar[dict[str, Callable[[bytes], Any]]] = {}
+    """How the body of an event is read, by its name, if not like all."""
 
     @staticmethod
     def dumps(value: object, **_: object) -> str:
@@ -85,6 +93,11 @@ class _Json:
     def loads(text: str | bytes, **_: object) -> Any:
         """Read strict JSON."""
         try:
+            read = _Json.readers.get(text[2 : text.find('"', 2)]) if isinstance(text, str) else None
+            if read:
+                with contextlib.suppress(msgspec.MsgspecError):
+                    event, body = _event_of(text)
+                    return [event, read(bytes(body))]
             return wire.decode(text)
         except InvalidJson as problem:
             raise ValueError(str(problem)) from None  # What the library expects of a JSON module.
@@ -319,11 +332,18 @@ class Sockets:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def on(self, event: str, handle: Callable[[Caller, Any], Answer | Raw | None]) -> None:
+    def on(
+        self,
+        event: str,
+        handle: Callable[[Caller, Any], Answer | Raw | None],
+        read: Callable[[bytes], Any] | None = None,
+    ) -> None:
         """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement.
 
-        Not through Flask-SocketIO, which makes a request of Flask's for each event.
+        Not through Flask-SocketIO, which makes a request of Flask's for each event. ``read`` parses the event's body.
         """
+        if read:
+            _Json.readers[event] = read
 
         def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
             try:

@@ -74,7 +74,7 @@ class Sync:
         )
         self._strategy = cast(Strategy, settings.conflict_strategy)
         self._running: set[tuple[str, str]] = set()
-        sockets.on("sync_push", self._push_event)
+        sockets.on("sync_push", self._push_event, decode_push)
         sockets.on("sync_pull", self._pull_event)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 import requests
@@ -120,6 +121,17 @@ def test_push_and_pull_as_events_answer_like_http(device: Device, listen: Listen
     assert listener.call("sync_pull", {"cursor": None}) == device.pull({"cursor": None})
     refused = listener.call("sync_push", {"table": "nope", "operation": "create", "data": {}})
     assert (refused["success"], refused["code"]) == (False, "validation_error")
+
+
+def test_row_of_an_event_that_is_nested_too_deep_is_refused_and_stores_nothing(device: Device, listen: Listen) -> None:
+    """A push's rows are read when they are stored: the socket must hear of it there too, and stay."""
+    deep: Any = 1
+    for _ in range(70):
+        deep = [deep]
+    listener = listen()
+    refused = listener.call("sync_push", {"changes": {"end_user": [{"id": "a"}, {"id": "b", "phoneModel": deep}]}})
+    assert (refused["success"], refused["code"]) == (False, "invalid_json")
+    assert device.rows() == [] and listener.call("ping", {})["success"]
 
 
 def test_events_of_a_stranger_are_refused_and_reach_nobody(server: Server, tenant: Tenant, listen: Listen) -> None:

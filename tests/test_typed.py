@@ -113,7 +113,7 @@ def stored() -> dict[str, Any]:
     return {name: list(connection().execute(f'SELECT * FROM "{name}" ORDER BY 1')) for name in names}
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PUSH, min_size=1, max_size=4))
 def test_short_way_and_long_way_make_the_same(
     tenants: Tenants, new_tenant: Callable[[], str], pushes: list[JSON]
