@@ -31,7 +31,7 @@ from geventwebsocket.handler import WebSocketHandler
 from errors import AddressTooLong, Busy, HeadTooLarge, Problem, RequestTimeout, ValidationError, as_body
 from heads import Head
 from settings import Settings
-from turns import breathe
+from turns import breathe_at_times
 from wire import encode
 
 log = logging.getLogger("syncapp.connections")
@@ -41,6 +41,7 @@ _LEAST_BYTES_PER_SECOND = 1_024
 _HEAD_BYTES = 65_536
 _BUFFER_BYTES = 1_024  # Most heads fit; each idle connection keeps it, and a body is read past it.
 _AT_ONCE_SECONDS = 0.00005
+_READ_SECONDS = 0.005
 _DESCRIPTORS_A_TENANT = 5
 _DESCRIPTORS_BESIDE = 300
 _MOST_KNOCKING = 100
@@ -127,7 +128,7 @@ class Stream(io.RawIOBase):
             count: int = self._network.recv_into(buffer)
             waited = time.monotonic() - began
             if waited < _AT_ONCE_SECONDS:
-                breathe()  # Who sends without a break would keep all others from being heard.
+                breathe_at_times(_READ_SECONDS)  # Who sends without a break would keep all others from being heard.
             return count, waited
         except OSError:
             if not self.is_ended:

@@ -39,7 +39,7 @@ from settings import Settings
 from sockets import Answer, Caller, Sockets
 from tenants import Tenants, now_ms
 from tokens import PASSWORD_BYTES, Identity, Tokens, check_tenant
-from turns import breathing
+from turns import breathe_at_times
 from web import Reply, View, answer, read_body, read_json, running, stream, success
 from wire import MAX_DEPTH, Cursor, Row, decode, decode_push, encode, format_time
 
@@ -211,7 +211,7 @@ class Sync:
         """Take a push to the disk; the tenant's listeners hear of it before anyone can ask for it."""
 
         def write() -> Applied:
-            return changes.apply(push, self._settings.max_row_bytes, now_ms(), breathing(), self._strategy)
+            return changes.apply(push, self._settings.max_row_bytes, now_ms(), breathe_at_times, self._strategy)
 
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import gevent
 from gevent.hub import Waiter
@@ -19,7 +19,6 @@ _AT_ONCE = 8
 """Pieces of a tenant's work that go on in one round."""
 
 _MOMENT_SECONDS = 1e-6
-_PIECE_SECONDS = 1e-3
 
 _LARGE_BYTES = 262_144
 """From here on, reading a body holds the event loop for milliseconds, and what it becomes holds much memory."""
@@ -33,17 +32,10 @@ def breathe() -> None:
     gevent.sleep(_MOMENT_SECONDS)
 
 
-def breathing() -> Callable[[], None]:
-    """Give what long work calls often: it lets all others go on if they could not for a millisecond."""
-    since = time.monotonic()
-
-    def breathe_at_times() -> None:
-        nonlocal since
-        if time.monotonic() - since > _PIECE_SECONDS:
-            breathe()
-            since = time.monotonic()
-
-    return breathe_at_times
+def breathe_at_times(seconds: float = 1e-3) -> None:
+    """Let all others go on if the event loop could not for so long; for what long work calls often."""
+    if time.time() - gevent.get_hub().loop.now() > seconds:  # The loop notes the time when it begins a round.
+        breathe()
 
 
 class Turns:

@@ -28,7 +28,7 @@ import syncapp
 from budgets import Budget, Budgets, Standing, rate_headers
 from errors import Busy, RateLimited
 from settings import SettingError, Settings, load
-from turns import _AT_ONCE, Turns, breathe, breathing
+from turns import _AT_ONCE, Turns, breathe, breathe_at_times
 
 StartServer = Callable[..., Server]
 
@@ -168,7 +168,6 @@ def test_breath_lets_clocks_go_on_too() -> None:
 def test_long_work_breathes_at_times_and_not_each_time_it_may() -> None:
     """Fault: each time: 300 ticks in 300 calls. Never: none."""
     ticks = itertools.count()
-    pause = breathing()
 
     def tick() -> None:
         while True:
@@ -180,7 +179,7 @@ def test_long_work_breathes_at_times_and_not_each_time_it_may() -> None:
     calls = 0
     while time.monotonic() < end:
         calls += 1
-        pause()
+        breathe_at_times()
     ticker.kill()
     assert 2 <= next(ticks) < calls / 2
 
