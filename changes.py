@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -320,22 +320,32 @@ class _Writing:
 
 
 def _any_stands(new: Sequence[NewRow]) -> bool:
-    """Tell whether one of these rows is there already, or named twice."""
-    ids: dict[str, list[str]] = {}
+    """Tell whether one of these rows is there already, by its id or else its ``Unique_id``, or named twice."""
+    wanted: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    named: Counter[Key] = Counter()
     for one in new:
+        unique_id = one.row.Unique_id
         if one.row_id:
-            ids.setdefault(one.table.name, []).append(one.row_id)
-    for table, own in ids.items():
-        if len(own) == 1:
-            found = connection().execute(f'SELECT 1 FROM "{table}" WHERE id = ?', own)
-        else:
-            found = connection().execute(_STANDING.format(table), (encode(own).decode(),))
-        if len(set(own)) < len(own) or found.fetchone():
-            return True
-    return False
+            wanted[one.table.name, "id"].append(one.row_id)
+        elif unique_id:
+            wanted[one.table.name, "Unique_id"].append(unique_id)
+        if unique_id:
+            named[one.table.name, unique_id] += 1
+    return any(
+        len(set(own)) < len(own)
+        or (column == "Unique_id" and any(named[table, unique_id] > 1 for unique_id in own))
+        or _stands(table, column, own)
+        for (table, column), own in wanted.items()
+    )
 
 
-_STANDING = 'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{}" AS e ON e.id = wanted.value LIMIT 1'
+def _stands(table: str, column: str, wanted: list[str]) -> bool:
+    if len(wanted) == 1:
+        found = connection().execute(f'SELECT 1 FROM "{table}" WHERE "{column}" = ?', wanted)
+    else:
+        sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
+        found = connection().execute(sql, (encode(wanted).decode(),))
+    return found.fetchone() is not None
 
 
 def new_id(at: int) -> str:

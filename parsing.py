@@ -118,12 +118,12 @@ class _Parser:
     def _new_row(
         self, path: str, table: Table, raw: object, again: Callable[[], Change], timestamp: object = None
     ) -> NewRow | None:
-        """Read a row the short way, unless whose row it is must be looked for, or there is anything to say of it."""
+        """Read a row the short way, unless there is anything to say of it."""
         row = read(table, raw) if self.expects_new and type(raw) is Raw else None
         if row is None or row.is_deleted or (row.Unique_id and len(row.Unique_id) > MAX_UNIQUE_ID_CHARACTERS):
             return None
         row_id = row.id if type(row.id) is str and _ROW_ID.fullmatch(row.id) else None
-        if row_id is None and (row.Unique_id or type(row.id) is bool or (row.id and type(row.id) is str)):
+        if row_id is None and (type(row.id) is bool or (row.id and type(row.id) is str and not row.Unique_id)):
             return None
         row.is_deleted = 0  # It may be null.
         try:

@@ -62,6 +62,7 @@ ROW = st.fixed_dictionaries(
 PLAIN = st.fixed_dictionaries(
     {"id": st.sampled_from([*"abcdefgh", None, 7])},
     optional={
+        "Unique_id": st.sampled_from(["u1", "u2", "u3", "u4", ""]),
         "name": st.sampled_from(["", "x", "Ä", None]),
         "active": st.sampled_from([0, 1, None, True, False]),
         "is_deleted": st.sampled_from([0, False, None]),
@@ -132,11 +133,12 @@ def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
 def test_rows_as_apps_send_them_go_the_short_way() -> None:
     plain = {"id": "a", "Unique_id": "u", "name": "Asha", "active": True, "phoneModel": {"a": 1}, "is_deleted": 0}
     pulled = plain | {"version": 3, "sync_status": "pending", "createdAt": "x", "updatedAt": None, "server_synced": 0}
-    assert typed_rows([plain, pulled, {"id": 5, "name": "local key"}]) == [True, True, True]
+    local: list[JSON] = [{"id": 5, "name": "local key"}, {"Unique_id": "u"}, {"id": "a b", "Unique_id": "u"}]
+    assert typed_rows([plain, pulled, *local]) == [True] * 5
 
 
 def test_rows_with_anything_to_say_of_them_go_the_long_way() -> None:
-    odd: list[JSON] = [{"unknown": 1}, {"name": 5}, {"active": 2}, {"id": "a b"}, {"Unique_id": "u"}, {"is_deleted": 1}]
+    odd: list[JSON] = [{"unknown": 1}, {"name": 5}, {"active": 2}, {"id": "a b"}, {"id": True}, {"is_deleted": 1}]
     assert typed_rows(odd) == [False] * len(odd)
 
 
