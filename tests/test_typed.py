@@ -124,6 +124,19 @@ def test_short_way_and_long_way_make_the_same(
     assert short == long
 
 
+A, B = {"Unique_id": "u1", "name": "a"}, {"Unique_id": "u1", "name": "b"}
+
+
+@pytest.mark.parametrize("pushes", [[[A], [B]], [[A, B]], [[{"id": "x", **A}, B]], [[A, {"id": "x", **B}]], [[A] * 9]])
+def test_rows_named_by_their_unique_id_alone_are_found(
+    tenants: Tenants, new_tenant: Callable[[], str], pushes: list[list[JSON]]
+) -> None:
+    """Faults: only ids looked up; a ``Unique_id`` twice in one slice not seen: a second row was made."""
+    raws = [json.dumps({"changes": {"end_user": rows}}).encode() for rows in pushes]
+    short, long = (outcome(tenants, new_tenant(), raws, is_short) for is_short in (True, False))
+    assert short == long
+
+
 def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
     """Tell which rows of a push would go the short way if they are new."""
     body = decode_push(json.dumps({"changes": {table: rows}}).encode())
