@@ -166,7 +166,7 @@ def test_breath_lets_clocks_go_on_too() -> None:
 
 
 def test_long_work_breathes_at_times_and_not_each_time_it_may() -> None:
-    """Fault: each time: 300 ticks in 300 calls. Never: none."""
+    """Faults: at each call, which makes a tick of each; never, which makes none."""
     ticks = itertools.count()
 
     def tick() -> None:
