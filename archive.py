@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from changes import Applied, shown_conflict
 from errors import NotFound, ValidationError
 from models import connection
-from records import Conflict, Logged
+from records import Conflict, Logged, shown_conflict
 from wire import Row, format_time
+from writing import Applied
 
 State = Literal["open", "resolved", "all"]
 Resolution = Literal["keep", "other", "row"]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from models import connection
 from protocol import Change, Since, Stored, same
-from wire import Row, decode_stored
+from wire import Row, decode_stored, encode
 
 Key = tuple[str, str]
 """A row: its table and its id."""
@@ -33,7 +33,7 @@ def look_up(
         by_id = {row_id for row_id in by_id if (name, row_id) not in known}
         by_unique = {change.unique_id for change in own if change.unique_id and not change.row_id}
         for column, wanted in (("id", by_id), ("Unique_id", by_unique)):
-            for row_id, unique_id, *stored in _rows_where(name, column, wanted) if wanted else ():
+            for row_id, unique_id, *stored in rows_where(name, column, wanted) if wanted else ():
                 body, *about = stored
                 rows[name, row_id] = Stored(decode_stored(body), *about)
                 if column == "Unique_id":
@@ -41,11 +41,12 @@ def look_up(
     return rows, ids
 
 
-def _rows_where(table: str, column: str, values: set[Any]) -> Any:
+def rows_where(table: str, column: str, values: Collection[Any]) -> Any:
+    """Read rows by a column: id, ``Unique_id``, JSON, version, sequence, when edited, by which device."""
     return connection().execute(
         f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted'
         f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
-        (json.dumps(list(values)),),
+        (encode(list(values)).decode(),),
     )
 
 

@@ -43,6 +43,10 @@ class Difference:
         self.count += 1
         self.whole ^= number_of(row_id, version)
 
+    def change(self, row_id: str, before: int, after: int) -> None:
+        """Count that a row which is not deleted has another version."""
+        self.whole ^= number_of(row_id, before) ^ number_of(row_id, after)
+
     def replace(self, before: Stored | None, after: Stored) -> None:
         """Put a row as it is now in the place of what it was."""
         for sign, stored in ((-1, before), (1, after)):

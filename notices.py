@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from msgspec import Raw
 
-from changes import Applied
 from tenants import now_ms
 from wire import format_time
+from writing import Applied
 
 NOTE_TYPES = ("data_available", "sync_complete", "sync_error", "conflict_detected")
 

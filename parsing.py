@@ -8,16 +8,15 @@ row is a value, what is wrong with the whole body an exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from msgspec import Raw
 
 from errors import Detail, PayloadTooLarge, ValidationError
 from protocol import Change, Limits, Pull, Push, Table
-from typed import NewRow, read
+from typed import Reader, TypedRow
 from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time
 
 SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
@@ -82,60 +81,69 @@ class _Parser:
     now: int
     met: set[str]
     """Tables that rows are of, as far as is known."""
-    expects_new: bool = True
-    """Whether rows are probably new: until one was there already."""
 
-    def table(self, body: Row) -> Iterator[Change | NewRow]:
+    def table(self, body: Row) -> Iterator[Change | TypedRow]:
         """Form A: one row."""
-        is_plain = body.get("operation") == "create" and "baseVersion" not in body and "opId" not in body
-        table = self.tables.get(body["table"]) if is_plain and type(body["table"]) is str else None
-        again = partial(self._again, self._one, body)
-        new = table and self._new_row("data", table, body.get("data"), again, body.get("timestamp"))
-        yield new or self._one(body)
+        name, kind = body["table"], body.get("operation")
+        is_plain = kind in ("create", "update") and "baseVersion" not in body and "opId" not in body
+        table = self.tables.get(name) if is_plain and type(name) is str else None
+        reader = None if table is None else Reader(table, expects_new=kind == "create")
+        yield self._row(reader, body.get("data"), 0, lambda _: self._one(body), body.get("timestamp"))
 
     def _one(self, body: Row) -> Change:
         return self._operation({**body, "data": decode_row(body.get("data"), 1)}, "")
 
-    def changes(self, body: Row) -> Iterator[Change | NewRow]:
+    def changes(self, body: Row) -> Iterator[Change | TypedRow]:
         """Form B: rows by table, each an upsert or a delete."""
         for name, rows in body["changes"].items():
             table, path = self.tables.get(name), f"changes.{name[:64]}"
             if not rows and table is None:
                 yield self._change(path, "", None, "upsert", {}, {})
-            for index, row in enumerate(rows):
-                own = f"{path}[{index}]"
-                again = partial(self._again, self._upsert, own, table, row)
-                yield (table and self._new_row(own, table, row, again)) or self._upsert(own, table, row)
+            yield from self._rows(table, rows, path)
 
-    def _upsert(self, path: str, table: Table | None, row: object) -> Change:
-        return self._change(path, path, table, "upsert", decode_row(row, 3), {})
+    def _rows(self, table: Table | None, rows: Sequence[object], path: str) -> Iterator[Change | TypedRow]:
+        def again(index: int) -> Change:
+            own = f"{path}[{index}]"
+            return self._change(own, own, table, "upsert", decode_row(rows[index], 3), {})
+
+        reader = None if table is None else Reader(table)
+        for index, raw in enumerate(rows):
+            yield self._row(reader, raw, index, again)
 
     def operations(self, body: Row) -> Iterator[Change]:
         """Form C: operations in order."""
         for index, operation in enumerate(body["operations"]):
             yield self._operation(decode_row(operation, 2), f"operations[{index}]")
 
-    def _new_row(
-        self, path: str, table: Table, raw: object, again: Callable[[], Change], timestamp: object = None
-    ) -> NewRow | None:
+    def _row(
+        self, reader: Reader | None, raw: object, index: int, again: Callable[[int], Change], timestamp: object = None
+    ) -> Change | TypedRow:
+        """Read a row the short way, or ``again`` the long one, which teaches the reader what more of them may be like."""
+        if reader is None or type(raw) is not Raw:
+            return again(index)
+        row = self._typed(reader, raw, index, again, timestamp)
+        if row is None:
+            change = again(index)
+            reader.learn(change.fields)
+            return change
+        return row
+
+    def _typed(
+        self, reader: Reader, raw: Raw, index: int, again: Callable[[int], Change], timestamp: object
+    ) -> TypedRow | None:
         """Read a row the short way, unless there is anything to say of it."""
-        row = read(table, raw) if self.expects_new and type(raw) is Raw else None
-        if row is None or row.is_deleted or (row.Unique_id and len(row.Unique_id) > MAX_UNIQUE_ID_CHARACTERS):
+        row = reader.read(raw)
+        if row is None or row.is_deleted == 1 or (row.Unique_id and len(row.Unique_id) > MAX_UNIQUE_ID_CHARACTERS):
             return None
         row_id = row.id if type(row.id) is str and _ROW_ID.fullmatch(row.id) else None
         if row_id is None and (type(row.id) is bool or (row.id and type(row.id) is str and not row.Unique_id)):
             return None
-        row.is_deleted = 0  # It may be null.
         try:
             edited = edit_time(row.last_updated) if timestamp is None else parse_time(timestamp, "timestamp")
         except ValidationError:
             return None
-        return NewRow(path, table, row, row_id, self.now if edited is None else min(edited, self.now), again)
-
-    def _again(self, read_long: Callable[..., Change], *about: Any) -> Change:
-        """Read the long way what was read as a new row and is none; others of its push probably are none either."""
-        self.expects_new = False
-        return read_long(*about)
+        at = self.now if edited is None or edited > self.now else edited
+        return TypedRow(reader, reader.form, raw, row, reader.expects_new, row_id, at, index, again)
 
     def _operation(self, body: object, path: str) -> Change:
         if not isinstance(body, dict):

@@ -6,9 +6,12 @@ Flask, sockets, engines.
 
 from __future__ import annotations
 
+from typing import Any
+
 from peewee import AutoField, BlobField, BooleanField, IntegerField, TextField
 
 from models import Bound, JsonField
+from wire import format_time
 
 
 class Ledger(Bound):
@@ -138,3 +141,22 @@ class KeptAnswer(Bound):
 
     class Meta:
         table_name = "_answers"
+
+
+def shown_conflict(conflict: Conflict) -> dict[str, Any]:
+    """Write a conflict as clients see it."""
+    return {
+        "conflictId": conflict.number,
+        "table": conflict.table,
+        "id": conflict.row_id,
+        "state": conflict.state,
+        "strategy": conflict.strategy,
+        "baseVersion": conflict.base_version,
+        "version": conflict.version,
+        "fields": conflict.fields,
+        "client": {"deviceId": conflict.client_device_id, "editedAt": format_time(conflict.client_edited_at)},
+        "server": {"deviceId": conflict.server_device_id, "editedAt": format_time(conflict.server_edited_at)},
+        "detectedAt": format_time(conflict.detected_at),
+        "resolution": conflict.resolution,
+        "resolvedAt": None if conflict.resolved_at is None else format_time(conflict.resolved_at),
+    }

@@ -15,7 +15,6 @@ import archive
 import devices
 from archive import Resolution, State
 from auth import bearer
-from changes import Applied
 from devices import Seen
 from errors import ValidationError
 from models import synced_tables
@@ -26,6 +25,7 @@ from tenants import Tenants, now_ms
 from tokens import Tokens
 from web import Reply, answer, read_body, read_json, success
 from wire import Row, decode
+from writing import Applied
 
 PAGE_ROWS = (50, 500)
 """Entries on a page by default and at the most."""

@@ -24,7 +24,6 @@ import frames
 import ledger
 import wire
 from budgets import Budgets
-from changes import Applied
 from devices import Seen
 from errors import (
     InvalidJson,
@@ -46,6 +45,7 @@ from tenants import Tenants, now_ms
 from tokens import Identity, Tokens, check_tenant
 from web import is_allowed_origin
 from wire import Cursor, format_time, parse_cursor
+from writing import Applied
 
 log = logging.getLogger("syncapp.socket")
 

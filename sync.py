@@ -19,7 +19,6 @@ import pulls
 import receipts
 from auth import bearer
 from budgets import Budgets
-from changes import Applied
 from devices import Seen, check_not_expired, reached
 from errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import described_everywhere, synced_tables
@@ -42,6 +41,7 @@ from tokens import PASSWORD_BYTES, Identity, Tokens, check_tenant
 from turns import breathe_at_times
 from web import Reply, View, answer, read_body, read_json, running, stream, success
 from wire import MAX_DEPTH, Cursor, Row, decode, decode_push, encode, format_time
+from writing import Applied
 
 Around = Callable[[Callable[[], Applied]], Applied]
 

@@ -1,23 +1,26 @@
-"""Whole rows of a push, decoded straight into checked values: the short way for rows that are new.
+"""Whole rows of a push, decoded straight into checked values: the short way (``short``).
 
-Knows: how the columns of a table make a type by which msgspec decodes, checks and fills in a row at once. Must not know:
+Knows: how the columns of a table make types by which msgspec decodes, checks and fills in a row at once. Must not know:
 stored rows, Flask, peewee, sockets, files, the clock. A row that its type does not take goes the long way (``parsing``,
-``protocol``), which knows more forms and says what is wrong. Both ways make the same row, byte for byte, of what both take:
+``protocol``), which knows more forms and says what is wrong. Both ways make the same row of what both take:
 ``tests/test_typed.py`` holds them to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
+from cachetools import LRUCache
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from protocol import Change, Table
-from wire import MAX_DEPTH, deeper_than, encode, format_time
+from protocol import Change, Table, same
+from wire import MAX_DEPTH, decode_any, decode_stored, encode, format_time
 
 FLAG = Literal[0, 1] | bool
 WHOLE = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)]
@@ -29,86 +32,224 @@ _SCALAR = str | int | float | bool | None
 _LEVELS = MAX_DEPTH - 4
 """Levels that the value of a field may have: the row, its list, its table and the body are around it."""
 
+_NULL = Raw(b"null")
+_SET_AFTER = ("sync_status", "version", "server_synced", "createdAt", "updatedAt")
+_SET = frozenset({"id", *_SET_AFTER})
+_MOST_UNKNOWN = 32
+_LEARNT_AFTER_ROWS = 16
+_MOST_MISSES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What is made of a table once. ``names`` are the fields of a row in the order in which they are sent."""
+    """What is made of a table once, for rows that have ``unknown`` fields too, or some of them.
 
-    decode: Callable[[Raw], Any]
-    names: tuple[str, ...]
+    Three types with the same attributes decode a row: one that is ``new``, an ``edit``, whose attributes are ``UNSET``
+    where it says nothing, and one that ``stood``, as it was stored. JSON of any shape is kept as bytes.
+    """
+
+    new: Callable[[Raw], Any]
+    edit: Callable[[Raw], Any]
+    stood: Callable[[str], Any]
+    unknown: tuple[str, ...]
+    columns: tuple[str, ...]
+    """Those in which a row is stored, in the order of ``NewRow.stored``."""
+    names: Mapping[str, str]
+    """The names of what a device may write, by their attributes."""
+    values_of: Callable[[Any], tuple[Any, ...]]
+    own_of: Callable[[Any], tuple[Any, ...]]
     flags: tuple[str, ...]
     open: tuple[str, ...]
-    """Columns that take any JSON."""
+    """Attributes that take any JSON: ``open_columns`` and the unknown fields."""
+    open_of: Callable[[Any], tuple[Any, ...]]
+    open_columns: tuple[str, ...]
     checked: tuple[tuple[str, Callable[[Any], Any]], ...]
     required: Sequence[str]
 
+    def difference(self, edit: Any, stood: Any) -> dict[str, Any]:
+        """Give by attribute what an edit says otherwise than the row stands."""
+        found = zip(self.names, self.own_of(edit), self.own_of(stood), strict=True)
+        return {
+            name: value
+            for name, value, before in found
+            if value is not UNSET and (value != before or type(value) is not type(before)) and not _same(value, before)
+        }
 
-@cache
-def form_of(table: Table) -> Form:
-    """Make the type of a table's rows; what a device sends for the server's own fields is let through, and not kept."""
+    def said(self, edit: Any) -> dict[str, Any]:
+        """Give by name what an edit says, as the long way has it."""
+        found = zip(self.names.values(), self.own_of(edit), strict=True)
+        return {name: decode_any(value) if type(value) is Raw else value for name, value in found if value is not UNSET}
+
+    def unknown_of(self, row: Any) -> str | None:
+        """Give as JSON what a row has beside its table's columns."""
+        found = {name: getattr(row, f"_unknown{number}") for number, name in enumerate(self.unknown)}
+        kept = {name: value for name, value in found.items() if value is not UNSET}
+        return encode(kept).decode() if kept else None
+
+
+def _same(value: Any, before: Any) -> bool:
+    """Tell of JSON that is written in other words whether it says the same."""
+    return type(value) is Raw is type(before) and same(decode_any(value), decode_any(before))
+
+
+@lru_cache(maxsize=64)
+def form_of(table: Table, unknown: tuple[str, ...] = ()) -> Form:
+    """Make the types of a table's rows; what a device sends for the server's own fields is let through, and not kept."""
     columns = table.columns
-    own = [(name, column.typed | UnsetType | None, _default(name, column.default)) for name, column in columns.items()]
-    after = [(name, _SCALAR, None) for name in ("sync_status", "version", "server_synced", "createdAt", "updatedAt")]
-    fields = [("id", _SCALAR, None), *own, *after]
-    made = msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False)
     kinds = {name: column.typed for name, column in columns.items()}
+    beside = {f"_unknown{number}": name for number, name in enumerate(unknown)}
+    open_columns = tuple(name for name, kind in kinds.items() if kind is Any)
+    order = ["id", *columns, *beside, *_SET_AFTER]
+    stored = ("id", *columns, *_SET_AFTER)
+
+    def decoder(kind: Callable[[str], Any], default: Callable[[str], Any]) -> Any:
+        fields = [(name, kind(name), msgspec.field(default=default(name), name=beside.get(name))) for name in order]
+        made = msgspec.defstruct("Row", fields, forbid_unknown_fields=True, kw_only=True, gc=False)
+        return msgspec.json.Decoder(made).decode
+
+    def said(name: str) -> Any:
+        return Any if name in beside else kinds[name] | UnsetType | None if name in columns else _SCALAR
+
+    def unsaid(name: str) -> Any:
+        return UNSET if name in columns or name in beside else None
+
+    def at_first(name: str) -> Any:
+        if name in open_columns:
+            return Raw(encode(columns[name].default))
+        return columns[name].default if name in columns and name != "last_updated" else unsaid(name)
+
     return Form(
-        msgspec.json.Decoder(made).decode,
-        tuple(name for name, *_ in fields),
+        decoder(said, at_first),
+        decoder(said, unsaid),
+        decoder(
+            lambda name: Raw if name in open_columns or name in beside else Any,
+            lambda name: UNSET if name in beside else msgspec.NODEFAULT,
+        ),
+        unknown,
+        ("_seq", *stored, *(["_extra"] if unknown else [])),
+        {name: name for name in columns} | beside,
+        attrgetter(*stored),
+        _getter([*columns, *beside]),
         tuple(name for name, kind in kinds.items() if kind is FLAG),
-        tuple(name for name, kind in kinds.items() if kind is Any),
+        (*open_columns, *beside),
+        _getter([*open_columns, *beside]),
+        open_columns,
         tuple((name, columns[name].check) for name, kind in kinds.items() if kind is CHECKED),
         table.required,
     )
 
 
-def _default(name: str, default: Any) -> Any:
-    """Give what a new row has; when it was last edited is not known before its time has come."""
-    if isinstance(default, dict | list):
-        return msgspec.field(default_factory=lambda: default)  # Nobody changes it.
-    return UNSET if name == "last_updated" else default
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Read several attributes at once, also none or one."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda row: tuple(getattr(row, name) for name in names)
 
 
-def read(table: Table, raw: Raw) -> Any:
-    """Decode a row if its type takes it, else give None."""
-    form = form_of(table)
-    try:
-        row = form.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+_latest: dict[Table, Form] = {}
+_met: LRUCache[tuple[Table, tuple[str, ...]], int] = LRUCache(256)
+"""How many rows with these unknown fields were met."""
+
+
+class Reader:
+    """Reads the rows of one table in one push as what they probably are: new, or edits of rows that stand."""
+
+    __slots__ = ("expects_new", "form", "misses", "table")
+
+    def __init__(self, table: Table, expects_new: bool = True) -> None:
+        self.table, self.expects_new = table, expects_new
+        self.form = _latest.get(table) or form_of(table)
+        self.misses = 0
+
+    def read(self, raw: Raw) -> Any:
+        """Decode a row if its type takes it, else give None."""
+        form = self.form
+        if self.misses >= _MOST_MISSES:
+            return None
+        try:
+            row = (form.new if self.expects_new else form.edit)(raw)
+            _shorten(row, form)
+            if form.checked or form.required:
+                _check(row, form)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+            return None
+        return row
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Note which fields a row has that went the long way: more of its kind may come."""
+        unknown = tuple(name for name in names if name not in self.table.columns and name not in _SET)
+        if len(unknown) > _MOST_UNKNOWN or set(unknown) <= set(self.form.unknown):
+            return
+        count = _met[self.table, unknown] = _met.get((self.table, unknown), 0) + 1
+        if count >= _LEARNT_AFTER_ROWS:
+            with contextlib.suppress(ValueError):  # msgspec takes no quotes and the like in a name.
+                self.form = _latest[self.table] = form_of(self.table, unknown)
+
+
+def _shorten(row: Any, form: Form) -> None:
+    """Bring the values of a decoded row into the form in which they are kept.
+
+    Raises: ValueError for what may be nested too deeply.
+    """
+    if row.is_deleted is None:
+        row.is_deleted = 0
     for name in form.flags:
         if type(value := getattr(row, name)) is bool:
             setattr(row, name, int(value))
-    for name in form.open:
-        if type(value := getattr(row, name)) in (dict, list) and deeper_than(value, _LEVELS):
-            return None
-    return None if (form.checked or form.required) and not _is_good(row, form) else row
+    for name, value in zip(form.open, form.open_of(row), strict=True):
+        if value is not UNSET and type(value) is not Raw:
+            text = encode(value)
+            if text.count(b"[") + text.count(b"{") > _LEVELS:
+                raise ValueError("perhaps too deep")
+            setattr(row, name, Raw(text))
 
 
-def _is_good(row: Any, form: Form) -> bool:
-    """Tell whether a row has what its type alone can't ask for."""
-    try:
-        for name, check in form.checked:
-            if type(value := getattr(row, name)) is str:
-                check(value)
-    except ValueError:
-        return False
-    return all(getattr(row, name) is not None for name in form.required)
+def _check(row: Any, form: Form) -> None:
+    """Raises: ValueError for what a row's type alone can't refuse."""
+    for name, check in form.checked:
+        if type(value := getattr(row, name)) is str:
+            check(value)
+    if any(getattr(row, name) is None for name in form.required):
+        raise ValueError("required")
 
 
-@dataclass(slots=True)
-class NewRow:
-    """A row of a push that can be stored as it is if there is no such row yet; ``change`` reads it the long way."""
+class TypedRow(msgspec.Struct, gc=False):
+    """A row of a push that can be written as it is, if it is what it was read as; ``change`` reads it the long way."""
 
-    path: str
-    table: Table
+    reader: Reader
+    form: Form
+    raw: Raw
     row: Any
+    is_new: bool
     row_id: str | None
     edited_at: int
-    change: Callable[[], Change]
+    index: int
+    again: Callable[[int], Change]
+
+    @property
+    def table(self) -> Table:
+        """Give the table that it is of."""
+        return self.reader.table
+
+    def change(self) -> Change:
+        """Read the same the long way."""
+        return self.again(self.index)
+
+    def read_otherwise(self) -> bool:
+        """Read it as what its reader expects by now, and tell whether that is another thing that its type takes."""
+        if self.is_new is self.reader.expects_new:
+            return False
+        self.form, self.is_new, self.row = self.reader.form, self.reader.expects_new, self.reader.read(self.raw)
+        return self.row is not None
+
+    @property
+    def base_version(self) -> int | None:
+        """Give the version that it was edited from, as a device tells it that counts by itself."""
+        version = self.row.version
+        return version - 1 if type(version) is int and version > 0 else None
 
     def complete(self, row_id: str, time: str) -> bytes:
-        """Set what the server sets, and give the row's JSON."""
+        """Set what the server sets in a row that is new, and give its JSON."""
         row = self.row
         row.id, row.sync_status, row.version, row.server_synced = row_id, "synced", 1, 1
         row.createdAt = row.updatedAt = time
@@ -116,10 +257,30 @@ class NewRow:
             row.last_updated = format_time(self.edited_at)
         return encode(row)
 
-    def stored(self, sequence: int) -> tuple[Any, ...]:
-        """Lay the completed row out as the values of ``_seq`` and the form's ``names``, after its JSON was made."""
-        row = self.row
-        for name in form_of(self.table).open:
-            if (value := getattr(row, name)) is not None:
-                setattr(row, name, encode(value).decode())
-        return (sequence, *msgspec.structs.astuple(row))
+    def stood(self, body: str) -> Any:
+        """Decode the row as it was stored, if its type takes it, else give None."""
+        try:
+            return self.form.stood(body)
+        except msgspec.MsgspecError:
+            self.reader.learn(decode_stored(body))
+            return None
+
+    def merge(self, stood: Any, different: Mapping[str, Any], time: str, edited_at: int) -> bytes:
+        """Write what is different into the row as it stood, and give its JSON; ``edited_at``: when it was edited then."""
+        for name, value in different.items():
+            setattr(stood, name, value)
+        stood.version += 1
+        stood.updatedAt = time
+        if self.row.last_updated is UNSET:
+            stood.last_updated = format_time(max(self.edited_at, edited_at))
+        return encode(stood)
+
+
+def stored(form: Form, row: Any, sequence: int) -> tuple[Any, ...]:
+    """Lay a row out as the values of the form's ``columns``, after its JSON was made."""
+    for name in form.open_columns:
+        value = getattr(row, name)
+        setattr(row, name, None if value is None or value == _NULL else str(value, "utf-8"))
+    if form.unknown:
+        return (sequence, *form.values_of(row), form.unknown_of(row))
+    return (sequence, *form.values_of(row))

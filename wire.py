@@ -19,7 +19,7 @@ from errors import InvalidJson, ValidationError
 MAX_DEPTH = 64
 """Levels of nesting a body may have; one sentence in the API reference, far below what breaks an encoder."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 _DIGITS = re.compile(r"[0-9]{1,14}", re.ASCII)
 _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999  # Years 1 to 9999, which is all that can be written.
 CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})(?:-([0-9]{1,18}))?", re.ASCII)
@@ -34,6 +34,9 @@ decode_stored = msgspec.json.Decoder(Row).decode
 
 decode_rows = msgspec.json.Decoder(list[Row]).decode
 """The same of a list of rows."""
+
+decode_any = msgspec.json.Decoder().decode
+"""The same of any value."""
 
 
 def decode(body: bytes | str) -> Any:
@@ -168,7 +171,7 @@ def edit_time(value: object) -> int | None:
 
     Devices write ISO 8601 or milliseconds since 1970; a clock that can't be read must not cost them the row.
     """
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
+    if isinstance(value, str) and len(value) <= 14 and _DIGITS.fullmatch(value):
         return int(value)
     return _milliseconds(value)
 
@@ -178,11 +181,10 @@ def _milliseconds(text: object) -> int | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
-        milliseconds = since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+        milliseconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         return None
-    return min(max(milliseconds, _FIRST), _LAST)
+    return milliseconds if _FIRST <= milliseconds <= _LAST else min(max(milliseconds, _FIRST), _LAST)
 
 
 def format_time(milliseconds: int) -> str:

@@ -20,14 +20,14 @@ from typing import Any
 import apsw
 from growth import MEASUREMENTS, new_ids, row
 
-import changes
+import writing
 from models import synced_tables
 from storage import put_file
 from tenants import new_tenant_file, open_tenant_file
 from wire import encode
 
 TABLE = synced_tables()["end_user"]
-INSERT = changes._insert_row(TABLE.name, TABLE.columns)
+INSERT = writing.insert_row(TABLE.name, TABLE.columns)
 SET = {
     "sync_status": "synced",
     "version": 1,
@@ -56,7 +56,7 @@ def write(connection: apsw.Connection, some: list[Made]) -> None:
     """Write rows as a push does, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     cursor = connection.cursor()
-    cursor.executemany(changes._INSERT_LOGGED, [log for log, _ in some])
+    cursor.executemany(writing.INSERT_LOGGED, [log for log, _ in some])
     cursor.executemany(INSERT, [stored for _, stored in some])
     connection.execute("UPDATE _digests SET count = ?, hash = ? WHERE table_name = ?", (1, "0" * 16, TABLE.name))
     connection.execute("UPDATE _meta SET sequence = ?, clock = ?", (some[-1][0][0], 1))

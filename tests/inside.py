@@ -10,11 +10,11 @@ from conftest import JSON
 
 import changes
 import pulls
-from changes import Applied
 from models import synced_tables
 from parsing import parse_pull, parse_push
 from protocol import Limits, Strategy, Table
 from tenants import Tenants, now_ms
+from writing import Applied
 
 LIMITS = Limits(push_rows=10_000, pull_rows=10_000, row_bytes=65_536, name_characters=64)
 SKEW_MS = 300_000

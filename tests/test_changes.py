@@ -14,11 +14,11 @@ import inside
 import pytest
 from conftest import JSON
 
-from changes import Applied
 from errors import ResyncRequired, ValidationError
 from models import connection
 from tenants import Tenants
 from wire import format_time
+from writing import Applied
 
 NOW = 1_800_000_000_000
 
@@ -271,9 +271,9 @@ def test_one_push_of_many_changes_ends_like_many_pushes_of_one(
 
     for part in (chosen[:50], chosen[50:]):
         numbers, same_numbers = itertools.tee(itertools.count(len(part) * 1000))
-        monkeypatch.setattr("changes.new_id", lambda _, numbers=numbers: str(uuid.UUID(int=next(numbers))))
+        monkeypatch.setattr("writing.new_id", lambda _, numbers=numbers: str(uuid.UUID(int=next(numbers))))
         at_once = tenant.results({"operations": part})
-        monkeypatch.setattr("changes.new_id", lambda _, numbers=same_numbers: str(uuid.UUID(int=next(numbers))))
+        monkeypatch.setattr("writing.new_id", lambda _, numbers=same_numbers: str(uuid.UUID(int=next(numbers))))
         one_by_one = [other.results({"operations": [change]})[0] for change in part]
         for change, one, two in zip(part, at_once, one_by_one, strict=True):
             assert [one[name] for name in ("status", "id", "version")] == [two["status"], two["id"], two["version"]], (
@@ -581,7 +581,7 @@ def test_push_in_slices_of_any_size_comes_to_the_same(
         for one, slice_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
             monkeypatch.setattr("changes._SLICE_ROWS", slice_rows)
             made = map("made-{}".format, itertools.count(number * 1000))
-            monkeypatch.setattr("changes.new_id", lambda _, made=made: next(made))
+            monkeypatch.setattr("writing.new_id", lambda _, made=made: next(made))
             found.append(outcome(one, body, options))
         assert found[0] == found[1]
 

@@ -25,6 +25,7 @@ from parsing import parse_pull, parse_push
 from protocol import Limits
 from tenants import Tenants
 from wire import format_time
+from writing import Applied
 
 T0 = 1_800_000_000_000
 TABLES = {name: table.rules for name, table in synced_tables().items()}
@@ -172,7 +173,7 @@ class Old:
     def __init__(self, tenants: Tenants, tenant_id: str) -> None:
         self.tenants, self.id, self.now = tenants, tenant_id, T0
 
-    def push(self, *rows: JSON) -> changes.Applied:
+    def push(self, *rows: JSON) -> Applied:
         self.now += 1000
         push = parse_push({"changes": {"end_user": list(rows)}}, TABLES, LIMITS, self.now)
         return self.tenants.write(self.id, lambda: changes.apply(push, 65_536, self.now, lambda: None))

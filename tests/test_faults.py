@@ -358,7 +358,7 @@ DYING_SERVER = """
 import syncapp
 import os, sys
 from pathlib import Path
-import storage, changes
+import storage, changes, short
 arm = Path(os.environ["DATA_DIR"] + ".arm")
 
 def die(*_, **__):
@@ -377,7 +377,7 @@ def amid_commit(original, commit):
     die()
 
 {
-    "between log and rows": lambda: before(changes, "_insert_row"),
+    "between log and rows": lambda: (before(changes, "insert_row"), before(short, "insert_row")),
     "before COMMIT": lambda: before(storage._disk, "at_once"),
     "amid COMMIT": lambda: before(storage._disk, "at_once", amid_commit),
     "after COMMIT": lambda: before(storage, "_answer"),

@@ -25,6 +25,8 @@ LAYERS = [
     ["storage"],
     ["archive"],
     ["changes", "devices", "pulls"],
+    ["short"],
+    ["writing"],
     ["directory"],
     ["schema"],
     ["bases", "digest", "receipts", "tables_file"],

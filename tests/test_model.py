@@ -38,13 +38,13 @@ import directory
 import ledger
 import pulls
 import storage
-from changes import Applied
 from devices import DAY_MS
 from errors import ResyncRequired
 from models import connection
 from parsing import parse_pull, parse_push
 from tenants import Tenants
 from wire import decode_stored, format_time
+from writing import Applied
 
 T0 = 2_000_000_000_000
 MEMORY = Path("/dev/shm")

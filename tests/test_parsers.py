@@ -43,7 +43,7 @@ from parsing import checked_device, parse_pull, parse_push, tables_of
 from protocol import Change, Limits
 from settings import SettingError, Settings
 from turns import Turns
-from typed import NewRow
+from typed import TypedRow
 from wire import decode, decode_push, edit_time, encode, format_time, parse_cursor, parse_time
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
@@ -114,7 +114,7 @@ def read_push(raw: bytes, decode: Callable[[bytes], Any]) -> Any:
     """Give all that a push's body says, or the code of what is wrong with it."""
     try:
         push = parse_push(decode(raw), TABLES, LIMITS, NOW)
-        changes = [one.change() if isinstance(one, NewRow) else one for one in push.changes]
+        changes = [one.change() if isinstance(one, TypedRow) else one for one in push.changes]
         return changes, push.count, push.tables, push.atomic, push.base
     except Problem as problem:
         return problem.code, problem.details

@@ -1,13 +1,16 @@
-"""The short way of new rows and the long way make the same of a push: rows, log, digests, results, refusals.
+"""The short way of a push and the long way make the same of it: rows, log, digests, results, refusals.
 
 Faults that this was seen to find: ``last_updated`` filled in by its default, flags left ``true``, ``is_deleted`` left
-null, JSON a level too deep, a row that an earlier slice of the same push wrote taken for another device's.
+null, JSON a level too deep, a row that an earlier slice of the same push wrote taken for another device's; an edit's
+base not looked at, JSON of the same value in other words taken for a change, the version that a device counts by itself
+forgotten between two ways.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -23,11 +26,13 @@ import changes
 import models
 import parsing
 import typed
+import writing
 from errors import Problem
 from models import connection, synced_tables
 from protocol import Table
+from short import ShortWay
 from tenants import Tenants
-from typed import NewRow, form_of
+from typed import Reader, TypedRow, form_of
 from wire import decode_push
 
 NOW = 1_800_000_000_000
@@ -57,6 +62,8 @@ ROW = st.fixed_dictionaries(
         "sync_status": TEXTS,
         "status": st.sampled_from(["pending", "completed", "other", None, 1]),
         "unknown": OPEN,
+        "other": OPEN,
+        'a "quote"': OPEN,
     },
 )
 PLAIN = st.fixed_dictionaries(
@@ -66,10 +73,14 @@ PLAIN = st.fixed_dictionaries(
         "name": st.sampled_from(["", "x", "Ä", None]),
         "active": st.sampled_from([0, 1, None, True, False]),
         "is_deleted": st.sampled_from([0, False, None]),
-        "phoneModel": st.sampled_from([None, {}, {"a": [1, None]}, "text", 5, DEEP, [DEEP]]),
+        "phoneModel": st.sampled_from(
+            [None, {}, {"a": [1, None], "b": 1.0}, {"b": 1, "a": [1, None]}, "text", 5, DEEP]
+        ),
         "last_updated": st.sampled_from(["2025-06-29T23:45:26.002Z", "1999", "", None, "2999-01-01T00:00:00Z"]),
         "version": st.integers(1, 3),
         "updatedAt": st.none(),
+        "unknown": OPEN,
+        "other": st.sampled_from([1, None, {"a": {"b": 1}, "c": 2}, {"c": 2, "a": {"b": 1}}]),
     },
 )
 """What the short way takes, mostly."""
@@ -90,19 +101,29 @@ ONE = st.fixed_dictionaries(
 PUSH = st.fixed_dictionaries({"changes": LISTS | PLAIN_PUSH}, optional={"atomic": st.booleans()}) | ONE
 
 
-def outcome(tenants: Tenants, tenant_id: str, pushes: list[bytes], is_short: bool) -> Any:
-    """Give all that pushes leave and are answered."""
+SAID_BESIDE = st.tuples(st.sampled_from([None, None, "d1", "d2"]), st.sampled_from([None, None, 0, 1, 2]))
+"""Which device pushes, and how many pushes ago it pulled."""
+
+
+def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool) -> Any:
+    """Give all that pushes leave and are answered, each with its device and how many pushes ago that had pulled."""
     answers: list[Any] = []
+    cursors: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         numbers = itertools.count()
-        patch.setattr(changes, "new_id", lambda _: f"new-{next(numbers)}")
+        patch.setattr(writing, "new_id", lambda _: f"new-{next(numbers)}")
         patch.setattr(changes, "_SLICE_ROWS", 3)
+        patch.setattr(typed, "_LEARNT_AFTER_ROWS", 1)
+        patch.setattr(typed, "_latest", {})
         if not is_short:
-            patch.setattr(parsing, "read", lambda *_: None)
-        for raw in pushes:
+            patch.setattr(Reader, "read", lambda *_: None)
+        for number, (push, (device_id, ago)) in enumerate(pushes):
+            base = {} if ago is None or ago > len(cursors) - 1 else {"baseCursor": cursors[-1 - ago]}
             try:
-                applied = inside.push(tenants, tenant_id, decode_push(raw), NOW)
-                answers.append((applied.rows, applied.results, applied.conflicts, applied.touched))
+                body = decode_push(json.dumps(push | base).encode())
+                applied = inside.push(tenants, tenant_id, body, NOW + number, device_id=device_id)
+                cursors.append(applied.after.cursor)
+                answers.append((meant(applied.rows), applied.results, applied.conflicts, meant(applied.touched)))
             except Problem as problem:
                 answers.append((problem.code, problem.details))
     return answers, tenants.read(tenant_id, stored)
@@ -111,17 +132,36 @@ def outcome(tenants: Tenants, tenant_id: str, pushes: list[bytes], is_short: boo
 def stored() -> dict[str, Any]:
     """Read every table that a push writes."""
     names = ["_changes", "_digests", *synced_tables()]
-    return {name: list(connection().execute(f'SELECT * FROM "{name}" ORDER BY 1')) for name in names}
+    found = {name: list(connection().execute(f'SELECT * FROM "{name}" ORDER BY 1')) for name in names}
+    return {name: [[meant(value) for value in row] for row in rows] for name, rows in found.items()}
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(PUSH, min_size=1, max_size=4))
-def test_short_way_and_long_way_make_the_same(
-    tenants: Tenants, new_tenant: Callable[[], str], pushes: list[JSON]
-) -> None:
-    raws = [json.dumps(push).encode() for push in pushes]
-    short, long = (outcome(tenants, new_tenant(), raws, is_short) for is_short in (True, False))
+def meant(value: Any) -> Any:
+    """Read JSON wherever it stands, since fields that no table knows may come in another order; so may names of fields."""
+    if isinstance(value, dict):
+        return {name: meant(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [meant(inner) for inner in value]
+    if isinstance(value, bytes | str) and value[:1] in ("{", b"{"):
+        return json.loads(value)
+    return sorted(json.loads(value)) if isinstance(value, str) and value[:2] == '["' else value
+
+
+def assert_same(tenants: Tenants, new_tenant: Callable[[], str], pushes: list[Any]) -> None:
+    short, long = (outcome(tenants, new_tenant(), pushes, is_short) for is_short in (True, False))
     assert short == long
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(PUSH, SAID_BESIDE), min_size=1, max_size=5))
+def test_short_way_and_long_way_make_the_same(
+    tenants: Tenants, new_tenant: Callable[[], str], pushes: list[Any]
+) -> None:
+    assert_same(tenants, new_tenant, pushes)
+
+
+def plain_push(*rows: JSON) -> Any:
+    return {"changes": {"end_user": list(rows)}}, (None, None)
 
 
 A, B = {"Unique_id": "u1", "name": "a"}, {"Unique_id": "u1", "name": "b"}
@@ -132,15 +172,44 @@ def test_rows_named_by_their_unique_id_alone_are_found(
     tenants: Tenants, new_tenant: Callable[[], str], pushes: list[list[JSON]]
 ) -> None:
     """Faults: only ids looked up; a ``Unique_id`` twice in one slice not seen: a second row was made."""
-    raws = [json.dumps({"changes": {"end_user": rows}}).encode() for rows in pushes]
-    short, long = (outcome(tenants, new_tenant(), raws, is_short) for is_short in (True, False))
-    assert short == long
+    assert_same(tenants, new_tenant, [plain_push(*rows) for rows in pushes])
+
+
+OPEN_AND_UNKNOWN = {"phoneModel": {"a": [1], "b": "x"}, "unknown": {"c": 1, "d": None}}
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [{"note": "1"}, {"note": "2"}, {"note": "2"}],
+        [{"note": "1", "version": 1}, {"note": "2", "version": 1}, {"name": "3", "version": 2}],
+        [{"phoneModel": {"b": "x", "a": [1]}}, {"phoneModel": {"a": [1.0], "b": "x"}}, {"phoneModel": None}],
+        [{"unknown": {"d": None, "c": 1}}, {"unknown": 1}, {"other": 2}, {"unknown": None, "other": None}],
+        [{"is_deleted": 1}, {"note": "1"}, {"is_deleted": 0}],
+        [
+            {"Unique_id": "u2"},
+            {"id": None, "Unique_id": "u2", "note": "1"},
+            {"id": None, "Unique_id": "u1", "note": "2"},
+        ],
+        [{"last_updated": "2026-01-01"}, {"last_updated": None, "note": "1"}, {"device_id": "", "note": "2"}],
+    ],
+)
+@pytest.mark.parametrize("is_one_push", [True, False])
+def test_edits_of_one_row_after_each_other(
+    tenants: Tenants, new_tenant: Callable[[], str], edits: list[JSON], is_one_push: bool
+) -> None:
+    """Each in a slice or a push of its own, the others in it being rows that stand beside it."""
+    beside = [{"id": f"r{number}", "name": "n"} for number in range(9)]
+    row = {"id": "a", "Unique_id": "u1", "name": "a", **OPEN_AND_UNKNOWN}
+    slices = [[{"id": "a"} | edit, *beside[2 * at : 2 * at + 2]] for at, edit in enumerate(edits)]
+    last = [plain_push(*itertools.chain(*slices))] if is_one_push else [plain_push(*some) for some in slices]
+    assert_same(tenants, new_tenant, [plain_push(row, *beside), *last])
 
 
 def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
     """Tell which rows of a push would go the short way if they are new."""
     body = decode_push(json.dumps({"changes": {table: rows}}).encode())
-    return [isinstance(one, NewRow) for one in parsing.parse_push(body, inside.tables(), inside.LIMITS, NOW).changes]
+    return [isinstance(one, TypedRow) for one in parsing.parse_push(body, inside.tables(), inside.LIMITS, NOW).changes]
 
 
 def test_rows_as_apps_send_them_go_the_short_way() -> None:
@@ -155,22 +224,56 @@ def test_rows_with_anything_to_say_of_them_go_the_long_way() -> None:
     assert typed_rows(odd) == [False] * len(odd)
 
 
-def test_row_that_was_there_makes_the_rest_of_its_push_go_the_long_way(
+def ways(tenants: Tenants, tenant_id: str, *rows: JSON) -> tuple[int, int]:
+    """Push rows, and count those that went the short way and the long one."""
+    counts = [0, 0]
+
+    def counted(way: int, take: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(self: Any, some: list[Any], *about: Any) -> Any:
+            taken = take(self, some, *about)
+            counts[way] += len(some) if taken is not False else 0
+            return taken
+
+        return counting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShortWay, "takes", counted(0, ShortWay.takes))
+        patch.setattr(changes._LongWay, "take", counted(1, changes._LongWay.take))
+        inside.push(tenants, tenant_id, decode_push(json.dumps({"changes": {"end_user": rows}}).encode()), NOW)
+    return counts[0], counts[1]
+
+
+def test_edits_go_the_short_way(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
+    tenant_id = new_tenant()
+    rows = [{"id": f"r{number}", "name": "n"} for number in range(64)]
+    assert ways(tenants, tenant_id, *rows) == (64, 0)
+    assert ways(tenants, tenant_id, *[row | {"name": "m"} for row in rows]) == (64, 0)
+
+
+def test_rows_with_fields_that_no_table_knows_go_the_short_way_once_enough_were_seen(
     tenants: Tenants, new_tenant: Callable[[], str]
 ) -> None:
     tenant_id = new_tenant()
-    rows = [{"id": f"r{number}", "name": "n"} for number in range(40)]
-    inside.push(tenants, tenant_id, {"changes": {"end_user": rows[:1]}}, NOW)
+    names = [f"field {uuid.uuid4()}" for _ in range(2)]
+    rows = [{"id": f"r{number}", names[0]: number, names[1]: {"a": []}} for number in range(64)]
+    assert ways(tenants, tenant_id, *rows[:48]) == (32, 16)
+    assert ways(tenants, tenant_id, *rows[48:]) == (16, 0)
+    assert ways(tenants, tenant_id, *[row | {names[0]: -1} for row in rows]) == (64, 0)
+    assert ways(tenants, tenant_id, *[{"id": row["id"], "note": "n"} for row in rows]) == (64, 0)
+
+
+def test_rows_of_both_kinds_in_every_slice_are_read_short_a_few_times_only(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    tenant_id = new_tenant()
+    rows = [{"id": f"r{number}", "name": "n"} for number in range(160)]
+    inside.push(tenants, tenant_id, {"changes": {"end_user": rows[::2]}}, NOW)
     tried: list[Any] = []
-
-    def read(*about: Any) -> Any:
-        tried.append(about)
-        return typed.read(*about)
-
+    shorten = typed._shorten
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parsing, "read", read)
-        inside.push(tenants, tenant_id, decode_push(json.dumps({"changes": {"end_user": rows}}).encode()), NOW)
-    assert 0 < len(tried) < 40
+        patch.setattr(typed, "_shorten", lambda *about: tried.append(about) or shorten(*about))  # type: ignore[func-returns-value]
+        assert ways(tenants, tenant_id, *rows) == (0, 160)
+    assert len(tried) == 64
 
 
 def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
@@ -186,11 +289,15 @@ def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
         "title": TextField(null=True),
     }
     columns = {name: models.column_of(field) for name, field in made.items()}
-    table = Table("visit", columns | {"last_updated": columns["Unique_id"]}, required=("title",))
+    everywhere = {name: inside.tables()["end_user"].columns[name] for name in ("last_updated", "is_deleted")}
+    table = Table("visit", columns | everywhere, required=("title",))
 
     def fields(**row: Any) -> Any:
-        found = typed.read(table, Raw(json.dumps(row).encode()))
-        return found and {name: getattr(found, name) for name in columns if name != "Unique_id"}
+        found = Reader(table).read(Raw(json.dumps(row).encode()))
+        return found and {name: plain(getattr(found, name)) for name in columns if name != "Unique_id"}
+
+    def plain(value: Any) -> Any:
+        return json.loads(bytes(value)) if isinstance(value, Raw) else value
 
     first = {"count": 7, "size": 0.5, "tags": ["a"], "grade": None, "kind": None, "day": None, "title": "t"}
     other = {"count": 2**63 - 1, "size": 3.0, "tags": {}, "kind": "b", "day": "2026-02-28"}
@@ -203,4 +310,4 @@ def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
 
 def test_every_column_that_has_a_check_has_a_type_or_goes_the_long_way() -> None:
     for table in inside.tables().values():
-        assert set(form_of(table).names) == {*table.columns, *parsing.SERVER_FIELDS}
+        assert set(form_of(table).columns) == {"_seq", *table.columns, *parsing.SERVER_FIELDS}

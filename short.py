@@ -1,0 +1,208 @@
+"""The short way of a push: rows that are all new, or all edits that missed nothing, are written as they were read.
+
+Knows: the statements that find out which they are and write them, bound to one tenant by the caller. Must not know: Flask,
+sockets, engines. Whatever is not plain is left to the long way (``changes``), which decides; where both could write a row,
+they make the same of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Container, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
+
+from bases import Key, rows_where
+from models import connection
+from protocol import Stored
+from typed import TypedRow, stored
+from wire import Row, decode_stored, encode
+from writing import INSERT_LOGGED, Writing, insert_row
+
+
+class Edited(NamedTuple):
+    """What the short way did to a row that stood: what the long way must know if it meets the row in the same push."""
+
+    typed: TypedRow
+    found: tuple[Any, ...]
+    names: Sequence[str]
+    """Fields that were written."""
+
+    @property
+    def before(self) -> Stored:
+        """Give the row as it stood."""
+        body, *about = self.found
+        return Stored(decode_stored(body), *about)
+
+    @property
+    def said(self) -> Row:
+        """Give what the device said of it."""
+        return self.typed.form.said(self.typed.row)
+
+
+class ShortWay:
+    """Takes the slices of one push that it can."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+        self.edited: dict[Key, Edited] = {}
+
+    def takes(self, some: Sequence[TypedRow], met: Container[Key]) -> bool:
+        """Write rows, and tell whether it could; else nothing was done. ``met``: rows that the long way has had."""
+        if self._takes(some, met):
+            return True
+        for reader in {one.reader for one in some}:
+            reader.misses += 1
+        return all(one.read_otherwise() for one in some) and self._takes(some, met)
+
+    def _takes(self, some: Sequence[TypedRow], met: Container[Key]) -> bool:
+        if all(one.is_new for one in some):
+            return self._create(some)
+        return not any(one.is_new for one in some) and self._edit(some, met)
+
+    def _create(self, some: Sequence[TypedRow]) -> bool:
+        """Write rows of which none stands, and none is named twice."""
+        if _any_stands(some):
+            return _expect(some, new=False)
+        writing = self._writing
+        time, at, is_named, pushed_by = writing.time, writing.at, writing.is_named, writing.push.device_id
+        slice_ = _Slice()
+        for one in some:
+            table, row_id = one.table.name, one.row_id or writing.new_row_id()
+            body = one.complete(row_id, time)
+            if len(body) > writing.row_bytes:
+                writing.is_too_large(one.change(), body)
+                continue
+            writing.sequence += 1
+            about = 1, None, at, one.edited_at, pushed_by or one.row.device_id, None, body.decode(), is_named
+            slice_.add(one, (writing.sequence, table, row_id, *about))
+            writing.differences[table].add(row_id, 1)
+            writing.touched[table][row_id] = body
+            writing.note(table, row_id, "created", 1, body)
+        slice_.write()
+        return True
+
+    def _edit(self, some: Sequence[TypedRow], met: Container[Key]) -> bool:
+        """Write edits of rows that stand, each named once by its id in this push, none deleted, none by a device that
+        missed a change of it."""
+        found = self._found(some, met)
+        if found is None:
+            return False
+        slice_ = _Slice()
+        for one, stood in zip(some, found, strict=True):
+            self._edit_one(one, *stood, slice_)
+        slice_.write()
+        return True
+
+    def _found(self, some: Sequence[TypedRow], met: Container[Key]) -> list[tuple[Any, tuple[Any, ...]]] | None:
+        """Find the rows as they stand, decoded and as they were read; None if one of them is not plain."""
+        keys = [(one.table.name, one.row_id) for one in some]
+        if len(set(keys)) < len(keys) or any(key in met or key in self.edited or not key[1] for key in keys):
+            return None
+        rows = {}
+        for table in {table for table, _ in keys}:
+            for row_id, _, *about in rows_where(table, "id", [key[1] for key in keys if key[0] == table]):
+                rows[table, row_id] = tuple(about)
+        if not rows:
+            _expect(some, new=True)
+        found = []
+        for key, one in zip(keys, some, strict=True):
+            about = rows.get(key)
+            stood = about and self._plain(one, about)
+            if stood is None:
+                return None
+            found.append((stood, rows[key]))
+        return found
+
+    def _plain(self, one: TypedRow, found: Sequence[Any]) -> Any:
+        """Decode a row as it stands, unless there is more to it."""
+        body, version, sequence, *_ = found
+        base, before = self._writing.push.base, self._writing.before.sequence
+        is_known = (
+            one.base_version >= version if one.base_version is not None else not base or base.sequence >= sequence
+        )
+        stood = one.stood(body) if is_known and sequence <= before else None
+        return None if stood is None or stood.is_deleted else stood
+
+    def _edit_one(self, one: TypedRow, stood: Any, found: tuple[Any, ...], slice_: _Slice) -> None:
+        """Write one edit; ``stood`` becomes the row as it is now."""
+        writing, form, (was, version, sequence, edited_at, _) = self._writing, one.form, found
+        table, row_id = one.table.name, one.row_id
+        assert row_id is not None
+        different = form.difference(one.row, stood)
+        names = [form.names[name] for name in different]
+        body = one.merge(stood, different, writing.time, edited_at) if different else was.encode()
+        if different and len(body) > writing.row_bytes:
+            writing.is_too_large(one.change(), body)
+            return
+        self.edited[table, row_id] = Edited(one, found, names)
+        if different:
+            writing.sequence += 1
+            device = writing.push.device_id or (None if one.row.device_id is UNSET else one.row.device_id)
+            about = version + 1, sequence, writing.at, one.edited_at, device, encode(names).decode(), body.decode()
+            slice_.add(one, (writing.sequence, table, row_id, *about, writing.is_named), stood, sequence)
+            writing.differences[table].change(row_id, version, version + 1)
+            writing.touched[table][row_id] = body
+        writing.note(table, row_id, "updated" if different else "unchanged", version + bool(different), body)
+
+
+def _expect(some: Sequence[TypedRow], *, new: bool) -> bool:
+    """Say what more rows of the same push probably are, since these are not what they were read as."""
+    for one in some:
+        one.reader.expects_new = new
+    return False
+
+
+class _Slice:
+    """The rows of one slice, as they are written: into the log and, by table and columns, in the place of older ones."""
+
+    def __init__(self) -> None:
+        self._log: list[tuple[Any, ...]] = []
+        self._rows: defaultdict[tuple[str, tuple[str, ...]], list[tuple[Any, ...]]] = defaultdict(list)
+        self._older: defaultdict[str, list[tuple[int]]] = defaultdict(list)
+
+    def add(self, one: TypedRow, logged: tuple[Any, ...], row: Any = None, older: int | None = None) -> None:
+        """Add one row, ``row`` if it is not as it was read, and the sequence of the older one in whose place it comes."""
+        self._log.append(logged)
+        self._rows[one.table.name, one.form.columns].append(stored(one.form, row or one.row, logged[0]))
+        if older is not None:
+            self._older[one.table.name].append((older,))
+
+    def write(self) -> None:
+        """Write them."""
+        cursor = connection().cursor()
+        cursor.executemany(INSERT_LOGGED, self._log)
+        for table, older in self._older.items():
+            cursor.executemany(f'DELETE FROM "{table}" WHERE _seq = ?', older)
+        for (table, columns), rows in self._rows.items():
+            cursor.executemany(insert_row(table, columns), rows)
+
+
+def _any_stands(new: Sequence[TypedRow]) -> bool:
+    """Tell whether one of these rows is there already, by its id or else its ``Unique_id``, or named twice."""
+    wanted: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    named: Counter[Key] = Counter()
+    for one in new:
+        unique_id = one.row.Unique_id
+        if one.row_id:
+            wanted[one.table.name, "id"].append(one.row_id)
+        elif unique_id:
+            wanted[one.table.name, "Unique_id"].append(unique_id)
+        if unique_id:
+            named[one.table.name, unique_id] += 1
+    return any(
+        len(set(own)) < len(own)
+        or (column == "Unique_id" and any(named[table, unique_id] > 1 for unique_id in own))
+        or _stands(table, column, own)
+        for (table, column), own in wanted.items()
+    )
+
+
+def _stands(table: str, column: str, wanted: list[str]) -> bool:
+    if len(wanted) == 1:
+        found = connection().execute(f'SELECT 1 FROM "{table}" WHERE "{column}" = ?', wanted)
+    else:
+        sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
+        found = connection().execute(sql, (encode(wanted).decode(),))
+    return found.fetchone() is not None

@@ -1,0 +1,115 @@
+"""One push on its way into the database: its numbers, its results, what is the same for the short way and the long one.
+
+Knows: the statements that both ways share, all bound to one tenant by the caller. Must not know: Flask, sockets, which
+engine or file, whose request this is, what becomes of a change.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import digest
+from errors import Detail
+from ledger import Place
+from models import connection
+from protocol import Change, Push
+from records import Logged
+from wire import format_time
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a push became. ``rows`` and ``results`` are as long as its changes; ``rows`` holds JSON or None."""
+
+    before: Place
+    after: Place
+    rows: list[bytes | None] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    replayed_conflicts: list[dict[str, Any]] = field(default_factory=list)
+    """Those of operations that were taken before: their device may never have had that answer."""
+    touched: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """By table, the id and JSON of each row that changed, in the order of their first change."""
+
+
+class Writing:
+    """What is numbered, noted and refused while a push is written. ``at`` is the time of its commit in milliseconds."""
+
+    def __init__(self, push: Push, row_bytes: int, before: Place, at: int) -> None:
+        self.push, self.row_bytes, self.before, self.at = push, row_bytes, before, at
+        self.time = format_time(at)
+        self.sequence = before.sequence
+        self.is_named = push.device_id is not None
+        self.applied = Applied(before, before)
+        self.problems: list[Detail] = []
+        self.rejected: list[str] = []
+        self.differences: defaultdict[str, digest.Difference] = defaultdict(digest.Difference)
+        self.touched: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+
+    def new_row_id(self) -> str:
+        """Make an id."""
+        return new_id(self.at)
+
+    def note(self, table: str, row_id: str, status: str, version: int, body: bytes) -> None:
+        """Note what became of a change, and its row as it is now."""
+        self.applied.rows.append(body)
+        self.applied.results.append({"table": table, "id": row_id, "status": status, "version": version})
+
+    def is_too_large(self, change: Change, body: bytes) -> bool:
+        """Tell whether a row is too large to be stored, and refuse it then."""
+        if len(body) <= self.row_bytes:
+            return False
+        sentence = f"the row would have {len(body):,} bytes of JSON; at most {self.row_bytes:,} are stored"
+        self.refuse(change, [{"path": change.path, "error": sentence}])
+        return True
+
+    def refuse(self, change: Change, problems: Sequence[Detail]) -> None:
+        """Note why a change is not made."""
+        self.problems += problems
+        self.rejected.append(change.path)
+        table = change.table.name if change.table else None
+        error = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems)
+        self.applied.rows.append(None)
+        self.applied.results.append(
+            {"table": table, "id": change.row_id, "status": "rejected", "version": None, "error": error}
+        )
+
+    def finish(self) -> Applied:
+        """Bring digests and ledger up to date, and give what the push became."""
+        for table, difference in self.differences.items():
+            digest.change(table, difference)
+        if self.sequence > self.before.sequence:
+            connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
+            self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
+        self.applied.touched = dict(self.touched)
+        return self.applied
+
+
+def new_id(at: int) -> str:
+    """Make the id of a row that has none: a UUID that begins with the time, so that new rows lie together in the index.
+
+    Source: RFC 9562 section 5.7, UUID version 7.
+    """
+    chance = secrets.randbits(74)
+    return str(uuid.UUID(int=at << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & (1 << 62) - 1))
+
+
+def _marks(columns: Sequence[Any]) -> str:
+    return ", ".join("?" * len(columns))
+
+
+INSERT_LOGGED = f"INSERT INTO _changes VALUES ({_marks(Logged._meta.sorted_fields)})"
+
+
+@cache
+def insert_row(table: str, columns: Sequence[str]) -> str:
+    """Write the statement for a row that is not in its table. For ``OR REPLACE``, SQLite keeps what each row's statement
+    might have to undo, which takes as long as all the rest with rows in many places."""
+    names = ", ".join(f'"{column}"' for column in columns)
+    return f'INSERT INTO "{table}" ({names}) VALUES ({_marks(columns)})'
