@@ -96,13 +96,10 @@ class _LongWay:
                     self._recall(key, edited[key])
 
     def _recall(self, key: Key, edited: Edited) -> None:
-        """Know of a row what the long way would know if it had made the edit."""
+        """Know of a row what the long way would know if it had made the edit, whose base was the row as it stood."""
         self.known[key] = edited.before
         self.said[key] |= edited.said
         self.written[key].update(edited.names)
-        base_version = edited.typed.base_version
-        if edited.names and base_version is not None:
-            self.counted[key] = base_version
 
     def _take(self, change: Change) -> None:
         """Take one change, unless it can't be stored or was taken before."""

@@ -2,8 +2,8 @@
 
 Faults that this was seen to find: ``last_updated`` filled in by its default, flags left ``true``, ``is_deleted`` left
 null, JSON a level too deep, a row that an earlier slice of the same push wrote taken for another device's; an edit's
-base not looked at, JSON of the same value in other words taken for a change, the version that a device counts by itself
-forgotten between two ways.
+base not looked at, JSON of the same value in other words taken for a change, a tombstone edited; and between the two ways
+of one push: what was said or written forgotten, a row named again or made in it taken for one that stood before.
 """
 
 from __future__ import annotations
@@ -204,6 +204,33 @@ def test_edits_of_one_row_after_each_other(
     slices = [[{"id": "a"} | edit, *beside[2 * at : 2 * at + 2]] for at, edit in enumerate(edits)]
     last = [plain_push(*itertools.chain(*slices))] if is_one_push else [plain_push(*some) for some in slices]
     assert_same(tenants, new_tenant, [plain_push(row, *beside), *last])
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [{"note": "mine", "version": 3}, {"note": "mine again", "name": "x", "version": 2}],
+        [{"note": "mine", "version": 3}, {"note": "old", "version": 2}],
+        [{"note": "theirs"}, {"name": "x", "version": 3}, {"note": "old", "version": 2}],
+        [{"id": "c"}, {"id": "c", "note": "1", "version": 2}, {"id": "c", "note": "2", "version": 1}],
+    ],
+)
+def test_later_edit_of_older_base_meets_what_the_same_push_did_before(
+    tenants: Tenants, new_tenant: Callable[[], str], edits: list[JSON]
+) -> None:
+    """Another device changed the note meanwhile, later by its clock; each edit is in a slice of its own."""
+    beside = [{"id": f"r{number}", "name": "n"} for number in range(9)]
+    row = {"id": "a", "note": "old", "last_updated": "2026-01-01"}
+    theirs = {"id": "a", "note": "theirs", "version": 2, "last_updated": "2026-01-03"}
+    slices = [
+        [{"id": "a", "last_updated": "2026-01-02"} | edit, *beside[2 * at : 2 * at + 2]]
+        for at, edit in enumerate(edits)
+    ]
+    if "id" in edits[0]:
+        slices[0] = [slices[0][0], {"id": "new 1", "Unique_id": "1"}, {"id": "new 2", "Unique_id": "2"}]
+    assert_same(
+        tenants, new_tenant, [plain_push(row, *beside), plain_push(theirs), plain_push(*itertools.chain(*slices))]
+    )
 
 
 def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
