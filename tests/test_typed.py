@@ -206,12 +206,16 @@ def test_edits_of_one_row_after_each_other(
     assert_same(tenants, new_tenant, [plain_push(row, *beside), *last])
 
 
+SAME: JSON = {"note": "theirs", "last_updated": "2026-01-03"}
+
+
 @pytest.mark.parametrize(
     "edits",
     [
         [{"note": "mine", "version": 3}, {"note": "mine again", "name": "x", "version": 2}],
         [{"note": "mine", "version": 3}, {"note": "old", "version": 2}],
-        [{"note": "theirs"}, {"name": "x", "version": 3}, {"note": "old", "version": 2}],
+        [SAME, {"name": "x", "version": 3}, {"note": "old", "version": 2}],
+        [SAME | {"status": 5}, {"note": "mine", "version": 3}, {"note": "old", "version": 2}],
         [{"id": "c"}, {"id": "c", "note": "1", "version": 2}, {"id": "c", "note": "2", "version": 1}],
     ],
 )
@@ -221,7 +225,7 @@ def test_later_edit_of_older_base_meets_what_the_same_push_did_before(
     """Another device changed the note meanwhile, later by its clock; each edit is in a slice of its own."""
     beside = [{"id": f"r{number}", "name": "n"} for number in range(9)]
     row = {"id": "a", "note": "old", "last_updated": "2026-01-01"}
-    theirs = {"id": "a", "note": "theirs", "version": 2, "last_updated": "2026-01-03"}
+    theirs = {"id": "a", "status": "5", "version": 2} | SAME
     slices = [
         [{"id": "a", "last_updated": "2026-01-02"} | edit, *beside[2 * at : 2 * at + 2]]
         for at, edit in enumerate(edits)
