@@ -16,7 +16,7 @@ from msgspec import UNSET
 from bases import Key, rows_where
 from models import connection
 from protocol import Stored
-from typed import TypedRow, stored
+from typed import Form, TypedRow, stored
 from wire import Row, decode_stored, encode
 from writing import INSERT_LOGGED, Writing, insert_row
 
@@ -69,16 +69,16 @@ class ShortWay:
         time, at, is_named, pushed_by = writing.time, writing.at, writing.is_named, writing.push.device_id
         slice_ = _Slice()
         for one in some:
-            table, row_id = one.table.name, one.row_id or writing.new_row_id()
+            table, row_id = one.form.table, one.row_id or writing.new_row_id()
             body = one.complete(row_id, time)
             if len(body) > writing.row_bytes:
                 writing.is_too_large(one.change(), body)
                 continue
-            writing.sequence += 1
+            writing.sequence = sequence = writing.sequence + 1
             about = 1, None, at, one.edited_at, pushed_by or one.row.device_id, None, body.decode(), is_named
-            slice_.add(one, (writing.sequence, table, row_id, *about))
+            slice_.log.append((sequence, table, row_id, *about))
+            slice_.rows[one.form].append(stored(one.form, one.row, sequence))
             writing.differences[table].add(row_id, 1)
-            writing.touched[table][row_id] = body
             writing.note(table, row_id, "created", 1, body)
         slice_.write()
         return True
@@ -141,9 +141,10 @@ class ShortWay:
             writing.sequence += 1
             device = writing.push.device_id or (None if one.row.device_id is UNSET else one.row.device_id)
             about = version + 1, sequence, writing.at, one.edited_at, device, encode(names).decode(), body.decode()
-            slice_.add(one, (writing.sequence, table, row_id, *about, writing.is_named), stood, sequence)
+            slice_.log.append((writing.sequence, table, row_id, *about, writing.is_named))
+            slice_.rows[form].append(stored(form, stood, writing.sequence))
+            slice_.older[table].append((sequence,))
             writing.differences[table].change(row_id, version, version + 1)
-            writing.touched[table][row_id] = body
         writing.note(table, row_id, "updated" if different else "unchanged", version + bool(different), body)
 
 
@@ -158,25 +159,19 @@ class _Slice:
     """The rows of one slice, as they are written: into the log and, by table and columns, in the place of older ones."""
 
     def __init__(self) -> None:
-        self._log: list[tuple[Any, ...]] = []
-        self._rows: defaultdict[tuple[str, tuple[str, ...]], list[tuple[Any, ...]]] = defaultdict(list)
-        self._older: defaultdict[str, list[tuple[int]]] = defaultdict(list)
-
-    def add(self, one: TypedRow, logged: tuple[Any, ...], row: Any = None, older: int | None = None) -> None:
-        """Add one row, ``row`` if it is not as it was read, and the sequence of the older one in whose place it comes."""
-        self._log.append(logged)
-        self._rows[one.table.name, one.form.columns].append(stored(one.form, row or one.row, logged[0]))
-        if older is not None:
-            self._older[one.table.name].append((older,))
+        self.log: list[tuple[Any, ...]] = []
+        self.rows: defaultdict[Form, list[tuple[Any, ...]]] = defaultdict(list)
+        self.older: defaultdict[str, list[tuple[int]]] = defaultdict(list)
+        """By table, the sequences of those that go."""
 
     def write(self) -> None:
         """Write them."""
         cursor = connection().cursor()
-        cursor.executemany(INSERT_LOGGED, self._log)
-        for table, older in self._older.items():
+        cursor.executemany(INSERT_LOGGED, self.log)
+        for table, older in self.older.items():
             cursor.executemany(f'DELETE FROM "{table}" WHERE _seq = ?', older)
-        for (table, columns), rows in self._rows.items():
-            cursor.executemany(insert_row(table, columns), rows)
+        for form, rows in self.rows.items():
+            cursor.executemany(insert_row(form.table, form.columns), rows)
 
 
 def _any_stands(new: Sequence[TypedRow]) -> bool:

@@ -40,14 +40,15 @@ _LEARNT_AFTER_ROWS = 16
 _MOST_MISSES = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """What is made of a table once, for rows that have ``unknown`` fields too, or some of them.
+    """What is made of a table once, for rows that have ``unknown`` fields too, or some of them. Equal to itself alone.
 
     Three types with the same attributes decode a row: one that is ``new``, an ``edit``, whose attributes are ``UNSET``
     where it says nothing, and one that ``stood``, as it was stored. JSON of any shape is kept as bytes.
     """
 
+    table: str
     new: Callable[[Raw], Any]
     edit: Callable[[Raw], Any]
     stood: Callable[[str], Any]
@@ -119,6 +120,7 @@ def form_of(table: Table, unknown: tuple[str, ...] = ()) -> Form:
         return columns[name].default if name in columns and name != "last_updated" else unsaid(name)
 
     return Form(
+        table.name,
         decoder(said, at_first),
         decoder(said, unsaid),
         decoder(
@@ -196,7 +198,7 @@ def _shorten(row: Any, form: Form) -> None:
     for name in form.flags:
         if type(value := getattr(row, name)) is bool:
             setattr(row, name, int(value))
-    for name, value in zip(form.open, form.open_of(row), strict=True):
+    for name, value in zip(form.open, form.open_of(row)):  # noqa: B905 - checking it costs as much as the loop.
         if value is not UNSET and type(value) is not Raw:
             text = encode(value)
             if text.count(b"[") + text.count(b"{") > _LEVELS:

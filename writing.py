@@ -58,6 +58,8 @@ class Writing:
 
     def note(self, table: str, row_id: str, status: str, version: int, body: bytes) -> None:
         """Note what became of a change, and its row as it is now."""
+        if status != "unchanged":
+            self.touched[table][row_id] = body
         self.applied.rows.append(body)
         self.applied.results.append({"table": table, "id": row_id, "status": status, "version": version})
 
