@@ -307,6 +307,11 @@ class Sockets:
         for notification in notifications_of(applied):
             self.notify(tenant_id, notification)
 
+    def let_tell(self, tenant_id: str) -> None:
+        """Let what was announced leave before the caller goes on: a crowd waits for it, for the answer only one."""
+        if tenant_id in self._present:
+            gevent.sleep(0)
+
     def announce_restored(self, tenant_id: str) -> None:
         """Tell a tenant's devices that their cursors are of a database that is no more."""
         place = self._tenants.read(tenant_id, ledger.place)

@@ -216,12 +216,14 @@ class Sync:
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
-            return self._tenants.write(
+            applied = self._tenants.write(
                 tenant_id,
                 lambda: around(write),
                 lambda applied: self._sockets.announce(tenant_id, applied),
                 is_alone=self._budgets.is_alone(tenant_id),
             )
+            self._sockets.let_tell(tenant_id)
+            return applied
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:
                 self._tell_failure(tenant_id, push.tables)

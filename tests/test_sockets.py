@@ -264,3 +264,21 @@ def test_tenant_has_no_more_sockets_than_it_may(start_server: Callable[..., Serv
         first.close()
         wait_for(lambda: any(line["message"] == "socket left" for line in server.log), "the first to leave")
         stack.enter_context(closing(tenant.device().listen()))
+
+
+def test_lone_push_is_told_to_all_before_it_is_answered(tenant: Tenant) -> None:
+    """Fault: the answer sent first: of what a crowd waits for, it costs a hundredth."""
+    listener = tenant.device().listen()
+    heard: list[str] = []
+    take = listener.client.eio._receive_packet
+
+    def note_and_take(packet: Any) -> None:
+        heard.append(str(packet.data)[:1])
+        take(packet)
+
+    listener.client.eio._receive_packet = note_and_take
+    for number in range(5):
+        listener.call("sync_push", {"table": "end_user", "operation": "create", "data": {"id": f"r{number}"}})
+    wait_for(lambda: len(heard) == 15, "all packets")
+    assert [packet == "3" for packet in heard] == [False, False, True] * 5
+    listener.close()
