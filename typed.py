@@ -9,7 +9,7 @@ stored rows, Flask, peewee, sockets, files, the clock. A row that its type does 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -35,6 +35,8 @@ _LEVELS = MAX_DEPTH - 4
 _NULL = Raw(b"null")
 _SET_AFTER = ("sync_status", "version", "server_synced", "createdAt", "updatedAt")
 _SET = frozenset({"id", *_SET_AFTER})
+_CONTAINERS: frozenset[type] = frozenset({dict, list})
+_ANY: frozenset[type] = frozenset({dict, list, str, int, float, bool, type(None)})
 _MOST_UNKNOWN = 32
 _LEARNT_AFTER_ROWS = 16
 _MOST_MISSES = 3
@@ -170,7 +172,7 @@ class Reader:
             return None
         try:
             row = (form.new if self.expects_new else form.edit)(raw)
-            _shorten(row, form)
+            _shorten(row, form, _CONTAINERS if self.expects_new else _ANY)
             if form.checked or form.required:
                 _check(row, form)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
@@ -188,8 +190,9 @@ class Reader:
                 self.form = _latest[self.table] = form_of(self.table, unknown)
 
 
-def _shorten(row: Any, form: Form) -> None:
-    """Bring the values of a decoded row into the form in which they are kept.
+def _shorten(row: Any, form: Form, kept_as_bytes: Container[type]) -> None:
+    """Bring the values of a decoded row into the form in which they are kept: those of any shape, if of these types, as
+    bytes. An edit's are compared with what stands, which are all bytes.
 
     Raises: ValueError for what may be nested too deeply.
     """
@@ -199,7 +202,7 @@ def _shorten(row: Any, form: Form) -> None:
         if type(value := getattr(row, name)) is bool:
             setattr(row, name, int(value))
     for name, value in zip(form.open, form.open_of(row)):  # noqa: B905 - checking it costs as much as the loop.
-        if value is not UNSET and type(value) is not Raw:
+        if type(value) in kept_as_bytes:
             text = encode(value)
             if text.count(b"[") + text.count(b"{") > _LEVELS:
                 raise ValueError("perhaps too deep")
@@ -278,11 +281,18 @@ class TypedRow(msgspec.Struct, gc=False):
         return encode(stood)
 
 
+def _text(value: Any) -> str | None:
+    """Give JSON as a column has it."""
+    if type(value) is not Raw:
+        return None if value is None else encode(value).decode()
+    return None if value == _NULL else str(value, "utf-8")
+
+
 def stored(form: Form, row: Any, sequence: int) -> tuple[Any, ...]:
     """Lay a row out as the values of the form's ``columns``, after its JSON was made."""
     for name in form.open_columns:
         value = getattr(row, name)
-        setattr(row, name, None if value is None or value == _NULL else str(value, "utf-8"))
+        setattr(row, name, _text(value))
     if form.unknown:
         return (sequence, *form.values_of(row), form.unknown_of(row))
     return (sequence, *form.values_of(row))

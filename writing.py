@@ -7,7 +7,6 @@ engine or file, whose request this is, what becomes of a change.
 from __future__ import annotations
 
 import secrets
-import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -99,7 +98,8 @@ def new_id(at: int) -> str:
     Source: RFC 9562 section 5.7, UUID version 7.
     """
     chance = secrets.randbits(74)
-    return str(uuid.UUID(int=at << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & (1 << 62) - 1))
+    digits = f"{at << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & (1 << 62) - 1:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _marks(columns: Sequence[Any]) -> str:
