@@ -21,7 +21,7 @@ from gevent.pywsgi import LoggingLogAdapter, WSGIServer
 from greenlet import greenlet
 from werkzeug.wsgi import ClosingIterator
 
-from connections import Handler
+from handler import Handler
 from settings import Settings
 
 log = logging.getLogger("syncapp.server")

@@ -22,6 +22,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 import asyncapi  # noqa: E402
 import checks  # noqa: E402
 import connections  # noqa: E402
+import handler  # noqa: E402
 import logs  # noqa: E402
 import openapi  # noqa: E402
 import operate  # noqa: E402
@@ -89,7 +90,7 @@ def build(settings: Settings) -> Flask:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     app.extensions["lifecycle"] = lifecycle
-    connections.Connections(settings).install()
+    handler.install(connections.Connections(settings))
     sockets.start()
     upkeep.start()
     return app
