@@ -76,22 +76,13 @@ class Door:
         end = begin(exchange)
         try:
             reply = self._reply(environ)
-            sent, headers = _compressed(environ, reply._replace(headers=self._headers(exchange, reply.headers)))
+            parts, headers = _compressed(environ, reply, self._headers(exchange, reply.headers))
             start_response(status_line(reply.status), headers)
         except BaseException:  # Nobody will close what was not given.
             exchange.leave()
             end()
             raise
-
-        def close() -> None:
-            try:
-                getattr(reply.body, "close", _nothing)()
-            finally:
-                _log(exchange, reply.status)
-                exchange.leave()
-                end()
-
-        return Parts(sent, close)
+        return Parts(parts, reply, exchange, end)
 
     def _reply(self, environ: dict[str, Any]) -> Reply:
         method = environ["REQUEST_METHOD"]
@@ -135,19 +126,26 @@ class Door:
 
 
 class Parts:
-    """The body of an answer, and what is to be done once it is sent."""
+    """The body of an answer; once it is sent, its request is over."""
 
-    __slots__ = ("_parts", "close")
+    __slots__ = ("_end", "_exchange", "_parts", "_reply")
 
-    def __init__(self, parts: Iterable[bytes], close: Callable[[], None]) -> None:
-        self._parts, self.close = parts, close
+    def __init__(self, parts: Iterable[bytes], reply: Reply, exchange: Exchange, end: Callable[[], None]) -> None:
+        self._parts, self._reply, self._exchange, self._end = parts, reply, exchange, end
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._parts)
 
-
-def _nothing() -> None:
-    """Close what has nothing to close."""
+    def close(self) -> None:
+        """Close what the answer was made from, log the request and give its place back."""
+        try:
+            close = getattr(self._reply.body, "close", None)
+            if close:
+                close()
+        finally:
+            _log(self._exchange, self._reply.status)
+            self._exchange.leave()
+            self._end()
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
@@ -192,21 +190,20 @@ def _http_reply(error: HTTPException) -> Reply:
 # --- compression -----------------------------------------------------------------------------------------------------
 
 
-def _compressed(environ: dict[str, Any], reply: Reply) -> tuple[Iterable[bytes], list[Header]]:
+def _compressed(environ: dict[str, Any], reply: Reply, headers: list[Header]) -> tuple[Iterable[bytes], list[Header]]:
     """Give what is sent of an answer and its headers: compressed if the client asks for it and it is worth it."""
-    body, _, headers = reply
+    body = reply.body
     parts = (body,) if isinstance(body, bytes) else body
-    if _is_worth_compressing(environ, reply):
+    is_wanted = reply.status == 200 and _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", ""))
+    if is_wanted and _is_worth_compressing(environ, body, headers):
         kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "etag")]
         return _deflated(parts), [*kept, ("Content-Encoding", "gzip")]
     return parts, [*headers, ("Content-Length", str(len(body)))] if isinstance(body, bytes) else headers
 
 
-def _is_worth_compressing(environ: dict[str, Any], reply: Reply) -> bool:
-    if not _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")) or reply.status != 200:
-        return False
-    said = {name.lower(): value for name, value in reply.headers}
-    size = len(reply.body) if isinstance(reply.body, bytes) else int(said.get("content-length", _COMPRESSED_FROM_BYTES))
+def _is_worth_compressing(environ: dict[str, Any], body: bytes | Iterator[bytes], headers: list[Header]) -> bool:
+    said = {name.lower(): value for name, value in headers}
+    size = len(body) if isinstance(body, bytes) else int(said.get("content-length", _COMPRESSED_FROM_BYTES))
     if size < _COMPRESSED_FROM_BYTES or "content-encoding" in said or environ["REQUEST_METHOD"] == "HEAD":
         return False
     return bool(re.match(r"application/json|text/", said.get("content-type", "")))

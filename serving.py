@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gevent
@@ -19,7 +19,6 @@ from flask import Flask
 from gevent.event import Event
 from gevent.pywsgi import LoggingLogAdapter, WSGIServer
 from greenlet import greenlet
-from werkzeug.wsgi import ClosingIterator
 
 from handler import Handler
 from settings import Settings
@@ -61,7 +60,7 @@ class Lifecycle:
         if "wsgi.websocket" in environ:  # It is over when the call returns, and nobody closes what that gave.
             self._done()
             return parts
-        return ClosingIterator(parts, [self._done])
+        return _InFlight(parts, self._done)
 
     def _done(self) -> None:
         self._in_flight -= 1
@@ -82,6 +81,27 @@ class Lifecycle:
             log.warning("%d requests did not finish in %d s", self._in_flight, self._seconds)
         self._close()
         log.info("stopped")
+
+
+class _InFlight:
+    """An answer that is counted until it is closed."""
+
+    __slots__ = ("_done", "_parts")
+
+    def __init__(self, parts: Iterable[bytes], done: Callable[[], None]) -> None:
+        self._parts, self._done = parts, done
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._parts)
+
+    def close(self) -> None:
+        """Close the answer, and count it no more."""
+        try:
+            close = getattr(self._parts, "close", None)
+            if close:
+                close()
+        finally:
+            self._done()
 
 
 def serve(app: Flask, lifecycle: Lifecycle, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ class Exchange:
         is_read = announced_bytes <= self.most_bytes  # More than that is refused, not read.
         size_bytes = announced_bytes if is_read else 0
         held_bytes = self.most_bytes if "HTTP_TRANSFER_ENCODING" in self.environ else size_bytes
-        self.standing = lambda: self.budgets.headers(tenant_id)
+        self.standing = partial(self.budgets.headers, tenant_id)  # A closure would hold the exchange that holds it.
         self.visit = self.budgets.enter(tenant_id, size_bytes, held_bytes)
 
     def alone(self) -> AbstractContextManager[None]:
