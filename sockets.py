@@ -19,6 +19,7 @@ import msgspec
 from flask import Flask, request
 from flask_socketio import SocketIO
 from msgspec import Raw
+from socketio.packet import Packet
 
 import frames
 import ledger
@@ -103,6 +104,12 @@ class _Json:
             raise ValueError(str(problem)) from None  # What the library expects of a JSON module.
 
 
+class _Packet(Packet):  # type: ignore[misc]
+    """A packet of JSON, in which the library need not look for binary: nothing here is any."""
+
+    uses_binary_events = False
+
+
 class Sockets:
     """All sockets of this server."""
 
@@ -135,6 +142,7 @@ class Sockets:
             max_http_buffer_size=settings.max_frame_bytes,
             ping_interval=settings.ping_interval_seconds,
             ping_timeout=settings.ping_timeout_seconds,
+            serializer=_Packet,
             json=_Json,
             logger=quiet,
             engineio_logger=quiet,
