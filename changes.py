@@ -38,9 +38,10 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
     if push.base and (push.base.epoch != before.epoch or push.base.sequence > before.sequence):
         raise ResyncRequired("The baseCursor is not of this database. Pull again from the start, then push.")
     writing = Writing(push, row_bytes, before, max(now, before.clock + 1))
-    long, short = _LongWay(writing, strategy), ShortWay(writing)
+    short, long = ShortWay(writing), None
     while some := list(itertools.islice(push.changes, _SLICE_ROWS)):  # As many as the processor's cache holds.
-        if not (all(type(one) is TypedRow for one in some) and short.takes(some, long.known)):
+        if not (all(type(one) is TypedRow for one in some) and short.takes(some, long.known if long else ())):
+            long = long or _LongWay(writing, strategy)
             long.take([one.change() if type(one) is TypedRow else one for one in some], short.edited)
         if len(some) == _SLICE_ROWS:
             pause()
