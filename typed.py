@@ -184,6 +184,8 @@ class Reader:
         unknown = tuple(name for name in names if name not in self.table.columns and name not in _SET)
         if len(unknown) > _MOST_UNKNOWN or set(unknown) <= set(self.form.unknown):
             return
+        if any(name.startswith("_") for name in unknown):  # Our own columns begin so.
+            return
         count = _met[self.table, unknown] = _met.get((self.table, unknown), 0) + 1
         if count >= _LEARNT_AFTER_ROWS:
             with contextlib.suppress(ValueError):  # msgspec takes no quotes and the like in a name.

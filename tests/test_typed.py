@@ -64,6 +64,8 @@ ROW = st.fixed_dictionaries(
         "unknown": OPEN,
         "other": OPEN,
         'a "quote"': OPEN,
+        "_seq": st.just(3),
+        "_extra": OPEN,
     },
 )
 PLAIN = st.fixed_dictionaries(
@@ -235,6 +237,13 @@ def test_later_edit_of_older_base_meets_what_the_same_push_did_before(
     assert_same(
         tenants, new_tenant, [plain_push(row, *beside), plain_push(theirs), plain_push(*itertools.chain(*slices))]
     )
+
+
+@pytest.mark.parametrize("name", ["_seq", "_extra", "_unknown0", "extra", "id ", "Ä"])
+def test_field_of_any_name_is_kept(tenants: Tenants, new_tenant: Callable[[], str], name: str) -> None:
+    """Fault: a field with the name of one of our own columns written beside the unknown ones."""
+    rows = [{"id": f"r{number}", name: number} for number in range(9)]
+    assert_same(tenants, new_tenant, [plain_push(*rows), plain_push(*[row | {name: "other"} for row in rows])])
 
 
 def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
