@@ -56,7 +56,7 @@ class Form:
     stood: Callable[[str], Any]
     unknown: tuple[str, ...]
     columns: tuple[str, ...]
-    """Those in which a row is stored, in the order of ``NewRow.stored``."""
+    """Those in which a row is stored, in the order of ``stored``."""
     names: Mapping[str, str]
     """The names of what a device may write, by their attributes."""
     values_of: Callable[[Any], tuple[Any, ...]]
