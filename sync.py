@@ -215,14 +215,16 @@ class Sync:
 
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
+        is_alone = self._budgets.is_alone(tenant_id)
         try:
             applied = self._tenants.write(
                 tenant_id,
                 lambda: around(write),
                 lambda applied: self._sockets.announce(tenant_id, applied),
-                is_alone=self._budgets.is_alone(tenant_id),
+                is_alone=is_alone,
             )
-            self._sockets.let_tell(tenant_id)
+            if is_alone:  # Else its group was told before anyone of it goes on.
+                self._sockets.let_tell(tenant_id)
             return applied
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:
