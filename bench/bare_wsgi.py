@@ -8,6 +8,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import os  # noqa: E402
+import socket  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -25,4 +26,6 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[byt
 
 
 if __name__ == "__main__":
-    WSGIServer(("127.0.0.1", int(os.environ["PORT"])), app, log=None).serve_forever()
+    listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=1024)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Trap 16: else each answer takes 44 ms.
+    WSGIServer(listener, app, log=None).serve_forever()
