@@ -23,6 +23,7 @@ async function forAWhile(work) { for (const began = performance.now(); performan
 
 const LOADS = {
   'push-1': (server, token) => singles(server, token, 1, seconds),
+  'push-16': (server, token) => singles(server, token, 16, seconds),
   'push-64': (server, token) => singles(server, token, 64, seconds),
   'event-1': (server, token) => events(server, token, 1, seconds),
   'event-16': (server, token) => events(server, token, 16, seconds),
