@@ -18,10 +18,9 @@ from engineio.packet import MESSAGE, PING, Packet
 from engineio.payload import Payload
 from gevent.event import Event
 from gevent.queue import Empty, JoinableQueue
-from geventwebsocket.websocket import Header, WebSocket
-from socketio.packet import EVENT
 
 from turns import breathe
+from wire import encode
 
 _SLICE_SOCKETS = 128
 """Sockets told between two breaths."""
@@ -29,9 +28,22 @@ _SLICE_SOCKETS = 128
 
 def frame_of(packet: Packet) -> bytes:
     """Give the WebSocket frame that the library would send for a packet of text."""
-    payload: bytes = packet.encode().encode()
-    header: bytearray = Header.encode_header(True, WebSocket.OPCODE_TEXT, b"", len(payload), 0)
-    return bytes(header) + payload
+    return _frame(packet.encode().encode())
+
+
+def _frame(text: bytes) -> bytes:
+    """Write a frame of text from a server. Source: RFC 6455 section 5.2."""
+    size = len(text)
+    if size < 126:
+        return b"\x81%c%b" % (size, text)
+    if size <= 0xFFFF:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2), text)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8), text)
+
+
+def _frames(messages: list[bytes]) -> bytes:
+    """Write messages of Engine.IO, which begin with their type."""
+    return b"".join([_frame(b"4" + message) for message in messages])
 
 
 class _Rest(Packet):  # type: ignore[misc]
@@ -149,6 +161,18 @@ class _Writer:
         self._is_over.wait()
 
 
+class _Waiting:
+    """What a room is to be told, and the answers that sockets of it get after that."""
+
+    __slots__ = ("answers", "is_under_way", "told")
+
+    def __init__(self) -> None:
+        self.told: list[bytes] = []
+        self.answers: dict[str, list[bytes]] = {}
+        self.is_under_way = False
+        """Whether some are being told already: an answer then is not to wait for all of them."""
+
+
 class Fanout:
     """The lines of a Socket.IO server, and what its rooms are still to be told."""
 
@@ -156,7 +180,7 @@ class Fanout:
         """``queue`` puts a packet into the queue of a socket, named by its Engine.IO ID."""
         self._io, self._queue = io, queue
         self._lines: dict[str, Line] = {}
-        self._waiting: dict[str, list[Packet]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         own = {"websocket": lambda handler, _: Line(handler, self._lines), "queue": _Queue}
         io.eio._async = {**io.eio._async, **own}
         self._start_task = io.eio.start_background_task
@@ -191,27 +215,48 @@ class Fanout:
 
     def tell(self, event: str, payload: object, room: str) -> None:
         """Tell an event to each socket of a room; what is told before others run leaves together."""
-        if room not in self._waiting:
-            self._waiting[room] = []
-            gevent.spawn(self._tell_room, room)
-        packet = self._io.packet_class(EVENT, namespace="/", data=[event, payload])
-        self._waiting[room].append(Packet(MESSAGE, packet.encode()))
+        waiting = self._waiting.get(room)
+        if waiting is None:
+            waiting = self._waiting[room] = _Waiting()
+            gevent.spawn(self._tell_room, room, waiting)
+        waiting.told.append(b"2" + encode((event, payload)))
 
-    def _tell_room(self, room: str) -> None:
+    def answer(self, engine_id: str, message: bytes, room: str | None) -> None:
+        """Send a message to one socket: with what its room is about to be told, after that, else at once."""
+        waiting = self._waiting.get(room or "")
+        if waiting and not waiting.is_under_way:
+            waiting.answers.setdefault(engine_id, []).append(message)
+        else:
+            self._hand_over(engine_id, [message], _frames([message]))
+
+    def _hand_over(self, engine_id: str, messages: list[bytes], frames: bytes) -> None:
+        line = self._lines.get(engine_id)
+        if not (line and line.takes(frames)):
+            for message in messages:
+                self._queue(engine_id, Packet(MESSAGE, message.decode()))
+
+    def _tell_room(self, room: str, waiting: _Waiting) -> None:
         try:
-            while packets := self._waiting[room]:
-                self._waiting[room] = []
-                self._tell_all(room, packets)
+            while waiting.told:
+                told, answers = waiting.told, waiting.answers
+                waiting.told, waiting.answers, waiting.is_under_way = [], {}, True
+                self._tell_all(room, told, answers)
         finally:
             del self._waiting[room]
 
-    def _tell_all(self, room: str, packets: list[Packet]) -> None:
-        frames, rooms = b"".join(map(frame_of, packets)), self._io.manager.rooms
-        for number, (sid, engine_id) in enumerate(self._io.manager.get_participants("/", room), 1):
-            line = self._lines.get(engine_id)
-            is_here = sid in rooms.get("/", {}).get(room, ())  # It may have left meanwhile.
-            if is_here and not (line and line.takes(frames)):
-                for packet in packets:
-                    self._queue(engine_id, packet)
+    def _tell_all(self, room: str, told: list[bytes], answers: dict[str, list[bytes]]) -> None:
+        frames, rooms = _frames(told), self._io.manager.rooms
+        listeners = list(self._io.manager.get_participants("/", room))
+        if answers:
+            listeners.sort(key=lambda listener: listener[1] not in answers)  # Who waits for an answer comes first.
+        for number, (sid, engine_id) in enumerate(listeners, 1):
+            if sid in rooms.get("/", {}).get(room, ()):  # It may have left meanwhile.
+                own = answers.pop(engine_id, None)
+                if own is None:
+                    self._hand_over(engine_id, told, frames)
+                else:
+                    self._hand_over(engine_id, told + own, frames + _frames(own))
             if number % _SLICE_SOCKETS == 0:
                 breathe()
+        for engine_id, own in answers.items():  # They left the room, and wait for their answers all the same.
+            self._hand_over(engine_id, own, _frames(own))

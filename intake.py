@@ -6,8 +6,8 @@ looks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -52,18 +52,22 @@ class Intake:
             self._budgets.check_event(engine_id)
             visit = self._enter(engine_id, len(data))
         except Problem as problem:
-            self._take_refused(engine_id, data, problem)
-        else:
-            with visit:
+            return self._take_refused(engine_id, data, problem)
+        try:
+            with visit.alone() if visit else nullcontext():
                 self._take_message(engine_id, data)
+        finally:
+            if visit:
+                visit.leave()
+        return None
 
-    def _enter(self, engine_id: str, size_bytes: int) -> AbstractContextManager[None]:
-        """Wait for the turn of whose packet it is; all sockets that have not authenticated share one."""
+    def _enter(self, engine_id: str, size_bytes: int) -> Visit | None:
+        """Wait for the turn of whose packet it is; all sockets that have not authenticated share one, and are nobody's."""
         tenant_id = self._tenant_of(engine_id)
         if tenant_id is None:
             self._budgets.turns.take("")
-            return nullcontext()
-        return _under_way(self._budgets.enter(tenant_id, size_bytes))
+            return None
+        return self._budgets.enter(tenant_id, size_bytes)
 
     def _take_refused(self, engine_id: str, data: str, problem: Problem) -> None:
         """Have an event's acknowledgement say why it was not done; end a socket that goes on and on."""
@@ -74,15 +78,6 @@ class Intake:
             self._take_message(engine_id, data)
         finally:
             _refused.reset(token)
-
-
-@contextmanager
-def _under_way(visit: Visit) -> Iterator[None]:
-    try:
-        with visit.alone():
-            yield
-    finally:
-        visit.leave()
 
 
 def check_not_refused() -> None:

@@ -5,10 +5,9 @@ Knows: the payloads of ``sync_notification`` (contract section 6). Must not know
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from msgspec import Raw
+from msgspec import Raw, Struct, field
 
 from tenants import now_ms
 from wire import format_time
@@ -22,8 +21,11 @@ _MOST_ROW_BYTES = 8_192
 _OPERATIONS = {"created": "create", "deleted": "delete"}
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+def _now() -> str:
+    return format_time(now_ms())
+
+
+class Notification(Struct, frozen=True, omit_defaults=True, gc=False):
     """One ``sync_notification``; what is None is left out."""
 
     type: Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
@@ -35,11 +37,7 @@ class Notification:
     cursor: str | None = None
     previousCursor: str | None = None
     data: Any = None
-
-    def payload(self) -> dict[str, Any]:
-        """Write the notification as it is sent."""
-        said = {name: getattr(self, name) for name in self.__slots__}
-        return {name: value for name, value in said.items() if value is not None} | {"timestamp": format_time(now_ms())}
+    timestamp: str = field(default_factory=_now)
 
 
 def notifications_of(applied: Applied) -> list[Notification]:

@@ -6,20 +6,17 @@ SQL, engines, how a push is stored.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import gevent
-import msgspec
 from flask import Flask, request
 from flask_socketio import SocketIO
 from msgspec import Raw
-from socketio.packet import Packet
 
 import frames
 import ledger
@@ -27,7 +24,6 @@ import wire
 from budgets import Budgets
 from devices import Seen
 from errors import (
-    InvalidJson,
     Problem,
     RateLimited,
     TokenExpired,
@@ -35,6 +31,7 @@ from errors import (
     ValidationError,
     as_body,
 )
+from events import Events, Json, Read, TextPacket
 from fanout import Fanout
 from handshakes import Contained
 from intake import Intake, check_not_refused
@@ -76,40 +73,6 @@ class Caller(NamedTuple):
     device_id: str | None
 
 
-_event_of = msgspec.json.Decoder(tuple[str, Raw]).decode
-
-
-class _Json:
-    """The JSON of the Socket.IO server: strict like the HTTP one, and rows go out as the bytes that are stored."""
-
-    readers: ClassVar[dict[str, Callable[[bytes], Any]]] = {}
-    """How the body of an event is read, by its name, if not like all."""
-
-    @staticmethod
-    def dumps(value: object, **_: object) -> str:
-        """Write JSON as the library asks for it, as text."""
-        return wire.encode(value).decode()
-
-    @staticmethod
-    def loads(text: str | bytes, **_: object) -> Any:
-        """Read strict JSON."""
-        try:
-            read = _Json.readers.get(text[2 : text.find('"', 2)]) if isinstance(text, str) else None
-            if read:
-                with contextlib.suppress(msgspec.MsgspecError):
-                    event, body = _event_of(text)
-                    return [event, read(bytes(body))]
-            return wire.decode(text)
-        except InvalidJson as problem:
-            raise ValueError(str(problem)) from None  # What the library expects of a JSON module.
-
-
-class _Packet(Packet):  # type: ignore[misc]
-    """A packet of JSON, in which the library need not look for binary: nothing here is any."""
-
-    uses_binary_events = False
-
-
 class Sockets:
     """All sockets of this server."""
 
@@ -142,8 +105,8 @@ class Sockets:
             max_http_buffer_size=settings.max_frame_bytes,
             ping_interval=settings.ping_interval_seconds,
             ping_timeout=settings.ping_timeout_seconds,
-            serializer=_Packet,
-            json=_Json,
+            serializer=TextPacket,
+            json=Json,
             logger=quiet,
             engineio_logger=quiet,
         )
@@ -153,6 +116,7 @@ class Sockets:
         self._send_packet = self._engine.send_packet
         self._fanout = Fanout(self._io.server, self._queue_bounded)
         self._engine.send_packet = self._fanout.send
+        self._events = Events(self._io.server, self._acknowledge)
         Intake(self._engine, budgets, self._tenant_of, self._close_engine, self._end_flood)
         self._engine.disconnect = self._close_engine  # The library's own waits for a client that may never come.
         self._io.on_event("connect", self._connected)
@@ -165,7 +129,7 @@ class Sockets:
     @property
     def events(self) -> list[str]:
         """List the events that clients may emit."""
-        return sorted(self._io.server.handlers["/"].keys() - {"connect", "disconnect"})
+        return self._events.names
 
     def held(self) -> dict[str, int]:
         """Count the connections and the rooms that there are for them."""
@@ -306,7 +270,7 @@ class Sockets:
 
     def notify(self, tenant_id: str, notification: Notification) -> None:
         """Send a notification to every socket of a tenant."""
-        self._fanout.tell("sync_notification", notification.payload(), tenant_id)
+        self._fanout.tell("sync_notification", notification, tenant_id)
 
     def announce(self, tenant_id: str, applied: Applied) -> None:
         """Tell a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
@@ -345,18 +309,11 @@ class Sockets:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def on(
-        self,
-        event: str,
-        handle: Callable[[Caller, Any], Answer | Raw | None],
-        read: Callable[[bytes], Any] | None = None,
-    ) -> None:
+    def on(self, event: str, handle: Callable[[Caller, Any], Answer | Raw | None], read: Read = wire.decode) -> None:
         """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement.
 
         Not through Flask-SocketIO, which makes a request of Flask's for each event. ``read`` parses the event's body.
         """
-        if read:
-            _Json.readers[event] = read
 
         def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
             try:
@@ -368,7 +325,11 @@ class Sockets:
                 log.exception("an event failed", extra={"event": event})
                 return _acknowledged(Problem())
 
-        self._io.server.on(event, serve)
+        self._events.on(event, serve, read)
+
+    def _acknowledge(self, engine_id: str, message: bytes) -> None:
+        """Send an acknowledgement, after what the push that it is for tells this socket too."""
+        self._fanout.answer(engine_id, message, self._tenant_of(engine_id))
 
     def _caller(self, sid: str) -> Caller:
         """Tell who a socket is; its token may have expired since."""

@@ -107,10 +107,13 @@ class Sync:
         with running().alone():
             push = self._parse(identity, decode_push(raw), stated_device())
             try:
-                return self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
+                reply = self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
             except InvalidJson:
                 decode(raw)  # Where in the whole body it is that a row can't be read.
                 raise
+        if self._budgets.is_alone(identity.tenant_id):  # Else its group was told before anyone of it goes on.
+            self._sockets.let_tell(identity.tenant_id)
+        return reply
 
     def pull(self) -> Reply:
         """Answer a pull, as a stream if it is long."""
@@ -215,17 +218,13 @@ class Sync:
 
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
-        is_alone = self._budgets.is_alone(tenant_id)
         try:
-            applied = self._tenants.write(
+            return self._tenants.write(
                 tenant_id,
                 lambda: around(write),
                 lambda applied: self._sockets.announce(tenant_id, applied),
-                is_alone=is_alone,
+                is_alone=self._budgets.is_alone(tenant_id),
             )
-            if is_alone:  # Else its group was told before anyone of it goes on.
-                self._sockets.let_tell(tenant_id)
-            return applied
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:
                 self._tell_failure(tenant_id, push.tables)

@@ -6,10 +6,10 @@ since what comes in one round can share a commit. Knows: greenlets, the event lo
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import gevent
 from gevent.hub import Waiter
@@ -22,6 +22,9 @@ _MOMENT_SECONDS = 1e-6
 
 _LARGE_BYTES = 262_144
 """From here on, reading a body holds the event loop for milliseconds, and what it becomes holds much memory."""
+
+
+_NOT_ALONE = nullcontext()
 
 
 def breathe() -> None:
@@ -88,12 +91,12 @@ class Turns:
         for waiter in going:
             waiter.switch(None)
 
-    @contextlib.contextmanager
-    def alone(self, who: str, size_bytes: int) -> Iterator[None]:
+    def alone(self, who: str, size_bytes: int) -> AbstractContextManager[None]:
         """Let large work of ``who`` go on one after the other, so that only one is in memory as more than bytes."""
-        if size_bytes < _LARGE_BYTES:
-            yield
-            return
+        return self._alone_of(who) if size_bytes >= _LARGE_BYTES else _NOT_ALONE
+
+    @contextmanager
+    def _alone_of(self, who: str) -> Iterator[None]:
         self._holders[who] += 1
         try:
             with self._alone.setdefault(who, Semaphore(1)):

@@ -187,6 +187,7 @@ def _milliseconds(text: object) -> int | None:
     return milliseconds if _FIRST <= milliseconds <= _LAST else min(max(milliseconds, _FIRST), _LAST)
 
 
+@lru_cache(maxsize=64)
 def format_time(milliseconds: int) -> str:
     """Write a time as ``2025-06-29T23:45:26.002Z``."""
     seconds, rest = divmod(milliseconds, 1000)

@@ -19,6 +19,7 @@ from gevent.queue import Empty, JoinableQueue
 from gevent.socket import socketpair
 from gevent.ssl import SSLSocket
 
+from events import Json, TextPacket
 from fanout import Fanout, Line, _Queue, _Writer, frame_of
 from frames import BoundedWebSocket
 
@@ -63,7 +64,7 @@ class Phone:
 
 @pytest.fixture
 def io() -> Any:
-    return socketio.Server(async_mode="gevent")
+    return socketio.Server(async_mode="gevent", serializer=TextPacket, json=Json)
 
 
 @pytest.fixture
@@ -134,6 +135,58 @@ def test_what_is_told_goes_to_its_room_only_also_if_one_changes_rooms_meanwhile(
         except BlockingIOError:
             silent.append(name)
     assert silent == ["phone 3", "phone 129"]
+
+
+@pytest.fixture
+def room_of_300(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> list[tuple[str, bytes]]:
+    """Fill the room ``tenant``; give what is handed over, in order, as Engine.IO ID and bytes."""
+    handed: list[tuple[str, bytes]] = []
+    hand_over = fanout._hand_over
+
+    def note(engine_id: str, messages: list[bytes], frames: bytes) -> None:
+        handed.append((engine_id, frames))
+        hand_over(engine_id, messages, frames)
+
+    fanout._hand_over = note  # type: ignore[method-assign]
+    for number in range(300):
+        new_phone(f"phone {number}")
+        io.manager.enter_room(io.manager.connect(f"phone {number}", "/"), "/", "tenant")
+    return handed
+
+
+NOTE, ANSWER = frame_of(Packet(MESSAGE, '2["note",{}]')), frame_of(Packet(MESSAGE, "30[{}]"))
+
+
+def test_answer_leaves_with_what_its_room_is_told_and_first_of_all(
+    fanout: Fanout, room_of_300: list[tuple[str, bytes]]
+) -> None:
+    """Faults: not sorted, so that it waited for 250 others; sent alone, before what it is the answer to."""
+    fanout.tell("note", {}, "tenant")
+    fanout.answer("phone 250", b"30[{}]", "tenant")
+    gevent.sleep(0.1)
+    assert room_of_300[0] == ("phone 250", NOTE + ANSWER)
+    assert len(room_of_300) == 300 and {frames for _, frames in room_of_300[1:]} == {NOTE}
+
+
+def test_answer_does_not_wait_for_a_room_that_is_being_told(
+    fanout: Fanout, room_of_300: list[tuple[str, bytes]]
+) -> None:
+    """Fault: ``is_under_way`` never set: it was lost, since nothing more was told."""
+    fanout.tell("note", {}, "tenant")
+    gevent.spawn(fanout.answer, "phone 250", b"30[{}]", "tenant")  # Runs at the first breath.
+    gevent.sleep(0.1)
+    assert room_of_300[128] == ("phone 250", ANSWER) and room_of_300[251] == ("phone 250", NOTE)
+
+
+def test_socket_that_left_its_room_gets_its_answer_all_the_same(
+    io: Any, fanout: Fanout, room_of_300: list[tuple[str, bytes]]
+) -> None:
+    """Fault: answers only given to who is in the room: a device waited for ever."""
+    fanout.tell("note", {}, "tenant")
+    fanout.answer("phone 250", b"30[{}]", "tenant")
+    io.manager.leave_room(io.manager.sid_from_eio_sid("phone 250", "/"), "/", "tenant")
+    gevent.sleep(0.1)
+    assert [frames for engine_id, frames in room_of_300 if engine_id == "phone 250"] == [ANSWER]
 
 
 @pytest.mark.parametrize("why", ["polling", "closing", "queue", "sending"])

@@ -16,7 +16,7 @@ LAYERS = [
     ["review"],
     ["sync"],
     ["sockets"],
-    ["admission", "door", "handshakes", "intake"],
+    ["admission", "door", "events", "handshakes", "intake"],
     ["auth"],
     ["backup", "checks", "fanout", "frames", "logs", "notices", "serving", "upkeep", "web"],
     ["tokens"],
