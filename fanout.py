@@ -7,6 +7,7 @@ through the library's own queue, so that each hears everything in order.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from typing import Any
 
 import gevent
 from engineio.async_drivers.gevent import WebSocketWSGI
+from engineio.exceptions import SocketIsClosedError, UnknownPacketError
 from engineio.packet import MESSAGE, PING, Packet
 from engineio.payload import Payload
 from gevent.event import Event
@@ -21,7 +23,10 @@ from gevent.queue import Empty, JoinableQueue
 from geventwebsocket.websocket import Header, WebSocket
 from socketio.packet import EVENT
 
+from inlets import Inlet
 from turns import breathe
+
+log = logging.getLogger("syncapp.socket")
 
 _SLICE_SOCKETS = 128
 """Sockets told between two breaths."""
@@ -66,6 +71,10 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
         return super().get(block, timeout)
 
 
+class _Opened(BaseException):
+    """Leaves the library's handler when a socket is open: only its loop is left to do. It catches every Exception."""
+
+
 class Line(WebSocketWSGI):  # type: ignore[misc]
     """A WebSocket as Engine.IO uses it, that also takes frames past the queue while that is empty."""
 
@@ -73,17 +82,69 @@ class Line(WebSocketWSGI):  # type: ignore[misc]
         super().__init__(handler, None)
         self._socket: Any = handler.__self__  # type: ignore[attr-defined]
         self._lines = lines
+        self._inlet: Inlet | None = None
+        self.writer: _Writer | None = None
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        """Serve the WebSocket until it ends."""
+        """Serve the WebSocket until it ends, or is open and its inlet may wait for more."""
+        self._inlet = environ.get("syncapp.inlet")
         self._lines[self._socket.sid] = self
         token = _line.set(self)
         try:
             return super().__call__(environ, start_response)
+        except _Opened:
+            return self._leave_to_inlet()
         finally:
             _line.reset(token)
-            if self._lines.get(self._socket.sid) is self:
-                del self._lines[self._socket.sid]
+            if not (self._inlet and self._inlet.take):
+                self._forget()
+
+    def _leave_to_inlet(self) -> list[bytes]:
+        assert self._inlet
+        self._sock.read_on(self._inlet)
+        self.environ = None
+        self._inlet.take = self._take
+        self._inlet.ends.append(self._end)
+        return []
+
+    def wait(self) -> Any:
+        """Wait for a message, as long as the library's handler is needed for what comes."""
+        if self._inlet and self._socket.upgraded:
+            raise _Opened
+        return super().wait()
+
+    def _take(self) -> bool:
+        """Take a message as a round of the library's loop does, and tell whether others may follow."""
+        try:
+            message = self._sock.receive()
+        except Exception:  # It is broken, or closed already.
+            return False
+        if message is None:
+            return False
+        try:
+            self._socket.receive(Packet(encoded_packet=message))
+        except UnknownPacketError:
+            return True
+        except SocketIsClosedError:
+            return False
+        except Exception as error:  # ``Contained`` says the same of what is not left to an inlet.
+            log.warning("a connection was ended", extra={"reason": type(error).__name__})
+            return False
+        return True
+
+    def _end(self) -> None:
+        """Do what the library does after its loop."""
+        socket = self._socket
+        socket.queue.put(None)
+        if self.writer:
+            self.writer.join()
+        socket.close(wait=False, abort=True, reason=socket.server.reason.TRANSPORT_CLOSE)
+        socket.server.sockets.pop(socket.sid, None)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._lines.get(self._socket.sid) is self:
+            del self._lines[self._socket.sid]
 
     def send(self, message: str) -> None:
         """Send a packet from the queue; one without content stands for what is left of a frame."""
@@ -167,7 +228,8 @@ class Fanout:
         name = getattr(target, "__qualname__", "")
         if name == "Socket._websocket_handler.<locals>.writer":
             line = _line.get()
-            return _Writer(line, line._socket.queue)
+            line.writer = _Writer(line, line._socket.queue)
+            return line.writer
         if name == "Socket._send_ping":
             return self._ping_later(target.__self__)  # type: ignore[attr-defined]
         return self._start_task(target, *values, **named)
