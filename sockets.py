@@ -184,12 +184,16 @@ class Sockets:
         connected = self._engine.handlers["connect"]
         self._engine.on("connect", lambda engine_id, _: connected(engine_id, {}))
 
-    def _connected(self, sid: str, _: object, auth: object = None) -> None:
+    def _connected(self, sid: str, environ: object = None, auth: object = None, *_: object) -> None:
+        if sid in self._members:  # It is an event that a client called so.
+            return
         self._members[sid] = _Member(self._io.server.manager.eio_sid_from_sid(sid, "/"))
         if isinstance(auth, dict) and auth.get("token") is not None:
             self._authenticate(sid, auth)
 
-    def _disconnected(self, sid: str, reason: object = None) -> None:
+    def _disconnected(self, sid: str, reason: object = None, *_: object) -> None:
+        if self._io.server.manager.is_connected(sid, "/"):  # The same.
+            return
         member = self._members.pop(sid, None)
         if member and member.identity:
             self._leave(member.identity)
