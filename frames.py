@@ -64,7 +64,7 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
 
         What the network leaves of them goes before whatever is written next: ``has_rest`` tells.
         """
-        if self._rest or self._is_free.locked():
+        if self.closed or self._rest or self._is_free.locked():
             return False
         network = self.stream.handler.socket
         if isinstance(network, SSLSocket):  # Below it the bytes would go in clear.

@@ -190,6 +190,18 @@ def test_line_of_a_client_that_left_is_left_to_the_library(fanout: Fanout, phone
     assert phone.engine.queue.qsize() > 0
 
 
+def test_room_hears_all_though_one_has_said_goodbye(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> None:
+    """Its engine takes a moment longer. Fault: a closed WebSocket was asked for its stream: the others heard nothing."""
+    for name in ("gone", "here"):
+        io.manager.enter_room(io.manager.connect(name, "/"), "/", "tenant")
+    gone, here = new_phone("gone"), new_phone("here")
+    gone.line._sock.close()
+    fanout.tell("note", {}, "tenant")
+    gevent.sleep(0.05)
+    here.theirs.settimeout(1)
+    assert here.theirs.recv(100).endswith(b'42["note",{}]') and gone.engine.queue.qsize() == 1
+
+
 def test_writer_writes_what_waits_and_then_waits_without_a_greenlet(phone: Phone) -> None:
     """Fault: ``told`` not called by ``put``: the second packet stayed in the queue."""
     phone.engine.queue = _Queue()
