@@ -85,6 +85,10 @@ class Stream(io.RawIOBase):
         self._part = part
         self._patience, self._left_bytes = self._parts[part]
 
+    def stop(self) -> None:
+        """Read no more: others do."""
+        self._is_over = True
+
     def readable(self) -> bool:
         """Tell that this can be read."""
         return True

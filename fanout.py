@@ -7,20 +7,26 @@ through the library's own queue, so that each hears everything in order.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
 import gevent
 from engineio.async_drivers.gevent import WebSocketWSGI
-from engineio.packet import MESSAGE, PING, Packet
+from engineio.exceptions import SocketIsClosedError, UnknownPacketError
+from engineio.packet import PING, Packet
 from engineio.payload import Payload
 from gevent.event import Event
 from gevent.queue import Empty, JoinableQueue
 
+from inlets import Inlet
 from turns import breathe
 from wire import encode
+
+log = logging.getLogger("syncapp.socket")
 
 _SLICE_SOCKETS = 128
 """Sockets told between two breaths."""
@@ -41,9 +47,8 @@ def _frame(text: bytes) -> bytes:
     return b"\x81\x7f%b%b" % (size.to_bytes(8), text)
 
 
-def _frames(messages: list[bytes]) -> bytes:
-    """Write messages of Engine.IO, which begin with their type."""
-    return b"".join([_frame(b"4" + message) for message in messages])
+def _frames(packets: Iterable[bytes]) -> bytes:
+    return b"".join(map(_frame, packets))
 
 
 class _Rest(Packet):  # type: ignore[misc]
@@ -78,6 +83,10 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
         return super().get(block, timeout)
 
 
+class _Opened(BaseException):
+    """Leaves the library's handler when a socket is open: only its loop is left to do. It catches every Exception."""
+
+
 class Line(WebSocketWSGI):  # type: ignore[misc]
     """A WebSocket as Engine.IO uses it, that also takes frames past the queue while that is empty."""
 
@@ -85,17 +94,69 @@ class Line(WebSocketWSGI):  # type: ignore[misc]
         super().__init__(handler, None)
         self._socket: Any = handler.__self__  # type: ignore[attr-defined]
         self._lines = lines
+        self._inlet: Inlet | None = None
+        self.writer: _Writer | None = None
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        """Serve the WebSocket until it ends."""
+        """Serve the WebSocket until it ends, or is open and its inlet may wait for more."""
+        self._inlet = environ.get("syncapp.inlet")
         self._lines[self._socket.sid] = self
         token = _line.set(self)
         try:
             return super().__call__(environ, start_response)
+        except _Opened:
+            return self._leave_to_inlet()
         finally:
             _line.reset(token)
-            if self._lines.get(self._socket.sid) is self:
-                del self._lines[self._socket.sid]
+            if not (self._inlet and self._inlet.take):
+                self._forget()
+
+    def _leave_to_inlet(self) -> list[bytes]:
+        assert self._inlet
+        self._sock.read_on(self._inlet)
+        self.environ = None
+        self._inlet.take = self._take
+        self._inlet.ends.append(self._end)
+        return []
+
+    def wait(self) -> Any:
+        """Wait for a message, as long as the library's handler is needed for what comes."""
+        if self._inlet and self._socket.upgraded:
+            raise _Opened
+        return super().wait()
+
+    def _take(self) -> bool:
+        """Take a message as a round of the library's loop does, and tell whether others may follow."""
+        try:
+            message = self._sock.receive()
+        except Exception:  # It is broken, or closed already.
+            return False
+        if message is None:
+            return False
+        try:
+            self._socket.receive(Packet(encoded_packet=message))
+        except UnknownPacketError:
+            return True
+        except SocketIsClosedError:
+            return False
+        except Exception as error:  # ``Contained`` says the same of what is not left to an inlet.
+            log.warning("a connection was ended", extra={"reason": type(error).__name__})
+            return False
+        return True
+
+    def _end(self) -> None:
+        """Do what the library does after its loop."""
+        socket = self._socket
+        socket.queue.put(None)
+        if self.writer:
+            self.writer.join()
+        socket.close(wait=False, abort=True, reason=socket.server.reason.TRANSPORT_CLOSE)
+        socket.server.sockets.pop(socket.sid, None)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._lines.get(self._socket.sid) is self:
+            del self._lines[self._socket.sid]
 
     def send(self, message: str) -> None:
         """Send a packet from the queue; one without content stands for what is left of a frame."""
@@ -181,6 +242,8 @@ class Fanout:
         self._io, self._queue = io, queue
         self._lines: dict[str, Line] = {}
         self._waiting: dict[str, _Waiting] = {}
+        self._late: dict[str, list[bytes]] = {}
+        """By socket, what waits until its room has been told."""
         own = {"websocket": lambda handler, _: Line(handler, self._lines), "queue": _Queue}
         io.eio._async = {**io.eio._async, **own}
         self._start_task = io.eio.start_background_task
@@ -191,7 +254,8 @@ class Fanout:
         name = getattr(target, "__qualname__", "")
         if name == "Socket._websocket_handler.<locals>.writer":
             line = _line.get()
-            return _Writer(line, line._socket.queue)
+            line.writer = _Writer(line, line._socket.queue)
+            return line.writer
         if name == "Socket._send_ping":
             return self._ping_later(target.__self__)  # type: ignore[attr-defined]
         return self._start_task(target, *values, **named)
@@ -208,10 +272,14 @@ class Fanout:
             socket.send(Packet(PING))
 
     def send(self, engine_id: str, packet: Packet) -> None:
-        """Send a packet to one socket."""
-        line = self._lines.get(engine_id)
-        if line is None or packet.binary or not line.takes(frame_of(packet)):
+        """Send a packet to one socket, behind those that go there before it."""
+        late = self._late.get(engine_id)
+        if packet.binary:
             self._queue(engine_id, packet)
+        elif late is None:
+            self._hand_over(engine_id, [packet.encode().encode()])
+        else:
+            late.append(packet.encode().encode())
 
     def tell(self, event: str, payload: object, room: str) -> None:
         """Tell an event to each socket of a room; what is told before others run leaves together."""
@@ -219,30 +287,36 @@ class Fanout:
         if waiting is None:
             waiting = self._waiting[room] = _Waiting()
             gevent.spawn(self._tell_room, room, waiting)
-        waiting.told.append(b"2" + encode((event, payload)))
+        waiting.told.append(b"42" + encode((event, payload)))
 
     def answer(self, engine_id: str, message: bytes, room: str | None) -> None:
         """Send a message to one socket: with what its room is about to be told, after that, else at once."""
         waiting = self._waiting.get(room or "")
-        if waiting and not waiting.is_under_way:
-            waiting.answers.setdefault(engine_id, []).append(message)
+        if waiting and not waiting.is_under_way and engine_id not in self._late:
+            self._late[engine_id] = waiting.answers[engine_id] = []
+        late = self._late.get(engine_id)
+        if late is None:
+            self._hand_over(engine_id, [b"4" + message])
         else:
-            self._hand_over(engine_id, [message], _frames([message]))
+            late.append(b"4" + message)
 
-    def _hand_over(self, engine_id: str, messages: list[bytes], frames: bytes) -> None:
+    def _hand_over(self, engine_id: str, packets: list[bytes], frames: bytes = b"") -> None:
+        """Send packets at once if their socket's network takes them, else queue them; ``frames``: them, if ready."""
         line = self._lines.get(engine_id)
-        if not (line and line.takes(frames)):
-            for message in messages:
-                self._queue(engine_id, Packet(MESSAGE, message.decode()))
+        if not (line and line.takes(frames or _frames(packets))):
+            with contextlib.suppress(SocketIsClosedError):
+                for packet in packets:
+                    self._queue(engine_id, Packet(encoded_packet=packet.decode()))
 
     def _tell_room(self, room: str, waiting: _Waiting) -> None:
         try:
             while waiting.told:
-                told, answers = waiting.told, waiting.answers
-                waiting.told, waiting.answers, waiting.is_under_way = [], {}, True
-                self._tell_all(room, told, answers)
+                told, waiting.told, waiting.is_under_way = waiting.told, [], True
+                self._tell_all(room, told, waiting.answers)
         finally:
             del self._waiting[room]
+            for engine_id in waiting.answers:  # None, unless this broke off.
+                del self._late[engine_id]
 
     def _tell_all(self, room: str, told: list[bytes], answers: dict[str, list[bytes]]) -> None:
         frames, rooms = _frames(told), self._io.manager.rooms
@@ -251,12 +325,15 @@ class Fanout:
             listeners.sort(key=lambda listener: listener[1] not in answers)  # Who waits for an answer comes first.
         for number, (sid, engine_id) in enumerate(listeners, 1):
             if sid in rooms.get("/", {}).get(room, ()):  # It may have left meanwhile.
-                own = answers.pop(engine_id, None)
-                if own is None:
-                    self._hand_over(engine_id, told, frames)
+                if engine_id in answers:
+                    self._hand_over(engine_id, told + self._answers_of(engine_id, answers))
                 else:
-                    self._hand_over(engine_id, told + own, frames + _frames(own))
+                    self._hand_over(engine_id, told, frames)
             if number % _SLICE_SOCKETS == 0:
                 breathe()
-        for engine_id, own in answers.items():  # They left the room, and wait for their answers all the same.
-            self._hand_over(engine_id, own, _frames(own))
+        for engine_id in list(answers):  # They left the room, and wait for their answers all the same.
+            self._hand_over(engine_id, self._answers_of(engine_id, answers))
+
+    def _answers_of(self, engine_id: str, answers: dict[str, list[bytes]]) -> list[bytes]:
+        del self._late[engine_id]
+        return answers.pop(engine_id)

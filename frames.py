@@ -7,6 +7,7 @@ Knows: RFC 6455 framing. Must not know: Socket.IO, who is at the other end.
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable
 from http.client import HTTPException
@@ -19,10 +20,20 @@ from geventwebsocket import handler
 from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from geventwebsocket.websocket import Header, WebSocket
 
+log = logging.getLogger("syncapp.socket")
+
 _SEND_SECONDS = 20.0
 _CONTROL_BYTES = 125
 _TOO_BIG = 1009
 _CONTROL = 0x08
+
+
+class _Application:
+    """Stands for the application of the library's own server, whom it tells of what is closed."""
+
+    @staticmethod
+    def on_close(*_: object) -> None:
+        """Do nothing."""
 
 
 class BoundedWebSocket(WebSocket):  # type: ignore[misc]
@@ -53,7 +64,7 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
 
         What the network leaves of them goes before whatever is written next: ``has_rest`` tells.
         """
-        if self._rest or self._is_free.locked():
+        if self.closed or self._rest or self._is_free.locked():
             return False
         network = self.stream.handler.socket
         if isinstance(network, SSLSocket):  # Below it the bytes would go in clear.
@@ -69,6 +80,11 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
     def has_rest(self) -> bool:
         """Tell whether a part of a frame is still to be written."""
         return bool(self._rest)
+
+    def read_on(self, owner: Any) -> None:
+        """Go on with another owner of the network, who reads it from now on."""
+        self.environ, self.handler, self.stream.handler = None, owner, owner
+        self.raw_read = self.stream.read = owner.read
 
     def read_frame(self) -> tuple[Header, bytes]:
         """Read one frame, refused by its header if it must not be read."""
@@ -96,6 +112,16 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
         if len(payload) != length:
             raise WebSocketError("the connection ended inside a frame")
         return payload
+
+    @property
+    def current_app(self) -> type[_Application]:
+        """Give what the library tells that a WebSocket is closed."""
+        return _Application
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Give where the library says that it closes."""
+        return log
 
     def validate_utf8(self, payload: bytes) -> None:
         """Leave it to the decoding of the whole message, which checks the same in C."""

@@ -12,7 +12,7 @@ import io
 import logging
 import time
 import uuid
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +23,7 @@ from geventwebsocket.handler import WebSocketHandler
 from connections import LEAST_BYTES_PER_SECOND, Connections
 from errors import AddressTooLong, Busy, Problem, ValidationError, as_body
 from heads import Head, Ordinary, ordinary
+from inlets import Inlet
 from wire import encode
 
 log = logging.getLogger("syncapp.connections")
@@ -42,9 +43,12 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     """Serves one connection, and does not wait for its client for ever."""
 
     connections: Connections
+    socket: Any
+    websocket: Any
     MessageClass = Head
     _head: bytes | None = None
     """The head of an answer so far, if it is not pywsgi that writes it."""
+    _is_handed_over = False
 
     def __init__(self, network: Any, address: Any, server: Any, rfile: Any = None) -> None:
         self.stream = self.connections.stream(network)
@@ -61,7 +65,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         except OSError:  # The client left before it could be told.
             log.debug("a client left")
         finally:
-            self.connections.leave(self.stream)
+            if not self._is_handed_over:
+                self.connections.leave(self.stream)
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -142,7 +147,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
             else:
                 WSGIHandler.run_application(self)
         finally:
-            self.stream.begin("rest")
+            if not self._is_handed_over:
+                self.stream.begin("rest")
 
     def upgrade_websocket(self) -> Any:
         """Begin a WebSocket, or refuse to, for which the library gives texts where WSGI wants bytes."""
@@ -150,10 +156,29 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         return refused and [part.encode() if isinstance(part, str) else part for part in refused]
 
     def run_websocket(self) -> None:
-        """Serve a WebSocket, whose client may be silent: Socket.IO's pings find out who is gone."""
+        """Serve a WebSocket, whose client may be silent: Socket.IO's pings find out who is gone.
+
+        Who serves it may leave the waiting for more to its inlet. TLS may have read what the network has no more.
+        """
         self.stream.begin("open")
         self.headers = _NO_HEAD  # It is in the environ too, and would stay as long as the socket does.
-        super().run_websocket()
+        inlet = None if isinstance(self.socket, SSLSocket) else Inlet(self.socket)
+        self.environ["syncapp.inlet"] = inlet
+        try:
+            list(self.application(self.environ, lambda *_: []))
+        finally:
+            if inlet and inlet.take:
+                self._hand_over(inlet)
+            elif not self.websocket.closed:
+                self.websocket.close()
+            self.websocket = None
+
+    def _hand_over(self, inlet: Inlet) -> None:
+        self._is_handed_over = True
+        inlet.ends.append(partial(self.connections.leave, self.stream))
+        self.stream.stop()
+        inlet.begin(self.rfile.peek())
+        self.socket = None  # So that pywsgi does not close it.
 
     # --- out ---------------------------------------------------------------------------------------------------------
 

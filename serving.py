@@ -57,8 +57,12 @@ class Lifecycle:
         except BaseException:
             self._done()
             raise
-        if "wsgi.websocket" in environ:  # It is over when the call returns, and nobody closes what that gave.
-            self._done()
+        if "wsgi.websocket" in environ:  # Nobody closes what the call gave.
+            inlet = environ.get("syncapp.inlet")
+            if inlet and inlet.take:
+                inlet.ends.append(self._done)
+            else:
+                self._done()
             return parts
         return _InFlight(parts, self._done)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gevent
-from flask import Flask, request
+from flask import Flask
 from flask_socketio import SocketIO
 from msgspec import Raw
 
@@ -119,9 +119,10 @@ class Sockets:
         self._events = Events(self._io.server, self._acknowledge)
         Intake(self._engine, budgets, self._tenant_of, self._close_engine, self._end_flood)
         self._engine.disconnect = self._close_engine  # The library's own waits for a client that may never come.
-        self._io.on_event("connect", self._connected)
-        self._io.on_event("disconnect", self._disconnected)
-        self._io.on_event("authenticate", self._authenticate_event)
+        self._forget_environs()
+        self._io.server.on("connect", self._connected)
+        self._io.server.on("disconnect", self._disconnected)
+        self._io.server.on("authenticate", self._authenticate_event)
         self.on("ping", self._ping)
         self.on("sync_status_update", self._relay_status)
         tokens.ended.connect(self._sessions_ended)
@@ -142,20 +143,28 @@ class Sockets:
 
     # --- joining -----------------------------------------------------------------------------------------------------
 
-    def _connected(self, auth: object = None) -> None:
-        sid = _sid()
+    def _forget_environs(self) -> None:
+        """Keep no environ as long as its socket is open, for nobody here asks for it: it is 3 KiB with what hangs on it."""
+        connected = self._engine.handlers["connect"]
+        self._engine.on("connect", lambda engine_id, _: connected(engine_id, {}))
+
+    def _connected(self, sid: str, environ: object = None, auth: object = None, *_: object) -> None:
+        if sid in self._members:  # It is an event that a client called so.
+            return
         self._members[sid] = _Member(self._io.server.manager.eio_sid_from_sid(sid, "/"))
         if isinstance(auth, dict) and auth.get("token") is not None:
             self._authenticate(sid, auth)
 
-    def _disconnected(self, reason: object = None) -> None:
-        member = self._members.pop(_sid(), None)
+    def _disconnected(self, sid: str, reason: object = None, *_: object) -> None:
+        if self._io.server.manager.is_connected(sid, "/"):  # The same.
+            return
+        member = self._members.pop(sid, None)
         if member and member.identity:
             self._leave(member.identity)
             log.info("socket left", extra={"tenant": member.identity.tenant_id, "reason": str(reason)[:40]})
 
-    def _authenticate_event(self, body: object = None, *_: object) -> None:
-        self._authenticate(_sid(), body if isinstance(body, dict) else {})
+    def _authenticate_event(self, sid: str, body: object = None, *_: object) -> None:
+        self._authenticate(sid, body if isinstance(body, dict) else {})
 
     def _authenticate(self, sid: str, body: Answer) -> None:
         """Let a socket into its tenant's room, or say why not and end it."""
@@ -391,7 +400,3 @@ def _acknowledged(problem: Problem) -> Answer:
     """Write a failure as an event's acknowledgement, which has no headers to say when to try again."""
     wait = problem.retry_after_seconds
     return dict(as_body(problem)) | ({} if wait is None else {"retryAfterSeconds": wait})
-
-
-def _sid() -> str:
-    return str(request.sid)  # type: ignore[attr-defined]

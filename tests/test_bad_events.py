@@ -125,6 +125,27 @@ def test_wrong_number_of_arguments_is_answered(victim: Tenant, all_well: None, e
         assert answer == {"success": True} if event == "ping" else shaped(answer)["code"] == "validation_error"
 
 
+@pytest.mark.parametrize("event", ["connect", "disconnect"])
+@pytest.mark.parametrize("arguments", ["", ",{},null", ',1,{"token":"x"}', ',"x",1,2'])
+def test_event_named_like_one_of_the_library_changes_nothing(
+    start_server: Callable[..., Server], event: str, arguments: str
+) -> None:
+    """Fault: it was taken for the library's: a socket was counted once for each, until its tenant had no more left."""
+    tenant = start_server(MAX_TENANT_SOCKETS="2").register()
+    with raw_socket(tenant) as connection:
+        for _ in range(3):
+            connection.send(f'42["{event}"{arguments}]')
+            connection.send('422["ping"]')
+            while not (said := connection.recv()).startswith("432"):
+                assert said != ""
+            assert said == '432[{"success":true}]'
+            connection.send(f'42["authenticate",{json.dumps({"token": tenant.token})}]')
+            assert is_answered(connection)
+        with raw_socket(tenant) as other:
+            assert is_answered(other)
+    assert not [line for line in tenant.server.log if line["level"] in ("error", "raw")]
+
+
 @pytest.mark.parametrize("payload", [*ANYTHING, {"token": []}, {"token": {"a": 1}}, {"token": "a.b.c"}, {"token": "é"}])
 def test_bad_authenticate_is_told_and_ends_the_socket(victim: Tenant, all_well: None, payload: Any) -> None:
     stranger = Listener(victim.server.url)

@@ -14,13 +14,14 @@ import gevent
 import pytest
 import socketio
 from conftest import Device, Listener, Server, Tenant, wait_for
+from engineio.exceptions import SocketIsClosedError
 from engineio.packet import MESSAGE, Packet
 from gevent.queue import Empty, JoinableQueue
 from gevent.socket import socketpair
 from gevent.ssl import SSLSocket
 
 from events import Json, TextPacket
-from fanout import Fanout, Line, _Queue, _Writer, frame_of
+from fanout import Fanout, Line, _frames, _Queue, _Writer, frame_of
 from frames import BoundedWebSocket
 
 
@@ -143,9 +144,9 @@ def room_of_300(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> l
     handed: list[tuple[str, bytes]] = []
     hand_over = fanout._hand_over
 
-    def note(engine_id: str, messages: list[bytes], frames: bytes) -> None:
-        handed.append((engine_id, frames))
-        hand_over(engine_id, messages, frames)
+    def note(engine_id: str, packets: list[bytes], frames: bytes = b"") -> None:
+        handed.append((engine_id, frames or _frames(packets)))
+        hand_over(engine_id, packets, frames)
 
     fanout._hand_over = note  # type: ignore[method-assign]
     for number in range(300):
@@ -168,6 +169,18 @@ def test_answer_leaves_with_what_its_room_is_told_and_first_of_all(
     assert len(room_of_300) == 300 and {frames for _, frames in room_of_300[1:]} == {NOTE}
 
 
+def test_what_is_sent_after_an_answer_leaves_after_it(fanout: Fanout, room_of_300: list[tuple[str, bytes]]) -> None:
+    """Fault: ``_late`` not looked at: the answer to the later event came first."""
+    fanout.tell("note", {}, "tenant")
+    fanout.answer("phone 250", b"30[{}]", "tenant")
+    fanout.send("phone 250", Packet(MESSAGE, "31[{}]"))
+    fanout.send("phone 251", Packet(MESSAGE, "31[{}]"))
+    gevent.sleep(0.1)
+    later = frame_of(Packet(MESSAGE, "31[{}]"))
+    heard = [frames for engine_id, frames in room_of_300 if engine_id == "phone 250"]
+    assert heard == [NOTE + ANSWER + later] and room_of_300[0] == ("phone 251", later) and not fanout._late
+
+
 def test_answer_does_not_wait_for_a_room_that_is_being_told(
     fanout: Fanout, room_of_300: list[tuple[str, bytes]]
 ) -> None:
@@ -176,6 +189,36 @@ def test_answer_does_not_wait_for_a_room_that_is_being_told(
     gevent.spawn(fanout.answer, "phone 250", b"30[{}]", "tenant")  # Runs at the first breath.
     gevent.sleep(0.1)
     assert room_of_300[128] == ("phone 250", ANSWER) and room_of_300[251] == ("phone 250", NOTE)
+
+
+def test_telling_that_breaks_off_keeps_nothing_back(fanout: Fanout, new_phone: Callable[[str], Phone], io: Any) -> None:
+    """Fault: ``_late`` kept: all that the phone was sent later waited for ever."""
+    phone = new_phone("phone")
+    io.manager.enter_room(io.manager.connect("phone", "/"), "/", "tenant")
+    hand_over, fanout._hand_over = fanout._hand_over, None  # type: ignore[method-assign, assignment]
+    fanout.tell("note", {}, "tenant")
+    fanout.answer("phone", b"30[{}]", "tenant")
+    gevent.sleep(0.01)
+    fanout._hand_over = hand_over  # type: ignore[method-assign]
+    fanout.answer("phone", b"31[{}]", "tenant")
+    phone.expected = frame_of(Packet(MESSAGE, "31[{}]"))
+    assert phone.hears() == phone.expected
+
+
+def test_room_hears_all_though_one_of_its_sockets_is_closed(
+    fanout: Fanout, room_of_300: list[tuple[str, bytes]]
+) -> None:
+    """Fault: the error let through: 297 heard nothing."""
+    fanout._lines["phone 2"]._sock.closed = True
+    queue, fanout._queue = fanout._queue, _closed
+    fanout.tell("note", {}, "tenant")
+    gevent.sleep(0.1)
+    fanout._queue = queue
+    assert len(room_of_300) == 300
+
+
+def _closed(*_: object) -> None:
+    raise SocketIsClosedError
 
 
 def test_socket_that_left_its_room_gets_its_answer_all_the_same(
@@ -241,6 +284,18 @@ def test_line_of_a_client_that_left_is_left_to_the_library(fanout: Fanout, phone
     for _ in range(3):
         fanout.send("phone", Packet(MESSAGE, "x"))
     assert phone.engine.queue.qsize() > 0
+
+
+def test_room_hears_all_though_one_has_said_goodbye(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> None:
+    """Its engine takes a moment longer. Fault: a closed WebSocket was asked for its stream: the others heard nothing."""
+    for name in ("gone", "here"):
+        io.manager.enter_room(io.manager.connect(name, "/"), "/", "tenant")
+    gone, here = new_phone("gone"), new_phone("here")
+    gone.line._sock.close()
+    fanout.tell("note", {}, "tenant")
+    gevent.sleep(0.05)
+    here.theirs.settimeout(1)
+    assert here.theirs.recv(100).endswith(b'42["note",{}]') and gone.engine.queue.qsize() == 1
 
 
 def test_writer_writes_what_waits_and_then_waits_without_a_greenlet(phone: Phone) -> None:

@@ -33,7 +33,7 @@ LAYERS = [
     ["declared", "ledger", "records", "shapes"],
     ["models", "parsing"],
     ["handler", "typed"],
-    ["connections", "protocol"],
+    ["connections", "inlets", "protocol"],
     ["budgets", "wire"],
     ["errors", "heads", "settings", "toml_places", "turns"],
 ]
