@@ -150,6 +150,7 @@ class Line(WebSocketWSGI):  # type: ignore[misc]
         socket.queue.put(None)
         if self.writer:
             self.writer.join()
+            self.writer = None  # They hold each other.
         socket.close(wait=False, abort=True, reason=socket.server.reason.TRANSPORT_CLOSE)
         socket.server.sockets.pop(socket.sid, None)
         self._forget()

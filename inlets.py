@@ -14,7 +14,7 @@ from contextvars import Context
 from typing import Any
 
 import gevent
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from turns import breathe_at_times
 
@@ -71,6 +71,8 @@ class Inlet:
                 if not self._came:
                     self.socket._read_event.start(_lend, self)
                     return
+        except GreenletExit:  # The process ends.
+            raise
         except BaseException:  # The greenlet is lent to others next.
             log.exception("reading failed")
         self._end()

@@ -149,4 +149,10 @@ def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
         lifecycle.end()
         sys.exit(0)
 
-    gevent.spawn(watch)
+    watching, run = gevent.spawn(watch), worker.run
+
+    def run_to_the_end() -> None:
+        run()  # The worker waits for its greenlets only, and an open socket has none.
+        watching.join()
+
+    worker.run = run_to_the_end

@@ -14,7 +14,7 @@ import gevent
 import pytest
 import socketio
 from conftest import Device, Listener, Server, Tenant, wait_for
-from engineio.exceptions import SocketIsClosedError
+from engineio.exceptions import SocketIsClosedError, UnknownPacketError
 from engineio.packet import MESSAGE, Packet
 from gevent.queue import Empty, JoinableQueue
 from gevent.socket import socketpair
@@ -23,6 +23,7 @@ from gevent.ssl import SSLSocket
 from events import Json, TextPacket
 from fanout import Fanout, Line, _frames, _Queue, _Writer, frame_of
 from frames import BoundedWebSocket
+from inlets import Inlet
 
 
 class Engine:
@@ -30,9 +31,26 @@ class Engine:
 
     def __init__(self, sid: str) -> None:
         self.sid, self.upgraded, self.closing, self.queue = sid, True, False, JoinableQueue()
+        self.server = SimpleNamespace(sockets={sid: self}, reason=SimpleNamespace(TRANSPORT_CLOSE="transport close"))
+        self.said: list[Any] = []
 
-    def serve(self, line: Line) -> None:
-        """Stand for the library's handler."""
+    def serve(self, line: Line) -> list[bytes]:
+        """Stand for the library's handler and its loop."""
+        while message := line.wait():
+            self.said.append(message)
+        return []
+
+    def receive(self, packet: Packet) -> None:
+        """Take a packet."""
+        if packet.data == "closed":
+            raise SocketIsClosedError
+        if packet.data == "unknown":
+            raise UnknownPacketError
+        self.said.append(packet.data)
+
+    def close(self, wait: bool, abort: bool, reason: str) -> None:
+        """Close it."""
+        self.said.append(reason)
 
 
 class Phone:
@@ -285,6 +303,46 @@ def test_line_of_a_client_that_left_is_left_to_the_library(fanout: Fanout, phone
     for _ in range(3):
         fanout.send("phone", Packet(MESSAGE, "x"))
     assert phone.engine.queue.qsize() > 0
+
+
+@pytest.mark.parametrize(("end", "level"), [(b"", None), (b"\x88\x80\0\0\0\0", None), (b"\x81\x80\0\0\0\0", "WARNING")])
+def test_open_line_is_served_by_its_inlet_as_by_the_library(
+    fanout: Fanout, phone: Phone, caplog: pytest.LogCaptureFixture, end: bytes, level: str | None
+) -> None:
+    """It ends with the network, a goodbye, or what is no packet. Fault: the line kept when it was over."""
+    inlet = Inlet(phone.ours)
+    assert phone.line({"wsgi.websocket": phone.line._sock, "syncapp.inlet": inlet}, lambda *_: None) == []
+    assert inlet.take and fanout._lines == {"phone": phone.line}
+    inlet.begin(b"")
+    for text in (b"4a", b"4unknown", b"4b"):
+        phone.theirs.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+    gevent.sleep(0.02)
+    assert phone.engine.said == ["a", "b"] and phone.engine.server.sockets
+    phone.theirs.sendall(end)
+    phone.theirs.shutdown(socket.SHUT_WR)
+    gevent.sleep(0.02)
+    assert phone.engine.said == ["a", "b", "transport close"]
+    assert not fanout._lines and not phone.engine.server.sockets and phone.engine.queue.get() is None
+    assert [record.levelname for record in caplog.records] == ([level] if level else [])
+
+
+def test_closed_line_takes_nothing_more(fanout: Fanout, phone: Phone) -> None:
+    inlet = Inlet(phone.ours)
+    phone.line({"wsgi.websocket": phone.line._sock, "syncapp.inlet": inlet}, lambda *_: None)
+    inlet.begin(b"")
+    for text in (b"4closed", b"4b"):
+        phone.theirs.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+    gevent.sleep(0.02)
+    assert phone.engine.said == ["transport close"]
+
+
+def test_line_over_tls_is_served_by_the_library(fanout: Fanout, phone: Phone) -> None:
+    """TLS may have read what the network has no more."""
+    phone.line._sock.raw_read = phone.line._sock.stream.read = phone.ours.makefile("rb").read
+    phone.theirs.sendall(b"\x81\x82\0\0\0\x004a")
+    phone.theirs.shutdown(socket.SHUT_WR)
+    assert phone.line({"wsgi.websocket": phone.line._sock, "syncapp.inlet": None}, lambda *_: None) == []
+    assert phone.engine.said == ["4a"] and not fanout._lines
 
 
 def test_room_hears_all_though_one_has_said_goodbye(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> None:

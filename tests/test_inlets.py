@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import socket
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -163,6 +165,30 @@ def test_one_that_pauses_holds_up_nobody_else_and_takes_nothing_meanwhile(made: 
     assert pausing.taken == [1, 2]
 
 
+def test_one_that_sends_without_a_break_lets_others_go_on() -> None:
+    """Fault: read until all is there: nobody else ran for 100 ms."""
+
+    def recv(count: int) -> bytes:
+        until = time.monotonic() + 0.001
+        while time.monotonic() < until:
+            pass
+        return b"x" * min(count, 1_000)
+
+    rounds: list[float] = []
+
+    def look() -> None:
+        while True:
+            rounds.append(time.monotonic())
+            gevent.sleep(0.001)
+
+    looking = gevent.spawn(look)
+    gevent.sleep(0.01)
+    assert Inlet(SimpleNamespace(recv=recv)).read(100_000) == b"x" * 100_000
+    gevent.sleep(0.01)
+    looking.kill()
+    assert max(after - before for before, after in itertools.pairwise(rounds)) < 0.05
+
+
 def test_what_one_sets_for_itself_the_next_does_not_see(made: Made) -> None:
     """Fault: served in the context of the greenlet, which is lent to others next."""
     whose: ContextVar[int] = ContextVar("whose", default=0)
@@ -265,6 +291,14 @@ def test_socket_that_the_server_ends_leaves_nothing_behind(quiet: Server) -> Non
                 while connection.recv():
                     pass
     assert [line for line in quiet.log if line["level"] in ("error", "raw")] == []
+
+
+def test_sockets_that_left_make_room_for_others(start_server: Callable[..., Server]) -> None:
+    """Fault: the place among the connections kept: the eleventh was refused."""
+    tenant = start_server(MAX_CONNECTIONS="10").register()
+    for _ in range(25):
+        with raw_socket(tenant) as connection:
+            leave_politely(connection)
 
 
 def test_silent_listeners_cost_the_server_no_greenlet(quiet: Server) -> None:

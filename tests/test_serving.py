@@ -72,6 +72,22 @@ def test_sigterm_finishes_requests_tells_sockets_and_exits_with_0(either: Server
     assert len(device.rows()) == 5000
 
 
+def test_sigterm_waits_for_a_socket_that_does_not_answer_and_closes_all(either: Server) -> None:
+    """Fault: under gunicorn the worker, which does not know of an open socket, ended the process within a second."""
+    with socket.create_connection(("127.0.0.1", either.port), timeout=10) as silent:
+        silent.sendall(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert silent.recv(100).startswith(b"HTTP/1.1 101 ")
+        assert either.process
+        either.process.send_signal(signal.SIGTERM)
+        time.sleep(3)
+        assert either.process.poll() is None
+    assert either.process.wait(timeout=20) == 0
+    assert [line["level"] for line in either.log if line["message"] == "stopped"] == ["info"]
+
+
 def test_sigint_ends_as_well(tmp_path: Path) -> None:
     server = Server(tmp_path / "data").start()
     assert server.stop(signal.SIGINT) == 0
