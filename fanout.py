@@ -23,7 +23,7 @@ from gevent.queue import Empty, JoinableQueue
 from geventwebsocket.websocket import Header, WebSocket
 from socketio.packet import EVENT
 
-from inlets import Inlet
+from inlets import KEY, Inlet
 from turns import breathe
 
 log = logging.getLogger("syncapp.socket")
@@ -87,7 +87,7 @@ class Line(WebSocketWSGI):  # type: ignore[misc]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         """Serve the WebSocket until it ends, or is open and its inlet may wait for more."""
-        self._inlet = environ.get("syncapp.inlet")
+        self._inlet = environ.get(KEY)
         self._lines[self._socket.sid] = self
         token = _line.set(self)
         try:
