@@ -22,7 +22,7 @@ from engineio.payload import Payload
 from gevent.event import Event
 from gevent.queue import Empty, JoinableQueue
 
-from inlets import Inlet
+from inlets import KEY, Inlet
 from turns import breathe
 from wire import encode
 
@@ -99,7 +99,7 @@ class Line(WebSocketWSGI):  # type: ignore[misc]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         """Serve the WebSocket until it ends, or is open and its inlet may wait for more."""
-        self._inlet = environ.get("syncapp.inlet")
+        self._inlet = environ.get(KEY)
         self._lines[self._socket.sid] = self
         token = _line.set(self)
         try:

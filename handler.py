@@ -23,7 +23,7 @@ from geventwebsocket.handler import WebSocketHandler
 from connections import LEAST_BYTES_PER_SECOND, Connections
 from errors import AddressTooLong, Busy, Problem, ValidationError, as_body
 from heads import Head, Ordinary, ordinary
-from inlets import Inlet
+from inlets import KEY, Inlet
 from wire import encode
 
 log = logging.getLogger("syncapp.connections")
@@ -163,7 +163,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.stream.begin("open")
         self.headers = _NO_HEAD  # It is in the environ too, and would stay as long as the socket does.
         inlet = None if isinstance(self.socket, SSLSocket) else Inlet(self.socket)
-        self.environ["syncapp.inlet"] = inlet
+        self.environ[KEY] = inlet
         try:
             list(self.application(self.environ, lambda *_: []))
         finally:

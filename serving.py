@@ -20,6 +20,7 @@ from gevent.event import Event
 from gevent.pywsgi import LoggingLogAdapter, WSGIServer
 from greenlet import greenlet
 
+import inlets
 from handler import Handler
 from settings import Settings
 
@@ -58,7 +59,7 @@ class Lifecycle:
             self._done()
             raise
         if "wsgi.websocket" in environ:  # Nobody closes what the call gave.
-            inlet = environ.get("syncapp.inlet")
+            inlet = environ.get(inlets.KEY)
             if inlet and inlet.take:
                 inlet.ends.append(self._done)
             else:

@@ -23,7 +23,7 @@ from gevent.ssl import SSLSocket
 from events import Json, TextPacket
 from fanout import Fanout, Line, _frames, _Queue, _Writer, frame_of
 from frames import BoundedWebSocket
-from inlets import Inlet
+from inlets import KEY, Inlet
 
 
 class Engine:
@@ -311,7 +311,7 @@ def test_open_line_is_served_by_its_inlet_as_by_the_library(
 ) -> None:
     """It ends with the network, a goodbye, or what is no packet. Fault: the line kept when it was over."""
     inlet = Inlet(phone.ours)
-    assert phone.line({"wsgi.websocket": phone.line._sock, "syncapp.inlet": inlet}, lambda *_: None) == []
+    assert phone.line({"wsgi.websocket": phone.line._sock, KEY: inlet}, lambda *_: None) == []
     assert inlet.take and fanout._lines == {"phone": phone.line}
     inlet.begin(b"")
     for text in (b"4a", b"4unknown", b"4b"):
@@ -328,7 +328,7 @@ def test_open_line_is_served_by_its_inlet_as_by_the_library(
 
 def test_closed_line_takes_nothing_more(fanout: Fanout, phone: Phone) -> None:
     inlet = Inlet(phone.ours)
-    phone.line({"wsgi.websocket": phone.line._sock, "syncapp.inlet": inlet}, lambda *_: None)
+    phone.line({"wsgi.websocket": phone.line._sock, KEY: inlet}, lambda *_: None)
     inlet.begin(b"")
     for text in (b"4closed", b"4b"):
         phone.theirs.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
@@ -341,7 +341,7 @@ def test_line_over_tls_is_served_by_the_library(fanout: Fanout, phone: Phone) ->
     phone.line._sock.raw_read = phone.line._sock.stream.read = phone.ours.makefile("rb").read
     phone.theirs.sendall(b"\x81\x82\0\0\0\x004a")
     phone.theirs.shutdown(socket.SHUT_WR)
-    assert phone.line({"wsgi.websocket": phone.line._sock, "syncapp.inlet": None}, lambda *_: None) == []
+    assert phone.line({"wsgi.websocket": phone.line._sock, KEY: None}, lambda *_: None) == []
     assert phone.engine.said == ["4a"] and not fanout._lines
 
 
