@@ -62,6 +62,8 @@ const WORKS = {
       note(`push as an event, ${count} sockets, p50`, 'ms', p50);
       note(`push as an event, ${count} sockets, p99`, 'ms', p99);
       note(`push as an event, ${count} sockets, CPU of the server`, 'ms a row', cpu);
+      const heard = await singles(server, await tokenFor(server, 'event'), count, seconds, count);
+      note(`push over HTTP, ${count} connections, ${count} sockets hear it`, 'per s', heard.rate);
     }
   },
   batch: async (server, note) => {
@@ -258,7 +260,8 @@ async function main() {
   figures.lines().forEach(({ figure, syncapp }) => {
     const http = /as an event, (\d+) sockets that/.exec(figure);
     const other = http && figures.lines().find((line) => line.figure === `push of one row, ${http[1]} connections`);
-    if (other) extras.push(`push as an event ÷ syncapp's own over HTTP, ${http[1]}: ${(syncapp.median / other.syncapp.median).toFixed(2)}× (goal ≥ 1)`);
+    const heard = http && figures.lines().find((line) => line.figure === `push over HTTP, ${http[1]} connections, ${http[1]} sockets hear it`);
+    if (other) extras.push(`push as an event ÷ syncapp's own over HTTP, ${http[1]}: ${(syncapp.median / other.syncapp.median).toFixed(2)}× (goal ≥ 1); with as many sockets that hear it: ${(syncapp.median / heard.syncapp.median).toFixed(2)}×`);
   });
   const foreign = { median: percentile(load, 50), most: Math.max(0, ...load) };
   print({ ...about, 'fsync floor': `p50 ${floor.p50.toFixed(3)} ms, p99 ${floor.p99.toFixed(3)} ms, ${Math.round(1000 / floor.p50)} a second`,

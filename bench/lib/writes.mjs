@@ -34,11 +34,12 @@ const checked = async (answer) => {
   if (status !== 200) throw new Error(`${status} ${body.toString().slice(0, 300)}`);
 };
 
-/** Durable pushes of one new row each, over `count` keep-alive connections. */
-export async function singles(server, token, count, seconds) {
+/** Durable pushes of one new row each, over `count` keep-alive connections, heard by as many sockets as `listeners` says. */
+export async function singles(server, token, count, seconds, listeners = 0) {
+  const sockets = await openAll(server, token, listeners);
   const connections = Array.from({ length: count }, () => new Connection(server.port));
   const result = await closedLoop(server, connections.map((one) => () => checked(one.send(server.pushOf(token, server.one(newRow()))))), seconds);
-  connections.forEach((one) => one.close());
+  [...connections, ...sockets].forEach((one) => one.close());
   return result;
 }
 
