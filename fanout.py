@@ -324,14 +324,17 @@ class Fanout:
         listeners = list(self._io.manager.get_participants("/", room))
         if answers:
             listeners.sort(key=lambda listener: listener[1] not in answers)  # Who waits for an answer comes first.
-        for number, (sid, engine_id) in enumerate(listeners, 1):
-            if sid in rooms.get("/", {}).get(room, ()):  # It may have left meanwhile.
+        for start in range(0, len(listeners), _SLICE_SOCKETS):
+            some = listeners[start : start + _SLICE_SOCKETS]
+            if start:
+                breathe()
+                here = rooms.get("/", {}).get(room, ())
+                some = [listener for listener in some if listener[0] in here]  # Others have left meanwhile.
+            for _, engine_id in some:
                 if engine_id in answers:
                     self._hand_over(engine_id, told + self._answers_of(engine_id, answers))
                 else:
                     self._hand_over(engine_id, told, frames)
-            if number % _SLICE_SOCKETS == 0:
-                breathe()
         for engine_id in list(answers):  # They left the room, and wait for their answers all the same.
             self._hand_over(engine_id, self._answers_of(engine_id, answers))
 

@@ -73,7 +73,8 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
             sent = network._sock.send(frames)  # gevent's own would wait.
         except OSError:  # It would block, or it is gone: the library finds out which.
             return False
-        self._rest = frames[sent:]
+        if sent < len(frames):
+            self._rest = frames[sent:]
         return True
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from errors import ResyncRequired
-from ledger import Place, committed_at, last_until, place_and_digests
+from ledger import Place, committed_at, last_until, place, place_and_digests
 from models import connection
 from protocol import Pull
 from wire import Cursor, Row, decode_rows, format_time
@@ -37,9 +37,11 @@ def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
     A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull.
     Raises: ResyncRequired for a cursor of another incarnation.
     """
-    here, digests = place_and_digests()
+    here, digests = place_and_digests() if pull.digest else (place(), {})
     since, first_until = _start(pull, here, now, skew_ms)
-    cut = _cut(pull.tables, since, here.sequence, first_until, pull.limit) if pull.limit else None
+    cut = None
+    if pull.limit and here.sequence - since > pull.limit:  # Else there can't be as many rows.
+        cut = _cut(pull.tables, since, here.sequence, first_until, pull.limit)
     until = here.sequence if cut is None else cut
     cursor = Cursor(here.epoch, until, first_until)
     clock = here.clock if cut is None else committed_at(cut) - 1  # The commit at the cut may go on behind it.
