@@ -21,9 +21,10 @@ from gevent.socket import socketpair
 from gevent.ssl import SSLSocket
 
 from events import Json, TextPacket
-from fanout import Fanout, Line, _frames, _Queue, _Writer, frame_of
+from fanout import Fanout, _frames, frame_of
 from frames import BoundedWebSocket
 from inlets import KEY, Inlet
+from lines import Line, _Queue, _Writer
 
 
 class Engine:

@@ -32,7 +32,7 @@ LAYERS = [
     ["bases", "digest", "receipts", "tables_file"],
     ["declared", "ledger", "records", "shapes"],
     ["models", "parsing"],
-    ["handler", "typed"],
+    ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
     ["budgets", "wire"],
     ["errors", "heads", "settings", "toml_places", "turns"],
