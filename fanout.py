@@ -1,6 +1,6 @@
 """Telling sockets: one packet, one frame, the same bytes to each, at once where the network takes them.
 
-Knows: how Socket.IO, Engine.IO and gevent-websocket make bytes of an event, and which rooms wait to be told. Must not
+Knows: how Socket.IO and Engine.IO make bytes of an event, and which rooms wait to be told. Must not
 know: what is told, and to whom. A socket that polls, upgrades, or has not taken all that was sent before gets its packets
 through the library's own queue, so that each hears everything in order.
 """
@@ -8,7 +8,7 @@ through the library's own queue, so that each hears everything in order.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -16,30 +16,12 @@ from engineio.exceptions import SocketIsClosedError
 from engineio.packet import Packet
 
 import lines
+from frames import text_frames
 from turns import breathe
 from wire import encode
 
 _SLICE_SOCKETS = 128
 """Sockets told between two breaths."""
-
-
-def frame_of(packet: Packet) -> bytes:
-    """Give the WebSocket frame that the library would send for a packet of text."""
-    return _frame(packet.encode().encode())
-
-
-def _frame(text: bytes) -> bytes:
-    """Write a frame of text from a server. Source: RFC 6455 section 5.2."""
-    size = len(text)
-    if size < 126:
-        return b"\x81%c%b" % (size, text)
-    if size <= 0xFFFF:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2), text)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8), text)
-
-
-def _frames(packets: Iterable[bytes]) -> bytes:
-    return b"".join(map(_frame, packets))
 
 
 class _Waiting:
@@ -97,7 +79,7 @@ class Fanout:
     def _hand_over(self, engine_id: str, packets: list[bytes], frames: bytes = b"") -> None:
         """Send packets at once if their socket's network takes them, else queue them; ``frames``: them, if ready."""
         line = self._lines.get(engine_id)
-        if not (line and line.takes(frames or _frames(packets))):
+        if not (line and line.takes(frames or text_frames(packets))):
             with contextlib.suppress(SocketIsClosedError):
                 for packet in packets:
                     self._queue(engine_id, Packet(encoded_packet=packet.decode()))
@@ -113,7 +95,7 @@ class Fanout:
                 del self._late[engine_id]
 
     def _tell_all(self, room: str, told: list[bytes], answers: dict[str, list[bytes]]) -> None:
-        frames, rooms = _frames(told), self._io.manager.rooms
+        frames, rooms = text_frames(told), self._io.manager.rooms
         listeners = list(self._io.manager.get_participants("/", room))
         if answers:
             listeners.sort(key=lambda listener: listener[1] not in answers)  # Who waits for an answer comes first.

@@ -11,7 +11,6 @@ from engineio.packet import MESSAGE, Packet
 from msgspec import Raw
 
 from events import Events, Json, TextPacket
-from fanout import frame_of
 
 PLAIN = [
     '20["echo",{"a":1}]',
@@ -49,10 +48,10 @@ class Served:
 
     def __init__(self) -> None:
         self.io = socketio.Server(async_mode="gevent", serializer=TextPacket, json=Json, async_handlers=False)
-        self.sent: list[bytes] = []
+        self.sent: list[str] = []
         self.asked: list[tuple[str, Any]] = []
         self.past = 0
-        self.io.eio.send_packet = lambda _, packet: self.sent.append(frame_of(packet))
+        self.io.eio.send_packet = lambda _, packet: self.sent.append(packet.encode())
         self.events = Events(self.io, self._answered)
         self.events.on("echo", self._echo)
         self.events.on("raw", lambda sid, body=None, *_: Raw(b'{"raw": true}'))
@@ -60,13 +59,13 @@ class Served:
 
     def _answered(self, engine_id: str, message: bytes) -> None:
         self.past += 1
-        self.sent.append(frame_of(Packet(MESSAGE, message.decode())))
+        self.sent.append(Packet(MESSAGE, message.decode()).encode())
 
     def _echo(self, sid: str, body: object = None, *_: object) -> dict[str, Any]:
         self.asked.append((sid, body))
         return {"success": True, "said": body}
 
-    def take(self, packet: str, is_past_library: bool) -> tuple[list[bytes], list[tuple[str, Any]], str]:
+    def take(self, packet: str, is_past_library: bool) -> tuple[list[str], list[tuple[str, Any]], str]:
         """Take a packet in one of the two ways; give what was sent, what was asked, and what was raised."""
         self.sent, self.asked, raised = [], [], ""
         try:

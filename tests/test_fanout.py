@@ -21,10 +21,14 @@ from gevent.socket import socketpair
 from gevent.ssl import SSLSocket
 
 from events import Json, TextPacket
-from fanout import Fanout, _frames, frame_of
-from frames import BoundedWebSocket
+from fanout import Fanout
+from frames import BoundedWebSocket, text_frames
 from inlets import KEY, Inlet
 from lines import Line, _Queue, _Writer
+
+
+def frame_of(packet: Packet) -> bytes:
+    return text_frames([packet.encode().encode()])
 
 
 class Engine:
@@ -113,7 +117,9 @@ def phone(new_phone: Callable[[str], Phone]) -> Phone:
     return new_phone("phone")
 
 
-@pytest.mark.parametrize("text", ["", "a", "ä😀", "x" * 124, "x" * 125, "x" * 126, "x" * 65_535, "x" * 70_000])
+@pytest.mark.parametrize(
+    "text", ["", "a", "ä😀", "x" * 124, "x" * 125, "x" * 126, "x" * 65_534, "x" * 65_535, "x" * 70_000]
+)
 def test_frame_is_what_the_library_would_send(text: str) -> None:
     written, packet = bytearray(), Packet(MESSAGE, text)
     stream = SimpleNamespace(read=None, write=written.extend)
@@ -164,7 +170,7 @@ def room_of_300(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> l
     hand_over = fanout._hand_over
 
     def note(engine_id: str, packets: list[bytes], frames: bytes = b"") -> None:
-        handed.append((engine_id, frames or _frames(packets)))
+        handed.append((engine_id, frames or text_frames(packets)))
         hand_over(engine_id, packets, frames)
 
     fanout._hand_over = note  # type: ignore[method-assign]

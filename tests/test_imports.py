@@ -18,7 +18,7 @@ LAYERS = [
     ["sockets"],
     ["admission", "door", "events", "handshakes", "intake"],
     ["auth"],
-    ["backup", "checks", "fanout", "frames", "logs", "notices", "serving", "upkeep", "web"],
+    ["backup", "checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
     ["tokens"],
     ["tenants"],
     ["migration"],
@@ -35,7 +35,7 @@ LAYERS = [
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
     ["budgets", "wire"],
-    ["errors", "heads", "settings", "toml_places", "turns"],
+    ["errors", "frames", "heads", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import json
 import logging
 import socket
@@ -166,7 +165,7 @@ def test_one_that_pauses_holds_up_nobody_else_and_takes_nothing_meanwhile(made: 
 
 
 def test_one_that_sends_without_a_break_lets_others_go_on() -> None:
-    """Fault: read until all is there: nobody else ran for 100 ms."""
+    """Fault: read until all is there: nobody else ran meanwhile."""
 
     def recv(count: int) -> bytes:
         until = time.monotonic() + 0.001
@@ -174,19 +173,19 @@ def test_one_that_sends_without_a_break_lets_others_go_on() -> None:
             pass
         return b"x" * min(count, 1_000)
 
-    rounds: list[float] = []
+    rounds: list[int] = []
 
     def look() -> None:
         while True:
-            rounds.append(time.monotonic())
+            rounds.append(len(rounds))
             gevent.sleep(0.001)
 
     looking = gevent.spawn(look)
     gevent.sleep(0.01)
+    before = len(rounds)
     assert Inlet(SimpleNamespace(recv=recv)).read(100_000) == b"x" * 100_000
-    gevent.sleep(0.01)
+    assert len(rounds) >= before + 5
     looking.kill()
-    assert max(after - before for before, after in itertools.pairwise(rounds)) < 0.05
 
 
 def test_what_one_sets_for_itself_the_next_does_not_see(made: Made) -> None:
@@ -360,6 +359,10 @@ def test_events_are_answered_while_notifications_are_told(tenant: Tenant, listen
         assert ids == [f"row-{number}" for number in range(20)]
 
 
+def acknowledged(said: str) -> list[int]:
+    return [int(said[2:].partition("[")[0])] if said.startswith("43") else []
+
+
 def test_flood_waits_in_its_own_network(start_server: Callable[..., Server]) -> None:
     """Fault: what comes after is taken while the budget makes the first wait."""
     tenant = start_server(SOCKET_BYTES="30000 per second", MAX_FRAME_BYTES="4096").register()
@@ -370,9 +373,13 @@ def test_flood_waits_in_its_own_network(start_server: Callable[..., Server]) -> 
         other.send('421["ping"]')
         while not other.recv().startswith("431["):
             pass
-        assert time.monotonic() - began < 0.5
         numbers: list[int] = []
+        flood.settimeout(0.005)
+        with contextlib.suppress(websocket.WebSocketTimeoutException):
+            while True:
+                numbers += acknowledged(flood.recv())
+        assert len(numbers) < 60  # The other did not wait for all of them.
+        flood.settimeout(10)
         while len(numbers) < 60:
-            said = flood.recv()
-            numbers += [int(said[2:].partition("[")[0])] * 1 if said.startswith("43") else []
+            numbers += acknowledged(flood.recv())
         assert numbers == list(range(1, 61)) and time.monotonic() - began > 0.5
