@@ -9,6 +9,7 @@
  */
 
 import { newId } from "./client.js";
+import { columnTypes, toLocal, toServer } from "./columns.js";
 import { ResyncRequired } from "./errors.js";
 import { changedFields, isSame, ownFields, pushOperations } from "./operations.js";
 import { lostRows, resyncOf } from "./resync.js";
@@ -16,7 +17,9 @@ import { sha256 } from "./sha256.js";
 
 /**
  * @typedef {Record<string, any>} Doc
- * @typedef {{ cursor: string }} Checkpoint
+ * @typedef {{ cursor: string | null, fields?: string[], fill?: { cursor: string | null, fields: string[] } | null }} Checkpoint
+ *   `cursor` is where the pull goes on; `fields` are those that the documents up to there have been given; `fill` is a pull
+ *   from the start that gives them more, and where it goes on
  * @typedef {{ newDocumentState: Doc, assumedMasterState?: Doc }} WriteRow
  * @typedef {{ collection: any, table?: string, replicationIdentifier?: string, batchSize?: number,
  *   onRejected?: (doc: Doc, error: string) => void, onConflict?: (conflict: any) => void,
@@ -58,6 +61,8 @@ class Handlers {
   #waiting = new Set();
   /** @type {string | null} */
   #cursor = null;
+  /** The server's types of this table's columns. @type {Record<string, string> | undefined} */
+  #types;
 
   /** @param {import("./client.js").SyncClient} client @param {any} collection @param {string} table @param {any} hear */
   constructor(client, collection, table, hear) {
@@ -66,7 +71,8 @@ class Handlers {
     this.table = table;
     this.hear = hear;
     const { properties, primaryKey } = collection.schema.jsonSchema;
-    this.fields = new Set(Object.keys(properties).filter((name) => !name.startsWith("_")));
+    this.kinds = new Map(Object.entries(properties).filter(([name]) => !name.startsWith("_")).map(([name, about]) => [name, kindOf(about)]));
+    this.names = [...this.kinds.keys()];
     this.primary = typeof primaryKey === "string" ? primaryKey : primaryKey.key;
   }
 
@@ -75,39 +81,56 @@ class Handlers {
   /** @param {Checkpoint | undefined} checkpoint @param {number} batchSize */
   pull = async (checkpoint, batchSize) => {
     const echo = [...this.#echo.entries()];
-    const found = await this.#pulled(checkpoint?.cursor ?? null, batchSize).catch((error) => this.#reached(error));
+    const found = await this.#pulled(checkpoint, batchSize).catch((error) => this.#reached(error));
     /** @type {Map<string, Doc>} */
     const documents = new Map(echo);
     for (const row of found.rows) documents.set(row.id, row);
     for (const [id, row] of echo) if (this.#echo.get(id) === row) this.#echo.delete(id);
-    this.#cursor = found.cursor;
+    this.#cursor = found.place.cursor;
     this.#reached();
-    return { documents: [...documents.values()].map((row) => this.#docOf(row)), checkpoint: { cursor: found.cursor } };
+    return { documents: [...documents.values()].map((row) => this.#docOf(row)), checkpoint: found.place };
   };
 
-  /** @param {string | null} cursor @param {number} limit @returns {Promise<{ rows: Doc[], cursor: string }>} */
-  async #pulled(cursor, limit) {
+  /** @param {Checkpoint | undefined} checkpoint @param {number} limit @returns {Promise<{ rows: Doc[], place: Checkpoint }>} */
+  async #pulled(checkpoint, limit) {
+    await this.#described();
+    // Documents without a checkpoint: a first pull was cut off, and a first pull has no tombstones of what went since.
+    if (!checkpoint?.cursor && (await this.collection.count().exec())) return this.#resync(null);
+    let place = this.#placeOf(checkpoint);
     /** @type {Doc[]} */
     const rows = [];
-    // Documents without a checkpoint: a first pull was cut off, and a first pull has no tombstones of what went since.
-    if (cursor === null && (await this.collection.count().exec())) return this.#resync(null);
     try {
       for (let hasMore = true; hasMore && rows.length < limit; ) {
-        const page = await this.client.pull({ cursor, tables: [this.table], limit });
-        rows.push(...page.data[this.table]);
-        ({ cursor, hasMore } = page);
+        const page = await this.client.pull({ cursor: (place.fill ?? place).cursor, tables: [this.table], limit });
+        rows.push(...(page.data[this.table] ?? []));
+        hasMore = page.hasMore || Boolean(place.fill);
+        place = passed(place, page);
       }
     } catch (error) {
-      if (error instanceof ResyncRequired) return this.#resync(cursor);
+      if (error instanceof ResyncRequired) return this.#resync(place.cursor);
       throw error;
     }
-    return { rows, cursor: /** @type {string} */ (cursor) };
+    return { rows, place };
+  }
+
+  /**
+   * Tell where to go on: from the start, if the schema has fields by now that the documents were never given.
+   *
+   * Deletions since `cursor` come after that, from `cursor` itself: a pull from the start has no tombstones.
+   * @param {Checkpoint | undefined} checkpoint @returns {Checkpoint}
+   */
+  #placeOf(checkpoint) {
+    if (!checkpoint?.cursor) return { cursor: null, fields: this.names, fill: null };
+    const { cursor, fields = [], fill } = checkpoint;
+    const covers = (/** @type {string[]} */ given) => this.names.every((name) => given.includes(name));
+    if (fill && covers(fill.fields)) return checkpoint;
+    return covers(fields) ? { cursor, fields, fill: null } : { cursor, fields, fill: { cursor: null, fields: this.names } };
   }
 
   /**
    * Give all rows in one answer, and a tombstone for each document that the server no longer has.
    *
-   * @param {string | null} before the cursor that was refused
+   * @param {string | null} before the cursor that was refused @returns {Promise<{ rows: Doc[], place: Checkpoint }>}
    */
   async #resync(before) {
     const { known, isRestored, cursor } = await resyncOf(this.client, [this.table], before);
@@ -118,7 +141,7 @@ class Handlers {
     const rows = new Map(/** @type {Map<string, Doc>} */ (known[this.table]));
     for (const [id, row] of returned) if (row) rows.set(id, row);
     for (const row of gone) rows.set(row.id, { ...row, is_deleted: 1 });
-    return { rows: [...rows.values()], cursor };
+    return { rows: [...rows.values()], place: { cursor, fields: this.names, fill: null } };
   }
 
   /** Let pushes go on, or fail as the pull did. @param {unknown} [error] @returns {any} */
@@ -172,7 +195,7 @@ class Handlers {
 
   /** Tell whether the master row says what was typed. @param {Doc} doc @param {Doc} master */
   #isTaken(doc, master) {
-    const names = Object.keys(ownFields(Object.fromEntries([...this.fields].map((name) => [name, null]))));
+    const names = Object.keys(ownFields(Object.fromEntries(this.names.map((name) => [name, null]))));
     return doc._deleted === master._deleted && names.every((name) => isSame(doc[name], master[name]));
   }
 
@@ -217,18 +240,22 @@ class Handlers {
 
   // --- documents and rows --------------------------------------------------------------------------------------------
 
+  /** Know the server's types, from the first pull or push on. */
+  async #described() {
+    this.#types ??= (await columnTypes(this.client))[this.table] ?? {};
+  }
+
   /** @param {Doc} row @returns {Doc} the fields that the schema has; a validator would not have `null` for a text */
   #docOf(row) {
-    /** @type {Doc} */
-    const doc = { [this.primary]: row.id, _deleted: Boolean(row.is_deleted) };
-    for (const name of this.fields) if (name in row && row[name] !== null) doc[name] = row[name];
-    return doc;
+    const entries = this.names.map((name) => [name, toLocal(row[name], this.#types?.[name], this.kinds.get(name))]);
+    const fields = Object.fromEntries(entries.filter(([, value]) => value !== null));
+    return { ...fields, [this.primary]: row.id, _deleted: Boolean(row.is_deleted) };
   }
 
   /** @param {Doc} doc @returns {Doc} */
   #rowOf(doc) {
-    const row = Object.fromEntries([...this.fields].filter((name) => name in doc).map((name) => [name, doc[name]]));
-    return { ...row, id: doc[this.primary], is_deleted: doc._deleted ? 1 : 0 };
+    const entries = this.names.filter((name) => name in doc).map((name) => [name, toServer(doc[name], this.#types?.[name], this.kinds.get(name))]);
+    return { ...Object.fromEntries(entries), id: doc[this.primary], is_deleted: doc._deleted ? 1 : 0 };
   }
 
   // --- live ----------------------------------------------------------------------------------------------------------
@@ -252,4 +279,20 @@ class Handlers {
       },
     };
   }
+}
+
+/** Take a page into account. @param {Checkpoint} place @param {import("./client.js").Pulled} page @returns {Checkpoint} */
+function passed({ cursor, fields, fill }, page) {
+  if (!fill) return { cursor: page.cursor, fields, fill: null };
+  if (page.hasMore) return { cursor, fields, fill: { ...fill, cursor: page.cursor } };
+  return { cursor, fields: fill.fields, fill: null };
+}
+
+/** @type {Record<string, import("./columns.js").Kind>} */
+const KINDS = { boolean: "boolean", number: "number", integer: "number", string: "text", object: "json", array: "json" };
+
+/** Tell what a property of the schema takes. @param {{ type?: string | string[] }} property */
+function kindOf({ type = [] }) {
+  const types = [type].flat().filter((one) => one !== "null");
+  return types.length === 1 ? KINDS[types[0]] : undefined;
 }
