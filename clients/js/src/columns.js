@@ -5,7 +5,7 @@
  * flag is 0 or 1, a time is text, JSON is JSON; a library may want `true`, milliseconds, or JSON as text.
  */
 
-import { SyncError } from "./errors.js";
+import { BadValue, SyncError } from "./errors.js";
 import { send } from "./http.js";
 
 /**
@@ -55,11 +55,11 @@ export function toLocal(value, type, kind) {
  * Say a library's value as the server wants it.
  *
  * @param {any} value @param {string | undefined} type the server's @param {Kind} kind the library's
- * @returns {any} @throws {SyntaxError} of text that should be JSON
+ * @returns {any} @throws {BadValue} of text that should be JSON and is not
  */
 export function toServer(value, type, kind) {
   if (value === null || value === undefined) return value;
-  if (kind === "text" && type === "json") return JSON.parse(value);
+  if (kind === "text" && type === "json") return parsed(value);
   if (kind === "text" && (type === "integer" || type === "number")) return value.trim() && Number.isFinite(Number(value)) ? Number(value) : value;
   if (kind === "boolean" && (type === "integer" || type === "number")) return Number(value);
   if (kind === "number" && type === "timestamp") return timeOf(value, 24);
@@ -81,4 +81,13 @@ function numberOf(value) {
 function timeOf(value, length) {
   const time = new Date(value);
   return typeof value === "number" && !Number.isNaN(time.getTime()) ? time.toISOString().slice(0, length) : value;
+}
+
+/** @param {string} text */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new BadValue(`A text that stands for JSON is none: ${/** @type {Error} */ (error).message}`, error);
+  }
 }

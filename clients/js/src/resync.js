@@ -32,7 +32,7 @@ export async function resyncOf(client, tables, before) {
 }
 
 /** A cursor names its database's incarnation and a place in it. @param {string} cursor */
-const incarnationOf = (cursor) => cursor.slice(0, cursor.lastIndexOf("-"));
+export const incarnationOf = (cursor) => cursor.slice(0, cursor.lastIndexOf("-"));
 
 /**
  * Make operations of the rows that are held otherwise than the restored server has them.

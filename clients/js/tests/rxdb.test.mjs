@@ -98,3 +98,78 @@ test("RxDB: a field that a new schema version adds is filled, page by page, and 
   assert.deepEqual([there.get("row-3").name, there.get("row-3").phone, there.get("typed").name], ["typed", "three", "not sent yet"]);
   assert.equal(there.get("row-5").version, 1, "what nobody edited was pushed");
 });
+
+test("RxDB: edits of one account are not sent for another, and wait for their own", async () => {
+  const [asha, ben] = [await registered(), await registered()];
+  const db = await opened({});
+  const unreached = deviceOf(asha, { fetch: () => Promise.reject(new TypeError("offline")) });
+  const offline = replicateRxCollection(rxdbReplication(unreached, { collection: db.end_user, live: false, retryTime: 50 }));
+  const failed = new Promise((resume) => offline.error$.subscribe(resume));
+  await db.end_user.insert({ id: "of-asha", name: "typed by Asha" });
+  await failed;
+  await offline.cancel();
+  await assert.rejects(synced(deviceOf(ben), db.end_user), /wrong_account|another|account/i);
+  assert.deepEqual(await rowsOf(deviceOf(ben), "end_user"), []);
+  await synced(deviceOf(asha), db.end_user);
+  assert.deepEqual((await rowsOf(deviceOf(asha), "end_user")).map(({ name }) => name), ["typed by Asha"]);
+  await assert.rejects(synced(deviceOf(ben), db.end_user), /account/i);
+});
+
+test("RxDB: what JSON can't say is refused when it is put, in one sentence", async () => {
+  const db = await createRxDatabase({ name: newId(), storage: getRxStorageMemory(), multiInstance: false });
+  await db.addCollections({ end_user: { schema: { version: 0, primaryKey: "id", type: "object", properties: { ...KEY, phoneModel: {}, active: { type: "number" } } } } });
+  rxdbReplication(deviceOf(account), { collection: db.end_user, live: false });
+  const bad = { phoneModel: [new Map(), new Date(), { __proto__: null, constructor: 1 }], active: [NaN, 12n], id: ["with a space", ""] };
+  for (const [name, values] of Object.entries(bad)) {
+    for (const value of values) await assert.rejects(db.end_user.insert({ id: newId(), [name]: value }), { name: "BadValue" }, `${name}: ${String(value)}`);
+  }
+  const doc = await db.end_user.insert({ id: newId(), name: "good" });
+  await assert.rejects(doc.incrementalPatch({ active: Infinity }), { name: "BadValue" });
+  assert.equal(await db.end_user.count().exec(), 1);
+});
+
+test("RxDB: one document that can't be sent holds up no other, and is told", async () => {
+  const own = await registered();
+  const db = await opened({ table: "interactions", properties: { metadata: TEXT, title: TEXT } });
+  await db.interactions.bulkInsert([{ id: "bad", title: "kept as typed", metadata: "{not JSON" }, { id: "good", title: "n", metadata: "[1]" }]);
+  const refused = [];
+  await synced(deviceOf(own), db.interactions, { onRejected: (doc, error) => refused.push([doc.id, error]) });
+  assert.deepEqual(refused.map(([id]) => id), ["bad"]);
+  assert.match(refused[0][1], /JSON/);
+  assert.deepEqual((await rowsOf(deviceOf(own), "interactions")).map(({ id }) => id), ["good"]);
+  await (await db.interactions.findOne("bad").exec()).incrementalPatch({ metadata: "[2]" });
+  await synced(deviceOf(own), db.interactions);
+  const there = (await rowsOf(deviceOf(own), "interactions")).find(({ id }) => id === "bad");
+  assert.deepEqual([there.title, there.metadata], ["kept as typed", [2]]);
+});
+
+test("RxDB: a creation that is refused and the edit that repairs it are one row on the server, as the user sees it", async () => {
+  const own = await registered();
+  const db = await opened({ properties: { phone: TEXT, note: TEXT } });
+  await db.end_user.insert({ id: "big", name: "kept", phone: "1", note: "x".repeat(100_000) });
+  const refused = [];
+  const onRejected = (doc) => refused.push(doc.id);
+  await synced(deviceOf(own), db.end_user, { onRejected });
+  const doc = await db.end_user.findOne("big").exec();
+  await doc.incrementalPatch({ phone: "2" });
+  await synced(deviceOf(own), db.end_user, { onRejected });
+  assert.deepEqual([refused, await rowsOf(deviceOf(own), "end_user")], [["big", "big"], []], "a part of a row was made");
+  await doc.incrementalPatch({ note: "short" });
+  await synced(deviceOf(own), db.end_user, { onRejected });
+  const [{ name, phone, note }] = await rowsOf(deviceOf(own), "end_user");
+  assert.deepEqual([name, phone, note], ["kept", "2", "short"]);
+});
+
+test("RxDB: an old document that is put back overwrites nothing untold", async () => {
+  const own = await registered();
+  const [client, db] = [deviceOf(own), await opened({ properties: { phone: TEXT } })];
+  await client.push({ changes: { end_user: [{ id: "stale", name: "first", phone: "1" }] } });
+  await synced(deviceOf(own), db.end_user);
+  const read = (await db.end_user.findOne("stale").exec()).toMutableJSON();
+  await client.push({ changes: { end_user: [{ id: "stale", phone: "2" }] } });
+  await synced(deviceOf(own), db.end_user);
+  const conflicts = [];
+  await db.end_user.upsert({ ...read, name: "second" });
+  await synced(deviceOf(own), db.end_user, { onConflict: (conflict) => conflicts.push(conflict.id) });
+  assert.deepEqual(conflicts, ["stale"]);
+});
