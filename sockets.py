@@ -137,6 +137,10 @@ class Sockets:
         rooms = self._io.server.manager.rooms.get("/", {})
         return {"sockets": len(self._engine.sockets), "members": len(self._members), "rooms": len(rooms)}
 
+    def connected(self) -> int:
+        """Count the sockets that have authenticated."""
+        return self._present.total()
+
     def start(self) -> None:
         """Begin to watch for sockets that do not authenticate and for tokens that expire."""
         gevent.spawn(self._watch)

@@ -420,7 +420,7 @@ def test_session_that_has_a_websocket_gets_no_second_one(victim: Tenant, all_wel
     answer = handshake(victim.server, HANDSHAKE, query=f"EIO=4&sid={sid}")
     assert answer.status_code == 400
     connection.send("40")
-    assert connection.recv().startswith("40{")
+    assert str(connection.recv()).startswith("40{")
     connection.close()
 
 
