@@ -22,6 +22,7 @@ LAYERS = [
     ["tokens"],
     ["tenants"],
     ["migration"],
+    ["files"],
     ["storage"],
     ["archive"],
     ["changes", "devices", "pulls"],
@@ -39,7 +40,12 @@ LAYERS = [
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
-ONLY_THERE = {"apsw": {"storage"}, "playhouse": {"storage"}, "bcrypt": {"tokens"}, "flask_socketio": {"sockets"}}
+ONLY_THERE = {
+    "apsw": {"files", "storage"},
+    "playhouse": {"storage"},
+    "bcrypt": {"tokens"},
+    "flask_socketio": {"sockets"},
+}
 """Packages that one module alone may import."""
 
 PURE = ("parsing", "typed", "protocol", "wire", "errors")
