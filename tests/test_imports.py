@@ -35,8 +35,8 @@ LAYERS = [
     ["models", "parsing"],
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
-    ["budgets", "wire"],
-    ["errors", "frames", "heads", "settings", "toml_places", "turns"],
+    ["budgets", "frames", "wire"],
+    ["errors", "heads", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
