@@ -23,8 +23,9 @@ import directory
 import migration
 import schema
 from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
+from files import file_bytes, look_into, put_file
 from ledger import place
-from storage import Store, file_bytes, look_into, put_file
+from storage import Store
 
 T = TypeVar("T")
 _IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
