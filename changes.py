@@ -46,9 +46,7 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
         if len(some) == _SLICE_ROWS:
             pause()
     if push.atomic and writing.problems:
-        raise ValidationError(
-            f"{len(writing.rejected)} of {push.count} rows can't be stored, so none was.", details=writing.problems
-        )
+        raise ValidationError(writing.why_none(), details=writing.problems)
     return writing.finish()
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import directory
+from files import look_into
 from models import connection, synced_tables
 from protocol import Column
 from schema import columns_of
-from storage import Store, look_into
+from storage import Store
 
 _WIDER = {
     ("date", "text"),

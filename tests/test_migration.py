@@ -18,10 +18,10 @@ from inside import pull, push, rows
 import backup
 import devices
 import directory
+import files
 import migration
 import models
 import schema
-import storage
 import tables_file
 import tenants as tenants_module
 from declared import model_of
@@ -352,7 +352,7 @@ def test_rows_are_looked_at_only_for_a_change_that_they_could_violate(
 
     def look_into(path: Path, query: Callable[[], Any]) -> Any:
         looked.append(path)
-        return storage.look_into(path, query)
+        return files.look_into(path, query)
 
     monkeypatch.setattr(migration, "look_into", look_into)
     tenants = provision(restart(JOB), tenant_id)
