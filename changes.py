@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bases import Entry, Key, Own, look_up, since_sequence, since_unknown, since_version
+from bases import Entry, Key, Own, look_up, since_elsewhere, since_sequence, since_version
 from errors import ResyncRequired, ValidationError
 from ledger import place
 from models import connection, synced_tables
@@ -172,7 +172,7 @@ class _LongWay:
         if not change.is_base_stated:  # A device that counts by itself counts on from what it had.
             version = self.counted[key] = min(version, self.counted.get(key, version))
         elif version > self.current[key].version:
-            return since_unknown(self.current[key], own.written)
+            return since_elsewhere(known, own)
         return None if version >= known.version else since_version(known, version, own)
 
     def _is_own(self, entry: Entry) -> bool:

@@ -19,7 +19,7 @@ LAYERS = [
     ["admission", "door", "events", "handshakes", "intake"],
     ["auth"],
     ["backup", "checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
-    ["tokens"],
+    ["signing", "tokens"],
     ["tenants"],
     ["migration"],
     ["files"],
