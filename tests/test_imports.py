@@ -26,7 +26,7 @@ LAYERS = [
     ["archive"],
     ["changes", "devices", "pulls"],
     ["short"],
-    ["writing"],
+    ["identity", "writing"],
     ["directory"],
     ["schema"],
     ["bases", "digest", "receipts", "tables_file"],
