@@ -248,7 +248,7 @@ class _LongWay:
             before = [(key[1],) for key in keys if key in self.standing]
             current = (self.current[key] for key in keys)
             rows = (table.stored(stored.row, stored.sequence) for stored in current)
-            cursor.executemany(f'DELETE FROM "{name}" WHERE id = ?', before)
+            cursor.executemany(f'DELETE FROM "{name}" AS e WHERE e.id = ?', before)
             cursor.executemany(insert_row(name, table.columns), rows)
         self.standing.update(written)
         self.receipts, self.log = {}, []
