@@ -92,10 +92,14 @@ class Own(NamedTuple):
         """Tell whether a change is this very one, whose answer was lost: it made the row what the device says, at the
         time of the device's own clock, which no other edit has."""
         time = self.says.get("last_updated")
-        if time is None or entry.fields is None or time not in entry.row:  # Most are not, and need not be read.
+        if time is None or time not in entry.row:  # Most are not, and need not be read.
             return False
-        row = decode_stored(entry.row)
-        return all(same(row.get(name), value) for name, value in self.says.items())
+        return self.is_said_in(decode_stored(entry.row))
+
+    def is_said_in(self, row: Row) -> bool:
+        """Tell whether a row is what the device says of it, and of when it was edited."""
+        is_timed = self.says.get("last_updated") is not None
+        return is_timed and all(same(row.get(name), value) for name, value in self.says.items())
 
 
 def since_version(known: Stored, version: int, own: Own) -> Since | None:
@@ -108,8 +112,24 @@ def since_sequence(known: Stored, sequence: int, own: Own) -> Since | None:
     return _since(known, lambda entry: entry.sequence <= sequence, own)
 
 
-def since_unknown(stored: Stored, settled: Collection[str]) -> Since:
-    """Tell what a device missed of which nobody knows what it had seen: others may have changed any field."""
+def since_elsewhere(known: Stored, own: Own) -> Since | None:
+    """Tell what a device missed that knew the row in another database, which a restore replaced.
+
+    If the row's history has what the device says, it grew out of that, and the device missed what came after. Else both
+    may have changed any field, each at its latest edit in the history; a row that was edited was wanted then, which is
+    what a deletion has to be later than.
+    """
+    since = _since(known, own.is_said_by, own)
+    if since is None or since.base is None or own.is_said_in(since.base):
+        return since
+    changed = dict(since.changed)
+    if "is_deleted" not in own.written:
+        changed["is_deleted"] = max(changed.values())
+    return Since(changed, None)
+
+
+def _since_unknown(stored: Stored, settled: Collection[str]) -> Since:
+    """Tell what a device missed of a row whose history is not held: others may have changed any field."""
     return Since({name: stored.edited_at for name in stored.row if name not in settled}, None)
 
 
@@ -125,7 +145,7 @@ def _since(known: Stored, is_base: Callable[[Entry], bool], own: Own) -> Since |
     while sequence is not None:
         entry = _entry(sequence)
         if entry is None:  # Purged: each field may have been changed, at the latest then.
-            missed = since_unknown(known, settled)
+            missed = _since_unknown(known, settled)
             return missed._replace(changed={**missed.changed, **changed})
         if is_base(entry):
             base = decode_stored(entry.row)

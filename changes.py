@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bases import Entry, Key, Own, look_up, since_sequence, since_unknown, since_version
+from bases import Entry, Key, Own, look_up, since_elsewhere, since_sequence, since_version
 from errors import ResyncRequired, ValidationError
 from identity import Identities
 from ledger import place
@@ -47,9 +47,7 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
         if len(some) == _SLICE_ROWS:
             pause()
     if push.atomic and writing.problems:
-        raise ValidationError(
-            f"{len(writing.rejected)} of {push.count} rows can't be stored, so none was.", details=writing.problems
-        )
+        raise ValidationError(writing.why_none(), details=writing.problems)
     return writing.finish()
 
 
@@ -168,7 +166,7 @@ class _LongWay:
         if not change.is_base_stated:  # A device that counts by itself counts on from what it had.
             version = self.counted[key] = min(version, self.counted.get(key, version))
         elif version > self.current[key].version:
-            return since_unknown(self.current[key], own.written)
+            return since_elsewhere(known, own)
         return None if version >= known.version else since_version(known, version, own)
 
     def _is_own(self, entry: Entry) -> bool:
@@ -242,7 +240,7 @@ class _LongWay:
             before = [(key[1],) for key in keys if key in self.standing]
             current = (self.current[key] for key in keys)
             rows = (table.stored(stored.row, stored.sequence) for stored in current)
-            cursor.executemany(f'DELETE FROM "{name}" WHERE id = ?', before)
+            cursor.executemany(f'DELETE FROM "{name}" AS e WHERE e.id = ?', before)
             cursor.executemany(insert_row(name, table.columns), rows)
         self.standing.update(written)
         self.receipts, self.log = {}, []

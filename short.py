@@ -172,7 +172,7 @@ class _Slice:
         cursor = connection().cursor()
         cursor.executemany(INSERT_LOGGED, self.log)
         for table, older in self.older.items():
-            cursor.executemany(f'DELETE FROM "{table}" WHERE _seq = ?', older)
+            cursor.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
         for form, rows in self.rows.items():
             cursor.executemany(insert_row(form.table, form.columns), rows)
 
@@ -190,7 +190,7 @@ def _any_stands(new: Sequence[TypedRow]) -> bool:
 
 def _stands(table: str, column: str, wanted: list[str]) -> bool:
     if len(wanted) == 1:
-        found = connection().execute(f'SELECT 1 FROM "{table}" WHERE "{column}" = ?', wanted)
+        found = connection().execute(f'SELECT 1 FROM "{table}" AS e WHERE e."{column}" = ?', wanted)
     else:
         sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
         found = connection().execute(sql, (encode(wanted).decode(),))

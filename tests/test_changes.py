@@ -282,7 +282,7 @@ def test_row_can_not_grow_beyond_the_limit_by_unknown_fields(tenant: Tenant) -> 
 @pytest.fixture
 def edited(tenant: Tenant) -> Tenant:
     """A row ``a`` at version 2: name A, then B."""
-    tenant.do("create", id="a", name="A", email="a@x", note="n")
+    tenant.do("create", id="a", name="A", email="a@x", note="n", about={"timestamp": "2026-04-01T00:00:00Z"})
     tenant.do("update", id="a", name="B", about={"timestamp": "2026-06-01T00:00:00Z"})
     return tenant
 
