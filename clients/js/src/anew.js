@@ -11,8 +11,7 @@
 
 import { newId } from "./client.js";
 import { keyOf } from "./edits.js";
-import { isSame, ownFields } from "./operations.js";
-import { incarnationOf, isLost, returned } from "./resync.js";
+import { baseFor, ELSEWHERE, incarnationOf, returned } from "./resync.js";
 import { BASES, GONE, layUnder, META, mourn, OUTBOX } from "./store.js";
 
 /**
@@ -72,36 +71,46 @@ export async function endAnew(tx, { before, cursor, tables }) {
  */
 async function meet(tx, table, id, there, isRestored) {
   const key = keyOf(table, id);
-  const [shown, base, gone, edits] = await Promise.all([tx.get(table, id), tx.get(BASES, key), tx.get(GONE, key), tx.editsOf(key)]);
-  if (!there && !isRestored && edits.length) return; // They make it anew, from what is held.
-  const held = (base ? base.row : shown) ?? gone?.row;
-  const isGivenBack = isRestored && held !== undefined && isLost(held, there);
+  const [shown, kept, gone, edits] = await Promise.all([tx.get(table, id), tx.get(BASES, key), tx.get(GONE, key), tx.editsOf(key)]);
+  const held = (kept ? kept.row : shown) ?? gone?.row;
+  // After a purge a row that the server does not give is gone; edits of it would make a row of one field.
+  const isMissed = !isRestored && !there && edits.length > 0 && !held?.is_deleted;
+  const base = held && (isRestored || isMissed) ? baseFor(held, there) : undefined;
+  const back = base === undefined ? [] : [editBack(table, held, base)];
+  const isOther = isRestored || isMissed;
+  const wait = [...back, ...(isOther ? edits.map((edit) => rewaited(edit, held, there, base)) : edits)];
+  if (isOther) await replaced(tx, edits, wait);
   if (there?.is_deleted) await mourn(tx, table, [there]);
-  else if (there && gone && !isGivenBack) await tx.delete(GONE, key);
-  const wait = isRestored ? await rewaited(tx, table, edits, { held, there, isGivenBack }) : edits;
+  else if (there && gone && !back.length) await tx.delete(GONE, key);
   await layUnder(tx, table, id, there, wait);
 }
 
-/**
- * Have edits wait behind what is given back, on bases of the database that there is now.
- *
- * @param {Transaction} tx @param {string} table @param {Edit[]} edits
- * @param {{ held?: Row, there: Row | null, isGivenBack: boolean }} known @returns {Promise<Edit[]>}
- */
-async function rewaited(tx, table, edits, { held, there, isGivenBack }) {
-  if (!edits.length && !isGivenBack) return [];
-  const baseVersion = held && there && !isGivenBack && isSame(ownFields(held), ownFields(there)) ? there.version : 0;
-  const again = edits.map(({ number, ...edit }) => ({ ...edit, baseVersion }));
-  const wait = isGivenBack && held ? [editBack(table, held), ...again] : again;
+/** @param {Transaction} tx @param {Edit[]} edits @param {Edit[]} wait in their place, and in this order */
+async function replaced(tx, edits, wait) {
   await Promise.all(edits.map(({ number }) => tx.delete(OUTBOX, /** @type {number} */ (number))));
   await Promise.all(wait.map((edit) => tx.put(OUTBOX, edit)));
-  return wait;
 }
 
-/** @param {string} table @param {Row} row @returns {Edit} */
-function editBack(table, row) {
-  const { operation, data, timestamp = new Date().toISOString() } = returned(table, row);
-  const about = { key: keyOf(table, row.id), table, id: row.id, opId: newId(), baseVersion: 0, isServerTime: true };
+/**
+ * Have an edit wait on a base of the database that there is now. If that is another one, the edit has another name: the
+ * backup may know the old one as another operation.
+ *
+ * @param {Edit} edit @param {Row | undefined} held @param {Row | null} there @param {number | undefined} base of what is given
+ *   back, if anything is @returns {Edit}
+ */
+function rewaited({ number, ...edit }, held, there, base) {
+  if (base === undefined && there) return edit;
+  const isGrownOut = there !== null && base === there.version;
+  const sawHeld = held !== undefined && edit.baseVersion >= held.version;
+  if (!held || edit.baseVersion === 0) return edit; // It knew of no such row, whatever the database.
+  const baseVersion = isGrownOut && !sawHeld ? Math.min(edit.baseVersion, there.version) : ELSEWHERE;
+  return { ...edit, baseVersion, opId: newId() };
+}
+
+/** @param {string} table @param {Row} row @param {number} base @returns {Edit} */
+function editBack(table, row, base) {
+  const { operation, data, timestamp = new Date().toISOString() } = returned(table, row, base);
+  const about = { key: keyOf(table, row.id), table, id: row.id, opId: newId(), baseVersion: base, isReturned: true };
   return { ...about, operation, data, timestamp };
 }
 

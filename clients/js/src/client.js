@@ -29,7 +29,7 @@ import { checkedId } from "./values.js";
  */
 
 const PAGE_ROWS = 1000;
-const [MOST_ROWS, LEAST_ROWS] = [10_000, 4];
+const [MOST_ROWS, LEAST_ROWS] = [10_000, 1];
 
 /** Give an ID for a row, a device or an operation; unlike `crypto.randomUUID` also where a page came over plain http. */
 export function newId() {
@@ -82,11 +82,12 @@ export class SyncClient {
    * Push changes, in any of the forms that the server takes.
    *
    * A repeat of the very same push is harmless within a day, by its `Idempotency-Key`; give your own key to repeat it
-   * after an `Unreachable`.
-   * @param {Record<string, any>} body @param {{ idempotencyKey?: string }} [options] @returns {Promise<Pushed>}
+   * after an `Unreachable`. `isAnonymous` leaves the device's ID out, where it only passes on what somebody typed.
+   * @param {Record<string, any>} body @param {{ idempotencyKey?: string, isAnonymous?: boolean }} [options]
+   * @returns {Promise<Pushed>}
    */
-  push(body, { idempotencyKey = newId() } = {}) {
-    return this.call("/api/client/sync/push", { body, headers: { "Idempotency-Key": idempotencyKey } });
+  push(body, { idempotencyKey = newId(), isAnonymous } = {}) {
+    return this.call("/api/client/sync/push", { body, headers: { "Idempotency-Key": idempotencyKey }, isAnonymous });
   }
 
   /**
@@ -179,15 +180,16 @@ export class SyncClient {
   /**
    * Call an address that needs a token; renew it once, and wait when the server says so.
    *
-   * @param {string} path @param {{ method?: string, body?: unknown, headers?: Record<string, string> }} [options]
+   * @param {string} path
+   * @param {{ method?: string, body?: unknown, headers?: Record<string, string>, isAnonymous?: boolean }} [options]
    * @returns {Promise<any>}
    */
-  async call(path, { method = "POST", body, headers } = {}) {
+  async call(path, { method = "POST", body, headers, isAnonymous = false } = {}) {
     let token = await this.token();
     let patience = this.patienceSeconds;
     for (let renewals = 0; ; ) {
       try {
-        return await send(this.url + path, { method, body, headers: { ...headers, ...this.#who(token) }, ...this.http });
+        return await send(this.url + path, { method, body, headers: { ...headers, ...this.#who(token, isAnonymous) }, ...this.http });
       } catch (error) {
         if (error instanceof SignedOut && renewals++ === 0) token = await this.token(token);
         else if (error instanceof Busy) patience = await waited(error, patience);
@@ -196,10 +198,10 @@ export class SyncClient {
     }
   }
 
-  /** @param {string} token @returns {Record<string, string>} */
-  #who(token) {
+  /** @param {string} token @param {boolean} isAnonymous @returns {Record<string, string>} */
+  #who(token, isAnonymous) {
     if (!/^[!-~]+$/.test(token)) throw new SignedOut("The token is no token. Log in again.", { code: "unauthorized", status: 401 });
-    const device = this.deviceId ? { "X-Device-Id": this.deviceId } : undefined;
+    const device = this.deviceId && !isAnonymous ? { "X-Device-Id": this.deviceId } : undefined;
     return { Authorization: `Bearer ${token}`, ...device };
   }
 }

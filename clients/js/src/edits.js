@@ -10,8 +10,8 @@ import { changedFields, ownFields } from "./operations.js";
 /**
  * @typedef {Record<string, any>} Row
  * @typedef {{ number?: number, key: string, table: string, id: string, opId: string, operation: "create" | "update" | "delete",
- *   data: Row, timestamp: string, baseVersion: number, isServerTime?: boolean, error?: string }} Edit
- *   one edit that waits in the outbox; `timestamp` is of the clock here unless `isServerTime`
+ *   data: Row, timestamp: string, baseVersion: number, isReturned?: boolean, error?: string }} Edit
+ *   one edit that waits in the outbox; `isReturned` if it gives back what a restore took
  */
 
 /** Name a row across tables. @param {string} table @param {string} id */
@@ -64,7 +64,7 @@ export function rebased(base, edits) {
  * @param {Edit} edit @param {Row | null | undefined} base
  * @returns {import("./operations.js").Outgoing}
  */
-export function operationOf({ table, operation, data, timestamp, isServerTime, baseVersion, opId }, base) {
+export function operationOf({ table, operation, data, timestamp, isReturned, baseVersion, opId }, base) {
   const whole = operation === "update" && base && !base.is_deleted ? { ...base, ...data } : undefined;
-  return { table, operation, data, timestamp, isServerTime, baseVersion, opId, whole };
+  return { table, operation, data, timestamp, isReturned, baseVersion, opId, whole };
 }

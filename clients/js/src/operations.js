@@ -10,9 +10,9 @@ import { Portion } from "./portion.js";
 
 /**
  * @typedef {import("./client.js").Operation} Operation
- * @typedef {Operation & { opId: string, whole?: Record<string, any>, isServerTime?: boolean }} Outgoing
- *   `whole` is the whole row that an update is about, in case the server does not know it; `timestamp` is of the clock here
- *   unless `isServerTime`
+ * @typedef {Operation & { opId: string, whole?: Record<string, any>, isReturned?: boolean }} Outgoing
+ *   `whole` is the whole row that an update is about, in case the server does not know it; `isReturned` says that a row is
+ *   given back after a restore: its time is the server's, and it is no edit of this device
  * @typedef {{ result: import("./client.js").Result, row: import("./client.js").Row | null, conflicts: any[] }} Outcome
  */
 
@@ -70,7 +70,7 @@ export function canonical(value) {
  * @throws {import("./errors.js").ResyncRequired} if `baseCursor` is of another database
  */
 export async function pushOperations(client, operations, { baseCursor, done } = {}) {
-  if (operations.some(({ timestamp, isServerTime }) => timestamp && !isServerTime)) await client.measureClock();
+  if (operations.some(({ timestamp, isReturned }) => timestamp && !isReturned)) await client.measureClock();
   const portion = portions.get(client) ?? new Portion(MOST_CHARACTERS, LEAST_CHARACTERS);
   portions.set(client, portion);
   const outcomes = [];
@@ -89,6 +89,7 @@ export async function pushOperations(client, operations, { baseCursor, done } = 
 function sliceOf(operations, most) {
   let [count, characters] = [0, 0];
   for (; count < Math.min(operations.length, SLICE_ROWS); count++) {
+    if (operations[count].isReturned !== operations[0].isReturned) break;
     characters += JSON.stringify(operations[count].data).length;
     if (count && characters > most) break;
   }
@@ -118,7 +119,10 @@ async function timed(portion, slice, push) {
 async function pushSlice(client, slice, baseCursor) {
   const operations = slice.map((operation) => said(operation, client.clock));
   try {
-    const { data, results, conflicts } = checkedAnswer(await client.push({ operations, atomic: false, baseCursor }), slice);
+    const { data, results, conflicts } = checkedAnswer(
+      await client.push({ operations, atomic: false, baseCursor }, { isAnonymous: slice[0].isReturned }),
+      slice,
+    );
     const outcomes = results.map((result, place) => outcomeOf(result, data[place], conflicts));
     return await completed(client, slice, outcomes);
   } catch (error) {
@@ -128,9 +132,9 @@ async function pushSlice(client, slice, baseCursor) {
 }
 
 /** @param {Outgoing} outgoing @param {import("./clock.js").Clock} clock @returns {Operation} */
-function said({ whole, isServerTime, ...operation }, clock) {
+function said({ whole, isReturned, ...operation }, clock) {
   const { timestamp } = operation;
-  return timestamp === undefined || isServerTime ? operation : { ...operation, timestamp: clock.corrected(timestamp) };
+  return timestamp === undefined || isReturned ? operation : { ...operation, timestamp: clock.corrected(timestamp) };
 }
 
 /** Refuse what does not answer each operation, whoever sent it. @param {any} answer @param {Outgoing[]} slice @returns {import("./client.js").Pushed} */
@@ -180,7 +184,7 @@ async function completed(client, slice, outcomes) {
 }
 
 /** @param {Outgoing} operation @param {Outcome} outcome @returns {Outgoing} */
-function wholeOf({ table, opId, timestamp, isServerTime, whole }, { result }) {
+function wholeOf({ table, opId, timestamp, isReturned, whole }, { result }) {
   const data = ownFields({ ...whole, id: result.id });
-  return { table, operation: "update", data, timestamp, isServerTime, opId: `${opId.slice(0, 57)}.whole`, baseVersion: result.version };
+  return { table, operation: "update", data, timestamp, isReturned, opId: `${opId.slice(0, 57)}.whole`, baseVersion: result.version };
 }

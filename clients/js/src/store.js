@@ -9,6 +9,7 @@
 import { newId } from "./client.js";
 import { editOf, keyOf, rebased } from "./edits.js";
 import { ownFields } from "./operations.js";
+import { ELSEWHERE } from "./resync.js";
 
 /**
  * @typedef {import("./edits.js").Edit} Edit
@@ -124,18 +125,20 @@ async function refusedCreates(tx) {
 }
 
 /**
- * Give the oldest edits that wait, each with its row's base.
+ * Give the oldest edits that wait, each with its row's base; first what is given back after a restore.
  *
- * What follows a create of the same row is left for the next time: if the create is refused, it must not make a part of a row.
+ * What follows a create of the same row, or a row that is given back, is left for the next time: if the create is refused,
+ * it must not make a part of a row, and what is given back becomes its base.
  * @param {Transaction} tx @param {number} most @returns {Promise<{ edit: Edit, base?: Row | null }[]>}
  */
 export async function sendable(tx, most) {
   const created = new Set();
-  const edits = (await tx.all(OUTBOX, most)).filter(({ key, operation }) => {
+  const ready = (await tx.all(OUTBOX, most)).filter(({ key, operation, isReturned }) => {
     const isReady = !created.has(key);
-    if (operation === "create") created.add(key);
+    if (operation === "create" || isReturned) created.add(key);
     return isReady;
   });
+  const edits = [...ready.filter(({ isReturned }) => isReturned), ...ready.filter(({ isReturned }) => !isReturned)];
   const bases = await Promise.all(edits.map(({ key }) => tx.get(BASES, key)));
   return edits.map((edit, place) => ({ edit, base: bases[place]?.row }));
 }
@@ -162,9 +165,22 @@ async function settleRow(tx, settled) {
   const row = settled.findLast(({ outcome }) => outcome.row)?.outcome.row;
   const [waiting, kept] = await Promise.all([tx.editsOf(key), row ? undefined : tx.get(BASES, key)]);
   const { refused, edits } = await refuse(tx, settled.filter(({ outcome }) => outcome.result.status === "rejected"), waiting);
+  await base(tx, settled, edits);
   if (row?.is_deleted && row.version) await mourn(tx, table, [row]);
   await layUnder(tx, table, id, row ?? kept?.row ?? null, edits);
   return refused;
+}
+
+/**
+ * Have the edits that saw a row which was given back go on from it, if it is the row now.
+ *
+ * @param {Transaction} tx @param {Settled[]} settled @param {Edit[]} waiting changed
+ */
+async function base(tx, settled, waiting) {
+  const { status, version } = settled.find(({ edit }) => edit.isReturned)?.outcome.result ?? {};
+  if (!version || (status !== "created" && status !== "updated")) return;
+  const saw = waiting.filter(({ baseVersion }) => baseVersion === ELSEWHERE);
+  await Promise.all(saw.map((edit) => tx.put(OUTBOX, Object.assign(edit, { baseVersion: version }))));
 }
 
 /**

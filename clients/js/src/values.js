@@ -9,6 +9,7 @@ import { BadValue } from "./errors.js";
 
 /** What the server takes as an ID: of a row, a device, an operation. */
 const ID = /^[A-Za-z0-9_.:-]{1,64}$/;
+const UNSAFE = new Set(["__proto__", "constructor", "prototype"]);
 const DEEPEST = 60;
 
 /** Refuse an ID that the server would not take as it is. @param {unknown} id @param {string} of what it names */
@@ -31,7 +32,7 @@ export function checkedFields(table, fields) {
 
 /** @param {string} name @param {string} of */
 function checkedName(name, of) {
-  if (name in Object.prototype) throw new BadValue(`${of} can't have a field called ${name}: each object in JavaScript has one already. Choose another name.`);
+  if (UNSAFE.has(name)) throw new BadValue(`${of} can't have a field called ${name}: each object in JavaScript has one already. Choose another name.`);
   return name;
 }
 
@@ -61,13 +62,19 @@ function problemOf(value, within) {
     case "bigint":
       return "JSON has no such number. Put Number(value) if it is small, or text.";
     case "string":
-      return value.includes("\0") ? "text with U+0000 is not stored." : undefined;
+      return problemOfText(value);
     case "symbol":
     case "function":
       return "it is code and no value.";
     case "object":
       return value === null ? undefined : problemOfObject(value, within);
   }
+}
+
+/** @param {string} text */
+function problemOfText(text) {
+  if (text.includes("\0")) return "text with U+0000 is not stored.";
+  return /\p{Surrogate}/u.test(text) ? "it holds half of a surrogate pair, such as of an emoji that was cut." : undefined;
 }
 
 /** @param {object} value @param {object[]} within */
