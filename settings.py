@@ -16,7 +16,7 @@ from typing import Any
 _RATE = re.compile(r"[1-9]\d*\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE)
 _ORIGIN = re.compile(r"null|file://|(?!file:)[a-z][a-z0-9+.\-]*://[a-z0-9._\-\[\]:]+")
 DEFAULT_TABLES_FILE = Path("tables.toml")
-_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
+LEAST_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
 
 
 class SettingError(ValueError):
@@ -70,8 +70,8 @@ def _origin(text: str) -> str:
 
 
 def _secret(text: str) -> str:
-    if len(text.encode()) < _SECRET_BYTES:
-        raise ValueError(f"must be at least {_SECRET_BYTES} bytes long, or unset to have one made")
+    if len(text.encode()) < LEAST_SECRET_BYTES:
+        raise ValueError(f"must be at least {LEAST_SECRET_BYTES} bytes long, or unset to have one made")
     return text
 
 

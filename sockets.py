@@ -186,7 +186,9 @@ class Sockets:
         except Exception:
             log.exception("authenticating a socket failed")
             return self._refuse(sid, Problem())
-        member = self._members[sid]
+        member = self._members.get(sid)
+        if member is None:
+            return None  # It left while its token was looked up.
         if member.identity:
             self._io.server.leave_room(sid, member.identity.tenant_id)
             self._leave(member.identity)
