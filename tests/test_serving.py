@@ -73,7 +73,9 @@ def test_sigterm_finishes_requests_tells_sockets_and_exits_with_0(either: Server
     assert len(device.rows()) == 5000
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # The client leaves its lost socket open.
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # The client leaves its lost socket open.
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_clients_come_back_by_themselves_after_a_stop(either: Server, transport: str) -> None:
     """Fault: a close packet at the end: python-socketio took it as wanted, and stayed away for ever."""
