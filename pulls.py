@@ -86,12 +86,13 @@ def _start_at(time: int, here: Place, now: int, skew_ms: int) -> int:
     return last_until(time - margin_ms, here.sequence) if margin_ms else sequence
 
 
-_WANTED = "_seq > ?1 AND _seq <= ?2 AND (is_deleted = 0 OR _seq > ?3)"
+_WANTED = "e._seq > ?1 AND e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3)"
+"""Rows of a table ``e``. A name of ours beside a declared table is always qualified: its columns may have the same."""
 
 
 def _cut(tables: Sequence[str], since: int, until: int, tombstones_after: int, limit: int) -> int | None:
     """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
-    parts = " UNION ALL ".join(f'SELECT _seq FROM "{name}" WHERE {_WANTED}' for name in tables)
+    parts = " UNION ALL ".join(f'SELECT e._seq FROM "{name}" AS e WHERE {_WANTED}' for name in tables)
     found = connection().execute(f"{parts} ORDER BY 1 LIMIT 2 OFFSET ?4", (since, until, tombstones_after, limit - 1))
     sequences = [int(row[0]) for row in found]
     return sequences[0] if len(sequences) == 2 else None

@@ -27,7 +27,7 @@ LAYERS = [
     ["archive"],
     ["changes", "devices", "pulls"],
     ["short"],
-    ["writing"],
+    ["identity", "writing"],
     ["directory"],
     ["schema"],
     ["bases", "digest", "receipts", "tables_file"],
