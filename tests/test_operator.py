@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ import settings
 import syncapp
 
 StartServer = Callable[..., Server]
+PLAIN = (sys.executable, "syncapp.py")
 KNOWN = [name for name, _ in settings.in_force(settings.Settings())]
 
 
-def run(tmp_path: Path, *arguments: str, command: list[str] | None = None, **env: str) -> Any:
+def run(tmp_path: Path, *arguments: str, command: Sequence[str] = PLAIN, **env: str) -> Any:
     """Run a command of the operator's, or a start that is to end by itself."""
     environ = {**os.environ, **FAST, "DATA_DIR": str(tmp_path / "data"), "PORT": "0", **env}
-    command = command or [sys.executable, "syncapp.py"]
     return subprocess.run(
         [*command, *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
@@ -222,11 +222,11 @@ REFUSED: dict[str, Callable[[Path], dict[str, str]]] = {
 def test_doctor_finds_what_a_start_refuses_and_both_say_the_same(tmp_path: Path, data: Path, name: str) -> None:
     env = {"TABLES_FILE": str(tmp_path / "tables.toml"), **REFUSED[name](data)}
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file() and path.suffix != ".lock"}
-    told = run(tmp_path, "doctor", **env)
+    told = run(tmp_path, "doctor", command=PLAIN, **env)
     assert told.returncode == 1 and told.stderr == "", told.stderr
     refusals = [line.partition(": ")[2] for line in told.stdout.splitlines() if line.startswith("refused: ")]
     assert len(refusals) == 1, told.stdout
-    started = run(tmp_path, **env)
+    started = run(tmp_path, command=PLAIN, **env)
     assert started.returncode == 1 and "Traceback" not in started.stderr, started.stderr
     assert refusals[0].split(". ")[0] in started.stderr
     after = {path: path.read_bytes() for path in data.rglob("*") if path.is_file() and path.suffix != ".lock"}
@@ -318,7 +318,7 @@ CODES: list[tuple[int, list[str], dict[str, str]]] = [
 def test_exit_code_tells_how_a_command_ended(
     tmp_path: Path, code: int, arguments: list[str], env: dict[str, str]
 ) -> None:
-    ended = run(tmp_path, *[argument.format(tmp=tmp_path) for argument in arguments], **env)
+    ended = run(tmp_path, *[argument.format(tmp=tmp_path) for argument in arguments], command=PLAIN, **env)
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     assert code == 0 or ended.stderr or ended.stdout.startswith(("refused: ", "ok: "))
