@@ -36,7 +36,7 @@ LAYERS = [
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
     ["budgets", "frames", "wire"],
-    ["errors", "heads", "misnamed", "settings", "toml_places", "turns"],
+    ["errors", "heads", "misnamed", "reference", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
