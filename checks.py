@@ -10,15 +10,17 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gevent import monkey
 
+import misnamed
+import signing
 import storage
 import tables_file
-from settings import Settings
+from settings import Settings, in_force
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "afs"}
 _FLEETING = {"tmpfs", "ramfs", "overlay", "aufs"}
@@ -33,7 +35,6 @@ _SAFE_SQLITE = (3, 51, 3)
 _DESCRIPTORS_A_TENANT = 5
 _DESCRIPTORS_BESIDE = 1_000
 _LEAST_FREE_BYTES = 200 * 1024 * 1024
-_LEAST_SECRET_CHARACTERS = 10
 _DAY_SECONDS = 86_400
 
 
@@ -46,7 +47,7 @@ class Finding:
     refuses: bool = False
 
     def __str__(self) -> str:
-        return f"{self.sentence} {self.remedy}"
+        return f"{self.sentence} {self.remedy}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,9 @@ class Place:
         return not (self.folder / "main.db").exists()
 
 
+Check = Callable[[Place], Finding | None]
+
+
 def here(settings: Settings) -> Place:
     """Look at this machine."""
     mounts = Path("/proc/mounts")
@@ -93,7 +97,7 @@ def patched(_: Place) -> Finding | None:
 
 
 def engine(_: Place) -> Finding | None:
-    """Look whether SQLite is one without the WAL-reset bug (trap 9)."""
+    """Look whether SQLite is one without the WAL-reset bug; trap 9."""
     version = storage.engine_version()
     if version >= _SAFE_SQLITE:
         return None
@@ -156,9 +160,20 @@ def loose_permissions(place: Place) -> Finding | None:
 def weak_secret(place: Place) -> Finding | None:
     """Look whether the signing key could be guessed."""
     secret = place.settings.jwt_secret_key
-    if not secret or len(set(secret)) >= _LEAST_SECRET_CHARACTERS:
+    if not secret or not signing.is_easy_to_guess(secret):
         return None
     return Finding("JWT_SECRET_KEY is easy to guess.", "Unset it, or use: openssl rand -base64 48", refuses=True)
+
+
+def kept_secret(place: Place) -> Finding | None:
+    """Look whether the signing key in the data folder can sign."""
+    try:
+        signing.check_kept(place.settings)
+    except signing.BadSigningKey as error:
+        return Finding(str(error), "", refuses=True)
+    except OSError as error:
+        return Finding(f"The signing key can't be read: {error}.", "Give it to this user.", refuses=True)
+    return None
 
 
 def weak_hashes(place: Place) -> Finding | None:
@@ -169,7 +184,7 @@ def weak_hashes(place: Place) -> Finding | None:
 
 
 def descriptors(place: Place) -> Finding | None:
-    """Raise the limit as far as one may, then look whether it is enough."""
+    """Look whether as many files may be open as are needed; the limit is raised as far as one may first."""
     needed = place.settings.open_tenants * _DESCRIPTORS_A_TENANT + _DESCRIPTORS_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or soft < hard:
@@ -198,7 +213,7 @@ def clock(place: Place) -> Finding | None:
         return None
     return Finding(
         "The machine's clock is more than a day behind the data folder.",
-        "Set it; tokens would be refused, though no change would be lost.",
+        "Set it. No change is lost and nobody is locked out, but times are wrong and tokens live longer than they should.",
     )
 
 
@@ -217,7 +232,14 @@ def declaration(place: Place) -> Finding | None:
     return None
 
 
-CHECKS: tuple[Callable[[Place], Finding | None], ...] = (
+def misnamed_variables(place: Place) -> Finding | None:
+    """Look whether variables are meant as settings and are none."""
+    known = {name for name, _ in in_force(place.settings)}
+    found = list(misnamed.sentences(place.environ, known))
+    return Finding(" ".join(found), "Write them as docs/settings.md does.") if found else None
+
+
+CHECKS: tuple[Check, ...] = (
     patched,
     engine,
     writable,
@@ -226,14 +248,22 @@ CHECKS: tuple[Callable[[Place], Finding | None], ...] = (
     fleeting_disk,
     loose_permissions,
     weak_secret,
+    kept_secret,
     weak_hashes,
     descriptors,
     free_space,
     clock,
     declaration,
+    misnamed_variables,
 )
 
 
 def findings(place: Place) -> list[Finding]:
     """Run every check and give what it found, in their order."""
-    return [finding for check in CHECKS if (finding := check(place)) is not None]
+    return [finding for _, finding in looked(place, CHECKS) if finding]
+
+
+def looked(place: Place, checks: Iterable[Check]) -> Iterator[tuple[str, Finding | None]]:
+    """Run checks; give what each looks for, in words, and what it found."""
+    for check in checks:
+        yield (check.__doc__ or check.__name__).partition(".")[0].partition(";")[0].removeprefix("Look "), check(place)

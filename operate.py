@@ -15,12 +15,15 @@ import click
 
 import backup as backups
 import checks
+import connections
 import migration
+import rehearsal
 import settings as environment
 import tables_file
 from auth import create_customer
 from errors import Problem
-from tenants import DataFolderInUse, Tenants, is_current, parse_tenant_id
+from storage import EngineError
+from tenants import DataFolderInUse, MainDatabaseBroken, Tenants, is_current, parse_tenant_id
 from tokens import Passwords
 
 
@@ -38,12 +41,19 @@ def commands() -> None:
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 def register(password_stdin: bool, **account: str | None) -> None:
     """Create a customer and its database, also while registration is closed."""
-    password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask()
+    password = _read() if password_stdin else _ask()
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
     with _data() as (settings, tenants):
         customer = create_customer(tenants, Passwords(settings.bcrypt_rounds), body)
     click.echo(customer.id)
+
+
+def _read() -> str:
+    try:
+        return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.ClickException("The password must be UTF-8.") from None
 
 
 def _ask() -> str:
@@ -131,13 +141,25 @@ def _tenants(count: int) -> str:
 @commands.command()
 def doctor() -> None:
     """Look at this machine as a start does, and say what to do; exit code 1 if a start would be refused."""
-    with _failures():
-        found = checks.findings(checks.here(environment.load()))
-    for finding in found:
-        click.echo(f"{'refused' if finding.refuses else 'warning'}: {finding}")
-    if any(finding.refuses for finding in found):
+    try:
+        settings = environment.load()
+    except environment.SettingError as error:
+        for line in str(error).splitlines():
+            click.echo(f"refused: {line}")
+        raise SystemExit(1) from None
+    place = checks.here(settings)
+    found = []
+    for what, finding in rehearsal.looked(place):
+        found.append(finding)
+        kind = "ok: looked" if finding is None else "refused:" if finding.refuses else "warning:"
+        click.echo(f"{kind} {finding or what}")
+    for name, value in environment.in_force(connections.fitted(settings)):
+        click.echo(f"{name}={value}{'' if place.environ.get(name) else ' (default)'}")
+    refusals = sum(finding.refuses for finding in found if finding)
+    warnings = sum(not finding.refuses for finding in found if finding)
+    click.echo(f"{len(found)} checks, {refusals} refusals, {warnings} warnings.")
+    if refusals:
         raise SystemExit(1)
-    click.echo(f"{len(checks.CHECKS)} checks, {len(found)} warnings.")
 
 
 def _progress(line: str) -> None:
@@ -150,6 +172,8 @@ _ACTED_ON = (
     tables_file.DeclarationError,
     migration.MigrationRefused,
     DataFolderInUse,
+    MainDatabaseBroken,
+    EngineError,
     backups.BackupError,
     OSError,
 )
