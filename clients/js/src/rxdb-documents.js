@@ -6,6 +6,7 @@
 
 import { newId } from "./client.js";
 import { toLocal, toServer } from "./columns.js";
+import { BadValue } from "./errors.js";
 import { changedFields, isSame, ownFields } from "./operations.js";
 import { sha256 } from "./sha256.js";
 
@@ -48,10 +49,31 @@ export class Documents {
     return { ...fields, [this.primary]: row.id, _deleted: Boolean(row.is_deleted) };
   }
 
-  /** @param {Doc} doc @returns {Doc} @throws {import("./errors.js").BadValue} of a text that should be JSON */
+  /** @param {Doc} doc @returns {Doc} @throws {BadValue} of a text that should be JSON and is not */
   rowOf(doc) {
-    const entries = this.names.filter((name) => name in doc).map((name) => [name, toServer(doc[name], this.types[name], this.kinds.get(name))]);
+    const entries = this.names.filter((name) => name in doc).map((name) => [name, this.#said(name, doc[name])]);
     return { ...Object.fromEntries(entries), id: doc[this.primary], is_deleted: doc._deleted ? 1 : 0 };
+  }
+
+  /** Give the row without what can't be said: that was never the server's. @param {Doc} doc @returns {Doc} */
+  heldOf(doc) {
+    return this.rowOf(Object.fromEntries(Object.entries(doc).filter(([name, value]) => this.#isSayable(name, value))));
+  }
+
+  /** @param {string} name @param {any} value */
+  #said(name, value) {
+    return toServer(value, this.types[name], this.kinds.get(name));
+  }
+
+  /** @param {string} name @param {any} value */
+  #isSayable(name, value) {
+    try {
+      this.#said(name, value);
+      return true;
+    } catch (error) {
+      if (error instanceof BadValue) return false;
+      throw error;
+    }
   }
 
   /** Tell whether the master's document says what was typed. @param {Doc} doc @param {Doc} master */
@@ -106,15 +128,18 @@ export class Documents {
   /**
    * Make the operation of an edit.
    *
+   * Where the server has confirmed nothing of a document, its creation was refused: then all of it goes, since the edit may
+   * be the very repair, and alone would make a part of a row.
    * @param {WriteRow} row @param {{ opId: string, timestamp: string }} stamp
-   * @param {boolean} isUnbased whether the master's version is of a database that is gone @returns {Outgoing}
+   * @param {number} [confirmed] the version that was answered last in this session, 0 if it was refused @returns {Outgoing}
    */
-  operationOf({ newDocumentState, assumedMasterState: master }, stamp, isUnbased) {
+  operationOf({ newDocumentState, assumedMasterState: master }, stamp, confirmed) {
     const doc = this.rowOf(newDocumentState);
-    const about = { table: this.table, baseVersion: isUnbased ? 0 : baseOf(doc, master), ...stamp };
+    const about = { table: this.table, baseVersion: baseOf(doc, master) || confirmed || 0, ...stamp };
     if (newDocumentState._deleted && (!master || !master._deleted)) return { ...about, operation: "delete", data: { id: doc.id } };
-    if (!master) return { ...about, operation: "create", data: ownFields(doc) };
-    const data = { ...changedFields(this.rowOf(master), doc), id: doc.id };
+    const isRefused = confirmed === 0 || (confirmed === undefined && this.kinds.has("version"));
+    if (!master || (!about.baseVersion && isRefused)) return { ...about, operation: "create", data: ownFields(doc) };
+    const data = { ...changedFields(this.heldOf(master), doc), id: doc.id };
     return { ...about, operation: "update", data, whole: ownFields(doc) };
   }
 }

@@ -8,10 +8,11 @@
  * in a `RESYNC`.
  */
 
+import { newId } from "./client.js";
 import { columnTypes } from "./columns.js";
 import { BadValue, ResyncRequired } from "./errors.js";
 import { pushOperations } from "./operations.js";
-import { lostRows } from "./resync.js";
+import { ELSEWHERE, lostRows } from "./resync.js";
 import { Documents } from "./rxdb-documents.js";
 import { checkedDoc, refuseBadValues, settleAccount } from "./rxdb-hooks.js";
 import { Sweep } from "./sweep.js";
@@ -71,6 +72,10 @@ class Handlers {
   /** Documents with edits on a base of an incarnation that is lost, as far as they are known. @type {Map<string, Doc | undefined>} */
   #unbased = new Map();
   #isPushing = false;
+  /** What the server answered to pushes of this session: the version, 0 if it refused. @type {Map<string, number>} */
+  #confirmed = new Map();
+  /** Why the last pull failed. @type {unknown} */
+  #failure;
   /** @type {import("./columns.js").Types | undefined} */
   #types;
 
@@ -95,6 +100,7 @@ class Handlers {
 
   /** @param {Checkpoint | undefined} checkpoint @param {number} batchSize */
   pull = async (checkpoint, batchSize) => {
+    this.#failure = undefined;
     const echo = [...this.#echo.entries()];
     const found = await this.#pulled(checkpoint, batchSize).catch((error) => this.#reached(error));
     /** @type {Map<string, Doc>} */
@@ -169,15 +175,15 @@ class Handlers {
   /** Give the rows of documents; after a restore, only of those that hold no edit. @param {Doc[]} docs @param {boolean} isRestored */
   #clean(docs, isRestored) {
     const isEdited = (/** @type {Doc} */ doc) => isRestored && this.documents.isEdited(doc);
-    for (const doc of docs.filter(isEdited)) this.#unbased.set(doc[this.documents.primary], this.documents.rowOf(doc));
-    return docs.filter((doc) => !isEdited(doc)).map((doc) => this.documents.rowOf(doc));
+    for (const doc of docs.filter(isEdited)) this.#unbased.set(doc[this.documents.primary], this.documents.heldOf(doc));
+    return docs.filter((doc) => !isEdited(doc)).map((doc) => this.documents.heldOf(doc));
   }
 
   /** Give back, after the restore of a backup, what looked edited and was not: all edits have been pushed. @returns {Promise<Doc[]>} */
   async #unedited() {
     if (this.#sweep || this.#isPushing || !this.#unbased.size) return [];
     const stored = await this.documents.stored([...this.#unbased.keys()]);
-    const outcomes = await pushOperations(this.client, this.#lost(stored.map((doc) => this.documents.rowOf(doc))));
+    const outcomes = await pushOperations(this.client, this.#lost(stored.map((doc) => this.documents.heldOf(doc))));
     this.#unbased.clear();
     return outcomes.flatMap(({ row }) => row ?? []);
   }
@@ -200,6 +206,7 @@ class Handlers {
   #reached(error) {
     for (const go of this.#waiting) go(error);
     this.#waiting.clear();
+    this.#failure = error;
     if (error) throw error;
   }
 
@@ -210,7 +217,7 @@ class Handlers {
     this.#isPushing = true;
     try {
       await this.#account();
-      if (this.#cursor === null) await new Promise((go, fail) => this.#waiting.add((error) => (error ? fail(error) : go(undefined))));
+      await this.#placed();
       const outcomes = await this.#pushed(rows);
       return rows.flatMap((row, place) => this.#settle(row, outcomes[place]) ?? []);
     } finally {
@@ -219,14 +226,23 @@ class Handlers {
     }
   };
 
+  /** Wait for a pull, which tells which database it is; while none can, fail as it did. @returns {Promise<void>} */
+  async #placed() {
+    if (this.#cursor !== null) return;
+    if (this.#failure) throw this.#failure;
+    await new Promise((go, fail) => this.#waiting.add((error) => (error ? fail(error) : go(undefined))));
+  }
+
   /** @param {WriteRow[]} rows @returns {Promise<Outcome[]>} */
   async #pushed(rows) {
     const stamps = await this.documents.stamps(rows, this.client.deviceId);
     const made = rows.map((row, place) => this.#made(row, stamps[place]));
     const operations = made.flatMap(({ operation }) => operation ?? []);
-    const held = this.#heldBefore(rows);
-    const outcomes = (await this.#send([...held, ...operations])).slice(held.length);
-    await this.#sendWhole(operations, outcomes);
+    const bases = await this.#giveBackHeld(rows);
+    for (const operation of operations) {
+      if (bases.has(operation.data.id)) Object.assign(operation, { baseVersion: bases.get(operation.data.id), opId: newId() });
+    }
+    const outcomes = await this.#send(operations);
     for (const row of rows) this.#unbased.delete(this.#idOf(row));
     return made.map(({ outcome }) => outcome ?? /** @type {Outcome} */ (outcomes.shift()));
   }
@@ -239,7 +255,7 @@ class Handlers {
   #made(row, stamp) {
     try {
       checkedDoc(this.table, row.newDocumentState, this.documents.primary);
-      return { operation: this.documents.operationOf(row, stamp, this.#unbased.has(this.#idOf(row))) };
+      return { operation: this.documents.operationOf(row, stamp, this.#confirmed.get(this.#idOf(row))) };
     } catch (error) {
       if (!(error instanceof BadValue)) throw error;
       const result = { table: this.table, id: this.#idOf(row), status: /** @type {const} */ ("rejected"), error: error.message };
@@ -252,10 +268,18 @@ class Handlers {
     return doc[this.documents.primary];
   }
 
-  /** Give back, ahead of an edit, the state that it was made on and that a restore took. @param {WriteRow[]} rows */
-  #heldBefore(rows) {
-    const held = rows.flatMap((row) => (row.assumedMasterState && this.#unbased.has(this.#idOf(row)) ? row.assumedMasterState : []));
-    return this.#lost(held.map((doc) => this.documents.rowOf(doc)));
+  /**
+   * Give back, ahead of edits, the states that they were made on and that a restore took.
+   *
+   * @param {WriteRow[]} rows @returns {Promise<Map<string, number>>} on which version each edit then is, by ID
+   */
+  async #giveBackHeld(rows) {
+    const unbased = rows.filter((row) => row.assumedMasterState && this.#unbased.has(this.#idOf(row)));
+    const held = unbased.flatMap(({ assumedMasterState: doc }) => (doc ? this.documents.heldOf(doc) : []));
+    const outcomes = await pushOperations(this.client, this.#lost(held));
+    const taken = outcomes.filter(({ result }) => result.status === "created" || result.status === "updated");
+    const elsewhere = held.map(({ id }) => /** @type {const} */ ([id, ELSEWHERE]));
+    return new Map([...elsewhere, ...taken.map(({ result }) => /** @type {const} */ ([result.id, result.version ?? ELSEWHERE]))]);
   }
 
   /** Make operations of what a restore took. @param {(Doc | undefined)[]} held @param {Doc[]} [there] what the server has of it */
@@ -275,27 +299,10 @@ class Handlers {
     }
   }
 
-  /**
-   * Send the whole document where an update of one that the server never confirmed was refused.
-   *
-   * Its creation was refused before, so the server has nothing to update; the edit may be the very repair.
-   * @param {Outgoing[]} operations @param {Outcome[]} outcomes brought up to date
-   */
-  async #sendWhole(operations, outcomes) {
-    const places = operations.flatMap(({ whole, baseVersion }, place) =>
-      whole && !baseVersion && outcomes[place].result.status === "rejected" ? [place] : [],
-    );
-    const wholes = places.map((place) => {
-      const { whole = {}, opId, ...about } = operations[place];
-      return { ...about, operation: /** @type {const} */ ("create"), data: whole, opId: `${opId.slice(0, 57)}.whole` };
-    });
-    const found = await this.#send(wholes);
-    places.forEach((place, index) => (outcomes[place] = found[index]));
-  }
-
   /** @param {WriteRow} row @param {Outcome} outcome @returns {Doc | undefined} */
   #settle({ newDocumentState: doc }, { result, row, conflicts }) {
     if (result.status === "rejected") this.hear.onRejected?.(doc, result.error);
+    if (row || !this.#confirmed.get(doc[this.documents.primary])) this.#confirmed.set(doc[this.documents.primary], row?.version ?? 0);
     for (const conflict of conflicts) this.hear.onConflict?.(conflict);
     if (!row || result.version === 0) return undefined;
     this.#echo.set(row.id, row);
