@@ -127,10 +127,11 @@ class Plain:
             this.said[key] = this.said.get(key, {}) | fields
             this.sent_again |= {receipt[2]} if receipt[2] else set()
             return receipt[0] | {"replayed": True}
-        status, taken = self.decide(operation, key, fields, this)
+        is_anew = operation["operation"] == "create" and self.is_deleted(key)
+        status, taken = ("updated", fields) if is_anew else self.decide(operation, key, fields, this)
         this.said[key] = this.said.get(key, {}) | fields
         if taken:
-            self.store(key, taken, min(operation["edited"], this.now), this)
+            self.store(key, taken, min(operation["edited"], this.now), this, is_anew)
         result = {"table": key[0], "id": key[1], "status": status, "version": self.version(key)}
         self.receipts[operation["opId"]] = (result, this.at, self.sequence if taken else None)
         return result
@@ -142,8 +143,6 @@ class Plain:
             return ("unchanged", {}) if kind == "delete" else ("created", fields)
         row = self.rows[key][-1].row
         different = {name: value for name, value in fields.items() if row.get(name) != value}
-        if different and kind == "create" and row["is_deleted"]:
-            different.setdefault("is_deleted", 0)
         if different and key in this.start and base is not None:
             changed, then = self.missed(key, base, this)
             if changed or then is None:
@@ -164,7 +163,7 @@ class Plain:
         for entry in known:
             for name in (entry.fields or entry.row) if entry.row["version"] > base else ():
                 if this.made(entry):
-                    said[name] = entry.row[name]
+                    said[name] = entry.row.get(name)
                     changed.pop(name, None)
                 else:
                     changed[name] = max(entry.edited_at, changed.get(name, 0))
@@ -198,13 +197,19 @@ class Plain:
             self.conflicts.append(place | {"fields": clashes})
         return ("conflict" if clashes else "merged" if taken else "unchanged"), taken
 
-    def store(self, key: Key, fields: JSON, edited: int, this: Pushing) -> None:
+    def store(self, key: Key, fields: JSON, edited: int, this: Pushing, is_anew: bool) -> None:
+        """Store a change; one that is made ``is_anew`` has nothing of what it was."""
         self.sequence += 1
         chain = self.rows.setdefault(key, [])
-        old = chain[-1].row if chain else FRESH[key[0]] | {"is_deleted": 0, "device_id": None}
+        before: JSON = chain[-1].row if chain else {}
+        old = FRESH[key[0]] | {"is_deleted": 0, "device_id": None} if is_anew or not chain else before
         row = {**old, **fields, "version": self.version(key) + 1, "updatedAt": format_time(this.at)}
-        chain.append(Entry(self.sequence, edited, frozenset(fields) if len(chain) else None, row, this.device))
-        this.written[key] = this.written.get(key, set()) | fields.keys()
+        names = {name for name in before | row if before.get(name) != row.get(name)} - {"version", "updatedAt"}
+        chain.append(Entry(self.sequence, edited, frozenset(names) if before else None, row, this.device))
+        this.written[key] = this.written.get(key, set()) | (names if before else fields.keys())
+
+    def is_deleted(self, key: Key) -> bool:
+        return key in self.rows and bool(self.rows[key][-1].row["is_deleted"])
 
     def version(self, key: Key) -> int:
         return int(self.rows[key][-1].row["version"]) if self.rows.get(key) else 0
