@@ -7,8 +7,7 @@ sockets, engines, what becomes of a change (``protocol``).
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models import connection
@@ -20,31 +19,38 @@ Key = tuple[str, str]
 
 
 def look_up(
-    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], known: Container[Key]
-) -> tuple[dict[Key, Stored], defaultdict[Key, set[str]]]:
-    """Read the rows that changes and their earlier results mean, unless ``known`` has them, and which rows have the
-    ``Unique_id`` that a change names."""
+    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], met: Mapping[Key, Stored]
+) -> dict[Key, Stored]:
+    """Read the rows that changes and their earlier results may mean, by id and ``Unique_id``; those ``met`` are known."""
     rows: dict[Key, Stored] = {}
-    ids: defaultdict[Key, set[str]] = defaultdict(set)
     for name in {change.table.name for change in changes if change.table}:
         own = [change for change in changes if change.table and change.table.name == name and not change.problems]
         by_id = {change.row_id for change in own if change.row_id}
         by_id |= {result["id"] for result in results if result["table"] == name}
-        by_id = {row_id for row_id in by_id if (name, row_id) not in known}
-        by_unique = {change.unique_id for change in own if change.unique_id and not change.row_id}
-        for column, wanted in (("id", by_id), ("Unique_id", by_unique)):
-            for row_id, unique_id, *stored in rows_where(name, column, wanted) if wanted else ():
-                body, *about = stored
-                rows[name, row_id] = Stored(decode_stored(body), *about)
-                if column == "Unique_id":
-                    ids[name, unique_id].add(row_id)
-    return rows, ids
+        rows |= _read(name, "id", {row_id for row_id in by_id if (name, row_id) not in met})
+        other = {change.row_id for change in own if change.row_id and _is_other(change, rows, met)}
+        by_unique_id = {change.unique_id for change in own if not change.row_id or change.row_id in other} - {None}
+        rows |= _read(name, "Unique_id", by_unique_id)
+    return rows
+
+
+def _read(table: str, column: str, wanted: Collection[Any]) -> dict[Key, Stored]:
+    found = rows_where(table, column, wanted) if wanted else ()
+    return {(table, row_id): Stored(decode_stored(body), *about) for row_id, body, *about in found}
+
+
+def _is_other(change: Change, *rows: Mapping[Key, Stored]) -> bool:
+    """Tell whether the row under a change's id has another ``Unique_id`` than the change says, or there is none."""
+    assert change.table is not None
+    key = change.table.name, change.row_id
+    stored = next((some[key] for some in rows if key in some), None)  # type: ignore[index]
+    return change.unique_id is not None and (stored is None or stored.row["Unique_id"] != change.unique_id)
 
 
 def rows_where(table: str, column: str, values: Collection[Any]) -> Any:
-    """Read rows by a column: id, ``Unique_id``, JSON, version, sequence, when edited, by which device."""
+    """Read rows by a column: id, JSON, version, sequence, when edited, by which device."""
     return connection().execute(
-        f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted'
+        f"SELECT e.id, c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted"
         f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
         (encode(list(values)).decode(),),
     )

@@ -73,7 +73,9 @@ def test_sigterm_finishes_requests_tells_sockets_and_exits_with_0(either: Server
     assert len(device.rows()) == 5000
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # The client leaves its lost socket open.
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # The client leaves its lost socket open.
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_clients_come_back_by_themselves_after_a_stop(either: Server, transport: str) -> None:
     """Fault: a close packet at the end: python-socketio took it as wanted, and stayed away for ever."""
@@ -112,7 +114,7 @@ def test_sigint_ends_as_well(tmp_path: Path) -> None:
 
 def test_keep_alive_answers_come_without_nagles_delay() -> None:
     """Header and body leave in one go or at once; 40 ms each was trap 16. The option itself is asserted, not a time."""
-    listener = serving._listen("127.0.0.1", 0)
+    listener = serving.listen("127.0.0.1", 0)
     client = socket.create_connection(listener.getsockname())
     accepted, _ = listener.accept()
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
