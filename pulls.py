@@ -29,6 +29,7 @@ class Page(NamedTuple):
     sync_timestamp: str
     has_more: bool
     digest: dict[str, dict[str, Any]] | None = None
+    unknown_tables: Sequence[str] = ()
 
 
 def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
@@ -46,7 +47,8 @@ def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
     cursor = Cursor(here.epoch, until, first_until)
     clock = here.clock if cut is None else committed_at(cut) - 1  # The commit at the cut may go on behind it.
     wanted = {name: digests[name] for name in pull.tables} if pull.digest and cut is None else None
-    return Page(pull.tables, since, until, first_until, str(cursor), format_time(clock), cut is not None, wanted)
+    about = str(cursor), format_time(clock), cut is not None, wanted
+    return Page(pull.tables, since, until, first_until, *about, pull.unknown_tables)
 
 
 def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:

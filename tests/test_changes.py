@@ -195,7 +195,7 @@ def test_one_push_of_many_changes_ends_like_many_pushes_of_one(
     seed = int(os.environ.get("SEED", random.randrange(10**9)))
     print(f"SEED={seed}")
     chance = random.Random(seed + turn)
-    chosen = []
+    chosen: list[JSON] = []
     for _ in range(150):
         data: JSON = {"name": chance.choice(["A", "B", None]), "n": chance.randrange(3)}
         who: JSON = chance.choice([{"id": chance.choice("abc")}, {"Unique_id": chance.choice("uvw")}])
@@ -203,7 +203,7 @@ def test_one_push_of_many_changes_ends_like_many_pushes_of_one(
             who["Unique_id"] = chance.choice(["u", "v", "w", "x", None])
         kind = chance.choice(["create", "update", "update", "delete"])
         data = dict(chance.sample(sorted(data.items()), chance.randrange(3))) if kind != "delete" else {}
-        about = {"opId": f"op-{len(chosen)}"} if kind == "create" else {}  # Else a repeat, where it stands alone.
+        about: JSON = {"opId": f"op-{len(chosen)}"} if kind == "create" else {}  # Else a repeat, where it stands alone.
         chosen.append(op(kind, about=about, **who, **data))
 
     def ends(of: Tenant) -> list[JSON]:

@@ -156,9 +156,12 @@ class Plain:
         """
         known, written = this.start[key], this.written.get(key, set())
         newest = self.rows[key][-1]
-        if base > newest.row["version"]:
-            return {name: newest.edited_at for name in newest.row if name not in written}, None
-        changed: dict[str, int] = {}
+        if base > newest.row["version"]:  # Of elsewhere: whatever others did to it may have been missed.
+            changed, then = self.missed(key, 0, this)
+            if changed and then is not None and "is_deleted" not in written:
+                changed["is_deleted"] = max(changed.values())
+            return changed, None if changed else then
+        changed = {}
         said: JSON = {}
         for entry in known:
             for name in (entry.fields or entry.row) if entry.row["version"] > base else ():
