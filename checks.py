@@ -16,9 +16,14 @@ from pathlib import Path
 
 from gevent import monkey
 
+import directory
+import ledger
 import storage
 import tables_file
+from files import look_into
+from incarnations import went_back
 from settings import Settings
+from tenant_files import file_name
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "afs"}
 _FLEETING = {"tmpfs", "ramfs", "overlay", "aufs"}
@@ -215,6 +220,31 @@ def declaration(place: Place) -> Finding | None:
     except OSError as error:
         return Finding(f"TABLES_FILE can't be read: {error}.", "Name a file that is there, or unset it.", refuses=True)
     return None
+
+
+def customers_files(place: Place) -> list[Finding]:
+    """Look whether each customer's file is there, and did not go back; also beside a server, and nothing is written."""
+    found = [] if place.is_new else look_into(place.folder / "main.db", _places)
+    return [
+        Finding(f"Tenant {tenant_id}: {fault}.", "docs/backups.md tells how to put it back.")
+        for tenant_id, known in found
+        if (fault := _fault_of(place.folder / "tenants" / file_name(tenant_id), known))
+    ]
+
+
+def _places() -> list[tuple[str, tuple[str, int] | None]]:
+    return [(tenant_id, directory.last_place(tenant_id)) for tenant_id in sorted(directory.customer_ids())]
+
+
+def _fault_of(file: Path, known: tuple[str, int] | None) -> str | None:
+    try:
+        if not file.stat().st_size:
+            return "its file is empty"
+        return went_back(known, look_into(file, ledger.place))
+    except FileNotFoundError:
+        return "its file is missing"
+    except Exception as error:
+        return f"its file can't be read: {error}"
 
 
 CHECKS: tuple[Callable[[Place], Finding | None], ...] = (

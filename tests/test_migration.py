@@ -21,9 +21,11 @@ import directory
 import files
 import migration
 import models
+import restore
 import schema
 import tables_file
-import tenants as tenants_module
+import tenant_files
+import verification
 from declared import model_of
 from errors import ValidationError
 from migration import MigrationRefused
@@ -37,7 +39,7 @@ def declare(text: str) -> None:
     """Declare tables in this process, as a start does."""
     models.declare([model_of(table) for table in tables_file.read(text)])
     schema.tenant_fingerprint.cache_clear()
-    tenants_module._laid_out.cache_clear()
+    tenant_files._laid_out.cache_clear()
 
 
 @pytest.fixture
@@ -471,11 +473,11 @@ def test_backup_of_another_declaration_is_good_and_can_be_restored(
     tenants = provision(restart(visit), tenant_id)
     put(tenants, tenant_id, {"id": "v1", "at": "2026-01-31"}, table="visit")
     put(tenants, tenant_id, {"id": "u1", "name": "A"}, table="end_user")
-    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None)
+    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None).path
     tenants = restart(JOB, retiring=("visit",))
-    assert backup.verify(made, lambda _: None).good == [tenant_id]
-    backup.restore(tenants, made, None, lambda _: None)
+    assert verification.verify(made, lambda _: None).good == [tenant_id]
+    restore.restore(tenants, restore.choose(tenants, made), lambda _: None)
     assert [row["id"] for row in rows(tenants, tenant_id)] == ["u1"]
     tenants = restart(JOB + visit)
     assert [row["id"] for row in rows(tenants, tenant_id, "visit")] == ["v1"]
-    assert backup.verify(made, lambda _: None).good == [tenant_id]
+    assert verification.verify(made, lambda _: None).good == [tenant_id]
