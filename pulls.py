@@ -29,6 +29,7 @@ class Page(NamedTuple):
     sync_timestamp: str
     has_more: bool
     digest: dict[str, dict[str, Any]] | None = None
+    unknown_tables: Sequence[str] = ()
 
 
 def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
@@ -46,7 +47,8 @@ def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
     cursor = Cursor(here.epoch, until, first_until)
     clock = here.clock if cut is None else committed_at(cut) - 1  # The commit at the cut may go on behind it.
     wanted = {name: digests[name] for name in pull.tables} if pull.digest and cut is None else None
-    return Page(pull.tables, since, until, first_until, str(cursor), format_time(clock), cut is not None, wanted)
+    about = str(cursor), format_time(clock), cut is not None, wanted
+    return Page(pull.tables, since, until, first_until, *about, pull.unknown_tables)
 
 
 def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
@@ -86,12 +88,13 @@ def _start_at(time: int, here: Place, now: int, skew_ms: int) -> int:
     return last_until(time - margin_ms, here.sequence) if margin_ms else sequence
 
 
-_WANTED = "_seq > ?1 AND _seq <= ?2 AND (is_deleted = 0 OR _seq > ?3)"
+_WANTED = "e._seq > ?1 AND e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3)"
+"""Rows of a table ``e``. A name of ours beside a declared table is always qualified: its columns may have the same."""
 
 
 def _cut(tables: Sequence[str], since: int, until: int, tombstones_after: int, limit: int) -> int | None:
     """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
-    parts = " UNION ALL ".join(f'SELECT _seq FROM "{name}" WHERE {_WANTED}' for name in tables)
+    parts = " UNION ALL ".join(f'SELECT e._seq FROM "{name}" AS e WHERE {_WANTED}' for name in tables)
     found = connection().execute(f"{parts} ORDER BY 1 LIMIT 2 OFFSET ?4", (since, until, tombstones_after, limit - 1))
     sequences = [int(row[0]) for row in found]
     return sequences[0] if len(sequences) == 2 else None

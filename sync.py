@@ -7,7 +7,8 @@ engines, SQL, JWT details. The rules are in ``protocol``, the statements in ``ch
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from functools import partial
 from typing import Any, cast
 
 from flask import Blueprint
@@ -32,7 +33,7 @@ from parsing import (
     parse_push,
     tables_of,
 )
-from protocol import EDIT_FIELDS, Limits, Pull, Push, Strategy
+from protocol import EDIT_FIELDS, Limits, Pull, Push, Strategy, unknown_table
 from pulls import Page, Slice
 from settings import Settings
 from sockets import Answer, Caller, Sockets
@@ -125,11 +126,12 @@ class Sync:
         identity = bearer(self._tokens)
         body, device_id, tenant_id = read_json(), stated_device(), identity.tenant_id
         _check_body(identity, body)
-        tables = tables_of(body, self._tables)
+        tables, unknown = tables_of(body, self._tables)
         if device_id:
             self._seen.save(tenant_id)
             place, sequence = self._tenants.read(tenant_id, lambda: (ledger.place(), reached(device_id, tables)))
-            pull = Pull(tables, Cursor(place.epoch, sequence) if sequence else None, self._limits.pull_rows)
+            since = Cursor(place.epoch, sequence) if sequence else None
+            pull = Pull(tables, since, self._limits.pull_rows, unknown_tables=unknown)
             return stream(self._parts(tenant_id, self._page(tenant_id, pull, None)))
         place = self._tenants.read(tenant_id, ledger.place)
 
@@ -137,7 +139,8 @@ class Sync:
             return self._tenants.read(tenant_id, lambda: pulls.pending_rows(table, after, count))
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
-        return stream(_envelope(tables, rows, 0, tail, lambda: self._budgets.turns.pass_on(tenant_id)))
+        tail |= _errors_of(unknown)
+        return stream(_envelope(tables, unknown, rows, 0, tail, lambda: self._budgets.turns.pass_on(tenant_id)))
 
     def health(self) -> Reply:
         """Say that sync is served."""
@@ -269,7 +272,9 @@ class Sync:
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
         if page.digest is not None:
             tail["digest"] = page.digest
-        return _envelope(page.tables, rows, page.since, tail, lambda: self._budgets.turns.pass_on(tenant_id))
+        tail |= _errors_of(page.unknown_tables)
+        turn = partial(self._budgets.turns.pass_on, tenant_id)
+        return _envelope(page.tables, page.unknown_tables, rows, page.since, tail, turn)
 
     def _pull_event(self, caller: Caller, body: object) -> Raw:
         """Answer a pull in one acknowledgement, which is therefore bounded."""
@@ -344,18 +349,25 @@ def _push_answer(applied: Applied) -> dict[str, Any]:
         "previousCursor": applied.before.cursor,
         "results": applied.results,
         "conflicts": applied.conflicts + applied.replayed_conflicts,
+        **_errors_of(applied.unknown_tables),
     }
+
+
+def _errors_of(unknown_tables: Collection[str]) -> dict[str, Any]:
+    """Answer for tables that are not synced, each for itself; nothing if there are none."""
+    return {"errors": {name: unknown_table(name) for name in unknown_tables}} if unknown_tables else {}
 
 
 def _envelope(
     tables: Sequence[str],
+    unknown_tables: Sequence[str],
     rows: Callable[[str, int, int], Slice],
     since: int,
     tail: dict[str, Any],
     pause: Callable[[], None],
 ) -> Iterator[bytes]:
     """Write the answer of a pull around rows that are JSON already; ``pause`` lets others go on."""
-    lead = b'{"success":true,"data":{'
+    lead = b'{"success":true,"data":{' + b"".join(encode(table) + b":[]," for table in unknown_tables)
     for table in tables:
         lead += encode(table) + b":["
         after, count = since, _FIRST_SLICE_ROWS

@@ -245,9 +245,12 @@ class Tenants:
             remove_file(path)
             raise
 
-    def close_account(self, customer_id: str) -> list[str]:
-        """Remove a customer and its database; return the sessions that end. What a crash leaves, the next start does."""
-        sessions = self.directory.write(lambda: directory.remove_customer(customer_id))
+    def close_account(self, customer_id: str, proven: str | None = None) -> list[str]:
+        """Remove a customer and its database; return the sessions that end. What a crash leaves, the next start does.
+
+        Raises: InvalidCredentials if ``proven``, the hash that its password was compared with, is not its hash any more.
+        """
+        sessions = self.directory.write(lambda: directory.remove_customer(customer_id, proven))
         self._finish_closing(customer_id)
         return sessions
 

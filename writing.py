@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -20,6 +20,8 @@ from models import connection
 from protocol import Change, Push
 from records import Logged
 from wire import format_time
+
+_SAID_PROBLEMS = 3
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class Applied:
     """Those of operations that were taken before: their device may never have had that answer."""
     touched: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """By table, the id and JSON of each row that changed, in the order of their first change."""
+    unknown_tables: Collection[str] = ()
+    """Tables that the push names and this server does not sync."""
 
 
 class Writing:
@@ -47,6 +51,8 @@ class Writing:
         self.is_named = push.device_id is not None
         self.applied = Applied(before, before)
         self.problems: list[Detail] = []
+        self.is_faulty = False
+        """Whether a row is refused for another reason than that its table is not synced."""
         self.rejected: list[str] = []
         self.differences: defaultdict[str, digest.Difference] = defaultdict(digest.Difference)
         self.touched: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
@@ -71,15 +77,31 @@ class Writing:
         return True
 
     def refuse(self, change: Change, problems: Sequence[Detail]) -> None:
-        """Note why a change is not made."""
+        """Note why a change is not made. One of a table that is not synced is no fault of the others."""
         self.problems += problems
+        self.is_faulty |= change.unknown_table is None
         self.rejected.append(change.path)
-        table = change.table.name if change.table else None
+        table = change.table.name if change.table else change.unknown_table
         error = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems)
         self.applied.rows.append(None)
         self.applied.results.append(
             {"table": table, "id": change.row_id, "status": "rejected", "version": None, "error": error}
         )
+
+    def why_none(self) -> str:
+        """Say why nothing of a push is stored. Of a push with one row the reason itself: many apps show only ``error``."""
+        if self.push.count > 1:
+            return f"{len(self.rejected)} of {self.push.count} rows can't be stored, so none was."
+        problems = self.all_problems
+        some = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems[:_SAID_PROBLEMS])
+        left = len(problems) - _SAID_PROBLEMS
+        more = f"; and {left} more faults" if left > 0 else ""
+        return f"{some}{more}. Nothing was stored."
+
+    @property
+    def all_problems(self) -> list[Detail]:
+        """List what is wrong with each row, or with tables that are named without one."""
+        return self.problems or list(self.push.unknown_tables.values())
 
     def finish(self) -> Applied:
         """Bring digests and ledger up to date, and give what the push became."""
@@ -89,6 +111,7 @@ class Writing:
             connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
             self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
         self.applied.touched = dict(self.touched)
+        self.applied.unknown_tables = list(self.push.unknown_tables)
         return self.applied
 
 

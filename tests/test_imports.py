@@ -24,7 +24,7 @@ LAYERS = [
     ["verification"],
     ["checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
     ["manifest"],
-    ["tokens"],
+    ["signing", "tokens"],
     ["tenants"],
     ["takeover"],
     ["tenant_files"],
@@ -35,7 +35,7 @@ LAYERS = [
     ["archive"],
     ["changes", "devices", "pulls"],
     ["short"],
-    ["writing"],
+    ["identity", "writing"],
     ["directory"],
     ["schema"],
     ["bases", "digest", "receipts", "tables_file"],
@@ -43,8 +43,8 @@ LAYERS = [
     ["models", "parsing"],
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
-    ["budgets", "wire"],
-    ["disk", "errors", "frames", "heads", "settings", "toml_places", "turns"],
+    ["budgets", "frames", "wire"],
+    ["disk", "errors", "heads", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
