@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import digest
 import directory
 import ledger
@@ -67,15 +69,13 @@ def read(backup: Path) -> Manifest:
     Raises: BackupError if there is none, or it is of a newer version.
     """
     try:
-        found = json.loads((backup / NAME).read_text())
-        known = {name: found[name] for name in Manifest.__slots__ if name in found}
-        manifest = Manifest(**known)
+        manifest = msgspec.json.decode((backup / NAME).read_bytes(), type=Manifest)
         names = [file_name(tenant_id) for tenant_id in (*manifest.tenants, *manifest.missing)]
         if manifest.format > FORMAT:
             raise ValueError(f"it is of format {manifest.format}, and this version knows {FORMAT}")
         if manifest.has_hashes and not {"main.db", *map("tenants/{}".format, names)} >= set(manifest.files):
             raise ValueError("it names files that are no tenant's")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise BackupError(f"{backup} is no backup: {error}") from None
     return manifest
 

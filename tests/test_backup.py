@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import FAST, ROOT, Device, Server, Tenant
+from conftest import Device, Run, Server, Tenant
 
 pytestmark = pytest.mark.slow
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
-
-
-@pytest.fixture
-def operate(server: Server) -> Run:
-    """Run a command of the operator's beside the server."""
-
-    def run(*arguments: str | Path, code: int = 0, data: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environ = {**os.environ, **FAST, "DATA_DIR": str(data or server.data)}
-        command = [sys.executable, "syncapp.py", *map(str, arguments)]
-        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
 
 
 @pytest.fixture

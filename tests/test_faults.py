@@ -619,7 +619,7 @@ def check_others(small: Server, other: Tenant) -> None:
     before = len(other.device().rows())
     other.device().create(name="goes on")
     assert len(other.device().rows()) == before + 1
-    assert requests.get(f"{small.url}/health", timeout=5).json()["status"] == "ok"
+    assert requests.get(f"{small.url}/health", timeout=5).json()["status"] in ("ok", "degraded")
 
 
 def is_refused(answer: Any) -> JSON:
