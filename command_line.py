@@ -15,7 +15,8 @@ import settings as environment
 import tables_file
 from errors import Problem
 from manifest import BackupError
-from tenants import DataFolderInUse, NoData, Tenants
+from storage import EngineError
+from tenants import DataFolderInUse, MainDatabaseBroken, NoData, Tenants
 
 _ACTED_ON = (
     Problem,
@@ -23,6 +24,8 @@ _ACTED_ON = (
     tables_file.DeclarationError,
     migration.MigrationRefused,
     DataFolderInUse,
+    MainDatabaseBroken,
+    EngineError,
     NoData,
     BackupError,
     OSError,

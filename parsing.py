@@ -17,7 +17,7 @@ from msgspec import Raw
 from errors import Detail, PayloadTooLarge, ValidationError
 from protocol import Change, Limits, Pull, Push, Table
 from typed import Reader, TypedRow
-from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time
+from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time, whole_number
 
 SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
 """Fields of every row that the server sets; what a device sends for them is no change."""
@@ -271,10 +271,11 @@ def _read_base(change: Change, row: Row, about: Row, path: str) -> None:
     """Find the version that the change was based on, as stated or, in the older forms, one below the row's own."""
     stated, version = about.get("baseVersion"), row.get("version")
     if stated is None:
-        if change.kind != "create" and isinstance(version, int) and not isinstance(version, bool) and version > 0:
-            change.base_version = version - 1
-    elif isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0:
-        change.base_version, change.is_base_stated = stated, True
+        counted = whole_number(version)
+        if change.kind != "create" and counted is not None and counted > 0:
+            change.base_version = counted - 1
+    elif (base := whole_number(stated)) is not None and base >= 0:
+        change.base_version, change.is_base_stated = base, True
     else:
         change.problems.append({"path": f"{path}baseVersion", "error": "must be a whole number from 0"})
 
@@ -359,9 +360,10 @@ def table_named(name: object, tables: Collection[str], path: str = "table") -> s
 def _limit(value: object, most: int) -> int:
     if value is None:
         return min(1000, most)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+    rows = whole_number(value)
+    if rows is None or not 1 <= rows <= most:
         raise _invalid("limit", f"must be a whole number from 1 to {most}")
-    return value
+    return rows
 
 
 def _invalid(path: str, sentence: str) -> ValidationError:

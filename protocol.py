@@ -189,7 +189,7 @@ def decide(
     if stored is None:
         if change.kind == "delete":
             return Outcome("unchanged")
-        return Outcome("created", _edited(change.table.defaults, change, change.fields, 0), ())
+        return Outcome("created", _edited(change.table.defaults, change, change.fields, change.edited_at), ())
     different = _different(change, stored.row)
     if not different:
         return Outcome("unchanged")

@@ -22,7 +22,7 @@ from directory import Customer
 from files import copy_file, faults_of, look_into, sync_folder
 from manifest import BackupError
 from tenant_files import open_tenant_file
-from tenants import Tenants, now_ms, parse_tenant_id
+from tenants import Tenants, has_server, now_ms, parse_tenant_id
 from verification import verify
 
 Say = Callable[[str], None]
@@ -165,7 +165,7 @@ def _wait_until_taken(tenants: Tenants, epochs: dict[str, str], wait_seconds: fl
     give_up = time.monotonic() + wait_seconds
     for tenant_id in epochs:
         while tenants.restored_path_of(tenant_id).exists():
-            if tenants.is_server or not tenants.has_server():
+            if tenants.is_server or not has_server(tenants.folder):
                 tenants.take_restored(tenant_id)
             elif time.monotonic() > give_up:
                 raise BackupError("The running server does not take the restored files over; its log says why.")

@@ -29,11 +29,12 @@ from errors import Busy, EmailTaken, InvalidTenantId, Problem, TenantNotFound
 from files import look_into, put_file, sync_folder
 from incarnations import Incarnations
 from ledger import place
-from storage import Moved, Store
+from storage import EngineError, Moved, Store
 from takeover import forget_aside, keep_open_aside, take_over
 from tenant_files import new_tenant_file, open_tenant_file, remove_file
 
 T = TypeVar("T")
+_LOCK = "server.lock"
 _LOOKED_AT_ONCE = 10
 _IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
 log = logging.getLogger("syncapp.tenants")
@@ -41,6 +42,10 @@ log = logging.getLogger("syncapp.tenants")
 
 class DataFolderInUse(RuntimeError):
     """Another server process works in this data folder; two would corrupt it."""
+
+
+class MainDatabaseBroken(RuntimeError):
+    """The directory of customers can't be opened; as text it says which file, why, and what to do."""
 
 
 class NoData(RuntimeError):
@@ -92,11 +97,11 @@ class Tenants:
         for path in (folder, self._files):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.is_server = is_server
-        self._lock = _lock(folder / "server.lock", lock_wait_seconds) if is_server else None
+        self._lock = _lock(folder / _LOCK, lock_wait_seconds) if is_server else None
         self._most_open, self._most_waiting = most_open, most_waiting
         self._open: OrderedDict[str, Store] = OrderedDict()
         self._closing: set[str] = set()
-        self.directory = Store.open(folder / "main.db", directory.prepare, directory.FINGERPRINT, most_waiting)
+        self.directory = self._open_directory(folder / "main.db")
         self._incarnations = Incarnations(self.directory)
         self._anew: set[str] = set()
         self.faults: dict[str, str] = {}
@@ -104,6 +109,12 @@ class Tenants:
         if is_server:
             self._accept(retiring)
             self._recover()
+
+    def _open_directory(self, path: Path) -> Store:
+        try:
+            return Store.open(path, directory.prepare, directory.FINGERPRINT, self._most_waiting)
+        except EngineError as error:
+            raise MainDatabaseBroken(f"{path} can't be opened: {error}. Put it back from a backup.") from None
 
     def _accept(self, retiring: Collection[str]) -> None:
         """Have the declared tables accepted, before any tenant's file is touched."""
@@ -294,7 +305,7 @@ class Tenants:
         """Look at the file of every customer, and keep in ``faults`` what is wrong; what is new is logged."""
         found = {}
         for number, tenant_id in enumerate(sorted(self.directory.read(directory.customer_ids))):
-            if fault := self._look_at(tenant_id):
+            if fault := self.look_at(tenant_id):
                 found[tenant_id] = fault
             if number % _LOOKED_AT_ONCE == 0:
                 breathe()
@@ -304,7 +315,7 @@ class Tenants:
             if before.get(tenant_id) != fault:
                 log.error("tenant %s: %s; docs/backups.md tells what to do", tenant_id, fault)
 
-    def _look_at(self, tenant_id: str) -> str | None:
+    def look_at(self, tenant_id: str) -> str | None:
         """Tell what is wrong with a customer's file; one that went back is opened, which begins a new epoch."""
         if tenant_id in self._open or self.restored_path_of(tenant_id).exists():
             return None
@@ -313,7 +324,7 @@ class Tenants:
         try:
             here = disk.in_thread(partial(look_into, self.path_of(tenant_id), place))
             fault = self._incarnations.fault_of(tenant_id, here)
-            if fault:
+            if fault and self.is_server:
                 self.read(tenant_id, place)
             return fault
         except Exception as error:
@@ -372,14 +383,6 @@ class Tenants:
         """Give the folder where what a restore replaced is kept."""
         return self.folder / "replaced"
 
-    def has_server(self) -> bool:
-        """Tell whether a server works in this folder."""
-        try:
-            os.close(_lock(self.folder / "server.lock", 0))
-        except DataFolderInUse:
-            return True
-        return False
-
     # --- start and end -----------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
@@ -435,10 +438,22 @@ class Tenants:
             os.close(self._lock)
 
 
+def has_server(folder: Path) -> bool:
+    """Tell whether a server works in a data folder; nothing is made there."""
+    path = folder / _LOCK
+    if not path.exists():
+        return False
+    try:
+        os.close(_lock(path, 0))
+    except DataFolderInUse:
+        return True
+    return False
+
+
 def _lock(path: Path, wait_seconds: int) -> int:
     """Hold a file locked as long as this process lives, so that no second server works in the same folder."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up = time.monotonic() + wait_seconds
+    give_up, is_said = time.monotonic() + wait_seconds, False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -447,4 +462,9 @@ def _lock(path: Path, wait_seconds: int) -> int:
             if time.monotonic() >= give_up:
                 os.close(descriptor)
                 raise DataFolderInUse(f"Another server is running in {path.parent}. Stop it first.") from None
+            if not is_said:
+                log.warning(
+                    "another server is running in %s; waiting up to %d s for its end", path.parent, wait_seconds
+                )
+                is_said = True
             time.sleep(0.1)
