@@ -18,10 +18,18 @@ LAYERS = [
     ["sockets"],
     ["admission", "door", "events", "handshakes", "intake"],
     ["auth", "rehearsal"],
-    ["backup", "checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
+    ["backup_commands"],
+    ["command_line"],
+    ["backup", "restore"],
+    ["verification"],
+    ["checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
+    ["manifest"],
     ["signing", "tokens"],
     ["tenants"],
+    ["takeover"],
+    ["tenant_files"],
     ["migration"],
+    ["incarnations"],
     ["files"],
     ["storage"],
     ["archive"],
@@ -36,7 +44,7 @@ LAYERS = [
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
     ["budgets", "frames", "wire"],
-    ["errors", "heads", "misnamed", "reference", "settings", "toml_places", "turns"],
+    ["disk", "errors", "heads", "misnamed", "reference", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 

@@ -12,6 +12,7 @@ and, with 300 examples, a cursor of before a purge that is not refused (the dige
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import shutil
 import sys
@@ -31,13 +32,13 @@ from inside import LIMITS, SKEW_MS, push, tables
 from test_devices import digest_of
 
 import archive
-import backup
 import changes
 import devices
 import directory
 import files
 import ledger
 import pulls
+import restore
 from devices import DAY_MS
 from errors import ResyncRequired
 from models import connection
@@ -471,7 +472,7 @@ class Syncing(RuleBasedStateMachine):
     def restore(self, which: int) -> None:
         """Put a backup back under a new epoch."""
         file, plain = self.backups[which % len(self.backups)]
-        backup._put_back(self.tenants, file, self.id)
+        restore._lay_ready(self.tenants, self.id, functools.partial(shutil.copyfile, file))
         self.tenants.take_restored(self.id)
         self.plain = copy.deepcopy(plain)
         self.plain.clock = max(self.plain.clock, self.read(ledger.place).clock)
