@@ -35,7 +35,7 @@ LAYERS = [
     ["archive"],
     ["changes", "devices", "pulls"],
     ["short"],
-    ["identity", "writing"],
+    ["identity", "revival", "writing"],
     ["directory"],
     ["schema"],
     ["bases", "digest", "receipts", "tables_file"],
