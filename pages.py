@@ -90,8 +90,8 @@ def blueprint(
     @routes.get("/health")
     def health() -> Reply:
         """Tell an orchestrator whether to send requests here."""
-        tenants.directory.read(lambda: None)
-        status = "ending" if lifecycle.is_ending else "ok"
+        is_whole = tenants.directory.is_in_place and not tenants.faults
+        status = "ending" if lifecycle.is_ending else "ok" if is_whole else "degraded"
         body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
         body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
         return answer(body, 503 if lifecycle.is_ending else 200)
