@@ -20,4 +20,4 @@ export function wait(error: unknown): number {
   return error instanceof Busy ? (error.retryAfterSeconds ?? 1) : error instanceof SyncError ? 0 : -1;
 }
 
-export const live = client.live({ onPull: () => undefined, onState: (state: "connecting" | "live" | "offline") => console.log(state) });
+export const live = client.live({ onPull: () => undefined, onState: (state, error) => console.log(state, error?.message) });
