@@ -17,6 +17,7 @@ import errors
 import reference
 from errors import NotFound
 from models import synced_tables
+from room import room
 from serving import Lifecycle
 from tenants import Tenants, now_ms
 from web import Reply, answer
@@ -91,10 +92,10 @@ def blueprint(
     def health() -> Reply:
         """Tell an orchestrator whether to send requests here."""
         tenants.directory.read(lambda: None)
-        status = "ending" if lifecycle.is_ending else "ok"
+        status = "ending" if lifecycle.is_ending else "ok" if room.look(tenants.folder) else "storage_full"
         body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
         body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
-        return answer(body, 503 if lifecycle.is_ending else 200)
+        return answer(body, 200 if status == "ok" else 503)
 
     return routes
 

@@ -32,6 +32,7 @@ from playhouse.apsw_ext import APSWDatabase
 import models
 from errors import Busy, Problem, StorageFull
 from models import NotBound, bound
+from room import NO_ROOM, has_none, room
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.storage")
@@ -46,7 +47,6 @@ _GROUP_SECONDS = 0.01
 _SMALL_CHANGES = 100
 _FAST_SECONDS = 0.002
 _CHECKPOINT_PAGES = 1_000
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class _Disk:
@@ -169,7 +169,7 @@ class Store:
         Raises: Busy, StorageFull.
         """
         with as_problems():
-            store = cls(path, most_waiting)
+            store = cls._connected(path, most_waiting)
             try:
                 if store._writer.conn.pragma("user_version") != fingerprint:
                     with bound_to(store._writer), store._writer.conn:
@@ -179,6 +179,15 @@ class Store:
                 store.close()
                 raise
             return store
+
+    @classmethod
+    def _connected(cls, path: Path, most_waiting: int) -> Store:
+        try:
+            return cls(path, most_waiting)
+        except apsw.CantOpenError as error:
+            if has_none(path.parent):  # Not even for the name of one more file.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
 
     @property
     def is_idle(self) -> bool:
@@ -281,8 +290,9 @@ class Store:
         self._wal_pages = 0
         try:
             disk.in_thread(self._writer.conn.wal_checkpoint)
-        except apsw.Error:  # The next commit comes here again; what is committed is safe.
-            log.exception("a checkpoint failed")
+        except apsw.Error as error:  # The next commit comes here again; what is committed is safe.
+            if not isinstance(_problem_of(error), StorageFull):
+                log.exception("a checkpoint failed")
 
     def close(self) -> None:
         """Close the file; the writer last, so that it takes the log of writes into the file."""
@@ -382,12 +392,26 @@ def as_problems() -> Iterator[None]:
         raise problem from error
 
 
+def _is_for_want_of_room(error: BaseException | None) -> bool:
+    """Tell of the engine's errors, and of the system's, whether a full disk caused them.
+
+    A log of writes that is opened needs an index in shared memory beside it: SQLite says SHMSIZE if there is no room for
+    it, and CANTOPEN if there is none for one more file (sqlite.org/rescode.html).
+    """
+    if isinstance(error, apsw.IOError):
+        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
+    if isinstance(error, OSError):
+        return error.errno in NO_ROOM
+    return isinstance(error, apsw.FullError)
+
+
 def _problem_of(error: Exception) -> Exception:
     """Say an engine's error as one of ours, where a client can do something about it."""
     if isinstance(error, Problem):
         return error
-    cause = error if isinstance(error, apsw.Error) else error.__cause__
-    if isinstance(cause, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+    cause = error if isinstance(error, apsw.Error | OSError) else error.__cause__
+    if _is_for_want_of_room(cause):
+        room.note_full()
         return StorageFull()
     if isinstance(cause, apsw.BusyError | apsw.LockedError):
         return Busy()

@@ -25,7 +25,7 @@ LAYERS = [
     ["files"],
     ["storage"],
     ["archive"],
-    ["changes", "devices", "pulls"],
+    ["changes", "devices", "pulls", "quota"],
     ["short"],
     ["identity", "writing"],
     ["directory"],
@@ -36,7 +36,7 @@ LAYERS = [
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
     ["budgets", "frames", "wire"],
-    ["errors", "heads", "misnamed", "reference", "settings", "toml_places", "turns"],
+    ["errors", "heads", "misnamed", "reference", "room", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
@@ -52,7 +52,7 @@ PURE = ("parsing", "typed", "protocol", "wire", "errors")
 NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in PURE}
 """Packages that a module must not import."""
 
-STANDARD_LIBRARY_ONLY = {"errors", "misnamed", "settings", "toml_places"}
+STANDARD_LIBRARY_ONLY = {"errors", "misnamed", "room", "settings", "toml_places"}
 MAY_BIND = {"serving": {"listener.bind"}}
 """Calls of a ``bind`` that is no peewee model's."""
 
