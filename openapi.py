@@ -207,7 +207,7 @@ _SCHEMAS: dict[str, Schema] = {
         "type": "object",
         "required": ["status", "version", "uptimeSeconds", "timestamp", "connectedClients"],
         "properties": {
-            "status": {"enum": ["ok", "storage_full", "ending"]},
+            "status": {"enum": ["ok", "degraded", "storage_full", "ending"]},
             "version": TEXT,
             "uptimeSeconds": COUNT,
             "timestamp": TIME,

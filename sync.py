@@ -28,13 +28,12 @@ from notices import Notification
 from parsing import (
     MAX_ID_CHARACTERS,
     MAX_UNIQUE_ID_CHARACTERS,
-    SERVER_FIELDS,
     checked_device,
     parse_pull,
     parse_push,
     tables_of,
 )
-from protocol import EDIT_FIELDS, Limits, Pull, Push, Strategy, unknown_table
+from protocol import EDIT_FIELDS, SERVER_FIELDS, Limits, Pull, Push, Strategy, unknown_table
 from pulls import Page, Slice
 from settings import Settings
 from sockets import Answer, Caller, Sockets

@@ -24,6 +24,7 @@ log = logging.getLogger("syncapp.upkeep")
 _SAVE_SECONDS = 5.0
 _BREATH_SECONDS = 0.01
 _RESTORED_SECONDS = 0.5
+_LOOK_SECONDS = 60.0
 
 
 class Upkeep:
@@ -41,6 +42,7 @@ class Upkeep:
         """Begin the work in the background."""
         gevent.spawn(self._run)
         gevent.spawn(self._take_restored)
+        gevent.spawn(self._look)
 
     def save(self) -> None:
         """Write what is known of every tenant's devices; also the last thing before the end."""
@@ -66,6 +68,7 @@ class Upkeep:
             gevent.sleep(_SAVE_SECONDS)
             self._safely(lambda: room.look(self._tenants.folder))
             self._safely(self.save)
+            self._safely(self._tenants.look_at_open)
             if time.monotonic() - purged_at >= self._purge_seconds:
                 self._safely(self._purge_all)
                 purged_at = time.monotonic()
@@ -75,6 +78,12 @@ class Upkeep:
         while True:
             gevent.sleep(_RESTORED_SECONDS)
             self._safely(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.take_all_restored()])
+
+    def _look(self) -> None:
+        """Look for customers whose files are missing, broken or went back, at the start and once in a while."""
+        while True:
+            self._safely(lambda: self._tenants.look_over(lambda: gevent.sleep(_BREATH_SECONDS)))
+            gevent.sleep(_LOOK_SECONDS)
 
     def _purge_all(self) -> None:
         for tenant_id in self._tenants.directory.read(directory.customer_ids):

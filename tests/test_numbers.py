@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ def outcome(tenants: Tenants, tenant_id: str, bodies: list[JSON], is_short: bool
         if not is_short:
             patch.setattr(Reader, "read", lambda *_: None)
         begin = [{"changes": {"job": [{**ROW, "title": title}, {"id": "r2"}]}} for title in "abc"]
-        found = []
+        found: list[Any] = []
         for number, body in enumerate([*begin, *bodies]):
             read = decode_push(json.dumps(body).encode())
             try:
@@ -107,11 +108,11 @@ def outcome(tenants: Tenants, tenant_id: str, bodies: list[JSON], is_short: bool
             except Problem as problem:
                 found.append((problem.code, problem.details))
     names = ["_changes", "_conflicts", "_digests", *synced_tables()]
-    stored = [
-        tenants.read(tenant_id, lambda name=name: list(connection().execute(f'SELECT * FROM "{name}"')))
-        for name in names
-    ]
-    return found, stored
+    return found, [tenants.read(tenant_id, partial(table_of, name)) for name in names]
+
+
+def table_of(name: str) -> list[Any]:
+    return list(connection().execute(f'SELECT * FROM "{name}"'))
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -287,8 +288,9 @@ def test_time_before_1970_is_kept_alike_by_all_forms_and_ways(restart: Restart, 
     """Fault: what one form kept as 1960 another made 1970."""
     tenants = restart(JOB)
     iso = said if isinstance(said, str) and "T" in said else format_time(edit_time(str(said)) or 0)
-    change = {"table": "job", "operation": "create", "data": {"id": "r1", "title": "a"}}
-    dated = {**change, "data": {**change["data"], "last_updated": said}}
+    data = {"id": "r1", "title": "a"}
+    change: JSON = {"table": "job", "operation": "create", "data": data}
+    dated: JSON = {**change, "data": {**data, "last_updated": said}}
     bodies: list[JSON] = [dated, {"changes": {"job": [dated["data"]]}}, {"operations": [dated]}]
     stated: list[JSON] = [{**change, "timestamp": iso}, {"operations": [{**change, "timestamp": iso}]}]
     for some, shown in ((bodies, str(said)), (stated, format_time(edit_time(iso) or 0))):
