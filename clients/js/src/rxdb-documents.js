@@ -28,6 +28,8 @@ function kindOf({ type = [] }) {
 export class Documents {
   /** The server's types of this table's columns, once they are known. @type {Record<string, string>} */
   types = {};
+  /** The fields that documents have been given, while what is held is to be given back. @type {string[]} */
+  given = [];
   /** @type {WeakMap<Doc, string>} */
   #opIds = new WeakMap();
 
@@ -55,8 +57,18 @@ export class Documents {
     return { ...Object.fromEntries(entries), id: doc[this.primary], is_deleted: doc._deleted ? 1 : 0 };
   }
 
-  /** Give the row without what can't be said: that was never the server's. @param {Doc} doc @returns {Doc} */
+  /**
+   * Give the row as the server had it: without what can't be said, and null where a field that it was asked for has nothing.
+   *
+   * @param {Doc} doc @returns {Doc}
+   */
   heldOf(doc) {
+    const nothing = Object.fromEntries(this.given.filter((name) => this.own.includes(name)).map((name) => [name, null]));
+    return { ...nothing, ...this.#sayable(doc) };
+  }
+
+  /** @param {Doc} doc */
+  #sayable(doc) {
     return this.rowOf(Object.fromEntries(Object.entries(doc).filter(([name, value]) => this.#isSayable(name, value))));
   }
 
@@ -139,7 +151,7 @@ export class Documents {
     if (newDocumentState._deleted && (!master || !master._deleted)) return { ...about, operation: "delete", data: { id: doc.id } };
     const isRefused = confirmed === 0 || (confirmed === undefined && this.kinds.has("version"));
     if (!master || (!about.baseVersion && isRefused)) return { ...about, operation: "create", data: ownFields(doc) };
-    const data = { ...changedFields(this.heldOf(master), doc), id: doc.id };
+    const data = { ...changedFields(this.#sayable(master), doc), id: doc.id };
     return { ...about, operation: "update", data, whole: ownFields(doc) };
   }
 }

@@ -148,6 +148,7 @@ class Handlers {
     } catch (error) {
       if (!(error instanceof ResyncRequired)) throw error;
       this.#sweep = new Sweep(this.client, [this.table], place.cursor);
+      this.documents.given = place.fields ?? [];
       return { rows: [], place, hasMore: true };
     }
   }
@@ -163,13 +164,23 @@ class Handlers {
     /** @type {Doc[]} */
     const rows = (found.get(this.table) ?? []).filter((row) => !this.#lost([this.#unbased.get(row.id)], [row]).length);
     if (!sweep.isDone) return { rows, place, hasMore: true };
-    const { returned, gone } = await sweep.rest(this.table, this.#clean(await this.documents.alive(), sweep.isRestored));
     this.#sweep = undefined;
+    const { returned, gone } = await this.#rest(sweep);
     rows.push(...returned, ...gone.map((row) => ({ ...row, is_deleted: 1 })));
     // RxDB keeps no checkpoint of a page without documents, and would be here again.
     if (!rows.length) rows.push(...(await this.#unedited()));
     if (this.#unbased.size) setTimeout(() => this.#tell());
     return { rows, place: { cursor: sweep.cursor, fields: this.documents.names, fill: null }, hasMore: false };
+  }
+
+  /** @param {Sweep} sweep */
+  async #rest(sweep) {
+    try {
+      return await sweep.rest(this.table, this.#clean(await this.documents.alive(), sweep.isRestored));
+    } catch (error) {
+      this.#begun = undefined; // With the pages so far: all begins anew.
+      throw error;
+    }
   }
 
   /** Give the rows of documents; after a restore, only of those that hold no edit. @param {Doc[]} docs @param {boolean} isRestored */

@@ -88,6 +88,8 @@ class Synced {
   #sync;
   /** One thing at a time, in order. @type {Promise<unknown>} */
   #turn = Promise.resolve();
+  /** @type {Promise<unknown>} */
+  #order = Promise.resolve();
   #stop = new AbortController();
   /** Beginning anew, if that is under way. @type {Sweep | undefined} */
   #sweep;
@@ -95,6 +97,8 @@ class Synced {
   #account;
   /** The server's types of this table's columns. @type {Record<string, string> | undefined} */
   #types;
+  /** Transactions whose turn has not come. @type {Set<Mutation[]>} */
+  #waiting = new Set();
   /** Edits that the server has not confirmed. */
   pending = 0;
 
@@ -143,6 +147,13 @@ class Synced {
   #inTurn(work) {
     const turn = this.#turn.then(work, work);
     this.#turn = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** Push one transaction after the other, also while the first is tried again: an edit must not overtake its row's creation. @template T @param {() => Promise<T>} work @returns {Promise<T>} */
+  #inOrder(work) {
+    const turn = this.#order.then(work, work);
+    this.#order = turn.catch(() => undefined);
     return turn;
   }
 
@@ -231,12 +242,14 @@ class Synced {
     const timestamp = new Date().toISOString();
     const operations = mutations.map((mutation) => this.#operationOf(mutation, timestamp));
     this.pending += mutations.length;
+    this.#waiting.add(mutations);
     try {
-      const outcomes = await this.#until(() => this.#inTurn(() => this.#pushAndPull(operations, mutations)));
+      const outcomes = await this.#inOrder(() => this.#until(() => this.#inTurn(() => this.#pushAndPull(operations, mutations))));
       for (const conflict of outcomes.flatMap(({ conflicts }) => conflicts)) this.onConflict?.(conflict);
       const rejected = outcomes.find(({ result }) => result.status === "rejected");
       if (rejected) throw rejectedFor(rejected.result.error);
     } finally {
+      this.#waiting.delete(mutations);
       this.pending -= mutations.length;
     }
   }
@@ -244,6 +257,7 @@ class Synced {
   /** @param {import("./operations.js").Outgoing[]} operations @param {Mutation[]} mutations */
   async #pushAndPull(operations, mutations) {
     await this.#settle();
+    this.#waiting.delete(mutations);
     if (mutations.some((mutation) => this.#isOfRefused(mutation))) throw rejectedFor("The row's creation was refused.");
     let outcomes;
     try {
@@ -258,8 +272,24 @@ class Synced {
       for (const operation of operations) if (isElsewhere) Object.assign(operation, { baseVersion: operation.baseVersion && ELSEWHERE, opId: newId() });
       outcomes = await pushOperations(this.client, operations, { baseCursor: this.#cursor });
     }
+    await this.#mend(operations, outcomes);
     await this.#pull();
     return outcomes;
+  }
+
+  /**
+   * Send a refused creation once more as its row is by now: an edit that waits may be the very repair.
+   *
+   * @param {import("./operations.js").Outgoing[]} operations @param {import("./operations.js").Outcome[]} outcomes brought up to date
+   */
+  async #mend(operations, outcomes) {
+    for (const [place, { operation, opId, ...about }] of operations.entries()) {
+      if (operation !== "create" || outcomes[place].result.status !== "rejected") continue;
+      const edit = [...this.#waiting].flat().findLast(({ key }) => key === about.data.id);
+      if (edit?.type !== "update") continue;
+      const again = { ...about, operation, data: ownFields(edit.modified), opId: newId() };
+      [outcomes[place]] = await pushOperations(this.client, [again], { baseCursor: this.#cursor });
+    }
   }
 
   /**

@@ -219,13 +219,13 @@ class Sync {
     if (sweep.isRestored) await this.#keep(BASE, LOST);
     this.#hasMore = !sweep.isDone;
     if (!sweep.isDone) return found;
+    this.#anew = undefined; // What fails from here on begins anew.
     for (const table of this.tables) {
       const { returned, gone } = await sweep.rest(table, (held.get(table) ?? []).filter((row) => !row.is_deleted));
       found.get(table)?.push(...returned);
       await this.#destroy(table, gone.map(({ id }) => id), true);
     }
     this.#place = { cursor: sweep.cursor, columns: this.columns, fill: null };
-    this.#anew = undefined;
     return found;
   }
 

@@ -1,15 +1,9 @@
-/** What tests need of the server under test: its address, accounts, devices. */
+/** What tests of the handlers need of the server under test: devices, what it has, and what it says of its columns. */
 
 import { newId, SyncClient } from "syncapp-client";
+import { url } from "./support.mjs";
 
-export const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
-
-/** Make an account. @returns {Promise<any>} its tokens and its customer */
-export async function registered() {
-  const body = JSON.stringify({ firstName: "J", lastName: "S", email: `h-${newId()}@example.com`, password: "password123" });
-  const answer = await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
-  return (await answer.json()).data;
-}
+export { registered, url } from "./support.mjs";
 
 /** Make a device of an account. @param {any} account @param {any} [more] */
 export const deviceOf = (account, more = {}) => new SyncClient({ url, token: account.token, deviceId: newId(), ...more });

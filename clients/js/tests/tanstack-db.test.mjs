@@ -78,6 +78,26 @@ test("TanStack DB: a refused creation and the edits after it are taken back toge
   await users.cleanup();
 });
 
+test("TanStack DB: an edit does not overtake the creation that is tried again, and mends it", async () => {
+  const own = await registered();
+  let isOn = true;
+  const cut = (...call) => (isOn ? fetch(...call) : Promise.reject(new TypeError("cut off")));
+  const users = await opened(deviceOf(own, { fetch: cut }));
+  isOn = false;
+  const id = newId();
+  const made = [
+    users.insert({ id, name: "whole", note: "x".repeat(100_000) }),
+    users.update(id, (draft) => void (draft.phone = "typed after it")),
+    users.update(id, (draft) => void (draft.note = "mended")),
+  ];
+  await new Promise((resume) => setTimeout(resume, 120));
+  isOn = true;
+  await Promise.all(made.map(({ isPersisted }) => isPersisted.promise));
+  const [{ name, phone, note }] = await rowsOf(deviceOf(own), "end_user");
+  assert.deepEqual([name, phone, note, users.get(id).note], ["whole", "typed after it", "mended", "mended"]);
+  await users.cleanup();
+});
+
 test("TanStack DB: edits of one account are not sent for another, and wait for their own", async () => {
   const [asha, ben] = [await registered(), await registered()];
   let isOn = true;
