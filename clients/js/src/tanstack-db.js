@@ -135,7 +135,7 @@ class Synced {
 
   /** Wait until everything begun so far is done. */
   settled() {
-    return this.#inTurn(async () => undefined);
+    return this.#inOrder(() => this.#inTurn(async () => undefined));
   }
 
   async #pullSoon() {
@@ -150,7 +150,11 @@ class Synced {
     return turn;
   }
 
-  /** Push one transaction after the other, also while the first is tried again: an edit must not overtake its row's creation. @template T @param {() => Promise<T>} work @returns {Promise<T>} */
+  /**
+   * Push one transaction after the other, also while the first is tried again: an edit must not overtake its row's creation.
+   *
+   * @template T @param {() => Promise<T>} work @returns {Promise<T>}
+   */
   #inOrder(work) {
     const turn = this.#order.then(work, work);
     this.#order = turn.catch(() => undefined);

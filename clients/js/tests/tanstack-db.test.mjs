@@ -48,7 +48,7 @@ test("TanStack DB: what JSON can't say is refused when it is put, in one sentenc
   assert.throws(() => users.insert({ id: "with a space" }), /ID/);
   const { id } = users.insert({ id: newId(), name: "good" }).mutations[0].modified;
   assert.throws(() => users.update(id, (draft) => void (draft.phoneModel = -Infinity)), /phoneModel/);
-  await users.utils.refetch();
+  await users.utils.settled();
   assert.equal((await rowsOf(deviceOf(account), "end_user")).filter(({ name }) => name === "good" || name === "bad").length, 1);
   await users.cleanup();
 });
