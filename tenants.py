@@ -328,7 +328,7 @@ class Tenants:
 
 def open_tenant_file(path: Path, most_waiting: int = 1000) -> Store:
     """Open a tenant's file, wherever it lies, and make it what this version needs."""
-    return Store.open(path, schema.prepare_tenant, schema.tenant_fingerprint(), most_waiting)
+    return Store.open(path, lambda: schema.prepare_tenant(now_ms()), schema.tenant_fingerprint(), most_waiting)
 
 
 def is_current(path: Path) -> bool:
