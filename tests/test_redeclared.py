@@ -20,6 +20,8 @@ from test_names import check_digests
 import backup
 import devices
 import pulls
+import restore
+import verification
 from migration import MigrationRefused
 from models import connection, synced_tables
 from parsing import parse_pull
@@ -256,8 +258,7 @@ def test_typed_column_never_holds_what_its_type_forbids(
     first, second = (f"[job]\ncolumns.a = {said}\ncolumns.b = 'text'\n" for said in (before, after))
     tenants = provision(restart(first), tenant_id)
     put(tenants, tenant_id, {"id": "j1", "a": value}, {"id": "gone", "a": value}, {"id": "gone", "is_deleted": 1})
-    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None)
-    made = getattr(made, "folder", made)
+    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None).path
     tenants = restart("[job]\ncolumns.b = 'text'\n")
     if is_open:
         rows(tenants, tenant_id, "job")
@@ -266,5 +267,26 @@ def test_typed_column_never_holds_what_its_type_forbids(
         check_types(tenants, tenant_id)
         found = {row["id"]: row for row in all_rows(tenants, tenant_id)}
         assert found["j1"]["a"] is None and found["j1"]["_unfit"] == found["gone"]["_unfit"] == {"a": value}
-        assert backup.verify(made, lambda _: None).good == [tenant_id]
-        backup.restore(tenants, made, None, lambda _: None)
+        assert verification.verify(made, lambda _: None).good == [tenant_id]
+        restore.restore(tenants, restore.choose(tenants, made), lambda _: None)
+
+
+def test_file_of_a_version_that_did_not_note_its_tables_is_prepared_as_any(restart: Restart, tenant_id: str) -> None:
+    """Of its tables those are retired of which there is a digest and no declaration."""
+    tenants = provision(restart(JOB), tenant_id)
+    put(tenants, tenant_id, {"id": "j1"})
+    cursor = pull(tenants, tenant_id, {"cursor": None})["cursor"]
+    tenants = restart("", retiring=("job",))
+    rows(tenants, tenant_id)
+    for declared, expected in (("", set()), (JOB, {"j1"})):
+        tenants.write(tenant_id, as_before)
+        tenants = restart(declared)
+        assert {row["id"] for row in pull(tenants, tenant_id, {"cursor": cursor})["data"].get("job", [])} == expected
+        tenants = restart(declared)
+
+
+def as_before() -> None:
+    """Make the bound file one of the version before."""
+    if not synced_tables().get("job"):
+        connection().execute("DROP TABLE _tables")
+    connection().pragma("user_version", 1)
