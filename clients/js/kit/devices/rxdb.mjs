@@ -12,7 +12,7 @@ import { BaseDevice, until } from "./device.mjs";
 addRxPlugin(RxDBLeaderElectionPlugin);
 addRxPlugin(RxDBMigrationSchemaPlugin);
 
-export const features = ["live", "conflicts", "merges", "returns", "states"];
+export const features = ["live", "conflicts", "merges", "returns", "clock", "states"];
 
 const TEXT = { type: "string" };
 const OWN = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName"];

@@ -5,7 +5,7 @@ import { io } from "socket.io-client";
 import { syncappCollectionOptions } from "syncapp-client/tanstack-db";
 import { BaseDevice, limited, until } from "./device.mjs";
 
-export const features = ["live", "conflicts", "merges", "returns"];
+export const features = ["live", "conflicts", "merges", "returns", "clock"];
 
 export class Device extends BaseDevice {
   seen = [];

@@ -7,7 +7,7 @@ import { hasUnsyncedChanges, synchronize } from "@nozbe/watermelondb/sync/index.
 import { watermelonSync } from "syncapp-client/watermelondb";
 import { BaseDevice } from "./device.mjs";
 
-export const features = ["conflicts", "merges", "returns", "states"];
+export const features = ["conflicts", "merges", "returns", "clock", "states"];
 
 const TEXTS = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName", "client_user_id", "last_updated", "updatedAt", "phoneModel", "metadata"];
 const columns = [
