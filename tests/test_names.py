@@ -128,7 +128,7 @@ def look_back(tenants: Tenants, tenant_id: str, table: str, row_id: str, columns
     entries, _ = tenants.read(tenant_id, lambda: archive.history(table, row_id, None, 10))
     assert [entry["version"] for entry in entries] == [2, 1]
     assert sorted(entries[0]["fields"]) == sorted(columns)
-    fields = tenants.read(tenant_id, lambda: archive.fields_of_version(table, row_id, 1))
+    fields, _ = tenants.read(tenant_id, lambda: archive.fields_of_version(table, row_id, 1))
     was = {"id": row_id} | {name: fields[name] for name in columns}
     push(tenants, tenant_id, {"changes": {table: [was]}})
     lost = {"table": table, "operation": "update", "baseVersion": 1, "data": {"id": row_id, **values(columns, 1)}}
