@@ -67,7 +67,8 @@ async function run(db, tracker, mode, tables, work) {
       get: (store, key) => tx.table(store).get(key),
       put: (store, value) => tx.table(store).put(value),
       delete: (store, key) => tx.table(store).delete(key),
-      all: (store, most) => (most === undefined ? tx.table(store) : tx.table(store).limit(most)).toArray(),
+      all: (store, after) => (after ? tx.table(store).where(":id").above(after) : tx.table(store)).toArray(),
+      deleteRange: (store, first, last) => tx.table(store).where(":id").between(first, last, true, true).delete(),
       count: (store) => tx.table(store).count(),
       editsOf: (key) => tx.table(OUTBOX).where("key").equals(key).sortBy("number"),
     });
@@ -172,6 +173,6 @@ function editsOf(table, ids, request, answer, befores, bases) {
     const after = "values" in request ? request.values[place] : undefined;
     const edit = editOf(table, id, known, after, { opId: newId(), timestamp: new Date().toISOString() }, after && versionOf(after));
     if (!edit) return [];
-    return base ? { edit } : { edit, base: { key: edit.key, table, row: before ?? null } };
+    return base || !before?.version ? { edit } : { edit, base: { key: edit.key, table, row: before } };
   });
 }

@@ -10,7 +10,8 @@ import { newId } from "./client.js";
 import { operationOf } from "./edits.js";
 import { ResyncRequired } from "./errors.js";
 import { pushOperations } from "./operations.js";
-import { META, place, sendable, settle, take } from "./store.js";
+import { Outbox, settle } from "./outbox.js";
+import { BASES, META, place, take } from "./store.js";
 
 /**
  * @typedef {import("./edits.js").Row} Row
@@ -75,23 +76,29 @@ export class Exchange {
 
   /** @param {string | null} cursor */
   async #push(cursor) {
-    for (let waiting = await this.#waiting(); waiting.length; waiting = await this.#waiting()) {
+    const outbox = new Outbox();
+    for (let waiting = await this.#waiting(outbox); waiting.length; waiting = await this.#waiting(outbox)) {
       const edits = new Map(waiting.map(({ edit }) => [edit.opId, edit]));
       const operations = waiting.map(({ edit, base }) => operationOf(edit, base));
       await pushOperations(this.client, operations, {
         baseCursor: cursor,
-        done: (sent, outcomes) => this.#settle(sent.map(({ opId }) => edits.get(opId)), outcomes),
+        done: (sent, outcomes) => this.#settle(outbox, sent.map(({ opId }) => edits.get(opId)), outcomes),
       });
     }
   }
 
-  #waiting() {
-    return this.store.transaction("readonly", [], (tx) => sendable(tx, SLICE_EDITS));
+  /** Give the edits that are sent next, an update with what it is based on. @param {Outbox} outbox */
+  #waiting(outbox) {
+    return this.store.transaction("readonly", [], async (tx) => {
+      await outbox.load(tx);
+      const edits = outbox.sendable(SLICE_EDITS);
+      return Promise.all(edits.map(async (edit) => ({ edit, base: edit.operation === "update" ? (await tx.get(BASES, edit.key))?.row : undefined })));
+    });
   }
 
-  /** @param {any[]} edits @param {import("./operations.js").Outcome[]} outcomes */
-  async #settle(edits, outcomes) {
-    const refused = await this.#write((tx) => settle(tx, edits, outcomes));
+  /** @param {Outbox} outbox @param {any[]} edits @param {import("./operations.js").Outcome[]} outcomes */
+  async #settle(outbox, edits, outcomes) {
+    const refused = await this.#write((tx) => settle(tx, outbox, edits, outcomes));
     refused.forEach(this.hear.refused);
     outcomes.filter(({ result }) => result.status === "conflict").forEach(this.hear.conflicted);
     this.hear.changed();

@@ -11,7 +11,8 @@ import { defined } from "./edits.js";
 import { BadValue, SyncError, Unreachable } from "./errors.js";
 import { Exchange } from "./exchange.js";
 import { versionOf } from "./operations.js";
-import { BASES, edit, OUTBOX, place, REJECTED } from "./store.js";
+import { edit } from "./outbox.js";
+import { BASES, OUTBOX, place, REJECTED } from "./store.js";
 import { exclusive, lead, News } from "./tabs.js";
 import { checkedFields, checkedId } from "./values.js";
 
@@ -71,10 +72,11 @@ export class Replica extends EventTarget {
   async putMany(table, rows) {
     const changes = rows.map((fields) => {
       const { id = newId(), ...given } = defined(checkedFields(table, fields));
+      const isNew = fields.id === undefined;
       checkedId(id, `${table}.id`);
       const readAt = versionOf(given);
       const { version, ...own } = given;
-      return { id, readAt, change: (/** @type {Row | undefined} */ before) => ({ ...before, ...own, id }) };
+      return { id, isNew, readAt, change: (/** @type {Row | undefined} */ before) => ({ ...before, ...own, id }) };
     });
     return /** @type {Promise<Row[]>} */ (this.#edit(table, changes));
   }
@@ -300,5 +302,5 @@ function grouped(rows) {
 async function outbox(tx) {
   const edits = await tx.all(OUTBOX);
   const bases = await Promise.all(edits.map(({ key }) => tx.get(BASES, key)));
-  return edits.map((edit, place) => ({ ...edit, base: bases[place]?.row }));
+  return edits.map((edit, place) => ({ ...edit, base: bases[place]?.row ?? null }));
 }
