@@ -7,6 +7,7 @@ pulls, Flask, sockets, engines.
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Any, NamedTuple
 
 from models import connection
@@ -55,6 +56,12 @@ def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
         return here, here.sequence
     foreign = cursor.epoch != here.epoch or cursor.sequence > here.sequence
     return here, None if foreign else here.sequence - cursor.sequence
+
+
+def begin_epoch(now: int) -> None:
+    """Begin another order of commits on the rows as they stand: no cursor of before fits it, and no device's place."""
+    connection().execute("UPDATE _meta SET epoch = ?, clock = max(clock, ?)", (secrets.token_hex(6), now))
+    connection().execute("UPDATE _devices SET places = '{}'")
 
 
 def last_until(time: int, newest: int) -> int:
