@@ -44,16 +44,29 @@ export function dexieStore(db, tables) {
  * @param {import("dexie").Dexie} db @param {(why: import("./store.js").Loss) => void} hear
  */
 function tellLoss(db, hear) {
-  /** @type {import("./store.js").Loss} */
-  let why = "cleared";
-  db.on("versionchange", ({ newVersion }) => void (why = newVersion === null ? "deleted" : "newer"));
-  db.on("close", () => {
-    queueMicrotask(() => {
-      if (!db.hasBeenClosed()) hear(why); // else the app closed it
-      why = "cleared";
-    });
-  });
+  db.on("versionchange", ({ newVersion }) => hear(newVersion === null ? "deleted" : "newer"));
+  // Dexie's own event `close` does not tell the app's closing from the browser's, and nor does `hasBeenClosed`.
+  db.on("ready", () => void db.backendDB().addEventListener("close", () => void reopened(db).then(() => hear("cleared"))), true);
 }
+
+/**
+ * Open a database that the browser closed: it may fail until all is cleared, and Dexie tries once only.
+ *
+ * @param {import("dexie").Dexie} db
+ */
+async function reopened(db) {
+  for (let tries = 0; tries < REOPENINGS; tries++) {
+    await new Promise((resume) => setTimeout(resume, 10 << tries));
+    try {
+      return await db.open();
+    } catch {
+      db.close({ disableAutoOpen: false }); // else it stays closed with this error
+    }
+  }
+}
+
+/** Together they wait for ten seconds. */
+const REOPENINGS = 10;
 
 /**
  * @template T @param {import("dexie").Dexie} db @param {Tracker} tracker @param {IDBTransactionMode} mode

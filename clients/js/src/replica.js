@@ -13,7 +13,7 @@ import { Exchange } from "./exchange.js";
 import { versionOf } from "./operations.js";
 import { edit } from "./outbox.js";
 import { BASES, OUTBOX, place, REJECTED } from "./store.js";
-import { exclusive, lead, News } from "./tabs.js";
+import { exclusive, lead, News, queued } from "./tabs.js";
 import { checkedFields, checkedId } from "./values.js";
 
 /**
@@ -31,6 +31,7 @@ export class Replica extends EventTarget {
   /** @type {Promise<void> | undefined} */
   #running;
   #isWantedAgain = false;
+  #isStarted = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #again;
 
@@ -150,11 +151,12 @@ export class Replica extends EventTarget {
 
   /** Sync by itself from now on: at each notification, each edit, each return of the network. One tab of all does it. */
   start() {
+    this.#isStarted = true;
     this.#stop.abort();
     this.#stop = new AbortController();
     const { signal } = this.#stop;
     void lead(this.store.name, signal, () => this.#leading(signal));
-    this.news.tell({ tables: this.tables }); // Who leads and knows fewer lets this one.
+    void queued().then(() => this.news.tell({ tables: this.tables })); // Who leads and knows fewer lets this one.
     return this;
   }
 
@@ -174,6 +176,7 @@ export class Replica extends EventTarget {
 
   /** Stop syncing by itself. */
   stop() {
+    this.#isStarted = false;
     this.#stop.abort();
   }
 
@@ -255,8 +258,7 @@ export class Replica extends EventTarget {
 
   /** Let a newer version of the app lead, which knows more tables, and queue behind it. */
   #yield() {
-    if (!this.#live) return;
-    this.start();
+    if (this.#isStarted) this.start();
   }
 
   // --- telling -------------------------------------------------------------------------------------------------------
