@@ -74,7 +74,7 @@ const REOPENINGS = 10;
  */
 async function run(db, tracker, mode, tables, work) {
   const stores = [...tables, ...Object.keys(STORES)];
-  return db.transaction(mode === "readonly" ? "r" : "rw", stores, (tx) => {
+  const done = db.transaction(mode === "readonly" ? "r" : "rw", stores, (tx) => {
     tracker.own.add(/** @type {any} */ (tx).idbtrans);
     return work({
       get: (store, key) => tx.table(store).get(key),
@@ -86,6 +86,18 @@ async function run(db, tracker, mode, tables, work) {
       editsOf: (key) => tx.table(OUTBOX).where("key").equals(key).sortBy("number"),
     });
   });
+  return done.catch((error) => {
+    if (isUnopened(error)) db.close({ disableAutoOpen: false }); // else it stays closed with this error
+    throw error;
+  });
+}
+
+/** Tell whether a database did not open, and the app has not closed it. @param {any} error */
+function isUnopened(error) {
+  if (error?.name !== "OpenFailedError" && error?.name !== "DatabaseClosedError") return false;
+  const names = [];
+  for (let inner = error; inner && names.length < 5; inner = inner.inner) names.push(inner.name);
+  return names.includes("AbortError");
 }
 
 /** Notes every edit of a synced table in the outbox, in the edit's own transaction. */

@@ -227,7 +227,7 @@ export class Replica extends EventTarget {
       const { cursor: reached, tables = [] } = await this.store.transaction("readonly", [], place);
       const isFilled = this.tables.every((table) => tables.includes(table));
       if (reached !== previousCursor || !isFilled || rows.some(({ table }) => !this.tables.includes(table))) return reached === cursor;
-      await this.exchange.take(grouped(rows), { cursor, tables: this.tables });
+      await this.exchange.take(grouped(rows), { cursor, tables: this.tables }, previousCursor);
       return true;
     });
     if (!isNext) this.wake();
