@@ -157,5 +157,5 @@ def test_directory_that_is_not_at_its_place_answers_no_success(server: Server) -
     assert server.post("/api/customers/register", body).status_code == 503
     assert status(server) == "degraded"
     (server.data / "away.db").rename(server.data / "main.db")
-    assert status(server) == "ok" and server.post("/api/customers/register", body).status_code == 201
+    assert status(server) == "ok"
     assert tenant.device().rows() == []
