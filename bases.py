@@ -72,7 +72,7 @@ class Entry(NamedTuple):
 _ENTRY = "SELECT seq, version, previous_seq, edited_at, device_id, is_named, fields, row FROM _changes WHERE seq = ?"
 
 
-def _entry(sequence: int) -> Entry | None:
+def entry_at(sequence: int) -> Entry | None:
     """Read one change; in plain SQL, since a base from long ago is a thousand of them away."""
     for row in connection().execute(_ENTRY, (sequence,)):
         return Entry(*row)
@@ -143,7 +143,7 @@ def _since(known: Stored, is_base: Callable[[Entry], bool], own: Own) -> Since |
     sequence: int | None = known.sequence
     base: Row = {}
     while sequence is not None:
-        entry = _entry(sequence)
+        entry = entry_at(sequence)
         if entry is None:  # Purged: each field may have been changed, at the latest then.
             missed = _since_unknown(known, settled)
             return missed._replace(changed={**missed.changed, **changed})
@@ -154,7 +154,7 @@ def _since(known: Stored, is_base: Callable[[Entry], bool], own: Own) -> Since |
         names = row if entry.fields is None else json.loads(entry.fields)
         if own.is_own(entry):
             settled |= set(names)
-            said = {name: row[name] for name in names} | said
+            said = {name: row.get(name) for name in names} | said
         else:
             changed |= {name: max(entry.edited_at, changed.get(name, 0)) for name in names if name not in settled}
         sequence = entry.previous

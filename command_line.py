@@ -13,9 +13,9 @@ import click
 import migration
 import settings as environment
 import tables_file
+from engine_errors import EngineError
 from errors import Problem
 from manifest import BackupError
-from storage import EngineError
 from tenants import DataFolderInUse, MainDatabaseBroken, NoData, Tenants
 
 _ACTED_ON = (

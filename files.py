@@ -14,7 +14,8 @@ from typing import TypeVar
 import apsw
 
 from disk import disk
-from storage import LOCK_WAIT_SECONDS, Connected, as_problems, bound_to
+from engine_errors import as_problems
+from storage import LOCK_WAIT_SECONDS, Connected, bound_to
 
 T = TypeVar("T")
 

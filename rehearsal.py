@@ -13,9 +13,9 @@ import directory
 import migration
 import tables_file
 from checks import CHECKS, Check, Finding, Place
+from engine_errors import EngineError
 from errors import Problem
 from serving import CannotListen, listen
-from storage import EngineError
 from tenants import MainDatabaseBroken, Tenants, has_server
 
 _SHOWN = 10

@@ -30,13 +30,13 @@ from playhouse.apsw_ext import APSWDatabase
 
 import models
 from disk import disk
-from errors import Busy, Problem, StorageFull
+from engine_errors import as_problems, problem_of
+from errors import Busy, StorageFull
 from models import NotBound, bound
+from room import has_none
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.storage")
-EngineError = apsw.Error
-"""What the engine itself raises, of a file that it can't use; ``Store`` gives what clients can act on as a ``Problem``."""
 
 LOCK_WAIT_SECONDS = 5.0
 _GROUP_SECONDS = 0.01
@@ -44,7 +44,6 @@ _GROUP_SECONDS = 0.01
 
 _SMALL_CHANGES = 100
 _CHECKPOINT_PAGES = 1_000
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Connected:
@@ -149,7 +148,7 @@ class Store:
         Raises: Busy, StorageFull.
         """
         with as_problems():
-            store = cls(path, most_waiting)
+            store = cls._connected(path, most_waiting)
             try:
                 if store._writer.conn.pragma("user_version") != fingerprint:
                     store.run_now(prepare)
@@ -158,6 +157,15 @@ class Store:
                 store.close()
                 raise
             return store
+
+    @classmethod
+    def _connected(cls, path: Path, most_waiting: int) -> Store:
+        try:
+            return cls(path, most_waiting)
+        except apsw.CantOpenError as error:
+            if has_none(path.parent):  # Not even for the name of one more file.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
 
     def run_now(self, work: Callable[[], object]) -> None:
         """Run ``work`` in a transaction while nobody else has this store; no other greenlet runs meanwhile."""
@@ -200,9 +208,9 @@ class Store:
             return query()
         except Exception as error:
             _drop_statements(error)
-            if _problem_of(error) is error:
+            if problem_of(error) is error:
                 raise
-            raise _problem_of(error) from error
+            raise problem_of(error) from error
         finally:
             bound.reset(token)
 
@@ -287,8 +295,9 @@ class Store:
         self._wal_pages = 0
         try:
             disk.in_thread(self._writer.conn.wal_checkpoint)
-        except apsw.Error:  # The next commit comes here again; what is committed is safe.
-            log.exception("a checkpoint failed")
+        except apsw.Error as error:  # The next commit comes here again; what is committed is safe.
+            if not isinstance(problem_of(error), StorageFull):
+                log.exception("a checkpoint failed")
 
     def close(self) -> None:
         """Close the file; the writer last, so that it takes the log of writes into the file."""
@@ -351,7 +360,7 @@ def _run(write: _Write[Any], connection: apsw.Connection, is_first: bool) -> Non
         write.result = write.work()
     except Exception as error:
         _drop_statements(error)
-        write.error = _problem_of(error)
+        write.error = problem_of(error)
         if connection.get_autocommit():
             raise  # SQLite itself rolled the transaction back: a full disk, an I/O error.
         if is_first:
@@ -383,27 +392,3 @@ def _answer(write: _Write[Any]) -> None:
         write.answer.set(write.result)
     else:
         write.answer.set_exception(write.error)
-
-
-@contextlib.contextmanager
-def as_problems() -> Iterator[None]:
-    """Say what the engine raises as one of our errors, where somebody can do something about it."""
-    try:
-        yield
-    except Exception as error:
-        problem = _problem_of(error)
-        if problem is error:
-            raise
-        raise problem from error
-
-
-def _problem_of(error: Exception) -> Exception:
-    """Say an engine's error as one of ours, where a client can do something about it."""
-    if isinstance(error, Problem):
-        return error
-    cause = error if isinstance(error, apsw.Error) else error.__cause__
-    if isinstance(cause, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
-        return StorageFull()
-    if isinstance(cause, apsw.BusyError | apsw.LockedError):
-        return Busy()
-    return error

@@ -25,11 +25,12 @@ import directory
 import migration
 import tenant_files
 from disk import disk
+from engine_errors import EngineError
 from errors import Busy, EmailTaken, InvalidTenantId, Problem, TenantNotFound
 from files import look_into, put_file, sync_folder
 from incarnations import Incarnations, went_back
 from ledger import incarnation, place
-from storage import EngineError, Moved, Store
+from storage import Moved, Store
 from takeover import forget_aside, keep_open_aside, take_over
 from tenant_files import new_tenant_file, open_tenant_file, remove_file
 

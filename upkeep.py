@@ -14,6 +14,8 @@ import gevent
 import devices
 import directory
 from devices import DAY_MS, Seen
+from errors import StorageFull
+from room import room
 from settings import Settings
 from tenants import Tenants, now_ms
 
@@ -64,6 +66,7 @@ class Upkeep:
         purged_at = time.monotonic()
         while True:
             gevent.sleep(_SAVE_SECONDS)
+            self._safely(lambda: room.look(self._tenants.folder))
             self._safely(self.save)
             self._safely(self._tenants.look_at_open)
             if time.monotonic() - purged_at >= self._purge_seconds:
@@ -89,5 +92,7 @@ class Upkeep:
     def _safely(self, work: Callable[[], object]) -> None:
         try:
             work()
+        except StorageFull:  # Which the log has already.
+            pass
         except Exception:
             log.exception("upkeep failed; it is tried again")
