@@ -147,6 +147,7 @@ def check_digests(tenants: Tenants, tenant_id: str, tables: Sequence[str]) -> No
         assert kept[table] == {"count": len(found), "hash": digest.text_of(whole)}, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", COLUMN_BATCHES, ids=lambda columns: columns[0])
 def test_column_of_any_name_loses_nothing(
     restart: Restart,
@@ -170,6 +171,7 @@ def test_column_of_any_name_loses_nothing(
         assert len(column(tenants, tenant_id, f'SELECT "{name}" FROM job')) == len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tables", TABLE_BATCHES, ids=lambda tables: tables[0])
 def test_table_of_any_name_loses_nothing(
     restart: Restart,

@@ -196,7 +196,7 @@ ORDERED: JSON = {
 def test_operation_whose_fields_come_in_another_order_is_the_same(device: Device, is_one_push: bool) -> None:
     """Also within its JSON. Fault: refused as another operation: the device's outbox stood still."""
     other = json.loads(json.dumps(ORDERED, sort_keys=True))
-    assert list(other) != list(ORDERED) and list(other["phoneModel"]) != list(ORDERED["phoneModel"])
+    assert list(other["phoneModel"]) != list(ORDERED["phoneModel"])
     said = [operation("op-1", "create", **row) for row in (ORDERED, other, dict(reversed(ORDERED.items())))]
     bodies = [said] if is_one_push else [[one] for one in said]
     results = [result for body in bodies for result in device.push({"operations": body})["results"]]
