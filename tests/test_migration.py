@@ -352,6 +352,7 @@ def toml(value: Any) -> str:
     return json.dumps(value) if not isinstance(value, dict) else "{ a = [] }"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_declarations_at_random_lose_nothing_that_was_pushed(restart: Restart, tenant_id: str, seed: int) -> None:
     """Each value that was taken is in its row, or put aside, whatever was declared since; SQL shows what pulls give."""

@@ -17,6 +17,7 @@ from inside import push
 import receipts
 from errors import IdempotencyMismatch
 from tenants import Tenants
+from wire import encode
 
 NAMELESS: JSON = {"table": "end_user", "operation": "create", "data": {"name": "no id: a retry would make another"}}
 
@@ -195,7 +196,7 @@ ORDERED: JSON = {
 def test_operation_whose_fields_come_in_another_order_is_the_same(device: Device, is_one_push: bool) -> None:
     """Also within its JSON. Fault: refused as another operation: the device's outbox stood still."""
     other = json.loads(json.dumps(ORDERED, sort_keys=True))
-    assert list(other) != list(ORDERED) and list(other["phoneModel"]) != list(ORDERED["phoneModel"])
+    assert list(other["phoneModel"]) != list(ORDERED["phoneModel"])
     said = [operation("op-1", "create", **row) for row in (ORDERED, other, dict(reversed(ORDERED.items())))]
     bodies = [said] if is_one_push else [[one] for one in said]
     results = [result for body in bodies for result in device.push({"operations": body})["results"]]
@@ -208,7 +209,7 @@ def test_receipt_of_a_version_that_kept_the_order_still_counts(tenants: Tenants,
     """An update of the server lies between an operation and its retry."""
     tenant_id, body = new_tenant(), {"operations": [operation("op-1", "create", **ORDERED)]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(receipts, "encode_sorted", receipts.encode)
+        patch.setattr(receipts, "encode_sorted", encode)
         push(tenants, tenant_id, body)
     assert push(tenants, tenant_id, body).results[0]["replayed"] is True
 
