@@ -17,7 +17,7 @@ from identity import Identities
 from ledger import place
 from models import connection, synced_tables
 from protocol import Change, Outcome, Push, Since, Stored, Strategy, decide, decide_again
-from receipts import Taken, keep_receipts, mark_of, taken
+from receipts import Taken, implied_name, is_retry, keep_receipts, mark_of, taken
 from records import Conflict, shown_conflict
 from revival import Revivals
 from short import Edited, ShortWay
@@ -75,6 +75,8 @@ class _LongWay:
 
     def take(self, changes: Sequence[Change], edited: Mapping[Key, Edited]) -> None:
         """Take some changes, and write what becomes of them; ``edited``: what the short way did to rows before."""
+        for change in changes:
+            change.op_id = change.op_id or implied_name(change, self.push.device_id)
         self._look_up(changes, edited)
         for change in changes:
             self._take(change)
@@ -109,7 +111,7 @@ class _LongWay:
             self.writing.refuse(change, change.problems)
         elif before is None:
             self._decide(change)
-        elif before.mark == mark_of(change):
+        elif is_retry(change, before):
             self._replay(change, before)
         else:
             self.writing.refuse(change, [{"path": f"{change.path}.opId", "error": "was used for another operation"}])

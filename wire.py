@@ -29,6 +29,9 @@ Row = dict[str, Any]
 
 encode = msgspec.json.Encoder().encode
 
+encode_sorted = msgspec.json.Encoder(order="sorted").encode
+"""The same with the names of each object in order, to compare by."""
+
 decode_stored = msgspec.json.Decoder(Row).decode
 """Parse JSON of our own making, which needs no checks."""
 
@@ -178,6 +181,12 @@ def parse_time(text: object, path: str) -> int:
 def has_zone(text: str) -> bool:
     """Tell whether a time that was read says in which zone it is."""
     return datetime.fromisoformat(text).tzinfo is not None
+
+
+def is_exact(value: object) -> bool:
+    """Tell whether a device's edit time is one to the millisecond, not perhaps of whole seconds only."""
+    time = edit_time(value)
+    return time is not None and time % 1000 != 0
 
 
 def edit_time(value: object) -> int | None:

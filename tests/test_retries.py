@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 from conftest import JSON, Device, Listener, Server, Tenant
+from inside import push
 
 import receipts
 from errors import IdempotencyMismatch
 from tenants import Tenants
+from wire import encode
 
 NAMELESS: JSON = {"table": "end_user", "operation": "create", "data": {"name": "no id: a retry would make another"}}
 
@@ -123,6 +126,67 @@ def test_retry_finds_the_row_that_got_another_id_than_it_was_sent_with(
     assert second != "local_1" and [row["name"] for row in tenant.device().rows()] == ["Asha", "Ravi"]
 
 
+# --- neither ---
+
+
+LOCAL: JSON = {"id": 17, "name": "Tea", "last_updated": "2026-03-01T10:00:00.123"}
+
+
+def forms(row: JSON) -> list[JSON]:
+    """As all forms say a row that their device has only a number for."""
+    create = {"table": "end_user", "operation": "create", "data": row}
+    update = create | {"operation": "update", "timestamp": "2026-03-02T10:00:00.456Z"}
+    return [create, update, {"changes": {"end_user": [row]}}, {"operations": [create]}]
+
+
+@pytest.mark.parametrize("form", range(4))
+def test_row_with_its_devices_number_and_time_sent_again_makes_no_other(
+    tenant: Tenant, listen: Callable[..., Listener], form: int
+) -> None:
+    """Its answer was lost. Fault: a row more with each try. Its fields may come in another order, its number as 17.0."""
+    device = tenant.device(X_Device_Id="till")
+    first = device.push(forms(LOCAL)[form])["results"][0]
+    again = device.push(forms(dict(reversed((LOCAL | {"id": 17.0}).items())))[form])["results"][0]
+    assert again == first | {"replayed": True}
+    assert "replayed" not in listen().call("sync_push", forms(LOCAL)[form])["results"][0], "a device without a name"
+    assert len(device.rows()) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"id": 18},
+        {"name": "Coffee"},
+        {"last_updated": "2026-03-01T10:00:00.124"},
+        {"device_id": "another"},
+        {"unknown": 1},
+        {"Unique_id": "u"},
+    ],
+)
+def test_row_that_differs_in_anything_is_another(device: Device, other: JSON) -> None:
+    device.create(**LOCAL)
+    device.create(**LOCAL | other)
+    assert len(device.rows()) == 2
+
+
+@pytest.mark.parametrize("row_id", [10**400, -(2**63), 2**64, 1e300, 0, -0.5])
+def test_number_of_any_size_is_a_local_key(device: Device, row_id: Any) -> None:
+    """Fault: a number beyond what a float holds: an error of the server."""
+    for _ in range(2):
+        assert device.create(**LOCAL | {"id": row_id})["name"] == "Tea"
+
+
+@pytest.mark.parametrize("time", [None, "2026-03-01", "2026-03-01T10:00:00", "2026-03-01T10:00:00.000Z", ""])
+@pytest.mark.parametrize("row_id", [17, None])
+def test_equal_rows_that_may_be_meant_are_two(device: Device, time: str | None, row_id: int | None) -> None:
+    """Two teas, of one import or by a clock of whole seconds; and rows without any number, at any time."""
+    times = [time] if row_id else [time, LOCAL["last_updated"]]
+    for one in times:
+        for _ in range(2):
+            device.create(id=row_id, name="Tea", last_updated=one)
+    assert len(device.rows()) == 2 * len(times)
+
+
 # --- opId ------------------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +243,36 @@ def test_same_name_for_another_operation_is_refused(device: Device) -> None:
     answer = device.push_raw({"operations": [operation("op-1", "create", id="b", name="B")]})
     assert answer.status_code == 400
     assert answer.json()["details"] == [{"path": "operations[0].opId", "error": "was used for another operation"}]
+
+
+ORDERED: JSON = {
+    "id": "a",
+    "name": "A",
+    "phoneModel": {"b": 1, "a": [{"d": 1, "c": 2}]},
+    "unknown": {"y": 1, "x": None},
+}
+
+
+@pytest.mark.parametrize("is_one_push", [True, False])
+def test_operation_whose_fields_come_in_another_order_is_the_same(device: Device, is_one_push: bool) -> None:
+    """Also within its JSON. Fault: refused as another operation: the device's outbox stood still."""
+    other = json.loads(json.dumps(ORDERED, sort_keys=True))
+    assert list(other["phoneModel"]) != list(ORDERED["phoneModel"])
+    said = [operation("op-1", "create", **row) for row in (ORDERED, other, dict(reversed(ORDERED.items())))]
+    bodies = [said] if is_one_push else [[one] for one in said]
+    results = [result for body in bodies for result in device.push({"operations": body})["results"]]
+    assert [result.get("replayed", False) for result in results] == [False, True, True]
+    lists = operation("op-1", "create", **ORDERED | {"phoneModel": {"b": 1, "a": [{"c": 1, "d": 2}]}})
+    assert device.push_raw({"operations": [lists]}).status_code == 400
+
+
+def test_receipt_of_a_version_that_kept_the_order_still_counts(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
+    """An update of the server lies between an operation and its retry."""
+    tenant_id, body = new_tenant(), {"operations": [operation("op-1", "create", **ORDERED)]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(receipts, "encode_sorted", encode)
+        push(tenants, tenant_id, body)
+    assert push(tenants, tenant_id, body).results[0]["replayed"] is True
 
 
 def test_same_operation_twice_in_one_push_is_done_once(device: Device) -> None:
