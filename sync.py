@@ -263,7 +263,9 @@ class Sync:
 
         page = self._tenants.read(tenant_id, plan)
         if device_id:
-            self._seen.note(tenant_id, device_id, dict.fromkeys(page.tables, page.since), now_ms())
+            self._seen.note(
+                tenant_id, device_id, dict.fromkeys(page.tables, page.since), now_ms(), page.cursor.split("-")[0]
+            )
             if pull.since is None:
                 self._seen.save(tenant_id)  # At once: an expired device is a live one again from here on.
         return page
