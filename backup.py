@@ -213,7 +213,9 @@ def _put_back(tenants: Tenants, file: Path, tenant_id: str) -> None:
 
 
 def _begin_epoch() -> None:
-    connection().execute("UPDATE _meta SET epoch = ?, clock = max(clock, ?)", (secrets.token_hex(6), now_ms()))
+    """Whoever pulled by a time before this one held what is no more."""
+    begun = "UPDATE _meta SET epoch = ?1, clock = max(clock + 1, ?2), restored_at = max(clock + 1, ?2)"
+    connection().execute(begun, (secrets.token_hex(6), now_ms()))
     connection().execute("UPDATE _devices SET places = '{}'")
 
 

@@ -21,6 +21,7 @@ class Place(NamedTuple):
     clock: int
     purged_until: int = 0
     purged_at: int = 0
+    restored_at: int = 0
 
     @property
     def cursor(self) -> str:
@@ -30,7 +31,7 @@ class Place(NamedTuple):
 
 def place() -> Place:
     """Read where the order of commits stands."""
-    for row in connection().execute("SELECT epoch, sequence, clock, purged_until, purged_at FROM _meta"):
+    for row in connection().execute("SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"):
         return Place(*row)
     raise LookupError("the database has no _meta row")
 
@@ -38,7 +39,7 @@ def place() -> Place:
 def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
     """Read where the order of commits stands and each table's digest there, in one statement and so of one moment."""
     sql = (
-        "SELECT epoch, sequence, clock, purged_until, purged_at, (SELECT json_group_object(table_name, json_object("
+        "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at, (SELECT json_group_object(table_name, json_object("
         "'count', count, 'hash', hash)) FROM _digests) FROM _meta"
     )
     *values, digests = next(iter(connection().execute(sql)))
@@ -67,6 +68,14 @@ def last_until(time: int, newest: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+def time_until(sequence: int, newest: int) -> int:
+    """Give a time from which on a pull misses nothing that comes after ``sequence``: that of its commit, if it ends one."""
+    sql = "SELECT committed_at FROM _changes WHERE seq > ? ORDER BY seq LIMIT 1"
+    following = next((int(row[0]) for row in connection().execute(sql, (sequence,))), newest + 1)
+    time = committed_at(sequence)
+    return time if time and time < following else max(1, following - 1)
 
 
 def committed_at(sequence: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Raw
 
 from errors import Detail, PayloadTooLarge, ValidationError
-from protocol import Change, Limits, Pull, Push, Table
+from protocol import NOBODY, Change, Evidence, Limits, Pull, Push, Table
 from typed import Reader, TypedRow
 from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time
 
@@ -30,7 +30,12 @@ _DELETED = {"is_deleted", "isDeleted"}
 
 
 def parse_push(
-    body: object, tables: Mapping[str, Table], limits: Limits, now: int, device_id: str | None = None
+    body: object,
+    tables: Mapping[str, Table],
+    limits: Limits,
+    now: int,
+    device_id: str | None = None,
+    evidence: Evidence = NOBODY,
 ) -> Push:
     """Check a push in any of its three forms, its rows while they are read.
 
@@ -53,7 +58,7 @@ def parse_push(
         raise PayloadTooLarge(f"A push may have {limits.push_rows:,} rows. Send it in smaller parts.")
     named = body["changes"] if "changes" in body else [body.get("table")]
     parser = _Parser(tables, limits, now, {name for name in named if isinstance(name, str) and name in tables})
-    return Push(getattr(parser, forms[0])(body), count, parser.met, atomic, cursor, device_id)
+    return Push(getattr(parser, forms[0])(body), count, parser.met, atomic, cursor, device_id, evidence)
 
 
 def _count(form: str, body: Row, tables: Mapping[str, Table]) -> int:

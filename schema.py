@@ -23,7 +23,7 @@ from models import (
     synced_tables,
 )
 from protocol import Column
-from records import Conflict, Device, KeptAnswer, Ledger, Logged, Receipt, TableDigest
+from records import Conflict, Device, KeptAnswer, Ledger, Logged, Receipt, SeenRows, TableDigest
 from wire import Row, decode_stored, encode
 
 
@@ -57,6 +57,7 @@ def tenant_models() -> list[type[Bound]]:
         Receipt,
         KeptAnswer,
         Device,
+        SeenRows,
         TableDigest,
         *(table.model for table in synced_tables().values()),
     ]
