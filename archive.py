@@ -40,7 +40,7 @@ def history(table: str, row_id: str, before_version: int | None, limit: int) -> 
     return entries, False
 
 
-_NEWEST = 'SELECT _seq FROM "{table}" WHERE id = ?'
+_NEWEST = 'SELECT e._seq FROM "{table}" AS e WHERE e.id = ?'
 
 
 def _shown(entry: Logged) -> dict[str, Any]:

@@ -165,10 +165,8 @@ class Accounts:
         faults = _Faults()
         old, new = faults.anything(body, "oldPassword"), faults.password(body, "newPassword")
         faults.check()
-        self._prove(identity, old)
-        hashed = self._passwords.hash(new)
-        self._tenants.directory.write(lambda: directory.change_customer(identity.tenant_id, passwordHash=hashed))
-        self._tokens.end_others(identity)
+        proven = self._prove(identity, old)
+        self._tokens.change_password(identity, proven, self._passwords.hash(new))
         return success({"message": "Password changed. All other sessions have ended."})
 
     def close(self) -> Reply:
@@ -178,8 +176,8 @@ class Accounts:
         faults = _Faults()
         password = faults.anything(body, "password")
         faults.check()
-        self._prove(identity, password)
-        self._tokens.ended.send(self._tenants.close_account(identity.tenant_id))
+        proven = self._prove(identity, password)
+        self._tokens.ended.send(self._tenants.close_account(identity.tenant_id, proven))
         return success({"message": "The account is closed and its data removed."})
 
     def _customer(self, identity: Identity) -> directory.Customer:
@@ -188,14 +186,17 @@ class Accounts:
             raise NotFound("This account does not exist any more.")
         return customer
 
-    def _prove(self, identity: Identity, password: str) -> None:
-        """Check the password of someone who bears a token already.
+    def _prove(self, identity: Identity, password: str) -> str:
+        """Check the password of someone who bears a token already, and give the hash that it is right for: a password may
+        be changed while it is compared.
 
         Raises: InvalidCredentials, RateLimited.
         """
-        _count(self._logins, identity.email)
-        if not self._passwords.matches(password, self._customer(identity).passwordHash):
+        _count(self._logins, directory.normal_email(identity.email))
+        hashed: str = self._customer(identity).passwordHash
+        if not self._passwords.matches(password, hashed):
             raise InvalidCredentials("The password is wrong.")
+        return hashed
 
 
 def _count(attempts: Attempts, who: str) -> None:
@@ -264,6 +265,7 @@ class _Faults:
     def password(self, body: dict[str, Any], name: str) -> str:
         """Read a new password within the bounds of bcrypt."""
         value, (least, most) = body.get(name), PASSWORD_BYTES
-        if not isinstance(value, str) or not least <= len(value.encode()) <= most:
+        normal = directory.normal_form(value) if isinstance(value, str) else ""
+        if not least <= len(normal.encode()) <= most:
             return self.add(name, f"must have {least} to {most} bytes as UTF-8")
-        return value
+        return normal

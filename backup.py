@@ -22,9 +22,10 @@ import digest
 import directory
 import ledger
 import pulls
+from files import copy_file, faults_of
 from models import connection, synced_tables
 from protocol import Pull
-from storage import Store, copy_file, faults_of
+from storage import Store
 from tenants import Tenants, now_ms, open_tenant_file, sync_folder
 
 _NAME = "syncapp-%Y%m%dT%H%M%SZ"

@@ -7,8 +7,7 @@ sockets, engines, what becomes of a change (``protocol``).
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models import connection
@@ -20,31 +19,38 @@ Key = tuple[str, str]
 
 
 def look_up(
-    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], known: Container[Key]
-) -> tuple[dict[Key, Stored], defaultdict[Key, set[str]]]:
-    """Read the rows that changes and their earlier results mean, unless ``known`` has them, and which rows have the
-    ``Unique_id`` that a change names."""
+    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], met: Mapping[Key, Stored]
+) -> dict[Key, Stored]:
+    """Read the rows that changes and their earlier results may mean, by id and ``Unique_id``; those ``met`` are known."""
     rows: dict[Key, Stored] = {}
-    ids: defaultdict[Key, set[str]] = defaultdict(set)
     for name in {change.table.name for change in changes if change.table}:
         own = [change for change in changes if change.table and change.table.name == name and not change.problems]
         by_id = {change.row_id for change in own if change.row_id}
         by_id |= {result["id"] for result in results if result["table"] == name}
-        by_id = {row_id for row_id in by_id if (name, row_id) not in known}
-        by_unique = {change.unique_id for change in own if change.unique_id and not change.row_id}
-        for column, wanted in (("id", by_id), ("Unique_id", by_unique)):
-            for row_id, unique_id, *stored in rows_where(name, column, wanted) if wanted else ():
-                body, *about = stored
-                rows[name, row_id] = Stored(decode_stored(body), *about)
-                if column == "Unique_id":
-                    ids[name, unique_id].add(row_id)
-    return rows, ids
+        rows |= _read(name, "id", {row_id for row_id in by_id if (name, row_id) not in met})
+        other = {change.row_id for change in own if change.row_id and _is_other(change, rows, met)}
+        by_unique_id = {change.unique_id for change in own if not change.row_id or change.row_id in other} - {None}
+        rows |= _read(name, "Unique_id", by_unique_id)
+    return rows
+
+
+def _read(table: str, column: str, wanted: Collection[Any]) -> dict[Key, Stored]:
+    found = rows_where(table, column, wanted) if wanted else ()
+    return {(table, row_id): Stored(decode_stored(body), *about) for row_id, body, *about in found}
+
+
+def _is_other(change: Change, *rows: Mapping[Key, Stored]) -> bool:
+    """Tell whether the row under a change's id has another ``Unique_id`` than the change says, or there is none."""
+    assert change.table is not None
+    key = change.table.name, change.row_id
+    stored = next((some[key] for some in rows if key in some), None)  # type: ignore[index]
+    return change.unique_id is not None and (stored is None or stored.row["Unique_id"] != change.unique_id)
 
 
 def rows_where(table: str, column: str, values: Collection[Any]) -> Any:
-    """Read rows by a column: id, ``Unique_id``, JSON, version, sequence, when edited, by which device."""
+    """Read rows by a column: id, JSON, version, sequence, when edited, by which device."""
     return connection().execute(
-        f'SELECT e.id, e."Unique_id", c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted'
+        f"SELECT e.id, c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted"
         f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
         (encode(list(values)).decode(),),
     )
@@ -86,10 +92,14 @@ class Own(NamedTuple):
         """Tell whether a change is this very one, whose answer was lost: it made the row what the device says, at the
         time of the device's own clock, which no other edit has."""
         time = self.says.get("last_updated")
-        if time is None or entry.fields is None or time not in entry.row:  # Most are not, and need not be read.
+        if time is None or time not in entry.row:  # Most are not, and need not be read.
             return False
-        row = decode_stored(entry.row)
-        return all(same(row.get(name), value) for name, value in self.says.items())
+        return self.is_said_in(decode_stored(entry.row))
+
+    def is_said_in(self, row: Row) -> bool:
+        """Tell whether a row is what the device says of it, and of when it was edited."""
+        is_timed = self.says.get("last_updated") is not None
+        return is_timed and all(same(row.get(name), value) for name, value in self.says.items())
 
 
 def since_version(known: Stored, version: int, own: Own) -> Since | None:
@@ -102,8 +112,24 @@ def since_sequence(known: Stored, sequence: int, own: Own) -> Since | None:
     return _since(known, lambda entry: entry.sequence <= sequence, own)
 
 
-def since_unknown(stored: Stored, settled: Collection[str]) -> Since:
-    """Tell what a device missed of which nobody knows what it had seen: others may have changed any field."""
+def since_elsewhere(known: Stored, own: Own) -> Since | None:
+    """Tell what a device missed that knew the row in another database, which a restore replaced.
+
+    If the row's history has what the device says, it grew out of that, and the device missed what came after. Else both
+    may have changed any field, each at its latest edit in the history; a row that was edited was wanted then, which is
+    what a deletion has to be later than.
+    """
+    since = _since(known, own.is_said_by, own)
+    if since is None or since.base is None or own.is_said_in(since.base):
+        return since
+    changed = dict(since.changed)
+    if "is_deleted" not in own.written:
+        changed["is_deleted"] = max(changed.values())
+    return Since(changed, None)
+
+
+def _since_unknown(stored: Stored, settled: Collection[str]) -> Since:
+    """Tell what a device missed of a row whose history is not held: others may have changed any field."""
     return Since({name: stored.edited_at for name in stored.row if name not in settled}, None)
 
 
@@ -119,7 +145,7 @@ def _since(known: Stored, is_base: Callable[[Entry], bool], own: Own) -> Since |
     while sequence is not None:
         entry = _entry(sequence)
         if entry is None:  # Purged: each field may have been changed, at the latest then.
-            missed = since_unknown(known, settled)
+            missed = _since_unknown(known, settled)
             return missed._replace(changed={**missed.changed, **changed})
         if is_base(entry):
             base = decode_stored(entry.row)

@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bases import Entry, Key, Own, look_up, since_sequence, since_unknown, since_version
+from bases import Entry, Key, Own, look_up, since_elsewhere, since_sequence, since_version
 from errors import ResyncRequired, ValidationError
+from identity import Identities
 from ledger import place
 from models import connection, synced_tables
 from protocol import Change, Outcome, Push, Since, Stored, Strategy, decide
@@ -46,9 +47,7 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
         if len(some) == _SLICE_ROWS:
             pause()
     if push.atomic and writing.problems:
-        raise ValidationError(
-            f"{len(writing.rejected)} of {push.count} rows can't be stored, so none was.", details=writing.problems
-        )
+        raise ValidationError(writing.why_none(), details=writing.problems)
     return writing.finish()
 
 
@@ -64,7 +63,7 @@ class _LongWay:
         self.known: dict[Key, Stored | None] = {}
         """The rows met so far, as they were before this push."""
         self.current: dict[Key, Stored] = {}
-        self.ids: defaultdict[Key, set[str]] = defaultdict(set)
+        self.identities = Identities(self.current, self.push.base, writing.new_row_id)
         self.said: defaultdict[Key, Row] = defaultdict(dict)
         self.written: defaultdict[Key, set[str]] = defaultdict(set)
         self.replayed: set[int | None] = set()
@@ -85,14 +84,13 @@ class _LongWay:
         if op_ids:
             self.taken |= taken(op_ids)
         results = [self.taken[op_id].result for op_id in op_ids if op_id in self.taken]
-        rows, ids = look_up(changes, results, self.known)
-        for key, found in ids.items():
-            self.ids[key] |= found
+        rows = look_up(changes, results, self.current)
         self.standing |= rows.keys()
         for key, stored in rows.items():
             if key not in self.known:
                 self.known[key] = None if stored.sequence > self.before.sequence else stored
                 self.current[key] = stored
+                self.identities.note(*key, stored.row["Unique_id"])
                 if key in edited:
                     self._recall(key, edited[key])
 
@@ -118,7 +116,7 @@ class _LongWay:
         """Decide a change and note its result; a row that is too large is refused here, where its size is known."""
         assert change.table is not None
         table = change.table.name
-        row_id = self._row_id(change, table)
+        row_id = self.identities.row_id(change)
         stored = self.current.get((table, row_id))
         outcome = decide(change, stored, lambda: self._missed(change, (table, row_id)), self.strategy)
         version, body = stored.version if stored else 0, b""
@@ -157,12 +155,6 @@ class _LongWay:
         self.applied.rows.append(body or encode(stored.row if stored else nothing))
         self.applied.results.append(result)
 
-    def _row_id(self, change: Change, table: str) -> str:
-        if change.row_id:
-            return change.row_id
-        found = self.ids.get((table, change.unique_id)) if change.unique_id else None
-        return min(found) if found else self.writing.new_row_id()
-
     def _missed(self, change: Change, key: Key) -> Since | None:
         """Tell what a device did not know of a row when it changed it; what it did itself is no reason for a conflict."""
         known, version, base = self.known.get(key), change.base_version, self.push.base
@@ -174,7 +166,7 @@ class _LongWay:
         if not change.is_base_stated:  # A device that counts by itself counts on from what it had.
             version = self.counted[key] = min(version, self.counted.get(key, version))
         elif version > self.current[key].version:
-            return since_unknown(self.current[key], own.written)
+            return since_elsewhere(known, own)
         return None if version >= known.version else since_version(known, version, own)
 
     def _is_own(self, entry: Entry) -> bool:
@@ -232,9 +224,7 @@ class _LongWay:
         self.current[table, row_id] = now
         self.writing.differences[table].replace(stored, now)
         self.written[table, row_id].update(outcome.fields)
-        if stored:
-            self.ids[table, stored.row["Unique_id"]].discard(row_id)
-        self.ids[table, row["Unique_id"]].add(row_id)
+        self.identities.note(table, row_id, row["Unique_id"], stored.row["Unique_id"] if stored else None)
         self.writing.touched[table][row_id] = body
 
     def _write(self) -> None:
@@ -250,7 +240,7 @@ class _LongWay:
             before = [(key[1],) for key in keys if key in self.standing]
             current = (self.current[key] for key in keys)
             rows = (table.stored(stored.row, stored.sequence) for stored in current)
-            cursor.executemany(f'DELETE FROM "{name}" WHERE id = ?', before)
+            cursor.executemany(f'DELETE FROM "{name}" AS e WHERE e.id = ?', before)
             cursor.executemany(insert_row(name, table.columns), rows)
         self.standing.update(written)
         self.receipts, self.log = {}, []

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gevent import monkey
 
+import signing
 import storage
 import tables_file
 from settings import Settings
@@ -33,7 +34,6 @@ _SAFE_SQLITE = (3, 51, 3)
 _DESCRIPTORS_A_TENANT = 5
 _DESCRIPTORS_BESIDE = 1_000
 _LEAST_FREE_BYTES = 200 * 1024 * 1024
-_LEAST_SECRET_CHARACTERS = 10
 _DAY_SECONDS = 86_400
 
 
@@ -46,7 +46,7 @@ class Finding:
     refuses: bool = False
 
     def __str__(self) -> str:
-        return f"{self.sentence} {self.remedy}"
+        return f"{self.sentence} {self.remedy}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +156,20 @@ def loose_permissions(place: Place) -> Finding | None:
 def weak_secret(place: Place) -> Finding | None:
     """Look whether the signing key could be guessed."""
     secret = place.settings.jwt_secret_key
-    if not secret or len(set(secret)) >= _LEAST_SECRET_CHARACTERS:
+    if not secret or not signing.is_easy_to_guess(secret):
         return None
     return Finding("JWT_SECRET_KEY is easy to guess.", "Unset it, or use: openssl rand -base64 48", refuses=True)
+
+
+def kept_secret(place: Place) -> Finding | None:
+    """Look whether the signing key in the data folder can sign."""
+    try:
+        signing.check_kept(place.settings)
+    except signing.BadSigningKey as error:
+        return Finding(str(error), "", refuses=True)
+    except OSError as error:
+        return Finding(f"The signing key can't be read: {error}.", "Give it to this user.", refuses=True)
+    return None
 
 
 def weak_hashes(place: Place) -> Finding | None:
@@ -198,7 +209,7 @@ def clock(place: Place) -> Finding | None:
         return None
     return Finding(
         "The machine's clock is more than a day behind the data folder.",
-        "Set it; tokens would be refused, though no change would be lost.",
+        "Set it. No change is lost and nobody is locked out, but times are wrong and tokens live longer than they should.",
     )
 
 
@@ -226,6 +237,7 @@ CHECKS: tuple[Callable[[Place], Finding | None], ...] = (
     fleeting_disk,
     loose_permissions,
     weak_secret,
+    kept_secret,
     weak_hashes,
     descriptors,
     free_space,

@@ -156,8 +156,8 @@ def purge(after: int, until: int) -> int | None:
         return None
     within = (after, end)
     for name in synced_tables():
-        deleted = f'"{name}" WHERE is_deleted = 1 AND _seq > ? AND _seq <= ?'
-        newest = next(iter(connection().execute(f"SELECT max(_seq) FROM {deleted}", within)))[0]
+        deleted = f'"{name}" AS e WHERE e.is_deleted = 1 AND e._seq > ? AND e._seq <= ?'
+        newest = next(iter(connection().execute(f"SELECT max(e._seq) FROM {deleted}", within)))[0]
         if newest is not None:
             connection().execute(f"DELETE FROM {deleted}", within)
             connection().execute(
@@ -165,10 +165,10 @@ def purge(after: int, until: int) -> int | None:
                 " purged_at = max(purged_at, (SELECT committed_at FROM _changes WHERE seq = ?1))",
                 (newest,),
             )
-    current = "".join(f' AND NOT EXISTS (SELECT 1 FROM "{name}" WHERE _seq = seq)' for name in synced_tables())
+    current = "".join(f' AND NOT EXISTS (SELECT 1 FROM "{name}" AS e WHERE e._seq = c.seq)' for name in synced_tables())
     known = ", ".join(f"'{name}'" for name in synced_tables())  # A table that is not synced now may be again.
     connection().execute(
-        f"DELETE FROM _changes WHERE seq > ? AND seq <= ? AND table_name IN ({known}){current}", within
+        f"DELETE FROM _changes AS c WHERE c.seq > ? AND c.seq <= ? AND c.table_name IN ({known}){current}", within
     )
     return int(end)
 

@@ -25,7 +25,7 @@ def add_missing(tables: Iterable[SyncedTable]) -> None:
     known = {found.table for found in TableDigest.select(TableDigest.table)}
     for table in tables:
         if table.name not in known:
-            rows = connection().execute(f'SELECT id, version FROM "{table.name}" WHERE is_deleted = 0')
+            rows = connection().execute(f'SELECT e.id, e.version FROM "{table.name}" AS e WHERE e.is_deleted = 0')
             numbers = [number_of(row_id, version) for row_id, version in rows]
             TableDigest.create(table=table.name, count=len(numbers), hash=text_of(_all(numbers)))
 

@@ -6,13 +6,20 @@ tokens, requests, which engine or file.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from peewee import BooleanField, IntegerField, TextField
 
+from errors import InvalidCredentials
 from models import Bound, JsonField, connection
 from schema import add_missing, fingerprint
+
+GRACE_SECONDS = 300
+"""How long a spent refresh token may come once more: longer than a client waits for an answer and tries again."""
+
+_MOST_COMPOSED = 1_000
 
 
 class Customer(Bound):
@@ -34,11 +41,18 @@ class Customer(Bound):
 
 
 class Session(Bound):
-    """One login and all tokens that came of it: the family of a refresh token. Times in seconds since 1970."""
+    """One login and all tokens that came of it: the family of a refresh token. Times in seconds since 1970.
+
+    ``refresh_id`` names the newest pair. ``spent_id`` is the token that it was given for, as long as nothing shows that
+    the pair arrived. ``dropped_id`` is a pair that another took the place of, because its answer seemed lost.
+    """
 
     id = TextField(primary_key=True)
     customer_id = TextField(index=True)
     refresh_id = TextField()
+    spent_id = TextField(null=True)
+    spent_at = IntegerField(null=True)
+    dropped_id = TextField(null=True)
     created_at = IntegerField()
     expires_at = IntegerField()
     revoked_at = IntegerField(null=True)
@@ -76,15 +90,32 @@ def prepare() -> None:
     add_missing(_MODELS)
 
 
+def normal_form(text: str, form: Literal["NFC", "NFD"] = "NFC") -> str:
+    """Write a text in one way, where keyboards differ: ``é`` is one character or two.
+
+    Source: RFC 8265 sections 3.3 and 4.2: names and passwords are compared in NFC. A text that is too long to be either
+    is left alone: sorting the accents of one letter takes their number squared.
+    """
+    return unicodedata.normalize(form, text) if len(text) <= _MOST_COMPOSED else text
+
+
+def forms(text: str) -> list[str]:
+    """Give a text as it was typed and in both normal forms, each once; earlier versions kept what was typed."""
+    return list(dict.fromkeys([text, normal_form(text), normal_form(text, "NFD")]))
+
+
 def normal_email(email: str) -> str:
     """Give the form in which addresses are compared and stored."""
-    return email.strip().lower()
+    return normal_form(email.strip().lower())
 
 
 def customer_by_email(email: str) -> Customer | None:
-    """Find a customer by address, in any case and with any space around it."""
-    found: Customer | None = Customer.get_or_none(Customer.email == normal_email(email))
-    return found
+    """Find a customer by address, in any case and normal form and with any space around it; to the letter first."""
+    for form in forms(email.strip().lower()):
+        found: Customer | None = Customer.get_or_none(Customer.email == form)
+        if found:
+            return found
+    return None
 
 
 def customer_by_id(customer_id: str) -> Customer | None:
@@ -103,6 +134,17 @@ def change_customer(customer_id: str, **columns: str | None) -> None:
     Customer.update(**columns).where(Customer.id == customer_id).execute()
 
 
+def change_password(customer_id: str, proven: str, password_hash: str, now: int, but: str) -> list[str] | None:
+    """Replace a password and end all sessions except ``but``, whose IDs it gives.
+
+    None, and nothing is done, if ``proven`` is not the hash any more that the old password was compared with.
+    """
+    mine = (Customer.id == customer_id) & (Customer.passwordHash == proven)
+    if not Customer.update(passwordHash=password_hash).where(mine).execute():
+        return None
+    return revoke_sessions(customer_id, now, but)
+
+
 def add_missing_customer(customer: Customer) -> None:
     """Bring a customer back as it was, unless the directory knows it; a new account under its address stays first."""
     fields = {name: getattr(customer, name) for name in Customer._meta.fields}
@@ -112,8 +154,13 @@ def add_missing_customer(customer: Customer) -> None:
         Customer.create(**fields)
 
 
-def remove_customer(customer_id: str) -> list[str]:
-    """Take an account out of the directory and note that its files are to be removed; return its sessions."""
+def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
+    """Take an account out of the directory and note that its files are to be removed; return its sessions.
+
+    Raises: InvalidCredentials if ``proven`` is not the hash any more that the password was compared with.
+    """
+    if proven is not None and not _is_hash_of(customer_id, proven):
+        raise InvalidCredentials("The password is wrong.")
     sessions = revoke_sessions(customer_id, now=0)
     Session.delete().where(Session.customer_id == customer_id).execute()
     Customer.delete().where(Customer.id == customer_id).execute()
@@ -131,31 +178,62 @@ def finish_closing(tenant_id: str) -> None:
     Closing.delete().where(Closing.tenant_id == tenant_id).execute()
 
 
-def begin_session(session_id: str, customer_id: str, refresh_id: str, now: int, expires_at: int) -> None:
-    """Note a login, and forget those of this customer whose tokens have all run out."""
-    Session.delete().where((Session.customer_id == customer_id) & (Session.expires_at < now)).execute()
-    Session.create(id=session_id, customer_id=customer_id, refresh_id=refresh_id, created_at=now, expires_at=expires_at)
+def begin_session(session_id: str, customer: Customer, refresh_id: str, now: int, expires_at: int) -> None:
+    """Note a login, and forget those of this customer whose tokens have all run out.
+
+    Raises: InvalidCredentials if the password was changed since ``customer`` was read.
+    """
+    if not _is_hash_of(customer.id, customer.passwordHash):
+        raise InvalidCredentials
+    Session.delete().where((Session.customer_id == customer.id) & (Session.expires_at < now)).execute()
+    Session.create(id=session_id, customer_id=customer.id, refresh_id=refresh_id, created_at=now, expires_at=expires_at)
 
 
-def is_session_live(session_id: str, customer_id: str) -> bool:
-    """Tell whether tokens of a session still count; asked at each request, so in plain SQL."""
-    sql = "SELECT 1 FROM sessions WHERE id = ? AND customer_id = ? AND revoked_at IS NULL"
-    return any(connection().execute(sql, (session_id, customer_id)))
+def _is_hash_of(customer_id: str, password_hash: str) -> bool:
+    return bool(Customer.get_or_none((Customer.id == customer_id) & (Customer.passwordHash == password_hash)))
+
+
+class Live(NamedTuple):
+    """What a session that counts says of its pairs (see ``Session``)."""
+
+    refresh_id: str
+    spent_id: str | None
+    dropped_id: str | None
+
+
+def live_session(session_id: str, customer_id: str) -> Live | None:
+    """Look a session up, None if its tokens count no more; asked at each request, so in plain SQL."""
+    sql = (
+        "SELECT refresh_id, spent_id, dropped_id FROM sessions WHERE id = ? AND customer_id = ? AND revoked_at IS NULL"
+    )
+    return next((Live(*row) for row in connection().execute(sql, (session_id, customer_id))), None)
+
+
+def confirm_pair(session_id: str, refresh_id: str) -> None:
+    """Note that a pair arrived, so that the token which it was given for counts no more; unless another took its place."""
+    mine = (Session.id == session_id) & (Session.refresh_id == refresh_id)
+    Session.update(spent_id=None).where(mine).execute()
 
 
 def rotate_session(session_id: str, spent_id: str, refresh_id: str, now: int, expires_at: int) -> bool:
     """Replace a session's refresh token; False, with the session revoked, if ``spent_id`` was spent before.
 
+    The one that was spent last may come once more, soon, if nothing of the pair that it gave was used: its answer was
+    lost (docs/security.md, "A lost answer to a refresh"). That pair is dropped.
     Source: RFC 9700 section 4.14.2, refresh token rotation.
     """
     session = Session.get_or_none((Session.id == session_id) & Session.revoked_at.is_null())
     if session is None:
         return False
-    if session.refresh_id != spent_id:
+    new: dict[str, Any] = {"refresh_id": refresh_id, "expires_at": expires_at}
+    if session.refresh_id == spent_id:
+        new |= {"spent_id": spent_id, "spent_at": now}
+    elif session.spent_id == spent_id and abs(now - (session.spent_at or 0)) <= GRACE_SECONDS:
+        new |= {"spent_id": None, "dropped_id": session.refresh_id}
+    else:
         revoke_session(session_id, now)
         return False
-    mine = Session.update(refresh_id=refresh_id, expires_at=expires_at).where(Session.id == session_id)
-    mine.execute()
+    Session.update(**new).where(Session.id == session_id).execute()
     return True
 
 

@@ -7,7 +7,7 @@ only. An error a client may meet is one class here; anything else is a bug and l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class Detail(TypedDict):
@@ -182,3 +182,9 @@ def as_body(problem: Problem, request_id: str | None = None) -> ErrorBody:
     if request_id:
         body["requestId"] = request_id
     return body
+
+
+def as_acknowledgement(problem: Problem) -> dict[str, Any]:
+    """Write the failure as an event's acknowledgement, which has no headers to say when to try again."""
+    wait = problem.retry_after_seconds
+    return dict(as_body(problem)) | ({} if wait is None else {"retryAfterSeconds": wait})

@@ -14,10 +14,13 @@ from msgspec import Raw
 from socketio.packet import Packet
 
 import wire
-from errors import InvalidJson
+from errors import InvalidJson, NotFound, Problem, ValidationError, as_acknowledgement
 
 _PLAIN = re.compile(r'2(0|[1-9][0-9]{0,17})\["([a-z_]{1,64})",', re.ASCII)
 """An event that wants to be acknowledged, up to its body. Source: Socket.IO protocol 5, "Packet encoding"."""
+
+_EVENT = re.compile(r"([25])(?:[0-9]+-)?([0-9]{0,18})(?=\[)", re.ASCII)
+"""Any event, up to the list of its name and its bodies; 5 is one that announces binary."""
 
 Serve = Callable[..., dict[str, Any] | Raw]
 """Takes a socket's ID and the event's body, and gives what acknowledges it; it does not fail."""
@@ -69,8 +72,38 @@ class Events:
         self._io.on(event, serve)
 
     def _take(self, engine_id: str, data: str) -> None:
-        if not self._take_plain(engine_id, data):
+        if self._take_plain(engine_id, data):
+            return
+        event = _EVENT.match(data)
+        if not event:
             self._take_as_library(engine_id, data)
+        elif self._is_connected(engine_id):
+            problem = self._refusal(event[1], data[event.end() :])
+            if problem:
+                self._refuse(engine_id, event[2], problem)
+            else:
+                self._take_as_library(engine_id, data)
+
+    def _is_connected(self, engine_id: str) -> bool:
+        return bool(self._io.manager.is_connected(self._io.manager.sid_from_eio_sid(engine_id, "/"), "/"))
+
+    def _refusal(self, kind: str, text: str) -> Problem | None:
+        """Tell why an event can't be served: the library would end the connection over it, or not answer."""
+        if kind == "5":
+            return ValidationError("Events take no binary. Send it as text, in Base64 for example.")
+        try:
+            said = wire.decode(text)
+        except InvalidJson as problem:
+            return problem
+        if not (isinstance(said, list) and said and isinstance(said[0], str)):
+            return ValidationError("An event is a list that begins with its name.")
+        return None if said[0] in self._io.handlers["/"] else NotFound("There is no event of this name.")
+
+    def _refuse(self, engine_id: str, number: str, problem: Problem) -> None:
+        """Acknowledge an event that is not served; one that asks for no acknowledgement is answered by ``error``."""
+        body = as_acknowledgement(problem)
+        said = b"3%b%b" % (number.encode(), wire.encode([body])) if number else b"2" + wire.encode(["error", body])
+        self._answer(engine_id, said)
 
     def _take_plain(self, engine_id: str, data: str) -> bool:
         """Take a packet if it is a plain event, and tell whether it was."""
@@ -78,9 +111,9 @@ class Events:
         served = self._served.get(plain[2]) if plain else None
         if not (plain and served and data.endswith("]")):
             return False
-        sid = self._io.manager.sid_from_eio_sid(engine_id, "/")
-        if not self._io.manager.is_connected(sid, "/"):
+        if not self._is_connected(engine_id):
             return False
+        sid = self._io.manager.sid_from_eio_sid(engine_id, "/")
         serve, read = served
         try:
             body = read(data[plain.end() : -1].encode())

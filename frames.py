@@ -7,9 +7,10 @@ Knows: RFC 6455 framing. Must not know: Socket.IO, who is at the other end.
 
 from __future__ import annotations
 
+import base64
 import logging
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPException
 from typing import Any
 
@@ -20,10 +21,13 @@ from geventwebsocket import handler
 from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from geventwebsocket.websocket import Header, WebSocket
 
+from errors import ValidationError
+
 log = logging.getLogger("syncapp.socket")
 
 _SEND_SECONDS = 20.0
 _CONTROL_BYTES = 125
+_KEY_BYTES = 16
 _TOO_BIG = 1009
 _CONTROL = 0x08
 
@@ -126,6 +130,38 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
 
     def validate_utf8(self, payload: bytes) -> None:
         """Leave it to the decoding of the whole message, which checks the same in C."""
+
+
+def is_handshake(environ: Mapping[str, Any]) -> bool:
+    """Tell whether a request asks for a WebSocket; else its ``Upgrade`` is to be ignored.
+
+    Source: RFC 6455 section 4.2.1, RFC 9110 section 7.8.
+    """
+    return (
+        environ["REQUEST_METHOD"] == "GET"
+        and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+        and "websocket" in _tokens(environ["HTTP_UPGRADE"])
+        and "upgrade" in _tokens(environ.get("HTTP_CONNECTION", ""))
+    )
+
+
+def _tokens(header: str) -> list[str]:
+    return [token.strip().lower() for token in header.split(",")]
+
+
+def check_handshake(environ: Mapping[str, Any]) -> None:
+    """Refuse a handshake that is malformed, before it is answered. Source: RFC 6455 section 4.2.1.
+
+    Raises: ValidationError.
+    """
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
+        raise ValidationError("Sec-WebSocket-Version must be 13.")
+    try:
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip(), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise ValidationError(f"Sec-WebSocket-Key must be {_KEY_BYTES} bytes in Base64.")
 
 
 def text_frames(texts: Iterable[bytes]) -> bytes:

@@ -22,6 +22,7 @@ from geventwebsocket.handler import WebSocketHandler
 
 from connections import LEAST_BYTES_PER_SECOND, Connections
 from errors import AddressTooLong, Busy, Problem, ValidationError, as_body
+from frames import check_handshake, is_handshake
 from heads import Head, Ordinary, ordinary
 from inlets import KEY, Inlet
 from wire import encode
@@ -34,6 +35,9 @@ _SAID_CHARACTERS = 200
 _REFUSED: dict[str, type[Problem]] = {"400": ValidationError, "414": AddressTooLong}
 """What pywsgi itself refuses, by its status."""
 
+UPGRADE = "syncapp.upgrade"
+"""Where the environ of a request that asks for a WebSocket has what begins one."""
+
 _NO_HEAD = Head(io.BytesIO())
 _END_OF_HEAD = b"\r\n\r\n"
 _WITHOUT_BODY = {"101", "204", "304"}
@@ -44,7 +48,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     connections: Connections
     socket: Any
-    websocket: Any
+    websocket: Any = None
     MessageClass = Head
     _head: bytes | None = None
     """The head of an answer so far, if it is not pywsgi that writes it."""
@@ -139,39 +143,41 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     # --- within ------------------------------------------------------------------------------------------------------
 
     def run_application(self) -> None:
-        """Serve a request whose head is known."""
+        """Serve a request whose head is known; the application begins a WebSocket, if that is asked for, or refuses to."""
         self.stream.begin("body")
+        if "HTTP_UPGRADE" in self.environ:
+            if is_handshake(self.environ):
+                self.environ[UPGRADE] = self._begin_websocket
+            else:  # RFC 9110 section 7.8: an upgrade that is not understood is ignored.
+                del self.environ["HTTP_UPGRADE"]
         try:
-            if "HTTP_UPGRADE" in self.environ:
-                super().run_application()
-            else:
-                WSGIHandler.run_application(self)
+            WSGIHandler.run_application(self)
         finally:
+            if self.websocket:
+                self._leave_websocket()
             if not self._is_handed_over:
                 self.stream.begin("rest")
 
-    def upgrade_websocket(self) -> Any:
-        """Begin a WebSocket, or refuse to, for which the library gives texts where WSGI wants bytes."""
-        refused = super().upgrade_websocket()
-        return refused and [part.encode() if isinstance(part, str) else part for part in refused]
+    def _begin_websocket(self) -> None:
+        """Answer the handshake: from here on the connection speaks frames.
 
-    def run_websocket(self) -> None:
-        """Serve a WebSocket, whose client may be silent: Socket.IO's pings find out who is gone.
-
-        Who serves it may leave the waiting for more to its inlet. TLS may have read what the network has no more.
+        Its client may be silent, for Socket.IO's pings find out who is gone. Who serves it may leave the waiting for more
+        to its inlet; not with TLS, which may have read what the network has no more.
+        Raises: ValidationError if the handshake is malformed; the request is answered as any other then.
         """
+        check_handshake(self.environ)
+        self.upgrade_websocket()
+        self.write(b"")
         self.stream.begin("open")
         self.headers = _NO_HEAD  # It is in the environ too, and would stay as long as the socket does.
-        inlet = None if isinstance(self.socket, SSLSocket) else Inlet(self.socket)
-        self.environ[KEY] = inlet
-        try:
-            list(self.application(self.environ, lambda *_: []))
-        finally:
-            if inlet and inlet.take:
-                self._hand_over(inlet)
-            elif not self.websocket.closed:
-                self.websocket.close()
-            self.websocket = None
+        self.environ[KEY] = None if isinstance(self.socket, SSLSocket) else Inlet(self.socket)
+
+    def _leave_websocket(self) -> None:
+        inlet, websocket, self.websocket = self.environ[KEY], self.websocket, None
+        if inlet and inlet.take:
+            self._hand_over(inlet)
+        elif not websocket.closed:
+            websocket.close()
 
     def _hand_over(self, inlet: Inlet) -> None:
         self._is_handed_over = True

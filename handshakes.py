@@ -6,11 +6,12 @@ Knows: the addresses of Socket.IO, how its library answers. Must not know: who l
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
-from errors import Busy, MethodNotAllowed, OriginNotAllowed, ValidationError
+from errors import Busy, MethodNotAllowed, OriginNotAllowed, Problem, ValidationError
+from handler import UPGRADE
 from web import is_allowed_origin, refuse
 
 Wsgi = Callable[..., Iterable[bytes]]
@@ -18,22 +19,54 @@ log = logging.getLogger("syncapp.socket")
 
 
 class Contained:
-    """Says what the Socket.IO library refuses in our shape, and ends a connection on which it stumbles with one line."""
+    """Says what the Socket.IO library refuses in our shape, and ends a connection on which it stumbles with one line.
 
-    def __init__(self, library: Wsgi, beside: Wsgi, origins: Iterable[str], is_full: Callable[[], bool]) -> None:
-        """``library`` serves the addresses of Socket.IO, ``beside`` all others, past its middleware."""
-        self._library, self._beside, self._origins, self._is_full = library, beside, origins, is_full
+    A WebSocket is refused before the handshake is answered: after it, a client would see a connection that opens and
+    ends at once, and socket.io-client calls that a time-out 20 s later.
+    """
+
+    def __init__(
+        self, library: Wsgi, beside: Wsgi, engine: Any, origins: Collection[str], is_full: Callable[[], bool]
+    ) -> None:
+        """``library`` serves the addresses of Socket.IO by ``engine``, ``beside`` all others, past its middleware."""
+        self._library, self._beside, self._engine = library, beside, engine
+        self._origins, self._is_full = origins, is_full
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not environ["PATH_INFO"].startswith("/socket.io/"):
             return self._beside(environ, start_response)
-        is_refused = "sid" not in parse_qs(environ["QUERY_STRING"]) and self._is_full()
-        if "wsgi.websocket" in environ:  # It speaks frames by now, no answer can follow.
-            return [] if is_refused else self._attempt(environ, start_response) or []
-        if is_refused:
-            return refuse(start_response, Busy("Too many sockets are connecting. Try again soon."), environ)
+        query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+        try:
+            self._check(environ, query)
+            if UPGRADE in environ and query.get("transport") == "websocket":
+                self._check_session(query)
+                environ[UPGRADE]()
+                return self._attempt(environ, lambda *_: []) or []
+            return self._answered(environ, start_response)
+        except Problem as problem:
+            log.info("a socket was refused", extra={"code": problem.code})
+            return refuse(start_response, problem, environ)
+
+    def _check(self, environ: dict[str, Any], query: dict[str, str]) -> None:
+        if "sid" not in query and self._is_full():
+            raise Busy("Too many sockets are connecting. Try again soon.")
         if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
-            return refuse(start_response, OriginNotAllowed(), environ)
+            raise OriginNotAllowed
+
+    def _check_session(self, query: dict[str, str]) -> None:
+        """Refuse a WebSocket for a session that is not there or has one already, which the library does too late."""
+        if "sid" not in query:
+            if query.get("EIO") != "4":
+                raise ValidationError("Socket.IO refused this: Engine.IO protocol 4 is needed (EIO=4).")
+            return
+        socket = self._engine.sockets.get(query["sid"])
+        if socket is None or socket.closed or not socket.connected or socket.upgrading or socket.upgraded:
+            raise ValidationError(
+                "Socket.IO refused this: the session is unknown, has ended, or has a WebSocket already."
+            )
+
+    def _answered(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve a request that stays one. Raises: MethodNotAllowed, ValidationError."""
         refused: list[str] = []
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
@@ -44,9 +77,9 @@ class Contained:
         parts = self._attempt(environ, start)
         if parts is not None and not refused:
             return parts
-        sentence = f"Socket.IO refused this: {_said(parts)}." if parts else None
-        problem = MethodNotAllowed() if refused and refused[0][:3] == "405" else ValidationError(sentence)
-        return refuse(start_response, problem, environ)
+        if refused and refused[0][:3] == "405":
+            raise MethodNotAllowed
+        raise ValidationError(f"Socket.IO refused this: {_said(parts)}." if parts else None)
 
     def _attempt(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
         try:

@@ -1,4 +1,4 @@
-"""How packets of sockets come in: no binary, within the budgets of socket and tenant, when it is the tenant's turn.
+"""How packets of sockets come in: without binary, within the budgets of socket and tenant, when it is the tenant's turn.
 
 Knows: how Engine.IO hands a message over, budgets and turns. Must not know: what an event does, who listens, how an answer
 looks.
@@ -6,15 +6,21 @@ looks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gevent
 
 from budgets import Budgets, Visit
 from errors import Problem
+
+_BINARY = ("5", "6")
+_ANNOUNCED = re.compile(r"5([1-9][0-9]{0,2})-", re.ASCII)
+"""An event with binary, and how many messages of it follow. Source: Socket.IO protocol 5, "Packet encoding"."""
 
 _refused: ContextVar[Problem | None] = ContextVar("refused", default=None)
 """Why the packet that is being taken must not be obeyed."""
@@ -34,13 +40,39 @@ class Intake:
         """``tenant_of`` tells whose a socket is, None before it has authenticated; ``close`` ends one without a word,
         ``end_flood`` one that went on and on after it was refused."""
         self._budgets, self._tenant_of, self._close, self._end_flood = budgets, tenant_of, close, end_flood
+        self._engine = engine
+        self._attachments: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        """By socket, how many binary messages still belong to an event that was refused for them."""
         self._take_message = engine.handlers["message"]
         engine.handlers["message"] = self._take
 
-    def _take(self, engine_id: str, data: object) -> None:
-        """Take a packet, unless it is or announces binary: no event here has any, and the library would collect it all."""
-        if isinstance(data, str) and data[:1] not in ("5", "6"):
+    def _take(self, engine_id: str, data: str | bytes) -> None:
+        """Take a packet; binary is dropped that an event announced, which is refused for it, and none other is taken."""
+        left = self._left_of(engine_id) if self._attachments else 0
+        if isinstance(data, bytes):
+            self._drop(engine_id, left, data)
+        elif data[:1] not in _BINARY:
             self._take_within_budget(engine_id, data)
+        elif announced := _ANNOUNCED.match(data):
+            self._expect(engine_id, int(announced[1]))
+            self._take_within_budget(engine_id, data)
+        else:
+            self._close(engine_id)
+
+    def _left_of(self, engine_id: str) -> int:
+        """Take how many binary messages a socket has still to send; any other packet ends them."""
+        socket = self._engine.sockets.get(engine_id)
+        return self._attachments.pop(socket, 0) if socket else 0
+
+    def _expect(self, engine_id: str, count: int) -> None:
+        socket = self._engine.sockets.get(engine_id)
+        if socket and count:
+            self._attachments[socket] = count
+
+    def _drop(self, engine_id: str, left: int, data: bytes) -> None:
+        if left:
+            self._expect(engine_id, left - 1)
+            gevent.sleep(self._budgets.pause_seconds(engine_id, len(data)))
         else:
             self._close(engine_id)
 

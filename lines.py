@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 from engineio.async_drivers.gevent import WebSocketWSGI
 from engineio.exceptions import SocketIsClosedError, UnknownPacketError
-from engineio.packet import PING, Packet
+from engineio.packet import CLOSE, NOOP, PING, Packet
 from engineio.payload import Payload
 from gevent.event import Event
 from gevent.queue import Empty, JoinableQueue
@@ -72,6 +72,8 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
     """The packets that wait for a socket; one answer to polling has no more than each client takes.
 
     Source: engineio/payload.py, ``max_decode_packets``: a client of python-engineio ends the connection over more.
+    No client is told by a close packet that its session ends, but sees its connection end: python-engineio takes the packet
+    as wanted, and does not come back (engineio/base_client.py, ``SERVER_DISCONNECT``). A poll is still to be answered.
     """
 
     _taken = 0
@@ -80,7 +82,8 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Put a packet behind the others."""
-        super().put(item, block, timeout)
+        is_close = item is not None and item.packet_type == CLOSE
+        super().put(Packet(NOOP) if is_close else item, block, timeout)
         if self.told:
             self.told()
 

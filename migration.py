@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import directory
+from files import look_into
 from models import connection, synced_tables
 from protocol import Column
 from schema import columns_of
-from storage import Store, look_into
+from storage import Store
 
 _WIDER = {
     ("date", "text"),
@@ -179,7 +180,7 @@ def _violating(risk: Difference) -> list[str]:
     if not present:
         return []
     if not risk.column:
-        rows = connection().execute(f'SELECT id FROM "{risk.table}" WHERE is_deleted = 0')
+        rows = connection().execute(f'SELECT e.id FROM "{risk.table}" AS e WHERE e.is_deleted = 0')
         return [row_id for (row_id,) in rows]
     rules = synced_tables()[risk.table].rules
     rule, is_required = rules.columns[risk.column], risk.column in rules.required
@@ -191,7 +192,7 @@ def _violating(risk: Difference) -> list[str]:
 
 def _held(table: str, column: str) -> Iterator[tuple[str, Any]]:
     """Read a column's values with their rows' ids; the copy for SQL is as good as the rows, and four times as fast."""
-    yield from connection().execute(f'SELECT id, "{column}" FROM "{table}" WHERE is_deleted = 0')
+    yield from connection().execute(f'SELECT e.id, e."{column}" FROM "{table}" AS e WHERE e.is_deleted = 0')
 
 
 def _held_unknown(table: str, column: str) -> Iterator[tuple[str, Any]]:

@@ -77,14 +77,21 @@ def _data_available(table: str, rows: dict[str, bytes], applied: Applied, place:
     if len(rows) > 1:
         data: Any = {"entityIds": list(rows)[:_MOST_IDS]}
         return Notification("data_available", table, text, None, operation, len(rows), data=data, **place)
-    (row_id, body), *_ = rows.items()
-    data = Raw(body) if len(body) <= _MOST_ROW_BYTES else None
+    row_id, data = _only(rows)
     return Notification("data_available", table, text, row_id, operation, 1, data=data, **place)
 
 
+def _only(rows: dict[str, bytes]) -> tuple[str, Raw | None]:
+    """Give the id of the one row that changed, and the row itself if it is small."""
+    ((row_id, body),) = rows.items()
+    return row_id, Raw(body) if len(body) <= _MOST_ROW_BYTES else None
+
+
 def _sync_complete(applied: Applied, place: dict[str, Any]) -> Notification:
+    """Say that a push is complete; of a single row with the row, as apps of the older API show it."""
     tables, count = list(applied.touched), sum(map(len, applied.touched.values()))
     name = tables[0] if len(tables) == 1 else "batch"
-    data = None if len(tables) == 1 else {"count": count, "entityTypes": tables}
+    data: Any = None if len(tables) == 1 else {"count": count, "entityTypes": tables}
+    row_id, data = _only(applied.touched[name]) if count == 1 else (None, data)
     text = f"{name} sync completed successfully"
-    return Notification("sync_complete", name, text, count=count, data=data, **place)
+    return Notification("sync_complete", name, text, row_id, count=count, data=data, **place)

@@ -205,8 +205,14 @@ _SCHEMAS: dict[str, Schema] = {
     },
     "Health": {
         "type": "object",
-        "required": ["status", "version", "uptimeSeconds"],
-        "properties": {"status": {"enum": ["ok", "ending"]}, "version": TEXT, "uptimeSeconds": COUNT},
+        "required": ["status", "version", "uptimeSeconds", "timestamp", "connectedClients"],
+        "properties": {
+            "status": {"enum": ["ok", "ending"]},
+            "version": TEXT,
+            "uptimeSeconds": COUNT,
+            "timestamp": TIME,
+            "connectedClients": COUNT,
+        },
     },
     "Document": {"type": "object", "required": ["info"]},
 }

@@ -38,12 +38,19 @@ def commands() -> None:
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 def register(password_stdin: bool, **account: str | None) -> None:
     """Create a customer and its database, also while registration is closed."""
-    password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask()
+    password = _read() if password_stdin else _ask()
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
     with _data() as (settings, tenants):
         customer = create_customer(tenants, Passwords(settings.bcrypt_rounds), body)
     click.echo(customer.id)
+
+
+def _read() -> str:
+    try:
+        return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.ClickException("The password must be UTF-8.") from None
 
 
 def _ask() -> str:

@@ -16,8 +16,9 @@ from flask import Blueprint, Response, render_template, send_from_directory
 from errors import NotFound
 from models import synced_tables
 from serving import Lifecycle
-from tenants import Tenants
+from tenants import Tenants, now_ms
 from web import Reply, answer
+from wire import format_time
 
 _HERE = Path(__file__).resolve().parent
 _OURS = _HERE / "clients" / "js" / "src"
@@ -37,8 +38,16 @@ _SELF_POLICY = (
 Describe = Callable[[], dict[str, Any]]
 
 
-def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle, openapi: Describe, asyncapi: Describe) -> Blueprint:
-    """Lay the pages out; ``openapi`` and ``asyncapi`` give the documents that describe calls and events."""
+def blueprint(
+    version: str,
+    tenants: Tenants,
+    lifecycle: Lifecycle,
+    connected: Callable[[], int],
+    openapi: Describe,
+    asyncapi: Describe,
+) -> Blueprint:
+    """Lay the pages out; ``connected`` counts the sockets that listen, ``openapi`` and ``asyncapi`` give the documents that
+    describe calls and events."""
     routes = Blueprint("pages", __name__)
     began = time.monotonic()
 
@@ -82,6 +91,7 @@ def blueprint(version: str, tenants: Tenants, lifecycle: Lifecycle, openapi: Des
         tenants.directory.read(lambda: None)
         status = "ending" if lifecycle.is_ending else "ok"
         body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
+        body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
         return answer(body, 503 if lifecycle.is_ending else 200)
 
     return routes

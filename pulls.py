@@ -123,14 +123,16 @@ def _start_at(time: int, here: Place, now: int, skew_ms: int) -> _Start:
     return _Start(last_until(time - margin_ms, here.sequence) if margin_ms else sequence, 0, sequence)
 
 
-_WANTED_UNTIL = "_seq <= ?2 AND (is_deleted = 0 OR _seq > ?3)"
-_WANTED = f"_seq > ?1 AND {_WANTED_UNTIL}"
+_WANTED_UNTIL = "e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3)"
+_WANTED = f"e._seq > ?1 AND {_WANTED_UNTIL}"
+"""Rows of a table ``e``. A name of ours beside a declared table is always qualified: its columns may have the same."""
 
 
 def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: int) -> int | None:
     """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
     parts = (
-        f'SELECT _seq FROM "{name}" WHERE _seq > {since:d} AND {_WANTED_UNTIL}' for name, since in starts.items()
+        f'SELECT e._seq FROM "{name}" AS e WHERE e._seq > {since:d} AND {_WANTED_UNTIL}'
+        for name, since in starts.items()
     )
     sql = f"{' UNION ALL '.join(parts)} ORDER BY 1 LIMIT 2 OFFSET ?4"
     found = connection().execute(sql, (None, until, tombstones_after, limit - 1))

@@ -104,7 +104,12 @@ def add_missing(models: Sequence[type[Bound]]) -> None:
 
 
 def columns_of(table: str) -> dict[str, str]:
-    """Give the types of a table's columns by their names; none of a table that is not there."""
+    """Give the types of a table's columns by their names; none of a table that is not there.
+
+    SQLite's PRAGMA alone tells of its virtual tables too, such as ``dbstat``, until there is a table of that name.
+    """
+    if not any(connection().execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (table,))):
+        return {}
     return {name: kind for _, name, kind, *_ in connection().execute(f'PRAGMA table_info("{table}")')}
 
 
@@ -133,23 +138,61 @@ def _clear_way(table: SyncedTable) -> None:
     indexes. A column whose type is another now goes too, to come back with what the rows hold."""
     present = columns_of(table.name)
     if not present:
-        return
+        return None
     wanted = {index_name(table.name, columns) for columns in table.indexed}
     kinds = {field.column_name: _kind_of(field) for field in table.model._meta.sorted_fields}
     going = [name for name, kind in present.items() if kinds.get(name, "").split(" ")[0] != kind.split(" ")[0]]
     for index, columns in _indexes_of(table.name).items():
         if (index.startswith(_INDEX) and index not in wanted) or not set(going).isdisjoint(columns):
             connection().execute(f'DROP INDEX "{_quoted(index)}"')
+    coming = kinds.keys() - present.keys()
+    if not _ROWID_NAMES.isdisjoint(map(str.casefold, [*going, *coming])):
+        return _rebuild(table, [name for name in present if name not in going], going)
     for name in going:
         connection().execute(f'ALTER TABLE "{table.name}" DROP COLUMN "{_quoted(name)}"')
         if name not in kinds:
             _keep_as_unknown(table.name, name)
+    return None
+
+
+_ROWID_NAMES = {"rowid", "oid"}
+"""Names that SQLite has for a row's number. It takes a column with such a name when the table is made, and refuses to add
+or drop one later ("cannot drop rowid alias")."""
+
+
+def _rebuild(table: SyncedTable, kept: Sequence[str], going: Sequence[str]) -> None:
+    """Make a synced table anew with the columns of now, and the rows and indexes that it has."""
+    name, before = table.name, "_before"
+    indexes = list(connection().execute(_INDEXES_MADE, (name,)))
+    connection().pragma(
+        "legacy_alter_table", True
+    )  # Else what an operator made on the table would follow its old name.
+    connection().execute(f'ALTER TABLE "{name}" RENAME TO "{before}"')
+    connection().pragma("legacy_alter_table", False)
+    for index, _ in indexes:
+        connection().execute(f'DROP INDEX "{_quoted(index)}"')
+    table.model.create_table()
+    listed = ", ".join(f'"{column}"' for column in kept)
+    connection().execute(f'INSERT INTO "{name}" ({listed}) SELECT {listed} FROM "{before}"')
+    connection().execute(f'DROP TABLE "{before}"')
+    for index, sql in indexes:
+        if index not in _indexes_of(name):
+            connection().execute(sql)
+    fields = {field.column_name: field for field in table.model._meta.sorted_fields}
+    for column in going:
+        if column not in fields:
+            _keep_as_unknown(name, column)
+    for column in fields.keys() - set(kept):
+        _take_over(table, fields[column])
+
+
+_INDEXES_MADE = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
 
 
 def _keep_as_unknown(table: str, name: str) -> None:
     path = f'$."{name}"'
     connection().execute(
-        f"UPDATE \"{table}\" AS e SET _extra = json_set(coalesce(_extra, '{{}}'), ?1, json(c.row -> ?1))"
+        f"UPDATE \"{table}\" AS e SET _extra = json_set(coalesce(e._extra, '{{}}'), ?1, json(c.row -> ?1))"
         " FROM _changes AS c WHERE c.seq = e._seq AND c.row -> ?1 IS NOT NULL",
         (path,),
     )
@@ -187,16 +230,16 @@ def _add_indexes(table: SyncedTable) -> None:
 def _take_over(table: SyncedTable, field: Field) -> None:
     """Fill a new column of a synced table from its rows, each of which has it from here on."""
     name, column, path = field.column_name, column_of(field), f'$."{field.column_name}"'
-    default, current = encode(column.default).decode(), f'seq IN (SELECT _seq FROM "{table.name}")'
+    default, current = encode(column.default).decode(), f'seq IN (SELECT e._seq FROM "{table.name}" AS e)'
     _make_fit(table.name, name, column)
     connection().execute(f"UPDATE _changes SET row = json_insert(row, ?, json(?)) WHERE {current}", (path, default))
     if name in table.rules.required:
         cleared = f"{current} AND row -> ?1 = 'null'"
         connection().execute(f"UPDATE _changes SET row = json_set(row, ?1, json(?2)) WHERE {cleared}", (path, default))
-    held = "nullif(row -> ?, 'null')" if isinstance(field, JsonField) else "row ->> ?"
+    held = "nullif(c.row -> ?, 'null')" if isinstance(field, JsonField) else "c.row ->> ?"
     connection().execute(
-        f'UPDATE "{table.name}" SET "{name}" = (SELECT {held} FROM _changes WHERE seq = _seq),'
-        " _extra = nullif(json_remove(_extra, ?), '{}')",
+        f'UPDATE "{table.name}" AS e SET "{name}" = (SELECT {held} FROM _changes AS c WHERE c.seq = e._seq),'
+        " _extra = nullif(json_remove(e._extra, ?), '{}')",
         (path, path),
     )
 
@@ -222,6 +265,6 @@ def _make_fit(table: str, name: str, column: Column) -> None:
 def _put_aside(table: str, sequence: int, row: Row, name: str) -> None:
     aside = row.get(UNFIT)
     row[UNFIT] = {**(aside if isinstance(aside, dict) else {}), name: row.pop(name)}
-    extra = f"json_set(coalesce(_extra, '{{}}'), '$.{UNFIT}', json(?))"
-    put = f'UPDATE "{table}" SET _extra = {extra} WHERE _seq = ?'
+    extra = f"json_set(coalesce(e._extra, '{{}}'), '$.{UNFIT}', json(?))"
+    put = f'UPDATE "{table}" AS e SET _extra = {extra} WHERE e._seq = ?'
     connection().execute(put, (encode(row[UNFIT]).decode(), sequence))

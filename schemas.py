@@ -75,9 +75,12 @@ def _customers() -> dict[str, Schema]:
     password = TEXT | {
         "pattern": rf"^([\x00-\x7f]{{{least},{most}}}|[\s\S]*[^\x00-\x7f][\s\S]*)$",
         "maxLength": most,
-        "description": f"{least} to {most} bytes as UTF-8.",
+        "description": f"{least} to {most} bytes as UTF-8, in the normal form NFC.",
     }
-    email = TEXT | {"pattern": rf"^\s*{EMAIL.pattern}\s*$", "description": "Compared without case and space around it."}
+    email = TEXT | {
+        "pattern": rf"^\s*{EMAIL.pattern}\s*$",
+        "description": "Compared in NFC, without case and space around it.",
+    }
     profile = {name: optional_line if name in ("phone", "companyName") else one_line for name in PROFILE_FIELDS}
     customer = {"id": UUID, "name": TEXT, "email": TEXT, "companyName": TEXT, "phone": or_null(TEXT)}
     pair = {"token": TEXT | {"description": "Access token, a JWT."}, "refreshToken": TEXT}

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 _RATE = re.compile(r"[1-9]\d*\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE)
-_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+_ORIGIN = re.compile(r"null|file://|(?!file:)[a-z][a-z0-9+.\-]*://[a-z0-9._\-\[\]:]+")
 DEFAULT_TABLES_FILE = Path("tables.toml")
-_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
+LEAST_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
 
 
 class SettingError(ValueError):
@@ -54,15 +54,24 @@ def _one_rate(text: str) -> str:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    origins = tuple(_origin(part.strip().lower()) for part in text.split(",") if part.strip())
     if not all(_ORIGIN.fullmatch(origin) for origin in origins):
-        raise ValueError("must be origins such as https://app.example.com, separated by commas, and no wildcard")
+        raise ValueError(
+            "must be origins such as https://app.example.com, of apps such as capacitor://localhost, or null, separated by"
+            " commas, and no wildcard"
+        )
     return origins
 
 
+def _origin(text: str) -> str:
+    """Write an origin as browsers do: without a slash behind it or the port that its scheme has anyway."""
+    origin = text if text.endswith("://") else text.rstrip("/")
+    return re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin)
+
+
 def _secret(text: str) -> str:
-    if len(text.encode()) < _SECRET_BYTES:
-        raise ValueError(f"must be at least {_SECRET_BYTES} bytes long, or unset to have one made")
+    if len(text.encode()) < LEAST_SECRET_BYTES:
+        raise ValueError(f"must be at least {LEAST_SECRET_BYTES} bytes long, or unset to have one made")
     return text
 
 

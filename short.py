@@ -7,7 +7,7 @@ they make the same of it.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
@@ -102,7 +102,7 @@ class ShortWay:
             return None
         rows = {}
         for table in {table for table, _ in keys}:
-            for row_id, _, *about in rows_where(table, "id", [key[1] for key in keys if key[0] == table]):
+            for row_id, *about in rows_where(table, "id", [key[1] for key in keys if key[0] == table]):
                 rows[table, row_id] = tuple(about)
         if not rows:
             _expect(some, new=True)
@@ -123,7 +123,10 @@ class ShortWay:
             one.base_version >= version if one.base_version is not None else not base or base.sequence >= sequence
         )
         stood = one.stood(body) if is_known and sequence <= before else None
-        return None if stood is None or stood.is_deleted else stood
+        if stood is None or stood.is_deleted:
+            return None
+        is_another = one.row.Unique_id and stood.Unique_id and one.row.Unique_id != stood.Unique_id
+        return None if is_another else stood
 
     def _edit_one(self, one: TypedRow, stood: Any, found: tuple[Any, ...], slice_: _Slice) -> None:
         """Write one edit; ``stood`` becomes the row as it is now."""
@@ -169,34 +172,25 @@ class _Slice:
         cursor = connection().cursor()
         cursor.executemany(INSERT_LOGGED, self.log)
         for table, older in self.older.items():
-            cursor.executemany(f'DELETE FROM "{table}" WHERE _seq = ?', older)
+            cursor.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
         for form, rows in self.rows.items():
             cursor.executemany(insert_row(form.table, form.columns), rows)
 
 
 def _any_stands(new: Sequence[TypedRow]) -> bool:
-    """Tell whether one of these rows is there already, by its id or else its ``Unique_id``, or named twice."""
+    """Tell whether one of these rows is there already, by its id or its ``Unique_id``, or named twice."""
     wanted: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    named: Counter[Key] = Counter()
     for one in new:
-        unique_id = one.row.Unique_id
         if one.row_id:
             wanted[one.table.name, "id"].append(one.row_id)
-        elif unique_id:
-            wanted[one.table.name, "Unique_id"].append(unique_id)
-        if unique_id:
-            named[one.table.name, unique_id] += 1
-    return any(
-        len(set(own)) < len(own)
-        or (column == "Unique_id" and any(named[table, unique_id] > 1 for unique_id in own))
-        or _stands(table, column, own)
-        for (table, column), own in wanted.items()
-    )
+        if one.row.Unique_id:
+            wanted[one.table.name, "Unique_id"].append(one.row.Unique_id)
+    return any(len(set(own)) < len(own) or _stands(table, column, own) for (table, column), own in wanted.items())
 
 
 def _stands(table: str, column: str, wanted: list[str]) -> bool:
     if len(wanted) == 1:
-        found = connection().execute(f'SELECT 1 FROM "{table}" WHERE "{column}" = ?', wanted)
+        found = connection().execute(f'SELECT 1 FROM "{table}" AS e WHERE e."{column}" = ?', wanted)
     else:
         sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
         found = connection().execute(sql, (encode(wanted).decode(),))

@@ -29,7 +29,7 @@ from errors import (
     TokenExpired,
     Unauthorized,
     ValidationError,
-    as_body,
+    as_acknowledgement,
 )
 from events import Events, Json, Read, TextPacket
 from fanout import Fanout
@@ -110,9 +110,9 @@ class Sockets:
             logger=quiet,
             engineio_logger=quiet,
         )
-        contained = Contained(app.wsgi_app, beside, settings.cors_origins, self._is_full)
-        app.wsgi_app = contained  # type: ignore[method-assign]
         self._engine = self._io.server.eio
+        contained = Contained(app.wsgi_app, beside, self._engine, settings.cors_origins, self._is_full)
+        app.wsgi_app = contained  # type: ignore[method-assign]
         self._send_packet = self._engine.send_packet
         self._fanout = Fanout(self._io.server, self._queue_bounded)
         self._engine.send_packet = self._fanout.send
@@ -136,6 +136,10 @@ class Sockets:
         """Count the connections and the rooms that there are for them."""
         rooms = self._io.server.manager.rooms.get("/", {})
         return {"sockets": len(self._engine.sockets), "members": len(self._members), "rooms": len(rooms)}
+
+    def connected(self) -> int:
+        """Count the sockets that have authenticated."""
+        return self._present.total()
 
     def start(self) -> None:
         """Begin to watch for sockets that do not authenticate and for tokens that expire."""
@@ -182,7 +186,9 @@ class Sockets:
         except Exception:
             log.exception("authenticating a socket failed")
             return self._refuse(sid, Problem())
-        member = self._members[sid]
+        member = self._members.get(sid)
+        if member is None:
+            return None  # It left while its token was looked up.
         if member.identity:
             self._io.server.leave_room(sid, member.identity.tenant_id)
             self._leave(member.identity)
@@ -253,7 +259,7 @@ class Sockets:
     def _end_flood(self, engine_id: str, problem: Problem) -> None:
         log.warning("a socket that sent too many events was ended", extra={"tenant": self._tenant_of(engine_id)})
         for sid in [sid for sid, member in self._members.items() if member.engine_id == engine_id]:
-            self._emit("error", _acknowledged(problem), sid)
+            self._emit("error", as_acknowledgement(problem), sid)
             self._io.server.disconnect(sid)
         self._close_engine(engine_id)
 
@@ -329,10 +335,10 @@ class Sockets:
                 check_not_refused()
                 return handle(self._caller(sid), body) or {"success": True}
             except Problem as problem:
-                return _acknowledged(problem)
+                return as_acknowledgement(problem)
             except Exception:
                 log.exception("an event failed", extra={"event": event})
-                return _acknowledged(Problem())
+                return as_acknowledgement(Problem())
 
         self._events.on(event, serve, read)
 
@@ -394,9 +400,3 @@ def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
             raise ValidationError(f"{name} {sentence}.", details=[{"path": name, "error": sentence}])
         said[name] = value
     return said
-
-
-def _acknowledged(problem: Problem) -> Answer:
-    """Write a failure as an event's acknowledgement, which has no headers to say when to try again."""
-    wait = problem.retry_after_seconds
-    return dict(as_body(problem)) | ({} if wait is None else {"retryAfterSeconds": wait})

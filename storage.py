@@ -37,7 +37,7 @@ T = TypeVar("T")
 log = logging.getLogger("syncapp.storage")
 
 _COMMIT_THREADS = 8
-_LOCK_WAIT_SECONDS = 5.0
+LOCK_WAIT_SECONDS = 5.0
 _GROUP_SECONDS = 0.01
 """How long writes are taken into a commit before it is made; each is itself bounded by what one request may hold."""
 
@@ -71,10 +71,10 @@ class _Disk:
         return None
 
 
-_disk = _Disk()
+disk = _Disk()
 
 
-class _Connected:
+class Connected:
     """What peewee asks a connection's state for, with a connection that is always open."""
 
     closed = False
@@ -93,9 +93,9 @@ class _BoundDatabase(APSWDatabase):  # type: ignore[misc]
         super().__init__(":bound:", thread_safe=False)
 
     @property
-    def _state(self) -> _Connected:
+    def _state(self) -> Connected:
         try:
-            connected: _Connected = bound.get()
+            connected: Connected = bound.get()
             return connected
         except LookupError:
             raise NotBound("no database is bound here") from None
@@ -122,7 +122,8 @@ models.database.initialize(_BoundDatabase())
 
 
 @contextlib.contextmanager
-def _bind(connected: _Connected) -> Iterator[None]:
+def bound_to(connected: Connected) -> Iterator[None]:
+    """Bind the code that runs here to a connection."""
     token = bound.set(connected)
     try:
         yield
@@ -148,8 +149,8 @@ class Store:
     def __init__(self, path: Path, most_waiting: int) -> None:
         self.path = path
         self._most_waiting = most_waiting
-        self._writer = _Connected(_connect(path, "writer"))
-        self._reader = _Connected(_connect(path, "reader"))
+        self._writer = Connected(_connect(path, "writer"))
+        self._reader = Connected(_connect(path, "reader"))
         self._waiting: deque[_Write[Any]] = deque()
         self._idle = Event()
         self._idle.set()
@@ -165,11 +166,11 @@ class Store:
         No other greenlet runs meanwhile, so a lock that another process holds is not waited for.
         Raises: Busy, StorageFull.
         """
-        with _as_problems():
+        with as_problems():
             store = cls(path, most_waiting)
             try:
                 if store._writer.conn.pragma("user_version") != fingerprint:
-                    with _bind(store._writer), store._writer.conn:
+                    with bound_to(store._writer), store._writer.conn:
                         prepare()
                         store._writer.conn.pragma("user_version", fingerprint)
             except BaseException:
@@ -244,7 +245,7 @@ class Store:
         """Run a group in one transaction, and give it; an error of the commit is the error of each of them."""
         connection, group = self._writer.conn, list[_Write[Any]]()
         try:
-            with _bind(self._writer), _as_problems():
+            with bound_to(self._writer), as_problems():
                 _begin(connection)
                 before = connection.total_changes()
                 self._run_group(group)
@@ -252,7 +253,7 @@ class Store:
                     connection.execute("ROLLBACK")  # Nothing to keep: no reason to wait for the disk.
                 else:
                     is_small = connection.total_changes() - before <= _SMALL_CHANGES
-                    (_disk.at_once if is_small else _disk.in_thread)(partial(connection.execute, "COMMIT"))
+                    (disk.at_once if is_small else disk.in_thread)(partial(connection.execute, "COMMIT"))
                     self.mark = object()
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
             with contextlib.suppress(apsw.Error):  # SQLite itself may have rolled back.
@@ -277,7 +278,7 @@ class Store:
         """Take the log of writes into the file, when nobody waits for an answer any more."""
         self._wal_pages = 0
         try:
-            _disk.in_thread(self._writer.conn.wal_checkpoint)
+            disk.in_thread(self._writer.conn.wal_checkpoint)
         except apsw.Error:  # The next commit comes here again; what is committed is safe.
             log.exception("a checkpoint failed")
 
@@ -309,86 +310,9 @@ def engine_version() -> tuple[int, ...]:
     return tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 
 
-_JOURNAL, _WITH_LOG = slice(18, 20), b"\2\2"
-"""Where a file's head says that it is opened with a log of writes (sqlite.org/fileformat.html §1.3.3)."""
-
-
-def file_bytes(base: bytes, work: Callable[[], object], fingerprint: int = 0) -> bytes:
-    """Give the bytes of a database's file: of ``base``, or of none, after ``work``. No disk is touched."""
-    connection = apsw.Connection(":memory:")
-    try:
-        if base:
-            connection.deserialize("main", base)
-        with _bind(_Connected(connection)), connection:
-            work()
-            if fingerprint:
-                connection.pragma("user_version", fingerprint)
-        return connection.serialize("main")
-    finally:
-        connection.close()
-
-
-def put_file(path: Path, content: bytes) -> None:
-    """Write a new database's file and bring it to the disk.
-
-    Raises: StorageFull.
-    """
-
-    def put() -> None:
-        path.touch(0o600, exist_ok=False)
-        with path.open("wb") as file:
-            file.write(content[: _JOURNAL.start] + _WITH_LOG + content[_JOURNAL.stop :])
-            file.flush()
-            os.fsync(file.fileno())
-
-    with _as_problems():
-        _disk.at_once(put)
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file, also one that a server is writing, as of one moment.
-
-    Source: sqlite.org/lang_vacuum.html, "VACUUM INTO": a consistent snapshot that waits for no writer.
-    """
-    connection = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READWRITE)  # Read-only can't read a fresh WAL.
-    try:
-        connection.set_busy_timeout(int(_LOCK_WAIT_SECONDS * 1000))
-        connection.execute("VACUUM INTO ?", (str(target),))
-    finally:
-        connection.close()
-    os.chmod(target, 0o600)
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def look_into(path: Path, query: Callable[[], T]) -> T:
-    """Run a query bound to a file as it lies there, of whatever version; nothing is written."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)  # Read-only can't read a fresh WAL.
-    try:
-        connection.set_busy_timeout(int(_LOCK_WAIT_SECONDS * 1000))
-        connection.pragma("query_only", True)
-        with _bind(_Connected(connection)):
-            return query()
-    finally:
-        connection.close()
-
-
-def faults_of(path: Path) -> list[str]:
-    """Check a file that no one writes from end to end, and list what is wrong with it."""
-    try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        try:
-            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
-        finally:
-            connection.close()
-    except apsw.Error as error:
-        return [str(error)]
-    return [] if found == ["ok"] else found
-
-
 def _begin(connection: apsw.Connection) -> None:
     """Begin a write, waiting for a lock that another process holds without holding up the event loop."""
-    give_up = time.monotonic() + _LOCK_WAIT_SECONDS
+    give_up = time.monotonic() + LOCK_WAIT_SECONDS
     while True:
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -445,7 +369,8 @@ def _answer(write: _Write[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _as_problems() -> Iterator[None]:
+def as_problems() -> Iterator[None]:
+    """Say what the engine raises as one of our errors, where somebody can do something about it."""
     try:
         yield
     except Exception as error:

@@ -10,11 +10,8 @@ monkey.patch_all()  # First of all: peewee and others keep what they find at imp
 
 import gc  # noqa: E402
 import logging  # noqa: E402
-import os  # noqa: E402
-import secrets  # noqa: E402
 import sys  # noqa: E402
 from functools import cache  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
@@ -28,12 +25,14 @@ import openapi  # noqa: E402
 import operate  # noqa: E402
 import pages  # noqa: E402
 import settings as environment  # noqa: E402
+import signing  # noqa: E402
 import tables_file  # noqa: E402
 from admission import Admission  # noqa: E402
 from auth import Accounts  # noqa: E402
 from budgets import Budgets  # noqa: E402
 from devices import Seen  # noqa: E402
 from door import Door  # noqa: E402
+from errors import Problem  # noqa: E402
 from migration import MigrationRefused  # noqa: E402
 from review import Review  # noqa: E402
 from serving import Lifecycle, serve  # noqa: E402
@@ -63,7 +62,7 @@ def build(settings: Settings) -> Flask:
         most_waiting=settings.max_waiting_pushes,
         lock_wait_seconds=settings.shutdown_seconds + 5,
     )
-    tokens = Tokens(app, settings, signing_key(settings), tenants)
+    tokens = Tokens(app, settings, signing.signing_key(settings), tenants)
     door = Door(app, settings, budgets)
     app.wsgi_app = Admission(door, door.views, tokens.tenant_of, budgets.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
@@ -85,7 +84,7 @@ def build(settings: Settings) -> Flask:
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
     calls = cache(lambda: openapi.document(app, settings, VERSION))
     events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
-    app.register_blueprint(pages.blueprint(VERSION, tenants, lifecycle, calls, events))
+    app.register_blueprint(pages.blueprint(VERSION, tenants, lifecycle, sockets.connected, calls, events))
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
@@ -111,25 +110,8 @@ def create_app() -> Flask:
         gc.freeze()  # What is made at the start stays: the search for cycles need not walk through it again and again.
         gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, and none of them a cycle.
         return app
-    except (SettingError, DataFolderInUse, MigrationRefused, OSError) as error:
+    except (SettingError, DataFolderInUse, MigrationRefused, signing.BadSigningKey, Problem, OSError) as error:
         raise SystemExit(f"syncapp: {error}") from None
-
-
-def signing_key(settings: Settings) -> str:
-    """Give the key that signs tokens: the operator's, or one that is made once and kept in the data folder."""
-    if settings.jwt_secret_key:
-        return settings.jwt_secret_key
-    path = Path(settings.data_dir) / "jwt_secret_key"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        os.chmod(path, 0o600)
-        return path.read_text()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(48))
-        file.flush()
-        os.fsync(descriptor)
-    return path.read_text()
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, f
 _KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
 _TAKEN_TABLES = {
     "batch": "is what notifications of several tables call themselves",
+    "json_each": "is a function that the server's own SQL reads like a table, which a table of that name would hide",
 }
 
 

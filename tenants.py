@@ -23,8 +23,9 @@ import directory
 import migration
 import schema
 from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
+from files import file_bytes, look_into, put_file
 from ledger import place
-from storage import Store, file_bytes, look_into, put_file
+from storage import Store
 
 T = TypeVar("T")
 _IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -207,9 +208,12 @@ class Tenants:
             _remove(path)
             raise
 
-    def close_account(self, customer_id: str) -> list[str]:
-        """Remove a customer and its database; return the sessions that end. What a crash leaves, the next start does."""
-        sessions = self.directory.write(lambda: directory.remove_customer(customer_id))
+    def close_account(self, customer_id: str, proven: str | None = None) -> list[str]:
+        """Remove a customer and its database; return the sessions that end. What a crash leaves, the next start does.
+
+        Raises: InvalidCredentials if ``proven``, the hash that its password was compared with, is not its hash any more.
+        """
+        sessions = self.directory.write(lambda: directory.remove_customer(customer_id, proven))
         self._finish_closing(customer_id)
         return sessions
 

@@ -17,21 +17,22 @@ import jwt
 from blinker import Signal
 from cachetools import LRUCache, TTLCache
 from flask import Flask
-from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token, decode_token
-from flask_jwt_extended.exceptions import JWTExtendedException
+from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token
 from gevent.threadpool import ThreadPool
+from jwt.types import Options
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 import directory
 from budgets import Standing, rate_headers
-from errors import Busy, RateLimited, TenantMismatch, TenantNotFound, TokenExpired, Unauthorized
+from errors import Busy, InvalidCredentials, RateLimited, TenantMismatch, TenantNotFound, TokenExpired, Unauthorized
 from settings import Settings
 from tenants import Tenants, parse_tenant_id
 
 PASSWORD_BYTES = (8, 72)
-"""Least and most bytes of a password as UTF-8; bcrypt reads no more than 72 (bcrypt on PyPI, "Maximum Password Length")."""
+"""Least and most bytes of a password as UTF-8 in NFC; bcrypt reads no more than 72 (bcrypt on PyPI, "Maximum Password
+Length")."""
 
 _HASHING_THREADS = 2
 _MOST_WAITING_HASHES = 100
@@ -45,6 +46,7 @@ class Identity(NamedTuple):
     tenant_id: str
     email: str
     session_id: str
+    pair_id: str
     expires_at: int
 
 
@@ -63,33 +65,37 @@ class Tokens:
             JWT_SECRET_KEY=secret,
             JWT_ALGORITHM="HS256",
             JWT_COOKIE_CSRF_PROTECT=False,  # No cookies here: no claim for them.
+            JWT_ENCODE_NBF=False,  # A token counts from when it was made, whatever becomes of the clock.
             JWT_ACCESS_TOKEN_EXPIRES=timedelta(seconds=settings.access_token_seconds),
             JWT_REFRESH_TOKEN_EXPIRES=timedelta(seconds=settings.refresh_token_seconds),
         )
         JWTManager(app)
-        self._app = app
+        self._app, self._secret = app, secret
         self.ended = Signal()
         self._refresh_seconds = settings.refresh_token_seconds
         self._tenants = tenants
         self._verified: LRUCache[str, Identity] = LRUCache(_CACHED_TOKENS)
         self._live: TTLCache[str, object] = TTLCache(_CACHED_TOKENS, _LIVE_SECONDS)
-        """By session that counts, the directory's mark when it was asked."""
+        """By pair that counts, the directory's mark when it was asked."""
 
     def begin(self, customer: directory.Customer) -> Pair:
-        """Begin a session for a customer who proved to be one."""
+        """Begin a session for a customer who proved to be one.
+
+        Raises: InvalidCredentials if the password was changed since.
+        """
         session_id, refresh_id, now = str(uuid.uuid4()), str(uuid.uuid4()), int(time.time())
         expires_at = now + self._refresh_seconds
         self._tenants.directory.write(
-            lambda: directory.begin_session(session_id, customer.id, refresh_id, now, expires_at)
+            lambda: directory.begin_session(session_id, customer, refresh_id, now, expires_at)
         )
         return self._pair(customer, session_id, refresh_id)
 
     def refresh(self, refresh_token: str) -> Pair:
         """Spend a refresh token for a new pair.
 
-        Raises: Unauthorized, TokenExpired. A token spent before ends its whole session.
+        Raises: Unauthorized, TokenExpired. A token spent before ends its whole session, unless its answer was lost.
         """
-        claims = _claims(refresh_token, "refresh")
+        claims = _claims(refresh_token, "refresh", self._secret)
         session_id, new_id, now = claims["sid"], str(uuid.uuid4()), int(time.time())
         expires_at = now + self._refresh_seconds
         customer, ended = self._tenants.directory.write(
@@ -104,7 +110,8 @@ class Tokens:
         return self._pair(customer, session_id, new_id)
 
     def _pair(self, customer: directory.Customer, session_id: str, refresh_id: str) -> Pair:
-        claims = {"customerId": customer.id, "email": customer.email, "type": "client", "sid": session_id}
+        claims = {"customerId": customer.id, "email": customer.email, "type": "client"}
+        claims |= {"sid": session_id, "pair": refresh_id}
         return Pair(
             create_access_token(customer.id, additional_claims=claims),
             create_refresh_token(customer.id, additional_claims={"sid": session_id, "jti": refresh_id}),
@@ -122,25 +129,32 @@ class Tokens:
         """
         identity = self._verified.get(token) if isinstance(token, str) else None
         if identity is None:
-            with self._app.app_context():  # The library finds its settings by it.
-                claims = _claims(token, "client")
-            identity = Identity(claims["customerId"], claims["email"], claims["sid"], claims["exp"])
+            claims = _claims(token, "client", self._secret)
+            pair_id = str(claims.get("pair", claims["sid"]))  # Versions before did not say the pair.
+            identity = Identity(claims["customerId"], claims["email"], claims["sid"], pair_id, claims["exp"])
             self._verified[str(token)] = identity
         if identity.expires_at <= time.time():
             raise TokenExpired
-        if self._live.get(identity.session_id) is not self._tenants.directory.mark:
+        if self._live.get(identity.pair_id) is not self._tenants.directory.mark:
             self._check_live(identity)
         return identity
 
     def _check_live(self, identity: Identity) -> None:
         """Ask whether a session still counts, again after each commit of the directory; at times anyway, since others than
         this server may write there."""
-        mark = self._tenants.directory.mark
-        live = self._tenants.directory.read(lambda: directory.is_session_live(identity.session_id, identity.tenant_id))
-        if not live:
+        main = self._tenants.directory
+        live = main.read(lambda: directory.live_session(identity.session_id, identity.tenant_id))
+        if live is None:
             self._check_registered(identity.tenant_id)
             raise Unauthorized("The token was revoked. Log in again.")
-        self._live[identity.session_id] = mark
+        if live.dropped_id == identity.pair_id:
+            self.end(identity.session_id)
+            raise Unauthorized("Another token took the place of this one, so that two hold one session. Log in again.")
+        if live.spent_id and live.refresh_id == identity.pair_id:
+            main.write(lambda: directory.confirm_pair(identity.session_id, identity.pair_id))
+            return self._check_live(identity)  # Others had their turn meanwhile.
+        self._live[identity.pair_id] = main.mark
+        return None
 
     def _check_registered(self, tenant_id: str) -> None:
         """Tell the bearer of a good token whom this server does not know that he must register first.
@@ -155,11 +169,17 @@ class Tokens:
         self._tenants.directory.write(lambda: directory.revoke_session(session_id, int(time.time())))
         self.ended.send([session_id])
 
-    def end_others(self, identity: Identity) -> None:
-        """End all sessions of a customer but the one that asks."""
+    def change_password(self, identity: Identity, proven: str, password_hash: str) -> None:
+        """Replace a customer's password, and end all its sessions but the one that asks.
+
+        Raises: InvalidCredentials if ``proven``, the hash that the old one was compared with, is not its hash any more.
+        """
+        now, session_id = int(time.time()), identity.session_id
         ended = self._tenants.directory.write(
-            lambda: directory.revoke_sessions(identity.tenant_id, int(time.time()), but=identity.session_id)
+            lambda: directory.change_password(identity.tenant_id, proven, password_hash, now, but=session_id)
         )
+        if ended is None:
+            raise InvalidCredentials("The password is wrong.")
         self.ended.send(ended)
 
 
@@ -172,14 +192,21 @@ def check_tenant(identity: Identity, stated: object) -> None:
         raise TenantMismatch
 
 
-def _claims(token: object, kind: str) -> dict[str, Any]:
+_UNCHECKED: Options = {"verify_iat": False, "verify_nbf": False, "verify_aud": False}
+"""``iat`` and ``nbf`` say when a token was made: a clock that was set back since makes none of ours less true."""
+
+
+def _claims(token: object, kind: str, secret: str) -> dict[str, Any]:
     """Verify a token of one kind, so that a refresh token is no access token nor the reverse."""
     try:
-        claims: dict[str, Any] = decode_token(token if isinstance(token, str) else "")
+        claims = jwt.decode(token if isinstance(token, str) else "", secret, ["HS256"], _UNCHECKED)
     except jwt.ExpiredSignatureError:
         raise TokenExpired from None
-    except (jwt.PyJWTError, JWTExtendedException, ValueError):
+    except (jwt.PyJWTError, ValueError):
         raise Unauthorized from None
+    later = claims.get("nbf", claims.get("iat"))  # Earlier versions wrote it, the same as ``iat``.
+    if later != claims.get("iat") and not (isinstance(later, int) and later <= time.time()):
+        raise Unauthorized
     texts = {"sub", "jti", "sid"} | ({"customerId", "email"} if kind == "client" else set())
     if (
         claims.get("type") != kind
@@ -201,17 +228,24 @@ class Passwords:
 
     def hash(self, password: str) -> str:
         """Hash a new password."""
-        hashed: bytes = self._run(bcrypt.hashpw, password.encode(), bcrypt.gensalt(self._rounds))
+        secret = directory.normal_form(password).encode()
+        hashed: bytes = self._run(bcrypt.hashpw, secret, bcrypt.gensalt(self._rounds))
         return hashed.decode()
 
     def matches(self, password: str, hashed: str | None) -> bool:
-        """Compare in the time of one hash, be there such a customer (``hashed``) or not, and whatever is sent."""
+        """Compare in the same time, be there such a customer (``hashed``) or not, and whatever is sent.
+
+        A password with accents is tried in each form in which it may have been kept: earlier versions hashed it as typed.
+        """
         if self._nobody is None:
             self._nobody = self._run(bcrypt.hashpw, b"nobody's password", bcrypt.gensalt(self._rounds))
+        kept = hashed.encode() if hashed else self._nobody
+        return any(self._is_right(form, kept) for form in directory.forms(password)) and hashed is not None
+
+    def _is_right(self, password: str, hashed: bytes) -> bool:
         secret = password.encode("utf-8", "replace")
         fits = PASSWORD_BYTES[0] <= len(secret) <= PASSWORD_BYTES[1]
-        right = self._run(bcrypt.checkpw, secret[: PASSWORD_BYTES[1]], hashed.encode() if hashed else self._nobody)
-        return bool(right) and hashed is not None and fits
+        return bool(self._run(bcrypt.checkpw, secret[: PASSWORD_BYTES[1]], hashed)) and fits
 
     def _run(self, function: Any, *arguments: bytes) -> Any:
         if self._waiting >= _MOST_WAITING_HASHES:

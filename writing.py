@@ -21,6 +21,8 @@ from protocol import Change, Push
 from records import Logged
 from wire import format_time
 
+_SAID_PROBLEMS = 3
+
 
 @dataclass(slots=True)
 class Applied:
@@ -80,6 +82,15 @@ class Writing:
         self.applied.results.append(
             {"table": table, "id": change.row_id, "status": "rejected", "version": None, "error": error}
         )
+
+    def why_none(self) -> str:
+        """Say why nothing of a push is stored. Of a push with one row the reason itself: many apps show only ``error``."""
+        if self.push.count > 1:
+            return f"{len(self.rejected)} of {self.push.count} rows can't be stored, so none was."
+        some = "; ".join(f"{problem['path']} {problem['error']}" for problem in self.problems[:_SAID_PROBLEMS])
+        left = len(self.problems) - _SAID_PROBLEMS
+        more = f"; and {left} more faults" if left > 0 else ""
+        return f"{some}{more}. Nothing was stored."
 
     def finish(self) -> Applied:
         """Bring digests and ledger up to date, and give what the push became."""

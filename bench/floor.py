@@ -22,7 +22,7 @@ from growth import MEASUREMENTS, new_ids, row
 
 import writing
 from models import synced_tables
-from storage import put_file
+from files import put_file
 from tenants import new_tenant_file, open_tenant_file
 from wire import encode
 

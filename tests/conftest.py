@@ -396,6 +396,31 @@ def new_tenant(tenants: Tenants) -> Callable[[], str]:
     return provision
 
 
+@pytest.fixture
+def restart(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
+    """Start anew on the test's folder with another declaration; one that is refused leaves the folder to the next."""
+    from declaring import declare
+
+    running: list[Tenants] = []
+
+    def start(text: str = "", retiring: tuple[str, ...] = ()) -> Tenants:
+        if running:
+            running.pop().close()
+        declare(text)
+        running.append(Tenants(tmp_path / "data", retiring=retiring))
+        return running[-1]
+
+    yield start
+    for tenants in running:
+        tenants.close()
+    declare("")
+
+
+@pytest.fixture
+def tenant_id() -> str:
+    return str(uuid.uuid4())
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """One Chromium for all tests, with a profile of its own."""

@@ -1,11 +1,13 @@
 // A device as people write it: the real socket.io-client from npm. Says each thing it hears as one line of JSON.
-// usage: node listener.mjs URL TRANSPORT AUTH_JSON [event]     "event": authenticate by event instead of the handshake
+// usage: node listener.mjs URL TRANSPORT AUTH_JSON [event|ORIGIN]
+// "event": authenticate by event instead of the handshake. An origin: that of the page that it would run in.
 import { io } from 'socket.io-client';
 
 const [url, transport, authText, how] = process.argv.slice(2);
 const auth = JSON.parse(authText);
 const say = (event, payload) => console.log(JSON.stringify([event, payload ?? null]));
-const socket = io(url, { transports: transport.split(','), auth: how === 'event' ? undefined : auth, reconnectionDelay: 100, reconnectionDelayMax: 200 });
+const extraHeaders = how?.includes('://') ? { Origin: how } : {};
+const socket = io(url, { extraHeaders, transports: transport.split(','), auth: how === 'event' ? undefined : auth, reconnectionDelay: 100, reconnectionDelayMax: 200 });
 
 socket.on('connect', () => {
   say('connect');

@@ -369,6 +369,72 @@ def test_half_a_handshake_harms_nobody(victim: Tenant, all_well: None) -> None:
 # --- transports and origins ------------------------------------------------------------------------------------------
 
 
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def handshake(server: Server, headers: dict[str, str], transport: str = "websocket", query: str = "EIO=4") -> Any:
+    """Ask for a WebSocket, and give the answer to that as a client sees it that fails."""
+    url = f"{server.url}/socket.io/?{query}&transport={transport}"
+    return requests.get(url, headers=headers, timeout=5, stream=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "query"),
+    [
+        ({}, "EIO=3"),
+        ({}, "EIO=4&sid=nope"),
+        ({}, "sid="),
+        ({"Sec-WebSocket-Version": "12"}, "EIO=4"),
+        ({"Sec-WebSocket-Version": None}, "EIO=4"),
+        ({"Sec-WebSocket-Key": "c2hvcnQ="}, "EIO=4"),
+        ({"Sec-WebSocket-Key": "not base64 at all!!!!!!"}, "EIO=4"),
+        ({"Sec-WebSocket-Key": None}, "EIO=4"),
+        ({"Connection": "keep-alive"}, "EIO=4"),
+        ({"Upgrade": "h2c"}, "EIO=4"),
+    ],
+)
+def test_websocket_is_refused_before_it_is_one(
+    victim: Tenant, all_well: None, change: dict[str, Any], query: str
+) -> None:
+    """Before, the handshake was answered by 101, and socket.io-client waited for 20 s to say "timeout"."""
+    headers = {name: value for name, value in (HANDSHAKE | change).items() if value is not None}
+    answer = handshake(victim.server, headers, query=query)
+    assert answer.status_code == 400
+    assert shaped(answer.json())["code"] == "validation_error"
+
+
+def test_websocket_at_an_unknown_address_is_404(victim: Tenant, all_well: None) -> None:
+    for path in ("/socket.io", "/socket/", "/nope"):
+        answer = requests.get(f"{victim.server.url}{path}?EIO=4&transport=websocket", headers=HANDSHAKE, timeout=5)
+        assert answer.status_code == 404 and shaped(answer.json())["code"] == "not_found"
+
+
+def test_session_that_has_a_websocket_gets_no_second_one(victim: Tenant, all_well: None) -> None:
+    connection = websocket.create_connection(address(victim.server), timeout=5)
+    sid = json.loads(connection.recv()[1:])["sid"]
+    answer = handshake(victim.server, HANDSHAKE, query=f"EIO=4&sid={sid}")
+    assert answer.status_code == 400
+    connection.send("40")
+    assert str(connection.recv()).startswith("40{")
+    connection.close()
+
+
+def test_event_with_binary_is_refused_and_the_socket_goes_on(victim: Tenant, all_well: None) -> None:
+    with raw_socket(victim) as connection:
+        connection.send('452-17["sync_push",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]')
+        connection.send_binary(b"one")
+        connection.send_binary(b"two")
+        assert "no binary" in connection.recv()
+        assert is_answered(connection)
+        connection.send_binary(b"one that nothing announced")
+        assert not is_answered(connection)
+
+
 def polling_session(server: Server) -> str:
     answer = requests.get(f"{server.url}/socket.io/?{POLLING}", timeout=5)
     return str(json.loads(answer.text[1:])["sid"])
@@ -420,15 +486,13 @@ def test_polling_body_over_the_limit_is_refused_at_once(start_server: Callable[.
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "x"])
-def test_page_of_a_foreign_origin_gets_no_connection(victim: Tenant, all_well: None, origin: str) -> None:
-    answer = requests.get(f"{victim.server.url}/socket.io/?{POLLING}", headers={"Origin": origin}, timeout=5)
+@pytest.mark.parametrize("headers", [{}, HANDSHAKE], ids=["polling", "websocket"])
+def test_page_of_a_foreign_origin_gets_no_connection(
+    victim: Tenant, all_well: None, origin: str, headers: dict[str, str]
+) -> None:
+    answer = handshake(victim.server, {**headers, "Origin": origin}, "websocket" if headers else "polling")
     assert answer.status_code == 403 and shaped(answer.json())["code"] == "origin_not_allowed"
     assert "Access-Control-Allow-Origin" not in answer.headers
-    connection = websocket.create_connection(address(victim.server), origin=origin, timeout=5)
-    network: Any = connection.sock
-    connection.send("40" + json.dumps({"token": victim.token}))
-    assert is_closed_soon(connection)
-    network.close()
 
 
 def test_server_took_all_this_without_a_bug(server: Server, victim: Tenant, device: Device, lines_before: int) -> None:

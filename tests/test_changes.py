@@ -78,63 +78,6 @@ def other(tenants: Tenants, new_tenant: Callable[[], str]) -> Tenant:
     return Tenant(tenants, new_tenant())
 
 
-# --- identity --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("row_id", ["a", "A-1_b.c:d", "0", "x" * 64, "3f2b1c1e-0000-4000-8000-000000000000"])
-def test_good_id_is_kept(tenant: Tenant, row_id: str) -> None:
-    assert tenant.do("create", id=row_id)["id"] == row_id
-
-
-@pytest.mark.parametrize("absent", [{}, {"id": None}, {"id": ""}, {"id": 17}, {"id": 0}, {"id": -1.5}])
-def test_absent_id_makes_a_new_row_each_time(tenant: Tenant, absent: JSON) -> None:
-    ids = {tenant.do("create", **absent, name="A")["id"] for _ in range(2)}
-    assert len(ids) == 2 and all(len(row_id) == 36 for row_id in ids)
-
-
-@pytest.mark.parametrize("row_id", ["a b", "ä", "x" * 65, "a/b", "a\n", "' OR 1=1", True, [], {"a": 1}])
-def test_ill_formed_id_is_refused(tenant: Tenant, row_id: Any) -> None:
-    with pytest.raises(ValidationError):
-        tenant.do("create", id=row_id)
-    assert tenant.all() == []
-
-
-@pytest.mark.parametrize("beside", [{}, {"id": None}, {"id": ""}, {"id": 17}, {"id": "no id!"}])
-@pytest.mark.parametrize("unique_id", ["u", "ü😀", "u" * 255, "a\0b", "'; DROP TABLE end_user", "[1]", 17])
-def test_unique_id_finds_the_row_that_a_first_try_made(tenant: Tenant, beside: JSON, unique_id: Any) -> None:
-    first = tenant.do("create", **beside, Unique_id=unique_id, name="A")
-    assert tenant.do("create", **beside, Unique_id=unique_id, name="A")["status"] == "unchanged"
-    assert tenant.do("update", **beside, Unique_id=unique_id, name="B")["id"] == first["id"]
-    (row,) = tenant.all()
-    assert (row["name"], row["Unique_id"], row["version"]) == ("B", str(unique_id), 2)
-
-
-def test_id_counts_before_unique_id(tenant: Tenant) -> None:
-    tenant.do("create", id="a", Unique_id="u")
-    assert tenant.do("create", id="b", Unique_id="u")["status"] == "created"
-    assert tenant.do("update", id="b", Unique_id="u", name="B")["id"] == "b"
-    assert tenant.row("a")["name"] is None
-
-
-def test_unique_id_of_several_rows_means_the_same_one_each_time(tenant: Tenant) -> None:
-    for row_id in ("b", "a", "c"):
-        tenant.do("create", id=row_id, Unique_id="u")
-    assert {tenant.do("update", Unique_id="u", name=name)["id"] for name in "XYZ"} == {"a"}
-
-
-@pytest.mark.parametrize("unique_id", ["", None])
-def test_empty_unique_id_finds_no_row(tenant: Tenant, unique_id: Any) -> None:
-    ids = {tenant.do("create", Unique_id=unique_id)["id"] for _ in range(2)}
-    assert len(ids) == 2
-
-
-def test_same_id_in_two_tables_is_two_rows(tenant: Tenant) -> None:
-    tenant.do("create", id="a", Unique_id="u", name="A")
-    assert tenant.do("create", "interactions", id="a", Unique_id="u", title="T")["status"] == "created"
-    assert tenant.do("update", "interactions", Unique_id="u", title="T2")["id"] == "a"
-    assert tenant.row("a")["version"] == 1
-
-
 # --- create, update, delete ------------------------------------------------------------------------------------------
 
 
@@ -339,7 +282,7 @@ def test_row_can_not_grow_beyond_the_limit_by_unknown_fields(tenant: Tenant) -> 
 @pytest.fixture
 def edited(tenant: Tenant) -> Tenant:
     """A row ``a`` at version 2: name A, then B."""
-    tenant.do("create", id="a", name="A", email="a@x", note="n")
+    tenant.do("create", id="a", name="A", email="a@x", note="n", about={"timestamp": "2026-04-01T00:00:00Z"})
     tenant.do("update", id="a", name="B", about={"timestamp": "2026-06-01T00:00:00Z"})
     return tenant
 

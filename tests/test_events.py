@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -28,19 +29,29 @@ OTHER = [
     '27["echo",{"a":1},"more"]',
     '27 ["echo",{"a":1}]',
     '27[ "echo",{"a":1}]',
-    '27["unknown",{"a":1}]',
-    '27["connect",{"a":1}]',
     '2/,7["echo",{"a":1}]',
     '2/other,7["echo",{"a":1}]',
     '27["echo",{"a":1}] ',
-    '27["echo",{"a":1}}',
-    '27["echo",{"a":NaN}]',
-    '27["echo",{"a":1}',
-    '27["echo",{"a":1]',
-    '27["echo",' + "[" * 70 + "]" * 70 + "]",
-    '27["echo",]',
     '2999999999999999999999["echo",{"a":1}]',
 ]
+REFUSED = [
+    ('27["unknown",{"a":1}]', "not_found"),
+    ('27["connect",{"a":1}]', "not_found"),
+    ('27["echo",{"a":1}}', "invalid_json"),
+    ('27["echo",{"a":NaN}]', "invalid_json"),
+    ('27["echo",{"a":1}', "invalid_json"),
+    ('27["echo",{"a":1]', "invalid_json"),
+    ('27["echo",{"half":"\\udc00"}]', "invalid_json"),
+    ('27["echo",' + "[" * 70 + "]" * 70 + "]", "invalid_json"),
+    ('27["echo",{"deep":' + "[" * 3000 + "]" * 3000 + "}]", "invalid_json"),
+    ('27["echo",]', "invalid_json"),
+    ("27[]", "validation_error"),
+    ('27[5,"echo"]', "validation_error"),
+    ("27[null]", "validation_error"),
+    ('51-7["echo",{"_placeholder":true,"num":0}]', "validation_error"),
+    ('512-7["unknown",{"_placeholder":true,"num":3}]', "validation_error"),
+]
+"""Events that the library ends the connection over, or leaves without an answer."""
 
 
 class Served:
@@ -85,6 +96,21 @@ def test_event_comes_to_what_the_library_makes_of_it(served: Served, packet: str
     """Faults: a leading zero taken, the last character not looked at, the number left out: other bytes, or more asked."""
     assert served.take(packet, True) == served.take(packet, False)
     assert served.past == (packet in PLAIN)
+
+
+@pytest.mark.parametrize(("packet", "code"), REFUSED, ids=lambda value: value[:40])
+def test_event_that_can_not_be_served_is_acknowledged_all_the_same(served: Served, packet: str, code: str) -> None:
+    """Fault, the library's own way: it raises, which ends the connection, or says nothing."""
+    (said,), asked, raised = served.take(packet, True)
+    assert said.startswith("437[") and (asked, raised) == ([], "")
+    assert json.loads(said[3:])[0]["code"] == code
+
+
+@pytest.mark.parametrize(("packet", "code"), REFUSED, ids=lambda value: value[:40])
+def test_event_that_asks_for_no_acknowledgement_is_refused_by_an_event(served: Served, packet: str, code: str) -> None:
+    (said,), asked, raised = served.take(packet.replace("7[", "[", 1), True)
+    event, body = json.loads(said.removeprefix("42"))
+    assert (event, body["code"], asked, raised) == ("error", code, [], "")
 
 
 def test_event_of_a_socket_that_is_not_connected_is_not_served(served: Served) -> None:

@@ -34,6 +34,7 @@ from conftest import JSON, ROOT, Device, Server, Tenant, needs, wait_for
 from refusals import refused, shaped
 
 import backup
+import files
 import ledger
 import storage
 from errors import Problem, StorageFull
@@ -210,7 +211,7 @@ def test_power_loss_at_any_moment_keeps_what_was_answered_and_a_sound_file(
         found = after.read(numbers)
         after.close()
         assert found in (list(range(image.answered)), list(range(image.answered + 1)))
-        assert storage.faults_of(path) == []
+        assert files.faults_of(path) == []
 
 
 def test_disk_of_these_tests_finds_out_what_does_not_sync(store: Store, disk: Disk, tmp_path: Path) -> None:
@@ -300,7 +301,7 @@ def test_file_that_can_grow_no_further_refuses_in_one_shape_and_keeps_what_was_a
     assert names(tenant.device()) == answered
     tenant.device().push(push_of("goes-on"))
     assert server.stop() == 0
-    assert storage.faults_of(tenant.path) == []
+    assert files.faults_of(tenant.path) == []
 
 
 # --- the order of system calls ---------------------------------------------------------------------------------------
@@ -373,13 +374,13 @@ def before(owner, name, act=die):
     setattr(owner, name, dying)
 
 def amid_commit(original, commit):
-    storage._disk._threads.spawn(commit)
+    storage.disk._threads.spawn(commit)
     die()
 
 {
     "between log and rows": lambda: (before(changes, "insert_row"), before(short, "insert_row")),
-    "before COMMIT": lambda: before(storage._disk, "at_once"),
-    "amid COMMIT": lambda: before(storage._disk, "at_once", amid_commit),
+    "before COMMIT": lambda: before(storage.disk, "at_once"),
+    "amid COMMIT": lambda: before(storage.disk, "at_once", amid_commit),
     "after COMMIT": lambda: before(storage, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()
@@ -428,7 +429,7 @@ def check_after_death(tenant: Tenant, point: str) -> None:
         tenant.device(Idempotency_Key=name).push(push_of(f"{name}.1", f"{name}.2"))
     rows = tenant.device().rows()
     assert len(rows) == 7 and {row["version"] for row in rows} == {1}
-    assert storage.faults_of(tenant.path) == []
+    assert files.faults_of(tenant.path) == []
 
 
 DYING = """
@@ -511,7 +512,7 @@ def test_migration_that_dies_has_not_happened_and_the_next_opening_does_it(
     assert new.read(tenant_id, ledger.place_and_digests)[1]["end_user"]["count"] == 1
     inside.push(new, tenant_id, push_of("b"))
     new.close()
-    assert storage.faults_of(path) == []
+    assert files.faults_of(path) == []
 
 
 class Crashed(NamedTuple):
@@ -544,7 +545,7 @@ def check_state(crashed: Crashed, expected: str) -> None:
     tenants.close()
     path = tenants.path_of(crashed.tenant_id)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert storage.faults_of(path) == []
+    assert files.faults_of(path) == []
 
 
 @pytest.mark.parametrize(

@@ -102,16 +102,24 @@ def test_js_client_is_told_why_it_is_refused(
     assert listener.wait("disconnect") == "io server disconnect"
 
 
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_js_client_comes_back_after_a_restart_and_learns_what_it_missed(
-    start_server: Callable[..., Server], connect: Connect
+    start_server: Callable[..., Server], connect: Connect, transport: str
 ) -> None:
     server = start_server()
     tenant = server.register()
     cursor = tenant.device().push({"changes": {"end_user": [{"id": "a"}]}})["cursor"]
-    listener = connect(server.url, "websocket", {"token": tenant.token, "cursor": cursor})
+    listener = connect(server.url, transport, {"token": tenant.token, "cursor": cursor})
     assert listener.wait("authenticated")["missed"] == 0
     tenant.device().create(id="b")
     assert server.stop() == 0
-    assert listener.wait("disconnect") == "transport close"
+    assert listener.wait("disconnect") in ("transport close", "transport error")
     server.start()
     assert listener.wait("authenticated", 2)["missed"] == 1
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_foreign_origin_is_an_error_at_once(server: Server, connect: Connect, transport: str) -> None:
+    """Fault: the handshake answered before the origin was looked at: "timeout", after 20 s."""
+    listener = connect(server.url, transport, None, "https://evil.example")
+    assert listener.wait("connect_error") in ("websocket error", "xhr poll error")

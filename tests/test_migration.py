@@ -7,76 +7,25 @@ import json
 import random
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import JSON
+from declaring import Restart, column, provision, put
 from inside import pull, push, rows
 
 import backup
 import devices
-import directory
+import files
 import migration
 import models
-import schema
-import storage
-import tables_file
-import tenants as tenants_module
-from declared import model_of
 from errors import ValidationError
 from migration import MigrationRefused
 from tenants import Tenants
 
 JOB = "[job]\ncolumns.title = 'text'\n"
-Restart = Callable[..., Tenants]
-
-
-def declare(text: str) -> None:
-    """Declare tables in this process, as a start does."""
-    models.declare([model_of(table) for table in tables_file.read(text)])
-    schema.tenant_fingerprint.cache_clear()
-    tenants_module._laid_out.cache_clear()
-
-
-@pytest.fixture
-def restart(tmp_path: Path) -> Iterator[Restart]:
-    """Start anew on the test's folder with another declaration; one that is refused leaves the folder to the next."""
-    running: list[Tenants] = []
-
-    def start(text: str = "", retiring: tuple[str, ...] = ()) -> Tenants:
-        if running:
-            running.pop().close()
-        declare(text)
-        running.append(Tenants(tmp_path / "data", retiring=retiring))
-        return running[-1]
-
-    yield start
-    for tenants in running:
-        tenants.close()
-    declare("")
-
-
-@pytest.fixture
-def tenant_id() -> str:
-    return str(uuid.uuid4())
-
-
-def provision(tenants: Tenants, tenant_id: str) -> Tenants:
-    names = {"name": "A B", "companyName": "C", "firstName": "A", "lastName": "B", "passwordHash": "-"}
-    email = f"{tenant_id}@example.com"
-    tenants.provision(directory.Customer(id=tenant_id, email=email, createdAt="2026-01-01T00:00:00.000Z", **names))
-    return tenants
-
-
-def put(tenants: Tenants, tenant_id: str, *data: JSON, table: str = "job") -> list[JSON]:
-    applied = push(tenants, tenant_id, {"changes": {table: list(data)}})
-    return [json.loads(row) for row in applied.rows if row]
-
-
-def column(tenants: Tenants, tenant_id: str, sql: str) -> list[Any]:
-    return [row[0] for row in tenants.read(tenant_id, lambda: list(models.connection().execute(sql)))]
 
 
 def refused(restart: Restart, text: str) -> str:
@@ -352,7 +301,7 @@ def test_rows_are_looked_at_only_for_a_change_that_they_could_violate(
 
     def look_into(path: Path, query: Callable[[], Any]) -> Any:
         looked.append(path)
-        return storage.look_into(path, query)
+        return files.look_into(path, query)
 
     monkeypatch.setattr(migration, "look_into", look_into)
     tenants = provision(restart(JOB), tenant_id)

@@ -35,9 +35,9 @@ import backup
 import changes
 import devices
 import directory
+import files
 import ledger
 import pulls
-import storage
 from devices import DAY_MS
 from errors import ResyncRequired
 from models import connection
@@ -457,7 +457,7 @@ class Syncing(RuleBasedStateMachine):
 
     def back_up(self) -> None:
         file = self.folder / f"{len(self.backups)}.backup"
-        storage.copy_file(self.tenants.path_of(self.id), file)
+        files.copy_file(self.tenants.path_of(self.id), file)
         self.backups.append((file, copy.deepcopy(self.plain)))
 
     def restore(self, which: int) -> None:

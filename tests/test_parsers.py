@@ -309,8 +309,8 @@ def test_token_with_any_claims_is_refused_even_under_our_key(app: Flask, claims:
     except (TypeError, ValueError, jwt.PyJWTError):
         return  # One that not even the library writes.
     for kind in ("client", "refresh"):
-        with app.app_context(), pytest.raises(Problem) as caught:
-            tokens._claims(token, kind)
+        with pytest.raises(Problem) as caught:
+            tokens._claims(token, kind, app.config["JWT_SECRET_KEY"])
             raise Unauthorized  # Whole, and of no session.
         assert caught.value.status == 401
 

@@ -24,6 +24,10 @@ def operation(op_id: str, kind: str = "update", base: int | None = None, **data:
     return said if base is None else said | {"baseVersion": base}
 
 
+FIRST: JSON = {"id": "local_1", "Unique_id": "first phone", "name": "Asha"}
+SECOND: JSON = {"id": "local_1", "Unique_id": "second phone", "name": "Ravi"}
+
+
 def statuses(answer: JSON) -> list[str]:
     return [result["status"] for result in answer["results"]]
 
@@ -103,6 +107,20 @@ def test_answer_is_kept_for_24_hours(tenants: Tenants, new_tenant: Callable[[], 
     with pytest.raises(IdempotencyMismatch):
         tenants.read(tenant_id, lambda: receipts.kept_answer("k", "other", 2000))
     tenants.write(tenant_id, lambda: receipts.keep_answer("k", "m", b"new", 1000 + day))
+
+
+def test_retry_finds_the_row_that_got_another_id_than_it_was_sent_with(
+    tenant: Tenant, listen: Callable[..., Listener]
+) -> None:
+    """Two phones' ``local_1``: by the key of the request, by the operation's name, by ``Unique_id``, also as an event."""
+    tenant.device().create(**FIRST)
+    plain = {"table": "end_user", "operation": "create", "data": SECOND}
+    bodies = [plain, {"operations": [operation("op-1", "create", **SECOND)]}, {"changes": {"end_user": [SECOND]}}]
+    answers = [tenant.device(Idempotency_Key="k-8").push(plain) for _ in range(2)]
+    answers += [device.push(body) for body in bodies * 2 for device in (tenant.device(),)]
+    answers += [listen().call("sync_push", body) for body in bodies]
+    (second,) = {answer["results"][0]["id"] for answer in answers}
+    assert second != "local_1" and [row["name"] for row in tenant.device().rows()] == ["Asha", "Ravi"]
 
 
 # --- opId ------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import FAST, ROOT, Server, wait_for
+import socketio
+from conftest import FAST, ROOT, Listener, Server, wait_for
 
 import serving
 
@@ -70,6 +71,24 @@ def test_sigterm_finishes_requests_tells_sockets_and_exits_with_0(either: Server
     assert [line["message"] for line in either.log if line["level"] in ("error", "raw")] == []
     either.start()
     assert len(device.rows()) == 5000
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # The client leaves its lost socket open.
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_clients_come_back_by_themselves_after_a_stop(either: Server, transport: str) -> None:
+    """Fault: a close packet at the end: python-socketio took it as wanted, and stayed away for ever."""
+    tenant = either.register()
+    client = socketio.Client(reconnection_delay=0.1, reconnection_delay_max=0.2)
+    greeted: list[Any] = []
+    client.on("authenticated", greeted.append)
+    client.connect(either.url, auth={"token": tenant.token}, transports=[transport])
+    wait_for(lambda: len(greeted) == 1, "the first greeting")
+    assert either.stop() == 0
+    either.start()
+    wait_for(lambda: len(greeted) == 2, "the client to come back")
+    client.disconnect()
 
 
 def test_sigterm_waits_for_a_socket_that_does_not_answer_and_closes_all(either: Server) -> None:
@@ -148,4 +167,16 @@ def test_log_is_json_lines_with_request_tenant_and_duration(server: Server) -> N
 
 def test_health_tells_an_orchestrator_and_nothing_about_tenants(server: Server) -> None:
     body: dict[str, Any] = requests.get(f"{server.url}/health", timeout=5).json()
-    assert body.keys() == {"status", "version", "uptimeSeconds"} and body["status"] == "ok"
+    assert body.keys() == {"status", "version", "uptimeSeconds", "timestamp", "connectedClients"}
+    assert body["status"] == "ok"
+
+
+def test_health_counts_who_listens(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    tenant = server.register()
+    listeners = [tenant.device().listen(), server.register().device().listen("polling")]
+    stranger = Listener(server.url)
+    assert server.call("GET", "/health").json()["connectedClients"] == 2
+    for listener in [*listeners, stranger]:
+        listener.close()
+    wait_for(lambda: server.call("GET", "/health").json()["connectedClients"] == 0, "both to have left")

@@ -25,7 +25,10 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("PORT", "three"),
         ("JWT_SECRET_KEY", "short"),
         ("CORS_ORIGINS", "*"),
-        ("CORS_ORIGINS", "https://a.example,null"),
+        ("CORS_ORIGINS", "https://a.example,nil"),
+        ("CORS_ORIGINS", "capacitor://*"),
+        ("CORS_ORIGINS", "https://"),
+        ("CORS_ORIGINS", "file://a"),
         ("REGISTRATION", "maybe"),
         ("BCRYPT_ROUNDS", "4"),
         ("RATE_LIMIT_LOGIN", "0/minute"),
@@ -55,6 +58,12 @@ def test_limits_can_be_raised_for_a_benchmark() -> None:
     raised = settings.load({"RATE_LIMIT_REGISTER": "100000/minute", "CORS_ORIGINS": "https://a.example, http://b:1/"})
     assert raised.rate_limit_register == "100000/minute"
     assert raised.cors_origins == ("https://a.example", "http://b:1")
+    apps = (
+        "capacitor://localhost,ionic://localhost, tauri://localhost,app://obsidian.md,chrome-extension://abcdef,file://"
+    )
+    assert settings.load({"CORS_ORIGINS": apps}).cors_origins == tuple(map(str.strip, apps.split(",")))
+    as_browsers_say = settings.load({"CORS_ORIGINS": "https://App.example:443,http://b.example:80/,null"}).cors_origins
+    assert as_browsers_say == ("https://app.example", "http://b.example", "null")
 
 
 def test_one_proxy_is_trusted_on_heroku_and_none_elsewhere() -> None:

@@ -154,7 +154,7 @@ def test_large_commit_does_not_hold_up_the_loop(store: Store, monkeypatch: pytes
         return lambda work: work() if done.append(where) is None else None  # type: ignore[func-returns-value]
 
     for where in ("at_once", "in_thread"):
-        monkeypatch.setattr(storage._disk, where, noting(where))
+        monkeypatch.setattr(storage.disk, where, noting(where))
     store.write(lambda: [insert(f"w{n}") for n in range(100)])
     store.write(lambda: [insert(f"w{n}") for n in range(101)])
     assert done == ["at_once", "in_thread"]
@@ -318,7 +318,7 @@ def test_lock_of_another_process_is_waited_for_while_the_loop_runs(
 def test_lock_held_for_too_long_is_busy_and_the_next_write_works(
     store: Store, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(storage, "LOCK_WAIT_SECONDS", 0.1)
     hold_lock(0.8)
     found = together(lambda: store.write(lambda: insert("a")), lambda: store.write(lambda: insert("b")))
     assert [type(result) for result in found] == [Busy, Busy]
@@ -331,7 +331,7 @@ def test_lock_held_for_too_long_is_busy_and_the_next_write_works(
 def test_file_of_an_older_schema_that_is_locked_is_busy(
     store: Store, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(storage, "LOCK_WAIT_SECONDS", 0.1)
     hold_lock(0.5)
     with pytest.raises(Busy):
         Store.open(store.path, prepare, 2)

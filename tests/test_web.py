@@ -70,7 +70,12 @@ def test_request_ids_made_by_the_server_differ(server: Server) -> None:
         ("sync.example.com", "https://sync.example.com:8443", False),
         ("sync.example.com", "http://localhost:5000", False),
         ("sync.example.com", FOREIGN, False),
-        ("sync.example.com", "null", False),
+        ("sync.example.com", "null", True),
+        ("sync.example.com", "capacitor://localhost", True),
+        ("sync.example.com", "ionic://localhost", False),
+        ("sync.example.com", "chrome-extension://abcdef", True),
+        ("sync.example.com", "chrome-extension://other", False),
+        ("sync.example.com", "file://", True),
         ("sync.example.com", "*", False),
         ("localhost:3000", "http://localhost:5000", True),
         ("127.0.0.1:3000", "http://localhost:5000", True),
@@ -101,7 +106,8 @@ def test_pages_of_allowed_origins_only_may_read_answers(
 @pytest.fixture(scope="module")
 def configured(tmp_path_factory: pytest.TempPathFactory) -> Any:
     server = Server(
-        tmp_path_factory.mktemp("configured") / "data", {"CORS_ORIGINS": "https://app.example.com/"}
+        tmp_path_factory.mktemp("configured") / "data",
+        {"CORS_ORIGINS": "https://app.example.com/,null,capacitor://localhost,chrome-extension://abcdef,file://"},
     ).start()
     yield server
     server.stop()

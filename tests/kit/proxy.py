@@ -9,11 +9,13 @@ import contextlib
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 Fault = str
 """``none``; ``answer_dropped``: the server does it and nobody hears; ``answer_cut``: half of it; ``refused``: not sent;
 ``unavailable``: not sent, and a 503 as gateways say it; ``bad_gateway``: the server does it, and a 502 is heard."""
+_STEPS_A_SECOND = 20
 _OF_GATEWAYS = {
     "unavailable": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     "bad_gateway": b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
@@ -26,6 +28,8 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._to = (host, port)
         self.fault_of: Callable[[str], Fault] = lambda _: "none"
+        self.bytes_per_second = self.stalls_after_bytes = 0
+        """How fast answers come, and how much of one comes before the line falls silent; 0: without limit."""
         self.requests: list[str] = []
         self._entry = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._entry.getsockname()[1]}"
@@ -85,7 +89,18 @@ class Proxy:
             answer = b"".join(iter(lambda: server.recv(65_536), b""))
         answer = _OF_GATEWAYS.get(fault, answer)
         length = {"answer_dropped": 0, "answer_cut": len(answer) // 2}.get(fault, len(answer))
-        return client.sendall(answer[:length])
+        return self._send(client, answer[:length])
+
+    def _send(self, client: socket.socket, answer: bytes) -> None:
+        """Send an answer as the line takes it: slowly, or not to its end, and then nothing until the client gives up."""
+        most = self.stalls_after_bytes or len(answer)
+        step = self.bytes_per_second // _STEPS_A_SECOND or len(answer)
+        for start in range(0, min(most, len(answer)), step or 1):
+            client.sendall(answer[start : min(start + step, most)])
+            if self.bytes_per_second:
+                time.sleep(1 / _STEPS_A_SECOND)
+        if most < len(answer):
+            client.recv(1)
 
     @contextlib.contextmanager
     def _watched(self, one: socket.socket) -> Iterator[socket.socket]:

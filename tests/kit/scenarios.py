@@ -10,9 +10,15 @@ import time
 from collections.abc import Callable
 
 from .randoms import random_interleavings
+from .replicas import account_change, clock_off, new_table, refused_create, slow_line
+from .restores import (
+    edits_around_a_restore,
+    purged_mid_first_sync,
+    purged_past_a_device,
+    restore_from_older_backup,
+)
 from .server import wait_for
-from .suite import Device, Kit
-from .truth import Account
+from .suite import Device, Kit, once, pair
 
 
 def empty_first_sync(kit: Kit) -> None:
@@ -162,58 +168,12 @@ def server_killed_mid_sync(kit: Kit) -> None:
     kit.check(account, first, second)
 
 
-def once(address: str, happens: Callable[[], object]) -> Callable[[str], str]:
-    """Let something happen when the next request to an address is seen; the request is then passed on."""
-    left = [happens]
-
-    def fault_of(asked: str) -> str:
-        if left and address in asked:
-            left.pop()()
-        return "none"
-
-    return fault_of
-
-
 def answered(device: Device) -> None:
     """Take the answer of a sync that was under way, whatever it is."""
     try:
         device.driver.receive()
     except Exception as error:
         assert type(error).__name__ == "DriverError", error
-
-
-def restore_from_older_backup(kit: Kit) -> None:
-    """The operator puts back a backup; devices hold later edits, some answered and some not sent."""
-    server, account = kit.server, kit.account()
-    for number in range(7):
-        account.put("end_user", {"id": f"restore-{number}", "name": "before the backup"})
-    first, second = pair(kit, account)
-    behind = kit.device(account)
-    behind.sync()
-    account.put("end_user", {"id": "restore-5", "name": "seen by two of three"})
-    backup = server.backup(kit.folder / f"backups-{account.id}")
-    before = len(account.typed)
-    first.put("restore-0", name="answered after the backup")
-    first.put("restore-new", name="made after the backup")
-    first.delete("restore-1")
-    first.sync()
-    second.put("restore-2", name="answered too")
-    second.put("restore-6", name="answered, and then it grew apart")
-    second.sync()
-    answered_after = list(account.typed[before:])
-    second.put("restore-3", name="not sent")
-    second.put("restore-0", phone="not sent either")
-    behind.put("restore-2", note="not sent, of the one behind")
-    server.restore(backup, account.id)
-    account.put("end_user", {"id": "restore-4", "name": "after the restore"})
-    account.put("end_user", {"id": "restore-6", "name": "grown apart after the restore"})
-    if not kit.has("returns"):
-        account.typed = [one for one in account.typed if one not in answered_after]
-    kit.check(account, first, second, behind)
-    if kit.has("returns"):
-        rows = behind.rows()
-        assert "restore-1" not in rows and rows["restore-0"]["name"] == "answered after the backup"
-        assert rows["restore-5"]["name"] == "seen by two of three"
 
 
 def token_expired(kit: Kit) -> None:
@@ -266,25 +226,6 @@ def two_instances(kit: Kit) -> None:
     kit.check(account, first, second, other)
 
 
-def purged_past_a_device(kit: Kit) -> None:
-    """A device is away for so long that deletions it missed are gone; it has edits of its own, one of a deleted row."""
-    server, account = kit.server, kit.account()
-    account.put("end_user", *({"id": f"purge-{number}", "name": "before"} for number in range(5)))
-    first, away = pair(kit, account)
-    away.put("purge-0", note="typed while away, into a row that was deleted")
-    away.put("purge-1", note="typed while away")
-    away.put("purge-new", name="made while away")
-    for row_id in ("purge-0", "purge-2", "purge-3"):
-        account.delete("end_user", row_id)
-    account.put("end_user", {"id": "purge-4", "name": "after"})
-    first.sync()
-    server.age(account.id, days=200)
-    account.typed = [one for one in account.typed if one.value != "before"]  # What it was is no longer held.
-    kit.check(account, first, away)
-    rows = first.rows()
-    assert {"purge-2", "purge-3"}.isdisjoint(rows) and rows["purge-1"]["note"] == "typed while away"
-
-
 def client_killed(kit: Kit) -> None:
     """The client is killed while it syncs, just as it asks or at random: what it said is kept is kept."""
     kit.needs("persists")
@@ -326,14 +267,6 @@ def live_edits(kit: Kit) -> None:
     kit.check(account, first, second)
 
 
-def pair(kit: Kit, account: Account) -> tuple[Device, Device]:
-    """Give two devices that have all there is."""
-    first, second = kit.device(account), kit.device(account)
-    first.sync()
-    second.sync()
-    return first, second
-
-
 SCENARIOS: dict[str, Callable[[Kit], None]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -346,10 +279,17 @@ SCENARIOS: dict[str, Callable[[Kit], None]] = {
         overtaken,
         server_killed_mid_sync,
         restore_from_older_backup,
+        edits_around_a_restore,
         token_expired,
         refresh_lost,
         two_instances,
         purged_past_a_device,
+        purged_mid_first_sync,
+        account_change,
+        new_table,
+        refused_create,
+        clock_off,
+        slow_line,
         client_killed,
         live_edits,
         random_interleavings,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,15 +36,28 @@ class Device:
     instance: str | None = None
     session: tuple[str, str] | None = None
     sends_states: bool = False
+    app: JSON = field(default_factory=dict)
+    """How this version of the app opens the client: ``tables``, ``lacks``, ``timeoutSeconds``, ``clockOffsetMs``."""
 
     def open(self) -> Device:
         """Open the client, the first time with a session of its own."""
         self.session = self.session or self.account.device_session()
-        token, refresh_token = self.session
         about = {"url": self.url, "folder": str(self.driver.folder), "tables": list(TABLES), "deviceId": self.name}
-        about |= {"token": token, "refreshToken": refresh_token}
-        self.ask("open", **about, email=self.account.email, password=self.account.password)
+        self.ask("open", **about | self.app, **_credentials(self.account, self.session))
         return self
+
+    def reopen(self, **app: Any) -> Device:
+        """Open the client again on its replica, as another version of the app does."""
+        self.app = app
+        return self.open()
+
+    def log_in(self, account: Account) -> str | None:
+        """Let somebody log in on this device, and sync once; give the code of what refused it."""
+        try:
+            self.ask("login", **_credentials(account, account.session()))
+        except DriverError as error:
+            return error.code
+        return self.try_sync()
 
     def ask(self, do: str, **about: Any) -> Any:
         """Ask the driver. Raises: DriverError."""
@@ -95,6 +108,11 @@ class Device:
         self.driver.kill()
         self.driver.restart()
         self.open()
+
+
+def _credentials(account: Account, session: tuple[str, str]) -> JSON:
+    token, refresh_token = session
+    return {"token": token, "refreshToken": refresh_token, "email": account.email, "password": account.password}
 
 
 class Kit:
@@ -218,3 +236,23 @@ class Kit:
                 self._shared.delete(table, *(row_id for of, row_id in rows if of == table))
         elif self._shared:
             self._shared.close()
+
+
+def pair(kit: Kit, account: Account) -> tuple[Device, Device]:
+    """Give two devices that have all there is."""
+    first, second = kit.device(account), kit.device(account)
+    first.sync()
+    second.sync()
+    return first, second
+
+
+def once(address: str, happens: Callable[[], object]) -> Callable[[str], str]:
+    """Let something happen when the next request to an address is seen; the request is then passed on."""
+    left = [happens]
+
+    def fault_of(asked: str) -> str:
+        if left and address in asked:
+            left.pop()()
+        return "none"
+
+    return fault_of

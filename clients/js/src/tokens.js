@@ -2,8 +2,8 @@
  * The tokens of a login: kept, and renewed by one call at a time.
  *
  * Knows: how a pair is renewed, where it is kept. Must not know: what calls need it. A refresh token counts once: the
- * server ends the whole session if it comes twice. So calls share one renewal, and tabs take turns and read the store
- * again before they renew.
+ * server ends the whole session if it comes twice, unless the first answer was lost. So calls share one renewal, and tabs
+ * take turns and read the store again before they renew.
  */
 
 import { Refused, SignedOut } from "./errors.js";

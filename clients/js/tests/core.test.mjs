@@ -91,6 +91,20 @@ test("an unreachable refresh does not log anybody out", async (t) => {
   assert.deepEqual(await store.read(), { token: "old", refreshToken: "kept" });
 });
 
+test("a refresh whose answer was lost is sent again, and nobody has to log in", async () => {
+  const own = await registered();
+  let lost = 0;
+  const losing = async (address, init) => {
+    const answer = await fetch(address, init);
+    if (address.endsWith("/refresh") && !lost++) throw new TypeError("the answer was lost");
+    return answer;
+  };
+  const client = new SyncClient({ url, token: `${own.token}x`, refreshToken: own.refreshToken, fetch: losing });
+  await assert.rejects(client.pull({ cursor: null }), Unreachable);
+  assert.equal((await client.pull({ cursor: null })).hasMore, false);
+  assert.equal(lost, 2);
+});
+
 test("errors are classes that carry the server's code", async (t) => {
   const client = new SyncClient({ url, token: account.token });
   await assert.rejects(client.pull({ cursor: "000000000000-5" }), (error) => error instanceof ResyncRequired && error.code === "resync_required" && error.status === 410);

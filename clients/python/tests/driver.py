@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import syncclient
-from syncclient import SyncClient, SyncError
+from syncclient import SyncClient, SyncError, transport
 
 JSON = dict[str, Any]
-FEATURES = ["persists", "live", "conflicts", "processes", "instances", "merges", "returns"]
+FEATURES = ["persists", "live", "conflicts", "processes", "instances", "merges", "returns", "clock"]
 
 
 class Driver:
@@ -31,18 +32,27 @@ class Driver:
         return {"client": f"syncclient {syncclient.__version__}", "features": FEATURES}
 
     def do_open(self, asked: JSON) -> JSON:
+        instance = asked.get("instance", "first")
+        if instance in self.clients:  # Another version of the app.
+            self.clients.pop(instance).close()
+        offset_ms = asked.get("clockOffsetMs", 0)
+        transport._now_ms = lambda: time.time_ns() // 1_000_000 + offset_ms
         client = SyncClient(
             f"{asked['folder']}/replica.db",
             asked["url"],
             tables=asked["tables"],
             email=asked["email"],
             password=asked["password"],
-            timeout_seconds=20,
+            timeout_seconds=asked.get("timeoutSeconds", 20),
             patience_seconds=20,
         )
         if client.status().is_logged_in is False:
             client.adopt(asked["token"], asked["refreshToken"])
-        self.clients[asked.get("instance", "first")] = client
+        self.clients[instance] = client
+        return {}
+
+    def do_login(self, asked: JSON) -> JSON:
+        self.client(asked).adopt(asked["token"], asked["refreshToken"])
         return {}
 
     def do_put(self, asked: JSON) -> JSON:

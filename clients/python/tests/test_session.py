@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -9,12 +10,17 @@ from conftest import MakeClient
 from kit.proxy import Proxy
 from kit.truth import Account, register
 
-from syncclient import LoginNeeded, SyncClient, Unauthorized, WrongAccount
+from syncclient import LoginNeeded, Offline, SyncClient, Unauthorized, WrongAccount
 
 
 def spoiled(session: tuple[str, str]) -> tuple[str, str]:
     """Give a session whose access token is refused, as an expired one is."""
     return session[0][:-8] + "spoiled0", session[1]
+
+
+def over(session: tuple[str, str]) -> tuple[str, str]:
+    """Give a session that can't be renewed either."""
+    return spoiled(session)[0], session[1][:-8] + "spoiled0"
 
 
 def test_log_in_with_a_wrong_password_is_said_and_changes_nothing(make_client: MakeClient, account: Account) -> None:
@@ -79,10 +85,23 @@ def test_threads_and_processes_whose_token_is_refused_refresh_once(
     assert failures == [] and proxy.requests.count("/api/customers/refresh") == 1
 
 
-def test_lost_refresh_needs_a_log_in_and_loses_no_edit(make_client: MakeClient, account: Account, proxy: Proxy) -> None:
+def test_refresh_whose_answer_was_lost_is_sent_again_and_needs_no_log_in(
+    make_client: MakeClient, account: Account, proxy: Proxy
+) -> None:
+    """Fault: the server took the second one for a thief's, and the session was over."""
     client = make_client(url=proxy.url, session=spoiled(account.session()))
     client.put("end_user", {"id": "a", "name": "typed"})
     proxy.fail("answer_dropped", "/refresh")
+    with contextlib.suppress(Offline):
+        client.sync()
+    client.sync()
+    assert proxy.requests.count("/api/customers/refresh") == 2
+    assert account.rows()[0]["end_user", "a"]["name"] == "typed"
+
+
+def test_session_that_is_over_needs_a_log_in_and_loses_no_edit(make_client: MakeClient, account: Account) -> None:
+    client = make_client(session=over(account.session()))
+    client.put("end_user", {"id": "a", "name": "typed"})
     with pytest.raises(LoginNeeded):
         client.sync()
     assert client.status().waiting == 1 and client.rows("end_user")[0]["name"] == "typed"
@@ -91,12 +110,11 @@ def test_lost_refresh_needs_a_log_in_and_loses_no_edit(make_client: MakeClient, 
     assert account.rows()[0]["end_user", "a"]["name"] == "typed"
 
 
-def test_lost_refresh_is_mended_by_itself_if_the_app_gave_the_password(
-    make_client: MakeClient, account: Account, proxy: Proxy
+def test_session_that_is_over_is_mended_by_itself_if_the_app_gave_the_password(
+    make_client: MakeClient, account: Account
 ) -> None:
-    session = spoiled(account.session())
-    client = make_client(url=proxy.url, session=session, email=account.email, password=account.password)
-    proxy.fail("answer_dropped", "/refresh")
+    session = over(account.session())
+    client = make_client(session=session, email=account.email, password=account.password)
     client.sync()
 
 

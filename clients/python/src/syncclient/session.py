@@ -76,8 +76,8 @@ class Session:
     def renew(self, spent: str | None) -> str:
         """Give a token that is not ``spent``: a newer one if there is one, else by the refresh token, else by logging in.
 
-        A refresh token may be used once: so only one of all threads and processes does, and if its answer is lost,
-        the session is. Then only the password helps.
+        A refresh token may be used once: so only one of all threads and processes does. If its answer is lost the server
+        takes it once more, for a few minutes. After that only the password helps.
         Raises: LoginNeeded.
         """
         token, _ = self.tokens
