@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models import connection
+from parsing import SERVER_FIELDS
 from protocol import Change, Since, Stored, same
 from wire import Row, decode_stored, encode
 
@@ -65,14 +66,18 @@ class Entry(NamedTuple):
     edited_at: int
     device_id: str | None
     is_named: bool
+    session: str | None
     fields: str | None
     row: str
 
 
-_ENTRY = "SELECT seq, version, previous_seq, edited_at, device_id, is_named, fields, row FROM _changes WHERE seq = ?"
+_ENTRY = (
+    "SELECT seq, version, previous_seq, edited_at, device_id, is_named, session, fields, row"
+    " FROM _changes WHERE seq = ?"
+)
 
 
-def _entry(sequence: int) -> Entry | None:
+def entry_at(sequence: int) -> Entry | None:
     """Read one change; in plain SQL, since a base from long ago is a thousand of them away."""
     for row in connection().execute(_ENTRY, (sequence,)):
         return Entry(*row)
@@ -112,6 +117,18 @@ def since_sequence(known: Stored, sequence: int, own: Own) -> Since | None:
     return _since(known, lambda entry: entry.sequence <= sequence, own)
 
 
+def since_counted(known: Stored, version: int, places: tuple[int, int], own: Own) -> Since | None:
+    """Tell the same of a device that counts versions by itself, so that ``version`` proves nothing: it has seen what the
+    ``places`` say too. What only one of the two tells, or it was only sent, it has perhaps seen.
+    """
+    place, sent = places
+
+    def is_base(entry: Entry) -> bool:
+        return (entry.sequence <= place and entry.version <= version) or own.is_said_by(entry)
+
+    return _since(known, is_base, own, sent)
+
+
 def since_elsewhere(known: Stored, own: Own) -> Since | None:
     """Tell what a device missed that knew the row in another database, which a restore replaced.
 
@@ -130,32 +147,44 @@ def since_elsewhere(known: Stored, own: Own) -> Since | None:
 
 def _since_unknown(stored: Stored, settled: Collection[str]) -> Since:
     """Tell what a device missed of a row whose history is not held: others may have changed any field."""
-    return Since({name: stored.edited_at for name in stored.row if name not in settled}, None)
+    return Since({name: stored.edited_at for name in _written(stored.row) if name not in settled}, None)
 
 
-def _since(known: Stored, is_base: Callable[[Entry], bool], own: Own) -> Since | None:
+def _written(row: Row) -> Row:
+    """Give of a row what devices write."""
+    return {name: value for name, value in row.items() if name not in SERVER_FIELDS}
+
+
+def _since(known: Stored, is_base: Callable[[Entry], bool], own: Own, sent: int = 0) -> Since | None:
     """Walk a row's history back to what a device knew, collecting what others changed and the device itself.
 
-    What the device changed after another did is settled between them.
+    What the device changed after another did is settled between them. It has perhaps seen those up to ``sent``.
     """
     changed: dict[str, int] = {}
+    perhaps: dict[str, int] = {}
     settled, said = set(own.written), dict(own.said)
     sequence: int | None = known.sequence
-    base: Row = {}
+    base: Row | None = {}
     while sequence is not None:
-        entry = _entry(sequence)
+        entry = entry_at(sequence)
         if entry is None:  # Purged: each field may have been changed, at the latest then.
+            if sequence <= sent:
+                base = None
+                break
             missed = _since_unknown(known, settled)
             return missed._replace(changed={**missed.changed, **changed})
         if is_base(entry):
             base = decode_stored(entry.row)
             break
-        row = decode_stored(entry.row) if entry.fields is None or own.is_own(entry) else {}
+        is_own = own.is_own(entry)
+        row = _written(decode_stored(entry.row)) if entry.fields is None or is_own else {}
         names = row if entry.fields is None else json.loads(entry.fields)
-        if own.is_own(entry):
+        if is_own:
             settled |= set(names)
             said = {name: row[name] for name in names} | said
         else:
-            changed |= {name: max(entry.edited_at, changed.get(name, 0)) for name in names if name not in settled}
+            some = perhaps if entry.sequence <= sent else changed
+            some |= {name: max(entry.edited_at, some.get(name, 0)) for name in names if name not in settled}
+            base = None if entry.previous is None and some is perhaps else base
         sequence = entry.previous
-    return Since(changed, base | said) if changed else None
+    return Since(changed, None if base is None else base | said, perhaps) if changed or perhaps else None

@@ -18,6 +18,7 @@ from wire import encode
 from writing import Applied
 
 _CACHED = 10_000
+_DAY_MS = 86_400_000
 
 Query = Callable[[], Evidence | None]
 
@@ -41,14 +42,14 @@ class Evidences:
             self._latest[tenant_id, who] = found
         return found
 
-    def pulled(self, tenant_id: str, before: Evidence, page: Page) -> None:
+    def pulled(self, tenant_id: str, before: Evidence, page: Page, now: int) -> None:
         """Note what a device was sent, and what it said that it has: no less than ``since``, no more than ``claimed``."""
         old = before if before.epoch == page.epoch else before._replace(known={}, sent={})
         known = {table: min(max(old.known.get(table, 0), since), page.claimed) for table, since in page.starts.items()}
         sent = dict.fromkeys(page.tables, page.until)
-        now = old._replace(epoch=page.epoch, known={**old.known, **known}, sent={**old.sent, **sent})
-        if now != before:
-            self._latest[tenant_id, now.who] = self._unsaved.setdefault(tenant_id, {})[now.who] = now
+        found = old._replace(epoch=page.epoch, known={**old.known, **known}, sent={**old.sent, **sent})
+        if found != before or now - before.seen_at > _DAY_MS:
+            self._note(tenant_id, found._replace(seen_at=now))
 
     def pushed(self, tenant_id: str, before: Evidence, applied: Applied) -> None:
         """Note that a device made what it pushed: it has all of it, if it had all that was there before.
@@ -69,8 +70,11 @@ class Evidences:
         if others:
             is_shared = now.is_shared or now.speaker is not None or len(others) > 1
             now = now._replace(speaker=now.speaker or min(others), is_shared=is_shared)
-            self._unsaved.setdefault(tenant_id, {})[now.who] = now
+            self._note(tenant_id, now)
         self._latest[tenant_id, now.who] = now
+
+    def _note(self, tenant_id: str, found: Evidence) -> None:
+        self._latest[tenant_id, found.who] = self._unsaved.setdefault(tenant_id, {})[found.who] = found
 
     def take(self, tenant_id: str) -> Mapping[str, Evidence]:
         """Give what no file of this tenant has yet, to be saved."""
@@ -91,19 +95,21 @@ def _moved(place: int, before: int, after: int) -> int:
 
 
 def _read(who: str, session: str | None) -> Evidence | None:
-    sql = "SELECT epoch, known, sent, speaker, is_shared FROM _evidence WHERE who = ?"
-    for epoch, known, sent, speaker, is_shared in connection().execute(sql, (who,)):
-        return Evidence(who, session, epoch, json.loads(known), json.loads(sent), speaker, bool(is_shared))
+    sql = "SELECT epoch, known, sent, speaker, is_shared, seen_at FROM _evidence WHERE who = ?"
+    for epoch, known, sent, speaker, is_shared, seen_at in connection().execute(sql, (who,)):
+        return Evidence(who, session, epoch, json.loads(known), json.loads(sent), speaker, bool(is_shared), seen_at)
     return None
 
 
-def save(found: Mapping[str, Evidence], now: int) -> None:
+def save(found: Mapping[str, Evidence]) -> None:
     """Write what is known of devices."""
     rows = [
-        (who, one.epoch, encode(one.known).decode(), encode(one.sent).decode(), one.speaker, one.is_shared, now)
+        (who, one.epoch, encode(one.known).decode(), encode(one.sent).decode(), one.speaker, one.is_shared, one.seen_at)
         for who, one in found.items()
     ]
-    sql = "INSERT OR REPLACE INTO _evidence (who, epoch, known, sent, speaker, is_shared, seen_at) VALUES (?,?,?,?,?,?,?)"
+    sql = (
+        "INSERT OR REPLACE INTO _evidence (who, epoch, known, sent, speaker, is_shared, seen_at) VALUES (?,?,?,?,?,?,?)"
+    )
     connection().cursor().executemany(sql, rows)
 
 

@@ -39,8 +39,8 @@ def place() -> Place:
 def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
     """Read where the order of commits stands and each table's digest there, in one statement and so of one moment."""
     sql = (
-        "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at, (SELECT json_group_object(table_name, json_object("
-        "'count', count, 'hash', hash)) FROM _digests) FROM _meta"
+        "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at, (SELECT json_group_object(table_name,"
+        " json_object('count', count, 'hash', hash)) FROM _digests) FROM _meta"
     )
     *values, digests = next(iter(connection().execute(sql)))
     return Place(*values), json.loads(digests)

@@ -106,10 +106,11 @@ class Evidence(NamedTuple):
     who: str = ""
     session: str | None = None
     epoch: str = ""
-    known: Mapping[str, int] = {}  # noqa: RUF012 -- nobody writes it.
-    sent: Mapping[str, int] = {}  # noqa: RUF012
+    known: Mapping[str, int] = {}
+    sent: Mapping[str, int] = {}
     speaker: str | None = None
     is_shared: bool = False
+    seen_at: int = 0
 
     def places(self, table: str, epoch: str) -> tuple[int, int]:
         """Give up to where a table is known to be seen, and up to where it perhaps is."""
@@ -183,7 +184,7 @@ class Since(NamedTuple):
 
     changed: Mapping[str, int]
     base: Row | None
-    perhaps: Mapping[str, int] = {}  # noqa: RUF012 -- nobody writes it.
+    perhaps: Mapping[str, int] = {}
 
     @property
     def whole(self) -> Since:
@@ -233,7 +234,7 @@ def decide(
     if not different:
         return Outcome("unchanged")
     since = missed()
-    if since is None or since is UNCHECKED or (not since.changed and _is_informed(change, different, since)):
+    if since is None or since is UNCHECKED or (not since.changed and _is_informed(different, since)):
         return _take(change, stored, different, since)
     return _settle(change, stored, different, since.whole, strategy)
 
@@ -253,11 +254,13 @@ def _take(change: Change, stored: Stored, different: Row, since: Since | None) -
     return Outcome(status, row, tuple(different), replaced=replaced or None)
 
 
-def _is_informed(change: Change, different: Row, since: Since) -> bool:
+def _is_informed(different: Row, since: Since) -> bool:
     """Tell whether a device has most likely seen what it was sent: not if it edits one field and only repeats in another
     what that was before."""
     own = different.keys() - EDIT_FIELDS
-    repeated = {name for name in own & since.perhaps.keys() if since.base and same(since.base.get(name), different[name])}
+    repeated = {
+        name for name in own & since.perhaps.keys() if since.base and same(since.base.get(name), different[name])
+    }
     return not repeated or repeated == own
 
 

@@ -68,13 +68,18 @@ def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False) -> 
     return _page(dict.fromkeys(pull.tables, start.since), start, here, pull, digests)
 
 
-def pending_page(starts: Mapping[str, int], limit: int) -> Page:
-    """Plan the answer that gives a device what it has not pulled, of each table from where it is known to be."""
-    here, pull = place(), Pull(list(starts), None, limit)
-    return _page(starts, _Start(min(starts.values()), 0, here.sequence), here, pull, {})
+def pending_page(places: Mapping[str, int], limit: int, *, is_expired: bool = False) -> Page:
+    """Plan the answer that gives a device what it has not pulled, of each table from where it is known to be, with every
+    tombstone; all that there is if deletions since then are no longer held."""
+    here = place()
+    starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in places.items()}
+    start = _Start(min(starts.values()), 0, here.sequence, is_complete=starts != places)
+    return _page(starts, start, here, Pull(list(starts), None, limit), {})
 
 
-def _page(starts: Mapping[str, int], start: _Start, here: Place, pull: Pull, digests: dict[str, dict[str, Any]]) -> Page:
+def _page(
+    starts: Mapping[str, int], start: _Start, here: Place, pull: Pull, digests: dict[str, dict[str, Any]]
+) -> Page:
     cut = None
     if pull.limit and here.sequence - start.since > pull.limit:  # Else there can't be as many rows.
         cut = _cut(starts, here.sequence, start.first_until, pull.limit)

@@ -7,7 +7,7 @@ engines, SQL, JWT details. The rules are in ``protocol``, the statements in ``ch
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, cast
 
 from flask import Blueprint
@@ -19,7 +19,7 @@ import pulls
 import receipts
 from auth import bearer
 from budgets import Budgets
-from devices import Seen, check_not_expired, reached
+from devices import Seen, expired, expired_at, reached
 from errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import described_everywhere, synced_tables
 from notices import Notification
@@ -32,7 +32,7 @@ from parsing import (
     parse_push,
     tables_of,
 )
-from protocol import EDIT_FIELDS, Limits, Pull, Push, Strategy
+from protocol import EDIT_FIELDS, Evidence, Limits, Push, Strategy
 from pulls import Page, Slice
 from settings import Settings
 from sockets import Answer, Caller, Sockets
@@ -126,18 +126,17 @@ class Sync:
         body, device_id, tenant_id = read_json(), stated_device(), identity.tenant_id
         _check_body(identity, body)
         tables = tables_of(body, self._tables)
+        if device_id and body.get("cursor") is not None:
+            return stream(self._parts(tenant_id, self._plan(identity, body, device_id)))
         if device_id:
-            self._seen.save(tenant_id)
-            place, sequence = self._tenants.read(tenant_id, lambda: (ledger.place(), reached(device_id, tables)))
-            pull = Pull(tables, Cursor(place.epoch, sequence) if sequence else None, self._limits.pull_rows)
-            return stream(self._parts(tenant_id, self._page(tenant_id, pull, None)))
+            return stream(self._parts(tenant_id, self._pending_page(identity, tables, device_id)))
         place = self._tenants.read(tenant_id, ledger.place)
 
         def rows(table: str, after: int, count: int) -> Slice:
             return self._tenants.read(tenant_id, lambda: pulls.pending_rows(table, after, count))
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
-        return stream(_envelope(tables, rows, 0, tail, lambda: self._budgets.turns.pass_on(tenant_id)))
+        return stream(_envelope(dict.fromkeys(tables, 0), rows, tail, lambda: self._budgets.turns.pass_on(tenant_id)))
 
     def health(self) -> Reply:
         """Say that sync is served."""
@@ -165,9 +164,13 @@ class Sync:
 
     def _parse(self, identity: Identity, body: object, device_id: str | None = None) -> Push:
         _check_body(identity, body)
-        push = parse_push(body, self._tables, self._limits, now_ms(), device_id)
+        evidence = self._evidence(identity, device_id)
+        push = parse_push(body, self._tables, self._limits, now_ms(), device_id, evidence)
         self._budgets.spend_rows(identity.tenant_id, push.count)
         return push
+
+    def _evidence(self, identity: Identity, device_id: str | None) -> Evidence:
+        return self._seen.evidences.find(identity.tenant_id, device_id, identity.session_id, self._tenants.read)
 
     def _push_event(self, caller: Caller, body: object) -> Answer:
         push = self._parse(caller.identity, body, caller.device_id)
@@ -216,13 +219,17 @@ class Sync:
         def write() -> Applied:
             return changes.apply(push, self._settings.max_row_bytes, now_ms(), breathe_at_times, self._strategy)
 
+        def told(applied: Applied) -> None:
+            self._seen.evidences.pushed(tenant_id, push.evidence, applied)
+            self._sockets.announce(tenant_id, applied)
+
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
             return self._tenants.write(
                 tenant_id,
                 lambda: around(write),
-                lambda applied: self._sockets.announce(tenant_id, applied),
+                told,
                 is_alone=self._budgets.is_alone(tenant_id),
             )
         except Exception as error:
@@ -243,21 +250,34 @@ class Sync:
     def _plan(self, identity: Identity, body: object, device_id: str | None) -> Page:
         _check_body(identity, body)
         pull = parse_pull(body, self._tables, self._limits)
-        return self._page(identity.tenant_id, pull, device_id)
-
-    def _page(self, tenant_id: str, pull: Pull, device_id: str | None) -> Page:
         skew_ms = self._settings.clock_skew_seconds * 1000
 
         def plan() -> Page:
-            if device_id and pull.since is not None:
-                check_not_expired(device_id)
-            return pulls.page_of(pull, now_ms(), skew_ms)
+            at = expired_at(device_id) if device_id and pull.since is not None else None
+            if at is not None and isinstance(pull.since, Cursor):
+                raise expired(at)
+            return pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None)
 
-        page = self._tenants.read(tenant_id, plan)
+        return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
+
+    def _pending_page(self, identity: Identity, tables: Sequence[str], device_id: str) -> Page:
+        """Plan what a device has not pulled yet, of each table from where it is known to be, with every tombstone."""
+        self._seen.save(identity.tenant_id)
+
+        def plan() -> Page:
+            is_expired = expired_at(device_id) is not None
+            return pulls.pending_page(reached(device_id, tables), self._limits.pull_rows, is_expired=is_expired)
+
+        return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
+
+    def _noted(self, identity: Identity, device_id: str | None, page: Page) -> Page:
+        """Note what a device says that it has, and what it is sent."""
+        tenant_id, now, before = identity.tenant_id, now_ms(), self._evidence(identity, device_id)
+        self._seen.evidences.pulled(tenant_id, before, page, now)
         if device_id:
-            self._seen.note(tenant_id, device_id, dict.fromkeys(page.tables, page.since), now_ms())
-            if pull.since is None:
-                self._seen.save(tenant_id)  # At once: an expired device is a live one again from here on.
+            self._seen.note(tenant_id, device_id, page.starts, now)
+        if page.claimed == 0 and (device_id or any(before.known.values())):
+            self._seen.save(tenant_id)  # At once: it starts anew, and an expired device is a live one from here on.
         return page
 
     def _parts(self, tenant_id: str, page: Page) -> Iterator[bytes]:
@@ -267,9 +287,11 @@ class Sync:
             return self._tenants.read(tenant_id, lambda: pulls.rows_of(page, table, after, count))
 
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
+        if page.is_complete:
+            tail["complete"] = True
         if page.digest is not None:
             tail["digest"] = page.digest
-        return _envelope(page.tables, rows, page.since, tail, lambda: self._budgets.turns.pass_on(tenant_id))
+        return _envelope(page.starts, rows, tail, lambda: self._budgets.turns.pass_on(tenant_id))
 
     def _pull_event(self, caller: Caller, body: object) -> Raw:
         """Answer a pull in one acknowledgement, which is therefore bounded."""
@@ -339,7 +361,7 @@ def _push_answer(applied: Applied) -> dict[str, Any]:
     return {
         "success": True,
         "data": [None if row is None else Raw(row) for row in applied.rows],
-        "syncTimestamp": format_time(applied.after.clock),
+        "syncTimestamp": format_time(applied.known_until),
         "cursor": applied.after.cursor,
         "previousCursor": applied.before.cursor,
         "results": applied.results,
@@ -348,15 +370,14 @@ def _push_answer(applied: Applied) -> dict[str, Any]:
 
 
 def _envelope(
-    tables: Sequence[str],
+    starts: Mapping[str, int],
     rows: Callable[[str, int, int], Slice],
-    since: int,
     tail: dict[str, Any],
     pause: Callable[[], None],
 ) -> Iterator[bytes]:
     """Write the answer of a pull around rows that are JSON already; ``pause`` lets others go on."""
     lead = b'{"success":true,"data":{'
-    for table in tables:
+    for table, since in starts.items():
         lead += encode(table) + b":["
         after, count = since, _FIRST_SLICE_ROWS
         while (slice_ := rows(table, after, count)).count:
@@ -368,7 +389,7 @@ def _envelope(
             count = min(_MOST_SLICE_ROWS, _SLICE_BYTES * slice_.count // len(slice_.json) + 1)
             pause()
         lead = b"]," if after > since else lead + b"],"
-    yield (lead[:-1] if tables else lead) + b"}," + encode(tail)[1:]
+    yield (lead[:-1] if starts else lead) + b"}," + encode(tail)[1:]
 
 
 def _camel(name: str) -> str:

@@ -425,7 +425,9 @@ class Syncing(RuleBasedStateMachine):
 
         def plan() -> pulls.Page:
             if pull.since is not None and phone.name != NAMELESS:
-                devices.check_not_expired(phone.name)
+                at = devices.expired_at(phone.name)
+                if at is not None:
+                    raise devices.expired(at)
             return pulls.page_of(pull, self.now, SKEW_MS)
 
         page: pulls.Page = self.read(plan)
