@@ -179,7 +179,7 @@ class _LongWay:
         places = evidence.places(key[0], self.before.epoch)
         if not evidence.is_of(stated, known.row.get("device_id")):
             places = (0, 0)
-        if known.sequence <= places[0] and known.version <= version:
+        if known.sequence <= places[0] and (not version or known.version <= version):
             return None
         own = Own(self.said[key], self.written[key], lambda entry: self._is_ours(entry, stated), change.fields)
         return since_counted(known, version, places, own)

@@ -179,18 +179,26 @@ class Since(NamedTuple):
 
     ``changed`` maps each field to the time of its latest edit, ``perhaps`` those of edits that the device was sent and has
     most likely seen. ``base`` is the row as the device knew it, with what it said of it since, or None if that version is
-    not held: then each field may have been changed by the device.
+    not held: then each field may have been changed by the device. ``before`` has the values that others replaced and that
+    it may still have.
     """
 
     changed: Mapping[str, int]
     base: Row | None
     perhaps: Mapping[str, int] = {}
+    before: Mapping[str, Sequence[Any]] = {}
 
     @property
     def whole(self) -> Since:
         """Give the same, with what the device has perhaps seen among what it missed."""
         both = self.perhaps.keys() | self.changed.keys()
-        return Since({name: max(self.changed.get(name, 0), self.perhaps.get(name, 0)) for name in both}, self.base)
+        changed = {name: max(self.changed.get(name, 0), self.perhaps.get(name, 0)) for name in both}
+        return self._replace(changed=changed, perhaps={})
+
+    def repeats(self, name: str, value: Any) -> bool:
+        """Tell whether a value is what the field was for the device, or may have been before others edited it."""
+        is_base = self.base is not None and same(self.base.get(name), value)
+        return is_base or any(same(value, before) for before in self.before.get(name, ()))
 
 
 UNCHECKED = Since({}, None)
@@ -258,9 +266,7 @@ def _is_informed(different: Row, since: Since) -> bool:
     """Tell whether a device has most likely seen what it was sent: not if it edits one field and only repeats in another
     what that was before."""
     own = different.keys() - EDIT_FIELDS
-    repeated = {
-        name for name in own & since.perhaps.keys() if since.base and same(since.base.get(name), different[name])
-    }
+    repeated = {name for name in own if any(same(different[name], one) for one in since.before.get(name, ()))}
     return not repeated or repeated == own
 
 
@@ -282,7 +288,7 @@ def _settle(change: Change, stored: Stored, different: Row, since: Since, strate
     typed: Row = {}
     conflicts: dict[str, FieldConflict] = {}
     for name, value in different.items():
-        repeated = since.base is not None and same(since.base.get(name), value)
+        repeated = since.repeats(name, value)
         wins = _wins(name, change, stored, since, strategy, repeated)
         if wins:
             taken[name] = value
@@ -324,7 +330,8 @@ def _undone(change: Change, row: Row, since: Since) -> Row:
 
 
 def _sides(since: Since, name: str, value: Any, stored: Stored, winner: Literal["client", "server"]) -> FieldConflict:
-    base = since.base.get(name) if since.base else None
+    before = since.before.get(name) or [None]
+    base = since.base[name] if since.base and name in since.base else before[-1]
     return FieldConflict(base=base, client=value, server=stored.row.get(name), winner=winner)
 
 

@@ -125,7 +125,7 @@ class ShortWay:
             is_known = not push.base or push.base.sequence >= sequence
         else:
             place, _ = push.evidence.places(one.table.name, before.epoch)
-            is_known = one.base_version >= version and place >= sequence
+            is_known = place >= sequence and (not one.base_version or one.base_version >= version)
         stood = one.stood(body) if is_known and sequence <= before.sequence else None
         if stood is None or stood.is_deleted:
             return None
