@@ -46,8 +46,8 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
             long.take([one.change() if type(one) is TypedRow else one for one in some], short.edited)
         if len(some) == _SLICE_ROWS:
             pause()
-    if push.atomic and writing.problems:
-        raise ValidationError(writing.why_none(), details=writing.problems)
+    if (push.atomic and writing.is_faulty) or push.fails_for_unknown_tables:
+        raise ValidationError(writing.why_none(), details=writing.all_problems)
     return writing.finish()
 
 

@@ -10,16 +10,17 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gevent import monkey
 
+import misnamed
 import signing
 import storage
 import tables_file
-from settings import Settings
+from settings import Settings, in_force
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "afs"}
 _FLEETING = {"tmpfs", "ramfs", "overlay", "aufs"}
@@ -79,6 +80,9 @@ class Place:
         return not (self.folder / "main.db").exists()
 
 
+Check = Callable[[Place], Finding | None]
+
+
 def here(settings: Settings) -> Place:
     """Look at this machine."""
     mounts = Path("/proc/mounts")
@@ -93,7 +97,7 @@ def patched(_: Place) -> Finding | None:
 
 
 def engine(_: Place) -> Finding | None:
-    """Look whether SQLite is one without the WAL-reset bug (trap 9)."""
+    """Look whether SQLite is one without the WAL-reset bug; trap 9."""
     version = storage.engine_version()
     if version >= _SAFE_SQLITE:
         return None
@@ -180,7 +184,7 @@ def weak_hashes(place: Place) -> Finding | None:
 
 
 def descriptors(place: Place) -> Finding | None:
-    """Raise the limit as far as one may, then look whether it is enough."""
+    """Look whether as many files may be open as are needed; the limit is raised as far as one may first."""
     needed = place.settings.open_tenants * _DESCRIPTORS_A_TENANT + _DESCRIPTORS_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or soft < hard:
@@ -228,7 +232,14 @@ def declaration(place: Place) -> Finding | None:
     return None
 
 
-CHECKS: tuple[Callable[[Place], Finding | None], ...] = (
+def misnamed_variables(place: Place) -> Finding | None:
+    """Look whether variables are meant as settings and are none."""
+    known = {name for name, _ in in_force(place.settings)}
+    found = list(misnamed.sentences(place.environ, known))
+    return Finding(" ".join(found), "Write them as docs/settings.md does.") if found else None
+
+
+CHECKS: tuple[Check, ...] = (
     patched,
     engine,
     writable,
@@ -243,9 +254,16 @@ CHECKS: tuple[Callable[[Place], Finding | None], ...] = (
     free_space,
     clock,
     declaration,
+    misnamed_variables,
 )
 
 
 def findings(place: Place) -> list[Finding]:
     """Run every check and give what it found, in their order."""
-    return [finding for check in CHECKS if (finding := check(place)) is not None]
+    return [finding for _, finding in looked(place, CHECKS) if finding]
+
+
+def looked(place: Place, checks: Iterable[Check]) -> Iterator[tuple[str, Finding | None]]:
+    """Run checks; give what each looks for, in words, and what it found."""
+    for check in checks:
+        yield (check.__doc__ or check.__name__).partition(".")[0].partition(";")[0].removeprefix("Look "), check(place)

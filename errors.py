@@ -162,6 +162,14 @@ class StorageFull(Problem):
     sentence = "The server's disk is full. Nothing of this request was stored."
 
 
+def sentences() -> dict[tuple[int, str], str]:
+    """Give the sentence of each error by its status and code."""
+    kinds = [Problem]
+    for kind in kinds:  # It grows while it is walked through.
+        kinds += kind.__subclasses__()
+    return {(kind.status, kind.code): kind.sentence for kind in kinds}
+
+
 class ErrorBody(TypedDict, total=False):
     """The one shape of a failure, over HTTP and in acknowledgements of events."""
 

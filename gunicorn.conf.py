@@ -10,10 +10,13 @@ from typing import Any
 
 import settings
 
-_settings = settings.load()
+try:
+    _settings = settings.load()
+except settings.SettingError as error:
+    raise SystemExit(f"syncapp: {error}") from None
 _WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 
-bind = f"{_settings.host}:{_settings.port}"
+bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
 workers = 1
 worker_class = _WORKER
 graceful_timeout = _settings.shutdown_seconds + 5

@@ -25,7 +25,6 @@ _WIDER = {
     ("date", "text"),
     ("time", "text"),
     ("timestamp", "text"),
-    ("integer", "number"),
     ("boolean", "integer"),
     ("boolean", "number"),
 }

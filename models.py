@@ -32,7 +32,7 @@ from peewee import (
 
 from protocol import Column, Table
 from typed import CHECKED, FLAG, NUMBER, WHOLE
-from wire import Row, encode
+from wire import Row, encode, whole_number
 
 database = DatabaseProxy()
 
@@ -167,7 +167,8 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return encode(value).decode()  # Apps send a phone or a code as a number; a text column keeps its digits.
+        whole = whole_number(value)  # Apps send a phone or a code as a number; a text column keeps its digits.
+        return encode(value if whole is None else whole).decode()
     raise ValueError("must be text")
 
 
@@ -178,15 +179,20 @@ def _flag(value: Any) -> int:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value) and abs(value) < 2**63:
-        return int(value)
+    whole = whole_number(value)
+    if whole is not None and abs(whole) < 2**63:
+        return whole
     raise ValueError("must be a whole number of at most 63 bits")
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e308:
-        return float(value)
-    raise ValueError("must be a number")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e308:
+        raise ValueError("must be a number")
+    if float(value) != value:
+        raise ValueError(
+            "must be a number that a float of 64 bits holds; this one has too many digits, send it as text"
+        )
+    return float(value)
 
 
 def _json(value: Any) -> Any:

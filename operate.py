@@ -15,12 +15,15 @@ import click
 
 import backup as backups
 import checks
+import connections
 import migration
+import rehearsal
 import settings as environment
 import tables_file
 from auth import create_customer
 from errors import Problem
-from tenants import DataFolderInUse, Tenants, is_current, parse_tenant_id
+from storage import EngineError
+from tenants import DataFolderInUse, MainDatabaseBroken, Tenants, is_current, parse_tenant_id
 from tokens import Passwords
 
 
@@ -138,13 +141,25 @@ def _tenants(count: int) -> str:
 @commands.command()
 def doctor() -> None:
     """Look at this machine as a start does, and say what to do; exit code 1 if a start would be refused."""
-    with _failures():
-        found = checks.findings(checks.here(environment.load()))
-    for finding in found:
-        click.echo(f"{'refused' if finding.refuses else 'warning'}: {finding}")
-    if any(finding.refuses for finding in found):
+    try:
+        settings = environment.load()
+    except environment.SettingError as error:
+        for line in str(error).splitlines():
+            click.echo(f"refused: {line}")
+        raise SystemExit(1) from None
+    place = checks.here(settings)
+    found = []
+    for what, finding in rehearsal.looked(place):
+        found.append(finding)
+        kind = "ok: looked" if finding is None else "refused:" if finding.refuses else "warning:"
+        click.echo(f"{kind} {finding or what}")
+    for name, value in environment.in_force(connections.fitted(settings)):
+        click.echo(f"{name}={value}{'' if place.environ.get(name) else ' (default)'}")
+    refusals = sum(finding.refuses for finding in found if finding)
+    warnings = sum(not finding.refuses for finding in found if finding)
+    click.echo(f"{len(found)} checks, {refusals} refusals, {warnings} warnings.")
+    if refusals:
         raise SystemExit(1)
-    click.echo(f"{len(checks.CHECKS)} checks, {len(found)} warnings.")
 
 
 def _progress(line: str) -> None:
@@ -157,6 +172,8 @@ _ACTED_ON = (
     tables_file.DeclarationError,
     migration.MigrationRefused,
     DataFolderInUse,
+    MainDatabaseBroken,
+    EngineError,
     backups.BackupError,
     OSError,
 )

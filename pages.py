@@ -13,6 +13,8 @@ from typing import Any
 
 from flask import Blueprint, Response, render_template, send_from_directory
 
+import errors
+import reference
 from errors import NotFound
 from models import synced_tables
 from serving import Lifecycle
@@ -103,7 +105,15 @@ def _describe(routes: Blueprint, openapi: Describe, asyncapi: Describe) -> None:
         """Show the API's description to people."""
         calls, events = openapi(), asyncapi()
         every = events["components"]["schemas"] | calls["components"]["schemas"]
-        return _page("docs.html", calls=calls, events=events, schemas=every, as_text=_as_text)
+        return _page(
+            "docs.html",
+            calls=calls,
+            events=events,
+            schemas=every,
+            reference=reference.calls(),
+            sentences=errors.sentences(),
+            as_text=_as_text,
+        )
 
     @routes.get("/openapi.json")
     def openapi_document() -> Reply:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Raw
@@ -17,7 +17,7 @@ from msgspec import Raw
 from errors import Detail, PayloadTooLarge, ValidationError
 from protocol import NOBODY, Change, Evidence, Limits, Pull, Push, Table
 from typed import Reader, TypedRow
-from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time
+from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time, whole_number
 
 SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
 """Fields of every row that the server sets; what a device sends for them is no change."""
@@ -25,6 +25,8 @@ SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "cre
 MAX_ID_CHARACTERS = 64
 _ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
 MAX_UNIQUE_ID_CHARACTERS = 255
+
+NOT_SYNCED = "is not a synced table"
 
 _DELETED = {"is_deleted", "isDeleted"}
 
@@ -51,18 +53,22 @@ def parse_push(
     atomic = body.get("atomic", True)
     if not isinstance(atomic, bool):
         raise _invalid("atomic", "must be true or false")
+    is_atomic_stated = "atomic" in body
     base = body.get("baseCursor")
     cursor = None if base is None else parse_cursor(base, "baseCursor")
-    count = _count(forms[0], body, tables)
+    count = _count(forms[0], body)
     if count > limits.push_rows:
         raise PayloadTooLarge(f"A push may have {limits.push_rows:,} rows. Send it in smaller parts.")
-    named = body["changes"] if "changes" in body else [body.get("table")]
+    named: Collection[Any] = body["changes"] if "changes" in body else [body.get("table")]
     parser = _Parser(tables, limits, now, {name for name in named if isinstance(name, str) and name in tables})
-    return Push(getattr(parser, forms[0])(body), count, parser.met, atomic, cursor, device_id, evidence)
+    rows = getattr(parser, forms[0])(body)
+    for name in named if forms[0] == "changes" else ():
+        parser.note_unknown(name, f"changes.{name[:64]}")
+    return Push(rows, count, parser.met, atomic, cursor, device_id, parser.unknown, is_atomic_stated, evidence)
 
 
-def _count(form: str, body: Row, tables: Mapping[str, Table]) -> int:
-    """Count the rows of a push; a table that is not there counts as one, for the problem it is."""
+def _count(form: str, body: Row) -> int:
+    """Count the rows of a push."""
     if form == "table":
         return 1
     if form == "operations":
@@ -74,7 +80,7 @@ def _count(form: str, body: Row, tables: Mapping[str, Table]) -> int:
     for name, rows in body["changes"].items():
         if not isinstance(rows, list):
             raise _invalid(f"changes.{name[:64]}", "must be a list of rows")
-    return sum(len(rows) or name not in tables for name, rows in body["changes"].items())
+    return sum(map(len, body["changes"].values()))
 
 
 @dataclass(slots=True)
@@ -86,6 +92,15 @@ class _Parser:
     now: int
     met: set[str]
     """Tables that rows are of, as far as is known."""
+    unknown: dict[str, Detail] = field(default_factory=dict)
+    """Tables that are named and not synced, as far as is known, with what is wrong at the first place."""
+
+    def note_unknown(self, name: object, path: str) -> str | None:
+        """Note a table that is named at ``path``, and give it if it is one of those."""
+        if not isinstance(name, str) or name in self.tables:
+            return None
+        self.unknown.setdefault(_shown_table(name), {"path": path, "error": NOT_SYNCED})
+        return _shown_table(name)
 
     def table(self, body: Row) -> Iterator[Change | TypedRow]:
         """Form A: one row."""
@@ -102,16 +117,19 @@ class _Parser:
         """Form B: rows by table, each an upsert or a delete."""
         for name, rows in body["changes"].items():
             table, path = self.tables.get(name), f"changes.{name[:64]}"
-            if not rows and table is None:
-                yield self._change(path, "", None, "upsert", {}, {})
-            yield from self._rows(table, rows, path)
+            if table is None:
+                for place in (f"{path}[{index}]" for index in range(len(rows))):
+                    problem: Detail = {"path": place, "error": NOT_SYNCED}
+                    yield Change(place, None, problems=[problem], unknown_table=_shown_table(name))
+            else:
+                yield from self._rows(table, rows, path)
 
-    def _rows(self, table: Table | None, rows: Sequence[object], path: str) -> Iterator[Change | TypedRow]:
+    def _rows(self, table: Table, rows: Sequence[object], path: str) -> Iterator[Change | TypedRow]:
         def again(index: int) -> Change:
             own = f"{path}[{index}]"
             return self._change(own, own, table, "upsert", decode_row(rows[index], 3), {})
 
-        reader = None if table is None else Reader(table)
+        reader = Reader(table)
         for index, raw in enumerate(rows):
             yield self._row(reader, raw, index, again)
 
@@ -160,7 +178,8 @@ class _Parser:
             self.met.add(table.name)
         change = self._change(path or "data", inner + "data", table, kind, body.get("data"), body, inner)
         if table is None:
-            change.problems[:] = [{"path": inner + "table", "error": "is not a synced table"}]
+            change.problems[:] = [{"path": inner + "table", "error": NOT_SYNCED}]
+            change.unknown_table = self.note_unknown(name, inner + "table")
         elif kind not in ("create", "update", "delete"):
             change.problems.append({"path": inner + "operation", "error": "must be create, update or delete"})
         return change
@@ -224,6 +243,11 @@ def _read_required(change: Change, table: Table, path: str) -> None:
     change.lacking = details
 
 
+def _shown_table(name: str) -> str:
+    """Give what is said again of a name for a table, which may be any text."""
+    return name[:64]
+
+
 def _checked_name(name: str, most: int) -> str:
     if not 1 <= len(name) <= most:
         raise ValueError(f"a field's name must have 1 to {most} characters")
@@ -252,10 +276,11 @@ def _read_base(change: Change, row: Row, about: Row, path: str) -> None:
     """Find the version that the change was based on, as stated or, in the older forms, one below the row's own."""
     stated, version = about.get("baseVersion"), row.get("version")
     if stated is None:
-        if change.kind != "create" and isinstance(version, int) and not isinstance(version, bool) and version > 0:
-            change.base_version = version - 1
-    elif isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0:
-        change.base_version, change.is_base_stated = stated, True
+        counted = whole_number(version)
+        if change.kind != "create" and counted is not None and counted > 0:
+            change.base_version = counted - 1
+    elif (base := whole_number(stated)) is not None and base >= 0:
+        change.base_version, change.is_base_stated = base, True
     else:
         change.problems.append({"path": f"{path}baseVersion", "error": "must be a whole number from 0"})
 
@@ -287,24 +312,25 @@ def parse_pull(body: object, tables: Mapping[str, Table], limits: Limits) -> Pul
     """
     if not isinstance(body, dict):
         raise _invalid("", "must be an object")
-    names, digest = tables_of(body, tables), body.get("digest", False)
+    (names, unknown), digest = tables_of(body, tables), body.get("digest", False)
     if not isinstance(digest, bool):
         raise _invalid("digest", "must be true or false")
     if "cursor" in body:
         since = None if body["cursor"] is None else parse_cursor(body["cursor"])
-        return Pull(names, since, _limit(body.get("limit"), limits.pull_rows), digest)
+        return Pull(names, since, _limit(body.get("limit"), limits.pull_rows), digest, unknown_tables=unknown)
     form = "lastSync" if "table" in body else "lastSyncTimestamp"
     since_text = body.get(form)
     since_time = None if since_text in (None, "") else parse_time(since_text, form)
     if since_time is None or since_time <= 0:
-        return Pull(names, None, None, digest)
-    return Pull(names, since_time, None, digest, is_local=not has_zone(str(since_text)))
+        return Pull(names, None, None, digest, unknown_tables=unknown)
+    return Pull(names, since_time, None, digest, not has_zone(str(since_text)), unknown)
 
 
-def tables_of(body: object, tables: Mapping[str, Table]) -> list[str]:
+def tables_of(body: object, tables: Mapping[str, Table]) -> tuple[list[str], list[str]]:
     """Read which tables a body names with ``table`` or ``entityTypes``: all of them if it names none.
 
-    Raises: ValidationError for one that is not synced, or if the body is no object.
+    Gives those that are synced and those that are not, which cost nobody the others' rows.
+    Raises: ValidationError if none is synced, or if the body is no object.
     """
     if not isinstance(body, dict):
         raise _invalid("", "must be an object")
@@ -313,10 +339,17 @@ def tables_of(body: object, tables: Mapping[str, Table]) -> list[str]:
     path = "table" if "table" in body else "entityTypes"
     names = [body["table"]] if "table" in body else body.get("entityTypes")
     if names is None:
-        return list(tables)
+        return list(tables), []
     if not isinstance(names, list) or not names:
         raise _invalid(path, "must be a list of at least one table")
-    return list(dict.fromkeys(table_named(name, tables, path) for name in names))
+    known = [name for name in names if isinstance(name, str) and name in tables]
+    unknown = [name for name in names if isinstance(name, str) and name not in tables and 0 < len(name) <= 64]
+    if not known or len(known) + len(unknown) < len(names):
+        raise _invalid(path, _MUST_NAME + ", ".join(tables))
+    return list(dict.fromkeys(known)), list(dict.fromkeys(unknown))
+
+
+_MUST_NAME = "must name synced tables: "
 
 
 def table_named(name: object, tables: Collection[str], path: str = "table") -> str:
@@ -325,16 +358,17 @@ def table_named(name: object, tables: Collection[str], path: str = "table") -> s
     Raises: ValidationError, which names those there are.
     """
     if not isinstance(name, str) or name not in tables:
-        raise _invalid(path, "must name synced tables: " + ", ".join(tables))
+        raise _invalid(path, _MUST_NAME + ", ".join(tables))
     return name
 
 
 def _limit(value: object, most: int) -> int:
     if value is None:
         return min(1000, most)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+    rows = whole_number(value)
+    if rows is None or not 1 <= rows <= most:
         raise _invalid("limit", f"must be a whole number from 1 to {most}")
-    return value
+    return rows
 
 
 def _invalid(path: str, sentence: str) -> ValidationError:

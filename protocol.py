@@ -71,8 +71,8 @@ class Change:
 
     ``path`` is its place in the body, ``edited_at`` in milliseconds and never in the future. ``is_base_stated`` tells a
     ``base_version`` that was stated from one inferred from the row's own version, which a device may have counted up
-    by itself. ``problems`` says why it cannot be taken at all; then ``table`` may be None. ``lacking`` says by column
-    what is wrong if it makes a row that has none of it yet.
+    by itself. ``problems`` says why it cannot be taken at all; then ``table`` may be None, and ``unknown_table`` the name
+    that was said for it. ``lacking`` says by column what is wrong if it makes a row that has none of it yet.
     """
 
     path: str
@@ -87,6 +87,7 @@ class Change:
     op_id: str | None = None
     problems: list[Detail] = field(default_factory=list)
     lacking: Mapping[str, Detail] | None = None
+    unknown_table: str | None = None
 
     def lacks(self, row: Row, stored: Stored | None) -> list[Detail]:
         """Say what a row lacks that this change makes or brings back; a row that stands is not asked."""
@@ -139,7 +140,8 @@ class Push:
     """A push as parsed; ``base`` is the place up to which its device had seen everything, if it said so.
 
     ``changes`` can be read once, since they are checked while they are read; ``count`` tells how many they are, and
-    ``tables`` which they are of, as far as they were read. A ``NewRow`` among them becomes a change if it is asked to.
+    ``tables`` which they are of, as far as they were read, and ``unknown_tables`` which others they name, each with what is
+    wrong there. A ``NewRow`` among them becomes a change if it is asked to.
     """
 
     changes: Iterator[Any]
@@ -148,7 +150,20 @@ class Push:
     atomic: bool = True
     base: Cursor | None = None
     device_id: str | None = None
+    unknown_tables: Mapping[str, Detail] = field(default_factory=dict)
+    is_atomic_stated: bool = False
     evidence: Evidence = NOBODY
+
+    @property
+    def fails_for_unknown_tables(self) -> bool:
+        """Tell whether tables that are not synced cost the whole push: not others' rows, unless that was asked for."""
+        return self.atomic and bool(self.unknown_tables) and (self.is_atomic_stated or not self.tables)
+
+
+def unknown_table(name: str) -> dict[str, str]:
+    """Answer for a table that is not synced here."""
+    sentence = f"{name} is not a synced table of this server: nothing of it is stored or sent. Other tables go on."
+    return {"code": "unknown_table", "error": sentence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +177,7 @@ class Pull:
     digest: bool = False
     is_local: bool = False
     """``since`` is a time that named no zone: it may be a device's local one, ahead of UTC."""
+    unknown_tables: Sequence[str] = ()
 
 
 class Stored(NamedTuple):
@@ -237,7 +253,7 @@ def decide(
     if stored is None:
         if change.kind == "delete":
             return Outcome("unchanged")
-        return Outcome("created", _edited(change.table.defaults, change, change.fields, 0), ())
+        return Outcome("created", _edited(change.table.defaults, change, change.fields, change.edited_at), ())
     different = _different(change, stored.row)
     if not different:
         return Outcome("unchanged")

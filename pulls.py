@@ -33,6 +33,7 @@ class Page(NamedTuple):
     is_complete: bool = False
     """The device asked for what came after a time, and is given all there is."""
     digest: dict[str, dict[str, Any]] | None = None
+    unknown_tables: Sequence[str] = ()
 
     @property
     def tables(self) -> Sequence[str]:
@@ -42,7 +43,7 @@ class Page(NamedTuple):
     @property
     def since(self) -> int:
         """Give the sequence after which the first of its tables starts."""
-        return min(self.starts.values())
+        return min(self.starts.values(), default=0)
 
 
 class _Start(NamedTuple):
@@ -68,27 +69,27 @@ def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False) -> 
     return _page(dict.fromkeys(pull.tables, start.since), start, here, pull, digests)
 
 
-def pending_page(places: Mapping[str, int], limit: int, *, is_expired: bool = False) -> Page:
+def pending_page(places: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
     """Plan the answer that gives a device what it has not pulled, of each table from where it is known to be, with every
     tombstone; all that there is if deletions since then are no longer held."""
     here = place()
     starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in places.items()}
-    start = _Start(min(starts.values()), 0, here.sequence, is_complete=starts != places)
-    return _page(starts, start, here, Pull(list(starts), None, limit), {})
+    start = _Start(min(starts.values(), default=0), 0, here.sequence, is_complete=starts != places)
+    return _page(starts, start, here, pull, {})
 
 
 def _page(
     starts: Mapping[str, int], start: _Start, here: Place, pull: Pull, digests: dict[str, dict[str, Any]]
 ) -> Page:
     cut = None
-    if pull.limit and here.sequence - start.since > pull.limit:  # Else there can't be as many rows.
+    if starts and pull.limit and here.sequence - start.since > pull.limit:  # Else there can't be as many rows.
         cut = _cut(starts, here.sequence, start.first_until, pull.limit)
     until = here.sequence if cut is None else cut
     cursor = Cursor(here.epoch, until, start.first_until)
     clock = here.clock if cut is None else committed_at(cut) - 1  # The commit at the cut may go on behind it.
     wanted = {name: digests[name] for name in starts} if pull.digest and cut is None else None
     about = str(cursor), format_time(clock), cut is not None, here.epoch, start.claimed, start.is_complete, wanted
-    return Page(starts, until, start.first_until, *about)
+    return Page(starts, until, start.first_until, *about, pull.unknown_tables)
 
 
 def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> _Start:

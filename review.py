@@ -6,6 +6,7 @@ every push, so that listeners hear of it and other devices pull it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from sync import Around, Sync
 from tenants import Tenants, now_ms
 from tokens import Tokens
 from web import Reply, answer, read_body, read_json, success
-from wire import Row, decode
+from wire import Row, decode, whole_number
 from writing import Applied
 
 PAGE_ROWS = (50, 500)
@@ -68,7 +69,7 @@ class Review:
         identity = bearer(self._tokens)
         name = table_named(table, synced_tables())
         raw = read_body()
-        version = _field(decode(raw), "version", int)
+        version = _version(decode(raw))
         fields = self._tenants.read(identity.tenant_id, lambda: archive.fields_of_version(name, row_id, version))
         return self._sync.once(
             identity, raw, lambda around: self._sync.change_row(identity, name, row_id, fields, around)
@@ -128,10 +129,16 @@ class Review:
 
 def _field(body: object, name: str, kind: type) -> Any:
     value = body.get(name) if isinstance(body, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        words = {int: "a whole number", str: "a text", dict: "an object"}
-        raise _fault(name, f"must be {words[kind]}")
+    if not isinstance(value, kind):
+        raise _fault(name, "must be a text" if kind is str else "must be an object")
     return value
+
+
+def _version(body: object) -> int:
+    version = whole_number(body.get("version") if isinstance(body, dict) else None)
+    if version is None:
+        raise _fault("version", "must be a whole number")
+    return version
 
 
 def _one_of(value: str, choices: tuple[Any, ...], name: str) -> Any:
@@ -144,9 +151,13 @@ def _whole(name: str) -> int | None:
     text = request.args.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= MOST_STATED):
+    stated = _STATED.fullmatch(text)
+    if not stated:
         raise _fault(name, "must be a whole number")
-    return int(text)
+    return int(stated[1])
+
+
+_STATED = re.compile(rf"([0-9]{{1,{MOST_STATED}}})(?:\.0+)?", re.ASCII)
 
 
 def _limit() -> int:

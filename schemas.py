@@ -111,8 +111,13 @@ def _push(tables: Mapping[str, SyncedTable], settings: Settings) -> dict[str, Sc
     }
     most = settings.max_push_rows
     rows = {name: list_of(ref(f"{table.model.__name__}Edit"), maxItems=most) for name, table in tables.items()}
-    changes = object_of(rows, rows, additionalProperties=False)
-    operations = list_of(ref("Operation"), maxItems=most)
+    others = "A table that is not synced here costs its own rows only, if another is named: see `errors`."
+    any_rows = list_of({}, maxItems=most, description=others)
+    some = [{"required": [name]} for name in tables]
+    changes = object_of(rows, rows, additionalProperties=any_rows, anyOf=[{"maxProperties": 0}, *some])
+    other = object_of({"table": TEXT | {"not": {"enum": list(tables)}}}, description=others)
+    operations = list_of({"anyOf": [ref("Operation"), other]}, maxItems=most)
+    operations["anyOf"] = [{"maxItems": 0}, {"contains": object_of({"table": table_name()})}]
     one = [operation(table, **options, changes=False, operations=False) for table in tables.values()]
     many = {"changes": changes, **options, "table": False, "operations": False}
     ordered = {"operations": operations, **options, "table": False, "changes": False}
@@ -123,13 +128,22 @@ def _push(tables: Mapping[str, SyncedTable], settings: Settings) -> dict[str, Sc
         "Push": {"oneOf": [ref("PushOne"), ref("PushChanges"), ref("PushOperations")]},
         "PushAnswer": success(
             list_of({"anyOf": [*(ref(table.model.__name__) for table in tables.values()), {"type": "null"}]}),
+            ["errors"],
             **_place(),
             previousCursor=CURSOR_TEXT,
             results=list_of(ref("Result")),
             conflicts=list_of(ref("Conflict")),
+            errors=_errors(),
         ),
         "Result": _result(),
     }
+
+
+def _errors() -> Schema:
+    """Describe the answer for tables that are named and not synced, each for itself."""
+    one = object_of({"code": {"const": "unknown_table"}, "error": TEXT})
+    said = "By table that was named and is not synced here: why nothing of it was stored or sent."
+    return {"type": "object", "additionalProperties": one, "minProperties": 1, "description": said}
 
 
 def _place() -> dict[str, Schema]:
@@ -138,7 +152,7 @@ def _place() -> dict[str, Schema]:
 
 def _result() -> Schema:
     properties = {
-        "table": or_null(table_name()),
+        "table": or_null(TEXT),
         "id": or_null(NAME),
         "status": {"type": "string", "enum": list(get_args(Status))},
         "version": or_null(COUNT),
@@ -153,7 +167,7 @@ def _result() -> Schema:
 
 def _pull(tables: Mapping[str, SyncedTable], settings: Settings) -> dict[str, Schema]:
     one: dict[str, Schema | bool] = {"table": table_name(), "entityTypes": False}
-    names = {"anyOf": [list_of(table_name(), minItems=1), {"type": "null"}]}
+    names = or_null(list_of(TEXT | {"minLength": 1, "maxLength": 64}, minItems=1, contains=table_name()))
     several: dict[str, Schema | bool] = {"entityTypes": names, "table": False}
     forms = _pull_forms(one, several, settings)
     pending = [object_of(one, {"entityTypes"}), object_of(several, several)]
@@ -189,9 +203,9 @@ def _pull_answer(tables: Mapping[str, SyncedTable]) -> Schema:
     rows = {name: list_of(ref(table.model.__name__)) for name, table in tables.items()}
     digest = object_of({"count": COUNT, "hash": TEXT | {"pattern": "^[0-9a-f]{16}$"}})
     digests = {"type": "object", "additionalProperties": digest}
-    answer = success(object_of(rows, rows, additionalProperties=False), **_place(), hasMore=FLAG, digest=digests)
-    answer["required"].remove("digest")
-    return answer
+    none = list_of({}, maxItems=0)  # Of a table that is not synced.
+    data = object_of(rows, rows, additionalProperties=none)
+    return success(data, ("digest", "errors"), **_place(), hasMore=FLAG, digest=digests, errors=_errors())
 
 
 # --- looking back ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Knows: listeners, signals, requests in flight. Must not know: what requests do.
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import signal
@@ -28,6 +29,10 @@ log = logging.getLogger("syncapp.server")
 
 _BACKLOG = 1024
 _WITHOUT_BOUND = 1_000_000_000
+
+
+class CannotListen(RuntimeError):
+    """The address or port can't be had; as text it says why and what to do."""
 
 
 class Lifecycle:
@@ -110,8 +115,11 @@ class _InFlight:
 
 
 def serve(app: Flask, lifecycle: Lifecycle, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then end."""
-    listener = _listen(settings.host, settings.port)
+    """Serve until SIGTERM or SIGINT, then end.
+
+    Raises: CannotListen.
+    """
+    listener = listen(settings.host, settings.port)
     quiet = LoggingLogAdapter(log, level=logging.WARNING)
     server = WSGIServer(listener, app, handler_class=Handler, log=None, error_log=quiet)
     told = Event()
@@ -119,23 +127,37 @@ def serve(app: Flask, lifecycle: Lifecycle, settings: Settings) -> None:
         gevent.signal_handler(number, told.set)
     gevent.signal_handler(signal.SIGUSR1, lifecycle.tell_held)
     server.start()
-    log.info("serving on port %d: http://localhost:%d", server.server_port, server.server_port)
+    _say_where(listener)
     told.wait()
     server.close()
     lifecycle.end()
 
 
-def _listen(host: str, port: int) -> Any:
-    """Listen with TCP_NODELAY, which accepted connections inherit (trap 16: without it each answer takes 44 ms)."""
+def _say_where(listener: Any) -> None:
+    """Log the address in a form to click on; that of a socket in the file system is its path."""
+    where = listener.getsockname()
+    if isinstance(where, tuple):
+        log.info("serving on port %d: http://localhost:%d", where[1], where[1])
+    else:
+        log.info("serving on %s", where)
+
+
+def listen(host: str, port: int) -> Any:
+    """Listen with TCP_NODELAY, which accepted connections inherit (trap 16: without it each answer takes 44 ms).
+
+    Raises: CannotListen.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)
     except OSError as error:
-        raise SystemExit(f"Can't listen on {host}:{port}: {error.strerror}. Set PORT to another one.") from None
-    listener.listen(_BACKLOG)
+        listener.close()
+        what = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
+        raise CannotListen(f"Can't listen on {host}:{port}: {error.strerror}. Set {what} to another one.") from None
     return listener
 
 
@@ -150,6 +172,8 @@ def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
         lifecycle.end()
         sys.exit(0)
 
+    for listener in worker.sockets:
+        _say_where(listener)
     watching, run = gevent.spawn(watch), worker.run
 
     def run_to_the_end() -> None:

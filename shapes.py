@@ -52,9 +52,9 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def success(data: Schema, **beside: Schema) -> Schema:
+def success(data: Schema, optional: Iterable[str] = (), **beside: Schema) -> Schema:
     """Describe the envelope of success around ``data``."""
-    return object_of({"success": {"const": True}, "data": data, **beside})
+    return object_of({"success": {"const": True}, "data": data, **beside}, optional)
 
 
 def error_codes() -> list[str]:

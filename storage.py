@@ -35,6 +35,8 @@ from models import NotBound, bound
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.storage")
+EngineError = apsw.Error
+"""What the engine itself raises, of a file that it can't use; ``Store`` gives what clients can act on as a ``Problem``."""
 
 _COMMIT_THREADS = 8
 LOCK_WAIT_SECONDS = 5.0

@@ -7,7 +7,8 @@ engines, SQL, JWT details. The rules are in ``protocol``, the statements in ``ch
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any, cast
 
 from flask import Blueprint
@@ -32,7 +33,7 @@ from parsing import (
     parse_push,
     tables_of,
 )
-from protocol import EDIT_FIELDS, Evidence, Limits, Push, Strategy
+from protocol import EDIT_FIELDS, Evidence, Limits, Pull, Push, Strategy, unknown_table
 from pulls import Page, Slice
 from settings import Settings
 from sockets import Answer, Caller, Sockets
@@ -125,18 +126,20 @@ class Sync:
         identity = bearer(self._tokens)
         body, device_id, tenant_id = read_json(), stated_device(), identity.tenant_id
         _check_body(identity, body)
-        tables = tables_of(body, self._tables)
+        tables, unknown = tables_of(body, self._tables)
         if device_id and body.get("cursor") is not None:
             return stream(self._parts(tenant_id, self._plan(identity, body, device_id)))
         if device_id:
-            return stream(self._parts(tenant_id, self._pending_page(identity, tables, device_id)))
+            return stream(self._parts(tenant_id, self._pending_page(identity, tables, unknown, device_id)))
         place = self._tenants.read(tenant_id, ledger.place)
 
         def rows(table: str, after: int, count: int) -> Slice:
             return self._tenants.read(tenant_id, lambda: pulls.pending_rows(table, after, count))
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
-        return stream(_envelope(dict.fromkeys(tables, 0), rows, tail, lambda: self._budgets.turns.pass_on(tenant_id)))
+        tail |= _errors_of(unknown)
+        turn = partial(self._budgets.turns.pass_on, tenant_id)
+        return stream(_envelope(dict.fromkeys(tables, 0), unknown, rows, tail, turn))
 
     def health(self) -> Reply:
         """Say that sync is served."""
@@ -260,13 +263,14 @@ class Sync:
 
         return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
 
-    def _pending_page(self, identity: Identity, tables: Sequence[str], device_id: str) -> Page:
+    def _pending_page(self, identity: Identity, tables: Sequence[str], unknown: Sequence[str], device_id: str) -> Page:
         """Plan what a device has not pulled yet, of each table from where it is known to be, with every tombstone."""
         self._seen.save(identity.tenant_id)
 
         def plan() -> Page:
             is_expired = expired_at(device_id) is not None
-            return pulls.pending_page(reached(device_id, tables), self._limits.pull_rows, is_expired=is_expired)
+            pull = Pull(tables, None, self._limits.pull_rows, unknown_tables=unknown)
+            return pulls.pending_page(reached(device_id, tables), pull, is_expired=is_expired)
 
         return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
 
@@ -291,7 +295,9 @@ class Sync:
             tail["complete"] = True
         if page.digest is not None:
             tail["digest"] = page.digest
-        return _envelope(page.starts, rows, tail, lambda: self._budgets.turns.pass_on(tenant_id))
+        tail |= _errors_of(page.unknown_tables)
+        turn = partial(self._budgets.turns.pass_on, tenant_id)
+        return _envelope(page.starts, page.unknown_tables, rows, tail, turn)
 
     def _pull_event(self, caller: Caller, body: object) -> Raw:
         """Answer a pull in one acknowledgement, which is therefore bounded."""
@@ -366,17 +372,24 @@ def _push_answer(applied: Applied) -> dict[str, Any]:
         "previousCursor": applied.before.cursor,
         "results": applied.results,
         "conflicts": applied.conflicts + applied.replayed_conflicts,
+        **_errors_of(applied.unknown_tables),
     }
+
+
+def _errors_of(unknown_tables: Collection[str]) -> dict[str, Any]:
+    """Answer for tables that are not synced, each for itself; nothing if there are none."""
+    return {"errors": {name: unknown_table(name) for name in unknown_tables}} if unknown_tables else {}
 
 
 def _envelope(
     starts: Mapping[str, int],
+    unknown_tables: Sequence[str],
     rows: Callable[[str, int, int], Slice],
     tail: dict[str, Any],
     pause: Callable[[], None],
 ) -> Iterator[bytes]:
     """Write the answer of a pull around rows that are JSON already; ``pause`` lets others go on."""
-    lead = b'{"success":true,"data":{'
+    lead = b'{"success":true,"data":{' + b"".join(encode(table) + b":[]," for table in unknown_tables)
     for table, since in starts.items():
         lead += encode(table) + b":["
         after, count = since, _FIRST_SLICE_ROWS

@@ -13,6 +13,7 @@ import logging  # noqa: E402
 import sys  # noqa: E402
 from functools import cache  # noqa: E402
 
+import click  # noqa: E402
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 
@@ -35,16 +36,31 @@ from door import Door  # noqa: E402
 from errors import Problem  # noqa: E402
 from migration import MigrationRefused  # noqa: E402
 from review import Review  # noqa: E402
-from serving import Lifecycle, serve  # noqa: E402
+from serving import CannotListen, Lifecycle, serve  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
+from signing import BadSigningKey  # noqa: E402
 from sockets import Sockets  # noqa: E402
+from storage import EngineError  # noqa: E402
 from sync import Sync  # noqa: E402
-from tenants import DataFolderInUse, Tenants  # noqa: E402
+from tenants import DataFolderInUse, MainDatabaseBroken, Tenants  # noqa: E402
 from tokens import Tokens  # noqa: E402
 from turns import Turns  # noqa: E402
 from upkeep import Upkeep  # noqa: E402
 
 VERSION = "0.1.0"
+_GUNICORNS_BOOT_ERROR = 3
+"""With it a worker says that another one would fare no better (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
+
+_REFUSALS = (
+    SettingError,
+    DataFolderInUse,
+    MigrationRefused,
+    BadSigningKey,
+    MainDatabaseBroken,
+    EngineError,
+    Problem,
+    OSError,
+)
 log = logging.getLogger("syncapp")
 
 
@@ -95,31 +111,51 @@ def build(settings: Settings) -> Flask:
     return app
 
 
-def create_app() -> Flask:
-    """Assemble the server from the environment, or end with one sentence that says why not."""
+class StartRefused(RuntimeError):
+    """The server would lose or leak data here, or can't run at all; as text it says why and what to do."""
+
+
+def assemble() -> tuple[Flask, Settings]:
+    """Assemble the server from the environment.
+
+    Raises: StartRefused.
+    """
     try:
         settings = environment.load()
         logs.install(settings.log_format)
         for finding in checks.findings(checks.here(settings)):
             if finding.refuses:
-                raise SystemExit(f"syncapp: {finding}")
+                raise StartRefused(str(finding))
             log.warning("%s", finding)
         tables_file.declare(settings.tables_file)
         app = build(settings)
-        gc.collect()
-        gc.freeze()  # What is made at the start stays: the search for cycles need not walk through it again and again.
-        gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, and none of them a cycle.
-        return app
-    except (SettingError, DataFolderInUse, MigrationRefused, signing.BadSigningKey, Problem, OSError) as error:
-        raise SystemExit(f"syncapp: {error}") from None
+    except _REFUSALS as error:
+        raise StartRefused(str(error)) from None
+    gc.collect()
+    gc.freeze()  # What is made at the start stays: the search for cycles need not walk through it again and again.
+    gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, and none of them a cycle.
+    return app, settings
+
+
+def create_app() -> Flask:
+    """Assemble the server for gunicorn, or end its worker with a sentence and so that it does not try again and again."""
+    try:
+        return assemble()[0]
+    except StartRefused as error:
+        sys.stderr.write(f"syncapp: {error}\n")
+        raise SystemExit(_GUNICORNS_BOOT_ERROR) from None
 
 
 def main() -> None:
     """Serve, or run one of the operator's commands."""
     if len(sys.argv) > 1:
+        click.version_option(VERSION, prog_name="syncapp")(operate.commands)
         operate.commands()
-    app = create_app()
-    serve(app, app.extensions["lifecycle"], environment.load())
+    try:
+        app, settings = assemble()
+        serve(app, app.extensions["lifecycle"], settings)
+    except (StartRefused, CannotListen) as error:
+        raise SystemExit(f"syncapp: {error}") from None
 
 
 if __name__ == "__main__":

@@ -25,15 +25,20 @@ import schema
 from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
 from files import file_bytes, look_into, put_file
 from ledger import place
-from storage import Store
+from storage import EngineError, Store
 
 T = TypeVar("T")
+_LOCK = "server.lock"
 _IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
 log = logging.getLogger("syncapp.tenants")
 
 
 class DataFolderInUse(RuntimeError):
     """Another server process works in this data folder; two would corrupt it."""
+
+
+class MainDatabaseBroken(RuntimeError):
+    """The directory of customers can't be opened; as text it says which file, why, and what to do."""
 
 
 def now_ms() -> int:
@@ -78,14 +83,20 @@ class Tenants:
         for path in (folder, self._files):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.is_server = is_server
-        self._lock = _lock(folder / "server.lock", lock_wait_seconds) if is_server else None
+        self._lock = _lock(folder / _LOCK, lock_wait_seconds) if is_server else None
         self._most_open, self._most_waiting = most_open, most_waiting
         self._open: OrderedDict[str, Store] = OrderedDict()
         self._closing: set[str] = set()
-        self.directory = Store.open(folder / "main.db", directory.prepare, directory.FINGERPRINT, most_waiting)
+        self.directory = self._open_directory(folder / "main.db")
         if is_server:
             self._accept(retiring)
             self._recover()
+
+    def _open_directory(self, path: Path) -> Store:
+        try:
+            return Store.open(path, directory.prepare, directory.FINGERPRINT, self._most_waiting)
+        except EngineError as error:
+            raise MainDatabaseBroken(f"{path} can't be opened: {error}. Put it back from a backup.") from None
 
     def _accept(self, retiring: Collection[str]) -> None:
         """Have the declared tables accepted, before any tenant's file is touched."""
@@ -261,11 +272,7 @@ class Tenants:
 
     def has_server(self) -> bool:
         """Tell whether a server works in this folder."""
-        try:
-            os.close(_lock(self.folder / "server.lock", 0))
-        except DataFolderInUse:
-            return True
-        return False
+        return has_server(self.folder)
 
     # --- start and end -----------------------------------------------------------------------------------------------
 
@@ -339,10 +346,22 @@ def _laid_out() -> bytes:
     return file_bytes(b"", schema.lay_out_tenant, schema.tenant_fingerprint())
 
 
+def has_server(folder: Path) -> bool:
+    """Tell whether a server works in a data folder; nothing is made there."""
+    path = folder / _LOCK
+    if not path.exists():
+        return False
+    try:
+        os.close(_lock(path, 0))
+    except DataFolderInUse:
+        return True
+    return False
+
+
 def _lock(path: Path, wait_seconds: int) -> int:
     """Hold a file locked as long as this process lives, so that no second server works in the same folder."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up = time.monotonic() + wait_seconds
+    give_up, is_said = time.monotonic() + wait_seconds, False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -351,6 +370,11 @@ def _lock(path: Path, wait_seconds: int) -> int:
             if time.monotonic() >= give_up:
                 os.close(descriptor)
                 raise DataFolderInUse(f"Another server is running in {path.parent}. Stop it first.") from None
+            if not is_said:
+                log.warning(
+                    "another server is running in %s; waiting up to %d s for its end", path.parent, wait_seconds
+                )
+                is_said = True
             time.sleep(0.1)
 
 

@@ -20,11 +20,12 @@ from cachetools import LRUCache
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from protocol import Change, Table, same
-from wire import MAX_DEPTH, decode_any, decode_stored, encode, format_time
+from wire import MAX_DEPTH, decode_any, decode_stored, encode, format_time, whole_number
 
 FLAG = Literal[0, 1] | bool
 WHOLE = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)]
-NUMBER = Annotated[float, Meta(gt=-1e308, lt=1e308)]
+NUMBER = Annotated[float, Meta(gt=-(2**53), lt=2**53)]
+"""Beyond, msgspec would make the next float of a whole number that no float is."""
 CHECKED = Annotated[str, Meta(title="checked")]
 """Text of a form that the column's own check knows."""
 
@@ -252,8 +253,8 @@ class TypedRow(msgspec.Struct, gc=False):
     @property
     def base_version(self) -> int | None:
         """Give the version that it was edited from, as a device tells it that counts by itself."""
-        version = self.row.version
-        return version - 1 if type(version) is int and version > 0 else None
+        version = whole_number(self.row.version)
+        return version - 1 if version is not None and version > 0 else None
 
     def complete(self, row_id: str, time: str) -> bytes:
         """Set what the server sets in a row that is new, and give its JSON."""

@@ -20,7 +20,7 @@ MAX_DEPTH = 64
 """Levels of nesting a body may have; one sentence in the API reference, far below what breaks an encoder."""
 
 _EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
-_DIGITS = re.compile(r"[0-9]{1,14}", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,17}(\.[0-9]{1,9})?", re.ASCII)
 _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999  # Years 1 to 9999, which is all that can be written.
 CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})(?:-([0-9]{1,18}))?", re.ASCII)
 
@@ -149,6 +149,20 @@ def _refuse(word: str) -> None:
     raise ValueError(word)
 
 
+_EXACT = 2**53
+"""Up to here a whole number is the same as an integer and as a float (IEEE 754, binary64)."""
+
+
+def whole_number(value: object) -> int | None:
+    """Read a whole number, which some write as ``2.0``; None for anything else.
+
+    The one rule for all that takes a whole number. A larger float may stand for a whole number beside it, and is none.
+    """
+    if type(value) is float and value.is_integer() and abs(value) <= _EXACT:
+        return int(value)
+    return value if type(value) is int else None
+
+
 def parse_time(text: object, path: str) -> int:
     """Read an ISO 8601 time as milliseconds since 1970; without a zone it is UTC.
 
@@ -169,11 +183,13 @@ def has_zone(text: str) -> bool:
 def edit_time(value: object) -> int | None:
     """Read when a device says it edited a row, or None if that can't be made out.
 
-    Devices write ISO 8601 or milliseconds since 1970; a clock that can't be read must not cost them the row.
+    Devices write ISO 8601, or a number since 1970 whose unit its size tells: seconds below 10^11, which is the year 5138,
+    milliseconds below 10^14, microseconds below 10^17. A clock that can't be read must not cost them the row.
     """
-    if isinstance(value, str) and len(value) <= 14 and _DIGITS.fullmatch(value):
-        return int(value)
-    return _milliseconds(value)
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value):
+        return _milliseconds(value)
+    size = abs(number := float(value))
+    return _within(round(number * 1000 if size < 1e11 else number if size < 1e14 else number / 1000))
 
 
 def _milliseconds(text: object) -> int | None:
@@ -184,7 +200,12 @@ def _milliseconds(text: object) -> int | None:
         milliseconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         return None
-    return milliseconds if _FIRST <= milliseconds <= _LAST else min(max(milliseconds, _FIRST), _LAST)
+    return _within(milliseconds)
+
+
+def _within(milliseconds: int) -> int:
+    """Bring a moment into the years that can be written."""
+    return min(max(milliseconds, _FIRST), _LAST)
 
 
 @lru_cache(maxsize=64)

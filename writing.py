@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -41,6 +41,8 @@ class Applied:
     """What its rows state as their ``device_id``, other than sent back."""
     known_until: int = 0
     """A time from which on its device may pull next and misses nothing."""
+    unknown_tables: Collection[str] = ()
+    """Tables that the push names and this server does not sync."""
 
 
 class Writing:
@@ -53,6 +55,8 @@ class Writing:
         self.is_named, self.session = push.device_id is not None, push.evidence.session
         self.applied = Applied(before, before)
         self.problems: list[Detail] = []
+        self.is_faulty = False
+        """Whether a row is refused for another reason than that its table is not synced."""
         self.rejected: list[str] = []
         self.differences: defaultdict[str, digest.Difference] = defaultdict(digest.Difference)
         self.touched: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
@@ -82,10 +86,11 @@ class Writing:
         return True
 
     def refuse(self, change: Change, problems: Sequence[Detail]) -> None:
-        """Note why a change is not made."""
+        """Note why a change is not made. One of a table that is not synced is no fault of the others."""
         self.problems += problems
+        self.is_faulty |= change.unknown_table is None
         self.rejected.append(change.path)
-        table = change.table.name if change.table else None
+        table = change.table.name if change.table else change.unknown_table
         error = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems)
         self.applied.rows.append(None)
         self.applied.results.append(
@@ -96,10 +101,16 @@ class Writing:
         """Say why nothing of a push is stored. Of a push with one row the reason itself: many apps show only ``error``."""
         if self.push.count > 1:
             return f"{len(self.rejected)} of {self.push.count} rows can't be stored, so none was."
-        some = "; ".join(f"{problem['path']} {problem['error']}" for problem in self.problems[:_SAID_PROBLEMS])
-        left = len(self.problems) - _SAID_PROBLEMS
+        problems = self.all_problems
+        some = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems[:_SAID_PROBLEMS])
+        left = len(problems) - _SAID_PROBLEMS
         more = f"; and {left} more faults" if left > 0 else ""
         return f"{some}{more}. Nothing was stored."
+
+    @property
+    def all_problems(self) -> list[Detail]:
+        """List what is wrong with each row, or with tables that are named without one."""
+        return self.problems or list(self.push.unknown_tables.values())
 
     def finish(self) -> Applied:
         """Bring digests and ledger up to date, and give what the push became."""
@@ -113,6 +124,7 @@ class Writing:
         place = evidence.until(self.before.epoch)
         after = self.applied.after
         self.applied.known_until = after.clock if place >= self.before.sequence else time_until(place, after.clock)
+        self.applied.unknown_tables = list(self.push.unknown_tables)
         return self.applied
 
 

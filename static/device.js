@@ -15,6 +15,7 @@ import { coalesced } from "./pace.js";
 export const TABLE = "end_user";
 
 const SWITCH = "page-switch";
+const LEFT_ROWS = "page-demonstration";
 const CONFLICTS_PATH = "/api/client/sync/conflicts";
 
 export class Device extends EventTarget {
@@ -102,6 +103,21 @@ export class Device extends EventTarget {
       this.#tell(this.siblings, "resolved");
       this.lookForConflicts();
     }
+  }
+
+  /** Give the IDs of rows that the demonstration added and nobody has removed. */
+  async leftRows() {
+    const kept = await this.store.transaction("readonly", [], (tx) => tx.get(META, LEFT_ROWS));
+    const there = new Set(this.rows.map(({ id }) => id));
+    return (kept?.ids ?? []).filter((id) => there.has(id));
+  }
+
+  /** Remember a row of the demonstration, so that it can be removed, also after a reload. */
+  async noteLeft(id) {
+    await this.store.transaction("readwrite", [], async (tx) => {
+      const kept = await tx.get(META, LEFT_ROWS);
+      await tx.put(META, { name: LEFT_ROWS, ids: [...(kept?.ids ?? []), id] });
+    });
   }
 
   // --- what it tells ---

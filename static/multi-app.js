@@ -20,6 +20,7 @@ const fields = { server: byId("serverUrl"), token: byId("token") };
 let session = null;
 let devices = [];
 let story = null;
+let isPlayWanted = false;
 
 function nameOf(deviceId) {
   const found = devices.find((device) => deviceId && device.deviceId === deviceId);
@@ -41,6 +42,8 @@ async function enter(pair, tenantId, who) {
   views.forEach((view, index) => view.attach(devices[index]));
   for (const device of devices) listen(device);
   verdict.watch(session, devices);
+  await offerTidying();
+  if (isPlayWanted) await play();
 }
 
 function listen(device) {
@@ -51,6 +54,7 @@ function listen(device) {
 function leave(why = "") {
   story?.stop();
   session = null;
+  byId("tidy").hidden = true;
   for (const device of devices) device.close();
   devices = [];
   for (const view of views) view.detach();
@@ -64,7 +68,6 @@ function leave(why = "") {
 function showDoor(isShown) {
   byId("door").hidden = !isShown;
   byId("session").hidden = !session;
-  byId("play").disabled = !session;
 }
 
 /** Remove what this browser keeps for this tenant. */
@@ -81,18 +84,41 @@ async function forget() {
 
 async function play() {
   if (story) return story.stop();
+  isPlayWanted = !session;
+  if (!session) return askForAccount();
   const act = (number) => views.forEach((view, index) => (view.isActing = index + 1 === number));
-  story = new Story(devices, verdict, { show: showCaption, act, pauseMs: () => Number(byId("pace").value) });
+  story = new Story(devices, verdict, { show: showCaption, act, made: (id) => devices[0].noteLeft(id), pauseMs: () => Number(byId("pace").value) });
   showPlaying(true);
   try {
     await story.play();
   } finally {
     story = null;
     showPlaying(false);
+    await offerTidying();
   }
 }
 
+/** Lead somebody who wants to see the demonstration to what it needs first. */
+function askForAccount() {
+  showCaption({ text: "It plays on an account: log in or register, and it begins by itself." });
+  byId("loginEmail").closest("details").open = true;
+  byId("loginEmail").focus();
+}
+
+/** Offer to remove what the demonstration added, if some of it is there. */
+async function offerTidying() {
+  byId("tidy").hidden = Boolean(story) || !(await devices[0]?.leftRows())?.length;
+}
+
+async function tidy() {
+  const [device] = devices;
+  for (const id of await device.leftRows()) await device.remove(id);
+  byId("tidy").hidden = true;
+  showCaption({ text: "The rows of the demonstration are removed." });
+}
+
 function showPlaying(isPlaying) {
+  if (isPlaying) byId("tidy").hidden = true;
   byId("verdict").classList.toggle("playing", isPlaying);
   byId("verdict").scrollIntoView({ block: "nearest" });
   setText(byId("play"), isPlaying ? "Stop" : "Play the demonstration");
@@ -131,4 +157,5 @@ byId("connection").addEventListener("submit", enterWithToken);
 byId("leave").addEventListener("click", () => leave());
 byId("forget").addEventListener("click", forget);
 byId("play").addEventListener("click", play);
+byId("tidy").addEventListener("click", tidy);
 if (typeof io === "undefined") say(byId("session-message"), "The Socket.IO client could not be loaded: apps hear of others only when they sync.", true);

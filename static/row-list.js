@@ -3,7 +3,7 @@
 import { element, setText } from "./dom.js";
 import { fieldName, valueText } from "./words.js";
 
-const MOST_SHOWN = 100;
+const SHOWN_AT_ONCE = 100;
 
 /** `act.update(fields)` and `act.remove(id)` edit; both give a promise of whether it went well. */
 export class RowList {
@@ -12,25 +12,42 @@ export class RowList {
     this.more = more;
     this.act = act;
     this.items = new Map();
+    this.button = element("button", { type: "button", className: "small", onclick: () => this.#showMore() });
     this.clear();
   }
 
   /** Show `rows`, the newest first, and mark those whose ID is in `waiting`; what is new to the list lights up. */
   show(rows, waiting) {
+    this.shown = { rows, waiting };
     const sorted = [...rows].sort(newestFirst);
-    const shown = sorted.slice(0, MOST_SHOWN);
+    const shown = sorted.slice(0, this.most);
     this.#dropOthers(new Set(shown.map((row) => row.id)));
     shown.forEach((row, index) => this.#place(row, index, waiting.has(row.id)));
     this.isFirst = false;
-    setText(this.more, sorted.length > shown.length ? `and ${sorted.length - shown.length} more` : "");
+    this.#offer(sorted.length - shown.length);
   }
 
   /** Forget what is shown, open forms too. */
   clear() {
     this.items.clear();
     this.list.replaceChildren();
-    setText(this.more, "");
+    this.more.replaceChildren();
+    this.most = SHOWN_AT_ONCE;
     this.isFirst = true;
+  }
+
+  /** Offer the rows that are not shown, some at a time. */
+  #offer(left) {
+    setText(this.button, `Show ${Math.min(left, SHOWN_AT_ONCE)} more of ${left}`);
+    if (left > 0 !== this.more.contains(this.button)) this.more.replaceChildren(...(left > 0 ? [this.button] : []));
+  }
+
+  #showMore() {
+    const next = this.list.childElementCount;
+    this.most += SHOWN_AT_ONCE;
+    this.isFirst = true; // They are no news.
+    this.show(this.shown.rows, this.shown.waiting);
+    this.list.children[next]?.querySelector("button").focus();
   }
 
   #dropOthers(kept) {

@@ -6,14 +6,14 @@ import { pause, until } from "./pace.js";
 const PATIENCE_SECONDS = 15;
 const PEOPLE = [["Asha", "Asha Rao", "Bela"], ["Chetan", "Chetan Iyer", "Devi"], ["Esha", "Esha Nair", "Farid"]];
 
-/** What a story plays on: `show(caption)` tells, `act(number)` lights up who acts, none for nobody. */
+/** What a story plays on: `show(caption)` tells, `act(number)` lights up who acts, none for nobody, `made(id)` tells of a row that it adds. */
 export class Story {
   static #played = 0;
 
-  constructor(devices, verdict, { show, act, pauseMs }) {
+  constructor(devices, verdict, { show, act, made, pauseMs }) {
     this.devices = devices;
     this.verdict = verdict;
-    this.stage = { show, act, pauseMs };
+    this.stage = { show, act, made, pauseMs };
     this.cast = PEOPLE[Story.#played++ % PEOPLE.length];
     this.ending = new AbortController();
   }
@@ -48,6 +48,11 @@ export class Story {
     const [first, full, second] = this.cast;
     const phones = { two: "555-0102", three: "555-0103" };
     const edit = (device, fields) => device.save({ id: this.row.id, ...fields });
+    const add = async (device, fields) => {
+      const row = await device.save(fields);
+      await this.stage.made(row.id);
+      return row;
+    };
     const all = (holds) => () => this.devices.every(holds);
     const mine = (device) => device.rows.find(({ id }) => id === this.row?.id);
     const conflict = () => two.conflicts.find(({ id }) => id === this.row.id);
@@ -60,7 +65,7 @@ export class Story {
       {
         who: 1,
         text: `App 1 adds ${first}. The others have the row at once.`,
-        work: async () => (this.row = await one.save({ name: first, phone: "555-0101" })),
+        work: async () => (this.row = await add(one, { name: first, phone: "555-0101" })),
         holds: all((device) => mine(device)?.version),
       },
       {
@@ -72,7 +77,7 @@ export class Story {
       {
         who: 2,
         text: `App 2 changes the phone, and adds ${second}. Both edits wait in its queue.`,
-        work: async () => (await edit(two, { phone: phones.two }), await two.save({ name: second })),
+        work: async () => (await edit(two, { phone: phones.two }), await add(two, { name: second })),
         holds: () => two.waiting.length >= 2,
       },
       {

@@ -22,7 +22,7 @@ from devices import DAY_MS
 from errors import NotFound, ResyncRequired
 from models import connection, synced_tables
 from parsing import parse_pull, parse_push
-from protocol import Limits
+from protocol import Limits, Pull
 from tenants import Tenants
 from wire import format_time
 from writing import Applied
@@ -119,7 +119,7 @@ def test_pull_pending_after_a_removed_deletion_gives_all_there_is(old: Old) -> N
     old.push({"id": "d"})
     old.purge()
     places = old.read(lambda: devices.reached("phone", ["end_user"]))
-    page: pulls.Page = old.read(lambda: pulls.pending_page(places, 99))
+    page: pulls.Page = old.read(lambda: pulls.pending_page(places, Pull(list(places), None, 99)))
     assert places == {"end_user": 2} and page.is_complete
     assert old.read(lambda: pulls.rows_of(page, "end_user", page.since, 99)).count == 3
 

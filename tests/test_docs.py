@@ -20,6 +20,7 @@ from flask import Flask
 import errors
 import models
 import operate
+import reference
 import settings
 import sockets
 import syncapp
@@ -29,7 +30,7 @@ README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 DOCS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
 MODULES = sorted(path for path in ROOT.glob("*.py") if path.name != "gunicorn.conf.py")
-OTHER_CAPITALS = {"TCP_NODELAY", "WEB_CONCURRENCY"}
+OTHER_CAPITALS = {"TCP_NODELAY", "WEB_CONCURRENCY", "JWT_SECRET", "SYNCAPP_PORT"}
 """Words in the docs that look like a setting and are none."""
 
 
@@ -154,10 +155,10 @@ class Example(NamedTuple):
 
 def _examples() -> list[Example]:
     found = []
-    for method, path, section in re.findall(r"^### `([A-Z]+) (/.*?)`\n(.*?)(?=^##)", API, re.MULTILINE | re.DOTALL):
-        form = r"(?:Body:\n```json\n([^`]*)```\n)?Answer (\d{3}):\n```json\n([^`]*)```"
-        for body, status, answer in re.findall(form, section):
-            found.append(Example(method, path, json.loads(body or "null"), int(status), json.loads(answer)))
+    for call, described in reference.calls().items():
+        method, _, path = call.partition(" ")
+        for one in described.examples:
+            found.append(Example(method, path, json.loads(one.body or "null"), one.status, json.loads(one.answer)))
     return found
 
 
@@ -200,7 +201,7 @@ def _personal(body: Any, tenant: Tenant) -> Any:
     return body | {name: value for name, value in own.items() if name in body}
 
 
-_VARYING = r".*(oken|imestamp|ursor|At|Seen|email|tenantId|customer\.id|uptimeSeconds|rateLimit\w+)"
+_VARYING = r".*(oken|imestamp|ursor|At|Seen|email|tenantId|customer\.id|uptimeSeconds|connectedClients|rateLimit\w+)"
 """Values that differ from run to run, by the end of their path."""
 
 
@@ -273,7 +274,7 @@ def _anchors(text: str) -> set[str]:
 def test_every_command_that_a_doc_shows_exists(doc: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^|[`;] *)make ([a-z]+)", doc.read_text(), re.MULTILINE)) <= targets
-    commands = set(re.findall(r"python syncapp\.py ([a-z-]+)", doc.read_text()))
+    commands = set(re.findall(r"python syncapp\.py ([a-z][a-z-]*)", doc.read_text()))
     assert commands <= set(operate.commands.commands)
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     ["sync"],
     ["sockets"],
     ["admission", "door", "events", "handshakes", "intake"],
-    ["auth"],
+    ["auth", "rehearsal"],
     ["backup", "checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
     ["signing", "tokens"],
     ["tenants"],
@@ -37,7 +37,7 @@ LAYERS = [
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
     ["budgets", "frames", "wire"],
-    ["errors", "heads", "settings", "toml_places", "turns"],
+    ["errors", "heads", "misnamed", "reference", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
@@ -53,7 +53,7 @@ PURE = ("parsing", "typed", "protocol", "wire", "errors")
 NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in PURE}
 """Packages that a module must not import."""
 
-STANDARD_LIBRARY_ONLY = {"errors", "settings", "toml_places"}
+STANDARD_LIBRARY_ONLY = {"errors", "misnamed", "settings", "toml_places"}
 MAY_BIND = {"serving": {"listener.bind"}}
 """Calls of a ``bind`` that is no peewee model's."""
 

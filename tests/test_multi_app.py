@@ -151,7 +151,7 @@ def calls_of(page: Page) -> set[str]:
 @browser_test
 def test_account_made_on_the_page_opens_three_apps(page: Page, server: Server) -> None:
     page.open(server.url + PATH)
-    assert not page.find("#play").is_enabled() and page.text("#verdict-headline") == "No account yet"
+    assert page.text("#verdict-headline") == "No account yet"
     page.unfold("Register")
     for label, text in {"First name": "Asha", "Last name": "Rao", "E-mail": f"{uuid.uuid4()}@example.com"}.items():
         page.fill(label, text)
@@ -212,7 +212,13 @@ def test_apps_take_what_is_there_already_page_by_page(page: Page, device: Device
     opened(page, device.tenant)
     for number in ALL:
         page.wait_text(f"#app-{number} .count", "1200")
-        page.wait_text(f"#app-{number} .more", "and 1100 more")
+        page.wait_text(f"#app-{number} .more", "Show 100 more of 1100")
+    one = page.find("#app-1")
+    for shown in (200, 300):
+        one.find_element(By.CSS_SELECTOR, ".more button").click()
+        assert len(one.find_elements(By.CSS_SELECTOR, ".rows > li")) == shown
+    page.wait_text("#app-1 .more", "Show 100 more of 900")
+    page.wait_text("#app-2 .more", "Show 100 more of 1100")
 
 
 @browser_test
@@ -588,6 +594,25 @@ def test_demonstration_ends_with_all_three_equal_also_a_second_time(multi: Page,
         assert len(device.rows()) == count
     assert ("Asha Rao", "555-0102") in App(multi, 3).rows()
     assert multi.severe() == []
+
+
+@browser_test
+def test_demonstration_asks_for_an_account_plays_by_itself_and_takes_its_rows_back(page: Page, device: Device) -> None:
+    device.create(id="mine", name="Nobody's to remove")
+    page.open(device.tenant.server.url + PATH)
+    play(page)
+    page.wait_text("#caption", "log in or register")
+    assert page.driver.switch_to.active_element.get_attribute("id") == "loginEmail"
+    log_in(page, device.tenant)
+    page.wait_text("#caption-place", "10 of 10", STORY_SECONDS)
+    assert len(device.rows()) == 3
+    wait_for(lambda: page.find("#tidy").is_displayed(), "the offer to remove its rows")
+    page.driver.refresh()
+    log_in(page, device.tenant)
+    wait_for(lambda: page.find("#tidy").is_displayed(), "the offer, also after a reload")
+    page.press("Remove its rows")
+    wait_for(lambda: [row["id"] for row in device.rows() if not row["is_deleted"]] == ["mine"], "its rows to go")
+    assert not page.find("#tidy").is_displayed() and page.severe() == []
 
 
 @browser_test

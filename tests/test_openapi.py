@@ -6,6 +6,7 @@ schemathesis makes of them.
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -22,7 +23,9 @@ from openapi_spec_validator import validate
 from test_docs import _examples, _first_texts
 
 import errors
+import reference
 import syncapp
+from errors import Problem
 from models import synced_tables
 from settings import Settings
 
@@ -197,6 +200,15 @@ def test_page_shows_every_call_event_and_schema_and_its_links_lead_somewhere(app
     assert {f"event-{name}" for name in contract.asyncapi["components"]["messages"]} <= targets
     assert set(re.findall(r'href="#([^"]+)"', text)) <= targets
     assert all(path in text for path in contract.openapi["paths"])
+
+
+def test_page_says_of_each_call_what_it_answers_and_each_code_with_its_own_sentence(app: Flask) -> None:
+    text = html.unescape(app.test_client().get("/docs", buffered=True).get_data(as_text=True))
+    for call, described in reference.calls().items():
+        assert all(example.answer.strip() in text for example in described.examples), call
+    for code in ("unauthorized", "token_expired"):
+        problem = next(kind for kind in Problem.__subclasses__() if kind.code == code)
+        assert re.search(rf"<code>{code}</code> <span class=\"muted\">{re.escape(problem.sentence)}</span>", text)
 
 
 # --- the check itself ------------------------------------------------------------------------------------------------

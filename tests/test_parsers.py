@@ -99,7 +99,10 @@ def faults_of_push(body: Any) -> list[str]:
     assert len(changes) == push.count and push.tables >= {change.table.name for change in changes if change.table}
     for change in changes:
         _check(change)
-    return [problem["path"] for change in changes for problem in change.problems]
+    problems = [problem for change in changes if change.unknown_table is None for problem in change.problems]
+    if push.is_atomic_stated or not push.tables:
+        problems += push.unknown_tables.values()
+    return [problem["path"] for problem in problems]
 
 
 @fuzz
@@ -134,6 +137,8 @@ def test_push_is_taken_only_if_its_schema_takes_it_and_else_refused(body: Any) -
     beyond_schema = r"(.*\.)?(timestamp|Unique_id|baseVersion)"  # A time that is none, 256 digits, 1.0 for 1.
     body = arrived(body)
     faults = faults_of_push(body)
+    if isinstance(body, dict) and "atomic" in body:
+        beyond_schema += r"|changes\.[^[]*|operations\[\d+\]\.table"  # All or nothing, and a table is not synced.
     if PUSH_SCHEMA.is_valid(body):
         assert all(re.fullmatch(beyond_schema, path) for path in faults), faults
     else:

@@ -114,7 +114,7 @@ def test_sigint_ends_as_well(tmp_path: Path) -> None:
 
 def test_keep_alive_answers_come_without_nagles_delay() -> None:
     """Header and body leave in one go or at once; 40 ms each was trap 16. The option itself is asserted, not a time."""
-    listener = serving._listen("127.0.0.1", 0)
+    listener = serving.listen("127.0.0.1", 0)
     client = socket.create_connection(listener.getsockname())
     accepted, _ = listener.accept()
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

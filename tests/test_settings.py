@@ -50,7 +50,7 @@ def test_bad_value_stops_the_start_with_that_sentence_alone(tmp_path: Path) -> N
         [sys.executable, "syncapp.py"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False
     )
     assert ended.returncode == 1
-    assert ended.stderr.strip() == "syncapp: PORT must be a whole number from 0 to 65,535."
+    assert ended.stderr.strip() == 'syncapp: PORT must be a whole number from 0 to 65,535, not "nope".'
     assert not (tmp_path / "data").exists()
 
 

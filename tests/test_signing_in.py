@@ -258,7 +258,7 @@ def before(owner, name):
 
 {
     "before the sessions": lambda: before(directory, "revoke_sessions"),
-    "before COMMIT": lambda: before(storage._disk, "at_once"),
+    "before COMMIT": lambda: before(storage.disk, "at_once"),
     "after COMMIT": lambda: before(storage, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()

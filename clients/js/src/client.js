@@ -5,10 +5,13 @@
  * cursor is kept.
  */
 
-import { Busy, SignedOut } from "./errors.js";
+import { Clock } from "./clock.js";
+import { BadValue, Busy, foreign, Interrupted, SignedOut, Unreachable, WrongAccount } from "./errors.js";
 import { send } from "./http.js";
 import { Live } from "./live.js";
-import { memoryStore, Tokens } from "./tokens.js";
+import { Portion } from "./portion.js";
+import { accountOf, memoryStore, Tokens } from "./tokens.js";
+import { checkedId } from "./values.js";
 
 /**
  * @typedef {Record<string, any> & { id: string, version: number, is_deleted: 0 | 1 }} Row a row as the server has it
@@ -25,6 +28,9 @@ import { memoryStore, Tokens } from "./tokens.js";
  *   patienceSeconds?: number, fetch?: typeof fetch, io?: any }} Options
  */
 
+const PAGE_ROWS = 1000;
+const [MOST_ROWS, LEAST_ROWS] = [10_000, 1];
+
 /** Give an ID for a row, a device or an operation; unlike `crypto.randomUUID` also where a page came over plain http. */
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
@@ -32,17 +38,23 @@ export function newId() {
 }
 
 export class SyncClient {
+  /** The account that calls are made for, once `account` has told; calls with another's token are refused. @type {string | undefined} */
+  tenantId;
+  clock = new Clock();
+  #portion = new Portion(MOST_ROWS, LEAST_ROWS);
+
   /**
    * @param {Options} options `store` keeps the tokens (else they live as long as this object), `signIn` logs in anew when
    *   the session is over, `deviceId` should be kept by the app: by it the server tells this device's own edits from
-   *   others'; `patienceSeconds` is how long a call waits in all when the server says `Retry-After`
+   *   others'; `timeoutSeconds` is how long nothing may come, however long an answer takes; `patienceSeconds` is how long a call waits in all when the server says `Retry-After`
    */
   constructor({ url, token, refreshToken, store, signIn, ...options }) {
+    if (!/^https?:\/\/[^/]/.test(url)) throw new BadValue("`url` is the server's address, such as https://sync.example.com");
     this.url = url.replace(/\/+$/, "");
-    this.deviceId = options.deviceId;
+    this.deviceId = options.deviceId === undefined ? undefined : checkedId(options.deviceId, "The deviceId");
     this.io = options.io;
     this.patienceSeconds = options.patienceSeconds ?? 30;
-    this.http = { timeoutSeconds: options.timeoutSeconds, fetch: options.fetch };
+    this.http = { timeoutSeconds: options.timeoutSeconds, fetch: options.fetch, clock: this.clock };
     const pair = token || refreshToken ? { token, refreshToken } : null;
     const refresh = (/** @type {string} */ spent) => this.#account("refresh", { refreshToken: spent });
     this.tokens = new Tokens({ store: store ?? memoryStore(pair), refresh, signIn, name: this.url });
@@ -52,9 +64,11 @@ export class SyncClient {
    * Log in, and keep the tokens.
    *
    * @param {string} email @param {string} password @returns {Promise<any>} the customer; its `id` is the tenant's
+   * @throws {WrongAccount} if this client serves a database of another account
    */
   async logIn(email, password) {
     const data = await this.#account("login", { email, password });
+    this.#checkAccount(data.token);
     await this.tokens.store.write({ token: data.token, refreshToken: data.refreshToken });
     return data.customer;
   }
@@ -68,21 +82,32 @@ export class SyncClient {
    * Push changes, in any of the forms that the server takes.
    *
    * A repeat of the very same push is harmless within a day, by its `Idempotency-Key`; give your own key to repeat it
-   * after an `Unreachable`.
-   * @param {Record<string, any>} body @param {{ idempotencyKey?: string }} [options] @returns {Promise<Pushed>}
+   * after an `Unreachable`. `isAnonymous` leaves the device's ID out, where it only passes on what somebody typed.
+   * @param {Record<string, any>} body @param {{ idempotencyKey?: string, isAnonymous?: boolean }} [options]
+   * @returns {Promise<Pushed>}
    */
-  push(body, { idempotencyKey = newId() } = {}) {
-    return this.call("/api/client/sync/push", { body, headers: { "Idempotency-Key": idempotencyKey } });
+  push(body, { idempotencyKey = newId(), isAnonymous } = {}) {
+    return this.call("/api/client/sync/push", { body, headers: { "Idempotency-Key": idempotencyKey }, isAnonymous });
   }
 
   /**
-   * Pull one page.
+   * Pull one page. On a slow line it has fewer rows than the limit, and says `hasMore`.
    *
    * @param {{ cursor: string | null, tables?: string[], limit?: number, digest?: boolean }} wanted
    * @returns {Promise<Pulled>} @throws {import("./errors.js").ResyncRequired}
    */
-  pull({ cursor, tables, limit, digest }) {
-    return this.call("/api/client/sync/pull", { body: { cursor, entityTypes: tables, limit, digest } });
+  async pull({ cursor, tables, limit = PAGE_ROWS, digest }) {
+    for (;;) {
+      const [beganAt, most] = [Date.now(), Math.min(limit, this.#portion.size)];
+      try {
+        const body = { cursor, entityTypes: tables, limit: most, digest };
+        const page = checkedPage(await this.call("/api/client/sync/pull", { body }));
+        this.#portion.took(most, Date.now() - beganAt, !page.hasMore);
+        return page;
+      } catch (error) {
+        if (!(error instanceof Interrupted) || !this.#portion.shrink(most)) throw error;
+      }
+    }
   }
 
   /**
@@ -104,6 +129,48 @@ export class SyncClient {
   }
 
   /**
+   * Tell whose rows these are, and refuse calls for anybody else from now on.
+   *
+   * @param {string} [kept] the account that what is kept on this device belongs to, if it has been told before
+   * @returns {Promise<string | undefined>} to be kept beside the rows @throws {WrongAccount}
+   */
+  async account(kept) {
+    if (kept && this.tenantId && this.tenantId !== kept) throw new WrongAccount(kept, this.tenantId);
+    this.tenantId ??= kept;
+    const token = await this.token();
+    return (this.tenantId ??= accountOf(token) ?? accountOf(await this.token(token)));
+  }
+
+  /**
+   * Give a token of the account, another one than `refused`.
+   *
+   * @param {string} [refused] @returns {Promise<string>} @throws {WrongAccount}
+   */
+  async token(refused) {
+    const token = await (refused === undefined ? this.tokens.current() : this.tokens.renewed(refused));
+    this.#checkAccount(token);
+    return token;
+  }
+
+  /** @param {string} token one that says nothing is refused by the server */
+  #checkAccount(token) {
+    const given = accountOf(token);
+    if (this.tenantId && given && given !== this.tenantId) throw new WrongAccount(this.tenantId, given);
+  }
+
+  /** Learn how far the clock here is from the server's, if that is not known: not every page may read the header `Date`. */
+  async measureClock() {
+    const beganAt = Date.now();
+    if (this.clock.isMeasured) return;
+    try {
+      const { timestamp } = await send(`${this.url}/api/client/sync/health`, this.http);
+      this.clock.hear(timestamp, beganAt, Date.now());
+    } catch (error) {
+      if (error instanceof Unreachable) throw error;
+    }
+  }
+
+  /**
    * Listen. @param {import("./live.js").Listening} listening @returns {Live} `close()` ends it
    */
   live(listening) {
@@ -113,28 +180,37 @@ export class SyncClient {
   /**
    * Call an address that needs a token; renew it once, and wait when the server says so.
    *
-   * @param {string} path @param {{ method?: string, body?: unknown, headers?: Record<string, string> }} [options]
+   * @param {string} path
+   * @param {{ method?: string, body?: unknown, headers?: Record<string, string>, isAnonymous?: boolean }} [options]
    * @returns {Promise<any>}
    */
-  async call(path, { method = "POST", body, headers } = {}) {
-    let token = await this.tokens.current();
+  async call(path, { method = "POST", body, headers, isAnonymous = false } = {}) {
+    let token = await this.token();
     let patience = this.patienceSeconds;
     for (let renewals = 0; ; ) {
       try {
-        return await send(this.url + path, { method, body, headers: { ...headers, ...this.#who(token) }, ...this.http });
+        return await send(this.url + path, { method, body, headers: { ...headers, ...this.#who(token, isAnonymous) }, ...this.http });
       } catch (error) {
-        if (error instanceof SignedOut && renewals++ === 0) token = await this.tokens.renewed(token);
+        if (error instanceof SignedOut && renewals++ === 0) token = await this.token(token);
         else if (error instanceof Busy) patience = await waited(error, patience);
         else throw error;
       }
     }
   }
 
-  /** @param {string} token @returns {Record<string, string>} */
-  #who(token) {
-    const device = this.deviceId ? { "X-Device-Id": this.deviceId } : undefined;
+  /** @param {string} token @param {boolean} isAnonymous @returns {Record<string, string>} */
+  #who(token, isAnonymous) {
+    if (!/^[!-~]+$/.test(token)) throw new SignedOut("The token is no token. Log in again.", { code: "unauthorized", status: 401 });
+    const device = this.deviceId && !isAnonymous ? { "X-Device-Id": this.deviceId } : undefined;
     return { Authorization: `Bearer ${token}`, ...device };
   }
+}
+
+/** Refuse what is no page, whoever sent it. @param {any} page @returns {Pulled} */
+function checkedPage(page) {
+  const { data, cursor } = page;
+  if (data && typeof data === "object" && typeof cursor === "string" && Object.values(data).every(Array.isArray)) return page;
+  throw foreign(200);
 }
 
 /** Wait as long as the server asks, and give what is left of the patience. @param {Busy} busy @param {number} patience */

@@ -6,7 +6,9 @@
 
 import { newId } from "./client.js";
 import { editOf, keyOf } from "./edits.js";
+import { versionOf } from "./operations.js";
 import { BASES, OUTBOX, STORES } from "./store.js";
+import { checkedFields, checkedId } from "./values.js";
 
 /**
  * @typedef {import("dexie").DBCore} DBCore
@@ -31,8 +33,26 @@ export function dexieStore(db, tables) {
     name: db.name,
     transaction: (mode, of, work) => run(db, tracker, mode, of, work),
     onLocal: (hear) => (tracker.hear = hear),
+    onLost: (hear) => tellLoss(db, hear),
     close: () => db.close(),
   };
+}
+
+/**
+ * Tell of a connection that was lost; Dexie opens it again by itself, if it may.
+ *
+ * @param {import("dexie").Dexie} db @param {(why: import("./store.js").Loss) => void} hear
+ */
+function tellLoss(db, hear) {
+  /** @type {import("./store.js").Loss} */
+  let why = "cleared";
+  db.on("versionchange", ({ newVersion }) => void (why = newVersion === null ? "deleted" : "newer"));
+  db.on("close", () => {
+    queueMicrotask(() => {
+      if (!db.hasBeenClosed()) hear(why); // else the app closed it
+      why = "cleared";
+    });
+  });
 }
 
 /**
@@ -47,7 +67,7 @@ async function run(db, tracker, mode, tables, work) {
       get: (store, key) => tx.table(store).get(key),
       put: (store, value) => tx.table(store).put(value),
       delete: (store, key) => tx.table(store).delete(key),
-      all: (store) => tx.table(store).toArray(),
+      all: (store, most) => (most === undefined ? tx.table(store) : tx.table(store).limit(most)).toArray(),
       count: (store) => tx.table(store).count(),
       editsOf: (key) => tx.table(OUTBOX).where("key").equals(key).sortBy("number"),
     });
@@ -88,7 +108,7 @@ class Tracker {
    */
   #track(down, table, asked) {
     const { trans } = asked;
-    const request = withIds(asked);
+    const request = checked(table.name, asked);
     const named = (/** @type {string[]} */ ids) => ids.map((id) => keyOf(table.name, id));
     return idsOf(table, request, (ids) =>
       table.getMany({ trans, keys: ids }).then((befores) =>
@@ -114,10 +134,15 @@ class Tracker {
   }
 }
 
-/** Give an ID to each row that has none. @param {Mutation} request @returns {Mutation} */
-function withIds(request) {
+/**
+ * Give an ID to each row that has none, and refuse what can't be sent; the transaction ends with the error.
+ *
+ * @param {string} table @param {Mutation} request @returns {Mutation} @throws {import("./errors.js").BadValue}
+ */
+function checked(table, request) {
   if (request.type !== "add" && request.type !== "put") return request;
-  return { ...request, values: request.values.map((value) => (value.id ? value : { ...value, id: newId() })) };
+  const values = request.values.map(({ id = newId(), ...value }) => ({ ...checkedFields(table, value), id: checkedId(id, `${table}.id`) }));
+  return { ...request, values };
 }
 
 /**
@@ -145,7 +170,7 @@ function editsOf(table, ids, request, answer, befores, bases) {
     // `put` may have dropped the version from a row that is edited again; its base still has it.
     const known = before && base ? { ...before, version: base.row?.version } : before;
     const after = "values" in request ? request.values[place] : undefined;
-    const edit = editOf(table, id, known, after, { opId: newId(), timestamp: new Date().toISOString() });
+    const edit = editOf(table, id, known, after, { opId: newId(), timestamp: new Date().toISOString() }, after && versionOf(after));
     if (!edit) return [];
     return base ? { edit } : { edit, base: { key: edit.key, table, row: before ?? null } };
   });

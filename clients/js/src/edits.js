@@ -10,7 +10,8 @@ import { changedFields, ownFields } from "./operations.js";
 /**
  * @typedef {Record<string, any>} Row
  * @typedef {{ number?: number, key: string, table: string, id: string, opId: string, operation: "create" | "update" | "delete",
- *   data: Row, timestamp: string, baseVersion: number, error?: string }} Edit one edit that waits in the outbox
+ *   data: Row, timestamp: string, baseVersion: number, isReturned?: boolean, error?: string }} Edit
+ *   one edit that waits in the outbox; `isReturned` if it gives back what a restore took
  */
 
 /** Name a row across tables. @param {string} table @param {string} id */
@@ -19,17 +20,27 @@ export const keyOf = (table, id) => `${table}/${id}`;
 /**
  * Make the edit that leads from one state of a row to the next.
  *
+ * The version of a row that was read, and is put back, is what the edit was based on, however long a form was open: what
+ * others did since is a conflict then, and a row that they deleted is not made anew.
  * @param {string} table @param {string} id @param {Row | undefined} before @param {Row | undefined} after
- * @param {{ opId: string, timestamp: string }} stamp
+ * @param {{ opId: string, timestamp: string }} stamp @param {number} [readAt] the version of the row that was put back
  * @returns {Edit | undefined} nothing if nothing was edited
  */
-export function editOf(table, id, before, after, stamp) {
+export function editOf(table, id, before, after, stamp, readAt) {
+  const known = before?.version ?? 0;
+  const isStale = readAt !== undefined && (!before || readAt < known);
   // Version 0 says: I know nothing of such a row, so what others did to it is a conflict and not overwritten untold.
-  const about = { key: keyOf(table, id), table, id, ...stamp, baseVersion: before?.version ?? 0 };
+  const about = { key: keyOf(table, id), table, id, ...stamp, baseVersion: isStale ? readAt : known };
   if (!after) return before && { ...about, operation: "delete", data: { id } };
-  if (!before) return { ...about, operation: "create", data: { ...ownFields(after), id } };
-  const data = changedFields(before, after);
+  if (!before && !isStale) return { ...about, operation: "create", data: { ...ownFields(after), id } };
+  const { last_updated, device_id, ...data } = changedFields(before ?? {}, after);
+  if (!isStale) Object.assign(data, defined({ last_updated, device_id })); // else they tell of an edit that is past
   return Object.keys(data).length ? { ...about, operation: "update", data: { ...data, id } } : undefined;
+}
+
+/** Give the fields that are given. @param {Row} row @returns {Row} */
+export function defined(row) {
+  return Object.fromEntries(Object.entries(row).filter(([, value]) => value !== undefined));
 }
 
 /**
@@ -53,7 +64,7 @@ export function rebased(base, edits) {
  * @param {Edit} edit @param {Row | null | undefined} base
  * @returns {import("./operations.js").Outgoing}
  */
-export function operationOf({ table, operation, data, timestamp, baseVersion, opId }, base) {
+export function operationOf({ table, operation, data, timestamp, isReturned, baseVersion, opId }, base) {
   const whole = operation === "update" && base && !base.is_deleted ? { ...base, ...data } : undefined;
-  return { table, operation, data, timestamp, baseVersion, opId, whole };
+  return { table, operation, data, timestamp, isReturned, baseVersion, opId, whole };
 }

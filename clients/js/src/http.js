@@ -1,44 +1,100 @@
 /**
- * One request and its answer over `fetch`: JSON, gzip where it pays, an end to waiting, errors as classes.
+ * One request and its answer over `fetch`: JSON, gzip where it pays, an end to silence, errors as classes.
  *
  * Knows: HTTP. Must not know: tokens, retries, what a body means.
  */
 
-import { errorOf, Unreachable } from "./errors.js";
+import { BadValue, errorOf, foreign, Interrupted, SyncError, Unreachable } from "./errors.js";
 
 /** Bodies from this size on are sent compressed; below it, the saving is less than a packet. */
 const GZIP_BYTES = 4096;
 
 /**
+ * @typedef {{ method?: string, headers?: Record<string, string>, body?: unknown, timeoutSeconds?: number,
+ *   fetch?: typeof fetch, clock?: import("./clock.js").Clock }} Request
+ *   `timeoutSeconds` is how long nothing at all may come; `clock` learns from the answer
+ */
+
+/**
  * Send one request and give its answer's JSON.
  *
- * @param {string} url
- * @param {{ method?: string, headers?: Record<string, string>, body?: unknown, timeoutSeconds?: number,
- *   fetch?: typeof fetch }} [options]
- * @returns {Promise<any>}
- * @throws {import("./errors.js").SyncError} `Unreachable` if no whole answer came in time, else what the server said
+ * @param {string} url @param {Request} [options] @returns {Promise<any>}
+ * @throws {import("./errors.js").SyncError} `Unreachable` if no whole answer came, else what the server said
  */
 export async function send(url, options = {}) {
+  const call = options.fetch ?? globalThis.fetch;
+  if (!call) throw new SyncError("There is no `fetch` here: give one as an option of the client.", { code: "no_fetch" });
   const headers = { Accept: "application/json", ...options.headers };
   const init = { method: options.method ?? "GET", headers, ...(await encoded(options.body, headers)) };
-  const call = options.fetch ?? fetch;
+  const silence = new Silence((options.timeoutSeconds ?? 60) * 1000);
   try {
-    const answer = await call(url, { ...init, signal: AbortSignal.timeout((options.timeoutSeconds ?? 60) * 1000) });
-    const text = await answer.text();
+    const answer = await answered(call, url, { ...init, signal: silence.signal }, options.clock);
+    const text = await textOf(answer, silence);
     return checked(answer, parsed(text, answer));
+  } finally {
+    silence.end();
+  }
+}
+
+/** Ends a request when nothing was heard for too long, however long the whole takes. */
+class Silence {
+  #abort = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  signal = this.#abort.signal;
+
+  /** @param {number} mostMs */
+  constructor(mostMs) {
+    this.mostMs = mostMs;
+    this.heard();
+  }
+
+  heard() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#abort.abort(), this.mostMs);
+  }
+
+  end() {
+    clearTimeout(this.#timer);
+  }
+}
+
+/**
+ * @param {typeof fetch} call @param {string} url @param {RequestInit} init @param {import("./clock.js").Clock} [clock]
+ */
+async function answered(call, url, init, clock) {
+  const beganAt = Date.now();
+  try {
+    const answer = await call(url, init);
+    clock?.hear(answer.headers.get("Date"), beganAt, Date.now(), 1000);
+    return answer;
   } catch (error) {
-    // fetch says a broken line as TypeError, a cut-off answer likewise, a timeout as DOMException.
-    if (error instanceof TypeError || error instanceof DOMException) {
-      throw new Unreachable("The server can't be reached.", { code: "unreachable", cause: error });
+    const kind = init.signal?.aborted ? Interrupted : Unreachable;
+    throw new kind("The server can't be reached.", { code: "unreachable", cause: error });
+  }
+}
+
+/** Read a body to its end, as it comes where that can be seen. @param {Response} answer @param {Silence} silence */
+async function textOf(answer, silence) {
+  try {
+    const reader = answer.body?.getReader?.();
+    if (!reader) return await answer.text(); // React Native
+    const decoder = new TextDecoder();
+    let text = "";
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      silence.heard();
+      text += decoder.decode(part.value, { stream: true });
     }
-    throw error;
+    return text + decoder.decode();
+  } catch (error) {
+    throw new Interrupted("The answer was cut off.", { code: "unreachable", status: answer.status, cause: error });
   }
 }
 
 /** @param {unknown} body @param {Record<string, string>} headers filled in */
 async function encoded(body, headers) {
   if (body === undefined) return {};
-  const text = JSON.stringify(body);
+  const text = said(body);
   headers["Content-Type"] = "application/json";
   if (text.length < GZIP_BYTES || typeof CompressionStream === "undefined") return { body: text };
   headers["Content-Encoding"] = "gzip";
@@ -46,19 +102,29 @@ async function encoded(body, headers) {
   return { body: await new Response(stream).arrayBuffer() };
 }
 
+/** @param {unknown} body */
+function said(body) {
+  try {
+    return JSON.stringify(body);
+  } catch (error) {
+    throw new BadValue(`JSON can't say this: ${/** @type {Error} */ (error).message}`, error);
+  }
+}
+
 /** @param {string} text @param {Response} answer */
 function parsed(text, answer) {
   try {
     return JSON.parse(text);
-  } catch (error) {
-    if (!answer.ok) return undefined;
-    throw new Unreachable("The answer was cut off.", { code: "unreachable", status: answer.status, cause: error });
+  } catch {
+    if (answer.ok) throw foreign(answer.status);
+    return undefined;
   }
 }
 
 /** @param {Response} answer @param {any} body */
 function checked(answer, body) {
-  if (answer.ok && body?.success !== false) return body;
+  if (answer.ok && body?.success === true) return body;
+  if (answer.ok && body?.success !== false) throw foreign(answer.status);
   const wait = Number(answer.headers.get("Retry-After"));
   throw errorOf(answer.status, body, wait > 0 ? wait : undefined);
 }

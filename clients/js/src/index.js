@@ -3,6 +3,6 @@
 export { Chain } from "./chain.js";
 export { newId, SyncClient } from "./client.js";
 export { digestOf } from "./digest.js";
-export { Busy, Refused, ResyncRequired, SignedOut, SyncError, TooLarge, Unreachable } from "./errors.js";
+export { BadValue, Busy, Interrupted, Refused, ResyncRequired, SignedOut, SyncError, TooLarge, Unreachable, WrongAccount } from "./errors.js";
 export { pushOperations } from "./operations.js";
 export { browserStore, memoryStore } from "./tokens.js";

@@ -7,12 +7,13 @@
  */
 
 import { newId } from "./client.js";
-import { editOf, operationOf } from "./edits.js";
-import { ResyncRequired, Unreachable } from "./errors.js";
-import { pushOperations } from "./operations.js";
-import { lostRows, resyncOf } from "./resync.js";
-import { BASES, forget, GONE, META, note, OUTBOX, place, REJECTED, settle, take } from "./store.js";
+import { defined } from "./edits.js";
+import { BadValue, SyncError, Unreachable } from "./errors.js";
+import { Exchange } from "./exchange.js";
+import { versionOf } from "./operations.js";
+import { BASES, edit, OUTBOX, place, REJECTED } from "./store.js";
 import { exclusive, lead, News } from "./tabs.js";
+import { checkedFields, checkedId } from "./values.js";
 
 /**
  * @typedef {import("./edits.js").Row} Row
@@ -20,7 +21,6 @@ import { exclusive, lead, News } from "./tabs.js";
  * @typedef {{ state: "idle" | "syncing" | "offline" | "error", error?: Error }} Status
  */
 
-const SLICE_EDITS = 1000;
 const RETRY_SECONDS = 5;
 
 export class Replica extends EventTarget {
@@ -41,25 +41,47 @@ export class Replica extends EventTarget {
     this.client = client;
     this.store = store;
     this.tables = tables;
+    this.exchange = new Exchange(client, store, tables, {
+      changed: (table) => this.#changed(table),
+      refused: ({ table, id, opId, error }) => this.#dispatch("rejected", { table, id, opId, error }),
+      conflicted: ({ result, conflicts }) => this.#dispatch("conflict", { ...result, conflicts }),
+    });
     this.news = new News(store.name, (/** @type {any} */ told) => this.#hear(told));
     store.onLocal?.(() => this.#edited());
+    store.onLost?.((why) => this.#lost(why));
   }
 
   /**
    * Make or change a row: fields that are given are changed, `null` clears one, `undefined` is not given. It is on disk when
    * this resolves.
    *
+   * A row that was read may be put back: its `version` tells what the edit was based on.
    * @param {string} table @param {Row} fields with or without `id` @returns {Promise<Row>} the row as it is now
+   * @throws {BadValue} if it can't be sent as it is
    */
-  async put(table, { id = newId(), ...fields }) {
-    const given = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
-    const row = await this.#edit(table, id, (before) => ({ ...before, ...given, id }));
-    return /** @type {Row} */ (row);
+  async put(table, fields) {
+    return (await this.putMany(table, [fields]))[0];
+  }
+
+  /**
+   * Make or change many rows: all of them are on disk when this resolves, or none.
+   *
+   * @param {string} table @param {Row[]} rows @returns {Promise<Row[]>} the rows as they are now @throws {BadValue}
+   */
+  async putMany(table, rows) {
+    const changes = rows.map((fields) => {
+      const { id = newId(), ...given } = defined(checkedFields(table, fields));
+      checkedId(id, `${table}.id`);
+      const readAt = versionOf(given);
+      const { version, ...own } = given;
+      return { id, readAt, change: (/** @type {Row | undefined} */ before) => ({ ...before, ...own, id }) };
+    });
+    return /** @type {Promise<Row[]>} */ (this.#edit(table, changes));
   }
 
   /** Delete a row; one that is not there is no error. @param {string} table @param {string} id */
   async delete(table, id) {
-    await this.#edit(table, id, () => undefined);
+    await this.#edit(table, [{ id: checkedId(id, `${table}.id`), change: () => undefined }]);
   }
 
   /** @param {string} table @param {string} id @returns {Promise<Row | undefined>} */
@@ -83,7 +105,7 @@ export class Replica extends EventTarget {
    * @returns {Promise<(import("./edits.js").Edit & { base?: Row | null })[]>}
    */
   async outbox() {
-    return (await this.#waiting(Infinity)).map(({ edit, base }) => ({ ...edit, base }));
+    return this.store.transaction("readonly", [], outbox);
   }
 
   /** List the edits that the server will never take, each with its `error`. @returns {Promise<import("./edits.js").Edit[]>} */
@@ -115,10 +137,11 @@ export class Replica extends EventTarget {
   async sync() {
     this.#tell({ state: "syncing" });
     try {
-      await exclusive(`${this.store.name}:sync`, () => this.#syncAlone());
+      await exclusive(`${this.store.name}:sync`, () => this.exchange.round());
       this.#tell({ state: "idle" });
-    } catch (error) {
-      this.#tell({ state: error instanceof Unreachable ? "offline" : "error", error: /** @type {Error} */ (error) });
+    } catch (cause) {
+      const error = cause instanceof SyncError ? cause : new SyncError(`The database on this device failed: ${cause}`, { code: "replica_failed", cause });
+      this.#tell({ state: error instanceof Unreachable ? "offline" : "error", error });
       throw error;
     }
   }
@@ -129,6 +152,7 @@ export class Replica extends EventTarget {
     this.#stop = new AbortController();
     const { signal } = this.#stop;
     void lead(this.store.name, signal, () => this.#leading(signal));
+    this.news.tell({ tables: this.tables }); // Who leads and knows fewer lets this one.
     return this;
   }
 
@@ -157,130 +181,21 @@ export class Replica extends EventTarget {
     this.store.close();
   }
 
-  /** @param {string} table @param {string} id @param {(before: Row | undefined) => Row | undefined} change */
-  async #edit(table, id, change) {
-    const stamp = { opId: newId(), timestamp: new Date().toISOString() };
-    const row = await this.store.transaction("readwrite", [table], async (tx) => {
-      const before = await tx.get(table, id);
-      const after = change(before);
-      const edit = editOf(table, id, before, after, stamp);
-      if (edit) await note(tx, edit, before);
-      if (edit) await (after ? tx.put(table, after) : tx.delete(table, id));
-      return after;
-    });
+  /** @param {string} table @param {Parameters<typeof edit>[2]} changes */
+  async #edit(table, changes) {
+    if (!this.tables.includes(table)) throw new BadValue(`This replica has no table ${JSON.stringify(table)}, but ${this.tables.join(", ")}.`);
+    const timestamp = new Date().toISOString();
+    const rows = await this.store.transaction("readwrite", [table], (tx) => edit(tx, table, changes, timestamp));
     this.#changed(table);
     this.#edited();
-    return row;
-  }
-
-  // --- syncing -------------------------------------------------------------------------------------------------------
-
-  async #syncAlone() {
-    await this.#identify();
-    const { cursor } = await this.store.transaction("readonly", [], place);
-    try {
-      if (cursor !== null) await this.#push(cursor);
-      await this.#pull(cursor);
-    } catch (error) {
-      if (!(error instanceof ResyncRequired)) throw error;
-      await this.#resync(cursor);
-    }
-    await this.#push((await this.store.transaction("readonly", [], place)).cursor);
-  }
-
-  /** Have a device ID of the replica's own, so that the server knows its edits from others'. */
-  async #identify() {
-    this.client.deviceId ??= await this.store.transaction("readwrite", [], async (tx) => {
-      const kept = await tx.get(META, "device");
-      if (!kept) await tx.put(META, { name: "device", id: newId() });
-      return (kept ?? (await tx.get(META, "device"))).id;
-    });
-  }
-
-  /** @param {string | null} cursor */
-  async #push(cursor) {
-    for (let waiting = await this.#waiting(); waiting.length; waiting = await this.#waiting()) {
-      const edits = new Map(waiting.map(({ edit }) => [edit.opId, edit]));
-      const operations = waiting.map(({ edit, base }) => operationOf(edit, base));
-      await pushOperations(this.client, operations, {
-        baseCursor: cursor,
-        done: (sent, outcomes) => this.#settle(sent.map(({ opId }) => edits.get(opId)), outcomes),
-      });
-    }
-  }
-
-  /** Give the oldest edits that wait, each with its row's base. */
-  #waiting(most = SLICE_EDITS) {
-    return this.store.transaction("readonly", [], async (tx) => {
-      const edits = (await tx.all(OUTBOX)).slice(0, most);
-      return Promise.all(edits.map(async (edit) => ({ edit, base: (await tx.get(BASES, edit.key))?.row })));
-    });
-  }
-
-  /** @param {any[]} edits @param {import("./operations.js").Outcome[]} outcomes */
-  async #settle(edits, outcomes) {
-    await this.store.transaction("readwrite", this.tables, async (tx) => {
-      for (const [place, edit] of edits.entries()) await settle(tx, edit, outcomes[place]);
-    });
-    const of = (/** @type {string} */ status) => outcomes.filter(({ result }) => result.status === status);
-    for (const { result } of of("rejected")) this.#dispatch("rejected", result);
-    for (const { result, conflicts } of of("conflict")) this.#dispatch("conflict", { ...result, conflicts });
-    this.#changed();
-  }
-
-  /** @param {string | null} since */
-  async #pull(since) {
-    for await (const { data, cursor } of this.client.pages({ cursor: since, tables: this.tables })) {
-      await this.#take(data, cursor);
-    }
-  }
-
-  /** Keep rows and the cursor after them, together. @param {Record<string, Row[]>} data @param {string} cursor */
-  async #take(data, cursor) {
-    await this.store.transaction("readwrite", this.tables, async (tx) => {
-      for (const [table, rows] of Object.entries(data)) await take(tx, table, rows);
-      await tx.put(META, { name: "place", cursor });
-    });
-    for (const [table, rows] of Object.entries(data)) if (rows.length) this.#changed(table);
-  }
-
-  /**
-   * Begin anew without losing an edit: fetch all, give back what a restore lost, drop what the server no longer has.
-   *
-   * @param {string | null} before the cursor that is refused
-   */
-  async #resync(before) {
-    const fresh = await resyncOf(this.client, this.tables, before);
-    const held = await this.#held();
-    if (fresh.isRestored) await pushOperations(this.client, lostRows(held, fresh.known));
-    await this.store.transaction("readwrite", this.tables, async (tx) => {
-      if (fresh.isRestored) for (const edit of await tx.all(OUTBOX)) await tx.put(OUTBOX, { ...edit, baseVersion: 0 });
-      for (const { table, row } of held) if (!fresh.known[table].has(row.id)) await forget(tx, table, row.id);
-      for (const table of this.tables) await take(tx, table, [...fresh.known[table].values()]);
-      await tx.put(META, { name: "place", cursor: fresh.cursor });
-    });
-    this.#changed();
-    await this.#pull(fresh.cursor);
-  }
-
-  /** Give all rows as the server last had them, deleted ones too. @returns {Promise<{ table: string, row: Row }[]>} */
-  #held() {
-    return this.store.transaction("readonly", this.tables, async (tx) => {
-      const bases = new Map((await tx.all(BASES)).map((kept) => [kept.key, kept.row]));
-      const alive = new Map();
-      for (const table of this.tables) {
-        for (const row of await tx.all(table)) alive.set(`${table}/${row.id}`, { table, row });
-      }
-      for (const [key, kept] of bases) if (kept) alive.set(key, { table: key.slice(0, key.indexOf("/")), row: kept });
-      return [...alive.values(), ...(await tx.all(GONE)).filter(({ key }) => !alive.has(key))];
-    });
+    return rows;
   }
 
   // --- by itself -----------------------------------------------------------------------------------------------------
 
   /** @param {AbortSignal} signal */
   async #leading(signal) {
-    await this.#identify();
+    await this.exchange.identify().catch(() => undefined); // The first round meets the same failure, and tells of it.
     if (signal.aborted) return;
     const wake = () => this.wake();
     globalThis.addEventListener?.("online", wake);
@@ -304,9 +219,10 @@ export class Replica extends EventTarget {
   /** Take rows that came with a notification, if nothing lies between; else pull. @param {import("./chain.js").Link} link */
   async #follow({ rows, previousCursor, cursor }) {
     const isNext = await exclusive(`${this.store.name}:sync`, async () => {
-      const { cursor: reached } = await this.store.transaction("readonly", [], place);
-      if (reached !== previousCursor || rows.some(({ table }) => !this.tables.includes(table))) return reached === cursor;
-      await this.#take(grouped(rows), cursor);
+      const { cursor: reached, tables = [] } = await this.store.transaction("readonly", [], place);
+      const isFilled = this.tables.every((table) => tables.includes(table));
+      if (reached !== previousCursor || !isFilled || rows.some(({ table }) => !this.tables.includes(table))) return reached === cursor;
+      await this.exchange.take(grouped(rows), { cursor, tables: this.tables });
       return true;
     });
     if (!isNext) this.wake();
@@ -327,6 +243,20 @@ export class Replica extends EventTarget {
     }
   }
 
+  /** @param {import("./store.js").Loss} why */
+  #lost(why) {
+    this.#dispatch("closed", why);
+    this.#dispatch("rows", undefined);
+    if (why === "newer") this.#yield();
+    else this.wake();
+  }
+
+  /** Let a newer version of the app lead, which knows more tables, and queue behind it. */
+  #yield() {
+    if (!this.#live) return;
+    this.start();
+  }
+
   // --- telling -------------------------------------------------------------------------------------------------------
 
   #edited() {
@@ -334,9 +264,10 @@ export class Replica extends EventTarget {
     this.wake();
   }
 
-  /** @param {{ edited?: boolean, table?: string }} told by another tab */
-  #hear({ edited, table }) {
-    if (edited) this.wake();
+  /** @param {{ edited?: boolean, table?: string, tables?: string[] }} told by another tab */
+  #hear({ edited, table, tables }) {
+    if (tables?.some((one) => !this.tables.includes(one))) this.#yield();
+    else if (edited || tables) this.wake();
     else this.#dispatch("rows", table);
   }
 
@@ -363,4 +294,11 @@ function grouped(rows) {
   const found = {};
   for (const { table, row } of rows) (found[table] ??= []).push(row);
   return found;
+}
+
+/** @param {Transaction} tx */
+async function outbox(tx) {
+  const edits = await tx.all(OUTBOX);
+  const bases = await Promise.all(edits.map(({ key }) => tx.get(BASES, key)));
+  return edits.map((edit, place) => ({ ...edit, base: bases[place]?.row }));
 }

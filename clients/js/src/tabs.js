@@ -64,8 +64,8 @@ function kept(store, key, claim) {
   }
 }
 
-/** @returns {Storage | undefined} nothing where a page may not store anything */
-function localStore() {
+/** Give localStorage. @returns {Storage | undefined} nothing where there is none, or a page may not store anything */
+export function localStore() {
   try {
     return globalThis.localStorage ?? undefined;
   } catch {

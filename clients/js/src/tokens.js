@@ -7,7 +7,7 @@
  */
 
 import { Refused, SignedOut } from "./errors.js";
-import { exclusive } from "./tabs.js";
+import { exclusive, localStore } from "./tabs.js";
 
 /**
  * @typedef {{ token?: string, refreshToken?: string }} Pair
@@ -19,12 +19,56 @@ export function memoryStore(pair = null) {
   return { read: () => pair, write: (next) => (pair = next) };
 }
 
-/** Keep the pair in localStorage, so that it survives a reload and all tabs share it. @returns {TokenStore} */
+/**
+ * Keep the pair in localStorage, so that it survives a reload and all tabs share it; where there is none (a server that
+ * renders the page), in memory.
+ *
+ * @param {string} [name] give each account its own, if several use the app at once @returns {TokenStore}
+ */
 export function browserStore(name = "syncapp-tokens") {
+  if (!localStore()) return memoryStore();
   return {
-    read: () => JSON.parse(localStorage.getItem(name) ?? "null"),
+    read: () => pairIn(localStorage.getItem(name)),
     write: (pair) => (pair ? localStorage.setItem(name, JSON.stringify(pair)) : localStorage.removeItem(name)),
   };
+}
+
+/** @param {string | null} text @returns {Pair | null} nothing if somebody else wrote it */
+function pairIn(text) {
+  try {
+    const pair = JSON.parse(text ?? "null");
+    return typeof pair === "object" ? pair : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Read from an access token whose it is, without asking the server: it is what rows are kept under on this device.
+ *
+ * @param {string} token @returns {string | undefined} the customer's ID, which is the tenant's; nothing if it is no token
+ */
+export function accountOf(token) {
+  try {
+    const { customerId } = JSON.parse(decoded(token.split(".")[1]));
+    return typeof customerId === "string" ? customerId : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/** Decode base64url; `atob` is not everywhere (React Native). @param {string} text */
+function decoded(text) {
+  let [bits, held, out] = [0, 0, ""];
+  for (const character of text.replace(/=+$/, "")) {
+    bits = (bits << 6) | BASE64.indexOf(character);
+    held += 6;
+    if (held >= 8) out += String.fromCharCode((bits >> (held -= 8)) & 255);
+    bits &= 0xffff;
+  }
+  return out;
 }
 
 export class Tokens {

@@ -16,7 +16,11 @@ export class BaseDevice {
   /** Carry out one request of the suite. @param {any} request */
   static async answer({ do: action, instance = "first", ...request }) {
     try {
-      if (action === "open") this.opened.set(instance, new this());
+      if (action === "open") {
+        await this.opened.get(instance)?.replaced();
+        this.opened.set(instance, new this());
+        setClock(request.clockOffsetMs ?? 0);
+      }
       const device = /** @type {any} */ (this.opened.get(instance));
       const ok = await limited(device[action](request));
       return { ok: ok ?? {} };
@@ -26,14 +30,24 @@ export class BaseDevice {
   }
 
   /** @param {any} options of the suite's `open` */
-  clientOf({ url, token, refreshToken, deviceId, email, password }) {
+  clientOf({ url, token, refreshToken, deviceId, email, password, timeoutSeconds = 10 }) {
+    this.credentials = { email, password };
     const signIn = async () => {
       const other = new SyncClient({ url });
-      await other.logIn(email, password);
+      await other.logIn(this.credentials.email, this.credentials.password);
       return /** @type {any} */ (await other.tokens.store.read());
     };
-    return new SyncClient({ url, token, refreshToken, deviceId, signIn, timeoutSeconds: 10, patienceSeconds: 10 });
+    return (this.client = new SyncClient({ url, token, refreshToken, deviceId, signIn, timeoutSeconds, patienceSeconds: 10 }));
   }
+
+  /** Somebody logs in: the app has one store of tokens, whoever that is. @param {any} session */
+  async login({ token, refreshToken, email, password }) {
+    this.credentials = { email, password };
+    await this.client.tokens.store.write({ token, refreshToken });
+  }
+
+  /** A new version of the app comes in its place. */
+  async replaced() {}
 
   async close() {}
 }
@@ -60,4 +74,24 @@ export async function until(condition, what = "it", seconds = SYNC_SECONDS) {
     if (Date.now() > end) throw new Error(`waited ${seconds} s for ${what}`);
     await new Promise((resume) => setTimeout(resume, 20));
   }
+}
+
+const RightDate = Date;
+
+/** Have the clock of this process, or page, wrong. @param {number} byMs */
+function setClock(byMs) {
+  globalThis.Date = byMs ? /** @type {any} */ (wrongDate(byMs)) : RightDate;
+}
+
+/** @param {number} byMs */
+function wrongDate(byMs) {
+  return class extends RightDate {
+    constructor(...given) {
+      super(.../** @type {[]} */ (given.length ? given : [RightDate.now() + byMs]));
+    }
+
+    static now() {
+      return RightDate.now() + byMs;
+    }
+  };
 }

@@ -5,7 +5,7 @@ import { dexieStore, syncStores } from "syncapp-client/dexie";
 import { Replica } from "syncapp-client/replica";
 import { ReplicaDevice } from "./replica.mjs";
 
-export const features = ["live", "conflicts", "instances", "merges", "returns"];
+export const features = ["live", "conflicts", "instances", "merges", "returns", "clock"];
 
 export class Device extends ReplicaDevice {
   async open(options) {

@@ -4,7 +4,7 @@ import { openIndexedDB } from "syncapp-client/indexeddb";
 import { Replica } from "syncapp-client/replica";
 import { ReplicaDevice } from "./replica.mjs";
 
-export const features = ["live", "conflicts", "instances", "merges", "returns"];
+export const features = ["live", "conflicts", "instances", "merges", "returns", "clock"];
 
 export class Device extends ReplicaDevice {
   async open(options) {

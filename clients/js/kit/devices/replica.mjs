@@ -30,8 +30,10 @@ export class ReplicaDevice extends BaseDevice {
 
   async sync() {
     await this.replica.sync();
-    const rejected = await this.replica.rejected();
-    if (rejected.length) throw new Error(`rejected: ${rejected[0].error}`);
+  }
+
+  async replaced() {
+    this.replica.close();
   }
 
   async live({ on }) {

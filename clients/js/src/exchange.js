@@ -1,0 +1,161 @@
+/**
+ * One round of a replica with the server: edits out, rows in, each step kept before the next.
+ *
+ * Knows: in which order things are sent and fetched, whose rows these are, how far each table got. Must not know: when a
+ * round is due, who listens, which database keeps it.
+ */
+
+import { beginAnew, endAnew, takeAnew, underWay } from "./anew.js";
+import { newId } from "./client.js";
+import { operationOf } from "./edits.js";
+import { ResyncRequired } from "./errors.js";
+import { pushOperations } from "./operations.js";
+import { META, place, sendable, settle, take } from "./store.js";
+
+/**
+ * @typedef {import("./edits.js").Row} Row
+ * @typedef {{ changed: (table?: string) => void, refused: (edit: import("./edits.js").Edit) => void,
+ *   conflicted: (outcome: import("./operations.js").Outcome) => void }} Hear
+ * @typedef {{ name: "filling", tables: string[], cursor: string | null }} Filling a first pull of tables that came later
+ */
+
+const SLICE_EDITS = 1000;
+
+export class Exchange {
+  /**
+   * @param {import("./client.js").SyncClient} client @param {import("./store.js").Store} store @param {string[]} tables
+   * @param {Hear} hear
+   */
+  constructor(client, store, tables, hear) {
+    this.client = client;
+    this.store = store;
+    this.tables = tables;
+    this.hear = hear;
+  }
+
+  /** Send and fetch until both sides have nothing new. */
+  async round() {
+    await this.#settleAccount();
+    try {
+      await this.#forth();
+    } catch (error) {
+      if (!(error instanceof ResyncRequired)) throw error;
+      const { cursor } = await this.#place();
+      await this.#write((tx) => beginAnew(tx, cursor, this.tables));
+      await this.#forth();
+    }
+    await this.#push((await this.#place()).cursor);
+  }
+
+  async #forth() {
+    await this.#anew();
+    await this.#fill();
+    const { cursor } = await this.#place();
+    if (cursor !== null) await this.#push(cursor);
+    await this.#pull(cursor);
+  }
+
+  /** Have a device ID of the database's own, so that the server knows its edits from others', and know whose it is. */
+  async identify() {
+    return this.#write(async (tx) => {
+      const [device, account] = await Promise.all([tx.get(META, "device"), tx.get(META, "account")]);
+      this.client.deviceId ??= device?.id ?? newId();
+      this.client.tenantId ??= account?.id;
+      if (!device) await tx.put(META, { name: "device", id: this.client.deviceId });
+      return /** @type {string | undefined} */ (account?.id);
+    });
+  }
+
+  /** Stop where somebody else is logged in than the one whose rows and edits these are. */
+  async #settleAccount() {
+    const kept = await this.identify();
+    const id = await this.client.account(kept);
+    if (!kept && id) await this.#write((tx) => tx.put(META, { name: "account", id }));
+  }
+
+  /** @param {string | null} cursor */
+  async #push(cursor) {
+    for (let waiting = await this.#waiting(); waiting.length; waiting = await this.#waiting()) {
+      const edits = new Map(waiting.map(({ edit }) => [edit.opId, edit]));
+      const operations = waiting.map(({ edit, base }) => operationOf(edit, base));
+      await pushOperations(this.client, operations, {
+        baseCursor: cursor,
+        done: (sent, outcomes) => this.#settle(sent.map(({ opId }) => edits.get(opId)), outcomes),
+      });
+    }
+  }
+
+  #waiting() {
+    return this.store.transaction("readonly", [], (tx) => sendable(tx, SLICE_EDITS));
+  }
+
+  /** @param {any[]} edits @param {import("./operations.js").Outcome[]} outcomes */
+  async #settle(edits, outcomes) {
+    const refused = await this.#write((tx) => settle(tx, edits, outcomes));
+    refused.forEach(this.hear.refused);
+    outcomes.filter(({ result }) => result.status === "conflict").forEach(this.hear.conflicted);
+    this.hear.changed();
+  }
+
+  /** Pull from a cursor to the end. @param {string | null} since */
+  async #pull(since) {
+    for await (const { data, cursor } of this.client.pages({ cursor: since, tables: this.tables })) {
+      await this.take(data, { cursor, tables: this.tables });
+    }
+  }
+
+  /**
+   * Keep rows and the place after them, together.
+   *
+   * @param {Record<string, Row[]>} data @param {import("./store.js").Place & { name?: string }} reached
+   */
+  async take(data, reached) {
+    await this.#write(async (tx) => {
+      for (const [table, rows] of Object.entries(data)) await take(tx, table, rows);
+      await tx.put(META, { name: "place", ...reached });
+    });
+    for (const [table, rows] of Object.entries(data)) if (rows.length) this.hear.changed(table);
+  }
+
+  /** Fetch from the start what the tables hold that the app did not have before; the others go on from where they are. */
+  async #fill() {
+    const { cursor, tables = [] } = await this.#place();
+    const added = this.tables.filter((table) => !tables.includes(table));
+    if (cursor === null || !added.length) return;
+    const kept = /** @type {Filling | undefined} */ (await this.store.transaction("readonly", [], (tx) => tx.get(META, "filling")));
+    const since = kept && `${kept.tables}` === `${added}` ? kept.cursor : null;
+    for await (const page of this.client.pages({ cursor: since, tables: added })) {
+      await this.take(page.data, { name: "filling", cursor: page.cursor, tables: added });
+    }
+    await this.#write(async (tx) => {
+      await tx.put(META, { name: "place", cursor, tables: this.tables });
+      await tx.delete(META, "filling");
+    });
+  }
+
+  /** Go on with what began after a restore, a purge or a long absence, if it did. */
+  async #anew() {
+    for (let anew = await this.#underWay(); anew; anew = await this.#underWay()) {
+      const page = await this.client.pull({ cursor: anew.cursor, tables: anew.tables });
+      const { data, cursor, hasMore } = page;
+      await this.#write(async (tx) => {
+        await takeAnew(tx, /** @type {any} */ (anew), data, cursor);
+        if (!hasMore) await endAnew(tx, { .../** @type {any} */ (anew), cursor });
+      });
+      this.hear.changed();
+    }
+  }
+
+  #underWay() {
+    return this.store.transaction("readonly", [], underWay);
+  }
+
+  #place() {
+    return this.store.transaction("readonly", [], place);
+  }
+
+  /** @template T @param {(tx: import("./store.js").Transaction) => Promise<T>} work @returns {Promise<T>} */
+  #write(work) {
+    return this.store.transaction("readwrite", this.tables, work);
+  }
+}

@@ -1,0 +1,70 @@
+"""Environment variables that look like a setting and are none: a slip of the pen that would leave a default in force.
+
+Knows: how far two names are apart, which variables platforms set by themselves. Must not know: anything of ours; standard
+library only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+_OURS = re.compile(r"SYNC_?APP_(.+)", re.IGNORECASE)
+_OF_A_PLATFORM = re.compile(r"SYNCAPP_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+"""What Kubernetes sets in every container beside a service called ``syncapp``.
+Source: kubernetes.io, Services, "Environment variables"; the form is that of Docker's links."""
+
+_IS_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_FIRST_OF_TWO_WORDS = re.compile(r"[A-Z]+_[A-Z_]*[A-Z]")
+_LEAST_LETTERS, _MANY_LETTERS = 6, 10
+
+
+def sentences(environ: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
+    """Say of each variable that seems meant as one of the ``known`` settings which one that is."""
+    for name, value in sorted(environ.items()):
+        if name in known or not value or _is_of_a_platform(name, value):
+            continue
+        ours = _OURS.fullmatch(name)
+        meant = _meant(ours[1] if ours else name, known)
+        if meant:
+            yield f"{name} is no setting; {meant} is."
+        elif ours:
+            yield f"{name} is no setting."
+
+
+def _is_of_a_platform(name: str, value: str) -> bool:
+    return bool(_OF_A_PLATFORM.fullmatch(name)) or (name == "SYNCAPP_PORT" and bool(_IS_ADDRESS.match(value)))
+
+
+def _meant(name: str, known: Collection[str]) -> str | None:
+    """Give the setting that a name is nearest to, if it is near; short names are near to too much to tell."""
+    upper = name.upper()
+    if upper in known:
+        return upper
+    if _FIRST_OF_TWO_WORDS.fullmatch(upper):
+        begun = [one for one in known if one.startswith(f"{upper}_")]
+        if len(begun) == 1:
+            return begun[0]
+    if len(name) < _LEAST_LETTERS:
+        return None
+    most = 2 if len(name) >= _MANY_LETTERS else 1
+    apart, nearest = min((distance(upper, one), one) for one in known)
+    return nearest if apart <= most else None
+
+
+def distance(one: str, other: str) -> int:
+    """Count the letters to add, drop, change or swap with their neighbour to get from one name to another.
+
+    Source: the optimal string alignment distance (Damerau 1964).
+    """
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for row, letter in enumerate(one, 1):
+        now = [row]
+        for column, theirs in enumerate(other, 1):
+            cost = min(last[column] + 1, now[-1] + 1, last[column - 1] + (letter != theirs))
+            if before and column > 1 and letter == other[column - 2] and one[row - 2] == theirs:
+                cost = min(cost, before[column - 2] + 1)
+            now.append(cost)
+        before, last = last, now
+    return last[-1]

@@ -1,0 +1,62 @@
+"""What a start does after its checks, tried without doing it: take the folder, open the data, listen.
+
+Knows: where a start can still end. Must not know: requests, the command line. Beside a running server only what does not
+concern it is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import checks
+import migration
+import tables_file
+from checks import CHECKS, Check, Finding, Place
+from errors import Problem
+from serving import CannotListen, listen
+from storage import EngineError
+from tenants import MainDatabaseBroken, Tenants, has_server
+
+
+def stored_data(place: Place) -> Finding | None:
+    """Look whether the data can be opened and its rows allow the declared tables."""
+    if place.is_new or not place.folder.is_dir():
+        return None
+    try:
+        tables_file.declare(place.settings.tables_file)
+        tenants = Tenants(place.folder, is_server=False)
+    except (tables_file.DeclarationError, OSError):
+        return None  # Another check tells.
+    except (MainDatabaseBroken, Problem) as error:
+        return Finding(str(error), "", refuses=True)
+    try:
+        return _migrations(tenants)
+    finally:
+        tenants.close()
+
+
+def _migrations(tenants: Tenants) -> Finding | None:
+    try:
+        refusal = migration.compare(tenants.directory, tenants.files()).refusal()
+    except EngineError as error:
+        return Finding(f"A database can't be read: {error}.", "Put it back from a backup.", refuses=True)
+    return Finding(refusal, "docs/tables.md tells what may change.", refuses=True) if refusal else None
+
+
+def address(place: Place) -> Finding | None:
+    """Look whether the port is free, unless a server runs in this data folder and has it."""
+    if has_server(place.folder):
+        return None
+    try:
+        listen(place.settings.host, place.settings.port).close()
+    except CannotListen as error:
+        return Finding(str(error), "", refuses=True)
+    return None
+
+
+REHEARSED: tuple[Check, ...] = (stored_data, address)
+
+
+def looked(place: Place) -> Iterator[tuple[str, Finding | None]]:
+    """Run every check of a start and try the rest of it; give what each looks for and what it found."""
+    return checks.looked(place, (*CHECKS, *REHEARSED))
