@@ -340,7 +340,8 @@ def _undone(change: Change, row: Row, since: Since) -> Row:
     """Give what a deletion has in the fields that others edited: what was there before."""
     if change.kind != "delete" or not row["is_deleted"]:
         return {}
-    base = since.base or {}
+    assert change.table is not None
+    base = {**change.table.defaults, **(since.base or {})}
     edited = [name for name in {**since.changed, **since.perhaps} if name not in EDIT_FIELDS | change.fields.keys()]
     return {name: base.get(name) for name in edited if not same(base.get(name), row.get(name))}
 
