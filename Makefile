@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARTS := part-1 part-2 part-3 part-4
 .DEFAULT_GOAL := help
-.PHONY: help run test $(PARTS) unit crash clients kit check lint format types audit bench bench-quick clean
+.PHONY: help run test $(PARTS) unit crash clients js-client kit check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -23,6 +23,9 @@ $(PARTS): part-%: .venv/installed-dev
 # Apart from the others: in their process threads and SQLite are not what they are on a device (tests/conftest.py).
 clients: .venv/installed-dev ## The part of the tests that is about the Python client
 	cd clients/python && ../../$(BIN)/python -m pytest $(ARGS)
+
+js-client: clients/js/node_modules ## Pack the JavaScript client, to be installed into an app (clients/js/README.md)
+	@cd clients/js && npm pack --silent
 
 # Takes URL, DRIVER, ONLY, SEED, STORIES, EMAIL and PASSWORD.
 kit: .venv/installed-dev ## Hold a client, or a deployment, to the scenario suite: make kit URL=… (tests/kit/README.md)

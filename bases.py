@@ -11,8 +11,7 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models import connection
-from parsing import SERVER_FIELDS
-from protocol import Change, Since, Stored, same
+from protocol import SERVER_FIELDS, Change, Since, Stored, same
 from wire import Row, decode_stored, encode
 
 Key = tuple[str, str]
@@ -193,7 +192,7 @@ class _Walk:
         names = row if entry.fields is None else json.loads(entry.fields)
         if is_own:
             self._settled |= set(names)
-            self._said = {name: row[name] for name in names} | self._said
+            self._said = {name: row.get(name) for name in names} | self._said
         else:
             self._note(entry, names)
 

@@ -16,9 +16,10 @@ from errors import ResyncRequired, ValidationError
 from identity import Identities
 from ledger import place
 from models import connection, synced_tables
-from protocol import UNCHECKED, Change, Outcome, Push, Since, Stored, Strategy, decide
+from protocol import UNCHECKED, Change, Outcome, Push, Since, Stored, Strategy, decide, decide_again
 from receipts import Taken, keep_receipts, mark_of, taken
 from records import Conflict, shown_conflict
+from revival import Revivals
 from short import Edited, ShortWay
 from typed import TypedRow
 from wire import Row, encode
@@ -64,6 +65,7 @@ class _LongWay:
         """The rows met so far, as they were before this push."""
         self.current: dict[Key, Stored] = {}
         self.identities = Identities(self.current, self.push.base, writing.new_row_id)
+        self.revivals = Revivals(self.known, self.current, self.push.base)
         self.said: defaultdict[Key, Row] = defaultdict(dict)
         self.written: defaultdict[Key, set[str]] = defaultdict(set)
         self.replayed: set[int | None] = set()
@@ -119,7 +121,7 @@ class _LongWay:
         row_id = self.identities.row_id(change)
         stored = self.current.get((table, row_id))
         self.writing.note_speaker(change.fields.get("device_id"), stored.row["device_id"] if stored else None)
-        outcome = decide(change, stored, lambda: self._missed(change, (table, row_id)), self.strategy)
+        outcome = self._outcome(change, stored, (table, row_id))
         version, body = stored.version if stored else 0, b""
         if outcome.row is not None:
             lacks = change.lacks(outcome.row, stored) if change.lacking else []
@@ -138,6 +140,23 @@ class _LongWay:
             taken = Taken(mark_of(change), result, self.writing.sequence if body else None, conflict)
             self.receipts[change.op_id] = self.taken[change.op_id] = taken
         return self._note(result, body)
+
+    def _outcome(self, change: Change, stored: Stored | None, key: Key) -> Outcome:
+        """Give what becomes of a change."""
+        if stored is None or change.kind != "create" or not stored.row["is_deleted"]:
+            return decide(change, stored, lambda: self._missed(change, key), self.strategy)
+        if self.revivals.is_repeat(change, key):
+            return Outcome("unchanged")
+        since = self._missed_deletion(change, key) if self.revivals.is_late(change, key) else None
+        return decide_again(change, stored, since, self.strategy)
+
+    def _missed_deletion(self, change: Change, key: Key) -> Since | None:
+        """Tell what a create missed that did not know of the deletion of its row."""
+        known = self.known[key]
+        assert known is not None
+        if change.base_version is not None or self.push.base is not None:
+            return self._missed(change, key)
+        return since_elsewhere(known, Own(self.said[key], self.written[key], self._is_own, change.fields))
 
     def _replay(self, change: Change, before: Taken) -> None:
         """Answer an operation that was taken before as it was then, with the row as it stands now."""

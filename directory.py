@@ -62,12 +62,27 @@ class Session(Bound):
 
 
 class Closing(Bound):
-    """An account that was closed and whose files are still to be removed; finished at the next start if need be."""
+    """An account that was closed. Without ``finished_at``, in seconds since 1970, its files are still to be removed.
+
+    It stays, without anything else of the customer, so that a restore does not bring the account back unasked.
+    """
 
     tenant_id = TextField(primary_key=True)
+    finished_at = IntegerField(null=True)
 
     class Meta:
         table_name = "closings"
+
+
+class LastPlace(Bound):
+    """Where a tenant's file stood when it was noted last: a file that is behind that went back (see ``incarnations``)."""
+
+    tenant_id = TextField(primary_key=True)
+    epoch = TextField(index=True)
+    sequence = IntegerField()
+
+    class Meta:
+        table_name = "last_places"
 
 
 class DeclaredTable(Bound):
@@ -81,7 +96,7 @@ class DeclaredTable(Bound):
         table_name = "declared_tables"
 
 
-_MODELS = [Customer, Session, Closing, DeclaredTable]
+_MODELS = [Customer, Session, Closing, LastPlace, DeclaredTable]
 FINGERPRINT = fingerprint(_MODELS)
 
 
@@ -146,7 +161,11 @@ def change_password(customer_id: str, proven: str, password_hash: str, now: int,
 
 
 def add_missing_customer(customer: Customer) -> None:
-    """Bring a customer back as it was, unless the directory knows it; a new account under its address stays first."""
+    """Bring a customer back as it was, unless the directory knows it; a new account under its address stays first.
+
+    A closing that is under way ends, else it would remove what was restored.
+    """
+    Closing.delete().where(Closing.tenant_id == customer.id).execute()
     fields = {name: getattr(customer, name) for name in Customer._meta.fields}
     if customer_by_email(customer.email):
         fields["email"] = f"{customer.id}+{customer.email}"
@@ -164,18 +183,48 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     sessions = revoke_sessions(customer_id, now=0)
     Session.delete().where(Session.customer_id == customer_id).execute()
     Customer.delete().where(Customer.id == customer_id).execute()
+    LastPlace.delete().where(LastPlace.tenant_id == customer_id).execute()
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
 
 
 def unfinished_closings() -> list[str]:
     """List the accounts whose files are still to be removed."""
-    return [closing.tenant_id for closing in Closing.select()]
+    return [closing.tenant_id for closing in Closing.select().where(Closing.finished_at.is_null())]
 
 
-def finish_closing(tenant_id: str) -> None:
+def finish_closing(tenant_id: str, now: int) -> None:
     """Note that the files of a closed account are gone."""
-    Closing.delete().where(Closing.tenant_id == tenant_id).execute()
+    Closing.update(finished_at=now).where(Closing.tenant_id == tenant_id).execute()
+
+
+def closed_ids() -> set[str]:
+    """List the accounts that were closed."""
+    return {closing.tenant_id for closing in Closing.select()}
+
+
+# --- where files stood ------------------------------------------------------------------------------------------------
+
+
+def note_places(places: Mapping[str, tuple[str, int]]) -> None:
+    """Note where customers' files stand, by ID their epoch and sequence; of those that are no more, nothing."""
+    sql = "INSERT OR REPLACE INTO last_places (tenant_id, epoch, sequence) SELECT ?, ?, ? FROM customers WHERE id = ?"
+    connection().executemany(sql, [(one, *place, one) for one, place in places.items()])
+
+
+def last_place(tenant_id: str) -> tuple[str, int] | None:
+    """Tell where a customer's file stood when it was noted last: its epoch and its sequence."""
+    found = connection().execute("SELECT epoch, sequence FROM last_places WHERE tenant_id = ?", (tenant_id,))
+    return next(((str(epoch), int(sequence)) for epoch, sequence in found), None)
+
+
+def owner_of(epoch: str) -> str | None:
+    """Tell whose file is of an epoch."""
+    found = connection().execute("SELECT tenant_id FROM last_places WHERE epoch = ?", (epoch,))
+    return next((str(row[0]) for row in found), None)
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
 
 
 def begin_session(session_id: str, customer: Customer, refresh_id: str, now: int, expires_at: int) -> None:

@@ -23,6 +23,7 @@ from werkzeug.http import parse_accept_header
 import errors
 import logs
 from budgets import Budgets
+from room import NO_ROOM, room
 from settings import Settings
 from web import (
     SECURITY_HEADERS,
@@ -169,6 +170,9 @@ def _reply_to(error: Exception) -> Reply:
         return _failure(error)
     if isinstance(error, HTTPException):
         return _http_reply(error)
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        room.note_full()
+        return _failure(errors.StorageFull())
     exchange = running()  # Not a word about a bug; the log has the rest.
     log.exception("unforeseen error", extra={"request_id": exchange.request_id, "path": exchange.path})
     return _failure(errors.Problem())
@@ -240,4 +244,5 @@ def _log(exchange: Exchange, status: int) -> None:
         "address": client_address(),
         "duration_ms": round((time.perf_counter() - exchange.began) * 1000, 2),
     }
-    logs.request(log, logging.ERROR if status >= 500 else logging.INFO, f"{method} {path} {status}", about)
+    is_failure = status >= 500 and status != errors.StorageFull.status  # Of a full disk there is one line.
+    logs.request(log, logging.ERROR if is_failure else logging.INFO, f"{method} {path} {status}", about)

@@ -170,6 +170,13 @@ def sentences() -> dict[tuple[int, str], str]:
     return {(kind.status, kind.code): kind.sentence for kind in kinds}
 
 
+class QuotaExceeded(Problem):
+    status, code = 507, "quota_exceeded"
+    sentence = (
+        "This tenant has stored as much as it may here. Nothing of this request was stored; pulls and deletes go on."
+    )
+
+
 class ErrorBody(TypedDict, total=False):
     """The one shape of a failure, over HTTP and in acknowledgements of events."""
 

@@ -5,14 +5,17 @@ Knows: the engine. Must not know: whose file it is, requests, sockets, rules.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import apsw
 
-from storage import LOCK_WAIT_SECONDS, Connected, as_problems, bound_to, disk
+from disk import disk
+from engine_errors import as_problems
+from storage import LOCK_WAIT_SECONDS, Connected, bound_to
 
 T = TypeVar("T")
 
@@ -56,38 +59,65 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file, also one that a server is writing, as of one moment.
 
     Source: sqlite.org/lang_vacuum.html, "VACUUM INTO": a consistent snapshot that waits for no writer.
+    Raises: StorageFull.
     """
-    connection = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READWRITE)  # Read-only can't read a fresh WAL.
-    try:
-        connection.set_busy_timeout(int(LOCK_WAIT_SECONDS * 1000))
+    with as_problems(), _opened(source) as connection:
+        target.touch(0o600, exist_ok=True)  # An empty file is one to write into, and nobody else may read it meanwhile.
         connection.execute("VACUUM INTO ?", (str(target),))
-    finally:
-        connection.close()
-    os.chmod(target, 0o600)
     with target.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def look_into(path: Path, query: Callable[[], T]) -> T:
-    """Run a query bound to a file as it lies there, of whatever version; nothing is written."""
+def replace_contents(source: Path, target: Path) -> bool:
+    """Put the contents of one file into another in one transaction, which whoever has that open sees as a commit.
+
+    False if the target can't take them: it is no sound database, or of another page size. It takes its time, so run it
+    in a thread.
+    Source: sqlite.org/backup.html and sqlite.org/c3ref/backup_finish.html.
+    Raises: Busy, StorageFull.
+    """
+    with as_problems(), _opened(source) as new, _opened(target) as old:
+        old.pragma("synchronous", "full")
+        try:
+            with old.backup("main", new, "main") as copying:
+                copying.step()
+        except (apsw.NotADBError, apsw.CorruptError, apsw.ReadOnlyError):
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[apsw.Connection]:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)  # Read-only can't read a fresh WAL.
     try:
         connection.set_busy_timeout(int(LOCK_WAIT_SECONDS * 1000))
+        yield connection
+    finally:
+        connection.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a removal survive a power loss (fsync(2): a file's entry is in its folder)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def look_into(path: Path, query: Callable[[], T]) -> T:
+    """Run a query bound to a file as it lies there, of whatever version; nothing is written."""
+    with _opened(path) as connection:
         connection.pragma("query_only", True)
         with bound_to(Connected(connection)):
             return query()
-    finally:
-        connection.close()
 
 
 def faults_of(path: Path) -> list[str]:
     """Check a file that no one writes from end to end, and list what is wrong with it."""
     try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        try:
+        with _opened(path) as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
-        finally:
-            connection.close()
     except apsw.Error as error:
         return [str(error)]
     return [] if found == ["ok"] else found

@@ -7,6 +7,7 @@ pulls, Flask, sockets, engines.
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Any, NamedTuple
 
 from models import connection
@@ -56,6 +57,13 @@ def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
         return here, here.sequence
     foreign = cursor.epoch != here.epoch or cursor.sequence > here.sequence
     return here, None if foreign else here.sequence - cursor.sequence
+
+
+def begin_epoch(now: int) -> None:
+    """Begin another order of commits on the rows as they stand: no cursor of before fits it, no device's place, no time."""
+    begun = "UPDATE _meta SET epoch = ?1, clock = max(clock + 1, ?2), restored_at = max(clock + 1, ?2)"
+    connection().execute(begun, (secrets.token_hex(6), now))
+    connection().execute("UPDATE _devices SET places = '{}'")
 
 
 def last_until(time: int, newest: int) -> int:

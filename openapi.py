@@ -38,7 +38,7 @@ _BODY = (
     errors.PayloadTooLarge,
 )
 _DEVICE = (errors.ValidationError,)
-_ONCE = (errors.ValidationError, errors.StillRunning, errors.IdempotencyMismatch)
+_ONCE = (errors.ValidationError, errors.StillRunning, errors.IdempotencyMismatch, errors.QuotaExceeded)
 _JSON = "application/json"
 _TAGS = {
     "customers": "Customers and their sessions",
@@ -111,7 +111,7 @@ def _operation(rule: Rule, method: str, call: Call, doc: str, used: dict[str, Sc
     }
     if rule.endpoint == "pages.health":  # The one answer that is a failure and yet of its own shape.
         said["responses"]["503"] = {
-            "description": "The server is ending.",
+            "description": "The server is ending, or its disk is full.",
             **_content("Health"),
             "headers": _headers(200),
         }
@@ -139,7 +139,7 @@ def _errors(rule: Rule, method: str, call: Call) -> Iterable[type[Problem]]:
     found += [*_ONCE] if call.is_once else []
     found += [*_DEVICE] if call.names_device else []
     found += [errors.NotFound] if rule.arguments else []
-    found += [errors.StorageFull] if method != "GET" else []
+    found += [errors.StorageFull] if method != "GET" or call.needs_token else []
     return dict.fromkeys(found)
 
 
@@ -207,7 +207,7 @@ _SCHEMAS: dict[str, Schema] = {
         "type": "object",
         "required": ["status", "version", "uptimeSeconds", "timestamp", "connectedClients"],
         "properties": {
-            "status": {"enum": ["ok", "ending"]},
+            "status": {"enum": ["ok", "degraded", "storage_full", "ending"]},
             "version": TEXT,
             "uptimeSeconds": COUNT,
             "timestamp": TIME,

@@ -6,14 +6,11 @@ server: a file's lock is waited for.
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
-import backup as backups
+import backup_commands
 import checks
 import connections
 import migration
@@ -21,15 +18,19 @@ import rehearsal
 import settings as environment
 import tables_file
 from auth import create_customer
-from errors import Problem
-from storage import EngineError
-from tenants import DataFolderInUse, MainDatabaseBroken, Tenants, is_current, parse_tenant_id
+from command_line import data, failures, progress
+from tenant_files import is_current
+from tenants import Tenants
 from tokens import Passwords
 
 
 @click.group(help="Without a command: serve. Settings come from the environment (docs/settings.md).")
 def commands() -> None:
     """Group of the operator's commands."""
+
+
+commands.add_command(backup_commands.backup)
+commands.add_command(backup_commands.restore)
 
 
 @commands.command()
@@ -44,7 +45,7 @@ def register(password_stdin: bool, **account: str | None) -> None:
     password = _read() if password_stdin else _ask()
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
-    with _data() as (settings, tenants):
+    with data(creates=True) as (settings, tenants):
         customer = create_customer(tenants, Passwords(settings.bcrypt_rounds), body)
     click.echo(customer.id)
 
@@ -60,57 +61,15 @@ def _ask() -> str:
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
-@commands.group(invoke_without_command=True)
-@click.option(
-    "--to", type=click.Path(path_type=Path), help="Folder of backups; each becomes a folder of its own in it."
-)
-@click.option("--tenant", help="Only this tenant.")
-@click.option("--keep", type=click.IntRange(1), help="Afterwards keep only this many of the newest backups.")
-@click.pass_context
-def backup(context: click.Context, to: Path | None, tenant: str | None, keep: int | None) -> None:
-    """Back up every tenant, or one, while the server runs."""
-    if context.invoked_subcommand:
-        return
-    if to is None:
-        raise click.UsageError("Say where: --to FOLDER")
-    with _data() as (_, tenants):
-        made = backups.make(tenants, to, tenant and parse_tenant_id(tenant), keep, _progress)
-    click.echo(made)
-
-
-@backup.command()
-@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def verify(path: Path) -> None:
-    """Restore a backup into a scratch folder, check it and pull all its rows; exit code 1 if anything is wrong."""
-    with _failures():
-        tables_file.declare(environment.load().tables_file)
-        checked = backups.verify(path, _progress)
-    if checked.faults:
-        raise click.ClickException(
-            f"{len(checked.faults)} of {len(checked.good) + len(checked.faults)} tenants are bad."
-        )
-    click.echo(f"{len(checked.good)} tenants are good.")
-
-
-@commands.command()
-@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--tenant", help="Only this tenant.")
-def restore(path: Path, tenant: str | None) -> None:
-    """Put the tenants of a backup back, each under a new epoch; a running server takes them over at once."""
-    with _data() as (_, tenants):
-        restored = backups.restore(tenants, path, tenant and parse_tenant_id(tenant), _progress)
-    click.echo(f"{len(restored)} tenants restored.")
-
-
 @commands.command()
 @click.option("--check", is_flag=True, help="Only say what would be done, also beside a running server.")
 @click.option("--retire", multiple=True, metavar="TABLE", help="Let a table go from the declaration; its rows stay.")
 def migrate(check: bool, retire: tuple[str, ...]) -> None:
     """Make every tenant's database what this version and the declared tables need, while no server runs."""
-    with _failures():
+    with failures():
         settings = environment.load()
         tables_file.declare(settings.tables_file)
-        tenants = Tenants(settings.data_dir, is_server=not check, retiring=retire)
+        tenants = Tenants(settings.data_dir, is_server=not check, retiring=retire, creates=False)
         try:
             _say_migration(tenants, retire) if check else _migrate(tenants)
         finally:
@@ -128,7 +87,7 @@ def _say_migration(tenants: Tenants, retire: tuple[str, ...]) -> None:
 
 
 def _migrate(tenants: Tenants) -> None:
-    migrated, failed = tenants.migrate(_progress)
+    migrated, failed = tenants.migrate(progress)
     click.echo(f"{_tenants(migrated)} migrated.")
     if failed:
         raise click.ClickException(f"{_tenants(failed)} can't be migrated.")
@@ -160,42 +119,3 @@ def doctor() -> None:
     click.echo(f"{len(found)} checks, {refusals} refusals, {warnings} warnings.")
     if refusals:
         raise SystemExit(1)
-
-
-def _progress(line: str) -> None:
-    click.echo(line, err=True)
-
-
-_ACTED_ON = (
-    Problem,
-    environment.SettingError,
-    tables_file.DeclarationError,
-    migration.MigrationRefused,
-    DataFolderInUse,
-    MainDatabaseBroken,
-    EngineError,
-    backups.BackupError,
-    OSError,
-)
-
-
-@contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    """Turn what an operator can act on into one sentence and exit code 1."""
-    try:
-        yield
-    except _ACTED_ON as error:
-        raise click.ClickException(str(error)) from None
-
-
-@contextlib.contextmanager
-def _data() -> Iterator[tuple[environment.Settings, Tenants]]:
-    """Open the data folder beside a server that may be running in it."""
-    with _failures():
-        settings = environment.load()
-        tables_file.declare(settings.tables_file)
-        tenants = Tenants(settings.data_dir, is_server=False)
-        try:
-            yield settings, tenants
-        finally:
-            tenants.close()

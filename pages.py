@@ -17,6 +17,7 @@ import errors
 import reference
 from errors import NotFound
 from models import synced_tables
+from room import room
 from serving import Lifecycle
 from tenants import Tenants, now_ms
 from web import Reply, answer
@@ -90,13 +91,21 @@ def blueprint(
     @routes.get("/health")
     def health() -> Reply:
         """Tell an orchestrator whether to send requests here."""
-        tenants.directory.read(lambda: None)
-        status = "ending" if lifecycle.is_ending else "ok"
+        status = _status(tenants, lifecycle)
         body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
         body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
-        return answer(body, 503 if lifecycle.is_ending else 200)
+        return answer(body, 200 if status in ("ok", "degraded") else 503)
 
     return routes
+
+
+def _status(tenants: Tenants, lifecycle: Lifecycle) -> str:
+    """Say how the server is, the worst first."""
+    if lifecycle.is_ending:
+        return "ending"
+    if not room.look(tenants.folder):
+        return "storage_full"
+    return "degraded" if tenants.faults or not tenants.directory.is_in_place else "ok"
 
 
 def _describe(routes: Blueprint, openapi: Describe, asyncapi: Describe) -> None:

@@ -15,12 +15,9 @@ from typing import Any
 from msgspec import Raw
 
 from errors import Detail, PayloadTooLarge, ValidationError
-from protocol import NOBODY, Change, Evidence, Limits, Pull, Push, Table
+from protocol import NOBODY, SERVER_FIELDS, Change, Evidence, Limits, Pull, Push, Table
 from typed import Reader, TypedRow
 from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time, whole_number
-
-SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
-"""Fields of every row that the server sets; what a device sends for them is no change."""
 
 MAX_ID_CHARACTERS = 64
 _ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
@@ -208,6 +205,7 @@ class _Parser:
         except ValidationError as error:
             change.problems += error.details
             edited = None
+        change.is_timed = edited is not None
         change.edited_at = self.now if edited is None else min(edited, self.now)
 
 

@@ -23,6 +23,10 @@ EDIT_FIELDS = frozenset({"last_updated", "device_id"})
 """Fields that describe the edit: they follow the later one and are no conflict by themselves."""
 
 
+SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
+"""Fields of every row that the server sets; what a device sends for them is no change."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a synced table: ``check`` gives the value to store or raises ValueError with what is wrong."""
@@ -69,10 +73,11 @@ class Limits:
 class Change:
     """One change that a device asks for, checked as far as possible without the stored row.
 
-    ``path`` is its place in the body, ``edited_at`` in milliseconds and never in the future. ``is_base_stated`` tells a
-    ``base_version`` that was stated from one inferred from the row's own version, which a device may have counted up
-    by itself. ``problems`` says why it cannot be taken at all; then ``table`` may be None, and ``unknown_table`` the name
-    that was said for it. ``lacking`` says by column what is wrong if it makes a row that has none of it yet.
+    ``path`` is its place in the body, ``edited_at`` in milliseconds and never in the future; ``is_timed`` tells a time that
+    was said from that of the arrival. ``is_base_stated`` tells a ``base_version`` that was stated from one inferred from
+    the row's own version, which a device may have counted up by itself. ``problems`` says why it cannot be taken at all;
+    then ``table`` may be None, and ``unknown_table`` the name that was said for it. ``lacking`` says by column what is
+    wrong if it makes a row that has none of it yet.
     """
 
     path: str
@@ -82,6 +87,7 @@ class Change:
     unique_id: str | None = None
     fields: Row = field(default_factory=dict)
     edited_at: int = 0
+    is_timed: bool = False
     base_version: int | None = None
     is_base_stated: bool = False
     op_id: str | None = None
@@ -286,8 +292,24 @@ def _is_informed(different: Row, since: Since) -> bool:
     return not repeated or repeated == own
 
 
+def decide_again(change: Change, stored: Stored, since: Since | None, strategy: Strategy = "merge") -> Outcome:
+    """Decide a create of a deleted row: one that missed nothing (``since``) brings the row back, as what it says alone.
+
+    One that missed something is settled as any change is.
+    """
+    assert change.table is not None
+    settled = decide(change, stored, lambda: since, strategy) if since else Outcome("updated")
+    if since and (settled.row is None or settled.row["is_deleted"]):
+        return settled
+    lost = {name for name, one in (settled.conflicts or {}).items() if one["winner"] == "server"}
+    said = {name: stored.row.get(name) if name in lost else value for name, value in change.fields.items()}
+    row = _edited({**change.table.defaults, **said, "is_deleted": 0}, change, {}, 0)
+    names = (name for name in {**stored.row, **row} if name not in SERVER_FIELDS)
+    return settled._replace(row=row, fields=[name for name in names if not same(stored.row.get(name), row.get(name))])
+
+
 def _different(change: Change, row: Row) -> Row:
-    """Give the fields that would change; a real create of a deleted row, unlike its retry, also brings it back."""
+    """Give the fields that would change; a create of a deleted row asks for it to be back too."""
     different = {}
     for name, value in change.fields.items():
         stored = row.get(name)

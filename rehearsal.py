@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import checks
+import directory
 import migration
 import tables_file
 from checks import CHECKS, Check, Finding, Place
+from engine_errors import EngineError
 from errors import Problem
 from serving import CannotListen, listen
-from storage import EngineError
 from tenants import MainDatabaseBroken, Tenants, has_server
+
+_SHOWN = 10
 
 
 def stored_data(place: Place) -> Finding | None:
@@ -33,6 +36,23 @@ def stored_data(place: Place) -> Finding | None:
         return _migrations(tenants)
     finally:
         tenants.close()
+
+
+def customers_files(place: Place) -> Finding | None:
+    """Look whether the file of every customer is there, can be read, and did not go back."""
+    if place.is_new or not place.folder.is_dir():
+        return None
+    try:
+        tenants = Tenants(place.folder, is_server=False)
+    except (MainDatabaseBroken, Problem, OSError):
+        return None  # Another check tells.
+    try:
+        ids = sorted(tenants.directory.read(directory.customer_ids))
+        found = [f"Tenant {one}: {fault}." for one in ids if (fault := tenants.look_at(one))]
+    finally:
+        tenants.close()
+    more = f" And {len(found) - _SHOWN} more." if len(found) > _SHOWN else ""
+    return Finding(" ".join(found[:_SHOWN]) + more, "docs/backups.md tells what to do.") if found else None
 
 
 def _migrations(tenants: Tenants) -> Finding | None:
@@ -54,7 +74,7 @@ def address(place: Place) -> Finding | None:
     return None
 
 
-REHEARSED: tuple[Check, ...] = (stored_data, address)
+REHEARSED: tuple[Check, ...] = (stored_data, customers_files, address)
 
 
 def looked(place: Place) -> Iterator[tuple[str, Finding | None]]:

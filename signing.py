@@ -9,8 +9,8 @@ import os
 import secrets
 from pathlib import Path
 
+from files import sync_folder
 from settings import LEAST_SECRET_BYTES, Settings
-from tenants import sync_folder
 
 _LEAST_DISTINCT_CHARACTERS = 10
 

@@ -26,54 +26,24 @@ from typing import Any, Generic, TypeVar
 import apsw
 import gevent
 from gevent.event import AsyncResult, Event
-from gevent.threadpool import ThreadPool
 from playhouse.apsw_ext import APSWDatabase
 
 import models
-from errors import Busy, Problem, StorageFull
+from disk import disk
+from engine_errors import as_problems, problem_of
+from errors import Busy, StorageFull
 from models import NotBound, bound
+from room import has_none
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.storage")
-EngineError = apsw.Error
-"""What the engine itself raises, of a file that it can't use; ``Store`` gives what clients can act on as a ``Problem``."""
 
-_COMMIT_THREADS = 8
 LOCK_WAIT_SECONDS = 5.0
 _GROUP_SECONDS = 0.01
 """How long writes are taken into a commit before it is made; each is itself bounded by what one request may hold."""
 
 _SMALL_CHANGES = 100
-_FAST_SECONDS = 0.002
 _CHECKPOINT_PAGES = 1_000
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-class _Disk:
-    """Where what waits for the disk is done. ``at_once`` is slower by a hundredth at the most than threads alone."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPool(_COMMIT_THREADS)
-        self._slow_until = 0.0
-
-    def in_thread(self, work: Callable[[], object]) -> None:
-        """Do it in a thread, so that the event loop goes on meanwhile."""
-        self._threads.apply(work)
-
-    def at_once(self, work: Callable[[], object]) -> None:
-        """Do it in the event loop, which spares two switches of threads, if the disk is fast; who was not is left alone
-        for a hundred times as long as it took."""
-        began = time.monotonic()
-        if began < self._slow_until:
-            return self.in_thread(work)
-        work()
-        took_seconds = time.monotonic() - began
-        if took_seconds > _FAST_SECONDS:
-            self._slow_until = began + 100 * took_seconds
-        return None
-
-
-disk = _Disk()
 
 
 class Connected:
@@ -145,6 +115,12 @@ class _Write(Generic[T]):
         self.error: BaseException | None = None
 
 
+class Moved(Busy):
+    """The file that is open is no longer the one at its path: what is written into it would be lost with it."""
+
+    sentence = "This tenant's database was replaced or removed on the server's disk. Send this again soon."
+
+
 class Store:
     """An open SQLite file. Make it with ``Store.open``; close it when nothing waits (``is_idle``)."""
 
@@ -160,6 +136,9 @@ class Store:
         self.mark = object()
         """Another one after each commit: what was read under the same one still holds."""
         self._writer.conn.set_wal_hook(self._note_wal)
+        self._writer.conn.pragma("user_version")  # Whatever is read first makes the log of writes.
+        self._files = [str(path), f"{path}-wal"]
+        self._identities = [_identity(file) for file in self._files]
 
     @classmethod
     def open(cls, path: Path, prepare: Callable[[], None], fingerprint: int, most_waiting: int = 1000) -> Store:
@@ -169,16 +148,49 @@ class Store:
         Raises: Busy, StorageFull.
         """
         with as_problems():
-            store = cls(path, most_waiting)
+            store = cls._connected(path, most_waiting)
             try:
                 if store._writer.conn.pragma("user_version") != fingerprint:
-                    with bound_to(store._writer), store._writer.conn:
-                        prepare()
-                        store._writer.conn.pragma("user_version", fingerprint)
+                    store.run_now(prepare)
+                    store._writer.conn.pragma("user_version", fingerprint)
             except BaseException:
                 store.close()
                 raise
             return store
+
+    @classmethod
+    def _connected(cls, path: Path, most_waiting: int) -> Store:
+        try:
+            return cls(path, most_waiting)
+        except apsw.CantOpenError as error:
+            if has_none(path.parent):  # Not even for the name of one more file.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+
+    def run_now(self, work: Callable[[], object]) -> None:
+        """Run ``work`` in a transaction while nobody else has this store; no other greenlet runs meanwhile."""
+        with bound_to(self._writer), self._writer.conn:
+            work()
+        self.mark = object()
+
+    @property
+    def is_in_place(self) -> bool:
+        """Tell whether the open file and its log of writes are still those at their paths.
+
+        Source: sqlite.org/howtocorrupt.html, section 4: SQLite itself does not look.
+        """
+        return [_identity(file) for file in self._files] == self._identities
+
+    def keep_as(self, target: Path) -> None:
+        """Copy what is in the open file, which may be at no path any more."""
+        disk.in_thread(partial(self._writer.conn.execute, "VACUUM INTO ?", (str(target),)))
+
+    def remove_log(self) -> None:
+        """Remove this file's log of writes from its path, if it is another file that is there now."""
+        is_file, is_log = (_identity(file) == mine for file, mine in zip(self._files, self._identities, strict=True))
+        if is_log and not is_file:
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
     @property
     def is_idle(self) -> bool:
@@ -196,9 +208,9 @@ class Store:
             return query()
         except Exception as error:
             _drop_statements(error)
-            if _problem_of(error) is error:
+            if problem_of(error) is error:
                 raise
-            raise _problem_of(error) from error
+            raise problem_of(error) from error
         finally:
             bound.reset(token)
 
@@ -257,6 +269,8 @@ class Store:
                     is_small = connection.total_changes() - before <= _SMALL_CHANGES
                     (disk.at_once if is_small else disk.in_thread)(partial(connection.execute, "COMMIT"))
                     self.mark = object()
+                if not self.is_in_place:  # After the commit: what is answered was on the disk while it was there.
+                    raise Moved
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
             with contextlib.suppress(apsw.Error):  # SQLite itself may have rolled back.
                 connection.execute("ROLLBACK")
@@ -281,8 +295,9 @@ class Store:
         self._wal_pages = 0
         try:
             disk.in_thread(self._writer.conn.wal_checkpoint)
-        except apsw.Error:  # The next commit comes here again; what is committed is safe.
-            log.exception("a checkpoint failed")
+        except apsw.Error as error:  # The next commit comes here again; what is committed is safe.
+            if not isinstance(problem_of(error), StorageFull):
+                log.exception("a checkpoint failed")
 
     def close(self) -> None:
         """Close the file; the writer last, so that it takes the log of writes into the file."""
@@ -305,6 +320,15 @@ def _connect(path: Path, role: str) -> apsw.Connection:
         connection.pragma("query_only", True)
         connection.pragma("wal_autocheckpoint", 0)
     return connection
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    """Tell which file is at a path: its device and its inode (stat(2)); no two that exist share both."""
+    try:
+        found = os.stat(file)  # noqa: PTH116 -- half the time of Path's, with each commit
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def engine_version() -> tuple[int, ...]:
@@ -336,7 +360,7 @@ def _run(write: _Write[Any], connection: apsw.Connection, is_first: bool) -> Non
         write.result = write.work()
     except Exception as error:
         _drop_statements(error)
-        write.error = _problem_of(error)
+        write.error = problem_of(error)
         if connection.get_autocommit():
             raise  # SQLite itself rolled the transaction back: a full disk, an I/O error.
         if is_first:
@@ -368,27 +392,3 @@ def _answer(write: _Write[Any]) -> None:
         write.answer.set(write.result)
     else:
         write.answer.set_exception(write.error)
-
-
-@contextlib.contextmanager
-def as_problems() -> Iterator[None]:
-    """Say what the engine raises as one of our errors, where somebody can do something about it."""
-    try:
-        yield
-    except Exception as error:
-        problem = _problem_of(error)
-        if problem is error:
-            raise
-        raise problem from error
-
-
-def _problem_of(error: Exception) -> Exception:
-    """Say an engine's error as one of ours, where a client can do something about it."""
-    if isinstance(error, Problem):
-        return error
-    cause = error if isinstance(error, apsw.Error) else error.__cause__
-    if isinstance(cause, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
-        return StorageFull()
-    if isinstance(cause, apsw.BusyError | apsw.LockedError):
-        return Busy()
-    return error

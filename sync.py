@@ -17,6 +17,7 @@ from msgspec import Raw
 import changes
 import ledger
 import pulls
+import quota
 import receipts
 from auth import bearer
 from budgets import Budgets
@@ -27,13 +28,12 @@ from notices import Notification
 from parsing import (
     MAX_ID_CHARACTERS,
     MAX_UNIQUE_ID_CHARACTERS,
-    SERVER_FIELDS,
     checked_device,
     parse_pull,
     parse_push,
     tables_of,
 )
-from protocol import EDIT_FIELDS, Evidence, Limits, Pull, Push, Strategy, unknown_table
+from protocol import EDIT_FIELDS, SERVER_FIELDS, Evidence, Limits, Pull, Push, Strategy, unknown_table
 from pulls import Page, Slice
 from settings import Settings
 from sockets import Answer, Caller, Sockets
@@ -220,7 +220,9 @@ class Sync:
         """Take a push to the disk; the tenant's listeners hear of it before anyone can ask for it."""
 
         def write() -> Applied:
-            return changes.apply(push, self._settings.max_row_bytes, now_ms(), breathe_at_times, self._strategy)
+            applied = changes.apply(push, self._settings.max_row_bytes, now_ms(), breathe_at_times, self._strategy)
+            quota.check(applied, self._settings.tenant_stored_bytes)
+            return applied
 
         def told(applied: Applied) -> None:
             self._seen.evidences.pushed(tenant_id, push.evidence, applied)
@@ -319,7 +321,7 @@ def announced_limits(settings: Settings) -> dict[str, Any]:
         "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
         " max_stranger_sockets max_tenant_sockets socket_auth_seconds socket_queue_messages socket_queue_bytes"
         " socket_events socket_bytes rate_limit_login rate_limit_register"
-        " tenant_requests tenant_bytes tenant_rows max_tenant_requests max_tenant_body_bytes"
+        " tenant_requests tenant_bytes tenant_rows max_tenant_requests max_tenant_body_bytes tenant_stored_bytes"
         " head_seconds stall_seconds keep_alive_seconds"
         " access_token_seconds refresh_token_seconds clock_skew_seconds history_days device_idle_days"
     )

@@ -33,6 +33,7 @@ from auth import Accounts  # noqa: E402
 from budgets import Budgets  # noqa: E402
 from devices import Seen  # noqa: E402
 from door import Door  # noqa: E402
+from engine_errors import EngineError  # noqa: E402
 from errors import Problem  # noqa: E402
 from migration import MigrationRefused  # noqa: E402
 from review import Review  # noqa: E402
@@ -40,7 +41,6 @@ from serving import CannotListen, Lifecycle, serve  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
 from signing import BadSigningKey  # noqa: E402
 from sockets import Sockets  # noqa: E402
-from storage import EngineError  # noqa: E402
 from sync import Sync  # noqa: E402
 from tenants import DataFolderInUse, MainDatabaseBroken, Tenants  # noqa: E402
 from tokens import Tokens  # noqa: E402

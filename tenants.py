@@ -9,26 +9,34 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import re
+import shutil
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import directory
 import migration
-import schema
-from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
-from files import file_bytes, look_into, put_file
+import tenant_files
+from disk import disk
+from engine_errors import EngineError
+from errors import Busy, EmailTaken, InvalidTenantId, Problem, TenantNotFound
+from files import look_into, put_file, sync_folder
+from incarnations import Incarnations
 from ledger import place
-from storage import EngineError, Store
+from storage import Moved, Store
+from takeover import forget_aside, keep_open_aside, take_over
+from tenant_files import new_tenant_file, open_tenant_file, remove_file
 
 T = TypeVar("T")
 _LOCK = "server.lock"
+_LOOKED_AT_ONCE = 10
 _IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
 log = logging.getLogger("syncapp.tenants")
 
@@ -39,6 +47,10 @@ class DataFolderInUse(RuntimeError):
 
 class MainDatabaseBroken(RuntimeError):
     """The directory of customers can't be opened; as text it says which file, why, and what to do."""
+
+
+class NoData(RuntimeError):
+    """There is no data where a command is to find some; making a folder there would hide that."""
 
 
 def now_ms() -> int:
@@ -71,13 +83,16 @@ class Tenants:
         lock_wait_seconds: int = 0,
         is_server: bool = True,
         retiring: Collection[str] = (),
+        creates: bool = True,
     ) -> None:
         """Open the directory; a server has the folder for itself, and puts right what a crash left half done.
 
         ``lock_wait_seconds``: how long to wait for a server before this one to end. ``retiring``: declared tables that
-        are no longer, although there are rows in them.
-        Raises: DataFolderInUse, MigrationRefused.
+        are no longer, although there are rows in them. ``creates``: whether a folder without data is begun.
+        Raises: DataFolderInUse, MigrationRefused, NoData.
         """
+        if not (creates or (folder / "main.db").is_file()):
+            raise NoData(f"There is no data in {folder.resolve()}. Set DATA_DIR to the server's data folder.")
         self.folder = folder
         self._files = folder / "tenants"
         for path in (folder, self._files):
@@ -88,6 +103,10 @@ class Tenants:
         self._open: OrderedDict[str, Store] = OrderedDict()
         self._closing: set[str] = set()
         self.directory = self._open_directory(folder / "main.db")
+        self._incarnations = Incarnations(self.directory)
+        self._anew: set[str] = set()
+        self.faults: dict[str, str] = {}
+        """What is wrong with customers' files, by ID, as they were looked at last."""
         if is_server:
             self._accept(retiring)
             self._recover()
@@ -110,9 +129,15 @@ class Tenants:
     def files(self) -> Iterator[tuple[str, Path]]:
         """Give every customer's ID with the file of its tenant."""
         for tenant_id in sorted(self.directory.read(directory.customer_ids)):
-            path = self.path_of(tenant_id)
-            if path.exists() and path.stat().st_size:
-                yield tenant_id, path
+            if self.fault_of(tenant_id) is None:
+                yield tenant_id, self.path_of(tenant_id)
+
+    def fault_of(self, tenant_id: str) -> str | None:
+        """Tell, as one can from outside, whether a customer's file is not there."""
+        try:
+            return None if self.path_of(tenant_id).stat().st_size else "its file is empty"
+        except FileNotFoundError:
+            return "its file is missing"
 
     # --- one tenant --------------------------------------------------------------------------------------------------
 
@@ -137,11 +162,16 @@ class Tenants:
         """
         if tenant_id in self._closing:
             raise Busy
-        return self._store(tenant_id).write(work, after, is_alone=is_alone)
+        store = self._store(tenant_id)
+        try:
+            return store.write(work, after, is_alone=is_alone)
+        except Moved:
+            self._let_go(tenant_id, store)
+            raise
 
     def path_of(self, tenant_id: str) -> Path:
         """Give the file of a tenant: ``tenant_`` and its UUID without dashes."""
-        return self._files / f"tenant_{uuid.UUID(tenant_id).hex}.db"
+        return self._files / tenant_files.file_name(tenant_id)
 
     def _store(self, tenant_id: str) -> Store:
         store = self._open.get(tenant_id)
@@ -153,6 +183,8 @@ class Tenants:
                 raise LookupError(f"{path.name} is empty")  # Opening it would write into it.
             self._make_room()
             store = self._open_file(path)
+            if self.is_server and self._incarnations.opened(tenant_id, store, now_ms()):
+                self._anew.add(tenant_id)
             self._open[tenant_id] = store
         self._open.move_to_end(tenant_id)
         return store
@@ -165,7 +197,7 @@ class Tenants:
         migrated = failed = 0
         for tenant_id, path in self.files():
             try:
-                if is_current(path):
+                if tenant_files.is_current(path):
                     continue
                 self._open_file(path).close()
                 migrated += 1
@@ -182,7 +214,13 @@ class Tenants:
         """Close the tenants unused for longest; one that is being written stays, even beyond the bound."""
         surplus = len(self._open) + 1 - self._most_open
         for tenant_id in [key for key, store in self._open.items() if store.is_idle][: max(0, surplus)]:
-            self._open.pop(tenant_id).close()
+            self._close_if_open(tenant_id)
+
+    def _close_if_open(self, tenant_id: str) -> None:
+        if store := self._open.pop(tenant_id, None):
+            if self.is_server:
+                self._incarnations.closed(tenant_id, store)
+            store.close()
 
     @property
     def open_count(self) -> int:
@@ -210,13 +248,13 @@ class Tenants:
             customer.save(force_insert=True)
 
         try:
-            put_file(new, new_tenant_file())
+            put_file(new, new_tenant_file(now_ms()))
             os.replace(new, path)
             sync_folder(self._files)
             self.directory.write(insert)
         except Exception:  # What is none ends this greenlet only, and the insert may still come: the next start looks.
-            _remove(new)
-            _remove(path)
+            remove_file(new)
+            remove_file(path)
             raise
 
     def close_account(self, customer_id: str, proven: str | None = None) -> list[str]:
@@ -229,21 +267,86 @@ class Tenants:
         return sessions
 
     def _finish_closing(self, tenant_id: str) -> None:
-        self._close_store(tenant_id)
-        self.restored_path_of(tenant_id).unlink(missing_ok=True)
-        _remove(self.path_of(tenant_id))
-        self.directory.write(lambda: directory.finish_closing(tenant_id))
+        with self._closed(tenant_id):
+            path = self.path_of(tenant_id)
+            self.restored_path_of(tenant_id).unlink(missing_ok=True)
+            remove_file(path)
+            forget_aside(self.aside, path.stem, math.inf)
+            shutil.rmtree(
+                path.with_name(f".{path.name}-litestream"), ignore_errors=True
+            )  # Pages of it, of Litestream's.
+            self._incarnations.forget(tenant_id)
+        self.directory.write(lambda: directory.finish_closing(tenant_id, int(time.time())))
 
-    def _close_store(self, tenant_id: str) -> None:
-        """Close a tenant's file when its last write is done; nothing can begin one before the caller goes on."""
+    @contextlib.contextmanager
+    def _closed(self, tenant_id: str) -> Iterator[None]:
+        """Close a tenant's file when its last write is done; nobody writes it before the caller has done its work."""
         self._closing.add(tenant_id)  # Else those who write without a break would put it off for ever.
         try:
             while (store := self._open.get(tenant_id)) and not store.is_idle:
                 store.wait()  # Meanwhile it may be closed to make room, and opened anew.
-            if store:
-                self._open.pop(tenant_id).close()
+            self._close_if_open(tenant_id)
+            yield
+            self._close_if_open(tenant_id)  # Who reads may have opened it meanwhile.
         finally:
             self._closing.discard(tenant_id)
+
+    # --- files that others remove or replace -------------------------------------------------------------------------
+
+    def look_at_open(self) -> None:
+        """Note where open files stand, and let go of those that somebody removed or replaced."""
+        for tenant_id, store in list(self._open.items()):
+            if store.is_in_place:
+                self._incarnations.note(tenant_id, store)
+            else:
+                self._let_go(tenant_id, store)
+        self._incarnations.save()
+
+    def look_over(self, breathe: Callable[[], None]) -> None:
+        """Look at the file of every customer, and keep in ``faults`` what is wrong; what is new is logged."""
+        found = {}
+        for number, tenant_id in enumerate(sorted(self.directory.read(directory.customer_ids))):
+            if fault := self.look_at(tenant_id):
+                found[tenant_id] = fault
+            if number % _LOOKED_AT_ONCE == 0:
+                breathe()
+        known = self.directory.read(directory.customer_ids)  # Some may have closed their accounts meanwhile.
+        before, self.faults = self.faults, {one: fault for one, fault in found.items() if one in known}
+        for tenant_id, fault in self.faults.items():
+            if before.get(tenant_id) != fault:
+                log.error("tenant %s: %s; docs/backups.md tells what to do", tenant_id, fault)
+
+    def look_at(self, tenant_id: str) -> str | None:
+        """Tell what is wrong with a customer's file; one that went back is opened, which begins a new epoch."""
+        if tenant_id in self._open or self.restored_path_of(tenant_id).exists():
+            return None
+        if fault := self.fault_of(tenant_id):
+            return fault
+        try:
+            here = disk.in_thread(partial(look_into, self.path_of(tenant_id), place))
+            fault = self._incarnations.fault_of(tenant_id, here)
+            if fault and self.is_server:
+                self.read(tenant_id, place)
+            return fault
+        except Exception as error:
+            return f"its file can't be read: {error}"
+
+    def _let_go(self, tenant_id: str, store: Store) -> None:
+        """Close a file that is not at its path any more, and keep what it held: its last bytes go with the descriptor."""
+        store.wait()
+        if self._open.get(tenant_id) is not store:
+            return  # Another greenlet did.
+        del self._open[tenant_id]
+        path = self.path_of(tenant_id)
+        try:
+            log.error(
+                "%s was removed or replaced under the server; what it held is kept as %s",
+                path.name,
+                keep_open_aside(store, self.aside),
+            )
+        except Exception:
+            log.exception("%s was removed or replaced under the server, and what it held can't be kept", path.name)
+        store.close()
 
     # --- restored files ----------------------------------------------------------------------------------------------
 
@@ -252,27 +355,34 @@ class Tenants:
         return self.path_of(tenant_id).with_suffix(".restored")
 
     def take_all_restored(self) -> list[str]:
-        """Take over every file that lies ready, and give the tenants' IDs."""
-        ids = []
+        """Take over every file that lies ready, and give the tenants that began a new epoch since this was asked last.
+
+        One that can't be taken stays for another time.
+        """
         for path in self._files.glob("tenant_*.restored"):
             name = path.stem.removeprefix("tenant_")
             if _IS_HEX.fullmatch(name):  # Anything else is not of our making and is left alone.
-                ids.append(str(uuid.UUID(name)))
-                self.take_restored(ids[-1])
-        return ids
+                try:
+                    self.take_restored(str(uuid.UUID(name)))
+                except Exception:
+                    log.exception("%s can't be taken over; it is tried again", path.name)
+        anew, self._anew = self._anew, set()
+        return sorted(anew)
 
     def take_restored(self, tenant_id: str) -> None:
-        """Put a restored file in the place of a tenant's, whose last write is waited for."""
-        path = self.path_of(tenant_id)
-        self._close_store(tenant_id)
-        for suffix in ("-wal", "-shm"):  # They belong to the old file and would be read into the new one.
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
-        os.replace(self.restored_path_of(tenant_id), path)
-        sync_folder(self._files)
+        """Put restored contents in the place of a tenant's, whose last write is waited for.
 
-    def has_server(self) -> bool:
-        """Tell whether a server works in this folder."""
-        return has_server(self.folder)
+        What was there is kept in the folder ``replaced``, until the next backup.
+        """
+        with self._closed(tenant_id):
+            take_over(self.restored_path_of(tenant_id), self.path_of(tenant_id), self.aside)
+        if self.is_server:
+            self.read(tenant_id, place)  # It is looked at in opening, and the log says so.
+
+    @property
+    def aside(self) -> Path:
+        """Give the folder where what a restore replaced is kept."""
+        return self.folder / "replaced"
 
     # --- start and end -----------------------------------------------------------------------------------------------
 
@@ -312,38 +422,21 @@ class Tenants:
         sequence = store.read(place).sequence
         store.close()
         if sequence == 0:
-            _remove(path)
+            remove_file(path)
         else:
             log.warning("%s belongs to no customer but holds rows; it was left alone", path.name)
 
     def close(self) -> None:
         """Close every database, each when its last write is done."""
         while self._open:
-            self._close_store(next(iter(self._open)))
+            with self._closed(next(iter(self._open))):
+                pass
+        with contextlib.suppress(Problem):  # A disk that is full, or main.db gone: the next start knows less.
+            self._incarnations.save()
         self.directory.wait()
         self.directory.close()
         if self._lock is not None:
             os.close(self._lock)
-
-
-def open_tenant_file(path: Path, most_waiting: int = 1000) -> Store:
-    """Open a tenant's file, wherever it lies, and make it what this version needs."""
-    return Store.open(path, schema.prepare_tenant, schema.tenant_fingerprint(), most_waiting)
-
-
-def is_current(path: Path) -> bool:
-    """Tell whether a tenant's file is what this version needs."""
-    return bool(look_into(path, schema.is_current))
-
-
-def new_tenant_file() -> bytes:
-    """Give the bytes of a new tenant's file. To lay out its tables takes 20 times as long as to copy them."""
-    return file_bytes(_laid_out(), partial(schema.begin_tenant, now_ms()))
-
-
-@cache
-def _laid_out() -> bytes:
-    return file_bytes(b"", schema.lay_out_tenant, schema.tenant_fingerprint())
 
 
 def has_server(folder: Path) -> bool:
@@ -376,19 +469,3 @@ def _lock(path: Path, wait_seconds: int) -> int:
                 )
                 is_said = True
             time.sleep(0.1)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename or a removal survive a power loss (fsync(2): a file's entry is in its folder)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("-wal", "-shm", ""):
-        with contextlib.suppress(FileNotFoundError):
-            Path(f"{path}{suffix}").unlink()
-    sync_folder(path.parent)

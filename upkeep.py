@@ -14,6 +14,8 @@ import gevent
 import devices
 import directory
 from devices import DAY_MS, Seen
+from errors import StorageFull
+from room import room
 from settings import Settings
 from tenants import Tenants, now_ms
 
@@ -22,6 +24,7 @@ log = logging.getLogger("syncapp.upkeep")
 _SAVE_SECONDS = 5.0
 _BREATH_SECONDS = 0.01
 _RESTORED_SECONDS = 0.5
+_LOOK_SECONDS = 60.0
 
 
 class Upkeep:
@@ -39,6 +42,7 @@ class Upkeep:
         """Begin the work in the background."""
         gevent.spawn(self._run)
         gevent.spawn(self._take_restored)
+        gevent.spawn(self._look)
 
     def save(self) -> None:
         """Write what is known of every tenant's devices; also the last thing before the end."""
@@ -62,7 +66,9 @@ class Upkeep:
         purged_at = time.monotonic()
         while True:
             gevent.sleep(_SAVE_SECONDS)
+            self._safely(lambda: room.look(self._tenants.folder))
             self._safely(self.save)
+            self._safely(self._tenants.look_at_open)
             if time.monotonic() - purged_at >= self._purge_seconds:
                 self._safely(self._purge_all)
                 purged_at = time.monotonic()
@@ -73,6 +79,12 @@ class Upkeep:
             gevent.sleep(_RESTORED_SECONDS)
             self._safely(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.take_all_restored()])
 
+    def _look(self) -> None:
+        """Look for customers whose files are missing, broken or went back, at the start and once in a while."""
+        while True:
+            self._safely(lambda: self._tenants.look_over(lambda: gevent.sleep(_BREATH_SECONDS)))
+            gevent.sleep(_LOOK_SECONDS)
+
     def _purge_all(self) -> None:
         for tenant_id in self._tenants.directory.read(directory.customer_ids):
             self._safely(lambda tenant_id=tenant_id: self.purge(tenant_id))  # type: ignore[misc]
@@ -80,5 +92,7 @@ class Upkeep:
     def _safely(self, work: Callable[[], object]) -> None:
         try:
             work()
+        except StorageFull:  # Which the log has already.
+            pass
         except Exception:
             log.exception("upkeep failed; it is tried again")

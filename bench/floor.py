@@ -23,7 +23,8 @@ from growth import MEASUREMENTS, new_ids, row
 import writing
 from models import synced_tables
 from files import put_file
-from tenants import new_tenant_file, open_tenant_file
+from tenant_files import new_tenant_file, open_tenant_file
+from tenants import now_ms
 from wire import encode
 
 TABLE = synced_tables()["end_user"]
@@ -78,7 +79,7 @@ def main() -> None:
     print("| rows a push | µs of CPU a row | µs a row | rows/s |\n|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent / "data") as folder:
         path = Path(folder) / "a.db"
-        put_file(path, new_tenant_file())
+        put_file(path, new_tenant_file(now_ms()))
         store = open_tenant_file(path)
         sequence = iter(range(1, 10**6))
         for count in (1, 100, 1000):

@@ -336,6 +336,33 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             server.kill()
 
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def operate(server: Server) -> Run:
+    """Run a command of the operator's beside the server."""
+
+    def run(*arguments: str | Path, code: int = 0, data: Path | None = None) -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, **FAST, "DATA_DIR": str(data or server.data)}
+        command = [sys.executable, "syncapp.py", *map(str, arguments)]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
 @pytest.fixture
 def tenant(server: Server) -> Tenant:
     return server.register()

@@ -13,7 +13,7 @@ import directory
 import models
 import schema
 import tables_file
-import tenants as tenants_module
+import tenant_files
 from declared import model_of
 from tenants import Tenants
 
@@ -24,7 +24,7 @@ def declare(text: str) -> None:
     """Declare tables in this process, as a start does."""
     models.declare([model_of(table) for table in tables_file.read(text)])
     schema.tenant_fingerprint.cache_clear()
-    tenants_module._laid_out.cache_clear()
+    tenant_files._laid_out.cache_clear()
 
 
 def provision(tenants: Tenants, tenant_id: str) -> Tenants:

@@ -14,6 +14,9 @@ import sys
 PROGRAMS = {
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
+    "firefox-esr": "firefox-esr",
+    "WebKitWebDriver": "webkit2gtk-driver",
+    "xvfb-run": "xvfb",
     "node": "nodejs",
     "npm": "npm",
     "sqlite3": "sqlite3",

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import FAST, ROOT, Device, Server, Tenant
+from conftest import Device, Run, Server, Tenant
 
 pytestmark = pytest.mark.slow
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
-
-
-@pytest.fixture
-def operate(server: Server) -> Run:
-    """Run a command of the operator's beside the server."""
-
-    def run(*arguments: str | Path, code: int = 0, data: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environ = {**os.environ, **FAST, "DATA_DIR": str(data or server.data)}
-        command = [sys.executable, "syncapp.py", *map(str, arguments)]
-        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
 
 
 @pytest.fixture
@@ -81,7 +63,7 @@ def test_restore_of_one_tenant_while_serving_tells_its_devices_and_leaves_the_ot
     listener, foreign = device.listen(), other.device().listen()
     cursor: str = device.push({"changes": {"end_user": [{"id": "a", "name": "now"}]}})["cursor"]
     other.device().create(id="b", name="kept")
-    operate("restore", made, "--tenant", tenant.id)
+    operate("restore", "--yes", made, "--tenant", tenant.id)
     assert names(device) == {"then"} and names(other.device()) == {"kept"}
     refused = device.pull_raw({"cursor": cursor})
     assert (refused.status_code, refused.json()["code"]) == (410, "resync_required")
@@ -107,7 +89,7 @@ def test_devices_that_hold_newer_rows_push_them_back_and_all_converge(
     second.create(id="d", name="d")
     second.delete(id="b")
     held = {row["id"]: row for row in second.catch_up()["end_user"] + [{"id": "b", "is_deleted": 1, "version": 2}]}
-    operate("restore", made)
+    operate("restore", "--yes", made)
     assert names(first) == {"a", "b", "c"}
     second.push({"changes": {"end_user": list(held.values())}})
     for device in (first, second):
@@ -122,7 +104,7 @@ def test_all_is_restored_on_a_new_machine(server: Server, operate: Run, folder: 
         tenant.device().create(name=tenant.email)
     made = backup(operate, folder)
     assert server.stop() == 0
-    operate("restore", made, data=tmp_path / "new machine")
+    operate("restore", "--yes", "--new", made, data=tmp_path / "new machine")
     new = Server(tmp_path / "new machine").start()
     for tenant in tenants:
         login = new.post("/api/customers/login", {"email": tenant.email, "password": tenant.password})
@@ -153,7 +135,7 @@ def test_damaged_backup_is_found_out_and_never_put_back(
         shutil.copyfile(backup(operate, folder / "x") / "tenants" / other.path.name, file)
     before = device.rows()
     assert "1 of 1 tenants are bad" in operate("backup", "verify", made, code=1).stderr
-    operate("restore", made, code=1)
+    operate("restore", "--yes", made, code=1)
     assert device.rows() == before
 
 
@@ -188,10 +170,11 @@ def test_stray_file_among_restored_ones_keeps_no_server_from_starting(server: Se
 
 
 @pytest.mark.parametrize(
-    "arguments", [("backup",), ("backup", "verify", "nowhere"), ("restore", "nowhere"), ("restore", "."), ("nonsense",)]
+    "arguments",
+    [("backup",), ("backup", "verify", "nowhere"), ("restore", "nowhere"), ("restore", ".", "--yes"), ("nonsense",)],
 )
 def test_wrong_call_ends_with_a_code_that_cron_understands(operate: Run, arguments: tuple[str, ...]) -> None:
-    code = 1 if arguments == ("restore", ".") else 2
+    code = 1 if arguments == ("restore", ".", "--yes") else 2
     assert operate(*arguments, code=code).stderr.startswith(("Usage:", "Error:"))
 
 
@@ -199,5 +182,5 @@ def test_tenant_that_is_not_there_is_said(tenant: Tenant, operate: Run, folder: 
     made = backup(operate, folder)
     unknown = "1030070f-9824-49b3-b53b-8013e2eb363e"
     assert unknown in operate("backup", "--to", folder, "--tenant", unknown, code=1).stderr
-    assert unknown in operate("restore", made, "--tenant", unknown, code=1).stderr
-    assert "Invalid tenant ID" in operate("restore", made, "--tenant", "../x", code=1).stderr
+    assert unknown in operate("restore", "--yes", made, "--tenant", unknown, code=1).stderr
+    assert "Invalid tenant ID" in operate("restore", "--yes", made, "--tenant", "../x", code=1).stderr

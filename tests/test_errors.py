@@ -296,8 +296,11 @@ def test_event_without_a_database_is_told(server: Server) -> None:
 
 def test_every_error_there_is_was_provoked_above() -> None:
     elsewhere = {errors.RegistrationClosed, errors.RateLimited, errors.StillRunning, errors.Busy, errors.StorageFull}
+    in_test_room = {errors.QuotaExceeded}
     in_test_connections = {errors.RequestTimeout, errors.AddressTooLong, errors.HeadTooLarge}
-    assert set(PROVOKED_OVER_HTTP) | elsewhere | in_test_connections == set(errors.Problem.__subclasses__())
+    assert set(PROVOKED_OVER_HTTP) | elsewhere | in_test_connections | in_test_room == set(
+        errors.Problem.__subclasses__()
+    )
 
 
 def test_codes_of_the_contract_have_their_statuses() -> None:
@@ -326,6 +329,6 @@ def test_codes_of_the_contract_have_their_statuses() -> None:
     problems: list[type[errors.Problem]] = [errors.Problem, *errors.Problem.__subclasses__()]
     there = {(problem.code, problem.status) for problem in problems}
     assert promised <= there
-    beyond = {("registration_closed", 403), ("origin_not_allowed", 403)}
+    beyond = {("registration_closed", 403), ("origin_not_allowed", 403), ("quota_exceeded", 507)}
     below_http = {("request_timeout", 408), ("address_too_long", 414), ("head_too_large", 431)}
     assert there - promised == beyond | below_http

@@ -36,6 +36,7 @@ from refusals import refused, shaped
 import backup
 import files
 import ledger
+import restore
 import storage
 from errors import Problem, StorageFull
 from models import connection
@@ -436,7 +437,7 @@ DYING = """
 import syncapp
 import os, sys
 from pathlib import Path
-import backup, directory, digest, ledger, schema, storage, tenants
+import directory, digest, files, ledger, restore, schema, storage, takeover, tenants
 
 folder, tenant_id, made, work, when, owner, name, about = sys.argv[1:]
 opened = tenants.Tenants(Path(folder), is_server=False)
@@ -457,7 +458,7 @@ setattr(owner, name, dying)
 if work == "open":
     opened.read(tenant_id, ledger.place)
 else:
-    backup.restore(opened, Path(made), None, print)
+    restore.restore(opened, restore.choose(opened, Path(made)), print)
 """
 
 
@@ -528,7 +529,7 @@ class Crashed(NamedTuple):
 def crashed(tmp_path: Path, tenants: Tenants, new_tenant: Callable[[], str]) -> Crashed:
     tenant_id = new_tenant()
     inside.push(tenants, tenant_id, ROW)
-    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None)
+    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None).path
     inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a", "name": "now"}]}})
     folder = tmp_path / "crashed"
     shutil.copytree(tenants.folder, folder)
@@ -551,16 +552,18 @@ def check_state(crashed: Crashed, expected: str) -> None:
 @pytest.mark.parametrize(
     ("expected", "point"),
     [
-        ("now", ("before", "backup", "open_tenant_file", ".making")),
-        ("now", ("before", "backup", "_begin_epoch", "")),
-        ("now", ("after", "backup", "_begin_epoch", "")),
+        ("now", ("before", "restore", "open_tenant_file", ".making")),
+        ("now", ("before", "ledger", "begin_epoch", "")),
+        ("now", ("after", "ledger", "begin_epoch", "")),
         ("now", ("before", "pathlib:Path", "rename", ".making")),
-        ("then", ("before", "backup", "sync_folder", "")),
+        ("then", ("before", "restore", "sync_folder", "")),
         ("then", ("before", "directory", "add_missing_customer", "")),
-        ("then", ("before", "pathlib:Path", "unlink", "/crashed/tenants/")),
-        ("then", ("before", "pathlib:Path", "unlink", ".db-shm")),
-        ("then", ("before", "os", "replace", ".restored")),
-        ("then", ("before", "tenants", "sync_folder", "")),
+        ("then", ("before", "takeover", "keep_aside", "")),
+        ("then", ("after", "takeover", "copy_file", "")),
+        ("then", ("before", "takeover", "replace_contents", "")),
+        ("then", ("after", "takeover", "replace_contents", "")),
+        ("then", ("before", "pathlib:Path", "unlink", ".restored")),
+        ("then", ("before", "takeover", "sync_folder", "/crashed/tenants")),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -580,7 +583,7 @@ def test_restore_of_a_lost_customer_that_dies_before_it_is_known_is_put_right_by
     Tenants(lost.folder).close()
     tenants = Tenants(lost.folder)
     assert tenants.path_of(lost.tenant_id).exists(), "rows of nobody were removed"
-    backup.restore(tenants, lost.made, None, lambda _: None)
+    restore.restore(tenants, restore.choose(tenants, lost.made), lambda _: None)
     tenants.close()
     check_state(lost, "then")
 
@@ -616,7 +619,7 @@ def check_others(small: Server, other: Tenant) -> None:
     before = len(other.device().rows())
     other.device().create(name="goes on")
     assert len(other.device().rows()) == before + 1
-    assert requests.get(f"{small.url}/health", timeout=5).json()["status"] == "ok"
+    assert requests.get(f"{small.url}/health", timeout=5).json()["status"] in ("ok", "degraded")
 
 
 def is_refused(answer: Any) -> JSON:

@@ -18,17 +18,25 @@ LAYERS = [
     ["sockets"],
     ["admission", "door", "events", "handshakes", "intake"],
     ["auth", "rehearsal"],
-    ["backup", "checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
+    ["backup_commands"],
+    ["command_line"],
+    ["backup", "restore"],
+    ["verification"],
+    ["checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
+    ["manifest"],
     ["signing", "tokens"],
     ["tenants"],
+    ["takeover"],
+    ["tenant_files"],
     ["migration"],
+    ["incarnations"],
     ["files"],
     ["storage"],
     ["archive", "devices"],
     ["evidence"],
-    ["changes", "pulls"],
+    ["changes", "pulls", "quota"],
     ["short"],
-    ["identity", "writing"],
+    ["identity", "revival", "writing"],
     ["directory"],
     ["schema"],
     ["bases", "digest", "receipts", "tables_file"],
@@ -36,13 +44,13 @@ LAYERS = [
     ["models", "parsing"],
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
-    ["budgets", "frames", "wire"],
-    ["errors", "heads", "misnamed", "reference", "settings", "toml_places", "turns"],
+    ["budgets", "engine_errors", "frames", "wire"],
+    ["disk", "errors", "heads", "misnamed", "reference", "room", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
 ONLY_THERE = {
-    "apsw": {"files", "storage"},
+    "apsw": {"engine_errors", "files", "storage"},
     "playhouse": {"storage"},
     "bcrypt": {"tokens"},
     "flask_socketio": {"sockets"},
@@ -53,7 +61,7 @@ PURE = ("parsing", "typed", "protocol", "wire", "errors")
 NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in PURE}
 """Packages that a module must not import."""
 
-STANDARD_LIBRARY_ONLY = {"errors", "misnamed", "settings", "toml_places"}
+STANDARD_LIBRARY_ONLY = {"errors", "misnamed", "room", "settings", "toml_places"}
 MAY_BIND = {"serving": {"listener.bind"}}
 """Calls of a ``bind`` that is no peewee model's."""
 

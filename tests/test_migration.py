@@ -21,6 +21,8 @@ import devices
 import files
 import migration
 import models
+import restore
+import verification
 from errors import ValidationError
 from migration import MigrationRefused
 from tenants import Tenants
@@ -421,11 +423,11 @@ def test_backup_of_another_declaration_is_good_and_can_be_restored(
     tenants = provision(restart(visit), tenant_id)
     put(tenants, tenant_id, {"id": "v1", "at": "2026-01-31"}, table="visit")
     put(tenants, tenant_id, {"id": "u1", "name": "A"}, table="end_user")
-    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None)
+    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None).path
     tenants = restart(JOB, retiring=("visit",))
-    assert backup.verify(made, lambda _: None).good == [tenant_id]
-    backup.restore(tenants, made, None, lambda _: None)
+    assert verification.verify(made, lambda _: None).good == [tenant_id]
+    restore.restore(tenants, restore.choose(tenants, made), lambda _: None)
     assert [row["id"] for row in rows(tenants, tenant_id)] == ["u1"]
     tenants = restart(JOB + visit)
     assert [row["id"] for row in rows(tenants, tenant_id, "visit")] == ["v1"]
-    assert backup.verify(made, lambda _: None).good == [tenant_id]
+    assert verification.verify(made, lambda _: None).good == [tenant_id]

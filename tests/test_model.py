@@ -12,6 +12,7 @@ and, with 300 examples, a cursor of before a purge that is not refused (the dige
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import shutil
 import sys
@@ -31,13 +32,13 @@ from inside import LIMITS, SKEW_MS, push, tables
 from test_devices import digest_of
 
 import archive
-import backup
 import changes
 import devices
 import directory
 import files
 import ledger
 import pulls
+import restore
 from devices import DAY_MS
 from errors import ResyncRequired
 from models import connection
@@ -127,10 +128,11 @@ class Plain:
             this.said[key] = this.said.get(key, {}) | fields
             this.sent_again |= {receipt[2]} if receipt[2] else set()
             return receipt[0] | {"replayed": True}
-        status, taken = self.decide(operation, key, fields, this)
+        is_anew = operation["operation"] == "create" and self.is_deleted(key)
+        status, taken = ("updated", fields) if is_anew else self.decide(operation, key, fields, this)
         this.said[key] = this.said.get(key, {}) | fields
         if taken:
-            self.store(key, taken, min(operation["edited"], this.now), this)
+            self.store(key, taken, min(operation["edited"], this.now), this, is_anew)
         result = {"table": key[0], "id": key[1], "status": status, "version": self.version(key)}
         self.receipts[operation["opId"]] = (result, this.at, self.sequence if taken else None)
         return result
@@ -142,8 +144,6 @@ class Plain:
             return ("unchanged", {}) if kind == "delete" else ("created", fields)
         row = self.rows[key][-1].row
         different = {name: value for name, value in fields.items() if row.get(name) != value}
-        if different and kind == "create" and row["is_deleted"]:
-            different.setdefault("is_deleted", 0)
         if different and key in this.start and base is not None:
             changed, then = self.missed(key, base, this)
             if changed or then is None:
@@ -161,14 +161,17 @@ class Plain:
         """
         known, written = this.start[key], this.written.get(key, set())
         newest = self.rows[key][-1]
-        if base > newest.row["version"]:
-            return {name: newest.edited_at for name in newest.row if name not in written}, None
-        changed: dict[str, int] = {}
+        if base > newest.row["version"]:  # Of elsewhere: whatever others did to it may have been missed.
+            changed, then = self.missed(key, 0, this)
+            if changed and then is not None and "is_deleted" not in written:
+                changed["is_deleted"] = max(changed.values())
+            return changed, None if changed else then
+        changed = {}
         said: JSON = {}
         for entry in known:
             for name in (entry.fields or entry.row) if entry.row["version"] > base else ():
                 if this.made(entry):
-                    said[name] = entry.row[name]
+                    said[name] = entry.row.get(name)
                     changed.pop(name, None)
                 else:
                     changed[name] = max(entry.edited_at, changed.get(name, 0))
@@ -230,13 +233,19 @@ class Plain:
         self.conflicts += [place | {"fields": clashes}] if clashes else []
         return bool(clashes)
 
-    def store(self, key: Key, fields: JSON, edited: int, this: Pushing) -> None:
+    def store(self, key: Key, fields: JSON, edited: int, this: Pushing, is_anew: bool) -> None:
+        """Store a change; one that is made ``is_anew`` has nothing of what it was."""
         self.sequence += 1
         chain = self.rows.setdefault(key, [])
-        old = chain[-1].row if chain else FRESH[key[0]] | {"is_deleted": 0, "device_id": None}
+        before: JSON = chain[-1].row if chain else {}
+        old = FRESH[key[0]] | {"is_deleted": 0, "device_id": None} if is_anew or not chain else before
         row = {**old, **fields, "version": self.version(key) + 1, "updatedAt": format_time(this.at)}
-        chain.append(Entry(self.sequence, edited, frozenset(fields) if len(chain) else None, row, this.device))
-        this.written[key] = this.written.get(key, set()) | fields.keys()
+        names = {name for name in before | row if before.get(name) != row.get(name)} - {"version", "updatedAt"}
+        chain.append(Entry(self.sequence, edited, frozenset(names) if before else None, row, this.device))
+        this.written[key] = this.written.get(key, set()) | (names if before else fields.keys())
+
+    def is_deleted(self, key: Key) -> bool:
+        return key in self.rows and bool(self.rows[key][-1].row["is_deleted"])
 
     def version(self, key: Key) -> int:
         return int(self.rows[key][-1].row["version"]) if self.rows.get(key) else 0
@@ -497,7 +506,7 @@ class Syncing(RuleBasedStateMachine):
     def restore(self, which: int) -> None:
         """Put a backup back under a new epoch."""
         file, plain = self.backups[which % len(self.backups)]
-        backup._put_back(self.tenants, file, self.id)
+        restore._lay_ready(self.tenants, self.id, functools.partial(shutil.copyfile, file))
         self.tenants.take_restored(self.id)
         self.plain = copy.deepcopy(plain)
         self.plain.clock = max(self.plain.clock, self.read(ledger.place).clock)

@@ -27,7 +27,14 @@ def run(tmp_path: Path, *arguments: str, command: Sequence[str] = PLAIN, **env: 
     """Run a command of the operator's, or a start that is to end by itself."""
     environ = {**os.environ, **FAST, "DATA_DIR": str(tmp_path / "data"), "PORT": "0", **env}
     return subprocess.run(
-        [*command, *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
+        [*command, *arguments],
+        cwd=ROOT,
+        env=environ,
+        input="password123\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -289,18 +296,26 @@ def test_start_that_is_refused_is_not_tried_again_and_again_under_gunicorn(tmp_p
     assert ended.stderr.count("syncapp: TABLES_FILE can't be read") == 1 and "Traceback" not in ended.stderr
 
 
+SEEDED = {"SEEDED": "yes"}
+"""In a data folder with a customer."""
+
 CODES: list[tuple[int, list[str], dict[str, str]]] = [
     (0, ["--version"], {}),
     (0, ["--help"], {}),
     (0, ["doctor"], {}),
-    (0, ["migrate", "--check"], {}),
-    (0, ["migrate"], {}),
+    (0, ["register", "--first-name", "A", "--last-name", "B", "--email", "b@example.com", "--password-stdin"], SEEDED),
+    (0, ["migrate", "--check"], SEEDED),
+    (0, ["migrate"], SEEDED),
+    (0, ["backup", "--to", "{tmp}/backups"], SEEDED),
+    (1, ["migrate"], {}),
+    (1, ["backup", "--to", "{tmp}/backups"], {}),
     (1, ["doctor"], {"EXPECT_DATA": "yes"}),
     (1, ["migrate"], {"PORT": "x"}),
     (1, ["migrate", "--check"], {"TABLES_FILE": "/nowhere.toml"}),
     (1, ["register", "--first-name", "A", "--last-name", "B", "--email", "none", "--password-stdin"], {}),
     (1, ["backup", "--to", "{tmp}/backups", "--tenant", "none"], {}),
-    (1, ["restore", "{tmp}"], {}),
+    (1, ["restore", "--yes", "{tmp}"], SEEDED),
+    (2, ["restore", "{tmp}"], SEEDED),
     (1, ["backup", "verify", "{tmp}"], {}),
     (1, [], {"REGISTRATION": "x"}),
     (2, ["no-such-command"], {}),
@@ -318,6 +333,9 @@ CODES: list[tuple[int, list[str], dict[str, str]]] = [
 def test_exit_code_tells_how_a_command_ended(
     tmp_path: Path, code: int, arguments: list[str], env: dict[str, str]
 ) -> None:
+    if env == SEEDED:
+        new = ["register", "--first-name", "A", "--last-name", "B", "--email", "a@example.com", "--password-stdin"]
+        assert run(tmp_path, *new).returncode == 0
     ended = run(tmp_path, *[argument.format(tmp=tmp_path) for argument in arguments], command=PLAIN, **env)
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import gevent
 import inside
 import pytest
@@ -26,6 +26,7 @@ from conftest import Server
 from gevent.event import Event
 from gevent.monkey import get_original
 
+import disk
 import storage
 from errors import Busy, StorageFull
 from models import connection
@@ -117,7 +118,7 @@ class Timed:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.took_seconds = 1000.0, 0.0
-        self.disk = storage._Disk()
+        self.disk = disk.Disk()
         self.in_loop: list[bool] = []
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self._loop = native_ident()
@@ -154,7 +155,7 @@ def test_large_commit_does_not_hold_up_the_loop(store: Store, monkeypatch: pytes
         return lambda work: work() if done.append(where) is None else None  # type: ignore[func-returns-value]
 
     for where in ("at_once", "in_thread"):
-        monkeypatch.setattr(storage.disk, where, noting(where))
+        monkeypatch.setattr(disk.disk, where, noting(where))
     store.write(lambda: [insert(f"w{n}") for n in range(100)])
     store.write(lambda: [insert(f"w{n}") for n in range(101)])
     assert done == ["at_once", "in_thread"]
@@ -391,7 +392,7 @@ def test_failure_within_a_half_read_statement_leaves_the_connection_free(store: 
 
     store.write(lambda: [insert("one"), insert("two")])
     kept = [_caught(lambda: store.read(fail)), _caught(lambda: store.write(fail))]
-    with closing(sqlite3.connect(store.path)) as other, other:
+    with closing(apsw.Connection(str(store.path))) as other:  # sqlite3, another copy of SQLite here, drops our locks.
         other.execute("INSERT INTO t (word) VALUES ('three')")
     store.write(lambda: insert("four"))
     assert store.read(words) == ["one", "two", "three", "four"] and len(kept) == 2

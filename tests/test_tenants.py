@@ -177,7 +177,7 @@ if sys.argv[3].startswith("close"):
     "after commit": lambda: before(storage, "_answer"),
     "close: before commit": lambda: after(directory, "remove_customer"),
     "close: after commit": lambda: before(storage, "_answer"),
-    "close: before removal": lambda: before(tenants, "_remove"),
+    "close: before removal": lambda: before(tenants, "remove_file"),
     "close: half removed": lambda: before(Path, "unlink", 2),
     "close: before note": lambda: before(directory, "finish_closing"),
 }[sys.argv[3]]()

@@ -29,7 +29,7 @@ import typed
 import writing
 from errors import Problem
 from models import connection, synced_tables
-from protocol import NOBODY, Evidence, Table
+from protocol import NOBODY, SERVER_FIELDS, Evidence, Table
 from short import ShortWay
 from tenants import Tenants
 from typed import Reader, TypedRow, form_of
@@ -367,4 +367,4 @@ def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
 
 def test_every_column_that_has_a_check_has_a_type_or_goes_the_long_way() -> None:
     for table in inside.tables().values():
-        assert set(form_of(table).columns) == {"_seq", *table.columns, *parsing.SERVER_FIELDS}
+        assert set(form_of(table).columns) == {"_seq", *table.columns, *SERVER_FIELDS}

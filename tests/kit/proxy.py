@@ -30,6 +30,8 @@ class Proxy:
         self.fault_of: Callable[[str], Fault] = lambda _: "none"
         self.bytes_per_second = self.stalls_after_bytes = 0
         """How fast answers come, and how much of one comes before the line falls silent; 0: without limit."""
+        self.under = ""
+        """The path under which the server is found here, as ``/sync``; what is asked elsewhere is not answered."""
         self.requests: list[str] = []
         self._entry = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._entry.getsockname()[1]}"
@@ -73,6 +75,9 @@ class Proxy:
                 return
             address = request.split(b" ", 2)[1].decode("latin-1")
             self.requests.append(address)
+            if not address.startswith(f"{self.under}/"):
+                return
+            request = request.replace(address.encode("latin-1"), address.removeprefix(self.under).encode("latin-1"), 1)
             fault = self.fault_of(address)
             if fault == "unavailable":
                 client.sendall(_OF_GATEWAYS[fault])

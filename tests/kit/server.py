@@ -76,7 +76,7 @@ class LocalServer:
 
     def restore(self, backup: Path, tenant_id: str) -> None:
         """Put a tenant of a backup back as the operator does."""
-        self._operate("restore", str(backup), "--tenant", tenant_id)
+        self._operate("restore", str(backup), "--tenant", tenant_id, "--yes")
 
     def _operate(self, *arguments: str) -> str:
         command = [sys.executable, "syncapp.py", *arguments]

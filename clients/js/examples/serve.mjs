@@ -29,14 +29,16 @@ export async function contentOf(path) {
 /** @param {string} type @param {Uint8Array | undefined} body */
 const found = (type, body) => body && { type, body };
 
-if (process.argv[1] === new URL(import.meta.url).pathname) {
+/** Serve on a port, 0 for any that is free. @param {number} port @returns {Promise<string>} the address */
+export async function listen(port) {
   const server = createServer(async (request, answer) => {
     const path = new URL(request.url ?? "/", "http://localhost").pathname;
     const content = await contentOf(path === "/" ? "/examples/index.html" : path);
     answer.writeHead(content ? 200 : 404, { "Content-Type": content?.type ?? "text/plain", "Cache-Control": "no-store" });
     answer.end(content?.body);
   });
-  server.listen(Number(process.env.PORT ?? 8080), "127.0.0.1", () => {
-    console.log(`http://localhost:${/** @type {any} */ (server.address()).port}`);
-  });
+  await new Promise((resolve) => server.listen(port, "127.0.0.1", () => resolve(undefined)));
+  return `http://localhost:${/** @type {any} */ (server.address()).port}`;
 }
+
+if (process.argv[1] === new URL(import.meta.url).pathname) console.log(await listen(Number(process.env.PORT ?? 8080)));

@@ -23,8 +23,7 @@ from pathlib import Path
 import pytest
 from kit.truth import Account, differences, register
 
-from syncclient import SyncClient, replica
-from syncclient.replica import set_meta
+from syncclient import SyncClient, places, replica
 
 _SOME = 10
 
@@ -47,7 +46,9 @@ def session(path: Path, account: Account, tokens: tuple[str, str], kept: Callabl
         client.delete("end_user", "mine-2")
         client.sync()
         with client._replica.transaction() as connection:
-            set_meta(connection, cursor="000000000000-1")  # Of another database: as after a restore.
+            places.move(
+                connection, places.wanted(connection), "000000000000-1"
+            )  # Of another database, as after a restore.
         client.put("end_user", {"id": "mine-1", "note": "typed before starting anew"})
         kept("typed before starting anew")
         client.sync()

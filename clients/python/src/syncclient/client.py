@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from . import records, rows
-from .errors import SyncError
+from . import places, records, rows
+from .checked import checked_id, checked_row, checked_table
+from .errors import ResyncRequired, SyncError
 from .live import Live
 from .pulling import Pulling
 from .pushing import Pushing
@@ -25,7 +26,7 @@ from .replica import Replica
 from .runner import Runner
 from .session import Session
 from .transport import Transport
-from .wire import Row, checked_id, format_time
+from .wire import Row, format_time
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ class SyncClient:
 
     def put_many(self, table: str, many: Iterable[Row]) -> list[Row]:
         """Put several rows, all or none; much faster than one by one."""
-        named = [(checked_id(row.get("id") or str(uuid.uuid4())), row) for row in many]
+        checked_table(table)
+        named = [(_id_of(checked_row(row)), row) for row in many]
         timestamp = self._timestamp()
         with self._replica.transaction() as connection:
             done = [rows.put(connection, table, row_id, row, timestamp) for row_id, row in named]
@@ -153,7 +155,7 @@ class SyncClient:
         """Delete a row; one that is not there stays so."""
         timestamp = self._timestamp()
         with self._replica.transaction() as connection:
-            rows.delete(connection, table, checked_id(row_id), timestamp)
+            rows.delete(connection, checked_table(table), checked_id(row_id), timestamp)
         self._wake()
 
     def get(self, table: str, row_id: str) -> Row | None:
@@ -175,7 +177,7 @@ class SyncClient:
         """
         with self._exchange():
             self._pulling.run(verify)
-            while not self._pushing.run():
+            while not self._push():
                 self._pulling.run()
 
     def pull(self, verify: bool = False) -> None:
@@ -184,9 +186,13 @@ class SyncClient:
             self._pulling.run(verify)
 
     def push(self) -> None:
-        """Only send."""
+        """Only send; after a restore of the server it fetches first, since what waits is based on what was before."""
         with self._exchange():
-            self._pushing.run()
+            with self._replica.reading() as connection:
+                is_starting = bool(places.starting(connection))
+            if is_starting:
+                self._pulling.run()
+            self._push()
 
     def start(self, every_seconds: float = 60.0, live: bool = True) -> None:
         """Exchange in the background from now on: soon after each edit, every so often, and when the server notifies.
@@ -195,8 +201,7 @@ class SyncClient:
         """
         with self._background:
             if self._runner is None:
-                place = lambda: self._replica.meta("cursor")  # noqa: E731
-                self._runner = runner = Runner(self.sync, place, every_seconds, self._hooks.on_error)
+                self._runner = runner = Runner(self.sync, self._place, every_seconds, self._hooks.on_error)
                 parts = self._session, self._replica, self._transport
                 self._live = Live(*parts, runner.hear, runner.retry) if live else None
 
@@ -215,8 +220,9 @@ class SyncClient:
         with self._replica.transaction() as connection:
             open_conflicts = [one for one in records.conflicts(connection) if not one.is_decided]
             counts = rows.count_edits(connection), len(open_conflicts), len(records.refusals(connection))
-        cursor, device_id = self._replica.meta("cursor"), self._transport.device_id
-        return Status(*counts, cursor, device_id, self._session.tokens[0] is not None, self._transport.clock_offset_ms)
+            place = places.shared(connection)
+        device_id = self._transport.device_id
+        return Status(*counts, place, device_id, self._session.tokens[0] is not None, self._transport.clock_offset_ms)
 
     def conflicts(self) -> list[Conflict]:
         """List the conflicts that edits of this device met, the oldest first."""
@@ -238,6 +244,18 @@ class SyncClient:
         self._wake()
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _push(self) -> bool:
+        """Send what waits, and tell whether there is nothing to fetch after it. Raises: SyncError."""
+        try:
+            return self._pushing.run()
+        except ResyncRequired:  # The server was restored since it was fetched from.
+            self._pulling.run()
+            return self._pushing.run()
+
+    def _place(self) -> str | None:
+        with self._replica.reading() as connection:
+            return places.shared(connection)
 
     def _timestamp(self) -> str:
         return format_time(self._transport.now_ms())
@@ -291,3 +309,7 @@ class SyncClient:
             self._hooks.on_refusal(refusal)
             with self._replica.transaction() as connection:
                 records.mark_told(connection, refusal)
+
+
+def _id_of(row: Row) -> str:
+    return str(uuid.uuid4()) if row.get("id") is None else checked_id(row["id"])

@@ -6,6 +6,7 @@ an edit: what was not answered is sent again.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -25,6 +26,10 @@ class Offline(SyncError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "offline")
+
+
+class Stalled(Offline):
+    """An answer began to come, and then the line fell silent: a smaller one may get through."""
 
 
 class LoginNeeded(SyncError):
@@ -81,22 +86,32 @@ def error_of(status: int, body: Any, retry_after: str | None) -> SyncError:
     """
     told = body if isinstance(body, dict) else {}
     code, message = str(told.get("code", f"http_{status}")), str(told.get("error", f"The server answered {status}."))
-    details = [f"{detail['path']} {detail['error']}" for detail in told.get("details", [])[:3]]
-    message = " ".join([message, *details])
+    details = _details(told)
+    message = " ".join([message, *(f"{one['path']} {one['error']}" for one in details[:3])])
     if status in _BUSY or (status, code) == (409, "busy"):
         return Busy(message, code, status, _seconds(retry_after))
     kind = _OF_CODE.get(code) or _OF_STATUS.get(status, SyncError)
-    if code == "validation_error" and _are_operations(told.get("details", [])):
+    if code == "validation_error" and _are_operations(details):
         kind = NotTaken
     return kind(message, code, status)
 
 
-def _are_operations(details: list[dict[str, Any]]) -> bool:
+def _details(told: dict[str, Any]) -> list[dict[str, str]]:
+    details = told.get("details")
+    found = [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+    return [{"path": str(one.get("path")), "error": str(one.get("error"))} for one in found]
+
+
+def _are_operations(details: list[dict[str, str]]) -> bool:
     return bool(details) and all(detail["path"].startswith("operations[") for detail in details)
 
 
 def _seconds(retry_after: str | None) -> float:
     try:
-        return max(0.0, float(retry_after or 1))
+        seconds = float(retry_after or 1)
     except ValueError:  # A date: rare, and only proxies write it.
         return 5.0
+    return min(max(0.0, seconds), _LONGEST_RETRY_SECONDS) if math.isfinite(seconds) else 5.0
+
+
+_LONGEST_RETRY_SECONDS = 3600.0

@@ -9,7 +9,9 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
+from . import places
 from .replica import Replica
 from .session import Session
 from .transport import Transport
@@ -36,6 +38,7 @@ class Live:
         self._session, self._replica, self._transport = session, replica, transport
         self._hear, self._is_there = hear, greeted
         self._stopped, self._ended = threading.Event(), threading.Event()
+        self._path = f"{urlsplit(transport.url).path.strip('/')}/socket.io".lstrip("/")
         self._failures = 0
         self._refused: str | None = None
         self._thread = threading.Thread(target=self._run, name="syncclient-live", daemon=True)
@@ -69,9 +72,12 @@ class Live:
         client.on("authentication_error", lambda _: setattr(self, "_refused", token))
         client.on("sync_notification", self._notified)
         client.on("disconnect", lambda *_: self._ended.set())
-        auth = {"token": token, "deviceId": self._transport.device_id, "cursor": self._replica.meta("cursor")}
+        with self._replica.reading() as connection:
+            place = places.shared(connection)
+        auth = {"token": token, "deviceId": self._transport.device_id, "cursor": place}
+        about = {"transports": ["websocket"], "wait_timeout": _ANSWER_SECONDS}
         try:
-            client.connect(self._transport.url, auth=auth, transports=["websocket"], wait_timeout=_ANSWER_SECONDS)
+            client.connect(self._transport.url, auth=auth, socketio_path=self._path, **about)
             self._ended.wait()
         finally:
             client.disconnect()
@@ -79,7 +85,8 @@ class Live:
     def _greeted(self, greeting: JSON) -> None:
         self._failures = 0
         self._is_there()
-        self._hear(greeting["cursor"])
+        if isinstance(greeting.get("cursor"), str):
+            self._hear(greeting["cursor"])
 
     def _notified(self, note: JSON) -> None:
         if "cursor" in note:  # Not in those of failed pushes and of tests.

@@ -1,4 +1,4 @@
-"""How a pull comes in: page by page, each with its cursor in one transaction, and the digest at the end.
+"""How a pull comes in: page by page, each with its place in one transaction, and the digest at the end.
 
 Knows: the server's pull. Must not know: how requests are sent, what is in the outbox. A row that comes over an edit that
 waits is stored under it: the edit stays, and stays based on what its writer saw.
@@ -10,17 +10,21 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from . import resync, rows
-from .errors import NotEqual, ResyncRequired
+from . import places, records, resync, rows
+from .answers import page_of
+from .errors import NotEqual, Offline, ResyncRequired, Stalled
+from .pace import Pace
 from .replica import Replica, get_meta, set_meta
 from .session import Session
 from .wire import JSON, digest_of
 
-PUSH, PULL = "/api/client/sync/push", "/api/client/sync/pull"
+PULL = "/api/client/sync/pull"
 Report = Callable[[Literal["pull", "push"], int, dict[str, list[str]]], None]
 """Told after each transaction: what was done, how many rows, and the ids that changed by table."""
 
 _ROUNDS = 5
+_PAGE_ROWS = 1000
+"""As many as the server gives if it is not told."""
 
 
 class Pulling:
@@ -32,6 +36,7 @@ class Pulling:
         """``tables``: which to sync, None for all that the server has."""
         self._replica, self._session, self._report = replica, session, report
         self._tables, self._page_rows = sorted(tables) if tables else None, page_rows
+        self._pace = Pace(page_rows or _PAGE_ROWS)
         self._is_verified = False
 
     def run(self, verify: bool = False) -> None:
@@ -39,7 +44,8 @@ class Pulling:
 
         Raises: NotEqual if not even that helps.
         """
-        self._cover_tables()
+        with self._replica.transaction() as connection:
+            places.want(connection, self._tables)
         differing: list[str] = []
         for round_ in range(_ROUNDS):
             digests = self._pull_all()
@@ -50,67 +56,91 @@ class Pulling:
                 self._is_verified = True
                 return
             if 1 <= round_ < _ROUNDS - 1:  # Not at once: a row that changed while the page was written comes after it.
-                self._start_anew("missed")
+                self._start_anew(differing)
         raise NotEqual(differing)
 
-    def _cover_tables(self) -> None:
-        """Start anew if a table is to be synced that was not so far."""
-        with self._replica.transaction() as connection:
-            covered = get_meta(connection, "tables")
-            if covered == self._tables and get_meta(connection, "cursor"):
-                return
-            is_wider = covered is not None and (self._tables is None or not set(self._tables) <= set(covered))
-            set_meta(connection, tables=self._tables)
-            if is_wider and get_meta(connection, "cursor"):
-                resync.begin(connection, "missed")
-
     def _pull_all(self) -> JSON:
-        """Pull page by page from the replica's cursor to the end, and give the digests there."""
+        """Pull all tables to the end, and give the digests there.
+
+        Those that are at different places go on by themselves first, and then together from the place of the first.
+        """
         while True:
-            cursor = self._replica.meta("cursor")
+            with self._replica.reading() as connection:
+                groups = places.groups(connection) or [[]]
+            if len(groups) == 1:
+                digests = self._pull_group(groups[0], is_all=self._tables is None)
+                with self._replica.reading() as connection:
+                    if places.shared(connection):
+                        return digests
+            else:
+                self._catch_up(groups)
+
+    def _catch_up(self, groups: list[list[str]]) -> None:
+        for tables in groups:
+            self._pull_group(tables, is_all=False)
+        with self._replica.transaction() as connection:
+            everywhere = [table for tables in groups for table in tables]
+            places.move(connection, everywhere, places.place_of(connection, groups[0]))
+
+    def _pull_group(self, tables: list[str], is_all: bool) -> JSON:
+        """Pull tables that have one place page by page to the end, and give the digests there; ``is_all``: new ones too."""
+        while True:
+            with self._replica.reading() as connection:
+                place = places.place_of(connection, tables)
             try:
-                page = self._ask(cursor)
+                page = self._ask(place, None if is_all else tables)
             except ResyncRequired:
                 self._is_verified = False
-                self._start_anew("restored" if self._is_of_another_database(cursor) else "missed")
+                self._start_anew(tables)
                 continue
-            self._take(page)
+            except Stalled:
+                self._pace.shrink(self._pace.rows)
+                if self._pace.rows == 1:
+                    raise
+                continue
+            except Offline:
+                self._pace.shrink(self._pace.rows)
+                raise
+            self._pace.grow()
+            self._take(page, tables, place)
             if not page["hasMore"]:
                 digests: JSON = page["digest"]
                 return digests
+            tables = tables or list(page["data"])
 
-    def _ask(self, cursor: str | None) -> JSON:
-        body: JSON = {"cursor": cursor, "digest": True}
-        body |= {"limit": self._page_rows} if self._page_rows else {}
-        body |= {"entityTypes": self._tables} if self._tables else {}
-        return self._session.ask("POST", PULL, body)
+    def _ask(self, place: str | None, tables: list[str] | None) -> JSON:
+        body: JSON = {"cursor": place, "digest": True}
+        body |= {"limit": self._pace.rows} if self._page_rows or self._pace.rows < self._pace.most else {}
+        body |= {"entityTypes": tables} if tables is not None else {}
+        return page_of(self._session.ask("POST", PULL, body))
 
-    def _is_of_another_database(self, cursor: str | None) -> bool:
-        """Tell a restored server from one that purged what we missed: a push only minds the former."""
-        try:
-            self._session.ask("POST", PUSH, {"operations": [], "baseCursor": cursor})
-        except ResyncRequired:
-            return True
-        return False
-
-    def _start_anew(self, reason: resync.Reason) -> None:
+    def _start_anew(self, tables: Sequence[str]) -> None:
         with self._replica.transaction() as connection:
-            resync.begin(connection, reason)
+            places.start_anew(connection, tables)
 
-    def _take(self, page: JSON) -> None:
-        """Store a page, its cursor, and if it is the last of a new start, the end of that, in one transaction."""
+    def _take(self, page: JSON, tables: list[str], place: str | None) -> None:
+        """Store a page, its place, and if it is the last of a new start, the end of that, in one transaction."""
         changed: dict[str, list[str]] = {}
         with self._replica.transaction() as connection:
-            reason, generation = get_meta(connection, "resync"), get_meta(connection, "generation")
+            epoch = places.epoch_of(page["cursor"])
+            restored = {table for table, of in places.starting(connection).items() if set(of) - {epoch}}
+            if restored and get_meta(connection, "epoch") not in (None, epoch):
+                records.leave_behind(connection)
             for table, got in page["data"].items():
+                generation = places.generation_of(connection, table)
                 for row in got:
-                    if _take_row(connection, table, row, generation, reason):
+                    if _take_row(connection, table, row, generation, table in restored):
                         changed.setdefault(table, []).append(row["id"])
-            if reason and not page["hasMore"]:
-                for table, row_id in resync.end(connection, reason, generation):
-                    changed.setdefault(table, []).append(row_id)
-            set_meta(connection, cursor=page["cursor"])
-        self._report("pull", sum(map(len, page["data"].values())), changed)
+            for table in tables if not page["hasMore"] else ():
+                if table in places.starting(connection):
+                    gone = resync.end(connection, table, places.generation_of(connection, table), table in restored)
+                    changed.setdefault(table, []).extend(gone)
+                    places.is_through(connection, table)
+            _move(connection, page, tables, place)
+            set_meta(connection, epoch=epoch)
+        self._report(
+            "pull", sum(map(len, page["data"].values())), {table: ids for table, ids in changed.items() if ids}
+        )
 
     def _differing(self, digests: JSON) -> list[str]:
         with self._replica.reading() as connection:
@@ -118,10 +148,16 @@ class Pulling:
         return [table for table in digests if ours[table] != digests[table]]
 
 
-def _take_row(
-    connection: sqlite3.Connection, table: str, row: JSON, generation: int, reason: resync.Reason | None
-) -> bool:
-    if reason == "restored":
+def _move(connection: sqlite3.Connection, page: JSON, tables: list[str], place: str | None) -> None:
+    """Note how far the tables of a page are; one that the server has newly is to be pulled from its start."""
+    known = places.wanted(connection)
+    new = [table for table in page["data"] if table not in known]
+    places.move(connection, new, page["cursor"] if place is None and not tables else None)
+    places.move(connection, [table for table in tables if table in page["data"]], page["cursor"])
+
+
+def _take_row(connection: sqlite3.Connection, table: str, row: JSON, generation: int, is_restored: bool) -> bool:
+    if is_restored:
         resync.take_back(connection, table, row, generation)
     is_new = rows.store(connection, table, row, generation)
     if is_new and rows.has_edits(connection, table, row["id"]):

@@ -10,14 +10,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from . import records, rows
-from .errors import NotTaken, SyncError
-from .pulling import PUSH, Report
-from .replica import Replica, get_meta, set_meta
+from . import places, records, rows
+from .answers import conflicts_of, outcomes_of
+from .errors import NotTaken, Offline, Stalled, SyncError
+from .pace import Pace
+from .pulling import Report
+from .replica import Replica
 from .rows import Edit
 from .session import Session
 from .wire import JSON, encode
 
+PUSH = "/api/client/sync/push"
 _PART_BYTES = 1_000_000
 _FINAL = ("validation_error", "not_found", "invalid_json", "payload_too_large")
 """What the server says of a decision that it will never take."""
@@ -28,37 +31,61 @@ class Pushing:
 
     def __init__(self, replica: Replica, session: Session, part_rows: int, report: Report) -> None:
         self._replica, self._session, self._report = replica, session, report
-        self._part_rows = part_rows
+        self._pace = Pace(part_rows)
 
     def run(self) -> bool:
-        """Send all that waits, and tell whether the replica's cursor has passed it, so that no pull is needed."""
+        """Send all that waits, and tell whether the replica's place has passed it, so that no pull is needed.
+
+        Raises: ResyncRequired if the server was restored since the last pull: what waits has bases of before.
+        """
         is_passed = True
         while part := self._next_part():
-            is_passed &= self._send(part)
+            try:
+                is_passed &= self._send(part)
+            except Offline as error:
+                self._pace.shrink(len(part))
+                if not isinstance(error, Stalled) or len(part) == 1:
+                    raise
+            else:
+                self._pace.grow()
         return not self._tell_decisions() and is_passed
 
     def _next_part(self) -> list[Edit]:
+        """Take from the front of the outbox what may go together.
+
+        What follows an edit that may make its row waits for its answer: alone it would make a row of itself. And what this
+        device only gives back goes apart from its own edits.
+        """
         with self._replica.reading() as connection:
-            waiting = rows.edits(connection, self._part_rows)
+            waiting = rows.edits(connection, self._pace.rows)
+        part: list[Edit] = []
+        opened: set[tuple[str, str]] = set()
         size = 0
-        for index, edit in enumerate(waiting):
+        for edit in waiting:
+            if (edit.table, edit.row_id) in opened:
+                continue
             size += len(encode(edit.fields)) + 200
-            if size > _PART_BYTES and index:
-                return waiting[:index]
-        return waiting
+            if part and (size > _PART_BYTES or edit.is_edit != part[0].is_edit):
+                break
+            part.append(edit)
+            if edit.opens:
+                opened.add((edit.table, edit.row_id))
+        return part
 
     def _send(self, part: Sequence[Edit]) -> bool:
         """Send a part; one that the server will not take as it is, in halves, down to the edit that is at fault."""
-        operations = [_operation(edit) for edit in part]
+        body: JSON = {"operations": [_operation(edit) for edit in part], "atomic": False}
+        with self._replica.reading() as connection:
+            if place := places.latest(connection):
+                body["baseCursor"] = place
+        headers: dict[str, str | None] = {} if part[0].is_edit else {"X_Device_Id": None}
         try:
-            answer = self._session.ask("POST", PUSH, {"operations": operations, "atomic": False})
+            answer = outcomes_of(self._session.ask("POST", PUSH, body, **headers), len(part))
         except NotTaken as error:
             if len(part) == 1:
                 return self._refuse(part[0], error)
             first, second = (self._send(half) for half in _halves(part))
             return first and second
-        if len(answer["results"]) != len(part):
-            raise SyncError("The server answered for another number of edits than it was sent.")
         answer["conflicts"] += self._lost_conflicts(answer)
         return self._take(part, answer)
 
@@ -83,7 +110,7 @@ class Pushing:
         has_more = True
         while has_more:
             path = f"/api/client/sync/conflicts?state=all&limit=500&after={after}"
-            page = self._session.ask("GET", path)
+            page = conflicts_of(self._session.ask("GET", path))
             yield from page["data"]
             has_more = page["hasMore"]
             after = page["data"][-1]["conflictId"] if page["data"] else after
@@ -91,18 +118,17 @@ class Pushing:
     def _take(self, part: Sequence[Edit], answer: JSON) -> bool:
         """Store an answer: rows, conflicts and refusals, the outbox without the edits, and the cursor if it follows on."""
         with self._replica.transaction() as connection:
-            generation = get_meta(connection, "generation")
             for edit, row, result in zip(part, answer["data"], answer["results"], strict=True):
                 if result["status"] == "rejected":
                     _refuse(connection, edit, result["error"])
                 else:
-                    _take_row(connection, edit, row, generation)
+                    _take_row(connection, edit, row, result)
             for table, row_id in {(edit.table, edit.row_id) for edit in part}:
                 rows.lay_over(connection, table, row_id)
             records.note_conflicts(connection, answer["conflicts"])
-            follows: bool = answer["previousCursor"] == get_meta(connection, "cursor")
+            follows: bool = answer["previousCursor"] == places.shared(connection)
             if follows:
-                set_meta(connection, cursor=answer["cursor"])
+                places.move(connection, places.wanted(connection), answer["cursor"])
         changed: dict[str, list[str]] = {}
         for edit in part:
             changed.setdefault(edit.table, []).append(edit.row_id)
@@ -140,13 +166,18 @@ def _operation(edit: Edit) -> JSON:
     }
 
 
-def _take_row(connection: sqlite3.Connection, edit: Edit, row: JSON, generation: int) -> None:
+def _take_row(connection: sqlite3.Connection, edit: Edit, row: JSON, result: JSON) -> None:
     rows.remove_edit(connection, edit)
     if row["version"] > 0:  # 0: a delete of what the server never had.
-        rows.store(connection, edit.table, row, generation)
+        rows.store(connection, edit.table, row, places.generation_of(connection, edit.table))
+    if not edit.is_edit and result["status"] in ("created", "updated"):  # The row is now what this device gave back.
+        rows.settle_seen(connection, edit.table, edit.row_id, result["version"])
 
 
 def _refuse(connection: sqlite3.Connection, edit: Edit, error: str) -> None:
+    """Keep an edit that is refused; one that makes its row goes once more, with the updates that wait for it."""
+    if edit.opens and rows.fold(connection, edit):
+        return
     rows.remove_edit(connection, edit)
     records.note_refusal(connection, edit, error)
 

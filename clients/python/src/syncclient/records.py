@@ -12,6 +12,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from .checked import checked_row
 from .rows import Edit
 from .wire import JSON, Row, encode
 
@@ -135,7 +136,11 @@ def decide(connection: sqlite3.Connection, number: int, resolution: Resolution) 
     """
     if resolution not in ("keep", "other") and not isinstance(resolution, dict):
         raise ValueError('a conflict is decided by "keep", "other" or the fields to set')
-    body = {"resolution": "row", "row": resolution} if isinstance(resolution, dict) else {"resolution": resolution}
+    body = (
+        {"resolution": "row", "row": checked_row(resolution)}
+        if isinstance(resolution, dict)
+        else {"resolution": resolution}
+    )
     done = connection.execute(
         "UPDATE conflicts SET decision = ?, decision_key = ? WHERE number = ? AND decision IS NULL AND conflict_id > 0",
         (encode(body), uuid.uuid4().hex, number),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 import sqlite3
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 from .errors import SyncError
 
-_FORMAT = 1
+_FORMAT = 2
 _WAIT_SECONDS = 30.0
 _TURN_SECONDS = 300.0
 _LOOK_SECONDS = 0.1
@@ -28,7 +29,7 @@ _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- A row as the server last gave it, and as the app sees it while an edit of it is not answered (else NULL).
--- ``generation`` counts first pulls: a row of an earlier one was not among those of the latest.
+-- ``generation`` counts first pulls of its table: a row of an earlier one was not among those of the latest.
 CREATE TABLE rows (
   table_name TEXT NOT NULL, id TEXT NOT NULL,
   server TEXT, version INTEGER NOT NULL DEFAULT 0, is_tombstone INTEGER NOT NULL DEFAULT 0,
@@ -72,6 +73,7 @@ class Replica:
         self._turn = _open_turn(self.path)
         with self.transaction() as connection:
             _prepare(connection)
+            _tell_copies_apart(connection, self.path)
         self.path.chmod(0o600)  # It holds the session.
 
     def close(self) -> None:
@@ -162,10 +164,36 @@ def _prepare(connection: sqlite3.Connection) -> None:
     Raises: ValueError for a file of another format.
     """
     found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found not in (0, _FORMAT):
+    if found not in (0, 1, _FORMAT):
         raise ValueError(f"this replica has format {found}, and this client knows {_FORMAT}")
     if found == 0:
         for statement in _SCHEMA.split(";\n"):
             connection.execute(statement)
-        set_meta(connection, device_id=f"py-{uuid.uuid4().hex}", generation=0)
-        connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        set_meta(connection, places={}, left={}, generations={})
+    if found == 1:
+        _take_over_format_1(connection)
+    connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+
+def _take_over_format_1(connection: sqlite3.Connection) -> None:
+    """Give each table a place: in format 1 they had one, and one generation."""
+    found = connection.execute("SELECT DISTINCT table_name FROM rows").fetchall()
+    tables = {*(get_meta(connection, "tables") or ()), *(table for (table,) in found)}
+    left = {None: None, "missed": [], "restored": ["of before"]}[get_meta(connection, "resync")]
+    set_meta(connection, places=dict.fromkeys(tables, get_meta(connection, "cursor")))
+    set_meta(connection, generations=dict.fromkeys(tables, get_meta(connection, "generation")))
+    set_meta(connection, left={} if left is None else dict.fromkeys(tables, left))
+
+
+def _tell_copies_apart(connection: sqlite3.Connection, path: Path) -> None:
+    """Give a new file a name as a device, and likewise a copy of one: two devices of one name would hide their conflicts.
+
+    A copy is another file in another place: by its number alone a file on some network drives would be a new one each time.
+    """
+    here = {"inode": path.stat().st_ino, "place": f"{platform.node()}:{path.resolve()}"}
+    known = get_meta(connection, "file")
+    if known is None or (known["inode"] != here["inode"] and known["place"] != here["place"]):
+        is_named = known is None and get_meta(connection, "device_id") is not None
+        set_meta(connection, **({} if is_named else {"device_id": f"py-{uuid.uuid4().hex}"}))
+    if known != here:
+        set_meta(connection, file=here)

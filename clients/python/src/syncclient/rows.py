@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 
 from .wire import SERVER_FIELDS, Row, encode
 
-_VISIBLE = "coalesce(local, server)"
+_VISIBLE, _OF_ROW = "coalesce(local, server)", "table_name = ? AND row_id = ?"
+
+SEEN, EARLIER = 2_147_483_647, 2_147_483_646
+"""Versions that no row has: the base of an edit of a row from before a restore. An edit that saw the row which this device
+gives back (``SEEN``) is based on that, once it is answered; one of before (``EARLIER``) is settled with it by time."""
 
 
 class Edit(NamedTuple):
@@ -28,6 +32,12 @@ class Edit(NamedTuple):
     fields: Row
     timestamp: str
     base_version: int
+    is_edit: bool
+
+    @property
+    def opens(self) -> bool:
+        """Tell whether it may make its row, so that edits after it make no sense without it."""
+        return self.operation == "create" or not self.is_edit
 
 
 def visible(connection: sqlite3.Connection, table: str, row_id: str) -> Row | None:
@@ -46,16 +56,28 @@ def visible_rows(connection: sqlite3.Connection, table: str, equals: Mapping[str
 
 
 def put(connection: sqlite3.Connection, table: str, row_id: str, fields: Row, timestamp: str) -> Row:
-    """Create a row, or change fields of one; what changes nothing is no edit. Give the row as the app sees it now."""
+    """Create a row, or change fields of one; what changes nothing is no edit. Give the row as the app sees it now.
+
+    A row that was read a while ago says by its ``version`` what its reader saw: what came since is not undone untold.
+    """
     before = visible(connection, table, row_id)
     told = {name: value for name, value in fields.items() if name not in SERVER_FIELDS}
+    read = _read_version(before, fields)
     if before is None:
         queue(connection, table, row_id, "create", told | {"is_deleted": 0}, timestamp)
     else:
         changed = {name: value for name, value in told.items() if name not in before or not _same(before[name], value)}
         if changed:
-            queue(connection, table, row_id, "update", changed, timestamp)
+            queue(connection, table, row_id, "update", changed, timestamp, read)
     return visible(connection, table, row_id) or {}
+
+
+def _read_version(before: Row | None, fields: Row) -> int | None:
+    """Give the version that a row was read at, None if it is that of the row now, or not said."""
+    version = fields.get("version")
+    if before is None or type(version) is not int or version < 0 or version == before["version"]:
+        return None
+    return version if version < before["version"] else EARLIER  # Read before a restore.
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -87,8 +109,7 @@ def queue(
     person's (``is_edit``) goes ahead of all that are.
     """
     if base_version is None:
-        sql = "SELECT version FROM rows WHERE table_name = ? AND id = ?"
-        base_version = (connection.execute(sql, (table, row_id)).fetchone() or (0,))[0]
+        base_version = _base_version(connection, table, row_id)
     values = (is_edit, uuid.uuid4().hex, table, row_id, operation, encode(fields), timestamp, base_version)
     columns = "is_edit, op_id, table_name, row_id, operation, fields, timestamp, base_version"
     connection.execute(f"INSERT INTO outbox ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
@@ -96,6 +117,55 @@ def queue(
         _show(connection, table, row_id, _laid(_seen(connection, table, row_id), fields, timestamp))
     else:
         lay_over(connection, table, row_id)
+
+
+def _base_version(connection: sqlite3.Connection, table: str, row_id: str) -> int:
+    if connection.execute(f"SELECT 1 FROM outbox WHERE {_OF_ROW} AND is_edit = 0", (table, row_id)).fetchone():
+        return SEEN
+    found = connection.execute("SELECT version FROM rows WHERE table_name = ? AND id = ?", (table, row_id)).fetchone()
+    return int(found[0]) if found else 0
+
+
+def rebase(
+    connection: sqlite3.Connection, table: str, row_id: str, held: int, seen: int, grew_out_of: int | None
+) -> None:
+    """Base the edits that wait on versions of a restored database, under new names: the backup may know the old ones.
+
+    ``held``: the version that the row had; ``seen``: what an edit is based on that saw it. One that saw less saw the
+    version that the row ``grew_out_of``, if it is known, or an earlier one.
+    """
+    connection.execute(
+        "UPDATE outbox SET op_id = lower(hex(randomblob(16))), base_version = CASE WHEN base_version = :held THEN :seen"
+        " WHEN :grew_out_of IS NULL THEN :earlier ELSE min(base_version, :grew_out_of) END"
+        " WHERE table_name = :table AND row_id = :row_id AND base_version BETWEEN 1 AND :earlier - 1",
+        {"held": held, "seen": seen, "grew_out_of": grew_out_of, "earlier": EARLIER, "table": table, "row_id": row_id},
+    )
+
+
+def settle_seen(connection: sqlite3.Connection, table: str, row_id: str, version: int) -> None:
+    """Base the edits that saw a row which this device gave back on the version that it has now."""
+    connection.execute(
+        f"UPDATE outbox SET base_version = ? WHERE {_OF_ROW} AND base_version = ?", (version, table, row_id, SEEN)
+    )
+
+
+def fold(connection: sqlite3.Connection, refused: Edit) -> bool:
+    """Take the updates that wait right after a refused edit into it, under a new name; tell whether there are any."""
+    following = []
+    for edit in _edits(connection, f"WHERE {_OF_ROW}", (refused.table, refused.row_id, -1)):
+        if edit.op_id != refused.op_id:
+            if edit.operation != "update":
+                break
+            following.append(edit)
+    if not following:
+        return False
+    fields = {name: value for name, value in refused.fields.items() if name != "last_updated"}
+    for edit in following:
+        fields |= edit.fields
+        remove_edit(connection, edit)
+    values = (uuid.uuid4().hex, encode(fields), following[-1].timestamp, refused.op_id)
+    connection.execute("UPDATE outbox SET op_id = ?, fields = ?, timestamp = ? WHERE op_id = ?", values)
+    return True
 
 
 def edits(connection: sqlite3.Connection, limit: int = -1) -> list[Edit]:
@@ -109,10 +179,10 @@ def count_edits(connection: sqlite3.Connection) -> int:
 
 
 def _edits(connection: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> Iterator[Edit]:
-    columns = "seq, op_id, table_name, row_id, operation, fields, timestamp, base_version"
+    columns = "seq, op_id, table_name, row_id, operation, fields, timestamp, base_version, is_edit"
     found = connection.execute(f"SELECT {columns} FROM outbox {where} ORDER BY is_edit, seq LIMIT ?", values)
-    for seq, op_id, table, row_id, operation, fields, timestamp, base_version in found.fetchall():
-        yield Edit(seq, op_id, table, row_id, operation, json.loads(fields), timestamp, base_version)
+    for seq, op_id, table, row_id, operation, fields, timestamp, base_version, is_edit in found.fetchall():
+        yield Edit(seq, op_id, table, row_id, operation, json.loads(fields), timestamp, base_version, bool(is_edit))
 
 
 def remove_edit(connection: sqlite3.Connection, edit: Edit) -> None:
@@ -123,7 +193,7 @@ def remove_edit(connection: sqlite3.Connection, edit: Edit) -> None:
 def lay_over(connection: sqlite3.Connection, table: str, row_id: str) -> None:
     """Make a row what the app sees: as the server gave it, with the edits that wait laid over; gone if neither is there."""
     server = held(connection, table, row_id)
-    waiting = list(_edits(connection, "WHERE table_name = ? AND row_id = ?", (table, row_id, -1)))
+    waiting = list(_edits(connection, f"WHERE {_OF_ROW}", (table, row_id, -1)))
     if server is None and not waiting:
         connection.execute("DELETE FROM rows WHERE table_name = ? AND id = ?", (table, row_id))
         return
@@ -149,9 +219,14 @@ def _laid(row: Row, fields: Row, timestamp: str) -> Row:
 
 def _show(connection: sqlite3.Connection, table: str, row_id: str, row: Row, is_local: bool = True) -> None:
     connection.execute(
-        "INSERT INTO rows (table_name, id, local, is_hidden) VALUES (?1, ?2, ?3, ?4)"
-        " ON CONFLICT DO UPDATE SET local = ?3, is_hidden = ?4",
-        (table, row_id, encode(row) if is_local else None, bool(row["is_deleted"])),
+        "INSERT INTO rows (table_name, id, local, is_hidden) VALUES (:table, :id, :local, :is_hidden)"
+        " ON CONFLICT DO UPDATE SET local = :local, is_hidden = :is_hidden",
+        {
+            "table": table,
+            "id": row_id,
+            "local": encode(row) if is_local else None,
+            "is_hidden": bool(row["is_deleted"]),
+        },
     )
 
 
@@ -169,9 +244,11 @@ def store(connection: sqlite3.Connection, table: str, row: Row, generation: int)
     text, is_tombstone = encode(row), bool(row.get("is_deleted"))
     connection.execute(
         "INSERT INTO rows (table_name, id, server, version, is_tombstone, is_hidden, generation)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT DO UPDATE"
-        " SET server = ?3, version = ?4, is_tombstone = ?5, is_hidden = iif(local IS NULL, ?5, is_hidden), generation = ?6",
-        (table, row_id, text, row["version"], is_tombstone, generation),
+        " VALUES (:table, :id, :server, :version, :is_tombstone, :is_tombstone, :generation) ON CONFLICT DO UPDATE"
+        " SET server = :server, version = :version, is_tombstone = :is_tombstone, generation = :generation,"
+        " is_hidden = iif(local IS NULL, :is_tombstone, is_hidden)",
+        {"table": table, "id": row_id, "server": text, "version": row["version"]}
+        | {"is_tombstone": is_tombstone, "generation": generation},
     )
     return text != held
 
@@ -190,15 +267,21 @@ def forget(connection: sqlite3.Connection, table: str, row_id: str) -> None:
     lay_over(connection, table, row_id)
 
 
-def of_earlier_generations(connection: sqlite3.Connection, generation: int) -> list[tuple[str, str]]:
-    """List the rows that the latest first pull did not give."""
-    sql = "SELECT table_name, id FROM rows WHERE generation < ? AND server IS NOT NULL"
-    return [(table, row_id) for table, row_id in connection.execute(sql, (generation,))]
+def of_earlier_generations(connection: sqlite3.Connection, table: str, generation: int) -> list[str]:
+    """List the rows of a table that its latest first pull did not give."""
+    sql = "SELECT id FROM rows WHERE table_name = ? AND generation < ? AND server IS NOT NULL"
+    return [row_id for (row_id,) in connection.execute(sql, (table, generation))]
+
+
+def generation_of(connection: sqlite3.Connection, table: str, row_id: str) -> int:
+    """Give the first pull, of all of its table, that gave a row last."""
+    sql = "SELECT generation FROM rows WHERE table_name = ? AND id = ?"
+    return int(connection.execute(sql, (table, row_id)).fetchone()[0])
 
 
 def has_edits(connection: sqlite3.Connection, table: str, row_id: str) -> bool:
     """Tell whether edits of a row wait."""
-    sql = "SELECT 1 FROM outbox WHERE table_name = ? AND row_id = ?"
+    sql = f"SELECT 1 FROM outbox WHERE {_OF_ROW}"
     return connection.execute(sql, (table, row_id)).fetchone() is not None
 
 

@@ -9,6 +9,7 @@ import base64
 import json
 from typing import Any
 
+from .answers import tokens_of
 from .errors import LoginNeeded, SyncError, Unauthorized, WrongAccount
 from .replica import Replica, get_meta, set_meta
 from .transport import Transport
@@ -30,8 +31,7 @@ class Session:
         Raises: WrongAccount if the replica is another account's, Unauthorized if the password is wrong.
         """
         body = {"email": email, "password": password}
-        data = self._transport.send("POST", "/api/customers/login", body)["data"]
-        self.adopt(data["token"], data["refreshToken"])
+        self.adopt(*tokens_of(self._transport.send("POST", "/api/customers/login", body)))
 
     def adopt(self, token: str, refresh_token: str) -> None:
         """Take over a session that began elsewhere.
@@ -58,7 +58,7 @@ class Session:
         token, refresh_token = self._replica.meta("tokens") or (None, None)
         return token, refresh_token
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> JSON:
+    def ask(self, method: str, path: str, body: Any = None, **headers: str | None) -> JSON:
         """Send a request with the session's token, renewed if need be.
 
         Raises: LoginNeeded, and all that ``Transport.send`` raises.
@@ -97,10 +97,10 @@ class Session:
         """Renew by the refresh token; false if the server does not take it."""
         try:
             body = {"refreshToken": refresh_token}
-            data = self._transport.send("POST", "/api/customers/refresh", body)["data"]
+            answer = self._transport.send("POST", "/api/customers/refresh", body)
         except Unauthorized:
             return False
-        self.adopt(data["token"], data["refreshToken"])
+        self.adopt(*tokens_of(answer))
         return True
 
     def _login_again(self) -> None:
@@ -126,5 +126,5 @@ def tenant_of(token: str) -> str:
     try:
         payload = token.split(".")[1]
         return str(json.loads(base64.urlsafe_b64decode(payload + "=="))["customerId"])
-    except (IndexError, ValueError, KeyError) as error:
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SyncError("This is no access token.", "unauthorized") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,33 +18,25 @@ JSON = dict[str, Any]
 SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
 """Fields that the server sets; what an app writes to them is no edit."""
 
-_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
-
-
-def checked_id(row_id: object) -> str:
-    """Give a row's id.
-
-    Raises: ValueError if the server would not take it as one.
-    """
-    if isinstance(row_id, str) and _ID.fullmatch(row_id):
-        return row_id
-    raise ValueError(f"an id is a text of 1 to 64 characters from A-Z a-z 0-9 _ . : -, not {row_id!r}")
-
 
 def encode(value: Any) -> str:
-    """Write JSON.
-
-    Raises: ValueError for what is no JSON (NaN, half of a surrogate pair), TypeError for what has no JSON at all.
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    text.encode()  # Half of a surrogate pair would make the whole push unreadable.
-    return text
+    """Write JSON of what was checked."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def format_time(milliseconds: int) -> str:
     """Write a time as ``2025-06-29T23:45:26.002Z``."""
     moment = datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat().removesuffix("+00:00")
     return f"{moment}.{milliseconds % 1000:03d}Z"
+
+
+def parse_time(text: object) -> int | None:
+    """Read a time as milliseconds, UTC if it names no zone; None if it is none."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 def digest_of(rows: Iterable[tuple[str, int]]) -> JSON:

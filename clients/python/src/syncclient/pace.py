@@ -1,0 +1,21 @@
+"""How many rows go at once over a line that may not carry many.
+
+Knows: numbers of rows. Must not know: what they are of, when a line is too slow.
+"""
+
+from __future__ import annotations
+
+
+class Pace:
+    """A number of rows that falls by half when so many were too many, and rises again by and by."""
+
+    def __init__(self, most: int) -> None:
+        self.most = self.rows = most
+
+    def shrink(self, tried: int) -> None:
+        """Note that so many did not get through."""
+        self.rows = max(1, min(self.rows, tried) // 2)
+
+    def grow(self) -> None:
+        """Note that some got through."""
+        self.rows = min(self.most, self.rows + max(1, self.rows // 8))

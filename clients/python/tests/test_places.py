@@ -1,0 +1,114 @@
+"""A place for each table, files of the format before, and copies of a file."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from conftest import MakeClient
+from kit.truth import Account
+from test_exchange import equals_server
+
+from syncclient import SyncClient
+from syncclient.replica import set_meta
+
+
+def test_table_that_is_wanted_later_does_not_fetch_the_others_again(make_client: MakeClient, account: Account) -> None:
+    """Seen to fail when there was one place: everything was fetched again."""
+    account.put("end_user", *({"id": f"u{number}", "name": "x"} for number in range(20)))
+    account.put("interactions", {"id": "i", "title": "made long ago"})
+    make_client("replica.db", tables=["end_user"]).sync()
+    rows: list[int] = []
+    client = make_client("replica.db", session=None, tables=["end_user", "interactions"])
+    client._pulling._report = lambda phase, count, changed: rows.append(count)
+    account.put("end_user", {"id": "u3", "name": "y"})
+    client.sync()
+    equals_server(client, account)
+    assert sum(rows) <= 3
+
+
+def test_table_that_was_not_wanted_for_a_while_goes_on_from_its_place(
+    make_client: MakeClient, account: Account
+) -> None:
+    """Also what was deleted and what was typed meanwhile."""
+    account.put("interactions", *({"id": f"i{number}", "title": "x"} for number in range(4)))
+    wide = make_client("replica.db")
+    wide.sync()
+    wide.put("interactions", {"id": "i1", "title": "typed"})
+    wide.close()
+    make_client("replica.db", session=None, tables=["end_user"]).pull()
+    account.delete("interactions", "i2")
+    account.put("interactions", {"id": "i3", "description": "later"}, {"id": "i4", "title": "made later"})
+    account.put("end_user", {"id": "a", "name": "x"})
+    again = make_client("replica.db", session=None)
+    again.sync()
+    equals_server(again, account)
+    assert len(again.rows("interactions")) == 4 and again.rows("interactions", id="i1")[0]["title"] == "typed"
+
+
+def test_widening_that_is_cut_off_goes_on(make_client: MakeClient, account: Account) -> None:
+    account.put("end_user", {"id": "a", "name": "x"})
+    account.put("interactions", *({"id": f"i{number}", "title": "x"} for number in range(9)))
+    make_client("replica.db", tables=["end_user"]).sync()
+    client = make_client("replica.db", session=None, page_rows=2)
+    taken: list[int] = []
+
+    def stumble(phase: object, count: int, changed: object) -> None:
+        taken.append(count)
+        if len(taken) == 3:
+            raise RuntimeError("a fault of the app")
+
+    client._pulling._report = stumble
+    with pytest.raises(RuntimeError):
+        client.sync()
+    account.delete("interactions", "i1")
+    client.sync()
+    equals_server(client, account)
+
+
+@pytest.mark.parametrize("reason", [None, "missed", "restored"])
+def test_file_of_the_format_before_is_taken_over(
+    make_client: MakeClient, account: Account, tmp_path: Path, reason: str | None
+) -> None:
+    account.put("end_user", {"id": "a", "name": "A"})
+    client = make_client("replica.db")
+    client.sync()
+    device_id, cursor = client.status().device_id, client.status().cursor
+    client.put("end_user", {"id": "b", "name": "waits"})
+    client.close()
+    with sqlite3.connect(tmp_path / "replica.db") as before:
+        before.execute("DELETE FROM meta WHERE name IN ('places', 'left', 'generations', 'file', 'epoch')")
+        set_meta(before, cursor=None if reason else cursor, tables=None, generation=int(bool(reason)), resync=reason)
+        before.execute("PRAGMA user_version = 1")
+    before.close()
+    account.put("interactions", {"id": "i", "title": "later"})
+    again = make_client("replica.db", session=None)
+    again.sync()
+    equals_server(again, account)
+    assert again.status().device_id == device_id and len(again.rows("end_user")) == 2
+
+
+def test_copy_of_a_file_is_another_device_and_a_moved_file_the_same(
+    make_client: MakeClient, account: Account, tmp_path: Path
+) -> None:
+    """Seen to fail when a copy kept the name: what the other copy typed counted as seen, and was overwritten untold."""
+    account.put("end_user", {"id": "a", "name": "before"})
+    first = make_client("replica.db")
+    first.sync()
+    device_id = first.status().device_id
+    first.close()
+    shutil.copy(tmp_path / "replica.db", tmp_path / "copy.db")
+    (tmp_path / "replica.db").rename(tmp_path / "moved.db")
+    moved, copy = make_client("moved.db"), make_client("copy.db")
+    assert moved.status().device_id == device_id != copy.status().device_id
+    moved.put("end_user", {"id": "a", "name": "typed in the one"})
+    copy.put("end_user", {"id": "a", "name": "typed in the other"})
+    moved.sync()
+    copy.sync()
+    assert [one.row_id for one in copy.conflicts()] == ["a"]
+    copy.close()
+    name = copy._transport.device_id
+    with SyncClient(tmp_path / "copy.db", account.url) as again:
+        assert again.status().device_id == name

@@ -1,0 +1,68 @@
+"""Whether the disk of the data folder has room: noted when a write finds none, then looked for until there is some.
+
+Knows: what a full disk is to the operating system, how it is said once in the log. Must not know: the engine, whose data it
+is, requests.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from pathlib import Path
+
+log = logging.getLogger("syncapp.room")
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LEAST_BYTES = 1024 * 1024
+_LOOK_SECONDS = 1.0
+
+
+class Room:
+    """What is known of the disk. The log has one line when it is full, and one when it no longer is."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self._looked = -_LOOK_SECONDS
+
+    def note_full(self) -> None:
+        """Note that a write found no room."""
+        if not self.is_full:
+            log.error("the disk is full: nothing is stored until there is room; pulls go on")
+        self.is_full = True
+
+    def look(self, folder: Path) -> bool:
+        """Look whether there is room in a folder, or is again, at most once a second, and tell."""
+        if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            self._looked = time.monotonic()
+            if not self.is_full and has_none(folder):
+                self.note_full()
+            elif self.is_full and _can_take(folder):
+                log.warning("there is room on the disk again")
+                self.is_full = False
+        return not self.is_full
+
+
+room = Room()
+"""That of this process, which has one data folder."""
+
+
+def has_none(folder: Path) -> bool:
+    """Tell whether there is as good as no room, in bytes or in files; some of both may be kept for root."""
+    found, is_root = os.statvfs(folder), os.geteuid() == 0
+    blocks, files = (found.f_bfree, found.f_ffree) if is_root else (found.f_bavail, found.f_favail)
+    return blocks * found.f_frsize < _LEAST_BYTES or (found.f_files > 0 and files == 0)
+
+
+def _can_take(folder: Path) -> bool:
+    """Try to take some room, which finds out quotas too; a file system that can't do that is asked for what is free."""
+    path = folder / "room.probe"
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _LEAST_BYTES)
+    except OSError as error:
+        return error.errno not in NO_ROOM and not has_none(folder)
+    finally:
+        path.unlink(missing_ok=True)
+    return True
