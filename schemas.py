@@ -170,7 +170,8 @@ def _pull(tables: Mapping[str, SyncedTable], settings: Settings) -> dict[str, Sc
     names = or_null(list_of(TEXT | {"minLength": 1, "maxLength": 64}, minItems=1, contains=table_name()))
     several: dict[str, Schema | bool] = {"entityTypes": names, "table": False}
     forms = _pull_forms(one, several, settings)
-    pending = [object_of(one, {"entityTypes"}), object_of(several, several)]
+    place = {"cursor": or_null(CURSOR_TEXT | {"description": "Of the answer before, for a device that names itself."})}
+    pending = [object_of(one | place, {"entityTypes", "cursor"}), object_of(several | place, {*several, "cursor"})]
     return {
         **forms,
         "Pull": {"oneOf": [ref(name) for name in forms]},
@@ -205,7 +206,9 @@ def _pull_answer(tables: Mapping[str, SyncedTable]) -> Schema:
     digests = {"type": "object", "additionalProperties": digest}
     none = list_of({}, maxItems=0)  # Of a table that is not synced.
     data = object_of(rows, rows, additionalProperties=none)
-    return success(data, ("digest", "errors"), **_place(), hasMore=FLAG, digest=digests, errors=_errors())
+    complete = {"const": True, "description": "All there is: the time that was asked from is of no use any more."}
+    more = {"digest": digests, "errors": _errors(), "complete": complete}
+    return success(data, tuple(more), **_place(), hasMore=FLAG, **more)
 
 
 # --- looking back ----------------------------------------------------------------------------------------------------
