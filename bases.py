@@ -221,7 +221,8 @@ class _Counted(_Walk):
         self._before: dict[str, list[Any]] = {}
         self._later: Collection[str] = ()
         """Fields that another changed just after the change that is looked at."""
-        self._is_repeat = False
+        self._own_times: dict[str, int] = {}
+        self._repeated: Row | None = None
 
     def back(self, is_said: Callable[[Entry], bool]) -> Since | None:
         """Walk until the device's change whose answer was lost, or one that both its number and its place say it knew."""
@@ -235,8 +236,13 @@ class _Counted(_Walk):
             self._later = ()
         if entry.sequence <= self._place and (not self._version or entry.version <= self._version):
             return True
-        self._is_repeat = is_said(entry)
-        return self._is_repeat
+        self._repeated = decode_stored(entry.row) if is_said(entry) else None
+        return self._repeated is not None
+
+    def _take(self, entry: Entry) -> None:
+        super()._take(entry)
+        if self._own.is_own(entry):
+            _note_times(self._own_times, entry, json.loads(entry.fields or "[]"), self._own.written)
 
     def _note(self, entry: Entry, names: Collection[str]) -> None:
         is_denied = 0 < self._version < entry.version - 1
@@ -250,7 +256,8 @@ class _Counted(_Walk):
             super()._note_purged(sequence)
 
     def _since(self, base: Row | None) -> Since | None:
-        if not (self._changed or self._perhaps):
-            return None
         since = Since(self._changed, base, self._perhaps, self._before)
-        return since.whole if self._is_repeat else since
+        if self._repeated is not None:  # What it did itself after that came later, too.
+            since = since.whole._replace(base=self._repeated)
+            since = since._replace(changed={**self._own_times, **since.changed})
+        return since if since.changed or since.perhaps else None

@@ -15,8 +15,8 @@ from errors import NotFound, ResyncRequired, TenantNotFound
 from evidence import Evidences
 from ledger import Place, last_until, place
 from models import connection, synced_tables
-from protocol import Evidence
 from records import Conflict, Device, KeptAnswer, Receipt
+from seen_rows import Evidence
 from wire import Cursor, encode, format_time
 
 DAY_MS = 86_400_000

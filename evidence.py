@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from cachetools import LRUCache
 
 from models import connection
-from protocol import Evidence
 from pulls import Page
+from seen_rows import Evidence
 from wire import encode
 from writing import Applied
 

@@ -15,7 +15,8 @@ from typing import Any
 from msgspec import Raw
 
 from errors import Detail, PayloadTooLarge, ValidationError
-from protocol import NOBODY, SERVER_FIELDS, Change, Evidence, Limits, Pull, Push, Table
+from protocol import SERVER_FIELDS, Change, Limits, Pull, Push, Table
+from seen_rows import NOBODY, Evidence
 from typed import Reader, TypedRow
 from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time, whole_number
 

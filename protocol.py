@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from errors import Detail
+from seen_rows import NOBODY, Evidence
 from wire import Cursor, Row, encode, format_time
 
 Kind = Literal["create", "update", "upsert", "delete"]
@@ -100,45 +101,6 @@ class Change:
         if self.lacking is None or row["is_deleted"] or (stored is not None and not stored.row["is_deleted"]):
             return []
         return [detail for name, detail in self.lacking.items() if row.get(name) is None]
-
-
-class Evidence(NamedTuple):
-    """What is known of the rows that a device has seen, in one incarnation (``epoch``) of the database.
-
-    ``who`` names it, ``session`` is that of its token if it does not name itself. By table: up to ``known`` it has said
-    that it has everything, up to ``sent`` it was answered. ``speaker`` is the ``device_id`` that its rows state; a session
-    in which several do is of several devices, so that nobody knows who of them pulled.
-    """
-
-    who: str = ""
-    session: str | None = None
-    epoch: str = ""
-    known: Mapping[str, int] = {}
-    sent: Mapping[str, int] = {}
-    speaker: str | None = None
-    is_shared: bool = False
-    seen_at: int = 0
-
-    def places(self, table: str, epoch: str) -> tuple[int, int]:
-        """Give up to where a table is known to be seen, and up to where it perhaps is."""
-        if self.is_shared or epoch != self.epoch:
-            return 0, 0
-        known = self.known.get(table, 0)
-        return known, max(known, self.sent.get(table, 0))
-
-    def is_of(self, stated: object, held: object) -> bool:
-        """Tell whether a row that states a ``device_id`` may come from this device; ``held``: what the row had, which is
-        sent back as it was pulled."""
-        speaks = self.session is not None and self.speaker is not None and isinstance(stated, str)
-        return not speaks or stated in (held, self.speaker)
-
-    def until(self, epoch: str) -> int:
-        """Give up to where everything is known that this device ever asked for or pushed to."""
-        tables = {*self.known, *self.sent}
-        return min((self.places(table, epoch)[0] for table in tables), default=0)
-
-
-NOBODY = Evidence()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
+from announced import announced_limits
 from archive import Resolution
 from auth import EMAIL, NAME_CHARACTERS, PROFILE_FIELDS
 from models import TYPES, SyncedTable, synced_tables
@@ -42,7 +43,6 @@ from shapes import (
     texts,
 )
 from sockets import STATUS_TEXTS, TEST_NOTE_TEXTS
-from sync import announced_limits
 from tokens import PASSWORD_BYTES
 
 

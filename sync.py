@@ -19,6 +19,7 @@ import ledger
 import pulls
 import quota
 import receipts
+from announced import EVENT_PULL_BYTES, KEY_CHARACTERS, announced_limits
 from auth import bearer
 from budgets import Budgets
 from devices import Seen, expired, expired_at, reached
@@ -26,22 +27,21 @@ from errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, Validati
 from models import described_everywhere, synced_tables
 from notices import Notification
 from parsing import (
-    MAX_ID_CHARACTERS,
-    MAX_UNIQUE_ID_CHARACTERS,
     checked_device,
     parse_pull,
     parse_push,
     tables_of,
 )
-from protocol import EDIT_FIELDS, SERVER_FIELDS, Evidence, Limits, Pull, Push, Strategy, unknown_table
+from protocol import EDIT_FIELDS, SERVER_FIELDS, Limits, Pull, Push, Strategy, unknown_table
 from pulls import Page, Slice
+from seen_rows import Evidence
 from settings import Settings
 from sockets import Answer, Caller, Sockets
 from tenants import Tenants, now_ms
-from tokens import PASSWORD_BYTES, Identity, Tokens, check_tenant
+from tokens import Identity, Tokens, check_tenant
 from turns import breathe_at_times
 from web import Reply, View, answer, read_body, read_json, running, stream, success
-from wire import MAX_DEPTH, Cursor, Row, decode, decode_push, encode, format_time
+from wire import Cursor, Row, decode, decode_push, encode, format_time
 from writing import Applied
 
 Around = Callable[[Callable[[], Applied]], Applied]
@@ -50,9 +50,7 @@ NOT_DECIDED = SERVER_FIELDS | EDIT_FIELDS
 """Fields of a row that nobody decides on: the server sets them, or they describe the edit itself."""
 
 _FIRST_SLICE_ROWS, _MOST_SLICE_ROWS, _SLICE_BYTES = 250, 500, 262_144
-_EVENT_PULL_BYTES = 8_388_608
-_KEY_CHARACTERS = 255
-IDEMPOTENCY_KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{_KEY_CHARACTERS}}})"?', re.ASCII)
+IDEMPOTENCY_KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{KEY_CHARACTERS}}})"?', re.ASCII)
 
 
 class Sync:
@@ -307,33 +305,12 @@ class Sync:
         for part in self._parts(caller.identity.tenant_id, self._plan(caller.identity, body, caller.device_id)):
             parts.append(part)
             size += len(part)
-            if size > _EVENT_PULL_BYTES:
+            if size > EVENT_PULL_BYTES:
                 raise PayloadTooLarge(
-                    f"The answer is larger than {_EVENT_PULL_BYTES:,} bytes. Pull with a cursor and a smaller limit,"
+                    f"The answer is larger than {EVENT_PULL_BYTES:,} bytes. Pull with a cursor and a smaller limit,"
                     " or over HTTP."
                 )
         return Raw(b"".join(parts))
-
-
-def announced_limits(settings: Settings) -> dict[str, Any]:
-    """Collect every limit a client can meet, by its name on the wire."""
-    names = (
-        "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
-        " max_stranger_sockets max_tenant_sockets socket_auth_seconds socket_queue_messages socket_queue_bytes"
-        " socket_events socket_bytes rate_limit_login rate_limit_register"
-        " tenant_requests tenant_bytes tenant_rows max_tenant_requests max_tenant_body_bytes tenant_stored_bytes"
-        " head_seconds stall_seconds keep_alive_seconds"
-        " access_token_seconds refresh_token_seconds clock_skew_seconds history_days device_idle_days"
-    )
-    beside = {
-        "passwordBytes": PASSWORD_BYTES,
-        "maxNestingLevels": MAX_DEPTH,
-        "maxEventPullBytes": _EVENT_PULL_BYTES,
-        "maxIdCharacters": MAX_ID_CHARACTERS,
-        "maxUniqueIdCharacters": MAX_UNIQUE_ID_CHARACTERS,
-        "maxIdempotencyKeyCharacters": _KEY_CHARACTERS,
-    }
-    return {_camel(name): getattr(settings, name) for name in names.split()} | beside
 
 
 def stated_device() -> str | None:
@@ -354,7 +331,7 @@ def stated_key() -> str | None:
         return None
     key = IDEMPOTENCY_KEY.fullmatch(stated)
     if not key:
-        sentence = f"must be 1 to {_KEY_CHARACTERS} visible ASCII characters without quotes"
+        sentence = f"must be 1 to {KEY_CHARACTERS} visible ASCII characters without quotes"
         raise ValidationError(f"Idempotency-Key {sentence}.", details=[{"path": "Idempotency-Key", "error": sentence}])
     return key[1]
 
@@ -405,8 +382,3 @@ def _envelope(
             pause()
         lead = b"]," if after > since else lead + b"],"
     yield (lead[:-1] if starts else lead) + b"}," + encode(tail)[1:]
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)

@@ -13,7 +13,8 @@ import ledger
 import pulls
 from models import synced_tables
 from parsing import parse_pull, parse_push
-from protocol import NOBODY, Evidence, Limits, Strategy, Table
+from protocol import Limits, Strategy, Table
+from seen_rows import NOBODY, Evidence
 from tenants import Tenants, now_ms
 from writing import Applied
 

@@ -16,7 +16,7 @@ from conftest import JSON
 
 from errors import ResyncRequired, ValidationError
 from models import connection
-from protocol import Evidence
+from seen_rows import Evidence
 from tenants import Tenants
 from wire import format_time
 from writing import Applied

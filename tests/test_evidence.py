@@ -18,7 +18,8 @@ from conftest import JSON, Device, Listener, Server, Tenant
 import devices
 import pulls
 from devices import DAY_MS, Seen
-from protocol import NOBODY, Evidence, Pull
+from protocol import Pull
+from seen_rows import NOBODY, Evidence
 from tenants import Tenants
 
 KINDS = ("session", "header", "row", "row in one session")

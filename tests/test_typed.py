@@ -29,7 +29,8 @@ import typed
 import writing
 from errors import Problem
 from models import connection, synced_tables
-from protocol import NOBODY, SERVER_FIELDS, Evidence, Table
+from protocol import SERVER_FIELDS, Table
+from seen_rows import NOBODY, Evidence
 from short import ShortWay
 from tenants import Tenants
 from typed import Reader, TypedRow, form_of
