@@ -59,8 +59,8 @@ def _is_delete(entry: Logged) -> bool:
     return "is_deleted" in entry.fields and bool(entry.row["is_deleted"])
 
 
-def fields_of_version(table: str, row_id: str, version: int) -> Row:
-    """Give what a change must set to make a row again what it was at ``version``.
+def fields_of_version(table: str, row_id: str, version: int) -> tuple[Row, int]:
+    """Give what a change must set to make a row again what it was at ``version``, and the version that the row has now.
 
     A field that the row did not have then becomes null. Raises: NotFound if that version is not held.
     """
@@ -69,7 +69,7 @@ def fields_of_version(table: str, row_id: str, version: int) -> Row:
     if not then or then[0]["version"] != version:
         raise NotFound("This version of the row is not held.")
     fields: Row = dict.fromkeys(held[0]["row"]) | then[0]["row"]
-    return fields
+    return fields, held[0]["version"]
 
 
 def conflicts(state: State, after: int, limit: int) -> tuple[list[dict[str, Any]], bool]:
@@ -96,14 +96,36 @@ def losing_fields(found: Conflict) -> Row:
     return {name: field[loser[field["winner"]]] for name, field in found.fields.items()}
 
 
+def is_row_held(found: Conflict) -> bool:
+    """Tell whether there is a row of this id, be it deleted."""
+    return any(connection().execute(_NEWEST.format(table=found.table), (found.row_id,)))
+
+
+def _check_row(found: Conflict) -> None:
+    """Refuse to set anything of a row that was deleted and removed since: what lost is a part of a row.
+
+    Raises: NotFound.
+    """
+    of_now = f'SELECT e.version, e."createdAt" FROM "{found.table}" AS e WHERE e.id = ?'
+    for version, created_at in connection().execute(of_now, (found.row_id,)):
+        if version >= found.version and created_at <= format_time(found.detected_at):
+            return
+    raise NotFound(
+        "The row of this conflict is no longer held: it was deleted, and removed or made anew since. Resolve the conflict"
+        " with keep; to have the row back, create it."
+    )
+
+
 def resolve(number: int, resolution: Resolution, now: int, write: Callable[[], Applied]) -> Applied:
     """Note a person's decision together with the change that it makes, in the transaction of the caller.
 
-    Raises: ValidationError if somebody decided before.
+    Raises: ValidationError if somebody decided before, NotFound if there is no row to decide on.
     """
     found = conflict(number)
     if found.state != "open":
         raise ValidationError("This conflict was resolved already.")
+    if resolution != "keep":
+        _check_row(found)
     applied = write()
     found.state, found.resolution, found.resolved_at = "resolved", resolution, now
     found.save()

@@ -17,7 +17,7 @@ from identity import Identities
 from ledger import place
 from models import connection, synced_tables
 from protocol import UNCHECKED, Change, Outcome, Push, Since, Stored, Strategy, decide, decide_again
-from receipts import Taken, keep_receipts, mark_of, taken
+from receipts import Taken, is_retry, keep_receipts, mark_of, taken
 from records import Conflict, shown_conflict
 from revival import Revivals
 from short import Edited, ShortWay
@@ -109,7 +109,7 @@ class _LongWay:
             self.writing.refuse(change, change.problems)
         elif before is None:
             self._decide(change)
-        elif before.mark == mark_of(change):
+        elif is_retry(change, before):
             self._replay(change, before)
         else:
             self.writing.refuse(change, [{"path": f"{change.path}.opId", "error": "was used for another operation"}])

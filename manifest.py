@@ -150,6 +150,12 @@ def state_of(file: Path) -> State:
     return {"epoch": place.epoch, "sequence": place.sequence, "digests": synced, "rows": rows, "schema": schema}
 
 
+def kept_state() -> State:
+    """Read where the file stands that this code is bound to, of whatever version it is."""
+    place, digests = ledger.place_and_digests()
+    return {"epoch": place.epoch, "sequence": place.sequence, "digests": digests}
+
+
 def _pull_all(store: Store, page: pulls.Page, table: str) -> tuple[dict[str, Any], str]:
     """Pull a table's rows; give their digest as devices know it, and the SHA-256 over their JSON in its order."""
     after, count, whole, contents = page.since, 0, 0, hashlib.sha256()

@@ -16,19 +16,11 @@ from typing import Any, NamedTuple
 
 import directory
 from files import look_into
+from fitting import takes_all
 from models import connection, synced_tables
 from protocol import Column
 from schema import columns_of
 from storage import Store
-
-_WIDER = {
-    ("date", "text"),
-    ("time", "text"),
-    ("timestamp", "text"),
-    ("boolean", "integer"),
-    ("boolean", "number"),
-}
-"""Changes of a type, from and to, after which every value still fits."""
 
 _MOST_SHOWN = 3
 
@@ -44,7 +36,8 @@ class MigrationRefused(RuntimeError):
 class Difference:
     """One thing that is declared otherwise now; ``is_risk`` if rows could violate it.
 
-    ``is_rewritten``: the column is stored in another form, so that no row may have a value in it.
+    ``is_rewritten``: the column is stored in another form, so that no row may have a value in it. ``is_new``: it is not
+    declared yet, though a file that was not opened since it was may still have it, of whatever type.
     """
 
     sentence: str
@@ -53,6 +46,7 @@ class Difference:
     is_risk: bool = False
     is_rewritten: bool = False
     remedy: str = ""
+    is_new: bool = False
 
 
 class Offence(NamedTuple):
@@ -146,7 +140,7 @@ def _of_table(name: str, before: Said, now: Said, was_retired: bool) -> list[Dif
 def _added(table: str, column: str, said: Said) -> list[Difference]:
     is_risk = said["required"] and said["default"] is None
     remedy = "Give it a default, or leave it optional"
-    return [Difference(f"{table}.{column}: new column", table, column, is_risk, remedy=remedy)]
+    return [Difference(f"{table}.{column}: new column", table, column, is_risk, remedy=remedy, is_new=True)]
 
 
 def _of_column(table: str, column: str, was: Said, said: Said) -> list[Difference]:
@@ -154,7 +148,7 @@ def _of_column(table: str, column: str, was: Said, said: Said) -> list[Differenc
     if not changed:
         return []
     parts = [f"{key} {_word(was[key])} becomes {_word(said[key])}" for key in changed]
-    is_risk = not (_is_wider(was, said) and (was["required"] or not said["required"]))
+    is_risk = not takes_all(was, said)
     remedy = "Declare a new column beside it, or change these rows first"
     is_rewritten = was["type"] != said["type"] and "json" in (was["type"], said["type"])
     return [Difference(f"{table}.{column}: {', '.join(parts)}", table, column, is_risk, is_rewritten, remedy)]
@@ -162,12 +156,6 @@ def _of_column(table: str, column: str, was: Said, said: Said) -> list[Differenc
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _is_wider(was: Said, said: Said) -> bool:
-    """Tell whether every value of before is one of now."""
-    is_type = was["type"] == said["type"] or (was["type"], said["type"]) in _WIDER
-    return is_type and (not said["enum"] or (bool(was["enum"]) and set(was["enum"]) <= set(said["enum"])))
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -183,7 +171,8 @@ def _violating(risk: Difference) -> list[str]:
         return [row_id for (row_id,) in rows]
     rules = synced_tables()[risk.table].rules
     rule, is_required = rules.columns[risk.column], risk.column in rules.required
-    values = _held(risk.table, risk.column) if risk.column in present else _held_unknown(risk.table, risk.column)
+    is_held = risk.column in present and not risk.is_new
+    values = _held(risk.table, risk.column) if is_held else _held_unknown(risk.table, risk.column)
     if risk.is_rewritten:
         return [row_id for row_id, value in values if value is not None or is_required]
     return [row_id for row_id, value in values if not _fits(value, rule, is_required)]

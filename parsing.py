@@ -105,7 +105,7 @@ class _Parser:
         name, kind = body["table"], body.get("operation")
         is_plain = kind in ("create", "update") and "baseVersion" not in body and "opId" not in body
         table = self.tables.get(name) if is_plain and type(name) is str else None
-        reader = None if table is None else Reader(table, expects_new=kind == "create")
+        reader = None if table is None else Reader(table, expects_new=kind == "create", is_create=kind == "create")
         yield self._row(reader, body.get("data"), 0, lambda _: self._one(body), body.get("timestamp"))
 
     def _one(self, body: Row) -> Change:

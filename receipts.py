@@ -17,7 +17,7 @@ from errors import IdempotencyMismatch
 from models import connection
 from protocol import Change
 from records import KeptAnswer
-from wire import encode
+from wire import encode, encode_sorted
 
 ANSWERS_KEPT_MS = 24 * 3_600_000
 
@@ -33,10 +33,22 @@ class Taken(NamedTuple):
 
 
 def mark_of(change: Change) -> str:
-    """Give a digest of what an operation asks for, to tell its retry from another one under its name."""
+    """Give a digest of what an operation asks for, in whatever order it says it."""
+    return _digest(encode_sorted(_said(change)))
+
+
+def is_retry(change: Change, before: Taken) -> bool:
+    """Tell the retry of an operation from another one under its name; older versions kept the order of its fields."""
+    return before.mark in (mark_of(change), _digest(encode(_said(change))))
+
+
+def _said(change: Change) -> list[Any]:
     assert change.table is not None
-    said = [change.table.name, change.kind, change.row_id, change.fields, change.base_version]
-    return hashlib.blake2b(encode(said), digest_size=16).hexdigest()
+    return [change.table.name, change.kind, change.row_id, change.fields, change.base_version]
+
+
+def _digest(said: bytes) -> str:
+    return hashlib.blake2b(said, digest_size=16).hexdigest()
 
 
 def taken(op_ids: Iterable[str]) -> dict[str, Taken]:

@@ -97,6 +97,17 @@ class TableDigest(Bound):
         table_name = "_digests"
 
 
+class LaidOut(Bound):
+    """A synced table as this file was last prepared for it: its declaration, and whether it is synced no more."""
+
+    name = TextField(primary_key=True, column_name="table_name")
+    declaration = JsonField()
+    is_retired = BooleanField(default=False)
+
+    class Meta:
+        table_name = "_tables"
+
+
 class Device(Bound):
     """An installation of a customer's app that names itself: how far it has pulled, and when it was last here.
 

@@ -70,9 +70,9 @@ class Review:
         name = table_named(table, synced_tables())
         raw = read_body()
         version = _version(decode(raw))
-        fields = self._tenants.read(identity.tenant_id, lambda: archive.fields_of_version(name, row_id, version))
+        fields, base = self._tenants.read(identity.tenant_id, lambda: archive.fields_of_version(name, row_id, version))
         return self._sync.once(
-            identity, raw, lambda around: self._sync.change_row(identity, name, row_id, fields, around)
+            identity, raw, lambda around: self._sync.change_row(identity, name, row_id, fields, around, base)
         )
 
     def conflicts(self) -> Reply:
@@ -92,15 +92,19 @@ class Review:
         choices: tuple[Resolution, ...] = ("keep", "other", "row")
         resolution = _one_of(_field(body, "resolution", str), choices, "resolution")
         found = self._tenants.read(identity.tenant_id, lambda: archive.conflict(number))
-        fields: Row = {} if resolution == "keep" else archive.losing_fields(found)
-        if resolution == "row":
+        fields: Row = archive.losing_fields(found)
+        table_named(found.table, synced_tables())
+        if resolution == "keep":  # A delete of a row that is not there stores nothing, where an update would make one.
+            is_held = self._tenants.read(identity.tenant_id, lambda: archive.is_row_held(found))
+            fields = {} if is_held else {"is_deleted": 1}
+        elif resolution == "row":
             fields = _field(body, "row", dict)
 
         def change(around: Around) -> Applied:
             def decided(write: Callable[[], Applied]) -> Applied:
                 return around(lambda: archive.resolve(number, resolution, now_ms(), write))
 
-            return self._sync.change_row(identity, found.table, found.row_id, fields, decided)
+            return self._sync.change_row(identity, found.table, found.row_id, fields, decided, found.version)
 
         return self._sync.once(identity, raw, change)
 

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 
 from peewee import Field
 
 import digest
+from fitting import resend, take_over, takes_all
+from ledger import place
 from models import (
     Bound,
-    JsonField,
     SyncedTable,
-    column_of,
     connection,
     database,
     synced_tables,
 )
-from protocol import Column
-from records import Conflict, Device, KeptAnswer, Ledger, Logged, Receipt, SeenRows, TableDigest
-from wire import Row, decode_stored, encode
+from records import Conflict, Device, KeptAnswer, LaidOut, Ledger, Logged, Receipt, SeenRows, TableDigest
+from wire import encode
 
 
 def fingerprint(models: Sequence[type[Bound]]) -> int:
@@ -39,8 +40,9 @@ def _ddl(model: type[Bound]) -> str:
 
 @cache
 def tenant_fingerprint() -> int:
-    """Give the fingerprint of a tenant's schema in this version."""
-    return fingerprint(tenant_models())
+    """Give the fingerprint of a tenant's schema in this version, and of what its columns take."""
+    described = encode({name: table.described() for name, table in synced_tables().items()})
+    return zlib.crc32(described, fingerprint(tenant_models())) & 0x7FFFFFFF
 
 
 def is_current() -> bool:
@@ -59,30 +61,74 @@ def tenant_models() -> list[type[Bound]]:
         Device,
         SeenRows,
         TableDigest,
+        LaidOut,
         *(table.model for table in synced_tables().values()),
     ]
 
 
-def prepare_tenant() -> None:
-    """Make a tenant's database of an older version what this version needs.
+def prepare_tenant(now: int) -> None:
+    """Make a tenant's database of an older version, or of another declaration, what this version needs.
 
     No row loses anything, so that an older version can still read what a newer one wrote: tables stay, and a column that
     this version does not know stays in the rows as an unknown field. Else rows written by this version would lack it.
+    What becomes of rows thereby, and the rows of a table that is synced again, comes to every device.
     Raises: LookupError for a file that was never begun: its devices would take it for the end of all rows.
     """
     if not database.table_exists(Ledger._meta.table_name) or not Ledger.select().exists():
         raise LookupError("this is no tenant's database")
-    lay_out_tenant()
+    known = _known()
+    changed = lay_out_tenant(known)
+    at = max(now, place().clock + 1)
+    for name, table in synced_tables().items():
+        was = known.get(name.casefold())
+        if was and (was.is_retired or was.name != name):
+            resend(table, at, None)
+        elif changed[name]:
+            resend(table, at, changed[name])
+        else:
+            continue
+        TableDigest.delete().where(TableDigest.table == name).execute()
+    digest.add_missing(synced_tables().values())
 
 
-def lay_out_tenant() -> None:
-    """Make a tenant's tables what this version needs, in an empty database all of them."""
-    for table in synced_tables().values():
-        _clear_way(table)
-    add_missing(tenant_models())
+def lay_out_tenant(known: Mapping[str, LaidOut] = MappingProxyType({})) -> defaultdict[str, set[int]]:
+    """Make a tenant's tables what this version needs, in an empty database all of them.
+
+    ``known``: the tables as they were before. Gives by table the places of rows that devices have otherwise.
+    """
+    filled = [one for table in synced_tables().values() for one in _clear_way(table, known.get(table.name.casefold()))]
+    filled += [
+        (synced_tables()[name], field) for name, field in add_missing(tenant_models()) if name in synced_tables()
+    ]
+    changed: defaultdict[str, set[int]] = defaultdict(set)
+    for table, field in filled:
+        changed[table.name] |= take_over(table, field)
     for table in synced_tables().values():
         _add_indexes(table)
+    _note_tables(known)
     digest.add_missing(synced_tables().values())
+    return changed
+
+
+def _known() -> dict[str, LaidOut]:
+    """Read, by name without case, the tables that this file was prepared for; of a file that did not say so those that it
+    synced and that are not now."""
+    if columns_of(LaidOut._meta.table_name):
+        return {table.name.casefold(): table for table in LaidOut.select()}
+    gone = [found.table for found in TableDigest.select(TableDigest.table) if found.table not in synced_tables()]
+    return {name.casefold(): LaidOut(name=name, declaration={"columns": {}}, is_retired=True) for name in gone}
+
+
+def _note_tables(known: Mapping[str, LaidOut]) -> None:
+    """Note what the file is prepared for now."""
+    LaidOut.delete().execute()
+    for name, table in synced_tables().items():
+        LaidOut.create(name=name, declaration=table.described())
+    for was in known.values():
+        if was.name.casefold() not in {name.casefold() for name in synced_tables()}:
+            LaidOut.create(name=was.name, declaration=was.declaration, is_retired=True)
+            # A device's place in it would hold what is too old for ever.
+            connection().execute("UPDATE _devices SET places = json_remove(places, ?)", (f'$."{was.name}"',))
 
 
 def begin_tenant(now: int) -> None:
@@ -90,8 +136,9 @@ def begin_tenant(now: int) -> None:
     Ledger.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
 
 
-def add_missing(models: Sequence[type[Bound]]) -> None:
-    """Create the tables that are missing, and in the others the columns that are."""
+def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
+    """Create the tables that are missing, and in the others the columns that are, which are given with their tables."""
+    added = []
     for model in models:
         name = model._meta.table_name
         present = columns_of(name)
@@ -101,6 +148,8 @@ def add_missing(models: Sequence[type[Bound]]) -> None:
         for field in model._meta.sorted_fields:
             if field.column_name not in present:
                 _add_column(name, field)
+                added.append((name, field))
+    return added
 
 
 def columns_of(table: str) -> dict[str, str]:
@@ -108,18 +157,17 @@ def columns_of(table: str) -> dict[str, str]:
 
     SQLite's PRAGMA alone tells of its virtual tables too, such as ``dbstat``, until there is a table of that name.
     """
-    if not any(connection().execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (table,))):
+    stands = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
+    if not any(connection().execute(stands, (table,))):
         return {}
     return {name: kind for _, name, kind, *_ in connection().execute(f'PRAGMA table_info("{table}")')}
 
 
 def _add_column(table: str, field: Field) -> None:
-    """Add a column; in a synced table it takes over what rows already hold under its name, else its default."""
+    """Add a column with its default; what it holds in a synced table, ``take_over`` decides."""
     name = field.column_name
     connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{name}" {_kind_of(field)}')
-    if table in synced_tables():
-        _take_over(synced_tables()[table], field)
-    elif field.default is not None:
+    if table not in synced_tables() and field.default is not None:
         connection().execute(f'UPDATE "{table}" SET "{name}" = ?', (field.default,))
 
 
@@ -129,16 +177,16 @@ def _kind_of(field: Field) -> str:
 
 # --- synced tables ---------------------------------------------------------------------------------------------------
 
-UNFIT = "_unfit"
-"""Field of a row that holds, by column, what the row had under that name and the column can't take."""
 
-
-def _clear_way(table: SyncedTable) -> None:
+def _clear_way(table: SyncedTable, known: LaidOut | None) -> list[tuple[SyncedTable, Field]]:
     """Take away what a synced table has no more: columns, which stay in the rows as fields that it does not know, and
-    indexes. A column whose type is another now goes too, to come back with what the rows hold."""
+    indexes. A column whose type is another now goes too, to come back with what the rows hold.
+
+    Gives the columns that stay and may hold what they do not take now.
+    """
     present = columns_of(table.name)
     if not present:
-        return None
+        return []
     wanted = {index_name(table.name, columns) for columns in table.indexed}
     kinds = {field.column_name: _kind_of(field) for field in table.model._meta.sorted_fields}
     going = [name for name, kind in present.items() if kinds.get(name, "").split(" ")[0] != kind.split(" ")[0]]
@@ -147,12 +195,24 @@ def _clear_way(table: SyncedTable) -> None:
             connection().execute(f'DROP INDEX "{_quoted(index)}"')
     coming = kinds.keys() - present.keys()
     if not _ROWID_NAMES.isdisjoint(map(str.casefold, [*going, *coming])):
-        return _rebuild(table, [name for name in present if name not in going], going)
+        kept = [name for name in present if name not in going]
+        return _rebuild(table, kept, going) + _stricter(table, kept, known)
     for name in going:
         connection().execute(f'ALTER TABLE "{table.name}" DROP COLUMN "{_quoted(name)}"')
         if name not in kinds:
             _keep_as_unknown(table.name, name)
-    return None
+    return _stricter(table, present.keys() - going, known)
+
+
+def _stricter(table: SyncedTable, present: Collection[str], known: LaidOut | None) -> list[tuple[SyncedTable, Field]]:
+    """Find the columns that may hold what they do not take now, by what the file was prepared for: nobody may have looked
+    at it since, as when a column was taken out of the file of declarations and put in again otherwise."""
+    if known is None:
+        return []
+    was, now = known.declaration["columns"], table.described()["columns"]
+    found = [name for name in now if name in present and not (name in was and takes_all(was[name], now[name]))]
+    fields = {field.column_name: field for field in table.model._meta.sorted_fields}
+    return [(table, fields[name]) for name in found]
 
 
 _ROWID_NAMES = {"rowid", "oid"}
@@ -160,8 +220,8 @@ _ROWID_NAMES = {"rowid", "oid"}
 or drop one later ("cannot drop rowid alias")."""
 
 
-def _rebuild(table: SyncedTable, kept: Sequence[str], going: Sequence[str]) -> None:
-    """Make a synced table anew with the columns of now, and the rows and indexes that it has."""
+def _rebuild(table: SyncedTable, kept: Sequence[str], going: Sequence[str]) -> list[tuple[SyncedTable, Field]]:
+    """Make a synced table anew with the columns of now, and the rows and indexes that it has; give the columns to fill."""
     name, before = table.name, "_before"
     indexes = list(connection().execute(_INDEXES_MADE, (name,)))
     connection().pragma(
@@ -182,8 +242,7 @@ def _rebuild(table: SyncedTable, kept: Sequence[str], going: Sequence[str]) -> N
     for column in going:
         if column not in fields:
             _keep_as_unknown(name, column)
-    for column in fields.keys() - set(kept):
-        _take_over(table, fields[column])
+    return [(table, fields[column]) for column in fields.keys() - set(kept)]
 
 
 _INDEXES_MADE = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
@@ -225,46 +284,3 @@ def _add_indexes(table: SyncedTable) -> None:
         listed = ", ".join(f'"{column}"' for column in columns)
         name = index_name(table.name, columns)
         connection().execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON "{table.name}" ({listed})')
-
-
-def _take_over(table: SyncedTable, field: Field) -> None:
-    """Fill a new column of a synced table from its rows, each of which has it from here on."""
-    name, column, path = field.column_name, column_of(field), f'$."{field.column_name}"'
-    default, current = encode(column.default).decode(), f'seq IN (SELECT e._seq FROM "{table.name}" AS e)'
-    _make_fit(table.name, name, column)
-    connection().execute(f"UPDATE _changes SET row = json_insert(row, ?, json(?)) WHERE {current}", (path, default))
-    if name in table.rules.required:
-        cleared = f"{current} AND row -> ?1 = 'null'"
-        connection().execute(f"UPDATE _changes SET row = json_set(row, ?1, json(?2)) WHERE {cleared}", (path, default))
-    held = "nullif(c.row -> ?, 'null')" if isinstance(field, JsonField) else "c.row ->> ?"
-    connection().execute(
-        f'UPDATE "{table.name}" AS e SET "{name}" = (SELECT {held} FROM _changes AS c WHERE c.seq = e._seq),'
-        " _extra = nullif(json_remove(e._extra, ?), '{}')",
-        (path, path),
-    )
-
-
-def _make_fit(table: str, name: str, column: Column) -> None:
-    """Write what rows hold under a column's name as the column would; what it can't take is put aside, never dropped."""
-    holding = connection().execute(
-        f'SELECT c.seq FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
-        " WHERE coalesce(c.row -> ?, 'null') != 'null'",
-        (f'$."{name}"',),
-    )
-    for sequence in [found[0] for found in holding]:
-        row = decode_stored(next(iter(connection().execute("SELECT row FROM _changes WHERE seq = ?", (sequence,))))[0])
-        value = row[name]
-        try:
-            row[name] = column.check(value)
-        except ValueError:
-            _put_aside(table, sequence, row, name)
-        if row.get(name) is not value:
-            connection().execute("UPDATE _changes SET row = ? WHERE seq = ?", (encode(row).decode(), sequence))
-
-
-def _put_aside(table: str, sequence: int, row: Row, name: str) -> None:
-    aside = row.get(UNFIT)
-    row[UNFIT] = {**(aside if isinstance(aside, dict) else {}), name: row.pop(name)}
-    extra = f"json_set(coalesce(e._extra, '{{}}'), '$.{UNFIT}', json(?))"
-    put = f'UPDATE "{table}" AS e SET _extra = {extra} WHERE e._seq = ?'
-    connection().execute(put, (encode(row[UNFIT]).decode(), sequence))

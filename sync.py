@@ -204,14 +204,17 @@ class Sync:
         finally:
             self._running.discard((tenant_id, key))
 
-    def change_row(self, identity: Identity, table: str, row_id: str, fields: Row, around: Around) -> Applied:
-        """Make a change that a person decided on, as a push of one row.
+    def change_row(
+        self, identity: Identity, table: str, row_id: str, fields: Row, around: Around, base_version: int | None
+    ) -> Applied:
+        """Make a change that a person decided on, as a push of one row; ``base_version``: what they had before them.
 
         ``around`` is called with the writing of it, inside the transaction, for what must come with it or not at all.
         Raises: ValidationError for a field that the table does not take.
         """
         data = {name: value for name, value in fields.items() if name not in NOT_DECIDED} | {"id": row_id}
-        push = self._parse(identity, {"table": table, "operation": "update", "data": data}, stated_device())
+        change = {"table": table, "operation": "update", "data": data, "baseVersion": base_version}
+        push = self._parse(identity, change, stated_device())
         return self._store(identity.tenant_id, push, around)
 
     def _store(self, tenant_id: str, push: Push, around: Around = lambda write: write()) -> Applied:

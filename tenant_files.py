@@ -6,6 +6,7 @@ Knows: which schema a tenant's file has. Must not know: whose file it is, where 
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from functools import cache, partial
 from pathlib import Path
@@ -22,7 +23,11 @@ def file_name(tenant_id: str) -> str:
 
 def open_tenant_file(path: Path, most_waiting: int = 1000) -> Store:
     """Open a tenant's file, wherever it lies, and make it what this version needs."""
-    return Store.open(path, schema.prepare_tenant, schema.tenant_fingerprint(), most_waiting)
+
+    def prepare() -> None:
+        schema.prepare_tenant(time.time_ns() // 1_000_000)
+
+    return Store.open(path, prepare, schema.tenant_fingerprint(), most_waiting)
 
 
 def is_current(path: Path) -> bool:

@@ -3,7 +3,7 @@
 Knows: how the columns of a table make types by which msgspec decodes, checks and fills in a row at once. Must not know:
 stored rows, Flask, peewee, sockets, files, the clock. A row that its type does not take goes the long way (``parsing``,
 ``protocol``), which knows more forms and says what is wrong. Both ways make the same row of what both take:
-``tests/test_typed.py`` holds them to it.
+``tests/test_typed.py`` and ``tests/test_both_ways.py`` hold them to it.
 """
 
 from __future__ import annotations
@@ -159,10 +159,10 @@ _met: LRUCache[tuple[Table, tuple[str, ...]], int] = LRUCache(256)
 class Reader:
     """Reads the rows of one table in one push as what they probably are: new, or edits of rows that stand."""
 
-    __slots__ = ("expects_new", "form", "misses", "table")
+    __slots__ = ("expects_new", "form", "is_create", "misses", "table")
 
-    def __init__(self, table: Table, expects_new: bool = True) -> None:
-        self.table, self.expects_new = table, expects_new
+    def __init__(self, table: Table, expects_new: bool = True, is_create: bool = False) -> None:
+        self.table, self.expects_new, self.is_create = table, expects_new, is_create
         self.form = _latest.get(table) or form_of(table)
         self.misses = 0
 
@@ -217,7 +217,7 @@ def _check(row: Any, form: Form) -> None:
     for name, check in form.checked:
         if type(value := getattr(row, name)) is str:
             check(value)
-    if any(getattr(row, name) is None for name in form.required):
+    if any(getattr(row, name) in (None, _NULL) for name in form.required):
         raise ValueError("required")
 
 
@@ -254,7 +254,7 @@ class TypedRow(msgspec.Struct, gc=False):
     def base_version(self) -> int | None:
         """Give the version that it was edited from, as a device tells it that counts by itself."""
         version = whole_number(self.row.version)
-        return version - 1 if version is not None and version > 0 else None
+        return version - 1 if version is not None and version > 0 and not self.reader.is_create else None
 
     def complete(self, row_id: str, time: str) -> bytes:
         """Set what the server sets in a row that is new, and give its JSON."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import manifest as manifests
-from files import faults_of
+from files import faults_of, look_into
 from manifest import BackupError, Manifest, State
 from tenant_files import file_name
 
@@ -96,6 +96,7 @@ def _fault_of(backup: Path, manifest: Manifest, tenant_id: str, scratch: Path) -
     if fault:
         return fault
     try:
+        kept = look_into(scratch, manifests.kept_state)  # To open it may make it what is declared now.
         state = manifests.state_of(scratch)
     except BackupError as error:
         return str(error)
@@ -104,7 +105,7 @@ def _fault_of(backup: Path, manifest: Manifest, tenant_id: str, scratch: Path) -
     finally:
         for left in scratch.parent.glob(scratch.name + "*"):
             left.unlink()
-    return None if _same(state, told) else "it is not what the manifest says"
+    return None if _same(kept, state, told) else "it is not what the manifest says"
 
 
 def _fault_of_bytes(file: Path, scratch: Path, sha256: str | None) -> str | None:
@@ -117,13 +118,16 @@ def _fault_of_bytes(file: Path, scratch: Path, sha256: str | None) -> str | None
     return faults[0] if faults else None
 
 
-def _same(state: State, told: State) -> bool:
-    """Compare what a file holds with what the manifest tells, of tables that were synced then and are now."""
+def _same(kept: State, state: State, told: State) -> bool:
+    """Compare what a file holds with what the manifest tells: where it stands and its digests as it is ``kept``, and its
+    rows as they are pulled, if the same tables are declared as then."""
     try:
-        places = [(one["epoch"], one["sequence"]) for one in (state, told)]
-        names = ["digests"] + ["rows"] * (told.get("schema") == state["schema"])
+        places = [(one["epoch"], one["sequence"]) for one in (kept, told)]
+        pairs = [(kept["digests"], told["digests"])]
+        if told.get("schema") == state["schema"]:
+            pairs.append((state["rows"], told["rows"]))
         return places[0] == places[1] and all(
-            state[name][table] == told[name][table] for name in names for table in state[name].keys() & told[name]
+            one[table] == other[table] for one, other in pairs for table in one.keys() & other.keys()
         )
     except (KeyError, TypeError):
         return False

@@ -29,6 +29,9 @@ Row = dict[str, Any]
 
 encode = msgspec.json.Encoder().encode
 
+encode_sorted = msgspec.json.Encoder(order="sorted").encode
+"""The same with the names of each object in order, to compare by."""
+
 decode_stored = msgspec.json.Decoder(Row).decode
 """Parse JSON of our own making, which needs no checks."""
 

@@ -9,6 +9,8 @@ import syncapp  # noqa: F401 -- first, for its monkey patch
 
 # isort: split
 import contextlib
+import functools
+import inspect
 import itertools
 import json
 import os
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -71,8 +74,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=[item for item in items if item.path not in wanted])
     items[:] = [item for item in items if item.path in wanted]
     for item in items:
-        if {"server", "start_server", "either", "big_server"} & set(getattr(item, "fixturenames", ())):
+        if _works_with_processes(item):
             item.add_marker("server")
+
+
+def _works_with_processes(item: pytest.Item) -> bool:
+    """Tell whether a test, a fixture of its, or a function of its module that one of them calls starts a process."""
+    known = getattr(item, "_fixtureinfo", None)
+    definitions = known.name2fixturedefs.values() if known else ()
+    functions = [getattr(item, "function", None), *(one.func for some in definitions for one in some)]
+    return any(_starts_processes(one) for one in functions if one)
+
+
+@functools.cache
+def _starts_processes(function: Callable[..., Any]) -> bool:
+    function = inspect.unwrap(function)
+    names, own = set[str](), getattr(function, "__globals__", {})
+    waiting = [getattr(function, "__code__", None)]
+    while waiting:
+        if code := waiting.pop():
+            names |= set(code.co_names)
+            waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    called = [own[name] for name in names if isinstance(own.get(name), types.FunctionType)]
+    return bool(names & {"subprocess", "Server"}) or any(
+        _starts_processes(one) for one in called if one is not function and one.__module__ == function.__module__
+    )
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:

@@ -224,9 +224,10 @@ def test_added_column_comes_with_its_default_and_devices_with_an_older_app_go_on
     device = moved(tenant, start(wider))
     rows = {row["id"]: row for row in device.rows("job")}
     assert [rows[name]["priority"] for name in ("j1", "j2")] == [3, 3] and rows["j2"]["_unfit"] == {"priority": "high"}
-    assert device.pull({"cursor": cursor})["data"] == {"end_user": [], "interactions": [], "job": [], "visit": []}
+    sent = device.pull({"cursor": cursor})["data"]
+    assert sent == {"end_user": [], "interactions": [], "job": list(rows.values()), "visit": []}
     old = device.update("job", id="j1", title="Roof, again")
-    assert (old["priority"], old["version"]) == (3, 2), "an older app does not know the column"
+    assert (old["priority"], old["version"]) == (3, 3), "an older app does not know the column"
     assert device.create("job", id="j3", title="Door")["priority"] == 3
     assert device.update("job", id="j2", priority=1)["priority"] == 1
     assert (

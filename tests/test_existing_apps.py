@@ -362,6 +362,7 @@ MINUTE = 60_000
 DAY = 24 * 60 * MINUTE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ahead", "zone"),
     [(-330, ""), (-330, "Z"), (-7, "Z"), (0, "Z"), (4, ""), (4, "Z"), (330, ""), (840, "")],

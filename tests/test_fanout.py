@@ -400,7 +400,7 @@ def test_answer_to_polling_has_no_more_packets_than_each_client_takes() -> None:
     """Fault: no bound: clients of python-engineio ended the connection after a burst."""
     queue = _Queue()
     for number in range(40):
-        queue.put(number)
+        queue.put(Packet(MESSAGE, str(number)))
     sizes = []
     while queue.qsize():
         taken = [queue.get()]

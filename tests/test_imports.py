@@ -39,7 +39,7 @@ LAYERS = [
     ["identity", "revival", "writing"],
     ["directory"],
     ["schema"],
-    ["bases", "digest", "receipts", "tables_file"],
+    ["bases", "digest", "fitting", "receipts", "tables_file"],
     ["declared", "ledger", "records", "shapes"],
     ["models", "parsing"],
     ["handler", "lines", "typed"],

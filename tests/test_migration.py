@@ -103,7 +103,8 @@ def test_table_and_columns_are_added_to_tenants_that_are_there(restart: Restart,
     found = {row["id"]: row["priority"] for row in rows(tenants, tenant_id, "job")}
     assert found == {"j1": 2, "j2": 5, "j3": 5}, "what was held, else the default, also for null"
     assert column(tenants, tenant_id, "SELECT priority FROM job ORDER BY id") == [2, 5, 5]
-    assert pull(tenants, tenant_id, {"cursor": before["cursor"]})["data"]["job"] == []
+    sent = pull(tenants, tenant_id, {"cursor": before["cursor"]})["data"]["job"]
+    assert {row["id"]: row["priority"] for row in sent} == {"j2": 5, "j3": 5}
 
 
 def test_held_value_that_does_not_fit_a_new_column_is_put_aside_and_not_lost(restart: Restart, tenant_id: str) -> None:
@@ -270,7 +271,8 @@ def test_table_with_rows_is_let_go_only_on_demand_and_comes_back_whole(restart: 
     tenants.write(tenant_id, lambda: devices.purge(0, 10**6))
     assert refused(restart, "[job]\ncolumns.title = 'integer'\n").startswith("job.title: type text becomes integer")
     tenants = restart(JOB)
-    assert rows(tenants, tenant_id, "job") == [row]
+    (found,) = rows(tenants, tenant_id, "job")
+    assert found == row | {"version": 2, "updatedAt": found["updatedAt"]}
 
 
 def test_table_without_rows_may_go(restart: Restart, tenant_id: str) -> None:
@@ -350,6 +352,7 @@ def toml(value: Any) -> str:
     return json.dumps(value) if not isinstance(value, dict) else "{ a = [] }"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_declarations_at_random_lose_nothing_that_was_pushed(restart: Restart, tenant_id: str, seed: int) -> None:
     """Each value that was taken is in its row, or put aside, whatever was declared since; SQL shows what pulls give."""

@@ -128,7 +128,7 @@ def look_back(tenants: Tenants, tenant_id: str, table: str, row_id: str, columns
     entries, _ = tenants.read(tenant_id, lambda: archive.history(table, row_id, None, 10))
     assert [entry["version"] for entry in entries] == [2, 1]
     assert sorted(entries[0]["fields"]) == sorted(columns)
-    fields = tenants.read(tenant_id, lambda: archive.fields_of_version(table, row_id, 1))
+    fields, _ = tenants.read(tenant_id, lambda: archive.fields_of_version(table, row_id, 1))
     was = {"id": row_id} | {name: fields[name] for name in columns}
     push(tenants, tenant_id, {"changes": {table: [was]}})
     lost = {"table": table, "operation": "update", "baseVersion": 1, "data": {"id": row_id, **values(columns, 1)}}
@@ -147,6 +147,7 @@ def check_digests(tenants: Tenants, tenant_id: str, tables: Sequence[str]) -> No
         assert kept[table] == {"count": len(found), "hash": digest.text_of(whole)}, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", COLUMN_BATCHES, ids=lambda columns: columns[0])
 def test_column_of_any_name_loses_nothing(
     restart: Restart,
@@ -170,6 +171,7 @@ def test_column_of_any_name_loses_nothing(
         assert len(column(tenants, tenant_id, f'SELECT "{name}" FROM job')) == len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tables", TABLE_BATCHES, ids=lambda tables: tables[0])
 def test_table_of_any_name_loses_nothing(
     restart: Restart,

@@ -342,6 +342,16 @@ def test_exit_code_tells_how_a_command_ended(
     assert code == 0 or ended.stderr or ended.stdout.startswith(("refused: ", "ok: "))
 
 
+def test_backup_that_lacks_a_customer_ends_with_3(tmp_path: Path) -> None:
+    for email in ("a@example.com", "b@example.com"):
+        new = ["register", "--first-name", "A", "--last-name", "B", "--email", email, "--password-stdin"]
+        assert run(tmp_path, *new).returncode == 0
+    file, _ = (tmp_path / "data" / "tenants").glob("*.db")
+    file.unlink()
+    ended = run(tmp_path, "backup", "--to", str(tmp_path / "backups"))
+    assert ended.returncode == 3 and "1 customers are not in this backup" in ended.stderr
+
+
 def test_version_is_said() -> None:
     ended = subprocess.run(
         [sys.executable, "syncapp.py", "--version"], cwd=ROOT, capture_output=True, text=True, check=True

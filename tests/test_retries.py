@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 from conftest import JSON, Device, Listener, Server, Tenant
+from inside import push
 
 import receipts
 from errors import IdempotencyMismatch
 from tenants import Tenants
+from wire import encode
 
 NAMELESS: JSON = {"table": "end_user", "operation": "create", "data": {"name": "no id: a retry would make another"}}
 
@@ -179,6 +182,36 @@ def test_same_name_for_another_operation_is_refused(device: Device) -> None:
     answer = device.push_raw({"operations": [operation("op-1", "create", id="b", name="B")]})
     assert answer.status_code == 400
     assert answer.json()["details"] == [{"path": "operations[0].opId", "error": "was used for another operation"}]
+
+
+ORDERED: JSON = {
+    "id": "a",
+    "name": "A",
+    "phoneModel": {"b": 1, "a": [{"d": 1, "c": 2}]},
+    "unknown": {"y": 1, "x": None},
+}
+
+
+@pytest.mark.parametrize("is_one_push", [True, False])
+def test_operation_whose_fields_come_in_another_order_is_the_same(device: Device, is_one_push: bool) -> None:
+    """Also within its JSON. Fault: refused as another operation: the device's outbox stood still."""
+    other = json.loads(json.dumps(ORDERED, sort_keys=True))
+    assert list(other["phoneModel"]) != list(ORDERED["phoneModel"])
+    said = [operation("op-1", "create", **row) for row in (ORDERED, other, dict(reversed(ORDERED.items())))]
+    bodies = [said] if is_one_push else [[one] for one in said]
+    results = [result for body in bodies for result in device.push({"operations": body})["results"]]
+    assert [result.get("replayed", False) for result in results] == [False, True, True]
+    lists = operation("op-1", "create", **ORDERED | {"phoneModel": {"b": 1, "a": [{"c": 1, "d": 2}]}})
+    assert device.push_raw({"operations": [lists]}).status_code == 400
+
+
+def test_receipt_of_a_version_that_kept_the_order_still_counts(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
+    """An update of the server lies between an operation and its retry."""
+    tenant_id, body = new_tenant(), {"operations": [operation("op-1", "create", **ORDERED)]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(receipts, "encode_sorted", encode)
+        push(tenants, tenant_id, body)
+    assert push(tenants, tenant_id, body).results[0]["replayed"] is True
 
 
 def test_same_operation_twice_in_one_push_is_done_once(device: Device) -> None:

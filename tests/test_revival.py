@@ -76,7 +76,7 @@ def test_revived_row_holds_nothing_of_the_old_one_that_the_create_does_not_say(d
     assert [entry["version"] for entry in entries] == [4, 3, 2, 1]
     assert {"name", "email", "color", "active", "is_deleted", "note"} <= set(entries[0]["fields"])
     assert entries[1]["row"]["color"] == "red"
-    back = deleted.tenants.read(deleted.id, lambda: archive.fields_of_version("end_user", "a", 2))
+    back, _ = deleted.tenants.read(deleted.id, lambda: archive.fields_of_version("end_user", "a", 2))
     assert (back["color"], back["is_deleted"]) == ("red", 0)
 
 

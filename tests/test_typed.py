@@ -172,6 +172,7 @@ def assert_same(tenants: Tenants, new_tenant: Callable[[], str], pushes: list[An
     assert short == long
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(PUSH, SAID_BESIDE), min_size=1, max_size=5))
 def test_short_way_and_long_way_make_the_same(
