@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ import manifest as manifests
 from errors import StorageFull
 from files import copy_file, sync_folder
 from manifest import BackupError, Manifest
+from takeover import forget_aside
 from tenants import Tenants
 from verification import verify
 
@@ -44,7 +46,7 @@ def make(tenants: Tenants, to: Path, tenant_id: str | None, keep: int | None, sa
     A customer whose file can't be copied is named, and the others are backed up.
     Raises: BackupError if nothing can be backed up: then nothing appears, and nothing old is removed.
     """
-    is_new = not to.exists()
+    is_new, began = not to.exists(), time.time()
     to.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone_in(to), tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=to) as scratch:
         made = Path(scratch) / "backup"
@@ -56,6 +58,8 @@ def make(tenants: Tenants, to: Path, tenant_id: str | None, keep: int | None, sa
         _put_in_place(made, target, manifest)
         if is_new:
             sync_folder(to.parent)
+        for held in manifest.tenants:  # What restores before this one replaced was kept until now.
+            forget_aside(tenants.aside, tenants.path_of(held).stem, began)
         kept = _prune(tenants, target, keep, Path(scratch), say) if keep else None
     return Made(target, manifest.missing, kept)
 

@@ -24,10 +24,14 @@ _SLICE_ROWS = 500
 
 
 class Visit(NamedTuple):
-    """What requests told of a device: the place it said to have reached in each table it pulled, and when it was here."""
+    """What requests told of a device: the place it said to have reached in each table it pulled, and when it was here.
+
+    The places are of one epoch: after a restore they say nothing.
+    """
 
     places: Mapping[str, int]
     at: int
+    epoch: str = ""
 
 
 class Seen:
@@ -39,11 +43,12 @@ class Seen:
         self.evidences = Evidences()
         self._visits: dict[str, dict[str, Visit]] = {}
 
-    def note(self, tenant_id: str, device_id: str, places: Mapping[str, int], now: int) -> None:
-        """Remember a visit; what it does not tell of stays as it was."""
+    def note(self, tenant_id: str, device_id: str, places: Mapping[str, int], now: int, epoch: str = "") -> None:
+        """Remember a visit, with the places of an epoch if it told any; what it does not tell of stays as it was."""
         visits = self._visits.setdefault(tenant_id, {})
-        known = visits.get(device_id, Visit({}, now))
-        visits[device_id] = Visit({**known.places, **places}, now)
+        known = visits.get(device_id, Visit({}, now, epoch))
+        before = known.places if epoch in ("", known.epoch) else {}
+        visits[device_id] = Visit({**before, **places}, now, epoch or known.epoch)
 
     def save(self, tenant_id: str) -> None:
         """Write what is known of one tenant's devices."""
@@ -60,12 +65,14 @@ class Seen:
 
 def _save(visits: Mapping[str, Visit], found: Mapping[str, Evidence]) -> None:
     evidence.save(found)
-    for device_id, (places, at) in visits.items():
+    epoch = place().epoch
+    for device_id, visit in visits.items():
+        places = visit.places if visit.epoch == epoch else {}
         connection().execute(
             "INSERT INTO _devices (id, places, first_seen_at, last_seen_at) VALUES (?1, ?2, ?3, ?3)"
             " ON CONFLICT (id) DO UPDATE SET last_seen_at = ?3, places = json_patch(places, ?2),"
             " expired_at = iif(?2 = '{}', expired_at, NULL)",
-            (device_id, encode(places).decode(), at),
+            (device_id, encode(places).decode(), visit.at),
         )
 
 

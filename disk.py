@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from gevent.threadpool import ThreadPool
 
@@ -25,8 +25,10 @@ class Disk:
 
     def in_thread(self, work: Callable[[], T]) -> T:
         """Do it in a thread, so that the event loop goes on meanwhile."""
-        done: T = self._threads.apply(work)
-        return done
+        done, error = self._threads.apply(_outcome_of, (work,))
+        if error is not None:
+            raise error  # Here, where somebody acts on it; the pool would print it as well.
+        return cast(T, done)
 
     def at_once(self, work: Callable[[], object]) -> None:
         """Do it in the event loop, which spares two switches of threads, if the disk is fast; who was not is left alone
@@ -39,6 +41,13 @@ class Disk:
         took_seconds = time.monotonic() - began
         if took_seconds > _FAST_SECONDS:
             self._slow_until = began + 100 * took_seconds
+
+
+def _outcome_of(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error
 
 
 disk = Disk()

@@ -77,8 +77,8 @@ def replace_contents(source: Path, target: Path) -> bool:
     Raises: Busy, StorageFull.
     """
     with as_problems(), _opened(source) as new, _opened(target) as old:
-        old.pragma("synchronous", "full")
         try:
+            old.pragma("synchronous", "full")
             with old.backup("main", new, "main") as copying:
                 copying.step()
         except (apsw.NotADBError, apsw.CorruptError, apsw.ReadOnlyError):

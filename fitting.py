@@ -51,7 +51,8 @@ def take_over(table: SyncedTable, field: Field) -> set[int]:
         connection().execute(
             f"UPDATE _changes AS c SET row = json_set(c.row, ?, json(?)) WHERE {lacking}", (path, default)
         )
-    connection().execute(f"UPDATE _changes AS c SET row = json_insert(c.row, ?, NULL) WHERE {current}", (path,))
+    else:
+        connection().execute(f"UPDATE _changes AS c SET row = json_insert(c.row, ?, NULL) WHERE {current}", (path,))
     held = "nullif(c.row -> ?, 'null')" if isinstance(field, JsonField) else "c.row ->> ?"
     connection().execute(
         f'UPDATE "{table.name}" AS e SET "{name}" = (SELECT {held} FROM _changes AS c WHERE c.seq = e._seq),'

@@ -11,8 +11,10 @@ import logging
 
 import directory
 import ledger
-from ledger import Place
 from storage import Store
+
+Incarnation = tuple[str, int]
+"""The epoch and the sequence at which a file stands."""
 
 log = logging.getLogger("syncapp.incarnations")
 
@@ -23,9 +25,9 @@ class Incarnations:
     def __init__(self, main: Store) -> None:
         self._main = main
         self._marks: dict[str, object] = {}
-        self._unsaved: dict[str, tuple[str, int]] = {}
+        self._unsaved: dict[str, Incarnation] = {}
 
-    def known(self, tenant_id: str) -> tuple[str, int] | None:
+    def known(self, tenant_id: str) -> Incarnation | None:
         """Give the epoch and the sequence that are known of a tenant."""
         return self._unsaved.get(tenant_id) or self._main.read(lambda: directory.last_place(tenant_id))
 
@@ -34,26 +36,23 @@ class Incarnations:
 
         True if the epoch is another than before.
         """
-        here, known = store.read(ledger.place), self.known(tenant_id)
+        here, known = store.read(ledger.incarnation), self.known(tenant_id)
         if fault := went_back(known, here):
             store.run_now(lambda: ledger.begin_epoch(now))
-            here = store.read(ledger.place)
+            here = store.read(ledger.incarnation)
             log.error("tenant %s: %s; it goes on under a new epoch, so that every device starts anew", tenant_id, fault)
-        elif known and known[0] != here.epoch:
-            log.warning(
-                "tenant %s was restored: after change %d there comes change %d", tenant_id, known[1], here.sequence
-            )
+        elif known and known[0] != here[0]:
+            log.warning("tenant %s was restored: after change %d there comes change %d", tenant_id, known[1], here[1])
         self._marks[tenant_id] = store.mark
-        if known != (here.epoch, here.sequence):
-            self._unsaved[tenant_id] = (here.epoch, here.sequence)
-        return known is not None and known[0] != here.epoch
+        if known != here:
+            self._unsaved[tenant_id] = here
+        return known is not None and known[0] != here[0]
 
     def note(self, tenant_id: str, store: Store) -> None:
         """Note where an open file stands, if it was written since it was noted last."""
         if self._marks.get(tenant_id) is not store.mark:
             self._marks[tenant_id] = store.mark
-            here = store.read(ledger.place)
-            self._unsaved[tenant_id] = (here.epoch, here.sequence)
+            self._unsaved[tenant_id] = store.read(ledger.incarnation)
 
     def closed(self, tenant_id: str, store: Store) -> None:
         """Note where a file stands that is about to be closed."""
@@ -73,14 +72,9 @@ class Incarnations:
         self._marks.pop(tenant_id, None)
         self._unsaved.pop(tenant_id, None)
 
-    def fault_of(self, tenant_id: str, here: Place) -> str | None:
-        """Say that a file went back, if it did."""
-        known = self.known(tenant_id)
-        return went_back(known, here)
 
-
-def went_back(known: tuple[str, int] | None, here: Place) -> str | None:
+def went_back(known: Incarnation | None, here: Incarnation) -> str | None:
     """Say that a file stands at a change before one that is known of it, if it does."""
-    if known is None or known[0] != here.epoch or here.sequence >= known[1]:
+    if known is None or known[0] != here[0] or here[1] >= known[1]:
         return None
-    return f"its file went back by itself, from change {known[1]} to {here.sequence}"
+    return f"its file went back by itself, from change {known[1]} to {here[1]}"

@@ -30,6 +30,12 @@ class Place(NamedTuple):
         return str(Cursor(self.epoch, self.sequence))
 
 
+def incarnation() -> tuple[str, int]:
+    """Read the epoch and the sequence alone, which files of every version have."""
+    epoch, sequence = next(iter(connection().execute("SELECT epoch, sequence FROM _meta")))
+    return str(epoch), int(sequence)
+
+
 def place() -> Place:
     """Read where the order of commits stands."""
     for row in connection().execute("SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"):

@@ -152,7 +152,7 @@ def _lay_ready(tenants: Tenants, tenant_id: str, put: Callable[[Path], object]) 
     put(making)
     store = open_tenant_file(making)
     store.write(lambda: ledger.begin_epoch(now_ms()))
-    epoch = store.read(ledger.place).epoch
+    epoch = store.read(ledger.incarnation)[0]
     store.close()
     manifests.sealed(making)
     making.rename(ready)
@@ -179,4 +179,4 @@ def _wait_until_taken(tenants: Tenants, epochs: dict[str, str], wait_seconds: fl
 def _epoch_of(tenants: Tenants, tenant_id: str) -> str | None:
     if tenants.fault_of(tenant_id):
         return None
-    return look_into(tenants.path_of(tenant_id), ledger.place).epoch
+    return look_into(tenants.path_of(tenant_id), ledger.incarnation)[0]

@@ -282,7 +282,7 @@ class Sync:
         tenant_id, now, before = identity.tenant_id, now_ms(), self._evidence(identity, device_id)
         self._seen.evidences.pulled(tenant_id, before, page, now)
         if device_id:
-            self._seen.note(tenant_id, device_id, page.starts, now)
+            self._seen.note(tenant_id, device_id, page.starts, now, page.epoch)
         if page.claimed == 0 and (device_id or any(before.known.values())):
             self._seen.save(tenant_id)  # At once: it starts anew, and an expired device is a live one from here on.
         return page

@@ -28,8 +28,8 @@ from disk import disk
 from engine_errors import EngineError
 from errors import Busy, EmailTaken, InvalidTenantId, Problem, TenantNotFound
 from files import look_into, put_file, sync_folder
-from incarnations import Incarnations
-from ledger import place
+from incarnations import Incarnations, went_back
+from ledger import incarnation, place
 from storage import Moved, Store
 from takeover import forget_aside, keep_open_aside, take_over
 from tenant_files import new_tenant_file, open_tenant_file, remove_file
@@ -323,8 +323,8 @@ class Tenants:
         if fault := self.fault_of(tenant_id):
             return fault
         try:
-            here = disk.in_thread(partial(look_into, self.path_of(tenant_id), place))
-            fault = self._incarnations.fault_of(tenant_id, here)
+            here = disk.in_thread(partial(look_into, self.path_of(tenant_id), incarnation))
+            fault = went_back(self._incarnations.known(tenant_id), here)
             if fault and self.is_server:
                 self.read(tenant_id, place)
             return fault

@@ -212,7 +212,7 @@ class Old:
         page: pulls.Page = self.read(lambda: pulls.page_of(pull, self.now, SKEW_MS))
         if device_id:
             seen = devices.Seen(self.tenants.write)
-            seen.note(self.id, device_id, dict.fromkeys(page.tables, page.since), self.now)
+            seen.note(self.id, device_id, dict.fromkeys(page.tables, page.since), self.now, page.cursor.split("-")[0])
             seen.save(self.id)
         return page
 

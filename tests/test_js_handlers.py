@@ -34,9 +34,9 @@ REPLICA = "edits_around_a_restore,account_change,new_table,refused_create,clock_
 DRIVERS = {
     "node indexeddb": f"{SHORT},{REPLICA},purged_past_a_device,slow_line,random_interleavings",
     "node dexie": f"{REPLICA},edits_on_both_sides,offline_for_long",
-    "node tanstack-db": SHORT,
-    "node watermelondb": f"{SHORT},server_killed_mid_sync",
-    "node rxdb": SHORT,
+    "node tanstack-db": f"{SHORT},{REPLICA}",
+    "node watermelondb": f"{SHORT},{REPLICA},server_killed_mid_sync",
+    "node rxdb": f"{SHORT},{REPLICA}",
     "chromium indexeddb": "client_killed",
     "chromium rxdb": "edits_on_both_sides",
 }

@@ -474,7 +474,7 @@ class Syncing(RuleBasedStateMachine):
         page: pulls.Page = self.read(plan)
         if phone.name != NAMELESS:
             seen = devices.Seen(self.tenants.write)
-            seen.note(self.id, phone.name, dict.fromkeys(page.tables, page.since), self.now)
+            seen.note(self.id, phone.name, dict.fromkeys(page.tables, page.since), self.now, page.cursor.split("-")[0])
             seen.save(self.id)
         found = {t: self.read(lambda t=t: pulls.rows_of(page, t, page.since, 99)) for t in page.tables}
         assert sum(some.count for some in found.values()) <= limit

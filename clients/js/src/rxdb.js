@@ -9,15 +9,24 @@
  */
 
 import { newId } from "./client.js";
-import { ResyncRequired } from "./errors.js";
-import { changedFields, isSame, ownFields, pushOperations } from "./operations.js";
-import { lostRows, resyncOf } from "./resync.js";
-import { sha256 } from "./sha256.js";
+import { columnTypes } from "./columns.js";
+import { BadValue, ResyncRequired } from "./errors.js";
+import { pushOperations } from "./operations.js";
+import { ELSEWHERE, lostRows } from "./resync.js";
+import { Documents } from "./rxdb-documents.js";
+import { checkedDoc, refuseBadValues, settleAccount } from "./rxdb-hooks.js";
+import { Sweep } from "./sweep.js";
 
 /**
- * @typedef {Record<string, any>} Doc
- * @typedef {{ cursor: string }} Checkpoint
- * @typedef {{ newDocumentState: Doc, assumedMasterState?: Doc }} WriteRow
+ * @typedef {import("./rxdb-documents.js").Doc} Doc
+ * @typedef {import("./rxdb-documents.js").WriteRow} WriteRow
+ * @typedef {import("./operations.js").Outgoing} Outgoing
+ * @typedef {import("./operations.js").Outcome} Outcome
+ * @typedef {{ cursor: string | null, fields?: string[], fill?: { cursor: string | null, fields: string[] } | null,
+ *   unbased?: string[] }} Checkpoint
+ *   `cursor` is where the pull goes on; `fields` are those that the documents up to there have been given; `fill` is a pull
+ *   from the start that gives them more, and where it goes on; `unbased` are documents with edits on a base that a restore took
+ * @typedef {{ rows: Doc[], place: Checkpoint, hasMore: boolean }} Page
  * @typedef {{ collection: any, table?: string, replicationIdentifier?: string, batchSize?: number,
  *   onRejected?: (doc: Doc, error: string) => void, onConflict?: (conflict: any) => void,
  *   onSignedOut?: (error: Error) => void, [option: string]: any }} Options
@@ -50,14 +59,25 @@ export function rxdbReplication(client, { collection, table = collection.name, b
 class Handlers {
   /** Rows of push answers that the next pull delivers (again). @type {Map<string, Doc>} */
   #echo = new Map();
-  /** @type {WeakMap<Doc, string>} */
-  #names = new WeakMap();
   /** @type {Set<() => void>} */
   #listeners = new Set();
   /** Pushes that wait until a pull of this session has told which database it is. @type {Set<(error?: unknown) => void>} */
   #waiting = new Set();
-  /** @type {string | null} */
+  /** Up to where the documents are the server's; null until that is known. @type {string | null} */
   #cursor = null;
+  /** A batch that is not whole yet: if a page fails, those before it are kept. @type {(Page & { from: string }) | undefined} */
+  #begun;
+  /** @type {Sweep | undefined} */
+  #sweep;
+  /** Documents with edits on a base of an incarnation that is lost, as far as they are known. @type {Map<string, Doc | undefined>} */
+  #unbased = new Map();
+  #isPushing = false;
+  /** What the server answered to pushes of this session: the version, 0 if it refused. @type {Map<string, number>} */
+  #confirmed = new Map();
+  /** Why the last pull failed. @type {unknown} */
+  #failure;
+  /** @type {import("./columns.js").Types | undefined} */
+  #types;
 
   /** @param {import("./client.js").SyncClient} client @param {any} collection @param {string} table @param {any} hear */
   constructor(client, collection, table, hear) {
@@ -65,170 +85,240 @@ class Handlers {
     this.collection = collection;
     this.table = table;
     this.hear = hear;
-    const { properties, primaryKey } = collection.schema.jsonSchema;
-    this.fields = new Set(Object.keys(properties).filter((name) => !name.startsWith("_")));
-    this.primary = typeof primaryKey === "string" ? primaryKey : primaryKey.key;
+    this.documents = new Documents(collection, table);
+    refuseBadValues(collection, table, this.documents.primary);
+    // Whose edits these are is known from now on, also if it is long before a first sync.
+    void this.#account().catch(() => undefined);
+  }
+
+  /** Refuse to go on for another account than the one whose documents these are. */
+  #account() {
+    return settleAccount(this.collection, this.client);
   }
 
   // --- pull ----------------------------------------------------------------------------------------------------------
 
   /** @param {Checkpoint | undefined} checkpoint @param {number} batchSize */
   pull = async (checkpoint, batchSize) => {
+    this.#failure = undefined;
     const echo = [...this.#echo.entries()];
-    const found = await this.#pulled(checkpoint?.cursor ?? null, batchSize).catch((error) => this.#reached(error));
+    const found = await this.#pulled(checkpoint, batchSize).catch((error) => this.#reached(error));
     /** @type {Map<string, Doc>} */
     const documents = new Map(echo);
     for (const row of found.rows) documents.set(row.id, row);
     for (const [id, row] of echo) if (this.#echo.get(id) === row) this.#echo.delete(id);
-    this.#cursor = found.cursor;
-    this.#reached();
-    return { documents: [...documents.values()].map((row) => this.#docOf(row)), checkpoint: { cursor: found.cursor } };
+    if (!this.#sweep) {
+      this.#cursor = found.place.cursor;
+      this.#reached();
+    }
+    return { documents: [...documents.values()].map((row) => this.documents.docOf(row)), checkpoint: found.place };
   };
 
-  /** @param {string | null} cursor @param {number} limit @returns {Promise<{ rows: Doc[], cursor: string }>} */
-  async #pulled(cursor, limit) {
-    /** @type {Doc[]} */
-    const rows = [];
-    // Documents without a checkpoint: a first pull was cut off, and a first pull has no tombstones of what went since.
-    if (cursor === null && (await this.collection.count().exec())) return this.#resync(null);
-    try {
-      for (let hasMore = true; hasMore && rows.length < limit; ) {
-        const page = await this.client.pull({ cursor, tables: [this.table], limit });
-        rows.push(...page.data[this.table]);
-        ({ cursor, hasMore } = page);
-      }
-    } catch (error) {
-      if (error instanceof ResyncRequired) return this.#resync(cursor);
-      throw error;
+  /** @param {Checkpoint | undefined} checkpoint @param {number} limit @returns {Promise<Page>} */
+  async #pulled(checkpoint, limit) {
+    await this.#account();
+    this.#types ??= await columnTypes(this.client);
+    this.documents.types = this.#types[this.table] ?? {};
+    const from = JSON.stringify(checkpoint ?? null);
+    if (this.#begun?.from !== from) this.#begun = { from, rows: [], place: await this.#begin(checkpoint), hasMore: true };
+    const batch = this.#begun;
+    batch.rows.push(...(await this.#unedited()));
+    while (batch.hasMore && batch.rows.length < limit) {
+      const { rows, ...next } = await (this.#sweep ? this.#swept(batch.place, this.#sweep) : this.#page(batch.place, limit));
+      Object.assign(batch, next);
+      batch.rows.push(...rows);
     }
-    return { rows, cursor: /** @type {string} */ (cursor) };
+    this.#begun = undefined;
+    return { ...batch, place: { ...batch.place, unbased: [...this.#unbased.keys()] } };
+  }
+
+  /** @param {Checkpoint | undefined} checkpoint */
+  async #begin(checkpoint) {
+    for (const id of checkpoint?.unbased ?? []) this.#unbased.set(id, undefined);
+    // Documents without a checkpoint: a first pull was cut off, and a first pull has no tombstones of what went since.
+    if (!checkpoint?.cursor && (await this.collection.count().exec())) this.#sweep ??= new Sweep(this.client, [this.table], null);
+    return this.#placeOf(checkpoint);
+  }
+
+  /** @param {Checkpoint} place @param {number} limit @returns {Promise<Page>} */
+  async #page(place, limit) {
+    try {
+      const page = await this.client.pull({ cursor: (place.fill ?? place).cursor, tables: [this.table], limit });
+      return { rows: page.data[this.table] ?? [], place: passed(place, page), hasMore: page.hasMore || Boolean(place.fill) };
+    } catch (error) {
+      if (!(error instanceof ResyncRequired)) throw error;
+      this.#sweep = new Sweep(this.client, [this.table], place.cursor);
+      this.documents.given = place.fields ?? [];
+      return { rows: [], place, hasMore: true };
+    }
   }
 
   /**
-   * Give all rows in one answer, and a tombstone for each document that the server no longer has.
+   * Give a page of all rows; in the end also a tombstone for each document that the server no longer has.
    *
-   * @param {string | null} before the cursor that was refused
+   * What may have been edited here goes back with its edit: only then RxDB says on which state that was made.
+   * @param {Checkpoint} place the refused one, until the end @param {Sweep} sweep @returns {Promise<Page>}
    */
-  async #resync(before) {
-    const { known, isRestored, cursor } = await resyncOf(this.client, [this.table], before);
-    const held = await this.#held([...known[this.table].keys()]);
-    const lost = isRestored ? lostRows(held.map((/** @type {Doc} */ row) => ({ table: this.table, row })), known) : [];
-    const returned = new Map((await pushOperations(this.client, lost)).map(({ result, row }) => [result.id, row]));
-    const gone = held.filter((/** @type {Doc} */ { id, is_deleted }) => !is_deleted && !known[this.table].has(id) && !returned.has(id));
-    const rows = new Map(/** @type {Map<string, Doc>} */ (known[this.table]));
-    for (const [id, row] of returned) if (row) rows.set(id, row);
-    for (const row of gone) rows.set(row.id, { ...row, is_deleted: 1 });
-    return { rows: [...rows.values()], cursor };
+  async #swept(place, sweep) {
+    const found = await sweep.page(async (_, ids) => this.#clean(await this.documents.stored(ids), true));
+    /** @type {Doc[]} */
+    const rows = (found.get(this.table) ?? []).filter((row) => !this.#lost([this.#unbased.get(row.id)], [row]).length);
+    if (!sweep.isDone) return { rows, place, hasMore: true };
+    this.#sweep = undefined;
+    const { returned, gone } = await this.#rest(sweep);
+    rows.push(...returned, ...gone.map((row) => ({ ...row, is_deleted: 1 })));
+    // RxDB keeps no checkpoint of a page without documents, and would be here again.
+    if (!rows.length) rows.push(...(await this.#unedited()));
+    if (this.#unbased.size) setTimeout(() => this.#tell());
+    return { rows, place: { cursor: sweep.cursor, fields: this.documents.names, fill: null }, hasMore: false };
+  }
+
+  /** @param {Sweep} sweep */
+  async #rest(sweep) {
+    try {
+      return await sweep.rest(this.table, this.#clean(await this.documents.alive(), sweep.isRestored));
+    } catch (error) {
+      this.#begun = undefined; // With the pages so far: all begins anew.
+      throw error;
+    }
+  }
+
+  /** Give the rows of documents; after a restore, only of those that hold no edit. @param {Doc[]} docs @param {boolean} isRestored */
+  #clean(docs, isRestored) {
+    const isEdited = (/** @type {Doc} */ doc) => isRestored && this.documents.isEdited(doc);
+    for (const doc of docs.filter(isEdited)) this.#unbased.set(doc[this.documents.primary], this.documents.heldOf(doc));
+    return docs.filter((doc) => !isEdited(doc)).map((doc) => this.documents.heldOf(doc));
+  }
+
+  /** Give back, after the restore of a backup, what looked edited and was not: all edits have been pushed. @returns {Promise<Doc[]>} */
+  async #unedited() {
+    if (this.#sweep || this.#isPushing || !this.#unbased.size) return [];
+    const stored = await this.documents.stored([...this.#unbased.keys()]);
+    const outcomes = await pushOperations(this.client, this.#lost(stored.map((doc) => this.documents.heldOf(doc))));
+    this.#unbased.clear();
+    return outcomes.flatMap(({ row }) => row ?? []);
+  }
+
+  /**
+   * Tell where to go on: from the start, if the schema has fields by now that the documents were never given.
+   *
+   * Deletions since `cursor` come after that, from `cursor` itself: a pull from the start has no tombstones.
+   * @param {Checkpoint | undefined} checkpoint @returns {Checkpoint}
+   */
+  #placeOf(checkpoint) {
+    if (!checkpoint?.cursor) return { cursor: null, fields: this.documents.names, fill: null };
+    const { cursor, fields = [], fill } = checkpoint;
+    const covers = (/** @type {string[]} */ given) => this.documents.names.every((name) => given.includes(name));
+    if (fill && covers(fill.fields)) return checkpoint;
+    return covers(fields) ? { cursor, fields, fill: null } : { cursor, fields, fill: { cursor: null, fields: this.documents.names } };
   }
 
   /** Let pushes go on, or fail as the pull did. @param {unknown} [error] @returns {any} */
   #reached(error) {
     for (const go of this.#waiting) go(error);
     this.#waiting.clear();
+    this.#failure = error;
     if (error) throw error;
-  }
-
-  /** Give what is stored: all documents, and the deleted ones of these IDs. @param {string[]} ids @returns {Promise<Doc[]>} */
-  async #held(ids) {
-    const alive = (await this.collection.find().exec()).map((/** @type {any} */ found) => found.toMutableJSON());
-    const deleted = (await this.collection.storageInstance.findDocumentsById(ids, true)).filter((/** @type {Doc} */ doc) => doc._deleted);
-    return [...alive, ...deleted].map((doc) => this.#rowOf(doc));
   }
 
   // --- push ----------------------------------------------------------------------------------------------------------
 
   /** @param {WriteRow[]} rows @returns {Promise<Doc[]>} the master rows of those in conflict */
   push = async (rows) => {
-    if (this.#cursor === null) await new Promise((go, fail) => this.#waiting.add((error) => (error ? fail(error) : go(undefined))));
-    const stamps = await this.#stamps(rows);
-    const operations = rows.map((row, place) => this.#operationOf(row, stamps[place]));
-    const outcomes = await this.#pushed(operations);
-    const conflicts = rows.flatMap((row, place) => this.#settle(row, outcomes[place]) ?? []);
-    this.#tell();
-    return conflicts;
+    this.#isPushing = true;
+    try {
+      await this.#account();
+      await this.#placed();
+      const outcomes = await this.#pushed(rows);
+      return rows.flatMap((row, place) => this.#settle(row, outcomes[place]) ?? []);
+    } finally {
+      this.#isPushing = false;
+      this.#tell();
+    }
   };
 
-  /** @param {import("./operations.js").Outgoing[]} operations */
-  async #pushed(operations) {
+  /** Wait for a pull, which tells which database it is; while none can, fail as it did. @returns {Promise<void>} */
+  async #placed() {
+    if (this.#cursor !== null) return;
+    if (this.#failure) throw this.#failure;
+    await new Promise((go, fail) => this.#waiting.add((error) => (error ? fail(error) : go(undefined))));
+  }
+
+  /** @param {WriteRow[]} rows @returns {Promise<Outcome[]>} */
+  async #pushed(rows) {
+    const stamps = await this.documents.stamps(rows, this.client.deviceId);
+    const made = rows.map((row, place) => this.#made(row, stamps[place]));
+    const operations = made.flatMap(({ operation }) => operation ?? []);
+    const bases = await this.#giveBackHeld(rows);
+    for (const operation of operations) {
+      if (bases.has(operation.data.id)) Object.assign(operation, { baseVersion: bases.get(operation.data.id), opId: newId() });
+    }
+    const outcomes = await this.#send(operations);
+    for (const row of rows) this.#unbased.delete(this.#idOf(row));
+    return made.map(({ outcome }) => outcome ?? /** @type {Outcome} */ (outcomes.shift()));
+  }
+
+  /**
+   * Make an edit's operation, or refuse it here: what can't be sent would hold up all others.
+   *
+   * @param {WriteRow} row @param {{ opId: string, timestamp: string }} stamp @returns {{ operation?: Outgoing, outcome?: Outcome }}
+   */
+  #made(row, stamp) {
+    try {
+      checkedDoc(this.table, row.newDocumentState, this.documents.primary);
+      return { operation: this.documents.operationOf(row, stamp, this.#confirmed.get(this.#idOf(row))) };
+    } catch (error) {
+      if (!(error instanceof BadValue)) throw error;
+      const result = { table: this.table, id: this.#idOf(row), status: /** @type {const} */ ("rejected"), error: error.message };
+      return { outcome: { result, row: null, conflicts: [] } };
+    }
+  }
+
+  /** @param {WriteRow} row @returns {string} */
+  #idOf({ newDocumentState: doc }) {
+    return doc[this.documents.primary];
+  }
+
+  /**
+   * Give back, ahead of edits, the states that they were made on and that a restore took.
+   *
+   * @param {WriteRow[]} rows @returns {Promise<Map<string, number>>} on which version each edit then is, by ID
+   */
+  async #giveBackHeld(rows) {
+    const unbased = rows.filter((row) => row.assumedMasterState && this.#unbased.has(this.#idOf(row)));
+    const held = unbased.flatMap(({ assumedMasterState: doc }) => (doc ? this.documents.heldOf(doc) : []));
+    const outcomes = await pushOperations(this.client, this.#lost(held));
+    const taken = outcomes.filter(({ result }) => result.status === "created" || result.status === "updated");
+    const elsewhere = held.map(({ id }) => /** @type {const} */ ([id, ELSEWHERE]));
+    return new Map([...elsewhere, ...taken.map(({ result }) => /** @type {const} */ ([result.id, result.version ?? ELSEWHERE]))]);
+  }
+
+  /** Make operations of what a restore took. @param {(Doc | undefined)[]} held @param {Doc[]} [there] what the server has of it */
+  #lost(held, there = []) {
+    const rows = held.flatMap((row) => (row ? { table: this.table, row } : []));
+    return lostRows(rows, { [this.table]: new Map(there.map((row) => [row.id, /** @type {any} */ (row)])) });
+  }
+
+  /** @param {Outgoing[]} operations */
+  async #send(operations) {
     try {
       return await pushOperations(this.client, operations, { baseCursor: this.#cursor });
     } catch (error) {
       // Another database: the pull will find out too, and only then bases can be compared again.
       if (error instanceof ResyncRequired) this.#cursor = null;
-      if (error instanceof ResyncRequired) this.#tell();
       throw error;
     }
   }
 
-  /** @param {WriteRow} row @param {import("./operations.js").Outcome} outcome @returns {Doc | undefined} */
+  /** @param {WriteRow} row @param {Outcome} outcome @returns {Doc | undefined} */
   #settle({ newDocumentState: doc }, { result, row, conflicts }) {
     if (result.status === "rejected") this.hear.onRejected?.(doc, result.error);
+    if (row || !this.#confirmed.get(doc[this.documents.primary])) this.#confirmed.set(doc[this.documents.primary], row?.version ?? 0);
     for (const conflict of conflicts) this.hear.onConflict?.(conflict);
     if (!row || result.version === 0) return undefined;
     this.#echo.set(row.id, row);
-    const master = this.#docOf(row);
-    return result.status === "conflict" && !this.#isTaken(doc, master) ? master : undefined;
-  }
-
-  /** Tell whether the master row says what was typed. @param {Doc} doc @param {Doc} master */
-  #isTaken(doc, master) {
-    const names = Object.keys(ownFields(Object.fromEntries([...this.fields].map((name) => [name, null]))));
-    return doc._deleted === master._deleted && names.every((name) => isSame(doc[name], master[name]));
-  }
-
-  /**
-   * Name each edit, so that the server knows it if it comes again, and tell when it was made.
-   *
-   * RxDB gives states only. The revision of the stored document names its edit, also after a crash; if the document was
-   * edited again meanwhile, the name holds for the retries of this call, which RxDB makes with the same objects.
-   * @param {WriteRow[]} rows
-   */
-  async #stamps(rows) {
-    const ids = rows.map(({ newDocumentState }) => newDocumentState[this.primary]);
-    const stored = await this.collection.storageInstance.findDocumentsById(ids, true);
-    const byId = new Map(stored.map((/** @type {any} */ found) => [found[this.primary], found]));
-    return rows.map(({ newDocumentState: doc }) => {
-      const found = /** @type {any} */ (byId.get(doc[this.primary]));
-      const isIt = found && Object.keys(doc).every((name) => isSame(doc[name], found[name]));
-      if (!this.#names.has(doc)) this.#names.set(doc, isIt ? this.#nameOf(found) : newId());
-      const edited = new Date(isIt ? found._meta.lwt : Date.now());
-      return { opId: /** @type {string} */ (this.#names.get(doc)), timestamp: edited.toISOString() };
-    });
-  }
-
-  /** @param {any} found */
-  #nameOf(found) {
-    return sha256(`${this.client.deviceId}:${this.table}:${found[this.primary]}:${found._rev}`).slice(0, 48);
-  }
-
-  /**
-   * @param {WriteRow} row @param {{ opId: string, timestamp: string }} stamp
-   * @returns {import("./operations.js").Outgoing}
-   */
-  #operationOf({ newDocumentState, assumedMasterState: master }, stamp) {
-    const doc = this.#rowOf(newDocumentState);
-    // Version 0: nothing is known of such a row, so what others did to it counts as a conflict.
-    const about = { table: this.table, baseVersion: master?.version ?? 0, ...stamp };
-    if (newDocumentState._deleted && (!master || !master._deleted)) return { ...about, operation: "delete", data: { id: doc.id } };
-    if (!master) return { ...about, operation: "create", data: ownFields(doc) };
-    const data = { ...changedFields(this.#rowOf(master), doc), id: doc.id };
-    return { ...about, operation: "update", data, whole: ownFields(doc) };
-  }
-
-  // --- documents and rows --------------------------------------------------------------------------------------------
-
-  /** @param {Doc} row @returns {Doc} the fields that the schema has; a validator would not have `null` for a text */
-  #docOf(row) {
-    /** @type {Doc} */
-    const doc = { [this.primary]: row.id, _deleted: Boolean(row.is_deleted) };
-    for (const name of this.fields) if (name in row && row[name] !== null) doc[name] = row[name];
-    return doc;
-  }
-
-  /** @param {Doc} doc @returns {Doc} */
-  #rowOf(doc) {
-    const row = Object.fromEntries([...this.fields].filter((name) => name in doc).map((name) => [name, doc[name]]));
-    return { ...row, id: doc[this.primary], is_deleted: doc._deleted ? 1 : 0 };
+    const master = this.documents.docOf(row);
+    return result.status === "conflict" && !this.documents.isTaken(doc, master) ? master : undefined;
   }
 
   // --- live ----------------------------------------------------------------------------------------------------------
@@ -252,4 +342,11 @@ class Handlers {
       },
     };
   }
+}
+
+/** Take a page into account. @param {Checkpoint} place @param {import("./client.js").Pulled} page @returns {Checkpoint} */
+function passed({ cursor, fields, fill }, page) {
+  if (!fill) return { cursor: page.cursor, fields, fill: null };
+  if (page.hasMore) return { cursor, fields, fill: { ...fill, cursor: page.cursor } };
+  return { cursor, fields: fill.fields, fill: null };
 }

@@ -8,9 +8,12 @@
  */
 
 import { newId } from "./client.js";
-import { isPassing, ResyncRequired, SyncError } from "./errors.js";
+import { columnTypes, toLocal } from "./columns.js";
+import { BadValue, isPassing, ResyncRequired, SyncError, WrongAccount } from "./errors.js";
 import { changedFields, ownFields, pushOperations } from "./operations.js";
-import { lostRows, resyncOf } from "./resync.js";
+import { ELSEWHERE, incarnationOf } from "./resync.js";
+import { Sweep } from "./sweep.js";
+import { checkedFields, checkedId } from "./values.js";
 
 /**
  * @typedef {import("./client.js").Row} Row
@@ -38,6 +41,7 @@ export function syncappCollectionOptions(client, { table, retrySeconds = 2, onCo
     id: table,
     getKey: (/** @type {Row} */ row) => row.id,
     rowUpdateMode: "full",
+    schema: checkedSchema(table),
     sync: { sync: (/** @type {Sync} */ sync) => synced.begin(sync), rowUpdateMode: "full" },
     onInsert: persist,
     onUpdate: persist,
@@ -45,6 +49,32 @@ export function syncappCollectionOptions(client, { table, retrySeconds = 2, onCo
     utils: { refetch: () => synced.refetch(), pending: () => synced.pending, settled: () => synced.settled() },
     ...rest,
   };
+}
+
+/**
+ * Refuse rows with values that JSON can't say as they are put; an app's own schema takes its place, and is asked instead.
+ *
+ * Source: the Standard Schema, by which TanStack DB validates.
+ * @param {string} table
+ */
+function checkedSchema(table) {
+  const validate = (/** @type {any} */ value) => {
+    const message = problemOf(table, value);
+    return message ? { issues: [{ message }] } : { value };
+  };
+  return { "~standard": { version: 1, vendor: "syncapp", validate } };
+}
+
+/** @param {string} table @param {any} row @returns {string | undefined} */
+function problemOf(table, row) {
+  try {
+    checkedFields(table, row);
+    if (row.id !== undefined) checkedId(row.id, `The ID of a row of ${table}`);
+    return undefined;
+  } catch (error) {
+    if (error instanceof BadValue) return error.message;
+    throw error;
+  }
 }
 
 class Synced {
@@ -58,7 +88,17 @@ class Synced {
   #sync;
   /** One thing at a time, in order. @type {Promise<unknown>} */
   #turn = Promise.resolve();
+  /** @type {Promise<unknown>} */
+  #order = Promise.resolve();
   #stop = new AbortController();
+  /** Beginning anew, if that is under way. @type {Sweep | undefined} */
+  #sweep;
+  /** The account of this page's rows, once it is known. @type {string | undefined} */
+  #account;
+  /** The server's types of this table's columns. @type {Record<string, string> | undefined} */
+  #types;
+  /** Transactions whose turn has not come. @type {Set<Mutation[]>} */
+  #waiting = new Set();
   /** Edits that the server has not confirmed. */
   pending = 0;
 
@@ -78,6 +118,7 @@ class Synced {
     this.#sync = sync;
     this.#rows.clear();
     this.#cursor = null;
+    this.#sweep = undefined;
     const first = this.#until(() => this.#inTurn(() => this.#pull()), this.#stop.signal);
     first.then(() => sync.markReady(), (error) => this.#stop.signal.aborted || sync.markError(error));
     const live = this.client.live({ cursor: () => this.#cursor, onPull: () => void this.#pullSoon() });
@@ -94,7 +135,7 @@ class Synced {
 
   /** Wait until everything begun so far is done. */
   settled() {
-    return this.#inTurn(async () => undefined);
+    return this.#inOrder(() => this.#inTurn(async () => undefined));
   }
 
   async #pullSoon() {
@@ -109,13 +150,26 @@ class Synced {
     return turn;
   }
 
+  /**
+   * Push one transaction after the other, also while the first is tried again: an edit must not overtake its row's creation.
+   *
+   * @template T @param {() => Promise<T>} work @returns {Promise<T>}
+   */
+  #inOrder(work) {
+    const turn = this.#order.then(work, work);
+    this.#order = turn.catch(() => undefined);
+    return turn;
+  }
+
   /** Try until the network is back, or the server. @template T @param {() => Promise<T>} work @param {AbortSignal} [signal] @returns {Promise<T>} */
   async #until(work, signal) {
     for (;;) {
       try {
         return await work();
       } catch (error) {
-        if (!isPassing(error) || signal?.aborted) throw error;
+        // Somebody else is logged in: what was typed waits for the one who typed it.
+        if (error instanceof WrongAccount && !signal) this.onError?.(error);
+        else if (!isPassing(error) || signal?.aborted) throw error;
         await new Promise((resume) => setTimeout(resume, this.retrySeconds * 1000));
       }
     }
@@ -124,16 +178,24 @@ class Synced {
   // --- pull ----------------------------------------------------------------------------------------------------------
 
   async #pull() {
-    const wanted = { cursor: this.#cursor, tables: [this.table] };
+    await this.#settle();
     try {
-      for await (const { data, cursor } of this.client.pages(wanted)) {
-        this.#write(data[this.table]);
+      if (this.#sweep) await this.#swept(this.#sweep);
+      for await (const { data, cursor } of this.client.pages({ cursor: this.#cursor, tables: [this.table] })) {
+        this.#write(data[this.table] ?? []);
         this.#cursor = cursor;
       }
     } catch (error) {
       if (!(error instanceof ResyncRequired)) throw error;
-      await this.#resync();
+      this.#sweep = new Sweep(this.client, [this.table], this.#cursor);
+      await this.#pull();
     }
+  }
+
+  /** Refuse another account than the one whose rows these are, and know the columns' types. */
+  async #settle() {
+    this.#account = (await this.client.account(this.#account)) ?? this.#account;
+    this.#types ??= (await columnTypes(this.client))[this.table] ?? {};
   }
 
   /** @param {Row[]} rows */
@@ -147,25 +209,30 @@ class Synced {
   /** @param {Row} row */
   #writeOne(row) {
     const isKnown = this.#rows.has(row.id);
-    if (!row.is_deleted) this.#sync?.write({ type: isKnown ? "update" : "insert", value: row });
+    if (!row.is_deleted) this.#sync?.write({ type: isKnown ? "update" : "insert", value: this.#shown(row) });
     else if (isKnown) this.#sync?.write({ type: "delete", key: row.id });
     const [kept, dropped] = row.is_deleted ? [this.#gone, this.#rows] : [this.#rows, this.#gone];
     kept.set(row.id, row);
     dropped.delete(row.id);
   }
 
-  /** Begin anew, in one transaction, so that nobody sees an empty table. */
-  async #resync() {
-    const { known, isRestored, cursor } = await resyncOf(this.client, [this.table], this.#cursor);
-    const held = [...this.#rows.values(), ...this.#gone.values()].map((row) => ({ table: this.table, row }));
-    if (isRestored) await pushOperations(this.client, lostRows(held, known));
-    this.#rows.clear();
-    this.#sync?.begin();
-    this.#sync?.truncate();
-    for (const row of known[this.table].values()) this.#writeOne(row);
-    this.#sync?.commit();
-    this.#cursor = cursor;
-    await this.#pull();
+  /** Give a row as the app sees it: a declared flag is true or false. @param {Row} row */
+  #shown(row) {
+    const flags = Object.entries(this.#types ?? {}).filter(([name, type]) => type === "boolean" && name in row && !MARKS.has(name));
+    return { ...row, ...Object.fromEntries(flags.map(([name, type]) => [name, toLocal(row[name], type, "boolean")])) };
+  }
+
+  /** Begin anew, over the rows that are there, so that nobody sees an empty table. @param {Sweep} sweep */
+  async #swept(sweep) {
+    const held = () => [...this.#rows.values(), ...this.#gone.values()];
+    while (!sweep.isDone) {
+      const found = await sweep.page((_, ids) => held().filter(({ id }) => ids.includes(id)));
+      this.#write(found.get(this.table) ?? []);
+    }
+    const { returned, gone } = await sweep.rest(this.table, [...this.#rows.values()]);
+    this.#write([...returned, ...gone.map((row) => /** @type {Row} */ ({ ...row, is_deleted: 1 }))]);
+    this.#cursor = sweep.cursor;
+    this.#sweep = undefined;
   }
 
   // --- push ----------------------------------------------------------------------------------------------------------
@@ -179,38 +246,85 @@ class Synced {
     const timestamp = new Date().toISOString();
     const operations = mutations.map((mutation) => this.#operationOf(mutation, timestamp));
     this.pending += mutations.length;
+    this.#waiting.add(mutations);
     try {
-      const outcomes = await this.#until(() => this.#inTurn(() => this.#pushAndPull(operations)));
+      const outcomes = await this.#inOrder(() => this.#until(() => this.#inTurn(() => this.#pushAndPull(operations, mutations))));
       for (const conflict of outcomes.flatMap(({ conflicts }) => conflicts)) this.onConflict?.(conflict);
       const rejected = outcomes.find(({ result }) => result.status === "rejected");
-      if (rejected) throw new Rejected(rejected.result.error ?? "rejected", { code: "validation_error", status: 400 });
+      if (rejected) throw rejectedFor(rejected.result.error);
     } finally {
+      this.#waiting.delete(mutations);
       this.pending -= mutations.length;
     }
   }
 
-  /** @param {import("./operations.js").Outgoing[]} operations */
-  async #pushAndPull(operations) {
-    // A pull first, if this is another database by now: the operations' bases would be of the old one.
+  /** @param {import("./operations.js").Outgoing[]} operations @param {Mutation[]} mutations */
+  async #pushAndPull(operations, mutations) {
+    await this.#settle();
+    this.#waiting.delete(mutations);
+    if (mutations.some((mutation) => this.#isOfRefused(mutation))) throw rejectedFor("The row's creation was refused.");
     let outcomes;
     try {
+      if (this.#sweep) await this.#pull();
       outcomes = await pushOperations(this.client, operations, { baseCursor: this.#cursor });
     } catch (error) {
       if (!(error instanceof ResyncRequired)) throw error;
+      // A pull first, since this is another database by now: the operations' bases would be of the old one.
+      const before = this.#cursor;
       await this.#pull();
-      const unbased = operations.map((operation) => ({ ...operation, baseVersion: 0 }));
-      outcomes = await pushOperations(this.client, unbased, { baseCursor: this.#cursor });
+      const isElsewhere = incarnationOf(before ?? "") !== incarnationOf(this.#cursor ?? "");
+      for (const operation of operations) if (isElsewhere) Object.assign(operation, { baseVersion: operation.baseVersion && ELSEWHERE, opId: newId() });
+      outcomes = await pushOperations(this.client, operations, { baseCursor: this.#cursor });
     }
+    await this.#mend(operations, outcomes);
     await this.#pull();
     return outcomes;
   }
 
+  /**
+   * Send a refused creation once more as its row is by now: an edit that waits may be the very repair.
+   *
+   * @param {import("./operations.js").Outgoing[]} operations @param {import("./operations.js").Outcome[]} outcomes brought up to date
+   */
+  async #mend(operations, outcomes) {
+    for (const [place, { operation, opId, ...about }] of operations.entries()) {
+      if (operation !== "create" || outcomes[place].result.status !== "rejected") continue;
+      const edit = [...this.#waiting].flat().findLast(({ key }) => key === about.data.id);
+      if (edit?.type !== "update") continue;
+      const again = { ...about, operation, data: ownFields(edit.modified), opId: newId() };
+      [outcomes[place]] = await pushOperations(this.client, [again], { baseCursor: this.#cursor });
+    }
+  }
+
+  /**
+   * Tell whether it edits a row whose creation was refused: both are taken back, and must not make a part of a row.
+   *
+   * @param {Mutation} mutation
+   */
+  #isOfRefused({ type, key, original }) {
+    return type === "update" && !original?.version && !this.#rows.has(key) && !this.#gone.has(key);
+  }
+
   /** @param {Mutation} mutation @param {string} timestamp @returns {import("./operations.js").Outgoing} */
   #operationOf({ type, key, original, modified }, timestamp) {
-    const about = { table: this.table, timestamp, opId: newId(), baseVersion: original?.version ?? 0 };
+    const message = type === "delete" ? undefined : problemOf(this.table, modified);
+    if (message) throw rejectedFor(message);
+    const about = { table: this.table, timestamp, opId: newId(), baseVersion: baseOf(original, modified) };
     if (type === "insert") return { ...about, operation: "create", data: ownFields(modified), baseVersion: 0 };
-    if (type === "delete") return { ...about, operation: "delete", data: { id: key } };
+    if (type === "delete") return { ...about, operation: "delete", data: { id: key }, baseVersion: original?.version ?? 0 };
     const data = { ...changedFields(original, modified), id: key };
     return { ...about, operation: "update", data, whole: ownFields(modified) };
   }
 }
+
+/** Flags of the protocol, which stay as they are. */
+const MARKS = new Set(["is_deleted", "server_synced"]);
+
+/** Give the version that an edit was made on: that of the row as it was read, if an older one was put back. @param {any} original @param {any} modified */
+function baseOf(original, modified) {
+  const known = original?.version ?? 0;
+  return Number.isInteger(modified?.version) && modified.version > 0 ? Math.min(modified.version, known) : known;
+}
+
+/** @param {string} [reason] */
+const rejectedFor = (reason = "rejected") => new Rejected(reason, { code: "validation_error", status: 400 });

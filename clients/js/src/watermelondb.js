@@ -2,35 +2,48 @@
  * Sync for WatermelonDB, around its own `synchronize`.
  *
  * Knows: WatermelonDB's sync contract. Must not know: HTTP, sockets. The contract (watermelondb.dev, Sync): `timestamp` is
- * a number above 0, also of an empty tenant; one answer holds everything; a create of an existing ID is an update; a
- * pushed record says which columns changed, but not on which state of the row.
+ * a number above 0, also of an empty tenant; a create of an existing ID is an update; a pushed record says which columns
+ * changed, but not on which state of the row.
  *
- * The cursor is kept beside the timestamp and advances only after a round that had nothing to push. So at any time it is
- * the place at or before which every unpushed record was edited, and thus an honest `baseCursor`; and the round after a
- * push fetches what the server made of it, whether or not the answer arrived. A row that was deleted elsewhere while its
+ * Each page is one `synchronize` without a push, and then kept with the place after it; the push has one of its own. Beside
+ * that place a base is kept, which advances only after a round that had nothing to push: so at any time it is a place at or
+ * before which every unpushed record was edited, and an honest `baseCursor`. A row that was deleted elsewhere while its
  * record was being edited here is not taken away before the edit is with the server.
  */
 
 import { newId } from "./client.js";
+import { columnTypes } from "./columns.js";
 import { ResyncRequired } from "./errors.js";
-import { canonical, pushOperations } from "./operations.js";
-import { lostRows, resyncOf } from "./resync.js";
-import { sha256 } from "./sha256.js";
+import { pushOperations } from "./operations.js";
+import { ELSEWHERE } from "./resync.js";
+import { Sweep } from "./sweep.js";
 import { exclusive } from "./tabs.js";
+import { Records } from "./watermelon-records.js";
+import { Tombstones } from "./watermelon-tombstones.js";
 
 /**
- * @typedef {Record<string, any>} Raw
- * @typedef {{ created: Raw[], updated: Raw[], deleted: string[] }} ChangeSet
+ * @typedef {import("./watermelon-records.js").Raw} Raw
+ * @typedef {import("./watermelon-records.js").ChangeSet} ChangeSet
+ * @typedef {Map<string, Raw[]>} Rows by table
+ * @typedef {{ cursor: string | null, columns: Record<string, string[]>, fill: { cursor: string | null, tables: string[] } | null }} Place
+ *   `cursor` is where the pull goes on; `columns` are those, by table, that records up to there have been given; `fill` is a
+ *   pull from the start for tables that have more by now, and where it goes on
  * @typedef {{ database: any, synchronize: (args: any) => Promise<void>, tables?: string[], json?: Record<string, string[]>,
- *   editedAt?: (raw: Raw, table: string) => number | undefined, onRejected?: (result: any) => void,
- *   onConflict?: (conflict: any) => void, [option: string]: any }} Options
- *   `json` names, by table, the text columns that hold JSON; `editedAt` tells when a record was edited, in milliseconds
- *   (default: its `updated_at`, which WatermelonDB touches); what is not named here is passed on to `synchronize`
+ *   dates?: Record<string, string[]>, editedAt?: (raw: Raw, table: string) => number | undefined,
+ *   onRejected?: (result: any) => void, onConflict?: (conflict: any) => void, [option: string]: any }} Options
+ *   `json` and `dates` name, by table, columns that hold JSON or times and that the server does not know as such; `editedAt`
+ *   tells when a record was edited, in milliseconds (default: its `updated_at`, which WatermelonDB touches); what is not
+ *   named here is passed on to `synchronize`
  */
 
-const CURSOR = "syncapp_cursor";
+const BASE = "syncapp_cursor";
+const PLACE = "syncapp_place";
+const ACCOUNT = "syncapp_account";
 const NONCE = "syncapp_nonce";
+const ANSWERED = "syncapp_answered";
 const ROUNDS = 5;
+/** In place of a base: edits were made on a database that a restore has replaced. */
+const LOST = "-";
 
 /**
  * Make the function that syncs: `await sync()`.
@@ -41,109 +54,217 @@ const ROUNDS = 5;
 export function watermelonSync(client, options) {
   const { database } = options;
   const name = `watermelondb:${client.url}:${database.adapter.dbName ?? ""}`;
-  return () => exclusive(name, () => new Round(client, options).run());
+  const sync = new Sync(client, options);
+  return () => exclusive(name, () => sync.run());
 }
 
-class Round {
+class Sync {
+  /** Beginning anew, if that is under way. @type {{ sweep: Sweep, held: Rows } | undefined} */
+  #anew;
+  /** @type {Place} */
+  #place = { cursor: null, columns: {}, fill: null };
+  /** Whether WatermelonDB has not said yet that it has the last page. */
+  #isUnkept = false;
+  #hasMore = false;
+  #isPushed = false;
+  #hasRejected = false;
+  /** @type {import("./columns.js").Types | undefined} */
+  #types;
+
   /** @param {import("./client.js").SyncClient} client @param {Options} options */
-  constructor(client, { database, synchronize, tables, json = {}, editedAt, onRejected, onConflict, ...rest }) {
+  constructor(client, { database, synchronize, tables, json = {}, dates = {}, editedAt, onRejected, onConflict, ...rest }) {
     this.client = client;
     this.database = database;
     this.synchronize = synchronize;
     this.tables = tables ?? Object.keys(database.schema.tables);
-    this.json = json;
-    this.editedAt = editedAt ?? ((/** @type {Raw} */ raw) => (raw.updated_at > 0 ? raw.updated_at : undefined));
+    const touchedAt = (/** @type {Raw} */ raw) => (raw.updated_at > 0 ? raw.updated_at : undefined);
+    this.records = new Records(database.schema, json, dates, editedAt ?? touchedAt);
+    this.tombstones = new Tombstones(database.adapter);
     this.hear = { onRejected, onConflict };
     this.rest = rest;
-    /** @type {string | null} */
-    this.cursor = null;
-    this.reached = "";
-    this.isPushed = false;
-    this.hasRejected = false;
+    /** All columns, by table. @type {Record<string, string[]>} */
+    this.columns = Object.fromEntries(this.tables.map((table) => [table, this.records.columnsOf(table).map(({ name }) => name)]));
   }
 
   /** Sync until a round has nothing to push. */
   async run() {
+    await this.#settleAccount();
+    if (this.#isUnkept) this.#anew = undefined;
+    this.#types ??= await columnTypes(this.client);
+    this.records.types = this.#types;
+    this.#place = await this.#keptPlace();
     for (let round = 0; round < ROUNDS; round++) {
-      this.isPushed = this.hasRejected = false;
-      await this.synchronize({
-        sendCreatedAsUpdated: true,
-        ...this.rest,
-        conflictResolver: (/** @type {[string, Raw, Raw, Raw]} */ ...sides) => this.#resolved(...sides),
-        database: this.database,
-        pullChanges: (/** @type {any} */ asked) => this.#pull(asked),
+      do await this.#exchange({ pullChanges: (/** @type {any} */ asked) => this.#pull(asked) });
+      while (await this.#kept());
+      this.#isPushed = this.#hasRejected = false;
+      await this.#exchange({
+        pullChanges: (/** @type {any} */ asked) => this.#given(new Map(), asked),
         pushChanges: (/** @type {any} */ asked) => this.#push(asked),
       });
-      if (!this.isPushed) await this.#keep(CURSOR, this.reached);
-      if (!this.isPushed || this.hasRejected) return;
+      if (!this.#isPushed) await this.#keep(BASE, this.#place.cursor ?? "");
+      if (!this.#isPushed || this.#hasRejected) return;
     }
+  }
+
+  /** @param {Record<string, unknown>} work */
+  #exchange(work) {
+    return this.synchronize({
+      sendCreatedAsUpdated: true,
+      ...this.rest,
+      conflictResolver: (/** @type {[string, Raw, Raw, Raw]} */ ...sides) => this.#resolved(...sides),
+      database: this.database,
+      ...work,
+    });
+  }
+
+  /** Refuse another account than the one whose records these are. */
+  async #settleAccount() {
+    const kept = await this.#read(ACCOUNT);
+    const account = await this.client.account(kept);
+    if (!kept && account) await this.#keep(ACCOUNT, account);
   }
 
   // --- pull ----------------------------------------------------------------------------------------------------------
 
-  /** @param {{ lastPulledAt?: number | null }} asked */
-  async #pull({ lastPulledAt }) {
-    // A database that was reset has no timestamp either.
-    this.cursor = lastPulledAt ? ((await this.#kept(CURSOR)) ?? null) : null;
-    const rows = await this.#pulled();
-    const changes = Object.fromEntries(this.tables.map((table) => [table, this.#changesOf(table, rows[table])]));
-    return { changes, timestamp: Math.max(Date.now(), (lastPulledAt ?? 0) + 1) };
+  /** Give the place; one that was kept by an older version does not say which columns were filled. @returns {Promise<Place>} */
+  async #keptPlace() {
+    const kept = await this.#read(PLACE);
+    return kept ? JSON.parse(kept) : { cursor: (await this.#read(BASE)) || null, columns: {}, fill: null };
   }
 
-  /** @returns {Promise<Record<string, Raw[]>>} everything since the cursor; what is deleted has gone already */
-  async #pulled() {
-    if (this.cursor === null) return this.#snapshot(null);
-    /** @type {Record<string, Raw[]>} */
-    const rows = Object.fromEntries(this.tables.map((table) => [table, []]));
+  /** Keep how far the last page went, now that WatermelonDB has it. @returns {Promise<boolean>} whether there is more */
+  async #kept() {
+    this.#isUnkept = false;
+    await this.tombstones.keep();
+    await this.#keep(ANSWERED, "");
+    if (!this.#anew) await this.#keep(PLACE, JSON.stringify(this.#place));
+    return this.#hasMore;
+  }
+
+  /** @param {{ lastPulledAt?: number | null }} asked */
+  async #pull(asked) {
+    // A database that was reset has no timestamp either.
+    if (!asked.lastPulledAt && !this.#anew) await this.#begin();
+    const answered = await this.#answered();
+    const found = await (this.#anew ? this.#swept() : this.#page());
+    this.#isUnkept = true;
+    return this.#given(await this.#taken(new Map(this.tables.map((table) => [table, [...(answered.get(table) ?? []), ...(found.get(table) ?? [])]]))), asked);
+  }
+
+  async #begin() {
+    this.#place = { cursor: null, columns: this.columns, fill: null };
+    await this.#keep(BASE, "");
+    // Records from before: a first pull was cut off, and a first pull has no tombstones of what went since.
+    if ([...(await this.#held()).values()].some((rows) => rows.length)) await this.#beginAnew(null);
+  }
+
+  /** @returns {Promise<Rows>} the next page since the place, or of what new columns and tables are to be filled with */
+  async #page() {
+    this.#place = { ...this.#place, fill: this.#fill() };
+    const { cursor, tables } = this.#place.fill ?? { ...this.#place, tables: this.tables };
     try {
-      for await (const page of this.client.pages({ cursor: this.cursor, tables: this.tables })) {
-        for (const table of this.tables) for (const row of page.data[table]) rows[table].push(row);
-        this.reached = page.cursor;
-      }
+      const page = await this.client.pull({ cursor, tables });
+      this.#hasMore = page.hasMore || Boolean(this.#place.fill);
+      this.#place = this.#passed(page);
+      return new Map(tables.map((table) => [table, page.data[table] ?? []]));
     } catch (error) {
       if (!(error instanceof ResyncRequired)) throw error;
-      return this.#snapshot(this.cursor);
+      await this.#beginAnew(this.#place.cursor);
+      return this.#swept();
     }
-    for (const table of this.tables) await this.#destroy(table, rows[table].filter((row) => row.is_deleted).map(({ id }) => id));
-    return rows;
-  }
-
-  /** @param {string} table @param {Raw[]} rows @returns {ChangeSet} */
-  #changesOf(table, rows) {
-    const updated = rows.filter((row) => !row.is_deleted).map((row) => this.#rawOf(table, row));
-    return { created: [], updated, deleted: [] };
   }
 
   /**
-   * Fetch all, give back what a restore lost, and let go what the server no longer has: a first pull has no tombstones.
+   * Tell what is to be pulled from the start: tables with columns that their records were never given.
    *
-   * A record with edits that wait stays, and is pushed whole, without a base: edits cannot be compared with another
-   * database. The refused cursor stays kept until a round had nothing to push, so that a crash on the way ends here again.
-   * @param {string | null} before the cursor that is refused, if there was one
+   * Deletions since `cursor` come after that, from `cursor` itself: a pull from the start has no tombstones.
    */
-  async #snapshot(before) {
-    const { known, isRestored, cursor } = await resyncOf(this.client, this.tables, before);
-    const held = await this.#held();
-    const lost = isRestored ? lostRows(held.filter(({ row }) => row._status !== "created").map(unedited), known) : [];
-    const returned = new Set((await pushOperations(this.client, lost)).map(({ result }) => `${result.table}/${result.id}`));
-    for (const table of this.tables) {
-      const gone = held.filter(({ table: its, row }) => its === table && !known[table].has(row.id) && !returned.has(`${table}/${row.id}`));
-      await this.#destroy(table, gone.map(({ row }) => row.id), true);
-    }
-    this.cursor = null;
-    this.reached = cursor;
-    return Object.fromEntries(this.tables.map((table) => [table, [...known[table].values()]]));
+  #fill() {
+    const { columns, fill, cursor } = this.#place;
+    const lacks = (/** @type {string} */ table) => this.columns[table].some((name) => !columns[table]?.includes(name));
+    const tables = cursor === null ? [] : this.tables.filter(lacks);
+    if (fill && `${fill.tables}` === `${tables}`) return fill;
+    return tables.length ? { cursor: null, tables } : null;
   }
 
-  /** Give all records, while nobody writes. @returns {Promise<{ table: string, row: Raw }[]>} */
+  /** @param {import("./client.js").Pulled} page @returns {Place} */
+  #passed(page) {
+    const { cursor, columns, fill } = this.#place;
+    if (fill && page.hasMore) return { cursor, columns, fill: { ...fill, cursor: page.cursor } };
+    if (fill) return { cursor, columns: this.columns, fill: null };
+    return { cursor: page.cursor, columns: this.columns, fill: null };
+  }
+
+  /** @param {string | null} before the refused cursor, which stays kept until the end: a crash on the way ends here again */
+  async #beginAnew(before) {
+    const held = await this.#held();
+    const gone = await this.tombstones.all();
+    for (const { table, row } of gone) held.get(table)?.push(row);
+    await this.#keep(BASE, "");
+    this.#anew = { sweep: new Sweep(this.client, this.tables, before), held };
+  }
+
+  /**
+   * Take the next page of all rows. In the end, let go what the server no longer has.
+   *
+   * A record with edits that wait stays, and if the server does not know its row it is pushed whole.
+   * @returns {Promise<Rows>}
+   */
+  async #swept() {
+    const { sweep, held } = /** @type {{ sweep: Sweep, held: Rows }} */ (this.#anew);
+    const found = await sweep.page((table, ids) => {
+      const wanted = new Set(ids);
+      return (held.get(table) ?? []).filter(({ id }) => wanted.has(id));
+    });
+    if (sweep.isRestored) await this.#keep(BASE, LOST);
+    this.#hasMore = !sweep.isDone;
+    if (!sweep.isDone) return found;
+    this.#anew = undefined; // What fails from here on begins anew.
+    for (const table of this.tables) {
+      const { returned, gone } = await sweep.rest(table, (held.get(table) ?? []).filter((row) => !row.is_deleted));
+      found.get(table)?.push(...returned);
+      await this.#destroy(table, gone.map(({ id }) => id), true);
+    }
+    this.#place = { cursor: sweep.cursor, columns: this.columns, fill: null };
+    return found;
+  }
+
+  /** Give the rows that the last push was answered with and that no pull gives: the server's were later. @returns {Promise<Rows>} */
+  async #answered() {
+    /** @type {[string, Raw][]} */
+    const kept = JSON.parse((await this.#read(ANSWERED)) || "[]");
+    return new Map(this.tables.map((table) => [table, kept.flatMap(([its, row]) => (its === table ? row : []))]));
+  }
+
+  /** Take away what is deleted, and give the rest. @param {Rows} rows @returns {Promise<Rows>} */
+  async #taken(rows) {
+    await this.tombstones.note(rows);
+    for (const [table, some] of rows) await this.#destroy(table, some.filter((row) => row.is_deleted).map(({ id }) => id));
+    return rows;
+  }
+
+  /** @param {Rows} rows @param {{ lastPulledAt?: number | null }} asked */
+  #given(rows, { lastPulledAt }) {
+    const alive = (/** @type {string} */ table) => (rows.get(table) ?? []).filter((row) => !row.is_deleted);
+    const changes = this.tables.map((table) => {
+      const updated = alive(table).map((row) => this.records.rawOf(table, row));
+      return [table, { created: [], updated, deleted: [] }];
+    });
+    return { changes: Object.fromEntries(changes), timestamp: Math.max(Date.now(), (lastPulledAt ?? 0) + 1) };
+  }
+
+  /** Give all rows as the server had them, while nobody writes. @returns {Promise<Rows>} */
   #held() {
     return this.database.read(async () => {
-      const found = [];
+      /** @type {Rows} */
+      const found = new Map();
       for (const table of this.tables) {
-        for (const { _raw } of await this.database.get(table).query().fetch()) found.push({ table, row: this.#rowOf(table, _raw) });
+        const raws = (await this.database.get(table).query().fetch()).map((/** @type {any} */ { _raw }) => _raw);
+        const synced = raws.filter((/** @type {Raw} */ raw) => raw._status !== "created");
+        found.set(table, synced.map((/** @type {Raw} */ raw) => this.records.heldOf(table, raw)));
       }
       return found;
-    }, "syncapp-snapshot");
+    }, "syncapp-held");
   }
 
   /**
@@ -172,98 +293,41 @@ class Round {
    * @param {string} table @param {Raw} local @param {Raw} remote @param {Raw} resolved
    */
   #resolved(table, local, remote, resolved) {
-    if (local._status === "created") Object.assign(resolved, filled(this.#rowOf(table, local, true), ""), this.#jsonOf(table, local));
+    if (local._status === "created") Object.assign(resolved, this.records.typedOf(table, local));
     return this.rest.conflictResolver?.(table, local, remote, resolved) ?? resolved;
-  }
-
-  /** @param {string} table @param {Raw} raw @returns {Raw} the columns that hold JSON, as they are stored */
-  #jsonOf(table, raw) {
-    return Object.fromEntries((this.json[table] ?? []).filter((name) => raw[name]).map((name) => [name, raw[name]]));
   }
 
   // --- push ----------------------------------------------------------------------------------------------------------
 
-  /**
-   * Push what is waiting.
-   *
-   * An operation is named by its content and by a nonce that changes after each push: a retry is known as one, and an edit
-   * that comes back to an earlier value is not taken for one.
-   * @param {{ changes: Record<string, ChangeSet> }} asked
-   */
+  /** Push what is waiting. @param {{ changes: Record<string, ChangeSet> }} asked */
   async #push({ changes }) {
-    this.isPushed = true;
-    const nonce = (await this.#kept(NONCE)) ?? (await this.#keep(NONCE, newId()));
-    const operations = this.tables.flatMap((table) => this.#operationsOf(table, changes[table], nonce));
-    const outcomes = await pushOperations(this.client, operations, { baseCursor: this.cursor });
+    this.#isPushed = true;
+    const nonce = (await this.#read(NONCE)) ?? (await this.#keep(NONCE, newId()));
+    const base = (await this.#read(BASE)) ?? "";
+    // Without a base nothing is known of the rows, which version 0 says.
+    const baseVersion = base === LOST ? ELSEWHERE : base ? undefined : 0;
+    const made = this.tables.flatMap((table) => this.records.operationsOf(table, changes[table] ?? NOTHING, nonce, baseVersion));
+    const baseCursor = baseVersion === undefined ? base : this.#place.cursor;
+    const outcomes = await pushOperations(this.client, made.flatMap(({ operation }) => operation ?? []), { baseCursor });
+    const beaten = outcomes.filter(({ result, row }) => row && !PULLED.has(result.status)).map(({ result, row }) => [result.table, row]);
+    await this.#keep(ANSWERED, JSON.stringify(beaten));
     await this.#keep(NONCE, newId());
+    await this.tombstones.noteOutcomes(outcomes);
     for (const conflict of outcomes.flatMap(({ conflicts }) => conflicts)) this.hear.onConflict?.(conflict);
-    return { experimentalRejectedIds: this.#rejected(outcomes) };
+    return { experimentalRejectedIds: this.#rejected([...outcomes, ...made.flatMap(({ outcome }) => outcome ?? [])]) };
   }
 
   /** @param {import("./operations.js").Outcome[]} outcomes what stays rejected is tried again with the next sync */
   #rejected(outcomes) {
-    /** @type {Record<string, string[]>} */
-    const ids = {};
-    for (const { result } of outcomes.filter(({ result }) => result.status === "rejected")) {
-      this.hasRejected = true;
-      (ids[result.table] ??= []).push(result.id);
-      this.hear.onRejected?.(result);
-    }
-    return ids;
-  }
-
-  /** @param {string} table @param {ChangeSet} changes @param {string} nonce @returns {import("./operations.js").Outgoing[]} */
-  #operationsOf(table, { created, updated, deleted }, nonce) {
-    const named = (/** @type {any} */ operation, /** @type {Raw} */ raw, /** @type {Raw} */ data) => ({
-      ...this.#stampOf(table, raw),
-      operation,
-      data,
-      opId: sha256(canonical([nonce, table, operation, data])).slice(0, 48),
-    });
-    return [
-      ...created.map((raw) => named("create", raw, filled(this.#rowOf(table, raw, true)))),
-      ...updated.map((raw) => ({ ...named("update", raw, this.#changedOf(table, raw)), whole: this.#rowOf(table, raw, true) })),
-      ...deleted.map((id) => named("delete", { id }, { id })),
-    ];
-  }
-
-  /** @param {string} table @param {Raw} raw */
-  #changedOf(table, raw) {
-    const changed = new Set(["id", ...raw._changed.split(",")]);
-    return Object.fromEntries(Object.entries(this.#rowOf(table, raw, true)).filter(([name]) => changed.has(name)));
-  }
-
-  /** Without a cursor nothing is known of the row, which version 0 says. @param {string} table @param {Raw} raw */
-  #stampOf(table, raw) {
-    const edited = this.editedAt(raw, table);
-    return {
-      table,
-      ...(edited ? { timestamp: new Date(edited).toISOString() } : undefined),
-      ...(this.cursor === null ? { baseVersion: 0 } : undefined),
-    };
-  }
-
-  // --- records and rows ----------------------------------------------------------------------------------------------
-
-  /** @param {string} table @param {Raw} row @returns {Raw} the columns that the schema has, in WatermelonDB's types */
-  #rawOf(table, row) {
-    /** @type {Raw} */
-    const raw = { id: row.id };
-    for (const { name, type } of Object.values(this.database.schema.tables[table].columns)) {
-      if (name in row) raw[name] = valueFor(type, row[name]);
-    }
-    return raw;
-  }
-
-  /** @param {string} table @param {Raw} raw @param {boolean} [isOwn] without what is WatermelonDB's or the server's */
-  #rowOf(table, raw, isOwn = false) {
-    const json = this.json[table] ?? [];
-    const entries = Object.entries(raw).filter(([name]) => !isOwn || !(name.startsWith("_") || SERVERS.has(name)));
-    return Object.fromEntries(entries.map(([name, value]) => [name, json.includes(name) && value ? JSON.parse(value) : value]));
+    const rejected = outcomes.flatMap(({ result }) => (result.status === "rejected" ? result : []));
+    this.#hasRejected = rejected.length > 0;
+    for (const result of rejected) this.hear.onRejected?.(result);
+    const idsOf = (/** @type {string} */ table) => rejected.filter((result) => result.table === table).map(({ id }) => id);
+    return Object.fromEntries(this.tables.map((table) => [table, idsOf(table)]));
   }
 
   /** @param {string} key @returns {Promise<any>} */
-  async #kept(key) {
+  async #read(key) {
     return (await this.database.adapter.getLocal(key)) ?? undefined;
   }
 
@@ -274,10 +338,11 @@ class Round {
   }
 }
 
-const SERVERS = new Set(["sync_status", "version", "server_synced", "createdAt", "updatedAt", "is_deleted"]);
+/** Outcomes that are changes, which the next pull brings. */
+const PULLED = new Set(["created", "updated", "deleted", "rejected"]);
 
-/** What a new row does not say gets the server's defaults. @param {Raw} row @param {unknown} [empty] */
-const filled = (row, empty = null) => Object.fromEntries(Object.entries(row).filter(([, value]) => value !== null && value !== empty));
+/** @type {ChangeSet} */
+const NOTHING = { created: [], updated: [], deleted: [] };
 
 /** @param {any} record */
 const isClean = (record) => record._raw._status === "synced";
@@ -288,18 +353,4 @@ function asCreated(record) {
     _raw._status = "created";
     _raw._changed = "";
   });
-}
-
-/** Give what the server is known to have had of a record: its changed columns are pushed by themselves. @param {{ table: string, row: Raw }} held */
-function unedited({ table, row }) {
-  const edited = new Set(["_status", "_changed", ...row._changed.split(",")]);
-  return { table, row: Object.fromEntries(Object.entries(row).filter(([name]) => !edited.has(name))) };
-}
-
-/** @param {string} type @param {unknown} value */
-function valueFor(type, value) {
-  if (value === null || value === undefined) return null;
-  if (type === "boolean") return Boolean(value);
-  if (type === "number") return typeof value === "number" ? value : Number(value);
-  return typeof value === "string" ? value : JSON.stringify(value);
 }

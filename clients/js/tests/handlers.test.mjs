@@ -43,13 +43,16 @@ async function collection() {
   return (await db.addCollections({ end_user: { schema } })).end_user;
 }
 
+/** What a checkpoint says of documents that have all their fields. */
+const fields = ["id", "name", "version"];
+
 const rows = (prefix, count, name = "n") => Array.from({ length: count }, (_, number) => ({ id: `${prefix}-${number}`, name }));
 
 test("RxDB: a full page says go on, a short one is the end, a checkpoint is an object", async () => {
   const { pull } = rxdbReplication(device(), { collection: await collection(), live: false });
   const start = (await device().pull({ cursor: null, tables: ["end_user"] })).cursor;
   await device().push({ changes: { end_user: rows("page", 25) } });
-  const first = await pull.handler({ cursor: start }, 10);
+  const first = await pull.handler({ cursor: start, fields }, 10);
   const second = await pull.handler(first.checkpoint, 10);
   const third = await pull.handler(second.checkpoint, 10);
   assert.deepEqual([first, second, third].map(({ documents }) => documents.length), [10, 10, 5]);
@@ -62,7 +65,7 @@ test("RxDB: deleted rows stay, marked", async () => {
   await device().push({ changes: { end_user: [{ id: "gone", name: "n" }] } });
   const { cursor } = await device().pull({ cursor: null, limit: 10_000 });
   await device().push({ changes: { end_user: [{ id: "gone", is_deleted: 1 }] } });
-  const { documents } = await pull.handler({ cursor }, 10);
+  const { documents } = await pull.handler({ cursor, fields }, 10);
   assert.deepEqual(documents.map(({ id, _deleted }) => [id, _deleted]), [["gone", true]]);
 });
 
@@ -109,7 +112,7 @@ test("WatermelonDB: no record states a base, the push does, and only what was cl
   const edited = { created: [], updated: [{ id, name: "typed again", _status: "updated", _changed: "name" }], deleted: [] };
   const synchronize = async ({ pullChanges, pushChanges }) => {
     last = (await pullChanges({ lastPulledAt: last })).timestamp;
-    const changes = [null, typed, null, edited, null][round++];
+    const changes = pushChanges && [null, typed, null, edited, null][round++];
     if (changes) await pushChanges({ changes: { end_user: changes }, lastPulledAt: last });
   };
   const sync = watermelonSync(device({ fetch: spying }), { database, synchronize });
@@ -122,18 +125,27 @@ test("WatermelonDB: no record states a base, the push does, and only what was cl
   assert.notEqual(bodies[1].baseCursor, clean);
 });
 
-test("WatermelonDB: the timestamp may be of an empty tenant, and one answer holds everything", async () => {
+test("WatermelonDB: the timestamp may be of an empty tenant, and a page is one synchronize, kept before the next", async () => {
   const kept = new Map();
   const adapter = { dbName: newId(), getLocal: async (key) => kept.get(key), setLocal: async (key, value) => void kept.set(key, value), getDeletedRecords: async () => [], destroyDeletedRecords: async () => {} };
   const database = { adapter, schema: { tables: { interactions: { columns: { title: { name: "title", type: "string" } } } } }, get: () => ({ query: () => ({ fetch: async () => [] }) }), write: (work) => work(), read: (work) => work(), batch: async () => {} };
   const answers = [];
-  const synchronize = async ({ pullChanges }) => void answers.push(await pullChanges({ lastPulledAt: null }));
-  const sync = watermelonSync(device(), { database, synchronize });
+  let last = null;
+  const synchronize = async ({ pullChanges }) => {
+    const answer = await pullChanges({ lastPulledAt: last });
+    last = answer.timestamp;
+    answers.push({ count: answer.changes.interactions.updated.length, timestamp: last, place: kept.get("syncapp_place") });
+  };
+  let pulls = 0;
+  const cut = (address, init) => (address.endsWith("/pull") && ++pulls === 4 ? Promise.reject(new TypeError("cut off")) : fetch(address, init));
+  const sync = watermelonSync(device({ fetch: cut }), { database, synchronize });
   await sync();
   assert.ok(answers[0].timestamp > 0);
   await device().push({ changes: { interactions: rows("all", 2500).map(({ id }) => ({ id, title: "t" })) } });
+  await assert.rejects(sync(), { name: "Unreachable" });
   await sync();
-  assert.equal(answers[1].changes.interactions.updated.length, 2500);
+  assert.deepEqual(answers.slice(2).map(({ count }) => count), [1000, 1000, 500, 0], "a page that was kept was fetched again");
+  assert.equal(new Set(answers.slice(2).map(({ place }) => place)).size, 4);
 });
 
 test("TanStack DB: a mutation does not resolve before it was pulled back, and is taken back when refused", async () => {

@@ -11,7 +11,7 @@ from conftest import MakeClient
 from kit.truth import Account
 from test_exchange import equals_server
 
-from syncclient import SyncClient
+from syncclient import SyncClient, SyncError
 from syncclient.replica import set_meta
 
 
@@ -66,6 +66,24 @@ def test_widening_that_is_cut_off_goes_on(make_client: MakeClient, account: Acco
     account.delete("interactions", "i1")
     client.sync()
     equals_server(client, account)
+
+
+@pytest.mark.parametrize("first", [["end_user"], ["end_user", "visit"], None])
+def test_table_that_the_server_does_not_sync_costs_itself_alone(
+    make_client: MakeClient, account: Account, first: list[str] | None
+) -> None:
+    account.put("end_user", {"id": "a", "name": "A"})
+    make_client("replica.db", tables=first).sync()
+    account.put("end_user", {"id": "b", "name": "B"})
+    client = make_client("replica.db", session=None, tables=["end_user", "visit", "visit_too"])
+    client.put("visit", {"id": "v"})
+    client.put("end_user", {"id": "c", "name": "C"})
+    client.sync()
+    client.sync()
+    assert [row["id"] for row in client.rows("end_user")] == ["a", "b", "c"]
+    assert [one.table for one in client.refusals()] == ["visit"] and client.status().waiting == 0
+    with pytest.raises(SyncError, match="must name synced tables"):
+        make_client("none.db", tables=["visit"]).sync()
 
 
 @pytest.mark.parametrize("reason", [None, "missed", "restored"])

@@ -2,6 +2,7 @@
 
 import { addRxPlugin, createRxDatabase } from "rxdb/plugins/core";
 import { RxDBLeaderElectionPlugin } from "rxdb/plugins/leader-election";
+import { RxDBMigrationSchemaPlugin } from "rxdb/plugins/migration-schema";
 import { replicateRxCollection } from "rxdb/plugins/replication";
 import { getRxStorageDexie } from "rxdb/plugins/storage-dexie";
 import { getRxStorageMemory } from "rxdb/plugins/storage-memory";
@@ -9,15 +10,17 @@ import { rxdbReplication } from "syncapp-client/rxdb";
 import { BaseDevice, until } from "./device.mjs";
 
 addRxPlugin(RxDBLeaderElectionPlugin);
+addRxPlugin(RxDBMigrationSchemaPlugin);
 
-export const features = ["live", "conflicts", "merges", "returns", "states"];
+export const features = ["live", "conflicts", "merges", "returns", "clock", "states"];
 
 const TEXT = { type: "string" };
 const OWN = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName"];
 const JSON_FIELDS = { phoneModel: {}, bankList: {}, stateCode: {}, metadata: {} };
 
-const schema = {
-  version: 0,
+const memory = getRxStorageMemory();
+
+const SCHEMA = {
   primaryKey: "id",
   type: "object",
   properties: {
@@ -32,8 +35,15 @@ const schema = {
   },
 };
 
+/** The schema of a version of the app, the first of which may lack columns. */
+function schemaOf(lacks = [], version) {
+  const properties = Object.fromEntries(Object.entries(SCHEMA.properties).filter(([name]) => !lacks.includes(name)));
+  return { schema: { ...SCHEMA, version, properties }, migrationStrategies: version ? { 1: (doc) => doc } : {} };
+}
+
 export class Device extends BaseDevice {
   seen = [];
+  rejected = [];
   /** What was edited and is not known to be sent; at first, whatever an earlier process left. */
   edits = new Set([{}]);
   replications = [];
@@ -42,11 +52,18 @@ export class Device extends BaseDevice {
   async open(options) {
     this.client = this.clientOf(options);
     this.tables = options.tables;
+    const live = this.client.live.bind(this.client);
+    this.client.live = (listening) => (this.isLive ? live(listening) : { close() {} });
     const name = `kit-rxdb-${options.folder}`;
     // In a page, real IndexedDB; fake-indexeddb takes a minute for 10,000 rows of it.
-    const storage = typeof document === "undefined" ? getRxStorageMemory() : getRxStorageDexie();
+    const storage = typeof document === "undefined" ? memory : getRxStorageDexie();
     this.db = await createRxDatabase({ name, storage, multiInstance: false, closeDuplicates: true });
-    await this.db.addCollections(Object.fromEntries(options.tables.map((table) => [table, { schema }])));
+    const { tables, lacks } = options;
+    await this.db.addCollections(Object.fromEntries(tables.map((table) => [table, schemaOf(lacks?.[table], lacks ? 0 : 1)])));
+  }
+
+  async replaced() {
+    await this.db.close();
   }
 
   async put({ table, row }) {
@@ -86,14 +103,14 @@ export class Device extends BaseDevice {
     for (const edit of edits) this.edits.delete(edit);
   }
 
-  replicate(table, live) {
+  /** One that is not live can't be cancelled while it fails; so it is, and hears of nothing unless the suite says so. */
+  replicate(table) {
     const state = replicateRxCollection(rxdbReplication(this.client, {
       collection: this.db[table],
-      live,
       retryTime: 500,
       waitForLeadership: false,
       onConflict: (conflict) => this.seen.push({ table: conflict.table, id: conflict.id }),
-      onRejected: (doc, error) => console.error("rejected", doc, error),
+      onRejected: (doc, error) => this.rejected.push([table, doc.id, error]),
     }));
     return state;
   }
@@ -102,14 +119,23 @@ export class Device extends BaseDevice {
     if (this.isLive) return this.settled();
     const edits = [...this.edits];
     await this.syncOnce();
+    await this.letGo();
     for (const edit of edits) this.edits.delete(edit);
+  }
+
+  /** What was refused stays as it was typed; this app shows it to nobody, and lets it go. */
+  async letGo() {
+    for (const [table, id, error] of this.rejected.splice(0)) {
+      console.error("rejected", table, id, error);
+      await (await this.db[table].findOne(id).exec())?.incrementalRemove();
+    }
   }
 
   async syncOnce() {
     for (const table of this.tables) {
       // Two rounds: the second fetches what the server made of what the first sent.
       for (let round = 0; round < 2; round++) {
-        const state = this.replicate(table, false);
+        const state = this.replicate(table);
         try {
           await this.inSync(state);
         } finally {
@@ -122,12 +148,12 @@ export class Device extends BaseDevice {
   async inSync(state) {
     const failed = new Promise((_, fail) => state.error$.subscribe((error) => fail(causeOf(error))));
     failed.catch(() => undefined);
-    await Promise.race([this.isLive ? state.awaitInSync() : state.awaitInitialReplication(), failed]);
+    await Promise.race([state.awaitInitialReplication().then(() => state.awaitInSync()), failed]);
   }
 
   async live({ on }) {
     this.isLive = on;
-    if (on) this.replications = this.tables.map((table) => this.replicate(table, true));
+    if (on) this.replications = this.tables.map((table) => this.replicate(table));
     else await Promise.all(this.replications.splice(0).map((state) => state.cancel()));
   }
 

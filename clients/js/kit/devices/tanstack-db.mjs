@@ -5,7 +5,7 @@ import { io } from "socket.io-client";
 import { syncappCollectionOptions } from "syncapp-client/tanstack-db";
 import { BaseDevice, limited, until } from "./device.mjs";
 
-export const features = ["live", "conflicts", "merges", "returns"];
+export const features = ["live", "conflicts", "merges", "returns", "clock"];
 
 export class Device extends BaseDevice {
   seen = [];
@@ -14,18 +14,36 @@ export class Device extends BaseDevice {
   isOnline = false;
   sockets = [];
 
+  /** What the version before holds in memory, the next one goes on with. @type {Device | undefined} */
+  static left;
+
   async open(options) {
+    const { left } = Device;
+    Device.left = undefined;
+    if (left) return this.goOn(left, options);
     const client = this.clientOf(options);
     client.http.fetch = (...request) => (this.isOnline ? fetch(...request) : Promise.reject(new TypeError("offline")));
     client.io = (url, about) => {
       this.sockets.push(io(url, { ...about, autoConnect: false }));
       return this.sockets.at(-1);
     };
-    const made = options.tables.map((table) => {
-      const onConflict = (conflict) => this.seen.push({ table, id: conflict.id });
-      return [table, createCollection({ ...syncappCollectionOptions(client, { table, retrySeconds: 0.3, onConflict }), startSync: true })];
-    });
-    this.collections = Object.fromEntries(made);
+    this.collections = Object.fromEntries(options.tables.map((table) => [table, this.made(table)]));
+  }
+
+  made(table) {
+    const onConflict = (conflict) => this.seen.push({ table, id: conflict.id });
+    return createCollection({ ...syncappCollectionOptions(this.client, { table, retrySeconds: 0.3, onConflict }), startSync: true });
+  }
+
+  goOn(left, { tables }) {
+    const { client, sockets, seen, credentials, collections } = left;
+    Object.assign(this, { client, sockets, seen, credentials });
+    client.http.fetch = (...request) => (this.isOnline ? fetch(...request) : Promise.reject(new TypeError("offline")));
+    this.collections = Object.fromEntries(tables.map((table) => [table, collections[table] ?? this.made(table)]));
+  }
+
+  async replaced() {
+    Device.left = this;
   }
 
   async put({ table, row }) {

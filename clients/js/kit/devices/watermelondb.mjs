@@ -2,11 +2,12 @@
 
 import { appSchema, Database, Model, tableSchema } from "@nozbe/watermelondb";
 import LokiJSAdapter from "@nozbe/watermelondb/adapters/lokijs/index.js";
+import { addColumns, createTable, schemaMigrations } from "@nozbe/watermelondb/Schema/migrations/index.js";
 import { hasUnsyncedChanges, synchronize } from "@nozbe/watermelondb/sync/index.js";
 import { watermelonSync } from "syncapp-client/watermelondb";
 import { BaseDevice } from "./device.mjs";
 
-export const features = ["conflicts", "merges", "states"];
+export const features = ["conflicts", "merges", "returns", "clock", "states"];
 
 const TEXTS = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName", "client_user_id", "last_updated", "updatedAt", "phoneModel", "metadata"];
 const columns = [
@@ -15,24 +16,43 @@ const columns = [
   { name: "active", type: "number", isOptional: true },
   { name: "updated_at", type: "number", isOptional: true },
 ];
+const MIGRATIONS = schemaMigrations({
+  migrations: [
+    {
+      toVersion: 2,
+      steps: [
+        addColumns({ table: "end_user", columns: [{ name: "note", type: "string", isOptional: true }] }),
+        createTable({ name: "interactions", columns }),
+      ],
+    },
+  ],
+});
 const JSON_COLUMNS = { end_user: ["phoneModel"], interactions: ["metadata"] };
 
 export class Device extends BaseDevice {
   seen = [];
+  rejected = [];
 
   async open(options) {
-    const schema = appSchema({ version: 1, tables: options.tables.map((name) => tableSchema({ name, columns })) });
+    const columnsOf = (table) => columns.filter(({ name }) => !options.lacks?.[table]?.includes(name));
+    const tables = options.tables.map((name) => tableSchema({ name, columns: columnsOf(name) }));
+    const schema = appSchema({ version: options.lacks ? 1 : 2, tables });
     const modelClasses = options.tables.map((name) => class extends Model { static table = name; });
     const LokiAdapter = LokiJSAdapter.default ?? LokiJSAdapter;
-    const adapter = new LokiAdapter({ schema, dbName: `kit-${options.folder}`, useWebWorker: false, useIncrementalIndexedDB: true });
+    const adapter = new LokiAdapter({ schema, migrations: MIGRATIONS, dbName: `kit-${options.folder}`, useWebWorker: false, useIncrementalIndexedDB: true });
     this.database = new Database({ adapter, modelClasses });
     this.syncOnce = watermelonSync(this.clientOf(options), {
       database: this.database,
       synchronize,
       json: JSON_COLUMNS,
       onConflict: (conflict) => this.seen.push({ table: conflict.table, id: conflict.id }),
-      onRejected: (result) => console.error("rejected", result),
+      onRejected: (result) => this.rejected.push(result),
     });
+  }
+
+  /** What was typed is on its way to IndexedDB: LokiJS saves twice a second. */
+  async replaced() {
+    await new Promise((resume) => setTimeout(resume, 1500));
   }
 
   async find(table, id) {
@@ -78,6 +98,12 @@ export class Device extends BaseDevice {
 
   async sync() {
     await this.syncOnce();
+    // What was refused stays as it was typed; this app shows it to nobody, and lets it go.
+    for (const { table, id, error } of this.rejected.splice(0)) {
+      console.error("rejected", table, id, error);
+      const found = await this.find(table, id);
+      if (found) await this.database.write(() => found.destroyPermanently());
+    }
   }
 
   async conflicts() {

@@ -12,7 +12,7 @@ from typing import Literal
 
 from . import places, records, resync, rows
 from .answers import page_of
-from .errors import NotEqual, Offline, ResyncRequired, Stalled
+from .errors import NotEqual, Offline, ResyncRequired, Stalled, SyncError
 from .pace import Pace
 from .replica import Replica, get_meta, set_meta
 from .session import Session
@@ -76,11 +76,22 @@ class Pulling:
                 self._catch_up(groups)
 
     def _catch_up(self, groups: list[list[str]]) -> None:
+        """Pull each group by itself; tables that the server does not sync keep to the place of the others."""
+        caught_up: list[list[str]] = []
+        refused: SyncError | None = None
         for tables in groups:
-            self._pull_group(tables, is_all=False)
+            try:
+                self._pull_group(tables, is_all=False)
+                caught_up.append(tables)
+            except SyncError as error:
+                if error.code != "validation_error":  # None of these tables is one of the server's.
+                    raise
+                refused = error
+        if refused and not caught_up:
+            raise refused
         with self._replica.transaction() as connection:
             everywhere = [table for tables in groups for table in tables]
-            places.move(connection, everywhere, places.place_of(connection, groups[0]))
+            places.move(connection, everywhere, places.place_of(connection, caught_up[0]))
 
     def _pull_group(self, tables: list[str], is_all: bool) -> JSON:
         """Pull tables that have one place page by page to the end, and give the digests there; ``is_all``: new ones too."""
