@@ -355,6 +355,17 @@ def tables_of(body: object, tables: Mapping[str, Table]) -> tuple[list[str], lis
 _MUST_NAME = "must name synced tables: "
 
 
+def parse_pending(body: object, tables: Mapping[str, Table]) -> tuple[list[str], list[str]]:
+    """Check a call for what is pending: which tables, and the cursor that may stand beside them.
+
+    Raises: ValidationError.
+    """
+    named = tables_of(body, tables)
+    if isinstance(body, dict) and body.get("cursor") is not None:
+        parse_cursor(body["cursor"])
+    return named
+
+
 def table_named(name: object, tables: Collection[str], path: str = "table") -> str:
     """Read the name of a synced table.
 

@@ -28,9 +28,9 @@ from models import described_everywhere, synced_tables
 from notices import Notification
 from parsing import (
     checked_device,
+    parse_pending,
     parse_pull,
     parse_push,
-    tables_of,
 )
 from protocol import EDIT_FIELDS, SERVER_FIELDS, Limits, Pull, Push, Strategy, unknown_table
 from pulls import Page, Slice
@@ -124,7 +124,7 @@ class Sync:
         identity = bearer(self._tokens)
         body, device_id, tenant_id = read_json(), stated_device(), identity.tenant_id
         _check_body(identity, body)
-        tables, unknown = tables_of(body, self._tables)
+        tables, unknown = parse_pending(body, self._tables)
         if device_id and body.get("cursor") is not None:
             return stream(self._parts(tenant_id, self._plan(identity, body, device_id)))
         if device_id:
