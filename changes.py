@@ -17,7 +17,7 @@ from identity import Identities
 from ledger import place
 from models import connection, synced_tables
 from protocol import Change, Outcome, Push, Since, Stored, Strategy, decide, decide_again
-from receipts import Taken, is_retry, keep_receipts, mark_of, taken
+from receipts import Taken, implied_name, is_retry, keep_receipts, mark_of, taken
 from records import Conflict, shown_conflict
 from revival import Revivals
 from short import Edited, ShortWay
@@ -75,6 +75,8 @@ class _LongWay:
 
     def take(self, changes: Sequence[Change], edited: Mapping[Key, Edited]) -> None:
         """Take some changes, and write what becomes of them; ``edited``: what the short way did to rows before."""
+        for change in changes:
+            change.op_id = change.op_id or implied_name(change, self.push.device_id)
         self._look_up(changes, edited)
         for change in changes:
             self._take(change)

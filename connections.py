@@ -1,7 +1,7 @@
 """Connections below HTTP: how many there may be, and how long a client may make the server wait.
 
 Knows: when a client is too slow, whom to end to make room. Must not know: HTTP (``handler``), what requests do. A WebSocket
-is left alone; it has pings.
+is left alone until it is closed; it has pings.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _SWEEP_SECONDS = 1.0
 LEAST_BYTES_PER_SECOND = 1_024
 _HEAD_BYTES = 65_536
 _AT_ONCE_SECONDS = 0.00005
+_CLOSING_SECONDS = 5.0
 _READ_SECONDS = 0.005
 _DESCRIPTORS_A_TENANT = 5
 _DESCRIPTORS_BESIDE = 300
@@ -68,7 +69,7 @@ class _Part(NamedTuple):
 
 class Stream(io.RawIOBase):
     """What comes in on one connection, part by part: ``idle``, ``head``, ``body``, the ``rest`` that nobody reads, and
-    ``open`` once it is a WebSocket. It begins as ``new``."""
+    ``open`` once it is a WebSocket, and ``closing`` when that is closed. It begins as ``new``."""
 
     def __init__(self, network: Any, parts: dict[str, _Part]) -> None:
         self._network, self._parts = network, parts
@@ -84,6 +85,11 @@ class Stream(io.RawIOBase):
         """Begin a part."""
         self._part = part
         self._patience, self._left_bytes = self._parts[part]
+
+    def close_soon(self) -> None:
+        """Give the client of a WebSocket that is closed a moment to close too. Source: RFC 6455 section 7.1.1."""
+        self.begin("closing")
+        self.until = time.monotonic() + self._patience
 
     def stop(self) -> None:
         """Read no more: others do."""
@@ -137,16 +143,17 @@ class Stream(io.RawIOBase):
     @property
     def is_waited_for(self) -> bool:
         """Tell whether the server waits for a request that it could do without."""
-        is_between = self._part in ("new", "idle", "rest")
+        is_between = self._part in ("new", "idle", "rest", "closing")
         return (is_between or (self._is_reading and self._part != "open")) and not self.is_ended
 
     def end(self) -> None:
         """End it from another greenlet; whoever waits for it goes on at once."""
         self.is_ended = True
+        is_unread = self._is_sending or self._part == "closing"
         with contextlib.suppress(OSError):
-            if self._is_sending:  # Nobody will read what is queued.
+            if is_unread:  # Nobody will read what is queued.
                 self._network.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._network.shutdown(socket.SHUT_RDWR if self._is_sending else socket.SHUT_RD)
+            self._network.shutdown(socket.SHUT_RDWR if is_unread else socket.SHUT_RD)
 
     @contextlib.contextmanager
     def sending(self, seconds: float) -> Iterator[None]:
@@ -178,6 +185,7 @@ class Connections:
             "body": _Part(settings.stall_seconds),
             "rest": _Part(settings.stall_seconds, settings.max_body_bytes),
             "open": _Part(_NEVER),
+            "closing": _Part(_CLOSING_SECONDS),
         }
         self._open: OrderedDict[Stream, None] = OrderedDict()
         self._ending = self._knocking = 0

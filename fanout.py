@@ -57,6 +57,12 @@ class Fanout:
         else:
             late.append(packet.encode().encode())
 
+    def abort(self, engine_id: str) -> None:
+        """End the WebSocket of one socket at once, with all that is still to be sent."""
+        line = self._lines.get(engine_id)
+        if line:
+            line.abort()
+
     def tell(self, event: str, payload: object, room: str) -> None:
         """Tell an event to each socket of a room; what is told before others run leaves together."""
         waiting = self._waiting.get(room)

@@ -8,6 +8,7 @@ Knows: RFC 6455 framing. Must not know: Socket.IO, who is at the other end.
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import struct
 from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +45,10 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
     """A WebSocket that refuses a message over ``most_bytes`` by its header, be it one frame or many."""
 
     most_bytes = 1_048_576
+    stream: Any
+    raw_read: Any
+    raw_write: Any
+    closed: Any
 
     def __init__(self, environ: dict[str, Any], stream: Any, owner: Any) -> None:
         super().__init__(environ, stream, owner)
@@ -53,6 +58,7 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
         """Taken while a greenlet writes: another, with a pong or a goodbye, must not come amid its frame."""
         self._rest = b""
         self.raw_write = self._write
+        self._ends: Any = owner.stream
 
     def _write(self, data: bytes) -> None:
         """Write after what is left of frames before, but do not wait forever for a listener that reads nothing."""
@@ -81,6 +87,25 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
             self._rest = frames[sent:]
         return True
 
+    def close(self, code: int = 1000, reason: bytes | None = None) -> None:
+        """Say goodbye, with the code that the library leaves out; the connection ends soon, whatever its client does.
+
+        Source: RFC 6455 sections 5.5.1 and 7.1.1.
+        """
+        if self.closed:
+            return
+        self._ends.close_soon()
+        with contextlib.suppress(WebSocketError, OSError):  # It is gone already, or does not read.
+            self.send_frame(struct.pack("!H", code) + bytes(reason or b"")[: _CONTROL_BYTES - 2], self.OPCODE_CLOSE)
+        self.closed, self.environ = True, None
+        self.stream = self.raw_write = self.raw_read = None
+
+    def abort(self) -> None:
+        """End the connection at once, with all that is still to be sent."""
+        self._rest, self.closed = b"", True
+        self._ends.close_soon()
+        self._ends.end()
+
     @property
     def has_rest(self) -> bool:
         """Tell whether a part of a frame is still to be written."""
@@ -108,8 +133,7 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
             if header.length > _CONTROL_BYTES or not header.fin:
                 raise ProtocolError("a control frame has at most 125 bytes, in one piece")
         elif self._message_bytes + header.length > self.most_bytes:
-            self.send_frame(struct.pack("!H", _TOO_BIG), self.OPCODE_CLOSE)
-            self.closed = True
+            self.close(_TOO_BIG)
             raise WebSocketError("message too big")
 
     def _read(self, length: int) -> bytes:

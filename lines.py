@@ -178,6 +178,10 @@ class Line(WebSocketWSGI):  # type: ignore[misc]
         else:
             self._sock.raw_write(b"")
 
+    def abort(self) -> None:
+        """End at once, with all that is still to be sent."""
+        self._sock.abort()
+
     def takes(self, frames: bytes) -> bool:
         """Send whole frames at once if nothing has to go before them; what the network leaves goes by the queue."""
         socket = self._socket

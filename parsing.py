@@ -17,7 +17,7 @@ from msgspec import Raw
 from errors import Detail, PayloadTooLarge, ValidationError
 from protocol import SERVER_FIELDS, Change, Limits, Pull, Push, Table
 from typed import Reader, TypedRow
-from wire import Row, decode_row, edit_time, has_zone, parse_cursor, parse_time, whole_number
+from wire import Row, decode_row, edit_time, has_zone, is_exact, parse_cursor, parse_time, whole_number
 
 MAX_ID_CHARACTERS = 64
 _ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
@@ -154,6 +154,8 @@ class _Parser:
         if row_id is None and (type(row.id) is bool or (row.id and type(row.id) is str and not row.Unique_id)):
             return None
         try:
+            if type(row.id) in (int, float) and not row.Unique_id and is_exact(row.last_updated):
+                return None
             edited = edit_time(row.last_updated) if timestamp is None else parse_time(timestamp, "timestamp")
         except ValidationError:
             return None
@@ -260,6 +262,8 @@ def _read_identity(change: Change, row: Row, path: str) -> None:
     change.unique_id = unique_id or None
     if isinstance(row_id, str) and _ROW_ID.fullmatch(row_id):
         change.row_id = row_id
+    elif type(row_id) in (int, float) and not change.unique_id and -(2**63) < row_id < 2**63:  # type: ignore[operator]
+        change.local_id = row_id
     elif isinstance(row_id, bool | list | dict) or (row_id and isinstance(row_id, str) and not change.unique_id):
         sentence = "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -"
         change.problems.append({"path": f"{path}.id", "error": sentence})

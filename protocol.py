@@ -77,7 +77,7 @@ class Change:
     was said from that of the arrival. ``is_base_stated`` tells a ``base_version`` that was stated from one inferred from
     the row's own version, which a device may have counted up by itself. ``problems`` says why it cannot be taken at all;
     then ``table`` may be None, and ``unknown_table`` the name that was said for it. ``lacking`` says by column what is
-    wrong if it makes a row that has none of it yet.
+    wrong if it makes a row that has none of it yet. ``local_id`` is the number that its device has for a row without names.
     """
 
     path: str
@@ -86,6 +86,7 @@ class Change:
     row_id: str | None = None
     unique_id: str | None = None
     fields: Row = field(default_factory=dict)
+    local_id: int | float | None = None
     edited_at: int = 0
     is_timed: bool = False
     base_version: int | None = None

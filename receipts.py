@@ -17,7 +17,7 @@ from errors import IdempotencyMismatch
 from models import connection
 from protocol import Change
 from records import KeptAnswer
-from wire import encode, encode_sorted
+from wire import encode, encode_sorted, is_exact, whole_number
 
 ANSWERS_KEPT_MS = 24 * 3_600_000
 
@@ -40,6 +40,18 @@ def mark_of(change: Change) -> str:
 def is_retry(change: Change, before: Taken) -> bool:
     """Tell the retry of an operation from another one under its name; older versions kept the order of its fields."""
     return before.mark in (mark_of(change), _digest(encode(_said(change))))
+
+
+def implied_name(change: Change, device_id: str | None) -> str | None:
+    """Name a change that has no name of any kind, if its device can mean no other by the same words.
+
+    They are its own number of the row, its name, all that it says of the row, and the edit's time to the millisecond.
+    """
+    if change.local_id is None or change.kind == "delete" or change.problems:
+        return None
+    if not is_exact(change.fields.get("last_updated")):
+        return None
+    return "#" + _digest(encode_sorted([device_id, whole_number(change.local_id) or change.local_id, _said(change)]))
 
 
 def _said(change: Change) -> list[Any]:

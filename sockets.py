@@ -312,6 +312,7 @@ class Sockets:
             log.warning("a socket fell behind and was closed")
             socket.queue.queue.clear()
             self._close_engine(engine_id, abort=True)
+            self._fanout.abort(engine_id)
             return
         self._send_packet(engine_id, packet)
 

@@ -183,6 +183,12 @@ def has_zone(text: str) -> bool:
     return datetime.fromisoformat(text).tzinfo is not None
 
 
+def is_exact(value: object) -> bool:
+    """Tell whether a device's edit time is one to the millisecond, not perhaps of whole seconds only."""
+    time = edit_time(value)
+    return time is not None and time % 1000 != 0
+
+
 def edit_time(value: object) -> int | None:
     """Read when a device says it edited a row, or None if that can't be made out.
 

@@ -58,6 +58,13 @@ class Engine:
         self.said.append(reason)
 
 
+class Ends:
+    """Stands for what ends a connection."""
+
+    def close_soon(self) -> None:
+        """Do nothing."""
+
+
 class Phone:
     """A line to a client over a real pair of sockets, with the queue and the writer that Engine.IO would have."""
 
@@ -68,7 +75,7 @@ class Phone:
         self.line = Line(self.engine.serve, lines)
         stream = SimpleNamespace(read=None, write=self.ours.sendall, handler=SimpleNamespace(socket=self.ours))
         lines[sid] = self.line
-        owner: Any = SimpleNamespace(logger=None, server=SimpleNamespace(application=None))
+        owner: Any = SimpleNamespace(logger=None, server=SimpleNamespace(application=None), stream=Ends())
         self.line._sock = BoundedWebSocket({}, stream, owner)
 
     def writes_queue(self) -> None:
@@ -123,7 +130,7 @@ def phone(new_phone: Callable[[str], Phone]) -> Phone:
 def test_frame_is_what_the_library_would_send(text: str) -> None:
     written, packet = bytearray(), Packet(MESSAGE, text)
     stream = SimpleNamespace(read=None, write=written.extend)
-    owner: Any = SimpleNamespace(logger=None, server=SimpleNamespace(application=None))
+    owner: Any = SimpleNamespace(logger=None, server=SimpleNamespace(application=None), stream=Ends())
     BoundedWebSocket({}, stream, owner).send(packet.encode())
     assert frame_of(packet) == bytes(written)
 

@@ -54,7 +54,9 @@ def websocket(monkeypatch: pytest.MonkeyPatch, *parts: bytes, most: int = 1000) 
     monkeypatch.setattr(BoundedWebSocket, "most_bytes", most)
     wire = Wire(parts)
     owner: Any = SimpleNamespace(
-        logger=SimpleNamespace(debug=lambda *_: None), server=SimpleNamespace(application=None)
+        logger=SimpleNamespace(debug=lambda *_: None),
+        server=SimpleNamespace(application=None),
+        stream=SimpleNamespace(close_soon=lambda: None),
     )
     return BoundedWebSocket({}, wire, owner), wire
 
@@ -126,3 +128,34 @@ def test_listener_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(socket, "_write_to_network", lambda _: gevent.sleep(5))
     with pytest.raises(WebSocketError):
         socket.send("x")
+
+
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        (b"", struct.pack("!H", 1000)),
+        (struct.pack("!H", 1000), struct.pack("!H", 1000)),
+        (struct.pack("!H", 1001) + b"tab closed", struct.pack("!H", 1001) + b"tab closed"),
+        (
+            struct.pack("!H", 4321) + "schlafen gegängen".encode(),
+            struct.pack("!H", 4321) + "schlafen gegängen".encode(),
+        ),
+        (struct.pack("!H", 3000) + b"x" * 123, struct.pack("!H", 3000) + b"x" * 123),
+        (b"\x03", struct.pack("!H", 1002)),
+        (struct.pack("!H", 1005), struct.pack("!H", 1002)),
+        (struct.pack("!H", 1000) + b"\xff", struct.pack("!H", 1007)),
+    ],
+)
+def test_close_is_answered_by_a_code_and_the_reason(
+    monkeypatch: pytest.MonkeyPatch, said: bytes, answered: bytes
+) -> None:
+    """Fault, the library's: the reason without a code, whose first two bytes a client reads as one."""
+    socket, wire = websocket(monkeypatch, frame(said, opcode=8))
+    assert socket.receive() is None and socket.closed
+    assert bytes(wire.sent) == b"\x88%c%b" % (len(answered), answered)
+
+
+def test_message_too_big_is_told_by_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    socket, wire = websocket(monkeypatch, frame(b"x" * 1001), most=1000)
+    assert socket.receive() is None
+    assert bytes(wire.sent) == b"\x88\x02" + struct.pack("!H", 1009)

@@ -126,6 +126,67 @@ def test_retry_finds_the_row_that_got_another_id_than_it_was_sent_with(
     assert second != "local_1" and [row["name"] for row in tenant.device().rows()] == ["Asha", "Ravi"]
 
 
+# --- neither ---
+
+
+LOCAL: JSON = {"id": 17, "name": "Tea", "last_updated": "2026-03-01T10:00:00.123"}
+
+
+def forms(row: JSON) -> list[JSON]:
+    """As all forms say a row that their device has only a number for."""
+    create = {"table": "end_user", "operation": "create", "data": row}
+    update = create | {"operation": "update", "timestamp": "2026-03-02T10:00:00.456Z"}
+    return [create, update, {"changes": {"end_user": [row]}}, {"operations": [create]}]
+
+
+@pytest.mark.parametrize("form", range(4))
+def test_row_with_its_devices_number_and_time_sent_again_makes_no_other(
+    tenant: Tenant, listen: Callable[..., Listener], form: int
+) -> None:
+    """Its answer was lost. Fault: a row more with each try. Its fields may come in another order, its number as 17.0."""
+    device = tenant.device(X_Device_Id="till")
+    first = device.push(forms(LOCAL)[form])["results"][0]
+    again = device.push(forms(dict(reversed((LOCAL | {"id": 17.0}).items())))[form])["results"][0]
+    assert again == first | {"replayed": True}
+    assert "replayed" not in listen().call("sync_push", forms(LOCAL)[form])["results"][0], "a device without a name"
+    assert len(device.rows()) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"id": 18},
+        {"name": "Coffee"},
+        {"last_updated": "2026-03-01T10:00:00.124"},
+        {"device_id": "another"},
+        {"unknown": 1},
+        {"Unique_id": "u"},
+    ],
+)
+def test_row_that_differs_in_anything_is_another(device: Device, other: JSON) -> None:
+    device.create(**LOCAL)
+    device.create(**LOCAL | other)
+    assert len(device.rows()) == 2
+
+
+@pytest.mark.parametrize("row_id", [10**400, -(2**63), 2**64, 1e300, 0, -0.5])
+def test_number_of_any_size_is_a_local_key(device: Device, row_id: Any) -> None:
+    """Fault: a number beyond what a float holds: an error of the server."""
+    for _ in range(2):
+        assert device.create(**LOCAL | {"id": row_id})["name"] == "Tea"
+
+
+@pytest.mark.parametrize("time", [None, "2026-03-01", "2026-03-01T10:00:00", "2026-03-01T10:00:00.000Z", ""])
+@pytest.mark.parametrize("row_id", [17, None])
+def test_equal_rows_that_may_be_meant_are_two(device: Device, time: str | None, row_id: int | None) -> None:
+    """Two teas, of one import or by a clock of whole seconds; and rows without any number, at any time."""
+    times = [time] if row_id else [time, LOCAL["last_updated"]]
+    for one in times:
+        for _ in range(2):
+            device.create(id=row_id, name="Tea", last_updated=one)
+    assert len(device.rows()) == 2 * len(times)
+
+
 # --- opId ------------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -180,3 +181,68 @@ def test_health_counts_who_listens(start_server: Callable[..., Server]) -> None:
     for listener in [*listeners, stranger]:
         listener.close()
     wait_for(lambda: server.call("GET", "/health").json()["connectedClients"] == 0, "both to have left")
+
+
+def opened(server: Server, token: str | None = None) -> socket.socket:
+    """Open a WebSocket whose client will never say goodbye; with a token it joins."""
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=15)
+    raw.sendall(
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    while b"maxPayload" not in raw.recv(4096):
+        pass
+    said = f'40{{"token":"{token}"}}'.encode() if token else b"40"
+    length = b"\xfe" + len(said).to_bytes(2) if len(said) > 125 else bytes([0x80 | len(said)])
+    raw.sendall(b"\x81" + length + bytes(4) + said)
+    return raw
+
+
+def ends(raw: socket.socket) -> bool:
+    """Read to the end of a connection, however it ends."""
+    with contextlib.suppress(ConnectionResetError):
+        while raw.recv(65_536):
+            pass
+    return True
+
+
+def test_connection_of_a_closed_websocket_ends_though_its_client_is_silent(tmp_path: Path) -> None:
+    """Fault, before: it was open for as long as the client liked, and counted against all newcomers."""
+    server = Server(tmp_path / "data", {"SOCKET_AUTH_SECONDS": "1"}).start()
+    with opened(server) as raw:
+        assert ends(raw)
+    assert server.stop() == 0
+
+
+def test_silent_client_does_not_hold_up_a_stop(either: Server) -> None:
+    """Fault, before: the server waited its SHUTDOWN_SECONDS, 20, for one that had been told goodbye."""
+    tenant = either.register()
+    with opened(either, tenant.token) as raw:
+        began = time.monotonic()
+        assert either.process
+        either.process.send_signal(signal.SIGTERM)
+        assert either.process.wait(timeout=15) == 0
+        assert time.monotonic() - began < 15 and ends(raw)
+    assert not any("did not finish" in line["message"] for line in either.log)
+
+
+@pytest.mark.slow
+def test_listener_that_reads_nothing_is_reset_and_keeps_no_memory(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", {"SOCKET_QUEUE_BYTES": "65536"}).start()
+    tenant = server.register()
+    with opened(server, tenant.token) as raw:
+        rows = [{"id": f"r{number}", "note": "x" * 7_000} for number in range(2_000)]
+        for row in rows:
+            if any("fell behind" in line["message"] for line in server.log):
+                break
+            tenant.device().push({"changes": {"end_user": [row]}})
+        wait_for(lambda: any("fell behind" in line["message"] for line in server.log), "the listener to fall behind")
+        wait_for(lambda: unsent(raw) is None, "the server's side to be gone")
+    assert server.stop() == 0
+
+
+def unsent(raw: socket.socket) -> int | None:
+    """Give what the other end of a connection on this machine has not got rid of, None if it is gone. Source: proc(5)."""
+    port = f":{raw.getsockname()[1]:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return next((int(line[4].partition(":")[0], 16) for line in lines if line[2].endswith(port)), None)
