@@ -28,7 +28,7 @@ def look_up(
         by_id = {change.row_id for change in own if change.row_id}
         by_id |= {result["id"] for result in results if result["table"] == name}
         rows |= _read(name, "id", {row_id for row_id in by_id if (name, row_id) not in met})
-        other = {change.row_id for change in own if change.row_id and _is_other(change, rows, met)}
+        other = {change.row_id for change in own if change.row_id and change.unique_id and _is_other(change, rows, met)}
         by_unique_id = {change.unique_id for change in own if not change.row_id or change.row_id in other} - {None}
         rows |= _read(name, "Unique_id", by_unique_id)
     return rows
@@ -39,12 +39,11 @@ def _read(table: str, column: str, wanted: Collection[Any]) -> dict[Key, Stored]
     return {(table, row_id): Stored(decode_stored(body), *about) for row_id, body, *about in found}
 
 
-def _is_other(change: Change, *rows: Mapping[Key, Stored]) -> bool:
+def _is_other(change: Change, rows: Mapping[Key, Stored], met: Mapping[Key, Stored]) -> bool:
     """Tell whether the row under a change's id has another ``Unique_id`` than the change says, or there is none."""
-    assert change.table is not None
-    key = change.table.name, change.row_id
-    stored = next((some[key] for some in rows if key in some), None)  # type: ignore[index]
-    return change.unique_id is not None and (stored is None or stored.row["Unique_id"] != change.unique_id)
+    key: Any = change.table.name if change.table else None, change.row_id
+    stored = rows.get(key) or met.get(key)
+    return stored is None or stored.row["Unique_id"] != change.unique_id
 
 
 def rows_where(table: str, column: str, values: Collection[Any]) -> Any:
