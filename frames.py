@@ -45,6 +45,10 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
     """A WebSocket that refuses a message over ``most_bytes`` by its header, be it one frame or many."""
 
     most_bytes = 1_048_576
+    stream: Any
+    raw_read: Any
+    raw_write: Any
+    closed: Any
 
     def __init__(self, environ: dict[str, Any], stream: Any, owner: Any) -> None:
         super().__init__(environ, stream, owner)

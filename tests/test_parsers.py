@@ -39,7 +39,7 @@ import web
 from budgets import Budgets
 from errors import Problem, Unauthorized, ValidationError
 from models import synced_tables
-from parsing import checked_device, parse_pull, parse_push, tables_of
+from parsing import checked_device, parse_pending, parse_pull, parse_push
 from protocol import Change, Limits
 from settings import SettingError, Settings
 from turns import Turns
@@ -176,7 +176,7 @@ def _without_what_is_ignored(body: Any) -> Any:
 def test_tables_are_named_only_as_the_schema_says(body: Any) -> None:
     body = arrived(body)
     try:
-        tables_of(body, TABLES)
+        parse_pending(body, TABLES)
     except ValidationError:
         assert not PENDING_SCHEMA.is_valid(body)
     else:

@@ -46,7 +46,8 @@ export class Browser {
    * Open a page in a tab of its own.
    *
    * @param {string} address
-   * @returns {Promise<((expression: string) => Promise<any>) & { close: () => Promise<any> }>} evaluates; `close` closes it
+   * @returns {Promise<((expression: string) => Promise<any>) & { close: () => Promise<any>, send: (method: string, params: any) => Promise<any> }>}
+   *   evaluates; `close` closes it, `send` asks Chromium about it
    */
   async open(address) {
     const { targetId } = await this.send("Target.createTarget", { url: "about:blank" });
@@ -55,7 +56,8 @@ export class Browser {
     await this.send("Fetch.enable", { patterns: [{ urlPattern: "http://localhost/*" }] }, sessionId);
     await this.send("Page.navigate", { url: address }, sessionId);
     const evaluate = (/** @type {string} */ expression) => this.#evaluate(expression, sessionId);
-    return Object.assign(evaluate, { close: () => this.send("Target.closeTarget", { targetId }) });
+    const send = (/** @type {string} */ method, /** @type {any} */ params) => this.send(method, params, sessionId);
+    return Object.assign(evaluate, { send, close: () => this.send("Target.closeTarget", { targetId }) });
   }
 
   /** End it in good order, so that nothing is left to write. */
@@ -84,7 +86,7 @@ export class Browser {
 
   /** @param {any} message */
   #take({ id, result, error, method, params, sessionId }) {
-    if (method === "Fetch.requestPaused") void this.#fulfil(params, sessionId);
+    if (method === "Fetch.requestPaused") this.#fulfil(params, sessionId).catch(() => undefined); // its tab may be closed
     if (method === "Runtime.consoleAPICalled") console.error(...params.args.map((/** @type {any} */ one) => one.value ?? one.description));
     if (method === "Runtime.exceptionThrown") console.error(params.exceptionDetails.exception?.description);
     const asked = this.#asked.get(id);

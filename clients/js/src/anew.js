@@ -72,7 +72,7 @@ export async function endAnew(tx, { before, cursor, tables }) {
 async function meet(tx, table, id, there, isRestored) {
   const key = keyOf(table, id);
   const [shown, kept, gone, edits] = await Promise.all([tx.get(table, id), tx.get(BASES, key), tx.get(GONE, key), tx.editsOf(key)]);
-  const held = (kept ? kept.row : shown) ?? gone?.row;
+  const held = (edits.length ? kept?.row : shown) ?? gone?.row;
   // After a purge a row that the server does not give is gone; edits of it would make a row of one field.
   const isMissed = !isRestored && !there && edits.length > 0 && !held?.is_deleted;
   const base = held && (isRestored || isMissed) ? baseFor(held, there) : undefined;

@@ -44,16 +44,29 @@ export function dexieStore(db, tables) {
  * @param {import("dexie").Dexie} db @param {(why: import("./store.js").Loss) => void} hear
  */
 function tellLoss(db, hear) {
-  /** @type {import("./store.js").Loss} */
-  let why = "cleared";
-  db.on("versionchange", ({ newVersion }) => void (why = newVersion === null ? "deleted" : "newer"));
-  db.on("close", () => {
-    queueMicrotask(() => {
-      if (!db.hasBeenClosed()) hear(why); // else the app closed it
-      why = "cleared";
-    });
-  });
+  db.on("versionchange", ({ newVersion }) => hear(newVersion === null ? "deleted" : "newer"));
+  // Dexie's own event `close` does not tell the app's closing from the browser's, and nor does `hasBeenClosed`.
+  db.on("ready", () => void db.backendDB().addEventListener("close", () => void reopened(db).then(() => hear("cleared"))), true);
 }
+
+/**
+ * Open a database that the browser closed: it may fail until all is cleared, and Dexie tries once only.
+ *
+ * @param {import("dexie").Dexie} db
+ */
+async function reopened(db) {
+  for (let tries = 0; tries < REOPENINGS; tries++) {
+    await new Promise((resume) => setTimeout(resume, 10 << tries));
+    try {
+      return await db.open();
+    } catch {
+      db.close({ disableAutoOpen: false }); // else it stays closed with this error
+    }
+  }
+}
+
+/** Together they wait for ten seconds. */
+const REOPENINGS = 10;
 
 /**
  * @template T @param {import("dexie").Dexie} db @param {Tracker} tracker @param {IDBTransactionMode} mode
@@ -61,17 +74,30 @@ function tellLoss(db, hear) {
  */
 async function run(db, tracker, mode, tables, work) {
   const stores = [...tables, ...Object.keys(STORES)];
-  return db.transaction(mode === "readonly" ? "r" : "rw", stores, (tx) => {
+  const done = db.transaction(mode === "readonly" ? "r" : "rw", stores, (tx) => {
     tracker.own.add(/** @type {any} */ (tx).idbtrans);
     return work({
       get: (store, key) => tx.table(store).get(key),
       put: (store, value) => tx.table(store).put(value),
       delete: (store, key) => tx.table(store).delete(key),
-      all: (store, most) => (most === undefined ? tx.table(store) : tx.table(store).limit(most)).toArray(),
+      all: (store, after) => (after ? tx.table(store).where(":id").above(after) : tx.table(store)).toArray(),
+      deleteRange: (store, first, last) => tx.table(store).where(":id").between(first, last, true, true).delete(),
       count: (store) => tx.table(store).count(),
       editsOf: (key) => tx.table(OUTBOX).where("key").equals(key).sortBy("number"),
     });
   });
+  return done.catch((error) => {
+    if (isUnopened(error)) db.close({ disableAutoOpen: false }); // else it stays closed with this error
+    throw error;
+  });
+}
+
+/** Tell whether a database did not open, and the app has not closed it. @param {any} error */
+function isUnopened(error) {
+  if (error?.name !== "OpenFailedError" && error?.name !== "DatabaseClosedError") return false;
+  const names = [];
+  for (let inner = error; inner && names.length < 5; inner = inner.inner) names.push(inner.name);
+  return names.includes("AbortError");
 }
 
 /** Notes every edit of a synced table in the outbox, in the edit's own transaction. */
@@ -172,6 +198,6 @@ function editsOf(table, ids, request, answer, befores, bases) {
     const after = "values" in request ? request.values[place] : undefined;
     const edit = editOf(table, id, known, after, { opId: newId(), timestamp: new Date().toISOString() }, after && versionOf(after));
     if (!edit) return [];
-    return base ? { edit } : { edit, base: { key: edit.key, table, row: before ?? null } };
+    return base || !before?.version ? { edit } : { edit, base: { key: edit.key, table, row: before } };
   });
 }

@@ -8,9 +8,10 @@
 import { beginAnew, endAnew, takeAnew, underWay } from "./anew.js";
 import { newId } from "./client.js";
 import { operationOf } from "./edits.js";
-import { ResyncRequired } from "./errors.js";
+import { ResyncRequired, SyncError } from "./errors.js";
 import { pushOperations } from "./operations.js";
-import { META, place, sendable, settle, take } from "./store.js";
+import { Outbox, settle } from "./outbox.js";
+import { BASES, META, place, take } from "./store.js";
 
 /**
  * @typedef {import("./edits.js").Row} Row
@@ -75,23 +76,29 @@ export class Exchange {
 
   /** @param {string | null} cursor */
   async #push(cursor) {
-    for (let waiting = await this.#waiting(); waiting.length; waiting = await this.#waiting()) {
+    const outbox = new Outbox();
+    for (let waiting = await this.#waiting(outbox); waiting.length; waiting = await this.#waiting(outbox)) {
       const edits = new Map(waiting.map(({ edit }) => [edit.opId, edit]));
       const operations = waiting.map(({ edit, base }) => operationOf(edit, base));
       await pushOperations(this.client, operations, {
         baseCursor: cursor,
-        done: (sent, outcomes) => this.#settle(sent.map(({ opId }) => edits.get(opId)), outcomes),
+        done: (sent, outcomes) => this.#settle(outbox, sent.map(({ opId }) => edits.get(opId)), outcomes),
       });
     }
   }
 
-  #waiting() {
-    return this.store.transaction("readonly", [], (tx) => sendable(tx, SLICE_EDITS));
+  /** Give the edits that are sent next, an update with what it is based on. @param {Outbox} outbox */
+  #waiting(outbox) {
+    return this.store.transaction("readonly", [], async (tx) => {
+      await outbox.load(tx);
+      const edits = outbox.sendable(SLICE_EDITS);
+      return Promise.all(edits.map(async (edit) => ({ edit, base: edit.operation === "update" ? (await tx.get(BASES, edit.key))?.row : undefined })));
+    });
   }
 
-  /** @param {any[]} edits @param {import("./operations.js").Outcome[]} outcomes */
-  async #settle(edits, outcomes) {
-    const refused = await this.#write((tx) => settle(tx, edits, outcomes));
+  /** @param {Outbox} outbox @param {any[]} edits @param {import("./operations.js").Outcome[]} outcomes */
+  async #settle(outbox, edits, outcomes) {
+    const refused = await this.#write((tx) => settle(tx, outbox, edits, outcomes));
     refused.forEach(this.hear.refused);
     outcomes.filter(({ result }) => result.status === "conflict").forEach(this.hear.conflicted);
     this.hear.changed();
@@ -99,8 +106,10 @@ export class Exchange {
 
   /** Pull from a cursor to the end. @param {string | null} since */
   async #pull(since) {
+    let reached = since;
     for await (const { data, cursor } of this.client.pages({ cursor: since, tables: this.tables })) {
-      await this.take(data, { cursor, tables: this.tables });
+      await this.take(data, { cursor, tables: this.tables }, reached);
+      reached = cursor;
     }
   }
 
@@ -108,9 +117,12 @@ export class Exchange {
    * Keep rows and the place after them, together.
    *
    * @param {Record<string, Row[]>} data @param {import("./store.js").Place & { name?: string }} reached
+   * @param {string | null} since where the database must be: one that was lost meanwhile, and made anew, is at no place
    */
-  async take(data, reached) {
+  async take(data, reached, since) {
     await this.#write(async (tx) => {
+      const { cursor = null } = (await tx.get(META, reached.name ?? "place")) ?? {};
+      if (cursor !== since) throw new SyncError("The database on this device was lost meanwhile.", { code: "replica_failed" });
       for (const [table, rows] of Object.entries(data)) await take(tx, table, rows);
       await tx.put(META, { name: "place", ...reached });
     });
@@ -124,13 +136,14 @@ export class Exchange {
     if (cursor === null || !added.length) return;
     const kept = /** @type {Filling | undefined} */ (await this.store.transaction("readonly", [], (tx) => tx.get(META, "filling")));
     const since = kept && `${kept.tables}` === `${added}` ? kept.cursor : null;
+    if (since === null) await this.#write((tx) => tx.delete(META, "filling"));
+    let reached = since;
     for await (const page of this.client.pages({ cursor: since, tables: added })) {
-      await this.take(page.data, { name: "filling", cursor: page.cursor, tables: added });
+      await this.take(page.data, { name: "filling", cursor: page.cursor, tables: added }, reached);
+      reached = page.cursor;
     }
-    await this.#write(async (tx) => {
-      await tx.put(META, { name: "place", cursor, tables: this.tables });
-      await tx.delete(META, "filling");
-    });
+    await this.take({}, { cursor, tables: this.tables }, cursor);
+    await this.#write((tx) => tx.delete(META, "filling"));
   }
 
   /** Go on with what began after a restore, a purge or a long absence, if it did. */
@@ -139,6 +152,7 @@ export class Exchange {
       const page = await this.client.pull({ cursor: anew.cursor, tables: anew.tables });
       const { data, cursor, hasMore } = page;
       await this.#write(async (tx) => {
+        if (!(await underWay(tx))) return; // The database was lost meanwhile, and begins with nothing.
         await takeAnew(tx, /** @type {any} */ (anew), data, cursor);
         if (!hasMore) await endAnew(tx, { .../** @type {any} */ (anew), cursor });
       });

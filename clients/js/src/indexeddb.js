@@ -173,7 +173,8 @@ function wrapped(native) {
     get: (store, key) => answered(of(store).get(key)),
     put: (store, value) => answered(of(store).put(value)),
     delete: (store, key) => answered(of(store).delete(key)),
-    all: (store, most) => answered(of(store).getAll(undefined, most)),
+    all: (store, after) => answered(of(store).getAll(after ? IDBKeyRange.lowerBound(after, true) : undefined)),
+    deleteRange: (store, first, last) => answered(of(store).delete(IDBKeyRange.bound(first, last))),
     count: (store) => answered(of(store).count()),
     editsOf: (key) => answered(of(OUTBOX).index("key").getAll(key)),
   };

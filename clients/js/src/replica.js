@@ -11,8 +11,9 @@ import { defined } from "./edits.js";
 import { BadValue, SyncError, Unreachable } from "./errors.js";
 import { Exchange } from "./exchange.js";
 import { versionOf } from "./operations.js";
-import { BASES, edit, OUTBOX, place, REJECTED } from "./store.js";
-import { exclusive, lead, News } from "./tabs.js";
+import { edit } from "./outbox.js";
+import { BASES, OUTBOX, place, REJECTED } from "./store.js";
+import { exclusive, lead, News, queued } from "./tabs.js";
 import { checkedFields, checkedId } from "./values.js";
 
 /**
@@ -30,6 +31,7 @@ export class Replica extends EventTarget {
   /** @type {Promise<void> | undefined} */
   #running;
   #isWantedAgain = false;
+  #isStarted = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #again;
 
@@ -71,10 +73,11 @@ export class Replica extends EventTarget {
   async putMany(table, rows) {
     const changes = rows.map((fields) => {
       const { id = newId(), ...given } = defined(checkedFields(table, fields));
+      const isNew = fields.id === undefined;
       checkedId(id, `${table}.id`);
       const readAt = versionOf(given);
       const { version, ...own } = given;
-      return { id, readAt, change: (/** @type {Row | undefined} */ before) => ({ ...before, ...own, id }) };
+      return { id, isNew, readAt, change: (/** @type {Row | undefined} */ before) => ({ ...before, ...own, id }) };
     });
     return /** @type {Promise<Row[]>} */ (this.#edit(table, changes));
   }
@@ -148,11 +151,12 @@ export class Replica extends EventTarget {
 
   /** Sync by itself from now on: at each notification, each edit, each return of the network. One tab of all does it. */
   start() {
+    this.#isStarted = true;
     this.#stop.abort();
     this.#stop = new AbortController();
     const { signal } = this.#stop;
     void lead(this.store.name, signal, () => this.#leading(signal));
-    this.news.tell({ tables: this.tables }); // Who leads and knows fewer lets this one.
+    void queued().then(() => this.news.tell({ tables: this.tables })); // Who leads and knows fewer lets this one.
     return this;
   }
 
@@ -172,6 +176,7 @@ export class Replica extends EventTarget {
 
   /** Stop syncing by itself. */
   stop() {
+    this.#isStarted = false;
     this.#stop.abort();
   }
 
@@ -222,7 +227,7 @@ export class Replica extends EventTarget {
       const { cursor: reached, tables = [] } = await this.store.transaction("readonly", [], place);
       const isFilled = this.tables.every((table) => tables.includes(table));
       if (reached !== previousCursor || !isFilled || rows.some(({ table }) => !this.tables.includes(table))) return reached === cursor;
-      await this.exchange.take(grouped(rows), { cursor, tables: this.tables });
+      await this.exchange.take(grouped(rows), { cursor, tables: this.tables }, previousCursor);
       return true;
     });
     if (!isNext) this.wake();
@@ -253,8 +258,7 @@ export class Replica extends EventTarget {
 
   /** Let a newer version of the app lead, which knows more tables, and queue behind it. */
   #yield() {
-    if (!this.#live) return;
-    this.start();
+    if (this.#isStarted) this.start();
   }
 
   // --- telling -------------------------------------------------------------------------------------------------------
@@ -300,5 +304,5 @@ function grouped(rows) {
 async function outbox(tx) {
   const edits = await tx.all(OUTBOX);
   const bases = await Promise.all(edits.map(({ key }) => tx.get(BASES, key)));
-  return edits.map((edit, place) => ({ ...edit, base: bases[place]?.row }));
+  return edits.map((edit, place) => ({ ...edit, base: bases[place]?.row ?? null }));
 }

@@ -88,6 +88,11 @@ export async function lead(name, signal, work) {
   }
 }
 
+/** Wait until what was asked for before stands in the queue: news may otherwise arrive sooner than the request for a lock. */
+export async function queued() {
+  await globalThis.navigator?.locks?.query();
+}
+
 /** A channel to the other tabs; without BroadcastChannel nobody hears. */
 export class News {
   /** @param {string} name @param {(message: any) => void} hear */
