@@ -50,7 +50,7 @@ function script(name, pair, account) {
     await import("./${name}-${account.id}.lines.mjs");`.concat("\0", told);
 }
 
-for (const name of ["core", "indexeddb", "dexie", "rxdb", "watermelondb", "tanstack-db"]) {
+for (const name of ["core", "indexeddb", "dexie", "rxdb", "watermelondb", "tanstack-db", "legend-state"]) {
   test(`the lines at the head of docs/${name}.md bring Asha to the server`, async (t) => {
     const email = `${newId()}@example.com`;
     const body = JSON.stringify({ firstName: "D", lastName: "S", email, password: "password123" });
