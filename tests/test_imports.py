@@ -26,7 +26,7 @@ LAYERS = [
     ["manifest"],
     ["signing", "tokens"],
     ["tenants"],
-    ["takeover"],
+    ["leftovers", "takeover"],
     ["tenant_files"],
     ["migration"],
     ["incarnations"],
@@ -44,7 +44,7 @@ LAYERS = [
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
     ["budgets", "engine_errors", "frames", "wire"],
-    ["disk", "errors", "heads", "misnamed", "reference", "room", "settings", "toml_places", "turns"],
+    ["disk", "folder_locks", "errors", "heads", "misnamed", "reference", "room", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
