@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bases import Entry, Key, Own, look_up, since_elsewhere, since_sequence, since_version
+from bases import Entry, Key, Own, entry_at, look_up, since_counted, since_elsewhere, since_sequence, since_version
 from errors import ResyncRequired, ValidationError
 from identity import Identities
 from ledger import place
 from models import connection, synced_tables
-from protocol import Change, Outcome, Push, Since, Stored, Strategy, decide, decide_again
+from protocol import UNCHECKED, Change, Outcome, Push, Since, Stored, Strategy, decide, decide_again
 from receipts import Taken, implied_name, is_retry, keep_receipts, mark_of, taken
 from records import Conflict, shown_conflict
 from revival import Revivals
@@ -122,6 +122,7 @@ class _LongWay:
         table = change.table.name
         row_id = self.identities.row_id(change)
         stored = self.current.get((table, row_id))
+        self.writing.note_speaker(change.fields.get("device_id"), stored.row["device_id"] if stored else None)
         outcome = self._outcome(change, stored, (table, row_id))
         version, body = stored.version if stored else 0, b""
         if outcome.row is not None:
@@ -182,13 +183,34 @@ class _LongWay:
         if known is None:
             return None
         own = Own(self.said[key], self.written[key], self._is_own, change.fields)
+        if version is None and base is None:
+            return self._deleted_by_another(change, known)
         if version is None:
             return since_sequence(known, base.sequence, own) if base and base.sequence < known.sequence else None
-        if not change.is_base_stated:  # A device that counts by itself counts on from what it had.
-            version = self.counted[key] = min(version, self.counted.get(key, version))
-        elif version > self.current[key].version:
+        if not change.is_base_stated:
+            return self._missed_by_count(change, key, known, version)
+        if version > self.current[key].version:
             return since_elsewhere(known, own)
         return None if version >= known.version else since_version(known, version, own)
+
+    def _missed_by_count(self, change: Change, key: Key, known: Stored, version: int) -> Since | None:
+        """Tell the same of a device that counts on by itself from what it had, as far as that is known of it."""
+        version = self.counted[key] = min(version, self.counted.get(key, version))
+        stated, evidence = change.fields.get("device_id"), self.push.evidence
+        places = evidence.places(key[0], self.before.epoch)
+        if not evidence.is_of(stated, known.row.get("device_id")):
+            places = (0, 0)
+        if known.sequence <= places[0] and (not version or known.version <= version):
+            return None
+        own = Own(self.said[key], self.written[key], lambda entry: self._is_ours(entry, stated), change.fields)
+        return since_counted(known, version, places, own)
+
+    def _deleted_by_another(self, change: Change, known: Stored) -> Since | None:
+        """Tell of an edit without a base whether it meets a row that another device deleted."""
+        if change.kind == "delete" or not known.row["is_deleted"]:
+            return None
+        entry = entry_at(known.sequence)
+        return UNCHECKED if entry and not self._is_ours(entry, change.fields.get("device_id")) else None
 
     def _is_own(self, entry: Entry) -> bool:
         """Tell whether a change was made by the device that pushes: it says so by name, or by sending it again."""
@@ -196,24 +218,37 @@ class _LongWay:
         is_mine = device is not None and entry.is_named and entry.device_id == device
         return is_mine or entry.sequence in self.replayed
 
+    def _is_ours(self, entry: Entry, stated: object) -> bool:
+        """Tell the same of a device that only its session names, and the ``device_id`` that its rows state, if they do."""
+        session = self.push.evidence.session
+        is_same = session is not None and entry.session == session
+        return self._is_own(entry) or (is_same and (not stated or entry.device_id in (None, stated)))
+
     def _note_conflict(self, change: Change, outcome: Outcome, stored: Stored | None, row_id: str) -> int | None:
-        """Keep an edit that lost in the log of conflicts, for the answer and the notification too; give its number."""
-        if not outcome.conflicts or stored is None or change.table is None:
+        """Keep an edit that lost in the log of conflicts, for the answer and the notification too; give its number.
+
+        What the device has most likely seen when it replaced it is kept as decided already, and not told.
+        """
+        if not (outcome.conflicts or outcome.replaced) or stored is None or change.table is None:
             return None
+        decided = {"state": "resolved", "resolution": "keep", "resolved_at": self.at} if outcome.replaced else {}
         conflict = Conflict.create(
             table=change.table.name,
             row_id=row_id,
             strategy=self.strategy,
             base_version=change.base_version,
             version=stored.version + (outcome.row is not None),
-            fields=outcome.conflicts,
+            fields=outcome.replaced or outcome.conflicts,
             pushed=change.fields,
             client_device_id=self.push.device_id or change.fields.get("device_id"),
             client_edited_at=change.edited_at,
             server_device_id=stored.device_id,
             server_edited_at=stored.edited_at,
             detected_at=self.at,
+            **decided,
         )
+        if decided:
+            return None
         self.applied.conflicts.append(shown_conflict(conflict))
         self.told.add(conflict.number)
         return int(conflict.number)
@@ -239,7 +274,7 @@ class _LongWay:
         device = self.push.device_id or change.fields.get("device_id")
         version, previous = row["version"], stored.sequence if stored else None
         about = version, previous, self.at, change.edited_at, device, fields
-        self.log.append((sequence, table, row_id, *about, body.decode(), self.writing.is_named))
+        self.log.append((sequence, table, row_id, *about, body.decode(), self.writing.is_named, self.writing.session))
         now = Stored(row, version, sequence, change.edited_at, device)
         self.known.setdefault((table, row_id), stored)
         self.current[table, row_id] = now

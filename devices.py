@@ -10,10 +10,13 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import evidence
 from errors import NotFound, ResyncRequired, TenantNotFound
+from evidence import Evidences
 from ledger import Place, last_until, place
 from models import connection, synced_tables
 from records import Conflict, Device, KeptAnswer, Receipt
+from seen_rows import Evidence
 from wire import Cursor, encode, format_time
 
 DAY_MS = 86_400_000
@@ -37,6 +40,7 @@ class Seen:
     def __init__(self, write: Callable[[str, Callable[[], None]], None]) -> None:
         """``write``: runs work in a transaction of a tenant."""
         self._write = write
+        self.evidences = Evidences()
         self._visits: dict[str, dict[str, Visit]] = {}
 
     def note(self, tenant_id: str, device_id: str, places: Mapping[str, int], now: int, epoch: str = "") -> None:
@@ -48,18 +52,19 @@ class Seen:
 
     def save(self, tenant_id: str) -> None:
         """Write what is known of one tenant's devices."""
-        visits = self._visits.pop(tenant_id, None)
-        if visits:
+        visits, found = self._visits.pop(tenant_id, {}), self.evidences.take(tenant_id)
+        if visits or found:
             with contextlib.suppress(TenantNotFound):  # An account that was closed meanwhile.
-                self._write(tenant_id, lambda: _save(visits))
+                self._write(tenant_id, lambda: _save(visits, found))
 
     @property
     def tenants(self) -> list[str]:
         """List the tenants of whose devices something is not written yet."""
-        return list(self._visits)
+        return list({*self._visits, *self.evidences.tenants})
 
 
-def _save(visits: dict[str, Visit]) -> None:
+def _save(visits: Mapping[str, Visit], found: Mapping[str, Evidence]) -> None:
+    evidence.save(found)
     epoch = place().epoch
     for device_id, visit in visits.items():
         places = visit.places if visit.epoch == epoch else {}
@@ -71,18 +76,18 @@ def _save(visits: dict[str, Visit]) -> None:
         )
 
 
-def check_not_expired(device_id: str) -> None:
-    """Refuse a device that was away for too long, until it pulls from the start.
+def expired_at(device_id: str) -> int | None:
+    """Tell when a device was expired that was away for too long, until it pulls from the start."""
+    found = connection().execute("SELECT expired_at FROM _devices WHERE id = ?", (device_id,))
+    return next((row[0] for row in found), None)
 
-    Raises: ResyncRequired, with the reason.
-    """
-    expired = connection().execute("SELECT expired_at FROM _devices WHERE id = ?", (device_id,))
-    for (expired_at,) in expired:
-        if expired_at is not None:
-            raise ResyncRequired(
-                f"This device was away for too long and was expired at {format_time(expired_at)}: what it missed is no"
-                " longer all held. Pull again from the start, without a cursor or time."
-            )
+
+def expired(at: int) -> ResyncRequired:
+    """Say to a device that was expired why it has to start anew."""
+    return ResyncRequired(
+        f"This device was away for too long and was expired at {format_time(at)}: what it missed is no longer all held."
+        " Pull again from the start, without a cursor or time."
+    )
 
 
 def devices() -> list[dict[str, Any]]:
@@ -91,10 +96,10 @@ def devices() -> list[dict[str, Any]]:
     return [_shown(device, here) for device in Device.select().order_by(Device.last_seen_at.desc(), Device.id)]
 
 
-def reached(device_id: str, tables: Iterable[str]) -> int:
-    """Give the place up to which a device has everything of these tables, 0 for what it never pulled."""
+def reached(device_id: str, tables: Iterable[str]) -> dict[str, int]:
+    """Give by table the place up to which a device has everything of it, 0 for what it never pulled."""
     found = Device.get_or_none(Device.id == device_id)
-    return min((found.places.get(table, 0) for table in tables), default=0) if found else 0
+    return {table: found.places.get(table, 0) if found else 0 for table in tables}
 
 
 def rename(device_id: str, name: str) -> dict[str, Any]:
@@ -137,6 +142,7 @@ def expire(now: int, idle_ms: int) -> None:
     """Expire the devices that have been away for too long."""
     idle = Device.expired_at.is_null() & (Device.last_seen_at <= now - idle_ms)
     Device.update(expired_at=now).where(idle).execute()
+    evidence.forget(now - idle_ms)
 
 
 def purge_limit(now: int, history_ms: int) -> int:

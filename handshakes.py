@@ -45,13 +45,14 @@ class Contained:
             return self._answered(environ, start_response)
         except Problem as problem:
             log.info("a socket was refused", extra={"code": problem.code})
-            return refuse(start_response, problem, environ)
+            is_foreign = isinstance(problem, OriginNotAllowed)
+            return refuse(start_response, problem, environ, None if is_foreign else environ.get("HTTP_ORIGIN"))
 
     def _check(self, environ: dict[str, Any], query: dict[str, str]) -> None:
-        if "sid" not in query and self._is_full():
-            raise Busy("Too many sockets are connecting. Try again soon.")
         if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
             raise OriginNotAllowed
+        if "sid" not in query and self._is_full():
+            raise Busy("Too many sockets are connecting. Try again soon.")
 
     def _check_session(self, query: dict[str, str]) -> None:
         """Refuse a WebSocket for a session that is not there or has one already, which the library does too late."""

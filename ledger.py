@@ -22,6 +22,7 @@ class Place(NamedTuple):
     clock: int
     purged_until: int = 0
     purged_at: int = 0
+    restored_at: int = 0
 
     @property
     def cursor(self) -> str:
@@ -37,7 +38,7 @@ def incarnation() -> tuple[str, int]:
 
 def place() -> Place:
     """Read where the order of commits stands."""
-    for row in connection().execute("SELECT epoch, sequence, clock, purged_until, purged_at FROM _meta"):
+    for row in connection().execute("SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"):
         return Place(*row)
     raise LookupError("the database has no _meta row")
 
@@ -45,8 +46,8 @@ def place() -> Place:
 def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
     """Read where the order of commits stands and each table's digest there, in one statement and so of one moment."""
     sql = (
-        "SELECT epoch, sequence, clock, purged_until, purged_at, (SELECT json_group_object(table_name, json_object("
-        "'count', count, 'hash', hash)) FROM _digests) FROM _meta"
+        "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at, (SELECT json_group_object(table_name,"
+        " json_object('count', count, 'hash', hash)) FROM _digests) FROM _meta"
     )
     *values, digests = next(iter(connection().execute(sql)))
     return Place(*values), json.loads(digests)
@@ -65,8 +66,9 @@ def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
 
 
 def begin_epoch(now: int) -> None:
-    """Begin another order of commits on the rows as they stand: no cursor of before fits it, and no device's place."""
-    connection().execute("UPDATE _meta SET epoch = ?, clock = max(clock, ?)", (secrets.token_hex(6), now))
+    """Begin another order of commits on the rows as they stand: no cursor of before fits it, no device's place, no time."""
+    begun = "UPDATE _meta SET epoch = ?1, clock = max(clock + 1, ?2), restored_at = max(clock + 1, ?2)"
+    connection().execute(begun, (secrets.token_hex(6), now))
     connection().execute("UPDATE _devices SET places = '{}'")
 
 
@@ -80,6 +82,14 @@ def last_until(time: int, newest: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+def time_until(sequence: int, newest: int) -> int:
+    """Give a time from which on a pull misses nothing that comes after ``sequence``: that of its commit, if it ends one."""
+    sql = "SELECT committed_at FROM _changes WHERE seq > ? ORDER BY seq LIMIT 1"
+    following = next((int(row[0]) for row in connection().execute(sql, (sequence,))), newest + 1)
+    time = committed_at(sequence)
+    return time if time and time < following else max(1, following - 1)
 
 
 def committed_at(sequence: int) -> int:

@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from errors import Detail, PayloadTooLarge, ValidationError
 from protocol import SERVER_FIELDS, Change, Limits, Pull, Push, Table
+from seen_rows import NOBODY, Evidence
 from typed import Reader, TypedRow
 from wire import Row, decode_row, edit_time, has_zone, is_exact, parse_cursor, parse_time, whole_number
 
@@ -29,7 +30,12 @@ _DELETED = {"is_deleted", "isDeleted"}
 
 
 def parse_push(
-    body: object, tables: Mapping[str, Table], limits: Limits, now: int, device_id: str | None = None
+    body: object,
+    tables: Mapping[str, Table],
+    limits: Limits,
+    now: int,
+    device_id: str | None = None,
+    evidence: Evidence = NOBODY,
 ) -> Push:
     """Check a push in any of its three forms, its rows while they are read.
 
@@ -56,7 +62,7 @@ def parse_push(
     rows = getattr(parser, forms[0])(body)
     for name in named if forms[0] == "changes" else ():
         parser.note_unknown(name, f"changes.{name[:64]}")
-    return Push(rows, count, parser.met, atomic, cursor, device_id, parser.unknown, is_atomic_stated)
+    return Push(rows, count, parser.met, atomic, cursor, device_id, parser.unknown, is_atomic_stated, evidence)
 
 
 def _count(form: str, body: Row) -> int:
@@ -347,6 +353,17 @@ def tables_of(body: object, tables: Mapping[str, Table]) -> tuple[list[str], lis
 
 
 _MUST_NAME = "must name synced tables: "
+
+
+def parse_pending(body: object, tables: Mapping[str, Table]) -> tuple[list[str], list[str]]:
+    """Check a call for what is pending: which tables, and the cursor that may stand beside them.
+
+    Raises: ValidationError.
+    """
+    named = tables_of(body, tables)
+    if isinstance(body, dict) and body.get("cursor") is not None:
+        parse_cursor(body["cursor"])
+    return named
 
 
 def table_named(name: object, tables: Collection[str], path: str = "table") -> str:

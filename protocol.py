@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from errors import Detail
+from seen_rows import NOBODY, Evidence
 from wire import Cursor, Row, encode, format_time
 
 Kind = Literal["create", "update", "upsert", "delete"]
@@ -120,6 +121,7 @@ class Push:
     device_id: str | None = None
     unknown_tables: Mapping[str, Detail] = field(default_factory=dict)
     is_atomic_stated: bool = False
+    evidence: Evidence = NOBODY
 
     @property
     def fails_for_unknown_tables(self) -> bool:
@@ -160,12 +162,32 @@ class Stored(NamedTuple):
 class Since(NamedTuple):
     """What others did to a row since the version a device knew.
 
-    ``changed`` maps each field to the time of its latest edit. ``base`` is the row as the device knew it, with what it
-    said of it since, or None if that version is not held: then each field may have been changed by the device.
+    ``changed`` maps each field to the time of its latest edit, ``perhaps`` those of edits that the device was sent and has
+    most likely seen. ``base`` is the row as the device knew it, with what it said of it since, or None if that version is
+    not held: then each field may have been changed by the device. ``before`` has the values that others replaced and that
+    it may still have.
     """
 
     changed: Mapping[str, int]
     base: Row | None
+    perhaps: Mapping[str, int] = {}
+    before: Mapping[str, Sequence[Any]] = {}
+
+    @property
+    def whole(self) -> Since:
+        """Give the same, with what the device has perhaps seen among what it missed."""
+        both = self.perhaps.keys() | self.changed.keys()
+        changed = {name: max(self.changed.get(name, 0), self.perhaps.get(name, 0)) for name in both}
+        return self._replace(changed=changed, perhaps={})
+
+    def repeats(self, name: str, value: Any) -> bool:
+        """Tell whether a value is what the field was for the device, or may have been before others edited it."""
+        is_base = self.base is not None and same(self.base.get(name), value)
+        return is_base or any(same(value, before) for before in self.before.get(name, ()))
+
+
+UNCHECKED = Since({}, None)
+"""Of a change that states no base: it is not checked, but an edit may meet a row that another device deleted."""
 
 
 class FieldConflict(TypedDict):
@@ -176,12 +198,16 @@ class FieldConflict(TypedDict):
 
 
 class Outcome(NamedTuple):
-    """What becomes of one change: ``row`` is None if nothing is to be written."""
+    """What becomes of one change: ``row`` is None if nothing is to be written.
+
+    ``replaced`` is what the change replaced of others' edits that its device has most likely seen: kept in case it did not.
+    """
 
     status: Status
     row: Row | None = None
     fields: Sequence[str] = ()
     conflicts: Mapping[str, FieldConflict] | None = None
+    replaced: Mapping[str, FieldConflict] | None = None
 
 
 def decide(
@@ -201,10 +227,32 @@ def decide(
     if not different:
         return Outcome("unchanged")
     since = missed()
-    if since is None:
-        row = _edited(stored.row, change, different, stored.edited_at)
-        return Outcome("deleted" if change.kind == "delete" else "updated", row, tuple(different))
-    return _settle(change, stored, different, since, strategy)
+    if since is None or since is UNCHECKED or (not since.changed and _is_informed(different, since)):
+        return _take(change, stored, different, since)
+    return _settle(change, stored, different, since.whole, strategy)
+
+
+def _take(change: Change, stored: Stored, different: Row, since: Since | None) -> Outcome:
+    """Take a change that missed nothing, or is not checked, or has most likely seen what it replaces."""
+    row = _edited(stored.row, change, different, stored.edited_at)
+    status: Status = "deleted" if change.kind == "delete" else "updated"
+    if since is UNCHECKED:
+        swallowed = _swallowed(change, stored, row, different, since)
+        return Outcome("conflict" if swallowed else status, row, tuple(different), swallowed or None)
+    replaced = None
+    if since is not None:
+        lost = {name: value for name, value in different.items() if name in since.perhaps} | _undone(change, row, since)
+        held = {name for name in lost.keys() - EDIT_FIELDS if stored.row.get(name) is not None}
+        replaced = {name: _sides(since, name, lost[name], stored, "client") for name in lost if name in held}
+    return Outcome(status, row, tuple(different), replaced=replaced or None)
+
+
+def _is_informed(different: Row, since: Since) -> bool:
+    """Tell whether a device has most likely seen what it was sent: not if it edits one field and only repeats in another
+    what that was before."""
+    own = different.keys() - EDIT_FIELDS
+    repeated = {name for name in own if any(same(different[name], one) for one in since.before.get(name, ()))}
+    return not repeated or repeated == own
 
 
 def decide_again(change: Change, stored: Stored, since: Since | None, strategy: Strategy = "merge") -> Outcome:
@@ -238,20 +286,55 @@ def _different(change: Change, row: Row) -> Row:
 def _settle(change: Change, stored: Stored, different: Row, since: Since, strategy: Strategy) -> Outcome:
     """Settle a change that did not know the row as it stands, and note each field by which a side loses an edit."""
     taken: Row = {}
+    typed: Row = {}
     conflicts: dict[str, FieldConflict] = {}
     for name, value in different.items():
-        repeated = since.base is not None and same(since.base.get(name), value)
+        repeated = since.repeats(name, value)
         wins = _wins(name, change, stored, since, strategy, repeated)
         if wins:
             taken[name] = value
+        if not repeated:
+            typed[name] = value
         if name not in EDIT_FIELDS and (name in since.changed if wins else not repeated):
-            base = since.base.get(name) if since.base else None
-            winner: Literal["client", "server"] = "client" if wins else "server"
-            conflicts[name] = FieldConflict(base=base, client=value, server=stored.row.get(name), winner=winner)
+            conflicts[name] = _sides(since, name, value, stored, "client" if wins else "server")
+    row = _edited(stored.row, change, taken, stored.edited_at)
+    conflicts |= _swallowed(change, stored, row, typed, since)
     if not taken.keys() - EDIT_FIELDS:
         return Outcome("conflict" if conflicts else "unchanged", conflicts=conflicts or None)
-    row = _edited(stored.row, change, taken, stored.edited_at)
     return Outcome("conflict" if conflicts else "merged", row, tuple(taken), conflicts or None)
+
+
+def _swallowed(change: Change, stored: Stored, row: Row, typed: Row, since: Since) -> dict[str, FieldConflict]:
+    """Note the edits that a deletion swallows, so that the losing side brings row and edits back: those of others that it
+    did not know, or what was ``typed`` into a row that another had deleted."""
+    if not row["is_deleted"] or (change.kind == "delete") is bool(stored.row["is_deleted"]):
+        return {}
+    if change.kind == "delete":
+        lost = _undone(change, row, since)
+        deletion = FieldConflict(base=0, client=1, server=0, winner="client")
+    else:
+        lost = {name: value for name, value in typed.items() if name not in EDIT_FIELDS}
+        deletion = FieldConflict(base=0, client=0, server=1, winner="server")
+        if since is not UNCHECKED and "is_deleted" not in since.changed:
+            return {}
+    sides = {name: _sides(since, name, value, stored, deletion["winner"]) for name, value in lost.items()}
+    return sides and {**sides, "is_deleted": deletion}
+
+
+def _undone(change: Change, row: Row, since: Since) -> Row:
+    """Give what a deletion has in the fields that others edited: what was there before."""
+    if change.kind != "delete" or not row["is_deleted"]:
+        return {}
+    assert change.table is not None
+    base = {**change.table.defaults, **(since.base or {})}
+    edited = [name for name in {**since.changed, **since.perhaps} if name not in EDIT_FIELDS | change.fields.keys()]
+    return {name: base.get(name) for name in edited if not same(base.get(name), row.get(name))}
+
+
+def _sides(since: Since, name: str, value: Any, stored: Stored, winner: Literal["client", "server"]) -> FieldConflict:
+    before = since.before.get(name) or [None]
+    base = since.base[name] if since.base and name in since.base else before[-1]
+    return FieldConflict(base=base, client=value, server=stored.row.get(name), winner=winner)
 
 
 def _wins(name: str, change: Change, stored: Stored, since: Since, strategy: Strategy, repeated: bool) -> bool:

@@ -6,7 +6,7 @@ Flask, sockets, engines, whose request this is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,50 +18,91 @@ from wire import Cursor, Row, decode_rows, format_time
 
 
 class Page(NamedTuple):
-    """What a pull's answer holds: the changes after ``since`` up to ``until``, and what it says of itself."""
+    """What a pull's answer holds: of each table the changes after its start up to ``until``, and what it says of itself."""
 
-    tables: Sequence[str]
-    since: int
+    starts: Mapping[str, int]
     until: int
     tombstones_after: int
     """Tombstones up to this sequence are of rows that the device never had."""
     cursor: str
     sync_timestamp: str
     has_more: bool
+    epoch: str
+    claimed: int
+    """Up to where the device may have said that it has everything; its time may reach further than the pull starts."""
+    is_complete: bool = False
+    """The device asked for what came after a time, and is given all there is."""
     digest: dict[str, dict[str, Any]] | None = None
     unknown_tables: Sequence[str] = ()
 
+    @property
+    def tables(self) -> Sequence[str]:
+        """List the tables asked for."""
+        return list(self.starts)
 
-def page_of(pull: Pull, now: int, skew_ms: int) -> Page:
+    @property
+    def since(self) -> int:
+        """Give the sequence after which the first of its tables starts."""
+        return min(self.starts.values(), default=0)
+
+
+class _Start(NamedTuple):
+    """Where a pull starts: the sequence, up to where its tombstones are not wanted, and as in ``Page``."""
+
+    since: int
+    first_until: int
+    claimed: int
+    is_complete: bool = False
+
+
+def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False) -> Page:
     """Plan a pull's answer; the rows are read afterwards in slices, and each is as it stands when it is read.
 
-    A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull.
+    A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull. ``is_expired``:
+    what the device has is not known, so that its time counts for nothing.
     Raises: ResyncRequired for a cursor of another incarnation.
     """
     here, digests = place_and_digests() if pull.digest else (place(), {})
-    since, first_until = _start(pull, here, now, skew_ms)
+    start = _start(pull, here, now, skew_ms)
+    if is_expired and isinstance(pull.since, int):
+        start = _Start(0, 0, 0, is_complete=True)
+    return _page(dict.fromkeys(pull.tables, start.since), start, here, pull, digests)
+
+
+def pending_page(places: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
+    """Plan the answer that gives a device what it has not pulled, of each table from where it is known to be, with every
+    tombstone; all that there is if deletions since then are no longer held."""
+    here = place()
+    starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in places.items()}
+    start = _Start(min(starts.values(), default=0), 0, here.sequence, is_complete=starts != places)
+    return _page(starts, start, here, pull, {})
+
+
+def _page(
+    starts: Mapping[str, int], start: _Start, here: Place, pull: Pull, digests: dict[str, dict[str, Any]]
+) -> Page:
     cut = None
-    if pull.limit and here.sequence - since > pull.limit:  # Else there can't be as many rows.
-        cut = _cut(pull.tables, since, here.sequence, first_until, pull.limit)
+    if starts and pull.limit and here.sequence - start.since > pull.limit:  # Else there can't be as many rows.
+        cut = _cut(starts, here.sequence, start.first_until, pull.limit)
     until = here.sequence if cut is None else cut
-    cursor = Cursor(here.epoch, until, first_until)
+    cursor = Cursor(here.epoch, until, start.first_until)
     clock = here.clock if cut is None else committed_at(cut) - 1  # The commit at the cut may go on behind it.
-    wanted = {name: digests[name] for name in pull.tables} if pull.digest and cut is None else None
-    about = str(cursor), format_time(clock), cut is not None, wanted
-    return Page(pull.tables, since, until, first_until, *about, pull.unknown_tables)
+    wanted = {name: digests[name] for name in starts} if pull.digest and cut is None else None
+    about = str(cursor), format_time(clock), cut is not None, here.epoch, start.claimed, start.is_complete, wanted
+    return Page(starts, until, start.first_until, *about, pull.unknown_tables)
 
 
-def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> tuple[int, int]:
+def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> _Start:
     """Find the sequence a pull starts after, and up to where its tombstones are not wanted."""
     if pull.since is None:
-        return 0, here.sequence
+        return _Start(0, here.sequence, 0)
     if isinstance(pull.since, int):
-        return _start_at(pull.since, here, now, skew_ms + _FURTHEST_ZONE_MS * pull.is_local), 0
+        return _start_at(pull.since, here, now, skew_ms + _FURTHEST_ZONE_MS * pull.is_local)
     if pull.since.epoch != here.epoch or pull.since.sequence > here.sequence:
         raise ResyncRequired
     if max(pull.since.sequence, pull.since.first_until) < here.purged_until:
         raise ResyncRequired(_PURGED)
-    return pull.since.sequence, pull.since.first_until
+    return _Start(pull.since.sequence, pull.since.first_until, pull.since.sequence)
 
 
 _PURGED = "Deletions since then are no longer all held. Pull again from the start, without a cursor or time."
@@ -71,31 +112,36 @@ _FURTHEST_ZONE_MS = 14 * 3_600_000
 """How far ahead of UTC a local time may be."""
 
 
-def _start_at(time: int, here: Place, now: int, skew_ms: int) -> int:
+def _start_at(time: int, here: Place, now: int, skew_ms: int) -> _Start:
     """Find the last change of the commit that a device's ``lastSync`` names.
 
     A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met
     with a margin, and if it lies in the future it tells nothing, so that everything is sent rather than a change missed.
+    So it is for a time of before a restore or a removed deletion: apps that know only times take no other answer.
     """
     if time > max(now, here.clock):
-        return 0
-    sequence = last_until(time, here.sequence)
-    is_exact = time == here.purged_at or (sequence and committed_at(sequence) == time)
+        return _Start(0, 0, here.sequence, is_complete=True)
+    sequence, floor = last_until(time, here.sequence), max(here.purged_at, here.restored_at)
+    is_exact = time in (here.purged_at, here.restored_at) or (sequence and committed_at(sequence) == time)
     margin_ms = 0 if is_exact else skew_ms
-    has_seen_any = last_until(time + margin_ms, here.sequence) > 0
-    if has_seen_any and time - margin_ms < here.purged_at:
-        raise ResyncRequired(_PURGED)
-    return last_until(time - margin_ms, here.sequence) if margin_ms else sequence
+    if time - margin_ms < floor:
+        return _Start(0, 0, sequence, is_complete=True)
+    return _Start(last_until(time - margin_ms, here.sequence) if margin_ms else sequence, 0, sequence)
 
 
-_WANTED = "e._seq > ?1 AND e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3)"
+_WANTED_UNTIL = "e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3)"
+_WANTED = f"e._seq > ?1 AND {_WANTED_UNTIL}"
 """Rows of a table ``e``. A name of ours beside a declared table is always qualified: its columns may have the same."""
 
 
-def _cut(tables: Sequence[str], since: int, until: int, tombstones_after: int, limit: int) -> int | None:
+def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: int) -> int | None:
     """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
-    parts = " UNION ALL ".join(f'SELECT e._seq FROM "{name}" AS e WHERE {_WANTED}' for name in tables)
-    found = connection().execute(f"{parts} ORDER BY 1 LIMIT 2 OFFSET ?4", (since, until, tombstones_after, limit - 1))
+    parts = (
+        f'SELECT e._seq FROM "{name}" AS e WHERE e._seq > {since:d} AND {_WANTED_UNTIL}'
+        for name, since in starts.items()
+    )
+    sql = f"{' UNION ALL '.join(parts)} ORDER BY 1 LIMIT 2 OFFSET ?4"
+    found = connection().execute(sql, (None, until, tombstones_after, limit - 1))
     sequences = [int(row[0]) for row in found]
     return sequences[0] if len(sequences) == 2 else None
 

@@ -18,7 +18,7 @@ class Ledger(Bound):
     """One row: which incarnation of the database this is, its latest sequence and its clock in milliseconds.
 
     ``purged_until`` is the sequence up to which tombstones may be gone, ``purged_at`` when the last of them was
-    committed: who has not pulled that far must start anew.
+    committed: who has not pulled that far must start anew. ``restored_at`` is when this incarnation came from a backup.
     """
 
     id = IntegerField(primary_key=True)
@@ -27,6 +27,7 @@ class Ledger(Bound):
     clock = IntegerField()
     purged_until = IntegerField(default=0)
     purged_at = IntegerField(default=0)
+    restored_at = IntegerField(default=0)
 
     class Meta:
         table_name = "_meta"
@@ -37,7 +38,7 @@ class Logged(Bound):
 
     ``previous`` is the sequence of the row's change before this one: the chain is the row's history and the base of
     merges. ``fields`` is NULL for the change that created the row. ``is_named`` tells that the device named itself with
-    the push: the row's own ``device_id`` may be another's, sent back as it was pulled.
+    the push: the row's own ``device_id`` may be another's, sent back as it was pulled. Else ``session`` names its session.
     """
 
     sequence = IntegerField(primary_key=True, column_name="seq")
@@ -51,6 +52,7 @@ class Logged(Bound):
     fields = JsonField(null=True)
     row = JsonField()
     is_named = BooleanField(default=False)
+    session = TextField(null=True)
 
     class Meta:
         table_name = "_changes"
@@ -122,6 +124,21 @@ class Device(Bound):
 
     class Meta:
         table_name = "_devices"
+
+
+class SeenRows(Bound):
+    """What is known of the rows that a device has seen; see ``protocol.Evidence``."""
+
+    who = TextField(primary_key=True)
+    epoch = TextField()
+    known = JsonField(default="{}")
+    sent = JsonField(default="{}")
+    speaker = TextField(null=True)
+    is_shared = BooleanField(default=False)
+    seen_at = IntegerField()
+
+    class Meta:
+        table_name = "_evidence"
 
 
 class Receipt(Bound):

@@ -24,7 +24,7 @@ from models import (
     database,
     synced_tables,
 )
-from records import Conflict, Device, KeptAnswer, LaidOut, Ledger, Logged, Receipt, TableDigest
+from records import Conflict, Device, KeptAnswer, LaidOut, Ledger, Logged, Receipt, SeenRows, TableDigest
 from wire import encode
 
 
@@ -59,6 +59,7 @@ def tenant_models() -> list[type[Bound]]:
         Receipt,
         KeptAnswer,
         Device,
+        SeenRows,
         TableDigest,
         LaidOut,
         *(table.model for table in synced_tables().values()),

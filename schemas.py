@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
+from announced import announced_limits
 from archive import Resolution
 from auth import EMAIL, NAME_CHARACTERS, PROFILE_FIELDS
 from models import TYPES, SyncedTable, synced_tables
@@ -42,7 +43,6 @@ from shapes import (
     texts,
 )
 from sockets import STATUS_TEXTS, TEST_NOTE_TEXTS
-from sync import announced_limits
 from tokens import PASSWORD_BYTES
 
 
@@ -170,7 +170,8 @@ def _pull(tables: Mapping[str, SyncedTable], settings: Settings) -> dict[str, Sc
     names = or_null(list_of(TEXT | {"minLength": 1, "maxLength": 64}, minItems=1, contains=table_name()))
     several: dict[str, Schema | bool] = {"entityTypes": names, "table": False}
     forms = _pull_forms(one, several, settings)
-    pending = [object_of(one, {"entityTypes"}), object_of(several, several)]
+    place = {"cursor": or_null(CURSOR_TEXT | {"description": "Of the answer before, for a device that names itself."})}
+    pending = [object_of(one | place, {"entityTypes", "cursor"}), object_of(several | place, {*several, "cursor"})]
     return {
         **forms,
         "Pull": {"oneOf": [ref(name) for name in forms]},
@@ -205,7 +206,9 @@ def _pull_answer(tables: Mapping[str, SyncedTable]) -> Schema:
     digests = {"type": "object", "additionalProperties": digest}
     none = list_of({}, maxItems=0)  # Of a table that is not synced.
     data = object_of(rows, rows, additionalProperties=none)
-    return success(data, ("digest", "errors"), **_place(), hasMore=FLAG, digest=digests, errors=_errors())
+    complete = {"const": True, "description": "All there is: the time that was asked from is of no use any more."}
+    more = {"digest": digests, "errors": _errors(), "complete": complete}
+    return success(data, tuple(more), **_place(), hasMore=FLAG, **more)
 
 
 # --- looking back ----------------------------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ class ShortWay:
         if _any_stands(some):
             return _expect(some, new=False)
         writing = self._writing
-        time, at, is_named, pushed_by = writing.time, writing.at, writing.is_named, writing.push.device_id
+        time, at, is_named, session = writing.time, writing.at, writing.is_named, writing.session
+        pushed_by = writing.push.device_id
         slice_ = _Slice()
         for one in some:
             table, row_id = one.form.table, one.row_id or writing.new_row_id()
@@ -75,7 +76,8 @@ class ShortWay:
                 writing.is_too_large(one.change(), body)
                 continue
             writing.sequence = sequence = writing.sequence + 1
-            about = 1, None, at, one.edited_at, pushed_by or one.row.device_id, None, body.decode(), is_named
+            about = 1, None, at, one.edited_at, pushed_by or one.row.device_id, None, body.decode(), is_named, session
+            writing.note_speaker(one.row.device_id, None)
             slice_.log.append((sequence, table, row_id, *about))
             slice_.rows[one.form].append(stored(one.form, one.row, sequence))
             writing.differences[table].add(row_id, 1)
@@ -118,12 +120,16 @@ class ShortWay:
     def _plain(self, one: TypedRow, found: Sequence[Any]) -> Any:
         """Decode a row as it stands, unless there is more to it."""
         body, version, sequence, *_ = found
-        base, before = self._writing.push.base, self._writing.before.sequence
-        is_known = (
-            one.base_version >= version if one.base_version is not None else not base or base.sequence >= sequence
-        )
-        stood = one.stood(body) if is_known and sequence <= before else None
+        push, before = self._writing.push, self._writing.before
+        if one.base_version is None:
+            is_known = not push.base or push.base.sequence >= sequence
+        else:
+            place, _ = push.evidence.places(one.table.name, before.epoch)
+            is_known = place >= sequence and (not one.base_version or one.base_version >= version)
+        stood = one.stood(body) if is_known and sequence <= before.sequence else None
         if stood is None or stood.is_deleted:
+            return None
+        if one.base_version is not None and not push.evidence.is_of(one.row.device_id, stood.device_id):
             return None
         is_another = one.row.Unique_id and stood.Unique_id and one.row.Unique_id != stood.Unique_id
         return None if is_another else stood
@@ -144,7 +150,9 @@ class ShortWay:
             writing.sequence += 1
             device = writing.push.device_id or (None if one.row.device_id is UNSET else one.row.device_id)
             about = version + 1, sequence, writing.at, one.edited_at, device, encode(names).decode(), body.decode()
-            slice_.log.append((writing.sequence, table, row_id, *about, writing.is_named))
+            slice_.log.append((writing.sequence, table, row_id, *about, writing.is_named, writing.session))
+            if "device_id" in different:
+                writing.note_speaker(different["device_id"], None)
             slice_.rows[form].append(stored(form, stood, writing.sequence))
             slice_.older[table].append((sequence,))
             writing.differences[table].change(row_id, version, version + 1)

@@ -7,7 +7,7 @@ engines, SQL, JWT details. The rules are in ``protocol``, the statements in ``ch
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, cast
 
@@ -19,29 +19,29 @@ import ledger
 import pulls
 import quota
 import receipts
+from announced import EVENT_PULL_BYTES, KEY_CHARACTERS, announced_limits
 from auth import bearer
 from budgets import Budgets
-from devices import Seen, check_not_expired, reached
+from devices import Seen, expired, expired_at, reached
 from errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import described_everywhere, synced_tables
 from notices import Notification
 from parsing import (
-    MAX_ID_CHARACTERS,
-    MAX_UNIQUE_ID_CHARACTERS,
     checked_device,
+    parse_pending,
     parse_pull,
     parse_push,
-    tables_of,
 )
 from protocol import EDIT_FIELDS, SERVER_FIELDS, Limits, Pull, Push, Strategy, unknown_table
 from pulls import Page, Slice
+from seen_rows import Evidence
 from settings import Settings
 from sockets import Answer, Caller, Sockets
 from tenants import Tenants, now_ms
-from tokens import PASSWORD_BYTES, Identity, Tokens, check_tenant
+from tokens import Identity, Tokens, check_tenant
 from turns import breathe_at_times
 from web import Reply, View, answer, read_body, read_json, running, stream, success
-from wire import MAX_DEPTH, Cursor, Row, decode, decode_push, encode, format_time
+from wire import Cursor, Row, decode, decode_push, encode, format_time
 from writing import Applied
 
 Around = Callable[[Callable[[], Applied]], Applied]
@@ -50,9 +50,7 @@ NOT_DECIDED = SERVER_FIELDS | EDIT_FIELDS
 """Fields of a row that nobody decides on: the server sets them, or they describe the edit itself."""
 
 _FIRST_SLICE_ROWS, _MOST_SLICE_ROWS, _SLICE_BYTES = 250, 500, 262_144
-_EVENT_PULL_BYTES = 8_388_608
-_KEY_CHARACTERS = 255
-IDEMPOTENCY_KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{_KEY_CHARACTERS}}})"?', re.ASCII)
+IDEMPOTENCY_KEY = re.compile(rf'"?([\x21\x23-\x7e]{{1,{KEY_CHARACTERS}}})"?', re.ASCII)
 
 
 class Sync:
@@ -126,13 +124,11 @@ class Sync:
         identity = bearer(self._tokens)
         body, device_id, tenant_id = read_json(), stated_device(), identity.tenant_id
         _check_body(identity, body)
-        tables, unknown = tables_of(body, self._tables)
+        tables, unknown = parse_pending(body, self._tables)
+        if device_id and body.get("cursor") is not None:
+            return stream(self._parts(tenant_id, self._plan(identity, body, device_id)))
         if device_id:
-            self._seen.save(tenant_id)
-            place, sequence = self._tenants.read(tenant_id, lambda: (ledger.place(), reached(device_id, tables)))
-            since = Cursor(place.epoch, sequence) if sequence else None
-            pull = Pull(tables, since, self._limits.pull_rows, unknown_tables=unknown)
-            return stream(self._parts(tenant_id, self._page(tenant_id, pull, None)))
+            return stream(self._parts(tenant_id, self._pending_page(identity, tables, unknown, device_id)))
         place = self._tenants.read(tenant_id, ledger.place)
 
         def rows(table: str, after: int, count: int) -> Slice:
@@ -140,7 +136,8 @@ class Sync:
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
         tail |= _errors_of(unknown)
-        return stream(_envelope(tables, unknown, rows, 0, tail, lambda: self._budgets.turns.pass_on(tenant_id)))
+        turn = partial(self._budgets.turns.pass_on, tenant_id)
+        return stream(_envelope(dict.fromkeys(tables, 0), unknown, rows, tail, turn))
 
     def health(self) -> Reply:
         """Say that sync is served."""
@@ -168,9 +165,13 @@ class Sync:
 
     def _parse(self, identity: Identity, body: object, device_id: str | None = None) -> Push:
         _check_body(identity, body)
-        push = parse_push(body, self._tables, self._limits, now_ms(), device_id)
+        evidence = self._evidence(identity, device_id)
+        push = parse_push(body, self._tables, self._limits, now_ms(), device_id, evidence)
         self._budgets.spend_rows(identity.tenant_id, push.count)
         return push
+
+    def _evidence(self, identity: Identity, device_id: str | None) -> Evidence:
+        return self._seen.evidences.find(identity.tenant_id, device_id, identity.session_id, self._tenants.read)
 
     def _push_event(self, caller: Caller, body: object) -> Answer:
         push = self._parse(caller.identity, body, caller.device_id)
@@ -224,13 +225,17 @@ class Sync:
             quota.check(applied, self._settings.tenant_stored_bytes)
             return applied
 
+        def told(applied: Applied) -> None:
+            self._seen.evidences.pushed(tenant_id, push.evidence, applied)
+            self._sockets.announce(tenant_id, applied)
+
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
             return self._tenants.write(
                 tenant_id,
                 lambda: around(write),
-                lambda applied: self._sockets.announce(tenant_id, applied),
+                told,
                 is_alone=self._budgets.is_alone(tenant_id),
             )
         except Exception as error:
@@ -251,23 +256,35 @@ class Sync:
     def _plan(self, identity: Identity, body: object, device_id: str | None) -> Page:
         _check_body(identity, body)
         pull = parse_pull(body, self._tables, self._limits)
-        return self._page(identity.tenant_id, pull, device_id)
-
-    def _page(self, tenant_id: str, pull: Pull, device_id: str | None) -> Page:
         skew_ms = self._settings.clock_skew_seconds * 1000
 
         def plan() -> Page:
-            if device_id and pull.since is not None:
-                check_not_expired(device_id)
-            return pulls.page_of(pull, now_ms(), skew_ms)
+            at = expired_at(device_id) if device_id and pull.since is not None else None
+            if at is not None and isinstance(pull.since, Cursor):
+                raise expired(at)
+            return pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None)
 
-        page = self._tenants.read(tenant_id, plan)
+        return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
+
+    def _pending_page(self, identity: Identity, tables: Sequence[str], unknown: Sequence[str], device_id: str) -> Page:
+        """Plan what a device has not pulled yet, of each table from where it is known to be, with every tombstone."""
+        self._seen.save(identity.tenant_id)
+
+        def plan() -> Page:
+            is_expired = expired_at(device_id) is not None
+            pull = Pull(tables, None, self._limits.pull_rows, unknown_tables=unknown)
+            return pulls.pending_page(reached(device_id, tables), pull, is_expired=is_expired)
+
+        return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
+
+    def _noted(self, identity: Identity, device_id: str | None, page: Page) -> Page:
+        """Note what a device says that it has, and what it is sent."""
+        tenant_id, now, before = identity.tenant_id, now_ms(), self._evidence(identity, device_id)
+        self._seen.evidences.pulled(tenant_id, before, page, now)
         if device_id:
-            self._seen.note(
-                tenant_id, device_id, dict.fromkeys(page.tables, page.since), now_ms(), page.cursor.split("-")[0]
-            )
-            if pull.since is None:
-                self._seen.save(tenant_id)  # At once: an expired device is a live one again from here on.
+            self._seen.note(tenant_id, device_id, page.starts, now, page.epoch)
+        if page.claimed == 0 and (device_id or any(before.known.values())):
+            self._seen.save(tenant_id)  # At once: it starts anew, and an expired device is a live one from here on.
         return page
 
     def _parts(self, tenant_id: str, page: Page) -> Iterator[bytes]:
@@ -277,11 +294,13 @@ class Sync:
             return self._tenants.read(tenant_id, lambda: pulls.rows_of(page, table, after, count))
 
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
+        if page.is_complete:
+            tail["complete"] = True
         if page.digest is not None:
             tail["digest"] = page.digest
         tail |= _errors_of(page.unknown_tables)
         turn = partial(self._budgets.turns.pass_on, tenant_id)
-        return _envelope(page.tables, page.unknown_tables, rows, page.since, tail, turn)
+        return _envelope(page.starts, page.unknown_tables, rows, tail, turn)
 
     def _pull_event(self, caller: Caller, body: object) -> Raw:
         """Answer a pull in one acknowledgement, which is therefore bounded."""
@@ -289,33 +308,12 @@ class Sync:
         for part in self._parts(caller.identity.tenant_id, self._plan(caller.identity, body, caller.device_id)):
             parts.append(part)
             size += len(part)
-            if size > _EVENT_PULL_BYTES:
+            if size > EVENT_PULL_BYTES:
                 raise PayloadTooLarge(
-                    f"The answer is larger than {_EVENT_PULL_BYTES:,} bytes. Pull with a cursor and a smaller limit,"
+                    f"The answer is larger than {EVENT_PULL_BYTES:,} bytes. Pull with a cursor and a smaller limit,"
                     " or over HTTP."
                 )
         return Raw(b"".join(parts))
-
-
-def announced_limits(settings: Settings) -> dict[str, Any]:
-    """Collect every limit a client can meet, by its name on the wire."""
-    names = (
-        "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
-        " max_stranger_sockets max_tenant_sockets socket_auth_seconds socket_queue_messages socket_queue_bytes"
-        " socket_events socket_bytes rate_limit_login rate_limit_register"
-        " tenant_requests tenant_bytes tenant_rows max_tenant_requests max_tenant_body_bytes tenant_stored_bytes"
-        " head_seconds stall_seconds keep_alive_seconds"
-        " access_token_seconds refresh_token_seconds clock_skew_seconds history_days device_idle_days"
-    )
-    beside = {
-        "passwordBytes": PASSWORD_BYTES,
-        "maxNestingLevels": MAX_DEPTH,
-        "maxEventPullBytes": _EVENT_PULL_BYTES,
-        "maxIdCharacters": MAX_ID_CHARACTERS,
-        "maxUniqueIdCharacters": MAX_UNIQUE_ID_CHARACTERS,
-        "maxIdempotencyKeyCharacters": _KEY_CHARACTERS,
-    }
-    return {_camel(name): getattr(settings, name) for name in names.split()} | beside
 
 
 def stated_device() -> str | None:
@@ -336,7 +334,7 @@ def stated_key() -> str | None:
         return None
     key = IDEMPOTENCY_KEY.fullmatch(stated)
     if not key:
-        sentence = f"must be 1 to {_KEY_CHARACTERS} visible ASCII characters without quotes"
+        sentence = f"must be 1 to {KEY_CHARACTERS} visible ASCII characters without quotes"
         raise ValidationError(f"Idempotency-Key {sentence}.", details=[{"path": "Idempotency-Key", "error": sentence}])
     return key[1]
 
@@ -351,7 +349,7 @@ def _push_answer(applied: Applied) -> dict[str, Any]:
     return {
         "success": True,
         "data": [None if row is None else Raw(row) for row in applied.rows],
-        "syncTimestamp": format_time(applied.after.clock),
+        "syncTimestamp": format_time(applied.known_until),
         "cursor": applied.after.cursor,
         "previousCursor": applied.before.cursor,
         "results": applied.results,
@@ -366,16 +364,15 @@ def _errors_of(unknown_tables: Collection[str]) -> dict[str, Any]:
 
 
 def _envelope(
-    tables: Sequence[str],
+    starts: Mapping[str, int],
     unknown_tables: Sequence[str],
     rows: Callable[[str, int, int], Slice],
-    since: int,
     tail: dict[str, Any],
     pause: Callable[[], None],
 ) -> Iterator[bytes]:
     """Write the answer of a pull around rows that are JSON already; ``pause`` lets others go on."""
     lead = b'{"success":true,"data":{' + b"".join(encode(table) + b":[]," for table in unknown_tables)
-    for table in tables:
+    for table, since in starts.items():
         lead += encode(table) + b":["
         after, count = since, _FIRST_SLICE_ROWS
         while (slice_ := rows(table, after, count)).count:
@@ -387,9 +384,4 @@ def _envelope(
             count = min(_MOST_SLICE_ROWS, _SLICE_BYTES * slice_.count // len(slice_.json) + 1)
             pause()
         lead = b"]," if after > since else lead + b"],"
-    yield (lead[:-1] if tables else lead) + b"}," + encode(tail)[1:]
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    yield (lead[:-1] if starts else lead) + b"}," + encode(tail)[1:]

@@ -269,12 +269,18 @@ def failure(problem: errors.Problem, request_id: str) -> Reply:
     return Reply(encode(errors.as_body(problem, request_id)), problem.status, headers)
 
 
-def refuse(start_response: Callable[..., Any], problem: errors.Problem, environ: Mapping[str, Any]) -> list[bytes]:
-    """Answer with a failure where no exchange runs."""
+def refuse(
+    start_response: Callable[..., Any],
+    problem: errors.Problem,
+    environ: Mapping[str, Any],
+    reader: str | None = None,
+) -> list[bytes]:
+    """Answer with a failure where no exchange runs; ``reader`` is the origin whose pages may read it."""
     request_id = request_id_of(environ)
     body, status, headers = failure(problem, request_id)
     assert isinstance(body, bytes)
     about = [*SECURITY_HEADERS.items(), ("X-Request-ID", request_id), ("Content-Length", str(len(body)))]
+    about += [("Vary", "Origin"), ("Access-Control-Allow-Origin", reader)] if reader else []
     start_response(status_line(status), [*headers, *about])
     return [body]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import digest
 from errors import Detail
-from ledger import Place
+from ledger import Place, time_until
 from models import connection
 from protocol import Change, Push
 from records import Logged
@@ -37,6 +37,10 @@ class Applied:
     """Those of operations that were taken before: their device may never have had that answer."""
     touched: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """By table, the id and JSON of each row that changed, in the order of their first change."""
+    speakers: set[str] = field(default_factory=set)
+    """What its rows state as their ``device_id``, other than sent back."""
+    known_until: int = 0
+    """A time from which on its device may pull next and misses nothing."""
     unknown_tables: Collection[str] = ()
     """Tables that the push names and this server does not sync."""
 
@@ -48,7 +52,7 @@ class Writing:
         self.push, self.row_bytes, self.before, self.at = push, row_bytes, before, at
         self.time = format_time(at)
         self.sequence = before.sequence
-        self.is_named = push.device_id is not None
+        self.is_named, self.session = push.device_id is not None, push.evidence.session
         self.applied = Applied(before, before)
         self.problems: list[Detail] = []
         self.is_faulty = False
@@ -56,6 +60,11 @@ class Writing:
         self.rejected: list[str] = []
         self.differences: defaultdict[str, digest.Difference] = defaultdict(digest.Difference)
         self.touched: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+
+    def note_speaker(self, stated: object, held: object) -> None:
+        """Note which device a row states that it comes from, unless the row was sent back as it was ``held``."""
+        if isinstance(stated, str) and stated != held:
+            self.applied.speakers.add(stated)
 
     def new_row_id(self) -> str:
         """Make an id."""
@@ -111,6 +120,10 @@ class Writing:
             connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
             self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
         self.applied.touched = dict(self.touched)
+        evidence = self.push.evidence
+        place = evidence.until(self.before.epoch)
+        after = self.applied.after
+        self.applied.known_until = after.clock if place >= self.before.sequence else time_until(place, after.clock)
         self.applied.unknown_tables = list(self.push.unknown_tables)
         return self.applied
 

@@ -9,10 +9,12 @@ import gevent
 from conftest import JSON
 
 import changes
+import ledger
 import pulls
 from models import synced_tables
 from parsing import parse_pull, parse_push
 from protocol import Limits, Strategy, Table
+from seen_rows import NOBODY, Evidence
 from tenants import Tenants, now_ms
 from writing import Applied
 
@@ -32,13 +34,20 @@ def push(
     strategy: Strategy = "merge",
     after: Callable[[Applied], None] | None = None,
     device_id: str | None = None,
+    evidence: Evidence = NOBODY,
 ) -> Applied:
     """Push at the time ``now``; like the server's, it lets others run between its rows."""
     at = now_ms() if now is None else now
-    parsed = parse_push(body, tables(), LIMITS, at, device_id)
+    parsed = parse_push(body, tables(), LIMITS, at, device_id, evidence)
     return tenants.write(
         tenant_id, lambda: changes.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy), after
     )
+
+
+def seen_all(tenants: Tenants, tenant_id: str, session: str | None = "session") -> Evidence:
+    """Give the evidence of a device that has said that it has everything."""
+    here = tenants.read(tenant_id, ledger.place)
+    return Evidence("it", session, here.epoch, known=dict.fromkeys(tables(), here.sequence))
 
 
 def pull(tenants: Tenants, tenant_id: str, body: JSON, now: int | None = None) -> JSON:

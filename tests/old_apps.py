@@ -48,8 +48,14 @@ class Habits:
 
     form: str = "A"
     """``A``: a request for each row; ``B``: one for all that is pending."""
-    counts: bool = False
-    """Sends ``version``, which it counts up by itself with each edit."""
+    version: str = "none"
+    """What it sends as ``version``: ``none``, ``counted`` up by itself with each edit, ``unchanged`` as it was pulled, or
+    always ``one``."""
+    last_sync: str = "clock"
+    """What it pulls by: the time of its own ``clock``, or the ``syncTimestamp`` of its last ``pull``, or of its last
+    ``push`` too."""
+    pulls_first: bool = False
+    """Fetches before it sends."""
     adopts: bool = False
     """Takes the rows of an answer over; without it an answer only means success."""
     objects: bool = False
@@ -69,11 +75,15 @@ class OldApp:
     typed: set[Typed] = field(default_factory=set)
     unsent: set[Typed] = field(default_factory=set)
     """Of those typed, what no answer came for."""
+    name: str | None = None
+    """What it calls itself in ``X-Device-Id``; else only its log-in tells it from others."""
     answers: list[JSON] = field(default_factory=list)
     """Every answer to a push that came."""
 
     def __post_init__(self) -> None:
         self.url = self.url or self.tenant.server.url
+        proof = {"email": self.tenant.email, "password": self.tenant.password}
+        self.token = self.tenant.server.call("POST", "/api/customers/login", proof).json()["data"]["token"]
         self.db = sqlite3.connect(":memory:", isolation_level=None)
         self.db.row_factory = sqlite3.Row
         for table, own in COLUMNS.items():
@@ -99,7 +109,10 @@ class OldApp:
         """Type into a row that is here."""
         changed = self._kept(values) | {"last_updated": self.now(), "sync_status": "pending"}
         names = ", ".join(f"{name} = ?" for name in changed)
-        self.db.execute(f"UPDATE {table} SET {names}, version = version + 1 WHERE key = ?", (*changed.values(), key))
+        more = int(self.habits.version != "unchanged")
+        self.db.execute(
+            f"UPDATE {table} SET {names}, version = version + {more} WHERE key = ?", (*changed.values(), key)
+        )
         self._note(table, key, values)
 
     def delete(self, key: str, table: str = "end_user") -> None:
@@ -145,7 +158,8 @@ class OldApp:
 
     def sync(self) -> bool:
         """Send what is pending, then fetch; False after any failure, with everything as it was."""
-        return self.push() and self.pull()
+        steps = (self.pull, self.push) if self.habits.pulls_first else (self.push, self.pull)
+        return all(step() for step in steps)
 
     def push(self) -> bool:
         """Send all that is pending."""
@@ -174,8 +188,8 @@ class OldApp:
         told = {name: value for name, value in row.items() if name not in ("key", "server_id", "version")}
         if row["Unique_id"] is None:
             told["id"] = row["server_id"]
-        if self.habits.counts:
-            told["version"] = row["version"]
+        if self.habits.version != "none":
+            told["version"] = 1 if self.habits.version == "one" else row["version"]
         if self.habits.objects:
             told = {name: readable({name: value})[name] for name, value in told.items()}
             told["isDeleted"] = bool(told.pop("is_deleted"))
@@ -187,6 +201,8 @@ class OldApp:
         if answer is None:
             return False
         self.answers.append(answer)
+        if self.habits.last_sync == "push":
+            self.last_sync = answer["syncTimestamp"]
         for (table, row), stored in zip(rows, answer["data"], strict=True):
             self.unsent = {one for one in self.unsent if (one.table, one.key) != (table, row["key"])}
             if row["is_deleted"]:
@@ -203,14 +219,16 @@ class OldApp:
             bodies: list[JSON] = [{"table": table, "lastSync": self.last_sync} for table in COLUMNS]
         else:
             bodies = [{"lastSyncTimestamp": self.last_sync or "1970-01-01T00:00:00.000", "entityTypes": list(COLUMNS)}]
+        since = self.last_sync
         for body in bodies:
             answer = self._ask("pull", body)
             if answer is None:
                 return False
+            since = answer["syncTimestamp"]
             for table, rows in answer["data"].items():
                 for row in rows:
                     self._take(table, row)
-        self.last_sync = self.now()
+        self.last_sync = self.now() if self.habits.last_sync == "clock" else since
         return True
 
     def _take(self, table: str, row: JSON) -> None:
@@ -226,7 +244,7 @@ class OldApp:
 
     def _ask(self, what: str, body: JSON) -> JSON | None:
         """Ask the server; None for whatever went wrong."""
-        headers = {"Authorization": f"Bearer {self.tenant.token}"}
+        headers = {"Authorization": f"Bearer {self.token}"} | ({"X-Device-Id": self.name} if self.name else {})
         try:
             answer = requests.post(f"{self.url}/api/client/sync/{what}", json=body, headers=headers, timeout=20)
             told: JSON = answer.json()

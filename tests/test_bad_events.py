@@ -414,6 +414,14 @@ def test_websocket_at_an_unknown_address_is_404(victim: Tenant, all_well: None) 
         assert answer.status_code == 404 and shaped(answer.json())["code"] == "not_found"
 
 
+def test_refusal_can_be_read_by_pages_that_may_call(victim: Tenant, all_well: None) -> None:
+    """Fault, before: a browser said that CORS forbade it, and not that the session is over."""
+    origin = "http://localhost:5173"
+    url = f"{victim.server.url}/socket.io/?{POLLING}&sid=over"
+    answer = requests.get(url, headers={"Origin": origin}, timeout=5)
+    assert answer.status_code == 400 and answer.headers["Access-Control-Allow-Origin"] == origin
+
+
 def test_session_that_has_a_websocket_gets_no_second_one(victim: Tenant, all_well: None) -> None:
     connection = websocket.create_connection(address(victim.server), timeout=5)
     sid = json.loads(connection.recv()[1:])["sid"]

@@ -17,7 +17,7 @@ LAYERS = [
     ["sync"],
     ["sockets"],
     ["admission", "door", "events", "handshakes", "intake"],
-    ["auth", "rehearsal"],
+    ["announced", "auth", "rehearsal"],
     ["backup_commands"],
     ["command_line"],
     ["backup", "restore"],
@@ -32,8 +32,9 @@ LAYERS = [
     ["incarnations"],
     ["files"],
     ["storage"],
-    ["archive"],
-    ["changes", "devices", "pulls", "quota"],
+    ["archive", "devices"],
+    ["evidence"],
+    ["changes", "pulls", "quota"],
     ["short"],
     ["identity", "revival", "writing"],
     ["directory"],
@@ -44,7 +45,7 @@ LAYERS = [
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
     ["budgets", "engine_errors", "frames", "wire"],
-    ["disk", "folder_locks", "errors", "heads", "misnamed", "reference", "room", "settings", "toml_places", "turns"],
+    ["disk", "errors", "folder_locks", "heads", "misnamed", "reference", "room", "seen_rows", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
@@ -56,7 +57,7 @@ ONLY_THERE = {
 }
 """Packages that one module alone may import."""
 
-PURE = ("parsing", "typed", "protocol", "wire", "errors")
+PURE = ("parsing", "typed", "protocol", "seen_rows", "wire", "errors")
 NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in PURE}
 """Packages that a module must not import."""
 

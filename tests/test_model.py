@@ -147,7 +147,11 @@ class Plain:
         if different and key in this.start and base is not None:
             changed, then = self.missed(key, base, this)
             if changed or then is None:
-                return self.settle(key, different, min(operation["edited"], this.now), base, changed, then)
+                return self.settle(operation, different, min(operation["edited"], this.now), changed, then)
+        last = this.start[key][-1] if key in this.start else None
+        if different and base is None and kind != "delete" and last and last.row["is_deleted"] and not this.made(last):
+            told = self.tell(operation, different, self.swallowed(operation, different, different, {}, None))
+            return "conflict" if told else "updated", different
         return ("unchanged" if not different else "deleted" if kind == "delete" else "updated"), different
 
     def missed(self, key: Key, base: int, this: Pushing) -> tuple[dict[str, int], JSON | None]:
@@ -181,25 +185,53 @@ class Plain:
         return {name: known[-1].edited_at for name in known[-1].row if name not in settled} | changed, None
 
     def settle(
-        self, key: Key, different: JSON, edited: int, base: int, changed: dict[str, int], then: JSON | None
+        self, operation: JSON, different: JSON, edited: int, changed: dict[str, int], then: JSON | None
     ) -> tuple[str, JSON]:
         """Merge field by field: to whom only one side's, to the later edit what both changed."""
-        row = self.rows[key][-1].row
+        row = self.rows[operation["table"], operation["data"]["id"]][-1].row
         taken: JSON = {}
+        typed: JSON = {}
         clashes: JSON = {}
         for name, value in different.items():
             repeated = then is not None and then.get(name) == value
             wins = not repeated and (name not in changed or edited >= changed[name])
             taken |= {name: value} if wins else {}
+            typed |= {} if repeated else {name: value}
             if name != "device_id" and (name in changed if wins else not repeated):
                 sides = {"base": (then or {}).get(name), "client": value, "server": row.get(name)}
                 clashes[name] = sides | {"winner": "client" if wins else "server"}
+        clashes |= self.swallowed(operation, taken, typed, changed, then)
         if not taken.keys() - {"device_id"}:
             taken = {}
-        if clashes:
-            place = {"table": key[0], "id": key[1], "baseVersion": base, "version": row["version"] + bool(taken)}
-            self.conflicts.append(place | {"fields": clashes})
+        self.tell(operation, taken, clashes)
         return ("conflict" if clashes else "merged" if taken else "unchanged"), taken
+
+    def swallowed(self, operation: JSON, taken: JSON, typed: JSON, changed: dict[str, int], then: JSON | None) -> JSON:
+        """Give what a deletion takes with it: others' edits that it did not know, or what was typed into a deleted row."""
+        row = self.rows[operation["table"], operation["data"]["id"]][-1].row
+        deletes = operation["operation"] == "delete"
+        if not (row | taken)["is_deleted"] or deletes is bool(row["is_deleted"]):
+            return {}
+        was = {name: (then or {}).get(name) for name in changed if name in ("name", "note")}
+        lost = {name: value for name, value in (was if deletes else typed).items() if name != "device_id"}
+        lost = {name: value for name, value in lost.items() if not deletes or value != row.get(name)}
+        if not lost or not (deletes or not changed or "is_deleted" in changed):
+            return {}
+        winner = "client" if deletes else "server"
+        sides: JSON = {
+            name: {"base": (then or {}).get(name), "client": value, "server": row.get(name), "winner": winner}
+            for name, value in lost.items()
+        }
+        deletion = {"base": 0, "client": int(deletes), "server": int(not deletes), "winner": winner}
+        return sides | {"is_deleted": deletion}
+
+    def tell(self, operation: JSON, taken: JSON, clashes: JSON) -> bool:
+        """Note a conflict, if there is one, and say whether there is."""
+        key = operation["table"], operation["data"]["id"]
+        place: JSON = {"table": key[0], "id": key[1], "baseVersion": operation.get("baseVersion")}
+        place["version"] = self.version(key) + bool(taken)
+        self.conflicts += [place | {"fields": clashes}] if clashes else []
+        return bool(clashes)
 
     def store(self, key: Key, fields: JSON, edited: int, this: Pushing, is_anew: bool) -> None:
         """Store a change; one that is made ``is_anew`` has nothing of what it was."""
@@ -434,7 +466,9 @@ class Syncing(RuleBasedStateMachine):
 
         def plan() -> pulls.Page:
             if pull.since is not None and phone.name != NAMELESS:
-                devices.check_not_expired(phone.name)
+                at = devices.expired_at(phone.name)
+                if at is not None:
+                    raise devices.expired(at)
             return pulls.page_of(pull, self.now, SKEW_MS)
 
         page: pulls.Page = self.read(plan)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import inside
 import pytest
 from conftest import JSON, Device, Listener
 from declaring import Restart, column, provision, put
@@ -276,9 +277,10 @@ def test_edit_of_any_unit_wins_or_loses_by_its_time(
     moment = 1_750_000_000_000
     other = format_time(moment - 5000 if is_later else moment + 5000)
     push(tenants, tenant_id, {"changes": {"end_user": [{"id": "u", "name": "a"}]}})
+    evidence = inside.seen_all(tenants, tenant_id)
     push(tenants, tenant_id, {"changes": {"end_user": [{"id": "u", "name": "other", "last_updated": other}]}})
     late = {"changes": {"end_user": [{"id": "u", "name": "mine", "last_updated": said, "version": 2}]}}
-    applied = push(tenants, tenant_id, late)
+    applied = push(tenants, tenant_id, late, evidence=evidence)
     assert applied.results[0]["status"] == "conflict"
     assert json.loads(applied.rows[0] or b"")["name"] == ("mine" if is_later else "other")
 

@@ -30,10 +30,11 @@ import writing
 from errors import Problem
 from models import connection, synced_tables
 from protocol import SERVER_FIELDS, Table
+from seen_rows import NOBODY, Evidence
 from short import ShortWay
 from tenants import Tenants
 from typed import Reader, TypedRow, form_of
-from wire import decode_push
+from wire import decode_push, parse_cursor
 
 NOW = 1_800_000_000_000
 DEEP: Any = 1
@@ -103,8 +104,13 @@ ONE = st.fixed_dictionaries(
 PUSH = st.fixed_dictionaries({"changes": LISTS | PLAIN_PUSH}, optional={"atomic": st.booleans()}) | ONE
 
 
-SAID_BESIDE = st.tuples(st.sampled_from([None, None, "d1", "d2"]), st.sampled_from([None, None, 0, 1, 2]))
-"""Which device pushes, and how many pushes ago it pulled."""
+SAID_BESIDE = st.tuples(
+    st.sampled_from([None, None, "d1", "d2"]),
+    st.sampled_from([None, None, 0, 1, 2]),
+    st.none() | st.tuples(st.sampled_from(["s1", "s2"]), st.integers(0, 2), st.sampled_from([None, "d1"])),
+)
+"""Which device pushes, and how many pushes ago it pulled; or its session, how many pushes ago it is known to have pulled,
+and what its rows state as ``device_id``."""
 
 
 def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool) -> Any:
@@ -119,21 +125,33 @@ def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool)
         patch.setattr(typed, "_latest", {})
         if not is_short:
             patch.setattr(Reader, "read", lambda *_: None)
-        for number, (push, (device_id, ago)) in enumerate(pushes):
+        for number, (push, (device_id, ago, seen)) in enumerate(pushes):
             base = {} if ago is None or ago > len(cursors) - 1 else {"baseCursor": cursors[-1 - ago]}
             try:
                 body = decode_push(json.dumps(push | base).encode())
-                applied = inside.push(tenants, tenant_id, body, NOW + number, device_id=device_id)
+                known = evidence(device_id, seen, cursors)
+                applied = inside.push(tenants, tenant_id, body, NOW + number, device_id=device_id, evidence=known)
                 cursors.append(applied.after.cursor)
                 answers.append((meant(applied.rows), applied.results, applied.conflicts, meant(applied.touched)))
+                answers.append(applied.speakers)
             except Problem as problem:
                 answers.append((problem.code, problem.details))
     return answers, tenants.read(tenant_id, stored)
 
 
+def evidence(device_id: str | None, seen: tuple[str, int, str | None] | None, cursors: list[str]) -> Evidence:
+    """Give what is known of a device that pulled some pushes ago, and was sent all since."""
+    if seen is None or not cursors:
+        return NOBODY
+    session, ago, speaker = seen
+    known, sent = (parse_cursor(cursors[max(0, len(cursors) - 1 - back)]) for back in (ago, 0))
+    places, perhaps = (dict.fromkeys(synced_tables(), cursor.sequence) for cursor in (known, sent))
+    return Evidence("it", None if device_id else session, known.epoch, places, perhaps, speaker)
+
+
 def stored() -> dict[str, Any]:
     """Read every table that a push writes."""
-    names = ["_changes", "_digests", *synced_tables()]
+    names = ["_changes", "_conflicts", "_digests", *synced_tables()]
     found = {name: list(connection().execute(f'SELECT * FROM "{name}" ORDER BY 1')) for name in names}
     return {name: [[meant(value) for value in row] for row in rows] for name, rows in found.items()}
 
@@ -164,7 +182,7 @@ def test_short_way_and_long_way_make_the_same(
 
 
 def plain_push(*rows: JSON) -> Any:
-    return {"changes": {"end_user": list(rows)}}, (None, None)
+    return {"changes": {"end_user": list(rows)}}, (None, None, None)
 
 
 A, B = {"Unique_id": "u1", "name": "a"}, {"Unique_id": "u1", "name": "b"}

@@ -1,0 +1,118 @@
+"""What is known of the rows that a device has seen: the base of an edit whose device only counts versions.
+
+Knows: how pulls and pushes move the places that a device was sent and is known to have, the statements on them. Must not
+know: Flask, sockets, engines, what becomes of a change. Only what a device says it has is known: an answer may be lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+from cachetools import LRUCache
+
+from models import connection
+from pulls import Page
+from seen_rows import Evidence
+from wire import encode
+from writing import Applied
+
+_CACHED = 10_000
+_DAY_MS = 86_400_000
+
+Query = Callable[[], Evidence | None]
+
+
+class Evidences:
+    """The evidence of all tenants' devices; what no file has yet is kept until ``take``, the rest may be forgotten."""
+
+    def __init__(self) -> None:
+        self._latest: LRUCache[tuple[str, str], Evidence] = LRUCache(_CACHED)
+        self._unsaved: dict[str, dict[str, Evidence]] = {}
+
+    def find(
+        self, tenant_id: str, device_id: str | None, session_id: str, read: Callable[[str, Query], Evidence | None]
+    ) -> Evidence:
+        """Give what is known of a device: by its name, or by its session. ``read``: runs a query in a tenant."""
+        who = f"device {device_id}" if device_id else f"session {session_id}"
+        found = self._latest.get((tenant_id, who)) or self._unsaved.get(tenant_id, {}).get(who)
+        if found is None:
+            session = None if device_id else session_id[:_SESSION_CHARACTERS]
+            found = read(tenant_id, lambda: _read(who, session)) or Evidence(who, session)
+            self._latest[tenant_id, who] = found
+        return found
+
+    def pulled(self, tenant_id: str, before: Evidence, page: Page, now: int) -> None:
+        """Note what a device was sent, and what it said that it has: no less than ``since``, no more than ``claimed``."""
+        old = before if before.epoch == page.epoch else before._replace(known={}, sent={})
+        known = {table: min(max(old.known.get(table, 0), since), page.claimed) for table, since in page.starts.items()}
+        sent = dict.fromkeys(page.tables, page.until)
+        found = old._replace(epoch=page.epoch, known={**old.known, **known}, sent={**old.sent, **sent})
+        if found != before or now - before.seen_at > _DAY_MS:
+            self._note(tenant_id, found._replace(seen_at=now))
+
+    def pushed(self, tenant_id: str, before: Evidence, applied: Applied) -> None:
+        """Note that a device made what it pushed: it has all of it, if it had all that was there before.
+
+        Not brought to the file: without it, the device's changes are still known for its own.
+        """
+        now = self._latest.get((tenant_id, before.who), before)
+        at, after = applied.before, applied.after
+        if now.epoch != at.epoch:
+            now = now._replace(epoch=at.epoch, known={}, sent={})
+        known, sent = now.known, now.sent
+        if after.sequence > at.sequence:
+            touched = applied.touched
+            known = {name: _moved(known.get(name, 0), at.sequence, after.sequence) for name in {**known, **touched}}
+            sent = {name: _moved(place, at.sequence, after.sequence) for name, place in sent.items()}
+        now = now._replace(known=known, sent=sent)
+        others = applied.speakers - {now.speaker} if now.session and applied.speakers else None
+        if others:
+            is_shared = now.is_shared or now.speaker is not None or len(others) > 1
+            now = now._replace(speaker=now.speaker or min(others), is_shared=is_shared)
+            self._note(tenant_id, now)
+        self._latest[tenant_id, now.who] = now
+
+    def _note(self, tenant_id: str, found: Evidence) -> None:
+        self._latest[tenant_id, found.who] = self._unsaved.setdefault(tenant_id, {})[found.who] = found
+
+    def take(self, tenant_id: str) -> Mapping[str, Evidence]:
+        """Give what no file of this tenant has yet, to be saved."""
+        return self._unsaved.pop(tenant_id, {})
+
+    @property
+    def tenants(self) -> list[str]:
+        """List the tenants of which something is not written yet."""
+        return list(self._unsaved)
+
+
+_SESSION_CHARACTERS = 13
+"""Of a session's UUID, as the log of changes has it."""
+
+
+def _moved(place: int, before: int, after: int) -> int:
+    return after if place >= before else place
+
+
+def _read(who: str, session: str | None) -> Evidence | None:
+    sql = "SELECT epoch, known, sent, speaker, is_shared, seen_at FROM _evidence WHERE who = ?"
+    for epoch, known, sent, speaker, is_shared, seen_at in connection().execute(sql, (who,)):
+        return Evidence(who, session, epoch, json.loads(known), json.loads(sent), speaker, bool(is_shared), seen_at)
+    return None
+
+
+def save(found: Mapping[str, Evidence]) -> None:
+    """Write what is known of devices."""
+    rows = [
+        (who, one.epoch, encode(one.known).decode(), encode(one.sent).decode(), one.speaker, one.is_shared, one.seen_at)
+        for who, one in found.items()
+    ]
+    sql = (
+        "INSERT OR REPLACE INTO _evidence (who, epoch, known, sent, speaker, is_shared, seen_at) VALUES (?,?,?,?,?,?,?)"
+    )
+    connection().cursor().executemany(sql, rows)
+
+
+def forget(before: int) -> None:
+    """Forget what is known of devices that were last here before ``before``."""
+    connection().execute("DELETE FROM _evidence WHERE seen_at <= ?", (before,))
