@@ -252,7 +252,7 @@ def in_force(settings: Settings) -> Iterator[tuple[str, str]]:
 def _shown(name: str, text: str) -> str:
     """Show a value in a sentence; what is not printable is escaped, and a secret is not shown."""
     if name == _HIDDEN:
-        return f"one of {len(text.encode('utf-8', 'surrogateescape'))} bytes"
+        return f"one of {len(text.encode('utf-8', 'replace'))} bytes"
     return json.dumps(text[:_MOST_SHOWN_CHARACTERS]) + ("…" if len(text) > _MOST_SHOWN_CHARACTERS else "")
 
 
