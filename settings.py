@@ -121,7 +121,7 @@ def _origin(text: str) -> str:
 
 
 def _secret(text: str) -> str:
-    if len(text.encode("utf-8", "surrogateescape")) < LEAST_SECRET_BYTES or _HALF.search(text):
+    if len(text.encode("utf-8", "replace")) < LEAST_SECRET_BYTES or _HALF.search(text):
         raise ValueError(f"must be at least {LEAST_SECRET_BYTES} bytes of UTF-8, or unset to have one made")
     return text
 
