@@ -47,14 +47,21 @@ def test_story_of_older_apps_ends_with_all_equal_and_nothing_lost_silently(
     last_sync: str,
     turn: int,
 ) -> None:
-    """An app that sends no ``version`` is not checked, by contract: of what it overwrites, the history has it all."""
+    """An app that sends no ``version`` is not checked, by contract: of what it overwrites, the history has it all. Nor is a
+    *create* that is sent again (docs/reliability.md, known limits), as form A sends it while the version is 1.
+    """
+    forms = "AB" if version in ("counted", "none") else "B"
     seed = int(os.environ.get("SEED", random.randrange(10**9)))
     print(f"SEED={seed}")
     chance = random.Random(f"{seed} {version} {last_sync} {turn}")
     networks = [proxies() for _ in range(3)]
     apps = []
     for number, network in enumerate(networks):
-        about = {"form": chance.choice("AB"), "adopts": chance.random() < 0.5, "objects": number == 0}
+        about = {
+            "form": chance.choice(forms),
+            "adopts": last_sync != "clock" or chance.random() < 0.5,
+            "objects": number == 0,
+        }
         ahead = chance.choice((-180, -7, 0, 330)) if last_sync == "clock" else 0
         habits = Habits(version=version, last_sync=last_sync, ahead_minutes=ahead, **about)  # type: ignore[arg-type]
         apps.append(OldApp(tenant, habits, network.url, name=chance.choice((None, f"phone-{number}"))))
