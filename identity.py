@@ -60,7 +60,9 @@ class Identities:
         if stored is None:
             return True
         unique_id = stored.row["Unique_id"]
-        if not unique_id or unique_id == change.unique_id or (self._base and self._base.sequence >= stored.sequence):
+        if not unique_id or unique_id == change.unique_id:
+            return False
+        if self._base and not change.is_base_stated and self._base.sequence >= stored.sequence:
             return False
         return change.kind == "create" or not _UUID.fullmatch(change.row_id or "")
 

@@ -139,6 +139,13 @@ def test_id_of_a_deleted_row_is_taken_as_well(tenant: Tenant) -> None:
     assert (tenant.row("local_1")["is_deleted"], names(tenant)) == (1, ["Ravi"])
 
 
+def test_place_reached_since_proves_nothing_for_a_row_that_states_its_base(tenant: Tenant) -> None:
+    """A replica creates offline, pulls, and pushes from there. Fault: the other's row under its id was overwritten."""
+    cursor = tenant.push(op("create", **FIRST)).after.cursor
+    tenant.push({"baseCursor": cursor, "operations": [op("create", about=KNOWS_NONE, **SECOND)]})
+    assert names(tenant) == ["Asha", "Ravi"]
+
+
 def test_edits_after_a_create_in_the_same_push_mean_its_row(tenant: Tenant) -> None:
     """A new client's outbox: only the create says the ``Unique_id``, the edits have the id alone."""
     tenant.do("create", **FIRST)

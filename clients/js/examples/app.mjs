@@ -1,7 +1,7 @@
 /**
  * The page that all examples share: a log-in, a list of people, a field to add one.
  *
- * Knows: the document. Must not know: which library keeps the rows; an example gives `open(client)`.
+ * Knows: the document. Must not know: which library keeps the rows; an example gives `open(client, name)`.
  */
 
 import { browserStore, newId, SyncClient } from "syncapp-client";
@@ -12,31 +12,46 @@ import { browserStore, newId, SyncClient } from "syncapp-client";
  *   remove(id: string): Promise<unknown>, subscribe(hear: () => void): unknown }} People
  */
 
-/** @param {(client: SyncClient) => Promise<People>} open */
+/**
+ * @typedef {{ server: string, id: string }} Account whose tokens, device and database are its own
+ * @typedef {(client: SyncClient, name: string) => Promise<People>} Open `name` is the database's
+ */
+
+/** @param {Open} open */
 export async function app(open) {
   document.body.append(template());
   const login = /** @type {HTMLFormElement} */ (document.forms.namedItem("login"));
   login.addEventListener("submit", async (event) => {
     event.preventDefault();
     const { server, email, password } = Object.fromEntries(new FormData(login));
-    const client = clientFor(String(server));
-    await said(client.logIn(String(email), String(password)).then(() => begin(open, client, String(server))));
+    await said(loggedIn(open, String(server), String(email), String(password)));
   });
-  const kept = localStorage.getItem("server");
-  if (kept) await said(begin(open, clientFor(kept), kept));
+  const kept = localStorage.getItem("account");
+  if (kept) await said(begin(open, JSON.parse(kept)));
 }
 
-/** @param {string} url */
-function clientFor(url) {
-  const deviceId = localStorage.getItem(`device ${location.pathname}`) ?? newId();
-  localStorage.setItem(`device ${location.pathname}`, deviceId);
-  return new SyncClient({ url, store: browserStore(), deviceId });
+/** @param {Open} open @param {string} server @param {string} email @param {string} password */
+async function loggedIn(open, server, email, password) {
+  const client = new SyncClient({ url: server });
+  const { id } = await client.logIn(email, password);
+  await clientFor({ server, id }).tokens.store.write(await client.tokens.store.read());
+  const isAnother = localStorage.getItem("account") !== null;
+  localStorage.setItem("account", JSON.stringify({ server, id }));
+  if (isAnother) location.reload(); // What the one before has opened goes with the page.
+  else await begin(open, { server, id });
 }
 
-/** @param {(client: SyncClient) => Promise<People>} open @param {SyncClient} client @param {string} server */
-async function begin(open, client, server) {
-  const people = await open(client);
-  localStorage.setItem("server", server);
+/** @param {Account} account */
+function clientFor({ server, id }) {
+  const device = `device ${location.pathname} ${id}`;
+  const deviceId = localStorage.getItem(device) ?? newId();
+  localStorage.setItem(device, deviceId);
+  return new SyncClient({ url: server, store: browserStore(`tokens ${id}`), deviceId });
+}
+
+/** @param {Open} open @param {Account} account */
+async function begin(open, account) {
+  const people = await open(clientFor(account), `example${location.pathname.replaceAll(/\W/g, "-")}-${account.id}`);
   const add = /** @type {HTMLFormElement} */ (document.forms.namedItem("add"));
   add.hidden = false;
   add.onsubmit = (event) => {

@@ -15,12 +15,23 @@ import { send } from "./http.js";
 
 const TIMES = new Set(["createdAt", "updatedAt", "last_updated"]);
 
+/** Answers so far; tables change with a new version of the server only. @type {WeakMap<object, Promise<Types>>} */
+const known = new WeakMap();
+
 /**
- * Ask which type each column has on the server.
+ * Tell which type each column has on the server, which is asked once.
  *
  * @param {import("./client.js").SyncClient} client @returns {Promise<Types>} none of a server too old to tell
  */
-export async function columnTypes(client) {
+export function columnTypes(client) {
+  const types = known.get(client) ?? asked(client);
+  known.set(client, types);
+  types.catch(() => known.delete(client));
+  return types;
+}
+
+/** @param {import("./client.js").SyncClient} client @returns {Promise<Types>} */
+async function asked(client) {
   try {
     const { data } = await send(`${client.url}/api/tables`, client.http);
     const every = typesOf(data.everyRow);

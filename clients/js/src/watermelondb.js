@@ -148,7 +148,12 @@ class Sync {
     const answered = await this.#answered();
     const found = await (this.#anew ? this.#swept() : this.#page());
     this.#isUnkept = true;
-    return this.#given(await this.#taken(new Map(this.tables.map((table) => [table, [...(answered.get(table) ?? []), ...(found.get(table) ?? [])]]))), asked);
+    // Each row once, as it was found last: WatermelonDB takes none twice.
+    const newest = (/** @type {string} */ table) => {
+      const rows = [...(answered.get(table) ?? []), ...(found.get(table) ?? [])];
+      return [...new Map(rows.map((row) => [row.id, row])).values()];
+    };
+    return this.#given(await this.#taken(new Map(this.tables.map((table) => [table, newest(table)]))), asked);
   }
 
   async #begin() {

@@ -1,4 +1,7 @@
 // Each example, in Chromium: a person logs in, adds a name that reaches the server, and sees one that comes from there.
+// Then another one logs in on the same page.
+//
+// First seen to fail: both accounts shared the tokens and the database.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -26,6 +29,19 @@ async function until(condition, what) {
   }
 }
 
+/** Somebody else on the same page: sees nothing of the first one's, and sends nothing of it. */
+async function anotherLogsIn(tab, fill, names) {
+  const email = `${newId()}@example.com`;
+  const body = JSON.stringify({ firstName: "E", lastName: "Y", email, password: "password123" });
+  await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  const theirs = new SyncClient({ url });
+  await theirs.logIn(email, "password123");
+  await theirs.push({ changes: { end_user: [{ id: "own", name: "of the second account" }] } });
+  await fill("login", { server: url, email, password: "password123" });
+  await until(async () => (await tab(names).catch(() => "")) === "of the second account", "the second account's names alone");
+  assert.equal((await theirs.pull({ cursor: null, tables: ["end_user"] })).data.end_user.length, 1);
+}
+
 for (const name of ["indexeddb", "dexie", "rxdb", "watermelondb", "tanstack-db"]) {
   test(`the ${name} example syncs both ways`, { skip: !hasChromium && "needs chromium" }, async () => {
     const email = `${newId()}@example.com`;
@@ -44,6 +60,7 @@ for (const name of ["indexeddb", "dexie", "rxdb", "watermelondb", "tanstack-db"]
     await other.push({ changes: { end_user: [{ id: "other", name: "from another device" }] } });
     const names = "[...document.querySelectorAll('li input')].map((field) => field.value).join()";
     await until(async () => (await tab(names)) === "from another device,typed in the page", `both in the page: ${await tab(names)}`);
+    await anotherLogsIn(tab, fill, names);
     await tab("localStorage.clear()");
     assert.ok(await tab("document.querySelector('output').textContent === ''"));
   });

@@ -1,6 +1,7 @@
 // Listening, and what may be believed of notifications.
 
 import assert from "node:assert/strict";
+import { createServer, request as httpRequest } from "node:http";
 import { before, test } from "node:test";
 import { Chain, SyncClient } from "syncapp-client";
 
@@ -67,4 +68,34 @@ test("a listener that missed something, or has no cursor, is told to pull", asyn
 test("a listener with a spoiled token renews it and comes in", async () => {
   const client = new SyncClient({ url, token: `${account.token}x`, refreshToken: account.refreshToken });
   assert.deepEqual(await heard(client, 1, () => undefined), ["pull"]);
+});
+
+test("a server under a path is listened to under that path, as calls are made", async (t) => {
+  const proxy = createServer();
+  const passed = (request) => {
+    assert.ok(request.url.startsWith("/below/it/"), request.url);
+    const path = request.url.replace("/below/it", "");
+    return httpRequest({ host: new URL(url).hostname, port: new URL(url).port, path, method: request.method, headers: request.headers });
+  };
+  proxy.on("request", (request, answer) => {
+    const on = passed(request);
+    on.on("response", (theirs) => (answer.writeHead(theirs.statusCode ?? 0, theirs.headers), theirs.pipe(answer)));
+    request.pipe(on);
+  });
+  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", () => resolve(undefined)));
+  t.after(() => (proxy.closeAllConnections(), proxy.close()));
+  const client = new SyncClient({ url: `http://127.0.0.1:${/** @type {any} */ (proxy.address()).port}/below/it/`, token: account.token });
+  assert.ok((await client.pull({ cursor: null })).cursor);
+  assert.deepEqual(await heard(client, 1, () => undefined), ["pull"]);
+});
+
+test("a listener that can't start says so to the app, and in the console", async (t) => {
+  const said = t.mock.method(console, "error", () => undefined);
+  const io = () => { throw new Error("no library"); };
+  const states = [];
+  const live = new SyncClient({ url, token: account.token, io }).live({ onPull: () => undefined, onState: (state, error) => states.push([state, error?.message]) });
+  await assert.rejects(live.opened);
+  assert.deepEqual(states, [["connecting", undefined], ["unavailable", "no library"]]);
+  assert.equal(said.mock.callCount(), 1);
+  live.close();
 });

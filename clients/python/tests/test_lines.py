@@ -16,7 +16,7 @@ from kit.server import wait_for
 from kit.truth import Account
 from test_exchange import equals_server
 
-from syncclient import SyncClient, SyncError
+from syncclient import Offline, SyncClient, SyncError
 from syncclient.pace import Pace
 
 
@@ -44,11 +44,11 @@ def test_page_that_stalls_at_one_row_is_an_error_and_no_endless_loop(
     make_client: MakeClient, account: Account, proxy: Proxy
 ) -> None:
     account.put("end_user", *incompressible("r", 8, size=3000))
-    client = make_client(url=proxy.url, timeout_seconds=0.3, page_rows=8, session=account.session())
+    client = make_client(url=proxy.url, timeout_seconds=1.0, page_rows=8, session=account.session())
     proxy.stalls_after_bytes = 2000
-    with pytest.raises(SyncError) as caught:
-        client.sync()
-    assert caught.value.code == "offline" and client._pulling._pace.rows == 1
+    while client._pulling._pace.rows > 1:  # In one go, unless the server is so slow that nothing at all comes in time.
+        with pytest.raises(Offline):
+            client.sync()
     proxy.stalls_after_bytes = 0
     client.sync()
     equals_server(client, account)

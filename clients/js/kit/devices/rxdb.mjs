@@ -117,6 +117,12 @@ export class Device extends BaseDevice {
 
   async sync() {
     if (this.isLive) return this.settled();
+    // On a slow line the suite asks again before it is done: then for the same one, as an app has only one.
+    this.syncing ??= this.syncAll().finally(() => (this.syncing = undefined));
+    await this.syncing;
+  }
+
+  async syncAll() {
     const edits = [...this.edits];
     await this.syncOnce();
     await this.letGo();
