@@ -15,8 +15,9 @@ import settings as environment
 import tables_file
 from engine_errors import EngineError
 from errors import Problem
+from folder_locks import DataFolderInUse
 from manifest import BackupError
-from tenants import DataFolderInUse, MainDatabaseBroken, NoData, Tenants
+from tenants import MainDatabaseBroken, NoData, Tenants
 
 _ACTED_ON = (
     Problem,

@@ -58,20 +58,23 @@ class Evidences:
         """
         now = self._latest.get((tenant_id, before.who), before)
         at, after = applied.before, applied.after
-        if now.epoch != at.epoch:
-            now = now._replace(epoch=at.epoch, known={}, sent={})
-        known, sent = now.known, now.sent
-        if after.sequence > at.sequence:
-            touched = applied.touched
-            known = {name: _moved(known.get(name, 0), at.sequence, after.sequence) for name in {**known, **touched}}
-            sent = {name: _moved(place, at.sequence, after.sequence) for name, place in sent.items()}
-        now = now._replace(known=known, sent=sent)
-        others = applied.speakers - {now.speaker} if now.session and applied.speakers else None
+        if after.sequence == at.sequence:
+            return
+        is_same = now.epoch == at.epoch
+        known, sent = (dict(now.known), dict(now.sent)) if is_same else ({}, {})
+        for name in applied.touched:
+            known.setdefault(name, 0)
+        for places in (known, sent):
+            for name, place in places.items():
+                if place >= at.sequence:
+                    places[name] = after.sequence
+        found = Evidence(now.who, now.session, at.epoch, known, sent, now.speaker, now.is_shared, now.seen_at)
+        others = applied.speakers - {now.speaker} if applied.speakers and now.session else None
         if others:
             is_shared = now.is_shared or now.speaker is not None or len(others) > 1
-            now = now._replace(speaker=now.speaker or min(others), is_shared=is_shared)
-            self._note(tenant_id, now)
-        self._latest[tenant_id, now.who] = now
+            self._note(tenant_id, found._replace(speaker=now.speaker or min(others), is_shared=is_shared))
+        else:
+            self._latest[tenant_id, now.who] = found
 
     def _note(self, tenant_id: str, found: Evidence) -> None:
         self._latest[tenant_id, found.who] = self._unsaved.setdefault(tenant_id, {})[found.who] = found
@@ -88,10 +91,6 @@ class Evidences:
 
 _SESSION_CHARACTERS = 13
 """Of a session's UUID, as the log of changes has it."""
-
-
-def _moved(place: int, before: int, after: int) -> int:
-    return after if place >= before else place
 
 
 def _read(who: str, session: str | None) -> Evidence | None:

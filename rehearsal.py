@@ -15,8 +15,9 @@ import tables_file
 from checks import CHECKS, Check, Finding, Place
 from engine_errors import EngineError
 from errors import Problem
+from folder_locks import has_server
 from serving import CannotListen, listen
-from tenants import MainDatabaseBroken, Tenants, has_server
+from tenants import MainDatabaseBroken, Tenants
 
 _SHOWN = 10
 

@@ -20,9 +20,10 @@ import ledger
 import manifest as manifests
 from directory import Customer
 from files import copy_file, faults_of, look_into, sync_folder
+from folder_locks import has_server
 from manifest import BackupError
 from tenant_files import open_tenant_file
-from tenants import Tenants, has_server, now_ms, parse_tenant_id
+from tenants import Tenants, now_ms, parse_tenant_id
 from verification import verify
 
 Say = Callable[[str], None]

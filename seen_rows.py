@@ -42,8 +42,9 @@ class Evidence(NamedTuple):
 
     def until(self, epoch: str) -> int:
         """Give up to where everything is known that this device ever asked for or pushed to."""
-        tables = {*self.known, *self.sent}
-        return min((self.places(table, epoch)[0] for table in tables), default=0)
+        if self.is_shared or epoch != self.epoch or not self.known.keys() >= self.sent.keys():
+            return 0
+        return min(self.known.values(), default=0)
 
 
 NOBODY = Evidence()

@@ -121,7 +121,7 @@ def _origin(text: str) -> str:
 
 
 def _secret(text: str) -> str:
-    if len(text.encode("utf-8", "surrogateescape")) < LEAST_SECRET_BYTES or _HALF.search(text):
+    if len(text.encode("utf-8", "replace")) < LEAST_SECRET_BYTES or _HALF.search(text):
         raise ValueError(f"must be at least {LEAST_SECRET_BYTES} bytes of UTF-8, or unset to have one made")
     return text
 
@@ -252,7 +252,7 @@ def in_force(settings: Settings) -> Iterator[tuple[str, str]]:
 def _shown(name: str, text: str) -> str:
     """Show a value in a sentence; what is not printable is escaped, and a secret is not shown."""
     if name == _HIDDEN:
-        return f"one of {len(text.encode('utf-8', 'surrogateescape'))} bytes"
+        return f"one of {len(text.encode('utf-8', 'replace'))} bytes"
     return json.dumps(text[:_MOST_SHOWN_CHARACTERS]) + ("…" if len(text) > _MOST_SHOWN_CHARACTERS else "")
 
 

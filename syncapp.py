@@ -35,6 +35,7 @@ from devices import Seen  # noqa: E402
 from door import Door  # noqa: E402
 from engine_errors import EngineError  # noqa: E402
 from errors import Problem  # noqa: E402
+from folder_locks import DataFolderInUse  # noqa: E402
 from migration import MigrationRefused  # noqa: E402
 from review import Review  # noqa: E402
 from serving import CannotListen, Lifecycle, serve  # noqa: E402
@@ -42,7 +43,7 @@ from settings import SettingError, Settings  # noqa: E402
 from signing import BadSigningKey  # noqa: E402
 from sockets import Sockets  # noqa: E402
 from sync import Sync  # noqa: E402
-from tenants import DataFolderInUse, MainDatabaseBroken, Tenants  # noqa: E402
+from tenants import MainDatabaseBroken, Tenants  # noqa: E402
 from tokens import Tokens  # noqa: E402
 from turns import Turns  # noqa: E402
 from upkeep import Upkeep  # noqa: E402

@@ -60,17 +60,20 @@ def keep_aside(path: Path, folder: Path) -> Path:
     return kept
 
 
-def keep_open_aside(store: Store, folder: Path) -> Path:
+def keep_open_aside(store: Store, folder: Path) -> None:
     """Keep what is in an open file that is not at its path any more; its log of writes goes, since it is of that file.
 
     Else the next to open a file under this name would read the log into it.
     """
-    folder.mkdir(mode=0o700, exist_ok=True)
-    kept = _name_aside(store.path, folder)
-    store.keep_as(kept)
-    store.remove_log()
-    sync_folder(folder)
-    return kept
+    name, kept = store.path.name, _name_aside(store.path, folder)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        store.keep_as(kept)
+        store.remove_log()
+        sync_folder(folder)
+        log.error("%s was removed or replaced under the server; what it held is kept as %s", name, kept.name)
+    except Exception:
+        log.exception("%s was removed or replaced under the server, and what it held can't be kept", name)
 
 
 def _name_aside(path: Path, folder: Path) -> Path:

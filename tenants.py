@@ -7,7 +7,6 @@ sockets, tokens, the rules of sync. Paths are made from UUIDs that were parsed, 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import math
 import os
@@ -26,23 +25,21 @@ import migration
 import tenant_files
 from disk import disk
 from engine_errors import EngineError
-from errors import Busy, EmailTaken, InvalidTenantId, Problem, TenantNotFound
+from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
 from files import look_into, put_file, sync_folder
+from folder_locks import SERVER_LOCK, alone, hold_alone, shared
 from incarnations import Incarnations, went_back
 from ledger import incarnation, place
+from leftovers import remove_leftovers
 from storage import Moved, Store
 from takeover import forget_aside, keep_open_aside, take_over
 from tenant_files import new_tenant_file, open_tenant_file, remove_file
 
 T = TypeVar("T")
-_LOCK = "server.lock"
+_REGISTRATIONS_LOCK = "registrations.lock"
 _LOOKED_AT_ONCE = 10
 _IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
 log = logging.getLogger("syncapp.tenants")
-
-
-class DataFolderInUse(RuntimeError):
-    """Another server process works in this data folder; two would corrupt it."""
 
 
 class MainDatabaseBroken(RuntimeError):
@@ -98,7 +95,7 @@ class Tenants:
         for path in (folder, self._files):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.is_server = is_server
-        self._lock = _lock(folder / _LOCK, lock_wait_seconds) if is_server else None
+        self._lock = hold_alone(folder / SERVER_LOCK, lock_wait_seconds) if is_server else None
         self._most_open, self._most_waiting = most_open, most_waiting
         self._open: OrderedDict[str, Store] = OrderedDict()
         self._closing: set[str] = set()
@@ -218,9 +215,11 @@ class Tenants:
 
     def _close_if_open(self, tenant_id: str) -> None:
         if store := self._open.pop(tenant_id, None):
-            if self.is_server:
-                self._incarnations.closed(tenant_id, store)
-            store.close()
+            try:
+                if self.is_server:
+                    self._incarnations.closed(tenant_id, store)
+            finally:
+                store.close()
 
     @property
     def open_count(self) -> int:
@@ -236,7 +235,7 @@ class Tenants:
         next start removes, and the e-mail address free for the next attempt.
         Raises: EmailTaken.
         """
-        with self._holding("registrations.lock", fcntl.LOCK_SH):
+        with shared(self.folder / _REGISTRATIONS_LOCK):
             self._provision(customer, self.path_of(customer.id))
 
     def _provision(self, customer: directory.Customer, path: Path) -> None:
@@ -337,15 +336,7 @@ class Tenants:
         if self._open.get(tenant_id) is not store:
             return  # Another greenlet did.
         del self._open[tenant_id]
-        path = self.path_of(tenant_id)
-        try:
-            log.error(
-                "%s was removed or replaced under the server; what it held is kept as %s",
-                path.name,
-                keep_open_aside(store, self.aside),
-            )
-        except Exception:
-            log.exception("%s was removed or replaced under the server, and what it held can't be kept", path.name)
+        keep_open_aside(store, self.aside)
         store.close()
 
     # --- restored files ----------------------------------------------------------------------------------------------
@@ -391,81 +382,20 @@ class Tenants:
         self.take_all_restored()
         for tenant_id in self.directory.read(directory.unfinished_closings):
             self._finish_closing(tenant_id)
-        with self._holding("registrations.lock", fcntl.LOCK_EX):  # One by the operator may be under way.
-            self._remove_unfinished()
-
-    @contextlib.contextmanager
-    def _holding(self, name: str, how: int) -> Iterator[None]:
-        """Hold a lock of this folder against other processes."""
-        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, how)
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _remove_unfinished(self) -> None:
-        for path in [*self._files.glob("tenant_*.new*"), *self._files.glob("tenant_*.making*")]:
-            path.unlink()
-        known = {uuid.UUID(customer_id).hex for customer_id in self.directory.read(directory.customer_ids)}
-        for path in self._files.glob("tenant_*.db"):
-            if path.stem.removeprefix("tenant_") not in known:
-                self._remove_if_empty(path)
-
-    def _remove_if_empty(self, path: Path) -> None:
-        """Remove a file that belongs to nobody, unless someone's rows are in it: then only say so."""
-        try:
-            store = self._open_file(path)
-        except Exception:
-            log.exception("%s belongs to no customer and can't be opened; it was left alone", path.name)
-            return
-        sequence = store.read(place).sequence
-        store.close()
-        if sequence == 0:
-            remove_file(path)
-        else:
-            log.warning("%s belongs to no customer but holds rows; it was left alone", path.name)
+        with alone(self.folder / _REGISTRATIONS_LOCK):  # One by the operator may be under way.
+            known = {tenant_files.file_name(one) for one in self.directory.read(directory.customer_ids)}
+            remove_leftovers(self._files, known)
 
     def close(self) -> None:
         """Close every database, each when its last write is done."""
         while self._open:
             with self._closed(next(iter(self._open))):
                 pass
-        with contextlib.suppress(Problem):  # A disk that is full, or main.db gone: the next start knows less.
+        try:
             self._incarnations.save()
+        except Exception:  # A disk that is full, or main.db gone: the next start knows less.
+            log.exception("where files stand could not be noted")
         self.directory.wait()
         self.directory.close()
         if self._lock is not None:
             os.close(self._lock)
-
-
-def has_server(folder: Path) -> bool:
-    """Tell whether a server works in a data folder; nothing is made there."""
-    path = folder / _LOCK
-    if not path.exists():
-        return False
-    try:
-        os.close(_lock(path, 0))
-    except DataFolderInUse:
-        return True
-    return False
-
-
-def _lock(path: Path, wait_seconds: int) -> int:
-    """Hold a file locked as long as this process lives, so that no second server works in the same folder."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up, is_said = time.monotonic() + wait_seconds, False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() >= give_up:
-                os.close(descriptor)
-                raise DataFolderInUse(f"Another server is running in {path.parent}. Stop it first.") from None
-            if not is_said:
-                log.warning(
-                    "another server is running in %s; waiting up to %d s for its end", path.parent, wait_seconds
-                )
-                is_said = True
-            time.sleep(0.1)

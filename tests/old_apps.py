@@ -73,6 +73,8 @@ class OldApp:
     url: str = ""
     last_sync: str | None = None
     typed: set[Typed] = field(default_factory=set)
+    replaced: set[Typed] = field(default_factory=set)
+    """What the person saw and typed over, or deleted."""
     unsent: set[Typed] = field(default_factory=set)
     """Of those typed, what no answer came for."""
     name: str | None = None
@@ -107,6 +109,9 @@ class OldApp:
 
     def edit(self, key: str, table: str = "end_user", **values: Any) -> None:
         """Type into a row that is here."""
+        (row,) = [readable(row) for row in self._select(table, "1") if row["key"] == key]
+        over = columns(table) if "is_deleted" in values else values
+        self.replaced |= {Typed(table, key, name, json.dumps(row[name])) for name in over}
         changed = self._kept(values) | {"last_updated": self.now(), "sync_status": "pending"}
         names = ", ".join(f"{name} = ?" for name in changed)
         more = int(self.habits.version != "unchanged")

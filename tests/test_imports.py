@@ -26,7 +26,7 @@ LAYERS = [
     ["manifest"],
     ["signing", "tokens"],
     ["tenants"],
-    ["takeover"],
+    ["leftovers", "takeover"],
     ["tenant_files"],
     ["migration"],
     ["incarnations"],
@@ -44,7 +44,7 @@ LAYERS = [
     ["models", "parsing"],
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
-    ["budgets", "engine_errors", "frames", "wire"],
+    ["budgets", "engine_errors", "folder_locks", "frames", "wire"],
     ["disk", "errors", "heads", "misnamed", "reference", "room", "seen_rows", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""

@@ -27,8 +27,9 @@ import directory
 import storage
 from directory import Customer
 from errors import Busy, EmailTaken, InvalidTenantId, StorageFull, TenantNotFound
+from folder_locks import DataFolderInUse
 from models import connection
-from tenants import DataFolderInUse, Tenants, parse_tenant_id
+from tenants import Tenants, parse_tenant_id
 
 NewTenant = Callable[[], str]
 ROW = {"changes": {"end_user": [{"id": "a", "name": "A"}]}}

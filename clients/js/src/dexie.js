@@ -45,7 +45,7 @@ export function dexieStore(db, tables) {
  */
 function tellLoss(db, hear) {
   db.on("versionchange", ({ newVersion }) => hear(newVersion === null ? "deleted" : "newer"));
-  // Dexie's own event `close` does not tell the app's closing from the browser's, and nor does `hasBeenClosed`.
+  // Dexie's own event `close` comes with the app's closing too, and before 4.4.7 `hasBeenClosed` does not tell the two apart.
   db.on("ready", () => void db.backendDB().addEventListener("close", () => void reopened(db).then(() => hear("cleared"))), true);
 }
 
