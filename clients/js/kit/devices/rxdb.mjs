@@ -152,7 +152,9 @@ export class Device extends BaseDevice {
   }
 
   async inSync(state) {
-    const failed = new Promise((_, fail) => state.error$.subscribe((error) => fail(causeOf(error))));
+    // RxDB tries again by itself, as for a pooled connection that was closed; what fails three times is told.
+    let failures = 0;
+    const failed = new Promise((_, fail) => state.error$.subscribe((error) => ++failures > 2 && fail(causeOf(error))));
     failed.catch(() => undefined);
     await Promise.race([state.awaitInitialReplication().then(() => state.awaitInSync()), failed]);
   }
