@@ -70,7 +70,20 @@ def blueprint(
         return _page("test-multi-app-sync.html", client=_client_script())
 
     _describe(routes, openapi, asyncapi)
+    _serve_files(routes)
 
+    @routes.get("/health")
+    def health() -> Reply:
+        """Tell an orchestrator whether to send requests here."""
+        status = _status(tenants, lifecycle)
+        body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
+        body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
+        return answer(body, 200 if status in ("ok", "degraded") else 503)
+
+    return routes
+
+
+def _serve_files(routes: Blueprint) -> None:
     @routes.get("/static/<path:name>")
     def static(name: str) -> Response:
         """Serve a script, a style or an image of the pages."""
@@ -87,16 +100,6 @@ def blueprint(
         if not (_CLIENT / _CLIENT_FILE).is_file():
             raise NotFound("The Socket.IO client is not installed here; the pages take it from the CDN.")
         return _cached(send_from_directory(_CLIENT, _CLIENT_FILE))
-
-    @routes.get("/health")
-    def health() -> Reply:
-        """Tell an orchestrator whether to send requests here."""
-        status = _status(tenants, lifecycle)
-        body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
-        body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
-        return answer(body, 200 if status in ("ok", "degraded") else 503)
-
-    return routes
 
 
 def _status(tenants: Tenants, lifecycle: Lifecycle) -> str:
