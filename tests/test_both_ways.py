@@ -14,7 +14,7 @@ import pytest
 from conftest import JSON
 from declaring import Restart, provision
 from hypothesis import HealthCheck, given, settings
-from test_typed import assert_same, outcome
+from test_typed import SAID_BESIDE, assert_same, outcome
 
 from tenants import Tenants
 
@@ -118,7 +118,7 @@ FORM_C = st.fixed_dictionaries({"operations": st.lists(operations(ROWS), max_siz
 PUSHES = st.lists(
     st.tuples(
         FORM_A | FORM_B | FORM_C,
-        st.tuples(st.sampled_from([None, None, "d1", "d2"]), st.sampled_from([None, None, 0, 1, 2])),
+        SAID_BESIDE,
     ),
     min_size=1,
     max_size=5,
@@ -153,7 +153,7 @@ def test_required_json_is_required_on_both_ways(both: tuple[Tenants, Callable[[]
             bad: list[JSON] = [{"title": "T"}, {"title": "T", "tags": None}]
             good = {"id": "a", "title": "T", "tags": {}}
             pushes = [body(form, row) for row in [*bad, good, {"id": "a", "tags": None}, {"id": "a", "parts": None}]]
-            answers, _ = outcome(tenants, tenant_id, [(push, (None, None)) for push in pushes], is_short)
+            answers, _ = outcome(tenants, tenant_id, [(push, (None, None, None)) for push in pushes], is_short)
             assert [answer[0] == "validation_error" for answer in answers] == [True, True, False, True, True]
 
 
@@ -169,9 +169,9 @@ def test_create_with_a_version_is_checked_against_its_base_cursor(both: tuple[Te
     row = {"id": "a", "title": "T", "tags": 1, "last_updated": "2025-01-01T00:00:00Z"}
     create = {"table": "visit", "operation": "create"}
     pushes = [
-        (create | {"data": row}, ("d1", None)),
-        (create | {"data": row | {"tags": 2, "last_updated": "2025-03-01T00:00:00Z"}}, ("d2", None)),
-        (create | {"data": row | {"tags": 3, "version": 9}}, ("d1", 1)),
+        (create | {"data": row}, ("d1", None, None)),
+        (create | {"data": row | {"tags": 2, "last_updated": "2025-03-01T00:00:00Z"}}, ("d2", None, None)),
+        (create | {"data": row | {"tags": 3, "version": 9}}, ("d1", 1, None)),
     ]
     for is_short in (True, False):
         answers, _ = outcome(tenants, another(), pushes, is_short)
