@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import evidence
-from errors import NotFound, ResyncRequired, TenantNotFound
+from errors import NotFound, ResyncRequired, StorageFull, TenantNotFound
 from evidence import Evidences
 from ledger import Place, last_until, place
 from models import connection, synced_tables
@@ -51,11 +51,23 @@ class Seen:
         visits[device_id] = Visit({**before, **places}, now, epoch or known.epoch)
 
     def save(self, tenant_id: str) -> None:
-        """Write what is known of one tenant's devices."""
+        """Write what is known of one tenant's devices; what can't be written is kept for the next time."""
         visits, found = self._visits.pop(tenant_id, {}), self.evidences.take(tenant_id)
-        if visits or found:
-            with contextlib.suppress(TenantNotFound):  # An account that was closed meanwhile.
-                self._write(tenant_id, lambda: _save(visits, found))
+        if not (visits or found):
+            return
+        try:
+            self._write(tenant_id, lambda: _save(visits, found))
+        except TenantNotFound:  # An account that was closed meanwhile.
+            pass
+        except BaseException:
+            self._visits[tenant_id] = visits | self._visits.get(tenant_id, {})
+            self.evidences.give_back(tenant_id, found)
+            raise
+
+    def save_if_room(self, tenant_id: str) -> None:
+        """Write the same for a pull, which must go on though the disk is full."""
+        with contextlib.suppress(StorageFull):
+            self.save(tenant_id)
 
     @property
     def tenants(self) -> list[str]:
