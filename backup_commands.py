@@ -77,7 +77,7 @@ def verify(path: Path) -> None:
         )
     if checked.whole:
         raise click.ClickException("; ".join(checked.whole))
-    click.echo(f"{len(checked.good)} tenants are good.")
+    click.echo(f"{_counted(len(checked.good))} good.")
 
 
 @click.command()
@@ -109,18 +109,23 @@ def _restore_backup(tenants: Tenants, choice: Choice, yes: bool) -> None:
         progress(f"Left out, since their accounts were closed (--closed brings them back): {_named(choice.left_out)}")
     there = [customer for customer in choice.customers if tenants.fault_of(customer.id) is None]
     _ask(
-        f"This puts {len(choice.customers)} tenants back in {tenants.folder.resolve()} and replaces what {len(there)} of"
+        f"This puts {_counted(len(choice.customers))} back in {tenants.folder.resolve()} and replaces what {len(there)} of"
         f" them hold now: {_named(choice.customers)}.",
         yes,
     )
     restored = restoring.restore(tenants, choice, progress)
-    click.echo(f"{len(restored)} tenants restored. What they held is in {tenants.aside} until the next backup.")
+    kept = f" What they held is in {tenants.aside} until the next backup." if there else ""
+    click.echo(f"{_counted(len(restored))} restored.{kept}")
 
 
 def _restore_file(tenants: Tenants, file: Path, tenant: str, yes: bool) -> None:
     _ask(f"This replaces what the tenant {tenant} holds in {tenants.folder.resolve()} by {file}.", yes)
     tenant_id = restoring.restore_file(tenants, file, tenant)
     click.echo(f"{tenant_id} restored. What it held is in {tenants.aside} until the next backup.")
+
+
+def _counted(tenants: int) -> str:
+    return f"{tenants} tenant{'' if tenants == 1 else 's'}"
 
 
 def _ask(what: str, yes: bool) -> None:

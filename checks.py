@@ -137,6 +137,16 @@ def lost_disk(place: Place) -> Finding | None:
     )
 
 
+def lost_directory(place: Place) -> Finding | None:
+    """Look whether main.db is missing beside files of tenants."""
+    if not place.is_new or not any((place.folder / "tenants").glob("tenant_*.db")):
+        return None
+    return Finding(
+        f"There are files of tenants in {place.folder}, but main.db, which says whose they are, is missing.",
+        "Put it back, or run restore with --new (docs/backups.md): without it a start begins anew and nobody can log in.",
+    )
+
+
 def fleeting_disk(place: Place) -> Finding | None:
     """Look whether a restart may remove the data folder."""
     platform = next((name for variable, name in _PLATFORMS.items() if place.environ.get(variable)), None)
@@ -245,6 +255,7 @@ CHECKS: tuple[Check, ...] = (
     writable,
     network_filesystem,
     lost_disk,
+    lost_directory,
     fleeting_disk,
     loose_permissions,
     weak_secret,

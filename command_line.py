@@ -44,7 +44,13 @@ def failures() -> Iterator[None]:
     try:
         yield
     except _ACTED_ON as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(_sentence(error)) from None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 @contextlib.contextmanager

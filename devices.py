@@ -6,12 +6,12 @@ tell of devices until it is worth a write. Must not know: Flask, sockets, engine
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import evidence
-from errors import NotFound, ResyncRequired, TenantNotFound
+from errors import NotFound, Problem, ResyncRequired, TenantNotFound
 from evidence import Evidences
 from ledger import Place, last_until, place
 from models import connection, synced_tables
@@ -19,6 +19,7 @@ from records import Conflict, Device, KeptAnswer, Receipt
 from seen_rows import Evidence
 from wire import Cursor, encode, format_time
 
+log = logging.getLogger("syncapp.devices")
 DAY_MS = 86_400_000
 _SLICE_ROWS = 500
 
@@ -51,11 +52,27 @@ class Seen:
         visits[device_id] = Visit({**before, **places}, now, epoch or known.epoch)
 
     def save(self, tenant_id: str) -> None:
-        """Write what is known of one tenant's devices."""
+        """Write what is known of one tenant's devices; what can't be written is kept for the next time."""
         visits, found = self._visits.pop(tenant_id, {}), self.evidences.take(tenant_id)
-        if visits or found:
-            with contextlib.suppress(TenantNotFound):  # An account that was closed meanwhile.
-                self._write(tenant_id, lambda: _save(visits, found))
+        if not (visits or found):
+            return
+        try:
+            self._write(tenant_id, lambda: _save(visits, found))
+        except TenantNotFound:  # An account that was closed meanwhile.
+            pass
+        except BaseException:
+            self._visits[tenant_id] = visits | self._visits.get(tenant_id, {})
+            self.evidences.give_back(tenant_id, found)
+            raise
+
+    def try_to_save(self, tenant_id: str) -> None:
+        """Write the same for a pull, which goes on if the file can't be written now."""
+        try:
+            self.save(tenant_id)
+        except Problem:  # Full or locked: it is kept for the next time.
+            pass
+        except Exception:
+            log.exception("what a pull told of its device can't be noted", extra={"tenant": tenant_id})
 
     @property
     def tenants(self) -> list[str]:

@@ -83,6 +83,10 @@ class Evidences:
         """Give what no file of this tenant has yet, to be saved."""
         return self._unsaved.pop(tenant_id, {})
 
+    def give_back(self, tenant_id: str, found: Mapping[str, Evidence]) -> None:
+        """Keep again what could not be saved."""
+        self._unsaved[tenant_id] = {**found, **self._unsaved.get(tenant_id, {})}
+
     @property
     def tenants(self) -> list[str]:
         """List the tenants of which something is not written yet."""

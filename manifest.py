@@ -68,6 +68,8 @@ def read(backup: Path) -> Manifest:
 
     Raises: BackupError if there is none, or it is of a newer version.
     """
+    if not (backup / NAME).exists():
+        raise BackupError(f"{backup} is no backup: it has no {NAME}.{_hint(backup)}")
     try:
         manifest = msgspec.json.decode((backup / NAME).read_bytes(), type=Manifest)
         names = [file_name(tenant_id) for tenant_id in (*manifest.tenants, *manifest.missing)]
@@ -78,6 +80,11 @@ def read(backup: Path) -> Manifest:
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise BackupError(f"{backup} is no backup: {error}") from None
     return manifest
+
+
+def _hint(folder: Path) -> str:
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{NAME}"))
+    return f" Backups are in it, the newest is {folder / inside[-1]}." if inside else ""
 
 
 def write(folder: Path, manifest: Manifest) -> None:

@@ -58,6 +58,8 @@ def _read() -> str:
 
 
 def _ask() -> str:
+    if not sys.stdin.isatty():
+        raise click.UsageError("Nobody is here to be asked for the password: say --password-stdin.")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 

@@ -79,7 +79,11 @@ def _named(tenants: Tenants, known: dict[str, Customer], text: str) -> str:
     here = tenants.directory.read(lambda: directory.customer_by_email(address))
     found = there | ({here.id} if here else set())
     if len(found) != 1:
-        which = f"is of {' in the backup and '.join(sorted(found))} here: say which ID" if found else "is nobody's"
+        which = (
+            f"is of {' in the backup and '.join(sorted(found))} here: say which ID"
+            if found
+            else "is no customer's address"
+        )
         raise BackupError(f"{text} {which}.")
     return found.pop()
 

@@ -45,7 +45,7 @@ def test_backup_made_under_load_is_whole_and_of_one_moment(tenant: Tenant, opera
     pushing.start()
     try:
         made = backup(operate, folder)
-        assert "1 tenants are good." in operate("backup", "verify", made).stdout
+        assert "1 tenant good." in operate("backup", "verify", made).stdout
     finally:
         stop.set()
         pushing.join()
@@ -104,7 +104,8 @@ def test_all_is_restored_on_a_new_machine(server: Server, operate: Run, folder: 
         tenant.device().create(name=tenant.email)
     made = backup(operate, folder)
     assert server.stop() == 0
-    operate("restore", "--yes", "--new", made, data=tmp_path / "new machine")
+    put_back = operate("restore", "--yes", "--new", made, data=tmp_path / "new machine").stdout
+    assert put_back == "3 tenants restored.\n", "nothing was there, so nothing was kept"
     new = Server(tmp_path / "new machine").start()
     for tenant in tenants:
         login = new.post("/api/customers/login", {"email": tenant.email, "password": tenant.password})
@@ -184,3 +185,24 @@ def test_tenant_that_is_not_there_is_said(tenant: Tenant, operate: Run, folder: 
     assert unknown in operate("backup", "--to", folder, "--tenant", unknown, code=1).stderr
     assert unknown in operate("restore", "--yes", made, "--tenant", unknown, code=1).stderr
     assert "Invalid tenant ID" in operate("restore", "--yes", made, "--tenant", "../x", code=1).stderr
+
+
+@pytest.mark.parametrize("command", [("backup", "verify"), ("restore", "--yes")])
+def test_folder_of_backups_is_told_from_a_backup(
+    tenant: Tenant, operate: Run, folder: Path, command: tuple[str, ...]
+) -> None:
+    made = backup(operate, folder)
+    told = operate(*command, folder, code=1).stderr
+    assert told == f"Error: {folder} is no backup: it has no manifest.json. Backups are in it, the newest is {made}.\n"
+
+
+def test_path_that_cannot_be_made_is_said_without_an_error_number(tenant: Tenant, operate: Run, folder: Path) -> None:
+    folder.write_text("a file where a folder is meant")
+    told = operate("backup", "--to", folder / "deep", code=1).stderr
+    assert str(folder) in told and "Errno" not in told
+
+
+def test_register_asks_for_a_password_only_where_somebody_can_answer(tenant: Tenant, operate: Run) -> None:
+    called = ("register", "--first-name", "Op", "--last-name", "Er", "--email", "op@example.com")
+    told = operate(*called, code=2).stderr
+    assert "--password-stdin" in told and "Warning" not in told

@@ -67,6 +67,15 @@ def test_platform_with_an_ephemeral_disk_is_named(place: Place) -> None:
     assert "that has just happened" in finding.sentence
 
 
+def test_files_of_tenants_without_the_main_database_are_warned_of(place: Place) -> None:
+    (place.folder / "tenants").mkdir()
+    (place.folder / "tenants" / "tenant_1030070f982449b3b53b8013e2eb363e.db").touch()
+    assert checks.findings(place) == []
+    (place.folder / "main.db").unlink()
+    (finding,) = checks.findings(place)
+    assert not finding.refuses and "main.db" in finding.sentence and "restore" in finding.remedy
+
+
 def test_expected_data_that_is_not_there_is_refused(place: Place) -> None:
     expecting = with_settings(place, expect_data="yes")
     assert checks.findings(expecting) == []

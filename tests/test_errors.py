@@ -192,10 +192,12 @@ def test_full_disk_is_told_stores_nothing_and_is_over_when_there_is_room_again(
         with nothing_changes(tenant):
             body = {"changes": {"end_user": [{"note": "x" * 60_000} for _ in range(10)]}}
             refused(device.push_raw(body), 507, "storage_full")
-        assert [row["id"] for row in device.rows()] == ["kept"]
+        for reader in (device, tenant.device(), tenant.device(X_Device_Id="tablet-1")):  # Though it can't be noted.
+            assert [row["id"] for row in reader.rows()] == ["kept"]
         ballast.unlink()
         assert device.push_raw(body).status_code == 200
         assert len(device.rows()) == 11
+        assert server.call("GET", "/api/client/devices", token=tenant.token).json()["data"][0]["deviceId"] == "tablet-1"
         server.kill()
     finally:
         subprocess.run(["umount", "-l", disk], check=False)

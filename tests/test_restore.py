@@ -95,7 +95,7 @@ def test_restore_names_its_tenant_by_address_too(server: Server, operate: Run, f
         tenant.device().update(id="a", name="now")
     operate("restore", made, "--yes", "--tenant", tenants[0].email.upper())
     assert [names(tenant.device()) for tenant in tenants] == [{"then"}, {"now"}]
-    assert "nobody's" in operate("restore", made, "--yes", "--tenant", "no@example.com", code=1).stderr
+    assert "is no customer's address" in operate("restore", made, "--yes", "--tenant", "no@example.com", code=1).stderr
 
 
 def test_address_that_is_another_customers_by_now_is_no_name(server: Server, operate: Run, folder: Path) -> None:
@@ -151,7 +151,7 @@ def test_closed_accounts_are_named_and_left_out_unless_asked_for(server: Server,
     made = backup(operate, folder)
     close(leaving)
     told = operate("restore", made, "--yes")
-    assert leaving.email in told.stderr and "--closed" in told.stderr and "1 tenants restored" in told.stdout
+    assert leaving.email in told.stderr and "--closed" in told.stderr and "1 tenant restored" in told.stdout
     assert not leaving.path.exists() and names(staying.device()) == set()
     assert "--closed" in operate("restore", made, "--yes", "--tenant", leaving.id, code=1).stderr
     assert server.stop() == 0

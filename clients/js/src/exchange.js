@@ -16,7 +16,7 @@ import { BASES, META, place, take } from "./store.js";
 /**
  * @typedef {import("./edits.js").Row} Row
  * @typedef {{ changed: (table?: string) => void, refused: (edit: import("./edits.js").Edit) => void,
- *   conflicted: (outcome: import("./operations.js").Outcome) => void }} Hear
+ *   renamed: (names: import("./outbox.js").Renamed) => void, conflicted: (outcome: import("./operations.js").Outcome) => void }} Hear
  * @typedef {{ name: "filling", tables: string[], cursor: string | null }} Filling a first pull of tables that came later
  */
 
@@ -98,7 +98,8 @@ export class Exchange {
 
   /** @param {Outbox} outbox @param {any[]} edits @param {import("./operations.js").Outcome[]} outcomes */
   async #settle(outbox, edits, outcomes) {
-    const refused = await this.#write((tx) => settle(tx, outbox, edits, outcomes));
+    const { refused, renamed } = await this.#write((tx) => settle(tx, outbox, edits, outcomes));
+    renamed.forEach(this.hear.renamed);
     refused.forEach(this.hear.refused);
     outcomes.filter(({ result }) => result.status === "conflict").forEach(this.hear.conflicted);
     this.hear.changed();

@@ -17,6 +17,7 @@ import { BASES, layUnder, mourn, OUTBOX, REJECTED, show } from "./store.js";
  * @typedef {import("./store.js").Transaction} Transaction
  * @typedef {{ id: string, readAt?: number, isNew?: boolean, change: (before: Row | undefined) => Row | undefined }} Wish
  * @typedef {{ edit: Edit, outcome: import("./operations.js").Outcome }} Settled
+ * @typedef {{ table: string, from: string, to: string }} Renamed
  */
 
 /**
@@ -112,6 +113,20 @@ export class Outbox {
     return [...ready.filter(({ isReturned }) => isReturned), ...ready.filter(({ isReturned }) => !isReturned)];
   }
 
+  /**
+   * Have the edits of a row follow it to the id that it has now; what was pulled under the old one is no base of theirs.
+   *
+   * @param {Transaction} tx @param {string} table @param {string} from @param {string} to @param {number} baseVersion
+   */
+  async follow(tx, table, from, to, baseVersion) {
+    const moved = this.of(keyOf(table, from));
+    const key = keyOf(table, to);
+    for (const edit of moved) Object.assign(edit, { key, id: to, data: { ...edit.data, id: to }, baseVersion });
+    this.#byRow.delete(keyOf(table, from));
+    if (moved.length) this.#byRow.set(key, this.#edits.filter((edit) => edit.key === key));
+    await Promise.all(moved.map((edit) => tx.put(OUTBOX, edit)));
+  }
+
   /** Take edits out. @param {Transaction} tx @param {Edit[]} edits */
   async remove(tx, edits) {
     const numbers = edits.map(({ number }) => /** @type {number} */ (number)).sort((one, other) => one - other);
@@ -128,7 +143,8 @@ export class Outbox {
  * Take what became of edits: they leave the outbox, and each row shows what the server has, under the edits after them.
  *
  * @param {Transaction} tx @param {Outbox} outbox @param {Edit[]} edits @param {import("./operations.js").Outcome[]} outcomes
- * @returns {Promise<Edit[]>} those that were refused for good, each with its `error`
+ * @returns {Promise<{ refused: Edit[], renamed: Renamed[] }>} those that were refused for good, each with its `error`, and
+ *   the rows that the server has under other ids than they were sent with
  */
 export async function settle(tx, outbox, edits, outcomes) {
   await outbox.load(tx);
@@ -137,19 +153,47 @@ export async function settle(tx, outbox, edits, outcomes) {
   /** @type {Map<string, Settled[]>} */
   const byRow = new Map(edits.map(({ key }) => [key, []]));
   for (const [place, edit] of edits.entries()) byRow.get(edit.key)?.push({ edit, outcome: outcomes[place] });
-  return (await Promise.all([...byRow.values()].map((settled) => settleRow(tx, outbox, settled, hasBases)))).flat();
+  const rows = [...byRow.values()];
+  const refused = (await Promise.all(rows.map((settled) => settleRow(tx, outbox, settled, hasBases)))).flat();
+  const renamed = rows.flatMap((settled) => renamedBy(settled) ?? []);
+  for (const { row, ...names } of renamed) await rename(tx, outbox, names, row); // One by one: two may be one row now.
+  return { refused, renamed: renamed.map(({ row, ...names }) => names) };
+}
+
+/** Tell whether the server has the row of edits under another id than they named. @param {Settled[]} settled */
+function renamedBy(settled) {
+  const [{ edit: { table, id } }] = settled;
+  const row = rowOf(settled);
+  return row && row.id !== id ? { table, from: id, to: /** @type {string} */ (row.id), row } : undefined;
+}
+
+/** Give the row as the last answer has it. @param {Settled[]} settled @returns {Row | undefined} */
+const rowOf = (settled) => settled.findLast(({ outcome }) => outcome.row)?.outcome.row ?? undefined;
+
+/**
+ * Have a row under the id that the server gave it, with the edits that wait; under the old one, only what was pulled of it.
+ *
+ * @param {Transaction} tx @param {Outbox} outbox @param {Renamed} names @param {Row} row as it was answered
+ */
+async function rename(tx, outbox, { table, from, to }, row) {
+  const pulled = await tx.get(BASES, keyOf(table, from));
+  const hasEdits = outbox.of(keyOf(table, to)).length > 0;
+  const held = hasEdits ? (await tx.get(BASES, keyOf(table, to)))?.row : await tx.get(table, to);
+  await outbox.follow(tx, table, from, to, row.version);
+  await layUnder(tx, table, from, pulled?.row ?? null, []);
+  await layUnder(tx, table, to, held?.version > row.version ? held : row, outbox.of(keyOf(table, to)));
 }
 
 /** @param {Transaction} tx @param {Outbox} outbox @param {Settled[]} settled the edits of one row @param {boolean} hasBases */
 async function settleRow(tx, outbox, settled, hasBases) {
   const [{ edit: { table, id, key } }] = settled;
-  const row = settled.findLast(({ outcome }) => outcome.row)?.outcome.row;
+  const row = rowOf(settled);
   const kept = row || !hasBases ? undefined : await tx.get(BASES, key);
   const rejected = settled.filter(({ outcome }) => outcome.result.status === "rejected");
   const { refused, edits } = rejected.length ? await refuse(tx, outbox, rejected) : { refused: [], edits: outbox.of(key) };
   await base(tx, settled, edits);
   if (row?.is_deleted && row.version) await mourn(tx, table, [row]);
-  await layUnder(tx, table, id, row ?? kept?.row ?? null, edits, hasBases);
+  if (!renamedBy(settled)) await layUnder(tx, table, id, row ?? kept?.row ?? null, edits, hasBases);
   return refused;
 }
 

@@ -46,6 +46,7 @@ export class Replica extends EventTarget {
     this.exchange = new Exchange(client, store, tables, {
       changed: (table) => this.#changed(table),
       refused: ({ table, id, opId, error }) => this.#dispatch("rejected", { table, id, opId, error }),
+      renamed: (names) => this.#dispatch("renamed", names),
       conflicted: ({ result, conflicts }) => this.#dispatch("conflict", { ...result, conflicts }),
     });
     this.news = new News(store.name, (/** @type {any} */ told) => this.#hear(told));

@@ -148,10 +148,12 @@ export class Documents {
   operationOf({ newDocumentState, assumedMasterState: master }, stamp, confirmed) {
     const doc = this.rowOf(newDocumentState);
     const about = { table: this.table, baseVersion: baseOf(doc, master) || confirmed || 0, ...stamp };
-    if (newDocumentState._deleted && (!master || !master._deleted)) return { ...about, operation: "delete", data: { id: doc.id } };
+    // Without a base the server may have the row under another id: its other name goes along.
+    const named = !about.baseVersion && doc.Unique_id ? { Unique_id: doc.Unique_id } : undefined;
+    if (newDocumentState._deleted && (!master || !master._deleted)) return { ...about, operation: "delete", data: { ...named, id: doc.id } };
     const isRefused = confirmed === 0 || (confirmed === undefined && this.kinds.has("version"));
     if (!master || (!about.baseVersion && isRefused)) return { ...about, operation: "create", data: ownFields(doc) };
-    const data = { ...changedFields(this.#sayable(master), doc), id: doc.id };
+    const data = { ...named, ...changedFields(this.#sayable(master), doc), id: doc.id };
     return { ...about, operation: "update", data, whole: ownFields(doc) };
   }
 }

@@ -29,7 +29,7 @@ import { Sweep } from "./sweep.js";
  * @typedef {{ rows: Doc[], place: Checkpoint, hasMore: boolean }} Page
  * @typedef {{ collection: any, table?: string, replicationIdentifier?: string, batchSize?: number,
  *   onRejected?: (doc: Doc, error: string) => void, onConflict?: (conflict: any) => void,
- *   onSignedOut?: (error: Error) => void, [option: string]: any }} Options
+ *   onRenamed?: (names: { table: string, from: string, to: string }) => void, onSignedOut?: (error: Error) => void, [option: string]: any }} Options
  *   what is not named here is passed on to `replicateRxCollection`
  */
 
@@ -42,8 +42,8 @@ import { Sweep } from "./sweep.js";
  * @returns {any}
  */
 export function rxdbReplication(client, { collection, table = collection.name, batchSize = 500, ...options }) {
-  const { onRejected, onConflict, onSignedOut, ...rest } = options;
-  const handlers = new Handlers(client, collection, table, { onRejected, onConflict });
+  const { onRejected, onConflict, onRenamed, onSignedOut, ...rest } = options;
+  const handlers = new Handlers(client, collection, table, { onRejected, onConflict, onRenamed });
   const live = rest.live !== false;
   const stream$ = live ? handlers.stream(onSignedOut) : undefined;
   return {
@@ -74,6 +74,8 @@ class Handlers {
   #isPushing = false;
   /** What the server answered to pushes of this session: the version, 0 if it refused. @type {Map<string, number>} */
   #confirmed = new Map();
+  /** Whether the server may have rows of others under ids whose documents were let go. */
+  #hasRenamed = false;
   /** Why the last pull failed. @type {unknown} */
   #failure;
   /** @type {import("./columns.js").Types | undefined} */
@@ -209,6 +211,9 @@ class Handlers {
     if (!checkpoint?.cursor) return { cursor: null, fields: this.documents.names, fill: null };
     const { cursor, fields = [], fill } = checkpoint;
     const covers = (/** @type {string[]} */ given) => this.documents.names.every((name) => given.includes(name));
+    const isAgain = this.#hasRenamed;
+    this.#hasRenamed = false;
+    if (isAgain) return { cursor, fields, fill: { cursor: null, fields: this.documents.names } };
     if (fill && covers(fill.fields)) return checkpoint;
     return covers(fields) ? { cursor, fields, fill: null } : { cursor, fields, fill: { cursor: null, fields: this.documents.names } };
   }
@@ -313,12 +318,29 @@ class Handlers {
   /** @param {WriteRow} row @param {Outcome} outcome @returns {Doc | undefined} */
   #settle({ newDocumentState: doc }, { result, row, conflicts }) {
     if (result.status === "rejected") this.hear.onRejected?.(doc, result.error);
+    if (row && row.id !== doc[this.documents.primary]) return this.#renamed(doc, row);
     if (row || !this.#confirmed.get(doc[this.documents.primary])) this.#confirmed.set(doc[this.documents.primary], row?.version ?? 0);
     for (const conflict of conflicts) this.hear.onConflict?.(conflict);
     if (!row || result.version === 0) return undefined;
     this.#echo.set(row.id, row);
     const master = this.documents.docOf(row);
     return result.status === "conflict" && !this.documents.isTaken(doc, master) ? master : undefined;
+  }
+
+  /**
+   * Let a document go whose row the server has under another id: as a conflict that the master won, so that no deletion is sent.
+   *
+   * Its row comes with the next pull, and from the start whatever another device has under the old id. An edit that was
+   * typed meanwhile finds the row by its `Unique_id`, as long as it states no base.
+   * @param {Doc} doc @param {Doc} row @returns {Doc}
+   */
+  #renamed(doc, row) {
+    const from = doc[this.documents.primary];
+    this.#confirmed.delete(from);
+    this.#echo.set(row.id, row);
+    this.#hasRenamed = true;
+    this.hear.onRenamed?.({ table: this.table, from, to: row.id });
+    return { ...doc, _deleted: true };
   }
 
   // --- live ----------------------------------------------------------------------------------------------------------

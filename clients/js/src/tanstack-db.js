@@ -21,7 +21,7 @@ import { checkedFields, checkedId } from "./values.js";
  *   markError(error?: unknown): void }} Sync
  * @typedef {{ type: "insert" | "update" | "delete", key: string, original: any, modified: any }} Mutation
  * @typedef {{ table: string, id?: string, retrySeconds?: number, onConflict?: (conflict: any) => void,
- *   onError?: (error: Error) => void, [option: string]: any }} Options
+ *   onRenamed?: (names: { table: string, from: string, to: string }) => void, onError?: (error: Error) => void, [option: string]: any }} Options
  *   what is not named here is passed on to `createCollection`
  */
 
@@ -34,8 +34,8 @@ export class Rejected extends SyncError {}
  * @param {import("./client.js").SyncClient} client @param {Options} options
  * @returns {any} with `utils.refetch()`, `utils.pending()` and `utils.settled()`
  */
-export function syncappCollectionOptions(client, { table, retrySeconds = 2, onConflict, onError, ...rest }) {
-  const synced = new Synced(client, table, { retrySeconds, onConflict, onError });
+export function syncappCollectionOptions(client, { table, retrySeconds = 2, onConflict, onRenamed, onError, ...rest }) {
+  const synced = new Synced(client, table, { retrySeconds, onConflict, onRenamed, onError });
   const persist = (/** @type {any} */ { transaction }) => synced.push(transaction.mutations);
   return {
     id: table,
@@ -97,18 +97,21 @@ class Synced {
   #account;
   /** The server's types of this table's columns. @type {Record<string, string> | undefined} */
   #types;
+  /** By ids that rows were created with, those that the server has them under, and the version there. @type {Map<string, { id: string, baseVersion: number }>} */
+  #renamed = new Map();
   /** Transactions whose turn has not come. @type {Set<Mutation[]>} */
   #waiting = new Set();
   /** Edits that the server has not confirmed. */
   pending = 0;
 
   /** @param {import("./client.js").SyncClient} client @param {string} table @param {any} options */
-  constructor(client, table, { retrySeconds, onConflict, onError }) {
+  constructor(client, table, { retrySeconds, onConflict, onRenamed, onError }) {
     this.client = client;
     this.client.deviceId ??= newId();
     this.table = table;
     this.retrySeconds = retrySeconds;
     this.onConflict = onConflict;
+    this.onRenamed = onRenamed;
     this.onError = onError;
   }
 
@@ -262,6 +265,7 @@ class Synced {
   async #pushAndPull(operations, mutations) {
     await this.#settle();
     this.#waiting.delete(mutations);
+    for (const operation of operations) this.#follow(operation);
     if (mutations.some((mutation) => this.#isOfRefused(mutation))) throw rejectedFor("The row's creation was refused.");
     let outcomes;
     try {
@@ -277,8 +281,24 @@ class Synced {
       outcomes = await pushOperations(this.client, operations, { baseCursor: this.#cursor });
     }
     await this.#mend(operations, outcomes);
+    operations.forEach((operation, place) => this.#noteId(operation, outcomes[place]));
     await this.#pull();
     return outcomes;
+  }
+
+  /** Note under which id the server has a row, if it is another. @param {import("./operations.js").Outgoing} sent @param {import("./operations.js").Outcome} outcome */
+  #noteId({ data: { id: from } }, { row }) {
+    if (!row || row.id === from) return;
+    this.#renamed.set(from, { id: row.id, baseVersion: row.version });
+    this.onRenamed?.({ table: this.table, from, to: row.id });
+  }
+
+  /** Have an edit that was typed before its row's creation was answered go to the id that the row has. @param {import("./operations.js").Outgoing} operation brought up to date */
+  #follow(operation) {
+    const renamed = operation.operation !== "create" && !operation.baseVersion && this.#renamed.get(operation.data.id);
+    if (!renamed) return;
+    operation.data = { ...operation.data, id: renamed.id };
+    operation.baseVersion = renamed.baseVersion;
   }
 
   /**
@@ -302,7 +322,7 @@ class Synced {
    * @param {Mutation} mutation
    */
   #isOfRefused({ type, key, original }) {
-    return type === "update" && !original?.version && !this.#rows.has(key) && !this.#gone.has(key);
+    return type === "update" && !original?.version && !this.#renamed.has(key) && !this.#rows.has(key) && !this.#gone.has(key);
   }
 
   /** @param {Mutation} mutation @param {string} timestamp @returns {import("./operations.js").Outgoing} */

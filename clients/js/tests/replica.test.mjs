@@ -50,6 +50,44 @@ for (const store of Object.keys(STORES)) {
     for (const one of [here, there]) one.close();
   });
 
+  test(`${store}: a row that the server has under another id is here under that one, with the edits that waited`, async () => {
+    const account = await registered();
+    const [first, second] = [await replicaOf(store, account), await replicaOf(store, account)];
+    const told = heard(second, "renamed");
+    await first.sync();
+    await second.sync();
+    for (const [one, Unique_id, name, till] of /** @type {const} */ ([[first, "first", "Asha", "till-1"], [second, "second", "Ravi", "till-2"]])) {
+      await one.put("end_user", { id: "local_1", Unique_id, name });
+      await one.put("end_user", { id: "local_1", note: `of ${name}` });
+      await one.put("end_user", { id: till, Unique_id: "tea", name: "Tea" });
+      await one.put("end_user", { id: till, [till === "till-1" ? "note" : "phone"]: till });
+    }
+    await second.put("end_user", { id: "local_2", Unique_id: "first", name: "Asha" });
+    await second.delete("end_user", "local_2");
+    for (const one of [first, second, first, second]) await one.sync();
+    const shown = async (/** @type {any} */ of) => (await of).map((/** @type {any} */ { id, name, note, phone }) => [id, name, note ?? "", phone ?? ""]).sort();
+    const rows = await shown(rowsOf(account));
+    assert.deepEqual(rows.map(([, ...typed]) => typed.join()).sort(), ["Ravi,of Ravi,", "Tea,till-1,till-2"]);
+    for (const one of [first, second]) assert.deepEqual([await shown(one.all("end_user")), await one.pending()], [rows, 0]);
+    const ravi = rows.find(([, name]) => name === "Ravi")[0];
+    assert.deepEqual(told.map(({ from, to }) => [from, to]), [["local_1", ravi], ["till-2", "till-1"], ["local_2", "local_1"]]);
+    for (const one of [first, second]) one.close();
+  });
+
+  test(`${store}: another phone's row that came under an id before its own was created there stays as it is`, async () => {
+    const account = await registered();
+    const [first, second] = [await replicaOf(store, account), await replicaOf(store, account)];
+    await first.put("end_user", { id: "local_1", Unique_id: "first", name: "Asha", note: "of Asha" });
+    await first.sync();
+    await second.put("end_user", { id: "local_1", Unique_id: "second", name: "Ravi" });
+    await second.put("end_user", { id: "local_1", phone: "7" });
+    await second.sync(); // A first pull brings the other's before this device's is sent.
+    const shown = (await second.all("end_user")).map(({ id, name, note, phone }) => [id === "local_1", name, note ?? null, phone ?? null]).sort();
+    assert.deepEqual(shown, [[false, "Ravi", null, "7"], [true, "Asha", "of Asha", null]]);
+    assert.deepEqual((await rowsOf(account)).map(({ name, phone }) => [name, phone ?? null]).sort(), [["Asha", null], ["Ravi", "7"]]);
+    for (const one of [first, second]) one.close();
+  });
+
   test(`${store}: a version that is none, or one that nobody knows yet, is no base`, async () => {
     const account = await registered();
     const replica = await replicaOf(store, account);

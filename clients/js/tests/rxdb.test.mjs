@@ -179,3 +179,29 @@ test("RxDB: an old document that is put back takes back nothing of others", asyn
   const { name, phone } = await db.end_user.findOne("stale").exec();
   assert.deepEqual([name, phone, (await rowsOf(client, "end_user"))[0].phone], ["second", "2", "2"]);
 });
+
+test("RxDB: a row that the server has under another id is here under that one, and no deletion of the old one is sent", async () => {
+  const own = await registered();
+  const fields = { Unique_id: TEXT, note: TEXT };
+  await deviceOf(own).push({ changes: { end_user: [{ id: "local_1", Unique_id: "first", name: "Asha" }, { id: "till-1", Unique_id: "tea", name: "Tea" }] } });
+  const [client, db] = [deviceOf(own), await opened({ properties: fields })];
+  await db.end_user.insert({ id: "local_1", Unique_id: "second", name: "Ravi" });
+  await db.end_user.insert({ id: "till-2", Unique_id: "tea", name: "Tea" });
+  const [sent, told, push] = [[], [], client.push.bind(client)];
+  client.push = async (body, options) => {
+    sent.push(...body.operations);
+    const answer = await push(body, options);
+    // Typed before the answer came.
+    if (sent.length === body.operations.length) await (await db.end_user.findOne("local_1").exec()).incrementalPatch({ note: "of Ravi" });
+    return answer;
+  };
+  await synced(client, db.end_user, { onRenamed: (names) => told.push(names) });
+  await synced(client, db.end_user);
+  const shown = (rows) => rows.map(({ id, name, note }) => [id, name, note ?? null]).sort();
+  const rows = shown(await rowsOf(client, "end_user"));
+  assert.deepEqual(rows.map(([, ...typed]) => typed).sort(), [["Asha", null], ["Ravi", "of Ravi"], ["Tea", null]]);
+  assert.deepEqual(shown((await db.end_user.find().exec()).map((doc) => doc.toJSON())), rows);
+  assert.deepEqual(sent.filter(({ operation }) => operation === "delete"), []);
+  assert.deepEqual([...new Set(told.map(({ from }) => from))].sort(), ["local_1", "till-2"]);
+  await db.close();
+});

@@ -117,3 +117,20 @@ test("TanStack DB: edits of one account are not sent for another, and wait for t
   assert.deepEqual((await rowsOf(deviceOf(asha), "end_user")).map(({ name }) => name), ["typed by Asha"]);
   await users.cleanup();
 });
+
+test("TanStack DB: a row that the server has under another id is here under that one, with the edits that waited", async () => {
+  const own = await registered();
+  const users = await opened(deviceOf(own), { onRenamed: (names) => told.push(names) });
+  const told = [];
+  await deviceOf(own).push({ changes: { end_user: [{ id: "local_1", Unique_id: "first", name: "Asha" }, { id: "till-1", Unique_id: "tea", name: "Tea" }] } });
+  users.insert({ id: "local_1", Unique_id: "second", name: "Ravi" });
+  users.insert({ id: "till-2", Unique_id: "tea", name: "Tea" });
+  const edits = ["local_1", "till-2"].map((id) => users.update(id, (draft) => void (draft.note = `of ${id}`)));
+  await Promise.all(edits.map(({ isPersisted }) => isPersisted.promise));
+  const shown = (rows) => rows.map(({ id, name, note }) => [id, name, note ?? null]).sort();
+  const rows = shown(await rowsOf(deviceOf(own), "end_user"));
+  assert.deepEqual(rows.map(([, ...typed]) => typed).sort(), [["Asha", null], ["Ravi", "of local_1"], ["Tea", "of till-2"]]);
+  assert.deepEqual(shown(users.toArray), rows);
+  assert.deepEqual(told.map(({ from }) => from), ["local_1", "till-2"]);
+  await users.cleanup();
+});

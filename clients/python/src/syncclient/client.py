@@ -42,6 +42,8 @@ class Progress:
 class Hooks:
     """What an app wants to be told, each called from the thread that exchanges, after the data is on disk.
 
+    ``on_renamed`` is told the table, the old id and the new one of a row that the server has under another id than it was
+    created with; what other rows say of the old one is the app's to mend.
     ``on_conflict`` may give a decision (see ``SyncClient.decide``). A conflict or a refusal is told again at the next
     exchange if the process ended, or the hook raised, before it returned.
     """
@@ -51,6 +53,7 @@ class Hooks:
     on_conflict: Callable[[Conflict], Resolution | None] | None = None
     on_refusal: Callable[[Refusal], object] | None = None
     on_error: Callable[[SyncError], object] | None = None
+    on_renamed: Callable[[str, str, str], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class SyncClient:
         self._transport = Transport(url, self._replica.meta("device_id"), timeout_seconds, patience_seconds)
         self._session = Session(self._replica, self._transport, email, password)
         self._pulling = Pulling(self._replica, self._session, list(tables) if tables else None, page_rows, self._report)
-        self._pushing = Pushing(self._replica, self._session, part_rows, self._report)
+        self._pushing = Pushing(self._replica, self._session, part_rows, self._report, self._rename)
         self._done = {"pull": 0, "push": 0}
         self._background = threading.Lock()
         self._runner: Runner | None = None
@@ -279,6 +282,10 @@ class SyncClient:
         for table, ids in changed.items():
             if self._hooks.on_change:
                 self._hooks.on_change(table, ids)
+
+    def _rename(self, table: str, from_id: str, to_id: str) -> None:
+        if self._hooks.on_renamed:
+            self._hooks.on_renamed(table, from_id, to_id)
 
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:

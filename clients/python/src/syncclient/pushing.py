@@ -8,7 +8,7 @@ again under the same name, and the server does it once.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from . import places, records, rows
 from .answers import conflicts_of, outcomes_of
@@ -25,12 +25,15 @@ _PART_BYTES = 1_000_000
 _FINAL = ("validation_error", "not_found", "invalid_json", "payload_too_large")
 """What the server says of a decision that it will never take."""
 
+Renamed = Callable[[str, str, str], None]
+"""Told of each row that the server has under another id than it was sent with: its table, the old id, the new one."""
+
 
 class Pushing:
     """Sends what waits in a replica."""
 
-    def __init__(self, replica: Replica, session: Session, part_rows: int, report: Report) -> None:
-        self._replica, self._session, self._report = replica, session, report
+    def __init__(self, replica: Replica, session: Session, part_rows: int, report: Report, renamed: Renamed) -> None:
+        self._replica, self._session, self._report, self._renamed = replica, session, report, renamed
         self._pace = Pace(part_rows)
 
     def run(self) -> bool:
@@ -117,22 +120,29 @@ class Pushing:
 
     def _take(self, part: Sequence[Edit], answer: JSON) -> bool:
         """Store an answer: rows, conflicts and refusals, the outbox without the edits, and the cursor if it follows on."""
+        ids = [
+            (edit.table, edit.row_id, row["id"] if row else edit.row_id)
+            for edit, row in zip(part, answer["data"], strict=True)
+        ]
+        renamed = [one for one in dict.fromkeys(ids) if one[1] != one[2]]
         with self._replica.transaction() as connection:
             for edit, row, result in zip(part, answer["data"], answer["results"], strict=True):
                 if result["status"] == "rejected":
                     _refuse(connection, edit, result["error"])
                 else:
                     _take_row(connection, edit, row, result)
-            for table, row_id in {(edit.table, edit.row_id) for edit in part}:
+            for table, row_id in {(table, row_id) for table, *names in ids for row_id in names}:
                 rows.lay_over(connection, table, row_id)
             records.note_conflicts(connection, answer["conflicts"])
             follows: bool = answer["previousCursor"] == places.shared(connection)
             if follows:
                 places.move(connection, places.wanted(connection), answer["cursor"])
         changed: dict[str, list[str]] = {}
-        for edit in part:
-            changed.setdefault(edit.table, []).append(edit.row_id)
+        for table, from_id, to_id in ids:
+            changed.setdefault(table, []).extend(dict.fromkeys((from_id, to_id)))
         self._report("push", len(part), changed)
+        for names in renamed:
+            self._renamed(*names)
         return follows
 
     def _tell_decisions(self) -> bool:
@@ -170,6 +180,8 @@ def _take_row(connection: sqlite3.Connection, edit: Edit, row: JSON, result: JSO
     rows.remove_edit(connection, edit)
     if row["version"] > 0:  # 0: a delete of what the server never had.
         rows.store(connection, edit.table, row, places.generation_of(connection, edit.table))
+    if row["id"] != edit.row_id:
+        rows.follow(connection, edit.table, edit.row_id, row["id"], row["version"])
     if not edit.is_edit and result["status"] in ("created", "updated"):  # The row is now what this device gave back.
         rows.settle_seen(connection, edit.table, edit.row_id, result["version"])
 

@@ -149,6 +149,13 @@ def settle_seen(connection: sqlite3.Connection, table: str, row_id: str, version
     )
 
 
+def follow(connection: sqlite3.Connection, table: str, from_id: str, to_id: str, version: int) -> None:
+    """Have the edits of a row follow it to the id that the server gave it, based on the version that it has there."""
+    connection.execute(
+        f"UPDATE outbox SET row_id = ?, base_version = ? WHERE {_OF_ROW}", (to_id, version, table, from_id)
+    )
+
+
 def fold(connection: sqlite3.Connection, refused: Edit) -> bool:
     """Take the updates that wait right after a refused edit into it, under a new name; tell whether there are any."""
     following = []
