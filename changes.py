@@ -11,7 +11,18 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bases import Entry, Key, Own, entry_at, look_up, since_counted, since_elsewhere, since_sequence, since_version
+from bases import (
+    Entry,
+    Key,
+    Own,
+    entry_at,
+    is_said_before,
+    look_up,
+    since_counted,
+    since_elsewhere,
+    since_sequence,
+    since_version,
+)
 from errors import ResyncRequired, ValidationError
 from identity import Identities
 from ledger import place
@@ -145,12 +156,24 @@ class _LongWay:
 
     def _outcome(self, change: Change, stored: Stored | None, key: Key) -> Outcome:
         """Give what becomes of a change."""
+        if self._is_late_repeat(change, key):
+            return Outcome("unchanged")
         if stored is None or change.kind != "create" or not stored.row["is_deleted"]:
             return decide(change, stored, lambda: self._missed(change, key), self.strategy)
         if self.revivals.is_repeat(change, key):
             return Outcome("unchanged")
         since = self._missed_deletion(change, key) if self.revivals.is_late(change, key) else None
         return decide_again(change, stored, since, self.strategy)
+
+    def _is_late_repeat(self, change: Change, key: Key) -> bool:
+        """Tell whether a create of a row that stands, or what may be one, was taken before, and others edited since."""
+        known = self.known.get(key)
+        if known is None or known.version < 2 or known.row["is_deleted"] or change.kind not in ("create", "upsert"):
+            return False
+        if self.push.base is not None or change.is_base_stated or change.op_id is not None:
+            return False
+        is_any, session = change.kind == "create", self.push.evidence.session
+        return is_said_before(known.sequence, change.fields, is_any, session, self.push.device_id)
 
     def _missed_deletion(self, change: Change, key: Key) -> Since | None:
         """Tell what a create missed that did not know of the deletion of its row."""
@@ -184,7 +207,8 @@ class _LongWay:
             return None
         own = Own(self.said[key], self.written[key], self._is_own, change.fields)
         if version is None and base is None:
-            return self._deleted_by_another(change, known)
+            counted = change.is_counted
+            return self._missed_by_count(change, key, known, 0) if counted else self._deleted_by_another(change, known)
         if version is None:
             return since_sequence(known, base.sequence, own) if base and base.sequence < known.sequence else None
         if not change.is_base_stated:

@@ -6,12 +6,12 @@ tell of devices until it is worth a write. Must not know: Flask, sockets, engine
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import evidence
-from errors import NotFound, ResyncRequired, StorageFull, TenantNotFound
+from errors import NotFound, Problem, ResyncRequired, TenantNotFound
 from evidence import Evidences
 from ledger import Place, last_until, place
 from models import connection, synced_tables
@@ -19,6 +19,7 @@ from records import Conflict, Device, KeptAnswer, Receipt
 from seen_rows import Evidence
 from wire import Cursor, encode, format_time
 
+log = logging.getLogger("syncapp.devices")
 DAY_MS = 86_400_000
 _SLICE_ROWS = 500
 
@@ -64,10 +65,14 @@ class Seen:
             self.evidences.give_back(tenant_id, found)
             raise
 
-    def save_if_room(self, tenant_id: str) -> None:
-        """Write the same for a pull, which must go on though the disk is full."""
-        with contextlib.suppress(StorageFull):
+    def try_to_save(self, tenant_id: str) -> None:
+        """Write the same for a pull, which goes on if the file can't be written now."""
+        try:
             self.save(tenant_id)
+        except Problem:  # Full or locked: it is kept for the next time.
+            pass
+        except Exception:
+            log.exception("what a pull told of its device can't be noted", extra={"tenant": tenant_id})
 
     @property
     def tenants(self) -> list[str]:

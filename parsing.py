@@ -105,7 +105,7 @@ class _Parser:
         name, kind = body["table"], body.get("operation")
         is_plain = kind in ("create", "update") and "baseVersion" not in body and "opId" not in body
         table = self.tables.get(name) if is_plain and type(name) is str else None
-        reader = None if table is None else Reader(table, expects_new=kind == "create", is_create=kind == "create")
+        reader = None if table is None else Reader(table, "create" if kind == "create" else "update")
         yield self._row(reader, body.get("data"), 0, lambda _: self._one(body), body.get("timestamp"))
 
     def _one(self, body: Row) -> Change:
@@ -280,6 +280,7 @@ def _read_base(change: Change, row: Row, about: Row, path: str) -> None:
     stated, version = about.get("baseVersion"), row.get("version")
     if stated is None:
         counted = whole_number(version)
+        change.is_counted = counted is not None and counted > 0
         if change.kind != "create" and counted is not None and counted > 0:
             change.base_version = counted - 1
     elif (base := whole_number(stated)) is not None and base >= 0:

@@ -76,7 +76,8 @@ class Change:
 
     ``path`` is its place in the body, ``edited_at`` in milliseconds and never in the future; ``is_timed`` tells a time that
     was said from that of the arrival. ``is_base_stated`` tells a ``base_version`` that was stated from one inferred from
-    the row's own version, which a device may have counted up by itself. ``problems`` says why it cannot be taken at all;
+    the row's own version, which a device may have counted up by itself; ``is_counted`` tells that a create has such a
+    version, which says nothing of what the device had. ``problems`` says why it cannot be taken at all;
     then ``table`` may be None, and ``unknown_table`` the name that was said for it. ``lacking`` says by column what is
     wrong if it makes a row that has none of it yet. ``local_id`` is the number that its device has for a row without names.
     """
@@ -92,6 +93,7 @@ class Change:
     is_timed: bool = False
     base_version: int | None = None
     is_base_stated: bool = False
+    is_counted: bool = False
     op_id: str | None = None
     problems: list[Detail] = field(default_factory=list)
     lacking: Mapping[str, Detail] | None = None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from bases import Key, rows_where
+from bases import Key, is_said_before, rows_where
 from models import connection
 from protocol import Stored
 from typed import Form, TypedRow, stored
@@ -120,6 +120,8 @@ class ShortWay:
     def _plain(self, one: TypedRow, found: Sequence[Any]) -> Any:
         """Decode a row as it stands, unless there is more to it."""
         body, version, sequence, *_ = found
+        if one.reader.kind == "create":
+            return None
         push, before = self._writing.push, self._writing.before
         if one.base_version is None:
             is_known = not push.base or push.base.sequence >= sequence
@@ -131,8 +133,18 @@ class ShortWay:
             return None
         if one.base_version is not None and not push.evidence.is_of(one.row.device_id, stood.device_id):
             return None
+        if one.base_version is None and version > 1 and not push.base and self._is_late_repeat(one, sequence):
+            return None
         is_another = one.row.Unique_id and stood.Unique_id and one.row.Unique_id != stood.Unique_id
         return None if is_another else stood
+
+    def _is_late_repeat(self, one: TypedRow, sequence: int) -> bool:
+        """Tell whether an edit without a base may be a create that was taken before: the long way finds out."""
+        push = self._writing.push
+        if one.reader.kind != "upsert":
+            return False
+        said = one.form.said(one.row)
+        return is_said_before(sequence, said, is_any=False, session=push.evidence.session, device_id=push.device_id)
 
     def _edit_one(self, one: TypedRow, stood: Any, found: tuple[Any, ...], slice_: _Slice) -> None:
         """Write one edit; ``stood`` becomes the row as it is now."""

@@ -268,7 +268,7 @@ class Sync:
 
     def _pending_page(self, identity: Identity, tables: Sequence[str], unknown: Sequence[str], device_id: str) -> Page:
         """Plan what a device has not pulled yet, of each table from where it is known to be, with every tombstone."""
-        self._seen.save_if_room(identity.tenant_id)
+        self._seen.try_to_save(identity.tenant_id)
 
         def plan() -> Page:
             is_expired = expired_at(device_id) is not None
@@ -284,7 +284,7 @@ class Sync:
         if device_id:
             self._seen.note(tenant_id, device_id, page.starts, now, page.epoch)
         if page.claimed == 0 and (device_id or any(before.known.values())):
-            self._seen.save_if_room(
+            self._seen.try_to_save(
                 tenant_id
             )  # At once: it starts anew, and an expired device is a live one from here on.
         return page

@@ -19,7 +19,7 @@ import msgspec
 from cachetools import LRUCache
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from protocol import Change, Table, same
+from protocol import Change, Kind, Table, same
 from wire import MAX_DEPTH, decode_any, decode_stored, encode, format_time, whole_number
 
 FLAG = Literal[0, 1] | bool
@@ -159,10 +159,10 @@ _met: LRUCache[tuple[Table, tuple[str, ...]], int] = LRUCache(256)
 class Reader:
     """Reads the rows of one table in one push as what they probably are: new, or edits of rows that stand."""
 
-    __slots__ = ("expects_new", "form", "is_create", "misses", "table")
+    __slots__ = ("expects_new", "form", "kind", "misses", "table")
 
-    def __init__(self, table: Table, expects_new: bool = True, is_create: bool = False) -> None:
-        self.table, self.expects_new, self.is_create = table, expects_new, is_create
+    def __init__(self, table: Table, kind: Kind = "upsert") -> None:
+        self.table, self.kind, self.expects_new = table, kind, kind != "update"
         self.form = _latest.get(table) or form_of(table)
         self.misses = 0
 
@@ -254,7 +254,7 @@ class TypedRow(msgspec.Struct, gc=False):
     def base_version(self) -> int | None:
         """Give the version that it was edited from, as a device tells it that counts by itself."""
         version = whole_number(self.row.version)
-        return version - 1 if version is not None and version > 0 and not self.reader.is_create else None
+        return version - 1 if version is not None and version > 0 and self.reader.kind != "create" else None
 
     def complete(self, row_id: str, time: str) -> bytes:
         """Set what the server sets in a row that is new, and give its JSON."""

@@ -47,10 +47,7 @@ def test_story_of_older_apps_ends_with_all_equal_and_nothing_lost_silently(
     last_sync: str,
     turn: int,
 ) -> None:
-    """An app that sends no ``version`` is not checked, by contract: of what it overwrites, the history has it all. Nor is a
-    *create* that is sent again (docs/reliability.md, known limits), as form A sends it while the version is 1.
-    """
-    forms = "AB" if version in ("counted", "none") else "B"
+    """An app that sends no ``version`` is not checked, by contract: of what it overwrites, the history has it all."""
     seed = int(os.environ.get("SEED", random.randrange(10**9)))
     print(f"SEED={seed}")
     chance = random.Random(f"{seed} {version} {last_sync} {turn}")
@@ -58,7 +55,7 @@ def test_story_of_older_apps_ends_with_all_equal_and_nothing_lost_silently(
     apps = []
     for number, network in enumerate(networks):
         about = {
-            "form": chance.choice(forms),
+            "form": chance.choice("AB"),
             "adopts": last_sync != "clock" or chance.random() < 0.5,
             "objects": number == 0,
         }
