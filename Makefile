@@ -1,9 +1,10 @@
 # The two commands are `make run` and `make test`; `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
+UNIT_TESTS := $(BIN)/python -m pytest -m "not slow and not server"
 PARTS := part-1 part-2 part-3 part-4
 .DEFAULT_GOAL := help
-.PHONY: help run test $(PARTS) unit crash clients js-client kit check lint format types audit bench bench-quick clean
+.PHONY: help run test $(PARTS) unit unit-1 unit-2 crash clients js-client kit check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -32,7 +33,10 @@ kit: .venv/installed-dev ## Hold a client, or a deployment, to the scenario suit
 	@PYTHONPATH=tests:clients/python/src $(BIN)/python -m kit
 
 unit: .venv/installed-dev ## The part of the tests that takes seconds
-	$(BIN)/python -m pytest -m "not slow and not server" $(ARGS)
+	@$(if $(ARGS),$(UNIT_TESTS) $(ARGS),$(MAKE) --no-print-directory -k -j2 -Otarget unit-1 unit-2)
+
+unit-1 unit-2: unit-%: .venv/installed-dev
+	$(UNIT_TESTS) --part $*/2
 
 crash: .venv/installed-dev ## kill -9 under load, many rounds: make crash ROUNDS=100
 	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/test_crash.py

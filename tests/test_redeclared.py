@@ -22,6 +22,7 @@ import devices
 import pulls
 import restore
 import verification
+from ledger import place
 from migration import MigrationRefused
 from models import connection, synced_tables
 from parsing import parse_pull
@@ -82,12 +83,13 @@ def test_place_of_a_device_in_a_table_that_went_holds_up_nothing(restart: Restar
     tenants = provision(restart(JOB + VISIT), tenant_id)
     put(tenants, tenant_id, {"id": "j1"})
     seen = devices.Seen(writer(tenants))
-    seen.note(tenant_id, "phone", {"job": 1, "visit": 1}, now_ms())
+    epoch = tenants.read(tenant_id, place).epoch
+    seen.note(tenant_id, "phone", {"job": 1, "visit": 1}, now_ms(), epoch)
     seen.save(tenant_id)
     tenants = restart(VISIT, retiring=("job",))
     put(tenants, tenant_id, *({"id": f"v{number}"} for number in range(5)), table="visit")
     seen = devices.Seen(writer(tenants))
-    seen.note(tenant_id, "phone", {"visit": 6}, now_ms())
+    seen.note(tenant_id, "phone", {"visit": 6}, now_ms(), epoch)
     seen.save(tenant_id)
     (known,) = tenants.read(tenant_id, devices.devices)
     assert (known["behind"], known["tables"]) == (0, ["visit"])

@@ -28,9 +28,11 @@ import { Tombstones } from "./watermelon-tombstones.js";
  * @typedef {{ cursor: string | null, columns: Record<string, string[]>, fill: { cursor: string | null, tables: string[] } | null }} Place
  *   `cursor` is where the pull goes on; `columns` are those, by table, that records up to there have been given; `fill` is a
  *   pull from the start for tables that have more by now, and where it goes on
+ * @typedef {{ table: string, from: string, to: string, version: number }} Renamed a row that the server has under another id
  * @typedef {{ database: any, synchronize: (args: any) => Promise<void>, tables?: string[], json?: Record<string, string[]>,
  *   dates?: Record<string, string[]>, editedAt?: (raw: Raw, table: string) => number | undefined,
- *   onRejected?: (result: any) => void, onConflict?: (conflict: any) => void, [option: string]: any }} Options
+ *   onRejected?: (result: any) => void, onConflict?: (conflict: any) => void,
+ *   onRenamed?: (names: { table: string, from: string, to: string }) => void, [option: string]: any }} Options
  *   `json` and `dates` name, by table, columns that hold JSON or times and that the server does not know as such; `editedAt`
  *   tells when a record was edited, in milliseconds (default: its `updated_at`, which WatermelonDB touches); what is not
  *   named here is passed on to `synchronize`
@@ -41,6 +43,7 @@ const PLACE = "syncapp_place";
 const ACCOUNT = "syncapp_account";
 const NONCE = "syncapp_nonce";
 const ANSWERED = "syncapp_answered";
+const RENAMED = "syncapp_renamed";
 const ROUNDS = 5;
 /** In place of a base: edits were made on a database that a restore has replaced. */
 const LOST = "-";
@@ -72,7 +75,7 @@ class Sync {
   #types;
 
   /** @param {import("./client.js").SyncClient} client @param {Options} options */
-  constructor(client, { database, synchronize, tables, json = {}, dates = {}, editedAt, onRejected, onConflict, ...rest }) {
+  constructor(client, { database, synchronize, tables, json = {}, dates = {}, editedAt, onRejected, onConflict, onRenamed, ...rest }) {
     this.client = client;
     this.database = database;
     this.synchronize = synchronize;
@@ -80,7 +83,7 @@ class Sync {
     const touchedAt = (/** @type {Raw} */ raw) => (raw.updated_at > 0 ? raw.updated_at : undefined);
     this.records = new Records(database.schema, json, dates, editedAt ?? touchedAt);
     this.tombstones = new Tombstones(database.adapter);
-    this.hear = { onRejected, onConflict };
+    this.hear = { onRejected, onConflict, onRenamed };
     this.rest = rest;
     /** All columns, by table. @type {Record<string, string[]>} */
     this.columns = Object.fromEntries(this.tables.map((table) => [table, this.records.columnsOf(table).map(({ name }) => name)]));
@@ -145,6 +148,7 @@ class Sync {
   async #pull(asked) {
     // A database that was reset has no timestamp either.
     if (!asked.lastPulledAt && !this.#anew) await this.#begin();
+    await this.#letGoRenamed();
     const answered = await this.#answered();
     const found = await (this.#anew ? this.#swept() : this.#page());
     this.#isUnkept = true;
@@ -258,6 +262,34 @@ class Sync {
     return { changes: Object.fromEntries(changes), timestamp: Math.max(Date.now(), (lastPulledAt ?? 0) + 1) };
   }
 
+  /**
+   * Take away, without a deletion, records whose rows the server has under other ids; what others have under the old ones
+   * is then pulled from the start.
+   */
+  async #letGoRenamed() {
+    const renamed = await this.#keptRenamed();
+    const left = [];
+    for (const one of renamed) {
+      const isDeleted = (await this.database.adapter.getDeletedRecords(one.table)).includes(one.from);
+      if (!isDeleted) await this.#destroy(one.table, [one.from]);
+      if (isDeleted || (await this.#isThere(one))) left.push(one);
+      else this.#place = { ...this.#place, columns: { ...this.#place.columns, [one.table]: [] }, fill: null };
+    }
+    if (left.length === renamed.length) return;
+    await this.#keep(PLACE, JSON.stringify(this.#place));
+    await this.#keep(RENAMED, JSON.stringify(left));
+  }
+
+  /** @param {Renamed} renamed */
+  async #isThere({ table, from }) {
+    return (await this.database.get(table).query().fetch()).some((/** @type {any} */ { id }) => id === from);
+  }
+
+  /** @returns {Promise<Renamed[]>} */
+  async #keptRenamed() {
+    return JSON.parse((await this.#read(RENAMED)) || "[]");
+  }
+
   /** Give all rows as the server had them, while nobody writes. @returns {Promise<Rows>} */
   #held() {
     return this.database.read(async () => {
@@ -313,13 +345,31 @@ class Sync {
     const baseVersion = base === LOST ? ELSEWHERE : base ? undefined : 0;
     const made = this.tables.flatMap((table) => this.records.operationsOf(table, changes[table] ?? NOTHING, nonce, baseVersion));
     const baseCursor = baseVersion === undefined ? base : this.#place.cursor;
-    const outcomes = await pushOperations(this.client, made.flatMap(({ operation }) => operation ?? []), { baseCursor });
+    const renamed = await this.#keptRenamed();
+    const operations = made.flatMap(({ operation }) => (operation ? followed(operation, renamed) : []));
+    const outcomes = await pushOperations(this.client, operations, { baseCursor });
+    await this.#noteRenamed(operations, outcomes, renamed);
     const beaten = outcomes.filter(({ result, row }) => row && !PULLED.has(result.status)).map(({ result, row }) => [result.table, row]);
     await this.#keep(ANSWERED, JSON.stringify(beaten));
     await this.#keep(NONCE, newId());
     await this.tombstones.noteOutcomes(outcomes);
     for (const conflict of outcomes.flatMap(({ conflicts }) => conflicts)) this.hear.onConflict?.(conflict);
     return { experimentalRejectedIds: this.#rejected([...outcomes, ...made.flatMap(({ outcome }) => outcome ?? [])]) };
+  }
+
+  /**
+   * Keep which rows the server has under other ids than they were sent with.
+   *
+   * @param {import("./operations.js").Outgoing[]} operations @param {import("./operations.js").Outcome[]} outcomes @param {Renamed[]} known
+   */
+  async #noteRenamed(operations, outcomes, known) {
+    const fresh = operations.flatMap(({ table, data }, place) => {
+      const { row } = outcomes[place];
+      return row && row.id !== data.id ? { table, from: data.id, to: row.id, version: row.version } : [];
+    });
+    if (!fresh.length) return;
+    await this.#keep(RENAMED, JSON.stringify([...known, ...fresh]));
+    for (const { version, ...names } of fresh) this.hear.onRenamed?.(names);
   }
 
   /** @param {import("./operations.js").Outcome[]} outcomes what stays rejected is tried again with the next sync */
@@ -341,6 +391,19 @@ class Sync {
     await this.database.adapter.setLocal(key, value);
     return value;
   }
+}
+
+/**
+ * Have an edit, typed before its row's creation was answered, go to the id that the row has.
+ *
+ * @param {import("./operations.js").Outgoing} operation @param {Renamed[]} renamed @returns {import("./operations.js").Outgoing}
+ */
+function followed(operation, renamed) {
+  const { table, data, whole } = operation;
+  const found = renamed.find((one) => one.table === table && one.from === data.id);
+  if (!found) return operation;
+  const { to: id, version: baseVersion } = found;
+  return { ...operation, data: { ...data, id }, baseVersion, ...(whole && { whole: { ...whole, id } }) };
 }
 
 /** Outcomes that are changes, which the next pull brings. */

@@ -111,3 +111,49 @@ test("WatermelonDB: edits of one account are not sent for another, and wait for 
   await syncOf(deviceOf(asha), database)();
   assert.deepEqual((await rowsOf(deviceOf(asha), "end_user")).map(({ name }) => name), ["typed by Asha"]);
 });
+
+test("WatermelonDB: a row that the server has under another id is here under that one, and no deletion of the old one is sent", async () => {
+  const own = await registered();
+  const [client, database] = [deviceOf(own), opened({ end_user: { Unique_id: "string", name: "string", note: "string" } })];
+  const [sent, told, push] = [[], [], client.push.bind(client)];
+  client.push = async (body, options) => {
+    if (!sent.length) await deviceOf(own).push({ changes: { end_user: [{ id: "local_1", Unique_id: "first", name: "Asha" }, { id: "till-1", Unique_id: "tea", name: "Tea" }] } });
+    sent.push(...body.operations);
+    const answer = await push(body, options);
+    // Typed before the answer came.
+    if (sent.length === body.operations.length) await typed(database, "end_user", "local_1", { note: "of Ravi" });
+    return answer;
+  };
+  const sync = syncOf(client, database, { onRenamed: (names) => told.push(names) });
+  await sync();
+  await typed(database, "end_user", "local_1", { Unique_id: "second", name: "Ravi" });
+  await typed(database, "end_user", "till-2", { Unique_id: "tea", name: "Tea" });
+  await sync();
+  const shown = (rows) => rows.map(({ id, name, note }) => [id, name, note ?? null]).sort();
+  const rows = shown(await rowsOf(client, "end_user"));
+  assert.deepEqual(rows.map(([, ...fields]) => fields).sort(), [["Asha", null], ["Ravi", "of Ravi"], ["Tea", null]]);
+  assert.deepEqual(shown([...(await rawsOf(database, "end_user")).values()]), rows);
+  assert.deepEqual(sent.filter(({ operation }) => operation === "delete"), []);
+  assert.deepEqual(told.map(({ from }) => from).sort(), ["local_1", "till-2"]);
+});
+
+test("WatermelonDB: a record that is deleted before its creation is answered with another id is deleted there", async () => {
+  const own = await registered();
+  const [client, database] = [deviceOf(own), opened({ end_user: { Unique_id: "string", name: "string" } })];
+  const sync = syncOf(client, database);
+  await sync();
+  await deviceOf(own).push({ changes: { end_user: [{ id: "local_1", Unique_id: "first", name: "Asha" }] } });
+  await typed(database, "end_user", "local_2", { Unique_id: "first", name: "Asha" });
+  await typed(database, "end_user", "other", { name: "other" });
+  const push = client.push.bind(client);
+  let isFirst = true;
+  client.push = async (body, options) => {
+    const answer = await push(body, options);
+    if (isFirst) await database.write(async () => (await database.get("end_user").find("local_2")).markAsDeleted());
+    isFirst = false;
+    return answer;
+  };
+  await sync();
+  assert.deepEqual((await rowsOf(client, "end_user")).map(({ id }) => id), ["other"]);
+  assert.deepEqual([...(await rawsOf(database, "end_user")).keys()], ["other"]);
+});
