@@ -140,7 +140,15 @@ _WANTED_UNTIL = "e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3)"
 _WANTED = f"e._seq > ?1 AND {_WANTED_UNTIL}"
 """Rows of a table ``e``. A name of ours beside a declared table is always qualified: its columns may have the same."""
 
-_BY_ANOTHER = "(?5 IS NULL OR e.is_deleted = 0 OR coalesce(c.session, c.device_id) IS NOT ?5)"
+_BY_ANOTHER = (
+    "(?5 IS NULL OR e.is_deleted = 0 OR EXISTS ("
+    "WITH RECURSIVE past(previous, made_by, deletes) AS ("
+    "SELECT c.previous_seq, coalesce(c.session, c.device_id), ifnull(instr(c.fields, '\"is_deleted\"'), 1) UNION ALL"
+    " SELECT d.previous_seq, coalesce(d.session, d.device_id), ifnull(instr(d.fields, '\"is_deleted\"'), 1)"
+    " FROM past JOIN _changes AS d ON d.seq = past.previous WHERE NOT past.deletes)"
+    " SELECT 1 FROM past WHERE deletes AND made_by IS NOT ?5))"
+)
+"""All but what the device that asks has deleted itself; an edit of a deleted row may have come after that."""
 
 
 def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: int) -> int | None:

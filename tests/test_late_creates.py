@@ -103,7 +103,10 @@ def test_create_that_states_a_version_overwrites_nothing_unseen(tenant: Tenant, 
 
 
 @pytest.mark.parametrize("since", [{"lastSync": None}, {"lastSyncTimestamp": "1970-01-01T00:00:00.000"}])
-def test_first_pull_after_a_push_tells_of_own_rows_that_others_deleted(tenant: Tenant, since: JSON) -> None:
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_first_pull_after_a_push_tells_of_own_rows_that_others_deleted(
+    tenant: Tenant, since: JSON, is_edited: bool
+) -> None:
     """An app that ignores what a push answers, whose first one got lost."""
     first, second = session(tenant), session(tenant)
     push(second, "A", {"id": "old", "name": "Old"})
@@ -113,7 +116,11 @@ def test_first_pull_after_a_push_tells_of_own_rows_that_others_deleted(tenant: T
     push(second, "A", {"id": "r"}, "delete")
     push(first, "A", {"id": "own", "name": "Own"})
     push(first, "A", {"id": "own"}, "delete")
-    assert push(first, "A", row)["status"] == "unchanged"
+    if is_edited:
+        edited = row | {"note": "n", "last_updated": "2026-05-04T10:20:31.123", "version": 2}
+        assert push(first, "A", edited, "update")["status"] == "conflict"
+    else:
+        assert push(first, "A", row)["status"] == "unchanged"
     for _ in range(2):  # The first of these may get lost, too.
         pulled = first.pull({"table": "end_user", **since})["data"]["end_user"]
         assert [(one["id"], one["is_deleted"]) for one in pulled] == [("r", 1)]
