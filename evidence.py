@@ -44,7 +44,7 @@ class Evidences:
 
     def pulled(self, tenant_id: str, before: Evidence, page: Page, now: int) -> None:
         """Note what a device was sent, and what it said that it has: no less than ``since``, no more than ``claimed``."""
-        old = before if before.epoch == page.epoch else before._replace(known={}, sent={})
+        old = before if before.epoch == page.epoch else before._replace(known={}, sent={}, first_push=None)
         known = {table: min(max(old.known.get(table, 0), since), page.claimed) for table, since in page.starts.items()}
         sent = dict.fromkeys(page.tables, page.until)
         found = old._replace(epoch=page.epoch, known={**old.known, **known}, sent={**old.sent, **sent})
@@ -68,7 +68,8 @@ class Evidences:
             for name, place in places.items():
                 if place >= at.sequence:
                     places[name] = after.sequence
-        found = Evidence(now.who, now.session, at.epoch, known, sent, now.speaker, now.is_shared, now.seen_at)
+        first = at.sequence if now.first_push is None or not is_same else now.first_push
+        found = Evidence(now.who, now.session, at.epoch, known, sent, now.speaker, now.is_shared, now.seen_at, first)
         others = applied.speakers - {now.speaker} if applied.speakers and now.session else None
         if others:
             is_shared = now.is_shared or now.speaker is not None or len(others) > 1

@@ -14,6 +14,7 @@ from errors import ResyncRequired
 from ledger import Place, committed_at, last_until, place, place_and_digests
 from models import connection
 from protocol import Pull
+from seen_rows import Evidence
 from wire import Cursor, Row, decode_rows, format_time
 
 
@@ -34,6 +35,8 @@ class Page(NamedTuple):
     """The device asked for what came after a time, and is given all there is."""
     digest: dict[str, dict[str, Any]] | None = None
     unknown_tables: Sequence[str] = ()
+    asked_by: str | None = None
+    """Whose own tombstones are not wanted."""
 
     @property
     def tables(self) -> Sequence[str]:
@@ -55,18 +58,22 @@ class _Start(NamedTuple):
     is_complete: bool = False
 
 
-def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False) -> Page:
+def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pushed: Evidence | None = None) -> Page:
     """Plan a pull's answer; the rows are read afterwards in slices, and each is as it stands when it is read.
 
     A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull. ``is_expired``:
-    what the device has is not known, so that its time counts for nothing.
+    what the device has is not known, so that its time counts for nothing. ``pushed``: what its pushes
+    tell of it. An app that knows only times may ignore what they were answered, and learns here what others deleted since.
     Raises: ResyncRequired for a cursor of another incarnation.
     """
     here, digests = place_and_digests() if pull.digest else (place(), {})
     start = _start(pull, here, now, skew_ms)
     if is_expired and isinstance(pull.since, int):
         start = _Start(0, 0, 0, is_complete=True)
-    return _page(dict.fromkeys(pull.tables, start.since), start, here, pull, digests)
+    if pull.since is not None or pull.limit is not None or pushed is None or pushed.first_push is None:
+        return _page(dict.fromkeys(pull.tables, start.since), start, here, pull, digests)
+    start = _Start(0, pushed.first_push, 0)
+    return _page(dict.fromkeys(pull.tables, 0), start, here, pull, digests)._replace(asked_by=pushed.name)
 
 
 def pending_page(places: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
@@ -133,6 +140,16 @@ _WANTED_UNTIL = "e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3)"
 _WANTED = f"e._seq > ?1 AND {_WANTED_UNTIL}"
 """Rows of a table ``e``. A name of ours beside a declared table is always qualified: its columns may have the same."""
 
+_BY_ANOTHER = (
+    "(?5 IS NULL OR e.is_deleted = 0 OR EXISTS ("
+    "WITH RECURSIVE past(previous, made_by, deletes) AS ("
+    "SELECT c.previous_seq, coalesce(c.session, c.device_id), ifnull(instr(c.fields, '\"is_deleted\"'), 1) UNION ALL"
+    " SELECT d.previous_seq, coalesce(d.session, d.device_id), ifnull(instr(d.fields, '\"is_deleted\"'), 1)"
+    " FROM past JOIN _changes AS d ON d.seq = past.previous WHERE NOT past.deletes)"
+    " SELECT 1 FROM past WHERE deletes AND made_by IS NOT ?5))"
+)
+"""All but what the device that asks has deleted itself; an edit of a deleted row may have come after that."""
+
 
 def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: int) -> int | None:
     """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
@@ -163,8 +180,8 @@ def rows_of(page: Page, table: str, after: int, count: int) -> Slice:
     """Read the next ``count`` rows of one table in a page."""
     return _joined(
         f'SELECT e._seq AS seq, c.row AS row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
-        f" WHERE {_WANTED} ORDER BY e._seq LIMIT ?4",
-        (after, page.until, page.tombstones_after, count),
+        f" WHERE {_WANTED} AND {_BY_ANOTHER} ORDER BY e._seq LIMIT ?4",
+        (after, page.until, page.tombstones_after, count, page.asked_by),
     )
 
 
@@ -178,7 +195,7 @@ def pending_rows(table: str, after: int, count: int) -> Slice:
     )
 
 
-def _joined(query: str, values: tuple[int, ...]) -> Slice:
+def _joined(query: str, values: tuple[int | str | None, ...]) -> Slice:
     """Let SQLite join the rows: as bytes they leave in half the time that a list of texts takes.
 
     It takes them as the inner query gives them, which is in order: that has a LIMIT, and so is run by itself. An order

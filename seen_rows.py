@@ -26,6 +26,13 @@ class Evidence(NamedTuple):
     speaker: str | None = None
     is_shared: bool = False
     seen_at: int = 0
+    first_push: int | None = None
+    """The place before its first push, as far as this process knows: deletions after it may be of rows that it made."""
+
+    @property
+    def name(self) -> str:
+        """Give its name as the log of changes has it."""
+        return self.session or self.who.removeprefix("device ")
 
     def places(self, table: str, epoch: str) -> tuple[int, int]:
         """Give up to where a table is known to be seen, and up to where it perhaps is."""

@@ -257,12 +257,13 @@ class Sync:
         _check_body(identity, body)
         pull = parse_pull(body, self._tables, self._limits)
         skew_ms = self._settings.clock_skew_seconds * 1000
+        pushed = self._evidence(identity, device_id) if pull.since is None else None
 
         def plan() -> Page:
             at = expired_at(device_id) if device_id and pull.since is not None else None
             if at is not None and isinstance(pull.since, Cursor):
                 raise expired(at)
-            return pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None)
+            return pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
 
         return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
 

@@ -100,3 +100,29 @@ def test_create_that_states_a_version_overwrites_nothing_unseen(tenant: Tenant, 
     again = push(first, "A", row | {"note": "typed later", "last_updated": "2026-05-04T10:20:31.123"})
     now = stands(second)
     assert (now["name"], now["note"]) == ("Lakshmi", "typed later"), again
+
+
+@pytest.mark.parametrize("since", [{"lastSync": None}, {"lastSyncTimestamp": "1970-01-01T00:00:00.000"}])
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_first_pull_after_a_push_tells_of_own_rows_that_others_deleted(
+    tenant: Tenant, since: JSON, is_edited: bool
+) -> None:
+    """An app that ignores what a push answers, whose first one got lost."""
+    first, second = session(tenant), session(tenant)
+    push(second, "A", {"id": "old", "name": "Old"})
+    push(second, "A", {"id": "old"}, "delete")
+    row = {"id": "r", "Unique_id": "u", "name": "Asha", "last_updated": TIME}
+    push(first, "A", row)
+    push(second, "A", {"id": "r"}, "delete")
+    push(first, "A", {"id": "own", "name": "Own"})
+    push(first, "A", {"id": "own"}, "delete")
+    if is_edited:
+        edited = row | {"note": "n", "last_updated": "2026-05-04T10:20:31.123", "version": 2}
+        assert push(first, "A", edited, "update")["status"] == "conflict"
+    else:
+        assert push(first, "A", row)["status"] == "unchanged"
+    for _ in range(2):  # The first of these may get lost, too.
+        pulled = first.pull({"table": "end_user", **since})["data"]["end_user"]
+        assert [(one["id"], one["is_deleted"]) for one in pulled] == [("r", 1)]
+    new = session(tenant).pull({"table": "end_user", **since})["data"]["end_user"]
+    assert new == []
