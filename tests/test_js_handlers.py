@@ -32,7 +32,7 @@ ALL = os.environ.get("JS_KIT") == "all"
 SHORT = "conflict,delete_against_edit,answer_lost,restore_from_older_backup,ten_thousand_rows"
 REPLICA = "edits_around_a_restore,account_change,new_table,refused_create,clock_off"
 DRIVERS = {
-    "node indexeddb": f"{SHORT},{REPLICA},purged_past_a_device,slow_line,random_interleavings",
+    "node indexeddb": f"{SHORT},{REPLICA},purged_past_a_device,random_interleavings",
     "node dexie": f"{REPLICA},edits_on_both_sides,offline_for_long",
     "node tanstack-db": f"{SHORT},{REPLICA}",
     "node watermelondb": f"{SHORT},{REPLICA},server_killed_mid_sync",
@@ -68,7 +68,7 @@ def plays(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def play_own(url: str) -> subprocess.CompletedProcess[str]:
     """Run the client's own tests against a server."""
-    command = ["node", "--test", *map(str, sorted((CLIENT / "tests").glob("*.test.mjs")))]
+    command = ["node", "--test", "--test-force-exit", *map(str, sorted((CLIENT / "tests").glob("*.test.mjs")))]
     environ = {**os.environ, "SYNCAPP_URL": url}
     return subprocess.run(command, cwd=CLIENT, env=environ, capture_output=True, text=True, check=False)
 

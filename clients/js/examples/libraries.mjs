@@ -11,11 +11,13 @@ import { build } from "esbuild";
 const ENTRIES = {
   "@nozbe/watermelondb": "@nozbe/watermelondb",
   "@nozbe/watermelondb/adapters/lokijs/index.js": "@nozbe/watermelondb/adapters/lokijs/index.js",
+  "@nozbe/watermelondb/Schema/migrations/index.js": "@nozbe/watermelondb/Schema/migrations/index.js",
   "@nozbe/watermelondb/sync/index.js": "@nozbe/watermelondb/sync/index.js",
   "@tanstack/db": "@tanstack/db",
   dexie: "dexie",
   "rxdb/plugins/core": "rxdb/plugins/core",
   "rxdb/plugins/leader-election": "rxdb/plugins/leader-election",
+  "rxdb/plugins/migration-schema": "rxdb/plugins/migration-schema",
   "rxdb/plugins/replication": "rxdb/plugins/replication",
   "rxdb/plugins/storage-dexie": "rxdb/plugins/storage-dexie",
   "rxdb/plugins/storage-memory": "rxdb/plugins/storage-memory",

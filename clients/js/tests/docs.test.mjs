@@ -5,9 +5,10 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { newId, SyncClient } from "syncapp-client";
+import { importMap } from "../examples/libraries.mjs";
 
 const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
 
@@ -75,3 +76,14 @@ for (const name of ["core", "indexeddb", "dexie", "rxdb", "watermelondb", "tanst
     }
   });
 }
+
+test("every library that a device or an example imports is in the import map of their pages", () => {
+  for (const folder of ["kit/devices", "examples"]) {
+    const root = new URL(`../${folder}/`, import.meta.url);
+    for (const file of readdirSync(root).filter((name) => !/^(serve|libraries)\./.test(name))) {
+      for (const [, library] of readFileSync(new URL(file, root), "utf8").matchAll(/\bfrom "([^."/][^"]*)"/g)) {
+        assert.ok(library.startsWith("node:") || library in importMap.imports, `${file} imports ${library}`);
+      }
+    }
+  }
+});
