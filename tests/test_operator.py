@@ -340,7 +340,7 @@ def test_exit_code_tells_how_a_command_ended(
     ended = run(tmp_path, *[argument.format(tmp=tmp_path) for argument in arguments], command=PLAIN, **env)
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
-    assert code == 0 or ended.stderr or ended.stdout.startswith(("refused: ", "ok: "))
+    assert code == 0 or ended.stderr or "refused: " in ended.stdout
 
 
 def test_backup_that_lacks_a_customer_ends_with_3(tmp_path: Path) -> None:
