@@ -182,7 +182,7 @@ def kept_secret(place: Place) -> Finding | None:
     except signing.BadSigningKey as error:
         return Finding(str(error), "", refuses=True)
     except OSError as error:
-        return Finding(f"The signing key can't be read: {error}.", "Give it to this user.", refuses=True)
+        return Finding(f"The signing key can't be read: {error.strerror}.", "Give it to this user.", refuses=True)
     return None
 
 
@@ -238,7 +238,8 @@ def declaration(place: Place) -> Finding | None:
             f"The declaration of tables has {what}.", f"docs/tables.md tells what it may say.\n{error}", True
         )
     except OSError as error:
-        return Finding(f"TABLES_FILE can't be read: {error}.", "Name a file that is there, or unset it.", refuses=True)
+        why = f"{error.filename}: {error.strerror}"
+        return Finding(f"TABLES_FILE can't be read: {why}.", "Name a file that is there, or unset it.", refuses=True)
     return None
 
 

@@ -109,6 +109,8 @@ def doctor() -> None:
             click.echo(f"refused: {line}")
         raise SystemExit(1) from None
     place = checks.here(settings)
+    new = " (no data is there: a start would begin anew)" if place.is_new else ""
+    click.echo(f"data folder: {place.folder}{new}")
     found = []
     for what, finding in rehearsal.looked(place):
         found.append(finding)
