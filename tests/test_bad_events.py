@@ -380,7 +380,7 @@ HANDSHAKE = {
 def handshake(server: Server, headers: dict[str, str], transport: str = "websocket", query: str = "EIO=4") -> Any:
     """Ask for a WebSocket, and give the answer to that as a client sees it that fails."""
     url = f"{server.url}/socket.io/?{query}&transport={transport}"
-    return requests.get(url, headers=headers, timeout=5, stream=True)
+    return requests.get(url, headers=headers, timeout=5)
 
 
 @pytest.mark.parametrize(
