@@ -18,7 +18,7 @@ LONG = "x" * 100_000
 ANYTHING: list[Any] = [None, True, False, 0, -1, 1.5, 10**40, "", "x", LONG, "\0", [], {}, ["x"], {"x": None}]
 """A value of every kind, and some too long."""
 
-SAID_OF_DEVICES = {"_devices"}
+SAID_OF_DEVICES = {"_devices", "_evidence"}
 """Tables that even a refused request may touch: that a device was here is true."""
 
 
