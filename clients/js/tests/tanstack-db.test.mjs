@@ -1,6 +1,6 @@
 // TanStack DB itself over its options: types, values that can't be sent, refused rows, accounts.
 //
-// First seen to fail: each with the handler as it was before; “a refused creation” made a part of a row on the server.
+// First seen to fail: the first four, with the handler as it was before, and the one about another id.
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";

@@ -1,6 +1,6 @@
 // WatermelonDB itself, on LokiJS: types, what a new version of the app adds, records that can't be sent, accounts.
 //
-// First seen to fail: each with the handler as it was before; “a new version” with the columns of the last round not kept.
+// First seen to fail: the two about another id. The others were written after the handler was mended.
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
