@@ -212,7 +212,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         Source: RFC 9112 section 9.6.
         """
         super().finalize_headers()
-        if self.close_connection and self.request_version == "HTTP/1.1" and self.code != 101 and not self._says_connection():
+        is_last = self.close_connection and self.request_version == "HTTP/1.1" and self.code != 101
+        if is_last and not self._says_connection():
             self.response_headers.append((b"Connection", b"close"))
 
     def _says_connection(self) -> bool:
