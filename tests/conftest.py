@@ -18,7 +18,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import types
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import contract
+import forking
 import pytest
 import requests
 import socketio
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from selenium import webdriver
 
 ROOT = Path(__file__).resolve().parent.parent
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 FAST = {
     "BCRYPT_ROUNDS": "8",
     "RATE_LIMIT_LOGIN": "100000 per minute",
@@ -123,9 +123,9 @@ class Server:
 
     data: Path
     env: dict[str, str] = field(default_factory=dict)
-    command: list[str] = field(default_factory=lambda: [sys.executable, "syncapp.py"])
+    command: list[str] = field(default_factory=lambda: forking.PLAIN)
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | forking.Forked | None = None
 
     @property
     def url(self) -> str:
@@ -137,8 +137,11 @@ class Server:
 
     def start(self) -> Server:
         environ = {**os.environ, **FAST, **self.env, "DATA_DIR": str(self.data), "PORT": str(self.port)}
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(self.command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+        if self.command == forking.PLAIN:
+            self.process = forking.begin([], environ, self.log_path)
+        else:
+            with self.log_path.open("ab") as log:
+                self.process = subprocess.Popen(self.command, cwd=ROOT, env=environ, stdout=log, stderr=log)
         wait_for(self.is_up, f"the server; its log:\n{self.log_path.read_text()}")
         contract.began(self.url)
         return self
@@ -371,17 +374,7 @@ def operate(server: Server) -> Run:
 
     def run(*arguments: str | Path, code: int = 0, data: Path | None = None) -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, **FAST, "DATA_DIR": str(data or server.data)}
-        command = [sys.executable, "syncapp.py", *map(str, arguments)]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = forking.run([*map(str, arguments)], environ)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
