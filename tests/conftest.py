@@ -63,19 +63,38 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}: run tests/needs.py for how to get it")
 
 
+LONGEST = ("test_js_handlers", "test_fairness", "test_dart", "test_backup_losses", "test_pages", "test_network")
+"""What begins first, so that what runs beside it does not wait for it in the end."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--part", default="1/1", metavar="N/M", help="run each M-th module only, from the N-th on")
+    about = "run only modules that no other run with this folder has taken, so that runs side by side end together"
+    parser.addoption("--among", metavar="FOLDER", type=Path, help=about)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep one part of the modules; mark what works against a server process, so that ``make unit`` leaves it out."""
-    part, parts = map(int, config.getoption("part").split("/"))
-    wanted = sorted({item.path for item in items})[part - 1 :: parts]
-    config.hook.pytest_deselected(items=[item for item in items if item.path not in wanted])
-    items[:] = [item for item in items if item.path in wanted]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what is longest first; mark what works against a server process, so that ``make unit`` leaves it out."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     for item in items:
         if _works_with_processes(item):
             item.add_marker("server")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Leave out a test whose module another run has taken."""
+    among = item.config.getoption("--among")
+    return None if among is None or _is_ours(among / item.path.stem) else True
+
+
+@functools.cache
+def _is_ours(mark: Path) -> bool:
+    """Take a module, if it is still to be had."""
+    try:
+        mark.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _works_with_processes(item: pytest.Item) -> bool:

@@ -128,23 +128,27 @@ def _fork_on_demand(line: int) -> None:
     monkey = importlib.import_module("gevent.monkey")
     fork, waitpid = monkey.get_original("os", ["fork", "waitpid"])
     running: set[int] = set()
+    own = os.getpid()
     os.set_blocking(line, True)
     gc.freeze()  # The search for cycles shall not copy what all have in common.
-    with os.fdopen(line, "rb", buffering=0) as asked:
-        for text in iter(asked.readline, b""):
-            request = json.loads(text)
-            if isinstance(request, int):
-                found, status = waitpid(request, os.WNOHANG)
-                running -= {found}
-                answer = os.waitstatus_to_exitcode(status) if found else None
-            elif answer := fork():
-                running.add(answer)
+    try:
+        with os.fdopen(line, "rb", buffering=0) as asked:
+            for text in iter(asked.readline, b""):
+                request = json.loads(text)
+                if isinstance(request, int):
+                    found, status = waitpid(request, os.WNOHANG)
+                    running -= {found}
+                    answer = os.waitstatus_to_exitcode(status) if found else None
+                elif answer := fork():
+                    running.add(answer)
+                else:
+                    break
+                os.write(line, json.dumps(answer).encode() + b"\n")
             else:
-                break
-            os.write(line, json.dumps(answer).encode() + b"\n")
-        else:
+                return
+    finally:
+        if os.getpid() == own:
             _end(running)
-            return
     _become(**request)
 
 
