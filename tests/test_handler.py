@@ -144,6 +144,17 @@ def test_answers_and_environs_are_those_of_gevents_own_handler(data: bytes, app:
     assert said == expected
 
 
+@pytest.mark.parametrize("app", [reading, not_reading, streaming, empty], ids=lambda app: app.__name__)
+@pytest.mark.parametrize(
+    "last", [LAST, LAST.replace(b"Host", b"Cookie: a\r\nCookie: b\r\nHost")], ids=["short", "long"]
+)
+def test_last_answer_of_a_connection_says_that_it_is(last: bytes, app: App) -> None:
+    """A client that keeps connections sends its next request into one that is being closed, and takes it for offline."""
+    *others, answer = served(ONE + last, app)[0].split(b"HTTP/1.1 ")[1:]
+    assert len(others) == (app is not streaming) and not any(b"onnection:" in one for one in others)
+    assert len(re.findall(rb"(?i)\r\nconnection: close\r\n", answer)) == 1
+
+
 def test_connection_goes_on_after_a_refusal(server: Server) -> None:
     """Bodies that nobody read are not the next request."""
     tenant = server.register()
