@@ -68,19 +68,21 @@ def test_a_client_of_a_large_package_reads_every_answer_and_goes_on(server: Serv
     assert walk(server, LARGE[name]) == WALKED
 
 
-@pytest.mark.parametrize("path, body, asked", [
-    ("push", '{"table": "end_user", "operation": "update", "data": {"id": "u1", "name": "Asha"}}', ""),
-    ("pull", '{"cursor": null, "entityTypes": ["end_user"]}', "gzip"),
+@pytest.mark.parametrize("path, body, asked, reused", [
+    ("push", '{"table": "end_user", "operation": "update", "data": {"id": "u1", "name": "Asha"}}', "identity", 100),
+    ("pull", '{"cursor": null, "entityTypes": ["end_user"]}', "gzip", 0),
 ], ids=["push", "pull, compressed"])  # fmt: skip
-def test_ab_reuses_its_http10_connections(tenant: Tenant, tmp_path: Path, path: str, body: str, asked: str) -> None:
-    """RFC 9112 §9.3: an HTTP/1.0 connection persists if both say keep-alive and each answer's end can be seen."""
+def test_ab_sees_where_an_answer_ends_with_http10(
+    tenant: Tenant, tmp_path: Path, path: str, body: str, asked: str, reused: int
+) -> None:
+    """RFC 9112 §9.3: a connection persists if both say keep-alive; an answer of unknown length ends with its connection."""
     tenant.device().push({"changes": {"end_user": [{"id": f"u{n}", "name": "Asha"} for n in range(500)]}})
     (tmp_path / "body").write_text(body)
-    headers = ["-H", f"Authorization: Bearer {tenant.token}", "-H", f"Accept-Encoding: {asked or 'identity'}"]
+    headers = ["-H", f"Authorization: Bearer {tenant.token}", "-H", f"Accept-Encoding: {asked}"]
     load = ["-q", "-k", "-n", "100", "-c", "4", "-p", str(tmp_path / "body"), "-T", "application/json"]
     address = f"{tenant.server.url}/api/client/sync/{path}"
     done = subprocess.run(["ab", *load, *headers, address], capture_output=True, text=True, timeout=60, check=True)
     said = {name: int(number) for name, number in re.findall(r"^(.+?):\s+(\d+)", done.stdout, re.MULTILINE)}
     assert said["Complete requests"] == 100
     assert "Non-2xx responses" not in said
-    assert said["Keep-Alive requests"] == 100
+    assert said["Keep-Alive requests"] == reused
