@@ -77,7 +77,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     def _turn_away(self) -> None:
         with contextlib.suppress(OSError), self.connections.turning_away():
-            self._refuse(Busy("The server has too many connections just now. Try again soon."))
+            problem = Busy("The server has too many connections just now. Try again soon.")
+            self._say_last(_refusal(problem, str(uuid.uuid4())))
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -150,8 +151,11 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         about = {"status": problem.status, "code": problem.code, "request_id": request_id}
         address = self.client_address[0] if isinstance(self.client_address, tuple) else "unknown"
         log.info("refused: %s", problem, extra={**about, "address": address})
+        self._say_last(_refusal(problem, request_id))
+
+    def _say_last(self, answer: bytes) -> None:
         with self.stream.sending(self.connections.stall_seconds):
-            self.socket.sendall(_refusal(problem, request_id))
+            self.socket.sendall(answer)
         self._linger("rest")
 
     def _settle(self) -> None:
@@ -248,6 +252,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.headers_sent = True
         if self.wsgi_input.left:
             self._settle()
+        if self.connections.is_over:
+            self.close_connection = True
         head = b"".join((self._head, self._framing(), self._end(), b"\r\n"))
         if self.response_use_chunked or len(data) > _TOGETHER_BYTES:
             self._sendall(head)
