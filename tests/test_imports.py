@@ -42,7 +42,7 @@ LAYERS = [
     ["bases", "digest", "fitting", "receipts", "tables_file"],
     ["declared", "ledger", "records", "shapes"],
     ["models", "parsing"],
-    ["handler", "lines", "typed"],
+    ["handler", "lines", "polling", "typed"],
     ["connections", "inlets", "protocol"],
     ["budgets", "engine_errors", "folder_locks", "frames", "wire"],
     ["disk", "errors", "heads", "misnamed", "reference", "room", "seen_rows", "settings", "toml_places", "turns"],
