@@ -69,7 +69,7 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
 
     Source: engineio/payload.py, ``max_decode_packets``: a client of python-engineio ends the connection over more.
     No client is told by a close packet that its session ends, but sees its connection end: python-engineio takes the packet
-    as wanted, and does not come back (engineio/base_client.py, ``SERVER_DISCONNECT``). A poll is still to be answered.
+    as wanted, and does not come back (engineio/base_client.py, ``SERVER_DISCONNECT``).
     """
 
     _taken = 0
@@ -82,8 +82,9 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Put a packet behind the others."""
-        is_close = item is not None and item.packet_type == CLOSE
-        super().put(Packet(NOOP) if is_close else item, block, timeout)
+        if item is not None and item.packet_type == CLOSE:
+            return
+        super().put(item, block, timeout)
         if item is None:
             self.end()
         if self.told:

@@ -6,7 +6,8 @@ import json
 import os
 import socket
 import struct
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import requests
 from conftest import JSON, Server, Tenant
@@ -21,6 +22,17 @@ UPGRADE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
+
+_Test = TypeVar("_Test", bound=Callable[..., None])
+
+
+class Suite(set[str]):
+    """The cases of a protocol's official suite, each noted by a test that is it."""
+
+    def case(self, name: str) -> Callable[[_Test], _Test]:
+        """Note that a test is the case of this name."""
+        self.add(name)
+        return lambda test: test
 
 
 def address(server: Server, **query: Any) -> str:
@@ -173,9 +185,14 @@ class Raw:
         return found
 
     def is_over(self) -> bool:
-        """Read to the end of the connection, whatever comes before."""
-        while self._more():
-            pass
+        """Read to the end of the connection, whatever comes before; a close is answered, and nothing else."""
+        while len(self._came) >= 2 or self._more():
+            if self._came[0] == 0x80 | CLOSE:
+                self.send(frame(b"", CLOSE))
+                while self._more():
+                    pass
+                return True
+            self.frame()
         return True
 
     def join(self, tenant: Tenant) -> Raw:
