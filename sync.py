@@ -266,7 +266,10 @@ class Sync:
             at = expired_at(device_id) if device_id and pull.since is not None else None
             if at is not None and isinstance(pull.since, Cursor):
                 raise expired(at)
-            return pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
+            page = pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
+            if device_id is None or not isinstance(pull.since, Cursor):
+                return page
+            return page._replace(went_back=self._seen.had_more(identity.tenant_id, device_id, page.starts, page.epoch))
 
         return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
 
@@ -300,6 +303,8 @@ class Sync:
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
         if page.is_complete:
             tail["complete"] = True
+        if page.went_back:
+            tail["wentBack"] = True
         if page.digest is not None:
             tail["digest"] = page.digest
         tail |= _errors_of(page.unknown_tables)
