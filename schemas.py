@@ -206,7 +206,8 @@ def _pull_answer(tables: Mapping[str, SyncedTable]) -> Schema:
     none = list_of({}, maxItems=0)  # Of a table that is not synced.
     data = object_of(rows, rows, additionalProperties=none)
     complete = {"const": True, "description": "All there is: the time that was asked from is of no use any more."}
-    more = {"digest": digests, "errors": _errors(), "complete": complete}
+    back = {"const": True, "description": "This device said before that it had more: it is a copy, or an older state."}
+    more = {"digest": digests, "errors": _errors(), "complete": complete, "wentBack": back}
     return success(data, tuple(more), **_place(), hasMore=FLAG, **more)
 
 

@@ -149,7 +149,7 @@ class Server:
             raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_path.read_text()}")
         try:
             return requests.get(f"{self.url}/health", timeout=5).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):  # gunicorn listens before it serves.
             return False
 
     def stop(self, number: int = signal.SIGTERM) -> int:

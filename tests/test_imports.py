@@ -36,7 +36,7 @@ LAYERS = [
     ["evidence"],
     ["changes", "pulls", "quota"],
     ["short"],
-    ["identity", "revival", "writing"],
+    ["identity", "repeats", "revival", "writing"],
     ["directory"],
     ["schema"],
     ["bases", "digest", "fitting", "receipts", "tables_file"],
@@ -44,8 +44,8 @@ LAYERS = [
     ["models", "parsing"],
     ["handler", "lines", "polling", "typed"],
     ["connections", "inlets", "protocol"],
-    ["budgets", "engine_errors", "folder_locks", "frames", "wire"],
-    ["disk", "errors", "heads", "misnamed", "reference", "room", "seen_rows", "settings", "toml_places", "turns"],
+    ["bodies", "budgets", "engine_errors", "folder_locks", "frames", "heads", "wire"],
+    ["disk", "errors", "misnamed", "reference", "room", "seen_rows", "settings", "toml_places", "turns"],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
