@@ -38,6 +38,8 @@ class Page(NamedTuple):
     unknown_tables: Sequence[str] = ()
     asked_by: str | None = None
     """Whose own tombstones are not wanted."""
+    went_back: bool = False
+    """The device said before that it had more than what it starts from now."""
 
     @property
     def tables(self) -> Sequence[str]:

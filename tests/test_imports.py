@@ -42,7 +42,7 @@ LAYERS = [
     ["bases", "digest", "fitting", "receipts", "tables_file"],
     ["declared", "ledger", "records", "shapes"],
     ["models", "parsing"],
-    ["handler", "lines", "typed"],
+    ["handler", "lines", "polling", "typed"],
     ["connections", "inlets", "protocol"],
     ["bodies", "budgets", "engine_errors", "folder_locks", "frames", "heads", "wire"],
     ["disk", "errors", "misnamed", "reference", "room", "seen_rows", "settings", "toml_places", "turns"],
