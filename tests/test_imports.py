@@ -24,7 +24,7 @@ LAYERS = [
     ["verification"],
     ["checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
     ["manifest"],
-    ["signing", "tokens"],
+    ["file_monitor", "signing", "tokens"],
     ["tenants"],
     ["leftovers", "takeover"],
     ["tenant_files"],
