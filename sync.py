@@ -15,6 +15,7 @@ from flask import Blueprint
 from msgspec import Raw
 
 import changes
+import evidence
 import ledger
 import pulls
 import quota
@@ -25,7 +26,7 @@ from budgets import Budgets
 from devices import Seen, expired, expired_at, reached
 from errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import described_everywhere, synced_tables
-from notices import Notification
+from notices import Notification, asked_for
 from parsing import (
     checked_device,
     parse_pending,
@@ -148,8 +149,7 @@ class Sync:
         identity = bearer(self._tokens)
         body = read_json()
         _check_body(identity, body)
-        notification = self._sockets.test_notification(body)
-        self._sockets.notify(identity.tenant_id, notification)
+        self._sockets.notify(identity.tenant_id, asked_for(body))
         return success({"message": "Test notification sent"})
 
     def limits(self) -> Reply:
@@ -165,8 +165,8 @@ class Sync:
 
     def _parse(self, identity: Identity, body: object, device_id: str | None = None) -> Push:
         _check_body(identity, body)
-        evidence = self._evidence(identity, device_id)
-        push = parse_push(body, self._tables, self._limits, now_ms(), device_id, evidence)
+        known = self._evidence(identity, device_id)
+        push = parse_push(body, self._tables, self._limits, now_ms(), device_id, known)
         self._budgets.spend_rows(identity.tenant_id, push.count)
         return push
 
@@ -221,8 +221,10 @@ class Sync:
         """Take a push to the disk; the tenant's listeners hear of it before anyone can ask for it."""
 
         def write() -> Applied:
-            applied = changes.apply(push, self._settings.max_row_bytes, now_ms(), breathe_at_times, self._strategy)
-            quota.check(applied, self._settings.tenant_stored_bytes)
+            now, settings = now_ms(), self._settings
+            applied = changes.apply(push, settings.max_row_bytes, now, breathe_at_times, self._strategy)
+            evidence.note_first_push(push.evidence, applied, now)
+            quota.check(applied, settings.tenant_stored_bytes, settings.max_row_bytes)
             return applied
 
         def told(applied: Applied) -> None:
@@ -263,7 +265,10 @@ class Sync:
             at = expired_at(device_id) if device_id and pull.since is not None else None
             if at is not None and isinstance(pull.since, Cursor):
                 raise expired(at)
-            return pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
+            page = pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
+            if device_id is None or not isinstance(pull.since, Cursor):
+                return page
+            return page._replace(went_back=self._seen.had_more(identity.tenant_id, device_id, page.starts, page.epoch))
 
         return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
 
@@ -284,10 +289,8 @@ class Sync:
         self._seen.evidences.pulled(tenant_id, before, page, now)
         if device_id:
             self._seen.note(tenant_id, device_id, page.starts, now, page.epoch)
-        if page.claimed == 0 and (device_id or any(before.known.values())):
-            self._seen.try_to_save(
-                tenant_id
-            )  # At once: it starts anew, and an expired device is a live one from here on.
+        if page.claimed == 0 and (device_id or before.is_kept):  # It starts anew; an expired one is live from here on.
+            self._seen.try_to_save(tenant_id)
         return page
 
     def _parts(self, tenant_id: str, page: Page) -> Iterator[bytes]:
@@ -299,6 +302,8 @@ class Sync:
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
         if page.is_complete:
             tail["complete"] = True
+        if page.went_back:
+            tail["wentBack"] = True
         if page.digest is not None:
             tail["digest"] = page.digest
         tail |= _errors_of(page.unknown_tables)

@@ -171,7 +171,7 @@ class Server:
             raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_path.read_text()}")
         try:
             return requests.get(f"{self.url}/health", timeout=5).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):  # gunicorn listens before it serves.
             return False
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -361,6 +361,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield server
     code = server.stop()
     assert code == 0, f"the server ended with {code}:\n{server.log_path.read_text()[-2000:]}"
+
+
+@pytest.fixture(scope="session")
+def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server that soon pings, and soon gives up who does not answer or says nothing."""
+    hasty = {"PING_INTERVAL_SECONDS": "1", "PING_TIMEOUT_SECONDS": "1", "SOCKET_AUTH_SECONDS": "5"}
+    server = Server(tmp_path_factory.mktemp("hasty") / "data", hasty).start()
+    yield server
+    assert server.stop() == 0
 
 
 @pytest.fixture(scope="module")
