@@ -189,6 +189,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.stream.begin("body")
         if "HTTP_UPGRADE" in self.environ:
             if is_handshake(self.environ):
+                self.environ["HTTP_UPGRADE"] = "websocket"  # The libraries know no list, and no capitals.
                 self.environ[UPGRADE] = self._begin_websocket
             else:  # RFC 9110 section 7.8: an upgrade that is not understood is ignored.
                 del self.environ["HTTP_UPGRADE"]

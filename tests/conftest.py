@@ -341,6 +341,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert code == 0, f"the server ended with {code}:\n{server.log_path.read_text()[-2000:]}"
 
 
+@pytest.fixture(scope="session")
+def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server that soon pings, and soon gives up who does not answer or says nothing."""
+    hasty = {"PING_INTERVAL_SECONDS": "1", "PING_TIMEOUT_SECONDS": "1", "SOCKET_AUTH_SECONDS": "5"}
+    server = Server(tmp_path_factory.mktemp("hasty") / "data", hasty).start()
+    yield server
+    assert server.stop() == 0
+
+
 @pytest.fixture(scope="module")
 def lines_before(server: Server) -> int:
     """How long the log was before this module."""
