@@ -256,7 +256,7 @@ def test_registration_whose_caller_ends_while_it_waits_is_whole_or_nothing(
     busy = gevent.spawn(tenants.directory.write, gate.wait)
     gevent.sleep(0)
     registering = gevent.spawn(tenants.provision, new)
-    gevent.sleep(0.01)
+    wait_for(lambda: tenants.directory._waiting, "the registration to wait for its turn")
     registering.kill()
     gate.set()
     busy.get()
