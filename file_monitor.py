@@ -13,6 +13,7 @@ from pathlib import Path
 
 import directory
 from disk import disk
+from engine_errors import reason_of
 from files import look_into
 from incarnations import went_back
 from ledger import incarnation, place
@@ -61,7 +62,7 @@ class FileMonitor:
                 self._marks[tenant_id] = mark
             return fault
         except Exception as error:
-            return f"its file can't be read: {error}"
+            return f"its file can't be read: {reason_of(error)}"
 
     def _look_into(self, tenant_id: str) -> str | None:
         here = disk.in_thread(partial(look_into, self._tenants.path_of(tenant_id), incarnation))

@@ -22,7 +22,7 @@ from typing import TypeVar
 import directory
 import migration
 import tenant_files
-from engine_errors import EngineError
+from engine_errors import EngineError, reason_of
 from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
 from files import put_file, sync_folder
 from folder_locks import SERVER_LOCK, alone, hold_alone, shared
@@ -107,7 +107,9 @@ class Tenants:
         try:
             return Store.open(path, directory.prepare, directory.FINGERPRINT, self._most_waiting)
         except EngineError as error:
-            raise MainDatabaseBroken(f"{path} can't be opened: {error}. Put it back from a backup.") from None
+            raise MainDatabaseBroken(
+                f"{path} can't be opened: {reason_of(error)}. Put it back from a backup."
+            ) from None
 
     def _accept(self, retiring: Collection[str]) -> None:
         """Have the declared tables accepted, before any tenant's file is touched."""

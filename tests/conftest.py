@@ -397,6 +397,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a test's backups go."""
+    return tmp_path / "backups"
+
+
+@pytest.fixture
 def operate(server: Server) -> Run:
     """Run a command of the operator's beside the server."""
 

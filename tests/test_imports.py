@@ -43,7 +43,7 @@ LAYERS = [
     ["declared", "ledger", "records", "shapes"],
     ["models", "parsing"],
     ["handler", "lines", "polling", "typed"],
-    ["connections", "inlets", "protocol"],
+    ["answers", "connections", "inlets", "protocol"],
     ["bodies", "budgets", "engine_errors", "folder_locks", "frames", "heads", "wire"],
     ["disk", "errors", "misnamed", "reference", "room", "seen_rows", "settings", "toml_places", "turns"],
 ]
