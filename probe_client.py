@@ -120,8 +120,8 @@ def request(
     with connected(address, seconds) as connection, _said(address):
         with contextlib.suppress(OSError):  # It may answer before it has all of the body: RFC 9112 section 9.5.
             connection.request(method, path, body or None, {**about, **(headers or {})})
-        answer = connection.getresponse()
-        return Answer(answer.status, _joined(answer.getheaders()), answer.read(_MOST_BYTES))
+        with connection.getresponse() as answer:
+            return Answer(answer.status, _joined(answer.getheaders()), answer.read(_MOST_BYTES))
 
 
 @contextlib.contextmanager

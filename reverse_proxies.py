@@ -25,8 +25,8 @@ _WHERE = ("server", "via", "x-varnish", "x-squid-error")
 
 _REMEDIES: dict[str, dict[str, str]] = {
     "nginx": {
-        "upgrade": "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;"
-        " proxy_set_header Connection $connection_upgrade; and its map",
+        "upgrade": "map $http_upgrade $connection_upgrade { default upgrade; '' ''; } proxy_http_version 1.1;"
+        " proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;",
         "body": "client_max_body_size 16m;",
         "host": "proxy_set_header Host $http_host;",
         "address": "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
@@ -43,13 +43,12 @@ _REMEDIES: dict[str, dict[str, str]] = {
         "body": "server.max-request-size = 16384",
         "stream": "server.stream-response-body = 2",
     },
-    "h2o": {
-        "upgrade": "proxy.websocket: ON",
-        "body": "limit-request-body: 16777216",
-        "host": "proxy.preserve-host: ON",
-        "idle": "proxy.timeout.io: 120000",
+    "h2o": {"upgrade": "proxy.websocket: ON", "host": "proxy.preserve-host: ON", "idle": "proxy.timeout.io: 120000"},
+    "Varnish": {
+        "upgrade": 'if (req.http.Upgrade ~ "(?i)websocket") { return (pipe); } sub vcl_pipe {'
+        " set bereq.http.Upgrade = req.http.Upgrade; set bereq.http.Connection = req.http.Connection; }",
+        "cache": "return (pass);",
     },
-    "Varnish": {"upgrade": "return (pipe); for upgrades, and sub vcl_pipe", "cache": "return (pass);"},
     "nghttpx": {"address": "add-x-forwarded-for=yes", "idle": "backend-read-timeout=60s"},
     "Squid": {
         "upgrade": "http_upgrade_request_protocols websocket allow all",
@@ -57,6 +56,7 @@ _REMEDIES: dict[str, dict[str, str]] = {
         "cache": "cache deny all",
     },
 }
+"""By proxy and fault; a test finds each word of them in the section of the proxy."""
 
 
 def recognised(headers: Mapping[str, str]) -> str | None:
@@ -69,9 +69,14 @@ def recognised(headers: Mapping[str, str]) -> str | None:
     return None
 
 
+def lines(proxy: str) -> Mapping[str, str]:
+    """Give the lines that mend something in a proxy's configuration, by what they mend."""
+    return _REMEDIES.get(proxy, {})
+
+
 def remedy(proxy: str | None, fault: str) -> str:
     """Say what mends a fault in a proxy's configuration."""
-    line = _REMEDIES.get(proxy or "", {}).get(fault)
+    line = lines(proxy or "").get(fault)
     if line:
         return f"In the configuration of {proxy}: {line} ({DOC})"
     return f"{DOC} has a configuration of {proxy} that works." if proxy else f"{DOC} has configurations that work."

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Server, free_port, needs, wait_for
+from needs import where
 
 DOC = ROOT / "docs" / "proxies.md"
 HOST = "127.0.0.2"
 """Where proxies are found: a host that is not the server's own, so that a changed ``Host`` shows."""
 
-IN_CI = ("nginx", "HAProxy", "Apache", "Squid")
+IN_CI = ("nginx", "HAProxy", "Apache", "lighttpd", "h2o", "nghttpx", "Squid")
 ALL = os.environ.get("PROXIES") == "all"
 
 
@@ -80,10 +81,14 @@ PROXIES = {
 }
 
 
+def section(name: str) -> str:
+    """Give what docs/proxies.md says of a proxy."""
+    return DOC.read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+
+
 def documented(name: str) -> str:
     """Give the configuration that docs/proxies.md shows for a proxy."""
-    section = DOC.read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"^```\w+\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\w+\n(.*?)^```$", section(name), re.MULTILINE | re.DOTALL)
     assert blocks, f"no configuration of {name}"
     return str(blocks[0])
 
@@ -95,6 +100,11 @@ def chosen() -> list[object]:
         pytest.param(name, marks=needs(proxy.program) if ALL or name in IN_CI else left_out)
         for name, proxy in PROXIES.items()
     ]
+
+
+def here() -> list[str]:
+    """Give those of them that this machine has."""
+    return [name for name, proxy in PROXIES.items() if (ALL or name in IN_CI) and where(proxy.program)]
 
 
 @dataclass
@@ -141,11 +151,15 @@ def running(name: str, server: Server, folder: Path, text: str = "") -> Iterator
     scheme = "https" if "443" in text or name == "Caddy" else "http"
     file.write_text(adapted(text, proxy, folder, port, server.port))
     arguments = proxy.arguments.format(folder=folder, file=file, port=port).split()
-    program = shutil.which(proxy.program) or shutil.which(proxy.program, path="/usr/sbin:/sbin")
     environ = os.environ | {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
-            [str(program), *arguments], cwd=folder, env=environ, stdout=output, stderr=output, start_new_session=True
+            [str(where(proxy.program)), *arguments],
+            cwd=folder,
+            env=environ,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         wait_for(lambda: _listens(process, port), f"{name} to listen; {(folder / 'output').read_text()}")
