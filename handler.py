@@ -206,6 +206,21 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.response_headers: list[tuple[bytes, bytes]] = []
         return self.write
 
+    def finalize_headers(self) -> None:
+        """Say that no answer follows on this connection, else a client that keeps it sends its next request into the end.
+
+        Source: RFC 9112 section 9.6.
+        """
+        super().finalize_headers()
+        is_last = self.close_connection and self.request_version == "HTTP/1.1" and self.code != 101
+        if is_last and not self._says_connection():
+            self.response_headers.append((b"Connection", b"close"))
+
+    def _says_connection(self) -> bool:
+        if self._head is not None:
+            return b"\r\nconnection:" in self._head.lower()
+        return any(name.lower() == b"connection" for name, _ in self.response_headers)
+
     def _write_with_headers(self, data: bytes) -> None:
         """Send the head and what comes first of the body, together unless that is large."""
         self.headers_sent = True

@@ -157,6 +157,17 @@ def test_answer_is_that_of_pywsgis_own_way(monkeypatch: pytest.MonkeyPatch, data
     assert short[1] == long[1] and short[1]
 
 
+@pytest.mark.parametrize("app", [reading, not_reading, streaming, empty], ids=lambda app: app.__name__)
+@pytest.mark.parametrize(
+    "last", [LAST, LAST.replace(b"Host", b"Cookie: a\r\nCookie: b\r\nHost")], ids=["short", "long"]
+)
+def test_last_answer_of_a_connection_says_that_it_is(last: bytes, app: App) -> None:
+    """A client that keeps connections sends its next request into one that is being closed, and takes it for offline."""
+    *others, answer = served(ONE + last, app)[0].split(b"HTTP/1.1 ")[1:]
+    assert len(others) == (app is not streaming) and not any(b"onnection:" in one for one in others)
+    assert len(re.findall(rb"(?i)\r\nconnection: close\r\n", answer)) == 1
+
+
 @pytest.mark.parametrize(
     "line",
     [
