@@ -75,6 +75,10 @@ def address_of(url: str) -> Address:
         raise ValueError("The address must begin with http:// or https://, as https://sync.example.com does.")
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
         raise ValueError("The address must be that of the whole server, with nothing behind the host and its port.")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{_shown(parts.hostname)} can't be the name of a host.") from None
     port = parts.port if parts.port is not None else {"http": 80, "https": 443}[parts.scheme]
     return Address(parts.scheme, parts.hostname, port)
 

@@ -32,6 +32,10 @@ class NoAnswer(Exception):
     """Nothing that can be read came back; as text, a sentence."""
 
 
+class NotInTime(NoAnswer):
+    """Nothing came back for as long as was waited; the connection may be open still."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came back: header names are in lower case, and a header of several lines is joined."""
@@ -204,20 +208,28 @@ class WebSocket:
         self._send(TextMessage(data=text))
 
     def receive(self, seconds: float = SECONDS) -> str | None:
-        """Wait for a message; None if the connection ended first.
+        """Wait for a message; None if the connection ended first, however.
 
-        Raises: NoAnswer if neither came in time.
+        Raises: NotInTime.
         """
         give_up = time.monotonic() + seconds
         while self.is_open and not self._messages:
-            for event in self._received(max(0.01, give_up - time.monotonic())):
-                if isinstance(event, TextMessage):
-                    self._messages.append(event.data)
-                elif isinstance(event, Ping):
-                    self._send(event.response())
-                elif isinstance(event, CloseConnection):
-                    self.is_open = False
+            try:
+                self._take(max(0.01, give_up - time.monotonic()))
+            except NotInTime:
+                raise
+            except NoAnswer:
+                self.is_open = False
         return self._messages.pop(0) if self._messages else None
+
+    def _take(self, seconds: float) -> None:
+        for event in self._received(seconds):
+            if isinstance(event, TextMessage):
+                self._messages.append(event.data)
+            elif isinstance(event, Ping):
+                self._send(event.response())
+            elif isinstance(event, CloseConnection):
+                self.is_open = False
 
     def close(self) -> None:
         """End the connection."""
@@ -249,7 +261,6 @@ class WebSocket:
 
 _SENTENCES: dict[type[Exception], str] = {
     socket.gaierror: "The name {host} has no address: {reason}.",
-    UnicodeError: "{host} can't be the name of a host.",
     TimeoutError: "{where} did not answer in time.",
     ssl.SSLError: "{where} speaks no TLS that this machine understands ({reason}). Is it an address of http:// ?",
     ConnectionRefusedError: "Nothing listens at {where}.",
@@ -270,8 +281,9 @@ def _said(address: Address) -> Iterator[None]:
         yield
     except ssl.SSLCertVerificationError:
         raise
-    except (OSError, http.client.HTTPException, UnicodeError) as error:
-        raise NoAnswer(_sentence(error, address)) from None
+    except (OSError, http.client.HTTPException) as error:
+        kind = NotInTime if isinstance(error, TimeoutError) else NoAnswer
+        raise kind(_sentence(error, address)) from None
 
 
 def _sentence(error: Exception, address: Address) -> str:

@@ -15,11 +15,12 @@ import gevent
 
 from checks import Finding
 from deployments import Deployment, is_refusal
-from probe_client import Address, Answer, NoAnswer, Refused, WebSocket, request
+from probe_client import Address, Answer, NoAnswer, NotInTime, Refused, WebSocket, request
 
 _WEBSOCKET = "/socket.io/?EIO=4&transport=websocket"
 _POLLING = "/socket.io/?EIO=4&transport=polling"
 _EVENT = b'420["ping"]'
+_SEPARATOR = b"\x1e"
 _MOST_SILENT_SECONDS = 15
 _LATE_SECONDS = 5
 
@@ -60,7 +61,7 @@ def polling(deployment: Deployment) -> Finding | None:
     try:
         fault = _polling_fault(deployment.address, path)
     finally:
-        request(deployment.address, "POST", path, b"1")
+        _polled(deployment.address, "POST", path, b"1")
     return deployment.finding(fault, "polling") if fault else None
 
 
@@ -74,21 +75,23 @@ def _session(opened: Answer) -> str:
 
 
 def _polling_fault(address: Address, path: str) -> str:
-    request(address, "POST", path, b"40")
-    joined = request(address, "GET", path)
-    if not joined.body.startswith(b"40{"):
-        return f"A poll of a session that has begun is answered {joined.status}: do all requests reach the same server?"
-    poll = gevent.spawn(_polled, address, path)
-    request(address, "POST", path, _EVENT)
+    joined = _polled(address, "POST", path, b"40")
+    if joined and joined.status == 200:
+        joined = _polled(address, "GET", path)
+    if joined is None or joined.status != 200:
+        what = f"answered {joined.status}" if joined else "not answered"
+        return f"A poll of a session that has begun is {what}: do all requests reach the same server?"
+    poll = gevent.spawn(_polled, address, "GET", path)
+    _polled(address, "POST", path, _EVENT)
     answer = poll.get()
-    if answer and answer.status == 200 and answer.body.startswith(b"4"):
+    if answer and any(packet.startswith(b"4") for packet in answer.body.split(_SEPARATOR)):
         return ""
     return "A poll that waits is not answered when there is something to tell."
 
 
-def _polled(address: Address, path: str) -> Answer | None:
+def _polled(address: Address, method: str, path: str, body: bytes = b"") -> Answer | None:
     try:
-        return request(address, "GET", path)
+        return request(address, method, path, body)
     except (NoAnswer, ssl.SSLCertVerificationError):
         return None
 
@@ -102,8 +105,8 @@ def idle(deployment: Deployment) -> Finding | None:
     began = time.monotonic()
     try:
         seconds, refusal = _silence(opened, deployment)
-    except NoAnswer:
-        return None  # It is open yet.
+    except NotInTime:
+        return None  # It is open still.
     finally:
         opened.close()
     lasted = time.monotonic() - began
@@ -115,7 +118,7 @@ def idle(deployment: Deployment) -> Finding | None:
 def _silence(opened: WebSocket, deployment: Deployment) -> tuple[float, Finding | None]:
     """Wait until a socket ends or is pinged; give how long it had to stay open at least.
 
-    Raises: NoAnswer if it outlives that.
+    Raises: NotInTime if it outlives that.
     """
     if deployment.token:
         opened.send("40" + json.dumps({"token": deployment.token}))

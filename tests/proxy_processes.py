@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,14 +119,20 @@ class Behind(Server):
         return self.proxy_url
 
 
-def certify(folder: Path) -> Path:
-    """Make a key and a certificate for ``HOST``; give the certificate, which is its own authority."""
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    names = f"subjectAltName=IP:127.0.0.1,IP:{HOST},DNS:localhost"
-    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=test -addext"
-    subprocess.run([*made.split(), names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    (folder / "joined.pem").write_text(certificate.read_text() + key.read_text())
-    return certificate
+@contextlib.contextmanager
+def certified() -> Iterator[Path]:
+    """Make a folder with a key and a certificate for ``HOST``, which is its own authority."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "certificates"
+        Path(made).chmod(0o755)  # Some proxies work as another user, whom pytest's folders keep out.
+        folder.mkdir()
+        certificate, key = folder / "certificate.pem", folder / "key.pem"
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=test"
+        names = f"subjectAltName=IP:127.0.0.1,IP:{HOST},DNS:localhost"
+        paths = ["-addext", names, "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run([*command.split(), *paths], check=True, capture_output=True)
+        (folder / "joined.pem").write_text(certificate.read_text() + key.read_text())
+        yield folder.parent
 
 
 def adapted(text: str, proxy: Proxy, folder: Path, port: int, server_port: int) -> str:
