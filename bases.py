@@ -102,32 +102,11 @@ class Own(NamedTuple):
     def is_said_in(self, row: Row) -> bool:
         """Tell whether a row is what the device says of it, and of when it was edited."""
         is_timed = self.says.get("last_updated") is not None
-        return is_timed and _holds(row, self.says)
+        return is_timed and holds(row, self.says)
 
 
-_PAST = (
-    "WITH RECURSIVE past(seq) AS (SELECT ?1 UNION ALL SELECT c.previous_seq FROM past JOIN _changes AS c USING (seq)"
-    " WHERE c.previous_seq IS NOT NULL)"
-    " SELECT c.row, c.session, c.device_id, c.fields IS NULL FROM past JOIN _changes AS c USING (seq)"
-    " WHERE c.seq < ?1 AND (?2 IS NULL OR instr(c.row, ?2)) AND (?3 OR c.fields IS NULL)"
-)
-
-
-def is_said_before(sequence: int, says: Row, is_any: bool, session: str | None, device_id: str | None) -> bool:
-    """Tell whether a create is a late repeat: an earlier state of the row has what it says, at its own time of the edit.
-
-    ``is_any``: it may repeat any change of the row, not only the first. Without a time, only the row's first state tells,
-    and only if the same session or device made it.
-    """
-    time = says.get("last_updated")
-    for row, made_in, made_by, is_first in connection().execute(_PAST, (sequence, time, is_any and time is not None)):
-        is_own = made_by == device_id if device_id else session is not None and made_in == session
-        if (time is not None or (is_first and is_own)) and _holds(decode_stored(row), says):
-            return True
-    return False
-
-
-def _holds(row: Row, says: Row) -> bool:
+def holds(row: Row, says: Row) -> bool:
+    """Tell whether a row has all that is said of it."""
     return all(same(row.get(name), value) for name, value in says.items())
 
 

@@ -16,7 +16,6 @@ from bases import (
     Key,
     Own,
     entry_at,
-    is_said_before,
     look_up,
     since_counted,
     since_elsewhere,
@@ -30,6 +29,7 @@ from models import connection, synced_tables
 from protocol import UNCHECKED, Change, Outcome, Push, Since, Stored, Strategy, decide, decide_again
 from receipts import Taken, implied_name, is_retry, keep_receipts, mark_of, taken
 from records import Conflict, shown_conflict
+from repeats import is_said_before
 from revival import Revivals
 from short import Edited, ShortWay
 from typed import TypedRow
@@ -60,6 +60,7 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
             pause()
     if (push.atomic and writing.is_faulty) or push.fails_for_unknown_tables:
         raise ValidationError(writing.why_none(), details=writing.all_problems)
+    writing.applied.may_delete = long is not None
     return writing.finish()
 
 

@@ -44,7 +44,8 @@ class Evidences:
 
     def pulled(self, tenant_id: str, before: Evidence, page: Page, now: int) -> None:
         """Note what a device was sent, and what it said that it has: no less than ``since``, no more than ``claimed``."""
-        old = before if before.epoch == page.epoch else before._replace(known={}, sent={}, first_push=None)
+        is_same = before.epoch == page.epoch
+        old = before if is_same else before._replace(known={}, sent={}, first_push=None, may_have_deleted=False)
         known = {table: min(max(old.known.get(table, 0), since), page.claimed) for table, since in page.starts.items()}
         sent = dict.fromkeys(page.tables, page.until)
         found = old._replace(epoch=page.epoch, known={**old.known, **known}, sent={**old.sent, **sent})
@@ -54,7 +55,8 @@ class Evidences:
     def pushed(self, tenant_id: str, before: Evidence, applied: Applied) -> None:
         """Note that a device made what it pushed: it has all of it, if it had all that was there before.
 
-        Not brought to the file: without it, the device's changes are still known for its own.
+        Not brought to the file, but for the first (``note_first_push``): without it, the device's changes are still known
+        for its own.
         """
         now = self._latest.get((tenant_id, before.who), before)
         at, after = applied.before, applied.after
@@ -69,7 +71,8 @@ class Evidences:
                 if place >= at.sequence:
                     places[name] = after.sequence
         first = at.sequence if now.first_push is None or not is_same else now.first_push
-        found = Evidence(now.who, now.session, at.epoch, known, sent, now.speaker, now.is_shared, now.seen_at, first)
+        about = now.speaker, now.is_shared, now.seen_at, first, now.may_have_deleted or applied.may_delete, now.is_kept
+        found = Evidence(now.who, now.session, at.epoch, known, sent, *about)
         others = applied.speakers - {now.speaker} if applied.speakers and now.session else None
         if others:
             is_shared = now.is_shared or now.speaker is not None or len(others) > 1
@@ -82,11 +85,20 @@ class Evidences:
 
     def take(self, tenant_id: str) -> Mapping[str, Evidence]:
         """Give what no file of this tenant has yet, to be saved."""
-        return self._unsaved.pop(tenant_id, {})
+        taken = self._unsaved.pop(tenant_id, {})
+        for found in taken.values():
+            self._note_kept(tenant_id, found, is_kept=any(found.known.values()))
+        return taken
 
-    def give_back(self, tenant_id: str, found: Mapping[str, Evidence]) -> None:
+    def give_back(self, tenant_id: str, taken: Mapping[str, Evidence]) -> None:
         """Keep again what could not be saved."""
-        self._unsaved[tenant_id] = {**found, **self._unsaved.get(tenant_id, {})}
+        for found in taken.values():
+            self._note_kept(tenant_id, found, is_kept=True)
+        self._unsaved[tenant_id] = {**taken, **self._unsaved.get(tenant_id, {})}
+
+    def _note_kept(self, tenant_id: str, found: Evidence, *, is_kept: bool) -> None:
+        latest = self._latest.get((tenant_id, found.who), found)
+        self._latest[tenant_id, found.who] = latest._replace(is_kept=is_kept)
 
     @property
     def tenants(self) -> list[str]:
@@ -98,23 +110,53 @@ _SESSION_CHARACTERS = 13
 """Of a session's UUID, as the log of changes has it."""
 
 
+_COLUMNS = "epoch, known, sent, speaker, is_shared, seen_at, first_push"
+
+
 def _read(who: str, session: str | None) -> Evidence | None:
-    sql = "SELECT epoch, known, sent, speaker, is_shared, seen_at FROM _evidence WHERE who = ?"
-    for epoch, known, sent, speaker, is_shared, seen_at in connection().execute(sql, (who,)):
-        return Evidence(who, session, epoch, json.loads(known), json.loads(sent), speaker, bool(is_shared), seen_at)
-    return None
+    found = connection().execute(f"SELECT {_COLUMNS} FROM _evidence WHERE who = ?", (who,)).fetchone()
+    if found is None:
+        return None
+    epoch, known, sent, speaker, is_shared, seen_at, first_push = found
+    places = json.loads(known), json.loads(sent)
+    about = speaker, bool(is_shared), seen_at, first_push, first_push is not None, any(places[0].values())
+    return Evidence(who, session, epoch, *places, *about)
 
 
 def save(found: Mapping[str, Evidence]) -> None:
     """Write what is known of devices."""
     rows = [
-        (who, one.epoch, encode(one.known).decode(), encode(one.sent).decode(), one.speaker, one.is_shared, one.seen_at)
+        (
+            who,
+            one.epoch,
+            encode(one.known).decode(),
+            encode(one.sent).decode(),
+            one.speaker,
+            one.is_shared,
+            one.seen_at,
+            one.first_push,
+        )
         for who, one in found.items()
     ]
-    sql = (
-        "INSERT OR REPLACE INTO _evidence (who, epoch, known, sent, speaker, is_shared, seen_at) VALUES (?,?,?,?,?,?,?)"
-    )
+    sql = f"INSERT OR REPLACE INTO _evidence (who, {_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
     connection().cursor().executemany(sql, rows)
+
+
+_FIRST_PUSH = (
+    f"INSERT INTO _evidence AS e (who, {_COLUMNS}) VALUES (?, ?, '{{}}', '{{}}', NULL, 0, ?, ?)"
+    " ON CONFLICT (who) DO UPDATE SET"
+    " first_push = iif(e.epoch = excluded.epoch, coalesce(e.first_push, excluded.first_push), excluded.first_push),"
+    " known = iif(e.epoch = excluded.epoch, e.known, '{}'), sent = iif(e.epoch = excluded.epoch, e.sent, '{}'),"
+    " epoch = excluded.epoch, seen_at = excluded.seen_at"
+)
+
+
+def note_first_push(pusher: Evidence, applied: Applied, now: int) -> None:
+    """Note in the file where a device's first push came, with that push itself: it may never have the answer."""
+    at = applied.before
+    is_noted = pusher.first_push is not None and pusher.epoch == at.epoch
+    if not is_noted and applied.after.sequence > at.sequence:
+        connection().execute(_FIRST_PUSH, (pusher.who, at.epoch, now, at.sequence))
 
 
 def forget(before: int) -> None:

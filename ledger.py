@@ -10,6 +10,8 @@ import json
 import secrets
 from typing import Any, NamedTuple
 
+from cachetools import LRUCache
+
 from models import connection
 from wire import Cursor
 
@@ -38,9 +40,13 @@ def incarnation() -> tuple[str, int]:
 
 def place() -> Place:
     """Read where the order of commits stands."""
-    for row in connection().execute("SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"):
-        return Place(*row)
-    raise LookupError("the database has no _meta row")
+    found = connection().execute(_PLACE).fetchone()
+    if found is None:
+        raise LookupError("the database has no _meta row")
+    return Place(*found)
+
+
+_PLACE = "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"
 
 
 def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
@@ -84,12 +90,24 @@ def last_until(time: int, newest: int) -> int:
     return low
 
 
-def time_until(sequence: int, newest: int) -> int:
-    """Give a time from which on a pull misses nothing that comes after ``sequence``: that of its commit, if it ends one."""
-    sql = "SELECT committed_at FROM _changes WHERE seq > ? ORDER BY seq LIMIT 1"
-    following = next((int(row[0]) for row in connection().execute(sql, (sequence,))), newest + 1)
-    time = committed_at(sequence)
-    return time if time and time < following else max(1, following - 1)
+_times_until: LRUCache[tuple[str, int], int] = LRUCache(10_000)
+
+
+def time_until(epoch: str, sequence: int, newest: int) -> int:
+    """Give a time from which on a pull misses nothing that comes after ``sequence``: that of its commit, if it ends one.
+
+    It stays so, for commits come in order: it is looked up once, since devices that never pull ask with each push.
+    """
+    time = _times_until.get((epoch, sequence))
+    if time is None:
+        sql = "SELECT committed_at FROM _changes WHERE seq > ? ORDER BY seq LIMIT 1"
+        found = connection().execute(sql, (sequence,)).fetchone()
+        following, time = found[0] if found else newest + 1, committed_at(sequence)
+        if not time or time >= following:
+            time = max(1, following - 1)
+        if found:
+            _times_until[epoch, sequence] = time
+    return int(time)
 
 
 def committed_at(sequence: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from errors import ResyncRequired
@@ -73,7 +74,8 @@ def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pus
     if pull.since is not None or pull.limit is not None or pushed is None or pushed.first_push is None:
         return _page(dict.fromkeys(pull.tables, start.since), start, here, pull, digests)
     start = _Start(0, pushed.first_push, 0)
-    return _page(dict.fromkeys(pull.tables, 0), start, here, pull, digests)._replace(asked_by=pushed.name)
+    page = _page(dict.fromkeys(pull.tables, 0), start, here, pull, digests)
+    return page._replace(asked_by=pushed.name) if pushed.may_have_deleted else page
 
 
 def pending_page(places: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
@@ -136,29 +138,28 @@ def _start_at(time: int, here: Place, now: int, skew_ms: int) -> _Start:
     return _Start(last_until(time - margin_ms, here.sequence) if margin_ms else sequence, 0, sequence)
 
 
-_WANTED_UNTIL = "e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3)"
-_WANTED = f"e._seq > ?1 AND {_WANTED_UNTIL}"
+_WANTED = "e._seq > {after} AND e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3{tombstone})"
 """Rows of a table ``e``. A name of ours beside a declared table is always qualified: its columns may have the same."""
 
 _BY_ANOTHER = (
-    "(?5 IS NULL OR e.is_deleted = 0 OR EXISTS ("
+    " AND EXISTS ("
     "WITH RECURSIVE past(previous, made_by, deletes) AS ("
     "SELECT c.previous_seq, coalesce(c.session, c.device_id), ifnull(instr(c.fields, '\"is_deleted\"'), 1) UNION ALL"
     " SELECT d.previous_seq, coalesce(d.session, d.device_id), ifnull(instr(d.fields, '\"is_deleted\"'), 1)"
     " FROM past JOIN _changes AS d ON d.seq = past.previous WHERE NOT past.deletes)"
-    " SELECT 1 FROM past WHERE deletes AND made_by IS NOT ?5))"
+    " SELECT 1 FROM past WHERE deletes AND made_by IS NOT ?5)"
 )
-"""All but what the device that asks has deleted itself; an edit of a deleted row may have come after that."""
+"""Tombstones that the device that asks did not make itself; an edit of a deleted row may have come after that."""
 
 
 def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: int) -> int | None:
     """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
     parts = (
-        f'SELECT e._seq FROM "{name}" AS e WHERE e._seq > {since:d} AND {_WANTED_UNTIL}'
-        for name, since in starts.items()
+        f'SELECT e._seq FROM "{name}" AS e WHERE {_WANTED.format(after=f"?{number}", tombstone="")}'
+        for number, name in enumerate(starts, start=5)
     )
     sql = f"{' UNION ALL '.join(parts)} ORDER BY 1 LIMIT 2 OFFSET ?4"
-    found = connection().execute(sql, (None, until, tombstones_after, limit - 1))
+    found = connection().execute(sql, (None, until, tombstones_after, limit - 1, *starts.values()))
     sequences = [int(row[0]) for row in found]
     return sequences[0] if len(sequences) == 2 else None
 
@@ -176,31 +177,46 @@ class Slice:
         return decode_rows(b"[" + self.json + b"]")
 
 
+_NOTHING = Slice(0, 0, b"")
+
+
+@cache
+def _rows_sql(table: str, tombstone: str) -> str:
+    return _join(
+        f'SELECT e._seq AS seq, c.row AS row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
+        f" WHERE {_WANTED.format(after='?1', tombstone=tombstone)} ORDER BY e._seq LIMIT ?4"
+    )
+
+
 def rows_of(page: Page, table: str, after: int, count: int) -> Slice:
     """Read the next ``count`` rows of one table in a page."""
-    return _joined(
-        f'SELECT e._seq AS seq, c.row AS row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
-        f" WHERE {_WANTED} AND {_BY_ANOTHER} ORDER BY e._seq LIMIT ?4",
-        (after, page.until, page.tombstones_after, count, page.asked_by),
-    )
+    if after >= page.until:
+        return _NOTHING
+    values = (after, page.until, page.tombstones_after, count)
+    if page.asked_by is None:
+        return _joined(_rows_sql(table, ""), values)
+    return _joined(_rows_sql(table, _BY_ANOTHER), (*values, page.asked_by))
 
 
 def pending_rows(table: str, after: int, count: int) -> Slice:
     """Read rows marked as pending; only SQL of the operator's marks one."""
-    return _joined(
+    sql = _join(
         "SELECT e._seq AS seq, json_set(c.row, '$.sync_status', 'pending') AS row"
         f' FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
-        " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?",
-        (after, count),
+        " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?"
     )
+    return _joined(sql, (after, count))
 
 
-def _joined(query: str, values: tuple[int | str | None, ...]) -> Slice:
-    """Let SQLite join the rows: as bytes they leave in half the time that a list of texts takes.
+def _join(query: str) -> str:
+    """Have SQLite join the rows: as bytes they leave in half the time that a list of texts takes.
 
     It takes them as the inner query gives them, which is in order: that has a LIMIT, and so is run by itself. An order
     stated for the aggregate would have them sorted again, at twice the time.
     """
-    sql = f"SELECT max(seq), count(*), CAST(group_concat(row, ',') AS BLOB) FROM ({query})"
+    return f"SELECT max(seq), count(*), CAST(group_concat(row, ',') AS BLOB) FROM ({query})"
+
+
+def _joined(sql: str, values: tuple[int | str | None, ...]) -> Slice:
     last, count, json = next(iter(connection().execute(sql, values)))
     return Slice(last or 0, count, json or b"")

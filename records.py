@@ -127,7 +127,7 @@ class Device(Bound):
 
 
 class SeenRows(Bound):
-    """What is known of the rows that a device has seen; see ``protocol.Evidence``."""
+    """What is known of the rows that a device has seen; see ``seen_rows.Evidence``."""
 
     who = TextField(primary_key=True)
     epoch = TextField()
@@ -136,6 +136,7 @@ class SeenRows(Bound):
     speaker = TextField(null=True)
     is_shared = BooleanField(default=False)
     seen_at = IntegerField()
+    first_push = IntegerField(null=True)
 
     class Meta:
         table_name = "_evidence"

@@ -27,7 +27,11 @@ class Evidence(NamedTuple):
     is_shared: bool = False
     seen_at: int = 0
     first_push: int | None = None
-    """The place before its first push, as far as this process knows: deletions after it may be of rows that it made."""
+    """The place before its first push: deletions after it may be of rows that it made."""
+    may_have_deleted: bool = False
+    """Whether one of these deletions may be its own."""
+    is_kept: bool = False
+    """Whether a file may say that it knows of any row."""
 
     @property
     def name(self) -> str:

@@ -8,14 +8,15 @@ they make the same of it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from bases import Key, is_said_before, rows_where
+from bases import Key, rows_where
 from models import connection
 from protocol import Stored
+from repeats import is_said_before, may_begin_with
 from typed import Form, TypedRow, stored
 from wire import Row, decode_stored, encode
 from writing import INSERT_LOGGED, Writing, insert_row
@@ -39,6 +40,10 @@ class Edited(NamedTuple):
     def said(self) -> Row:
         """Give what the device said of it."""
         return self.typed.form.said(self.typed.row)
+
+
+_Found = tuple[Any, dict[str, Any], tuple[Any, ...]]
+"""A row as it stands, what an edit says otherwise, and the row as it was read."""
 
 
 class ShortWay:
@@ -92,13 +97,13 @@ class ShortWay:
         if found is None:
             return False
         slice_ = _Slice()
-        for one, stood in zip(some, found, strict=True):
-            self._edit_one(one, *stood, slice_)
+        for one, plain in zip(some, found, strict=True):
+            self._edit_one(one, plain, slice_)
         slice_.write()
         return True
 
-    def _found(self, some: Sequence[TypedRow], met: Container[Key]) -> list[tuple[Any, tuple[Any, ...]]] | None:
-        """Find the rows as they stand, decoded and as they were read; None if one of them is not plain."""
+    def _found(self, some: Sequence[TypedRow], met: Container[Key]) -> list[_Found] | None:
+        """Find the rows as they stand; None if one of them is not plain."""
         keys = [(one.table.name, one.row_id) for one in some]
         if len(set(keys)) < len(keys) or any(key in met or key in self.edited or not key[1] for key in keys):
             return None
@@ -111,47 +116,57 @@ class ShortWay:
         found = []
         for key, one in zip(keys, some, strict=True):
             about = rows.get(key)
-            stood = about and self._plain(one, about)
-            if stood is None:
+            plain = about and self._plain(one, about)
+            if not plain:
                 return None
-            found.append((stood, rows[key]))
+            found.append(plain)
         return found
 
-    def _plain(self, one: TypedRow, found: Sequence[Any]) -> Any:
+    def _plain(self, one: TypedRow, as_read: tuple[Any, ...]) -> _Found | None:
         """Decode a row as it stands, unless there is more to it."""
-        body, version, sequence, *_ = found
-        if one.reader.kind == "create":
+        body, version, sequence, *_ = as_read
+        base_version = one.base_version
+        if one.reader.kind == "create" or not self._is_known(one, base_version, version, sequence):
             return None
-        push, before = self._writing.push, self._writing.before
-        if one.base_version is None:
-            is_known = not push.base or push.base.sequence >= sequence
-        else:
-            place, _ = push.evidence.places(one.table.name, before.epoch)
-            is_known = place >= sequence and (not one.base_version or one.base_version >= version)
-        stood = one.stood(body) if is_known and sequence <= before.sequence else None
+        stood = one.stood(body)
         if stood is None or stood.is_deleted:
             return None
-        if one.base_version is not None and not push.evidence.is_of(one.row.device_id, stood.device_id):
+        if one.row.Unique_id and stood.Unique_id and one.row.Unique_id != stood.Unique_id:
             return None
-        if one.base_version is None and version > 1 and not push.base and self._is_late_repeat(one, sequence):
-            return None
-        is_another = one.row.Unique_id and stood.Unique_id and one.row.Unique_id != stood.Unique_id
-        return None if is_another else stood
+        different = one.form.difference(one.row, stood)
+        if base_version is not None:
+            is_plain = self._writing.push.evidence.is_of(one.row.device_id, stood.device_id)
+        else:
+            is_plain = version == 1 or not different or not self._is_late_repeat(one, stood, sequence, different)
+        return (stood, different, as_read) if is_plain else None
 
-    def _is_late_repeat(self, one: TypedRow, sequence: int) -> bool:
+    def _is_known(self, one: TypedRow, base_version: int | None, version: int, sequence: int) -> bool:
+        """Tell whether an edit's device knew its row as it stood before this push, or says nothing of it."""
+        push, before = self._writing.push, self._writing.before
+        if sequence > before.sequence:
+            return False
+        if base_version is None:
+            return not push.base or push.base.sequence >= sequence
+        place, _ = push.evidence.places(one.form.table, before.epoch)
+        return place >= sequence and (not base_version or base_version >= version)
+
+    def _is_late_repeat(self, one: TypedRow, stood: Any, sequence: int, different: Mapping[str, Any]) -> bool:
         """Tell whether an edit without a base may be a create that was taken before: the long way finds out."""
         push = self._writing.push
-        if one.reader.kind != "upsert":
+        if one.reader.kind != "upsert" or push.base:
+            return False
+        life = self._writing.before.epoch, one.form.table, stood.id, stood.createdAt
+        if not may_begin_with(life, sequence, {one.form.names[name]: value for name, value in different.items()}):
             return False
         said = one.form.said(one.row)
         return is_said_before(sequence, said, is_any=False, session=push.evidence.session, device_id=push.device_id)
 
-    def _edit_one(self, one: TypedRow, stood: Any, found: tuple[Any, ...], slice_: _Slice) -> None:
-        """Write one edit; ``stood`` becomes the row as it is now."""
+    def _edit_one(self, one: TypedRow, plain: _Found, slice_: _Slice) -> None:
+        """Write one edit; the row as it stood becomes what it is now."""
+        stood, different, found = plain
         writing, form, (was, version, sequence, edited_at, _) = self._writing, one.form, found
         table, row_id = one.table.name, one.row_id
         assert row_id is not None
-        different = form.difference(one.row, stood)
         names = [form.names[name] for name in different]
         body = one.merge(stood, different, writing.time, edited_at) if different else was.encode()
         if different and len(body) > writing.row_bytes:

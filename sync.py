@@ -15,6 +15,7 @@ from flask import Blueprint
 from msgspec import Raw
 
 import changes
+import evidence
 import ledger
 import pulls
 import quota
@@ -165,8 +166,8 @@ class Sync:
 
     def _parse(self, identity: Identity, body: object, device_id: str | None = None) -> Push:
         _check_body(identity, body)
-        evidence = self._evidence(identity, device_id)
-        push = parse_push(body, self._tables, self._limits, now_ms(), device_id, evidence)
+        known = self._evidence(identity, device_id)
+        push = parse_push(body, self._tables, self._limits, now_ms(), device_id, known)
         self._budgets.spend_rows(identity.tenant_id, push.count)
         return push
 
@@ -221,8 +222,10 @@ class Sync:
         """Take a push to the disk; the tenant's listeners hear of it before anyone can ask for it."""
 
         def write() -> Applied:
-            applied = changes.apply(push, self._settings.max_row_bytes, now_ms(), breathe_at_times, self._strategy)
-            quota.check(applied, self._settings.tenant_stored_bytes)
+            now, settings = now_ms(), self._settings
+            applied = changes.apply(push, settings.max_row_bytes, now, breathe_at_times, self._strategy)
+            evidence.note_first_push(push.evidence, applied, now)
+            quota.check(applied, settings.tenant_stored_bytes, settings.max_row_bytes)
             return applied
 
         def told(applied: Applied) -> None:
@@ -284,10 +287,8 @@ class Sync:
         self._seen.evidences.pulled(tenant_id, before, page, now)
         if device_id:
             self._seen.note(tenant_id, device_id, page.starts, now, page.epoch)
-        if page.claimed == 0 and (device_id or any(before.known.values())):
-            self._seen.try_to_save(
-                tenant_id
-            )  # At once: it starts anew, and an expired device is a live one from here on.
+        if page.claimed == 0 and (device_id or before.is_kept):  # It starts anew; an expired one is live from here on.
+            self._seen.try_to_save(tenant_id)
         return page
 
     def _parts(self, tenant_id: str, page: Page) -> Iterator[bytes]:

@@ -195,7 +195,7 @@ def edit_time(value: object) -> int | None:
     Devices write ISO 8601, or a number since 1970 whose unit its size tells: seconds below 10^11, which is the year 5138,
     milliseconds below 10^14, microseconds below 10^17. A clock that can't be read must not cost them the row.
     """
-    if not isinstance(value, str) or not _NUMBER.fullmatch(value):
+    if not isinstance(value, str) or value[4:5] == "-" or not _NUMBER.fullmatch(value):  # Most begin with a year.
         return _milliseconds(value)
     size = abs(number := float(value))
     return _within(round(number * 1000 if size < 1e11 else number if size < 1e14 else number / 1000))
@@ -209,7 +209,7 @@ def _milliseconds(text: object) -> int | None:
         milliseconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         return None
-    return _within(milliseconds)
+    return milliseconds if _FIRST <= milliseconds <= _LAST else _within(milliseconds)
 
 
 def _within(milliseconds: int) -> int:

@@ -39,6 +39,8 @@ class Applied:
     """By table, the id and JSON of each row that changed, in the order of their first change."""
     speakers: set[str] = field(default_factory=set)
     """What its rows state as their ``device_id``, other than sent back."""
+    may_delete: bool = False
+    """Whether a row of it may have been deleted."""
     known_until: int = 0
     """A time from which on its device may pull next and misses nothing."""
     unknown_tables: Collection[str] = ()
@@ -120,12 +122,13 @@ class Writing:
             connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
             self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
         self.applied.touched = dict(self.touched)
-        evidence = self.push.evidence
-        place = evidence.until(self.before.epoch)
-        after = self.applied.after
-        self.applied.known_until = after.clock if place >= self.before.sequence else time_until(place, after.clock)
+        self.applied.known_until = self._known_until(self.applied.after.clock)
         self.applied.unknown_tables = list(self.push.unknown_tables)
         return self.applied
+
+    def _known_until(self, clock: int) -> int:
+        epoch, place = self.before.epoch, self.push.evidence.until(self.before.epoch)
+        return clock if place >= self.before.sequence else time_until(epoch, place, clock)
 
 
 def new_id(at: int) -> str:

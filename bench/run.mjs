@@ -15,9 +15,11 @@ const HERE = import.meta.dirname;
 const { values: options } = parseArgs({ options: {
   app: { type: 'string', default: process.env.SYNCAPP ?? path.resolve(HERE, '..') }, quick: { type: 'boolean', default: false },
   reps: { type: 'string' }, seconds: { type: 'string' }, only: { type: 'string', default: '.' }, tenants: { type: 'string' },
-  'server-core': { type: 'string', default: '0' }, 'client-core': { type: 'string', default: '1' },
+  against: { type: 'string' }, 'server-core': { type: 'string', default: '0' }, 'client-core': { type: 'string', default: '1' },
 } });
 const app = path.resolve(options.app);
+const against = options.against && path.resolve(options.against);
+if (against) ADAPTERS.peer = () => ({ ...ADAPTERS.syncapp(against), name: 'peer' }); // Another version in the peer's place.
 const reps = Number(options.reps ?? (options.quick ? 2 : 5));
 const seconds = Number(options.seconds ?? (options.quick ? 0.4 : 2));
 const only = new RegExp(options.only);
@@ -83,9 +85,11 @@ const WORKS = {
       const size = count.toLocaleString('en');
       const pages = await full(server, token, server.rows[count], 1000);
       note(`pull of ${size} rows by 1,000`, 'rows/s', pages.rate, { goal: ['≥', 5] });
+      note(`pull of ${size} rows by 1,000, CPU of the server`, 's/100,000', pages.cpu);
       note(`pull of ${size} rows by 1,000, first byte`, 'ms', pages.firstByte);
       const large = await full(server, token, server.rows[count], server.everything ? 0 : 10_000);
       note(`pull of ${size} rows at once (peer: by 10,000)`, 'rows/s', large.rate, { goal: ['≥', 5] });
+      note(`pull of ${size} rows at once, CPU of the server`, 's/100,000', large.cpu);
       note(`pull of ${size} rows at once, first byte`, 'ms', large.firstByte);
       note(`pull of ${size} rows at once, RSS grows by`, 'MiB', large.rss);
       note(`pull of ${size} rows, bytes a row`, 'B', pages.bytes);
@@ -94,10 +98,11 @@ const WORKS = {
   recent: async (server, note) => {
     for (const count of options.quick ? [1000, 10_000] : [1000, 100_000]) {
       const token = await seeded(server, count);
-      const { p50, p99 } = await recent(server, token, options.quick ? 40 : 100);
+      const { cpu, p50, p99 } = await recent(server, token, options.quick ? 40 : 100);
       server.rows[count] += 101;
       note(`100 changes among ${count.toLocaleString('en')} rows, p50`, 'ms', p50, { goal: ['≤', 0.6] });
       note(`100 changes among ${count.toLocaleString('en')} rows, p99`, 'ms', p99);
+      note(`100 changes among ${count.toLocaleString('en')} rows, CPU of the server`, 'ms', cpu);
     }
   },
   fanout: async (server, note) => {
@@ -161,28 +166,33 @@ async function manyTenants(count) {
   const size = count.toLocaleString('en');
   const note = (name, unit, server, value, goal) => figures.add(`${size} tenants: ${name}`, unit, server, value, goal);
   const folder = path.join(data, `tenants-${count}`);
-  fs.mkdirSync(folder, { recursive: true });
   const run = (command, args, cwd, where) => JSON.parse(execFileSync('taskset', ['-c', core, command, ...args], {
     cwd, env: { ...process.env, DATA_DIR: where, JWT_SECRET_KEY: 'x'.repeat(40) }, maxBuffer: 1e7 }).toString().trim().split('\n').at(-1));
-  const own = run(path.join(app, '.venv/bin/python'), [path.join(HERE, 'many_tenants.py'), String(count)], app, folder);
-  note('making one besides hashing, p50', 'ms', 'syncapp', own.p50, { goal: ['≤', 10], own: true });
-  note('making one besides hashing, p99', 'ms', 'syncapp', own.p99);
-  note('opening one', 'ms', 'syncapp', own.openMs);
-  note(`memory of each open one (syncapp keeps ${own.open} open)`, 'KiB', 'syncapp', own.openKib);
-  note('descriptors of each open one', '', 'syncapp', own.openDescriptors);
-  note('disk of each', 'KiB', 'syncapp', own.diskKib);
-  await fresh('syncapp', (server) => {
-    note('start', 'ms', 'syncapp', server.startMs);
-    note('memory after the start', 'MiB', 'syncapp', server.rssKib() / 1024);
-    note('descriptors after the start', '', 'syncapp', server.descriptors());
-  }, {}, [], folder);
+  let open;
+  for (const [name, checkout, where] of [['syncapp', app, folder], ...(against ? [['peer', against, `${folder}-against`]] : [])]) {
+    fs.mkdirSync(where, { recursive: true });
+    const own = run(path.join(checkout, '.venv/bin/python'), [path.join(HERE, 'many_tenants.py'), String(count)], checkout, where);
+    open ??= own.open;
+    note('making one besides hashing, p50', 'ms', name, own.p50, { goal: ['≤', 10], own: true });
+    note('making one besides hashing, p99', 'ms', name, own.p99);
+    note('opening one', 'ms', name, own.openMs);
+    note(`memory of each open one (syncapp keeps ${open} open)`, 'KiB', name, own.openKib);
+    note('descriptors of each open one', '', name, own.openDescriptors);
+    note('disk of each', 'KiB', name, own.diskKib);
+    await fresh(name, (server) => {
+      note('start', 'ms', name, server.startMs);
+      note('memory after the start', 'MiB', name, server.rssKib() / 1024);
+      note('descriptors after the start', '', name, server.descriptors());
+    }, {}, [], where);
+  }
+  if (against) return;
   const other = path.join(data, `peer-tenants-${count}`);
   fs.mkdirSync(other, { recursive: true });
   const most = Math.min(count, 1000); // It keeps all open; 1,000 tell what one costs.
   const theirs = run(process.execPath, [path.join(HERE, 'peer/server.cjs'), 'tenants', String(most)], HERE, other);
   note('making one besides hashing, p50', 'ms', 'peer', theirs.p50);
   note('making one besides hashing, p99', 'ms', 'peer', theirs.p99);
-  note(`memory of each open one (syncapp keeps ${own.open} open)`, 'KiB', 'peer', theirs.kib);
+  note(`memory of each open one (syncapp keeps ${open} open)`, 'KiB', 'peer', theirs.kib);
   note('descriptors of each open one', '', 'peer', theirs.descriptors);
 }
 
@@ -221,13 +231,15 @@ const usedHere = () => { const { user, system } = process.cpuUsage(); return (us
 
 function facts() {
   const tell = (command, ...args) => { try { return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim(); } catch { return 'a copy'; } };
+  const commitOf = (checkout) => tell('git', '-C', checkout, 'describe', '--always', '--dirty');
   const python = path.join(app, '.venv/bin/python');
   const [device, type] = tell('df', '--output=source,fstype', HERE).split('\n').at(-1).trim().split(/\s+/);
   return {
     date: new Date().toISOString(), command: `node bench/run.mjs ${process.argv.slice(2).join(' ')}`, repetitions: reps, seconds,
     machine: `${os.cpus()[0].model}, ${os.cpus().length} cores, ${Math.round(os.totalmem() / 2 ** 30)} GiB, Linux ${os.release()}`,
     disk: `${type} on ${device}`, cores: `server ${core}, client ${options['client-core']}`,
-    syncapp: `${app} (${tell('git', '-C', app, 'describe', '--always', '--dirty')}), ${tell(python, '--version')}, SQLite ${tell(python, '-c', 'import apsw; print(apsw.sqlite_lib_version())')}`,
+    ...(against ? { before: `${against} (${commitOf(against)})` } : {}),
+    syncapp: `${app} (${commitOf(app)}), ${tell(python, '--version')}, SQLite ${tell(python, '-c', 'import apsw; print(apsw.sqlite_lib_version())')}`,
     peer: `Node ${process.version}, ${Object.entries(JSON.parse(fs.readFileSync(path.join(HERE, 'peer/package.json'))).dependencies).map(([name, version]) => `${name} ${version}`).join(', ')}`,
   };
 }
@@ -271,7 +283,7 @@ async function main() {
 
 function print(about) {
   for (const [name, value] of Object.entries(about)) console.log(`${name}: ${value}`);
-  console.log(`\nMedian of ${reps} repetitions, least and most in brackets; a ratio is that within a repetition.\n\n${figures.table()}\n`);
+  console.log(`\nMedian of ${reps} repetitions, least and most in brackets; a ratio is that within a repetition.\n\n${figures.table(against ? 'before' : 'peer')}\n`);
   extras.forEach((line) => console.log(line));
   if (!curves.length) return;
   console.log('\nMore than it can take, single pushes into one tenant:\n\n| server | offered /s | of capacity | admitted /s | 429 or 503 | no connection | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|--:|--:|--:|');

@@ -36,7 +36,7 @@ LAYERS = [
     ["evidence"],
     ["changes", "pulls", "quota"],
     ["short"],
-    ["identity", "revival", "writing"],
+    ["identity", "repeats", "revival", "writing"],
     ["directory"],
     ["schema"],
     ["bases", "digest", "fitting", "receipts", "tables_file"],

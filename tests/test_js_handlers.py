@@ -30,7 +30,7 @@ from conftest import ROOT, Server, needs
 CLIENT = ROOT / "clients" / "js"
 ALL = os.environ.get("JS_KIT") == "all"
 SHORT = "conflict,delete_against_edit,answer_lost,restore_from_older_backup,ten_thousand_rows"
-REPLICA = "edits_around_a_restore,account_change,new_table,refused_create,clock_off"
+REPLICA = "edits_around_a_restore,account_change,new_table,refused_create,id_taken,clock_off"
 DRIVERS = {
     "node indexeddb": f"{SHORT},{REPLICA},purged_past_a_device,random_interleavings",
     "node dexie": f"{REPLICA},edits_on_both_sides,offline_for_long",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from conftest import JSON, Device, Listener, Tenant
+from conftest import JSON, Device, Listener, Server, Tenant
 from test_evidence import log_in
 
 FORMS = ("A", "B", "C")
@@ -126,3 +126,24 @@ def test_first_pull_after_a_push_tells_of_own_rows_that_others_deleted(
         assert [(one["id"], one["is_deleted"]) for one in pulled] == [("r", 1)]
     new = session(tenant).pull({"table": "end_user", **since})["data"]["end_user"]
     assert new == []
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_first_pull_tells_the_same_when_the_server_was_started_anew_since(
+    start_server: Callable[..., Server], end: str
+) -> None:
+    """Fault: only the memory of the running process had where a device first pushed."""
+    server = start_server()
+    tenant = server.register()
+    first, second = session(tenant), session(tenant)
+    push(second, "A", {"id": "old", "name": "Old"})
+    push(second, "A", {"id": "old"}, "delete")
+    push(first, "A", {"id": "r", "name": "Asha"})
+    push(first, "A", {"id": "own", "name": "Own"})
+    push(first, "A", {"id": "own"}, "delete")
+    getattr(server, end)()
+    server.start()
+    push(first, "A", {"id": "later", "name": "Ravi"})
+    push(second, "A", {"id": "r"}, "delete")
+    pulled = first.pull({"table": "end_user", "lastSync": None})["data"]["end_user"]
+    assert {one["id"]: one["is_deleted"] for one in pulled} == {"r": 1, "later": 0}

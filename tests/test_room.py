@@ -249,9 +249,9 @@ def test_pages_that_are_free_again_count_as_room(tenants: Tenants, new_tenant: C
     before = Applied(now, now, results=[{"status": "created"}])
     inside.push(tenants, tenant_id, rows(*map(str, range(20))))
     with pytest.raises(QuotaExceeded):
-        tenants.read(tenant_id, lambda: quota.check(before, QUOTA))
+        tenants.read(tenant_id, lambda: quota.check(before, QUOTA, 1024))
     tenants.write(tenant_id, remove_all)
-    tenants.read(tenant_id, lambda: quota.check(before, QUOTA))
+    tenants.read(tenant_id, lambda: quota.check(before, QUOTA, 1024))
 
 
 def remove_all() -> None:

@@ -34,7 +34,7 @@ export async function full(server, token, expected, limit) {
   const before = server.rssKib();
   const bodies = [];
   let cursor = null; let firstByte = 0; let size = 0;
-  const began = performance.now();
+  const began = performance.now(); const used = server.cpu();
   for (;;) {
     const answer = await answered(server, connection, token, limit ? server.page(cursor, limit) : server.everything);
     firstByte ||= answer.firstByte - began;
@@ -45,11 +45,12 @@ export async function full(server, token, expected, limit) {
     cursor = server.cursorOf(tail);
   }
   const seconds = (performance.now() - began) / 1000;
+  const cpu = server.cpu() - used;
   const rss = (server.rssKib() - before) / 1024;
   connection.close();
   const count = countRows(bodies);
   if (count !== expected) throw new Error(`${server.name}: ${count} rows instead of ${expected}`);
-  return { rate: count / seconds, firstByte, rss, bytes: size / count };
+  return { rate: count / seconds, cpu: (cpu / count) * 1e5, firstByte, rss, bytes: size / count };
 }
 
 /** Where the tenant stands: the cursor of a push's answer. */
@@ -66,12 +67,14 @@ export async function recent(server, token, times) {
   await seed(server, token, 100);
   const connection = new Connection(server.port);
   const took = [];
+  const used = server.cpu();
   for (let i = 0; i < times; i++) {
     const began = performance.now();
     const { body } = await answered(server, connection, token, server.page(cursor, 1000));
     took.push(performance.now() - began);
     if (i === 0 && countRows([body]) !== 100) throw new Error(`${server.name}: ${countRows([body])} changes instead of 100`);
   }
+  const cpu = ((server.cpu() - used) * 1000) / times;
   connection.close();
-  return { p50: percentile(took, 50), p99: percentile(took, 99) };
+  return { cpu, p50: percentile(took, 50), p99: percentile(took, 99) };
 }

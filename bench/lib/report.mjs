@@ -41,12 +41,13 @@ export class Figures {
     });
   }
 
-  table() {
+  /** `other`: what the peer is called. */
+  table(other = 'peer') {
     const rows = this.lines().map((line) => [
       line.figure, line.unit, ...[line.syncapp, line.peer, line.ratio].map((one) => (one ? withSpread(one) : '–')),
       line.goal ? `${line.goal} ${line.met === undefined ? '' : line.met ? '✓' : '✗'}` : '',
     ]);
-    const head = ['work', 'unit', 'syncapp', 'peer', 'syncapp ÷ peer', 'goal'];
+    const head = ['work', 'unit', 'syncapp', other, `syncapp ÷ ${other}`, 'goal'];
     const widths = head.map((title, i) => Math.max(title.length, ...rows.map((cells) => cells[i].length)));
     const write = (cells) => `| ${cells.map((cell, i) => (i < 2 || i === 5 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join(' | ')} |`;
     const rule = `|${widths.map((width, i) => '-'.repeat(width + 1) + (i < 2 || i === 5 ? '-' : ':')).join('|')}|`;

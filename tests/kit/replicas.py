@@ -74,6 +74,60 @@ def refused_create(kit: Kit) -> None:
     assert never is None or (never["title"], never["description"]) == ("whole", "typed after it"), f"torn: {never}"
 
 
+def id_taken(kit: Kit) -> None:
+    """New rows get other ids than they were made with: another device has the id, or had made the row. Edits and deletes
+    that were typed before anybody said so follow, what refers to the row is mended when the app is told, and nobody
+    else's row is touched."""
+    account, proxy = kit.account(), kit.proxy()
+    first, second = kit.device(account, proxy.url), kit.device(account)
+    first.sync()
+    second.put("taken-1", Unique_id="second: 1", name="second: its own", note="second: its own")
+    second.put("taken-2", Unique_id="second: 2", name="second: to stay")
+    second.put("taken-tea", Unique_id="tea", note="second: made the row")
+    second.sync()
+    first.put("taken-1", Unique_id="first: 1", name="first: its own")
+    first.put("taken-1", phone="first: typed after it")
+    first.put("taken-2", Unique_id="first: 2", name="first: to be deleted")
+    first.put("taken-too", Unique_id="tea", phone="first: made it too")
+    first.put("taken-about", "interactions", title="about it", client_user_id="taken-1")
+    proxy.fail("answer_dropped", "/push", times=1000)
+    first.try_sync()
+    proxy.fail("none", "/push")
+    first.put("taken-1", email="first: typed before it was told")
+    first.delete("taken-2")
+    first.sync()
+    names = {one["from"]: one["to"] for one in first.ask("renamed")}
+    assert names.keys() >= {"taken-1", "taken-too"} and names["taken-too"] == "taken-tea", f"the app is told {names}"
+    first.put(names["taken-1"], status="first: typed under its new id")
+    first.put("taken-about", "interactions", client_user_id=names["taken-1"])
+    account.renamed("end_user", names, "first: ")
+    for row_id in ("taken-2", "taken-too"):
+        account.forget("end_user", row_id)
+    kit.check(account, first, second)
+    rows = second.rows()
+    assert _filled(rows["taken-1"]) == {"Unique_id": "second: 1", "name": "second: its own", "note": "second: its own"}
+    assert _filled(rows[names["taken-1"]]) == {
+        "Unique_id": "first: 1",
+        "name": "first: its own",
+        "phone": "first: typed after it",
+        "email": "first: typed before it was told",
+        "status": "first: typed under its new id",
+    }
+    assert rows["taken-2"]["name"] == "second: to stay" and len(rows) == 4, "another row was deleted than was meant"
+    assert _filled(rows["taken-tea"]) == {
+        "Unique_id": "tea",
+        "note": "second: made the row",
+        "phone": "first: made it too",
+    }
+    assert second.rows("interactions")["taken-about"]["client_user_id"] == names["taken-1"]
+
+
+def _filled(row: dict[str, object]) -> dict[str, object]:
+    """Give what was typed into a row."""
+    names = ("Unique_id", "name", "note", "phone", "email", "status")
+    return {name: row[name] for name in names if row.get(name)}
+
+
 def clock_off(kit: Kit) -> None:
     """The clock of one device is an hour slow, of another an hour fast: who typed last wins, also after a new start."""
     kit.needs("clock")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from .randoms import random_interleavings
-from .replicas import account_change, clock_off, new_table, refused_create, slow_line
+from .replicas import account_change, clock_off, id_taken, new_table, refused_create, slow_line
 from .restores import (
     edits_around_a_restore,
     purged_mid_first_sync,
@@ -288,6 +288,7 @@ SCENARIOS: dict[str, Callable[[Kit], None]] = {
         account_change,
         new_table,
         refused_create,
+        id_taken,
         clock_off,
         slow_line,
         client_killed,

@@ -106,6 +106,15 @@ class Account:
         self.typed = [one for one in self.typed if one not in gone]
         own |= {Typed(table, row["id"], name, value) for name, value in row.items() if isinstance(value, str)}
 
+    def renamed(self, table: str, names: dict[str, str], start: str) -> None:
+        """Look for values that begin like this under the ids that their rows have now."""
+        self.typed = [
+            one._replace(row_id=names.get(one.row_id, one.row_id))
+            if one.table == table and str(one.value).startswith(start)
+            else one
+            for one in self.typed
+        ]
+
     def forget(self, table: str, row_id: str) -> None:
         """Remember no more what was typed into a row: somebody deleted it, and the server purged it."""
         self.typed = [one for one in self.typed if (one.table, one.row_id) != (table, row_id)]

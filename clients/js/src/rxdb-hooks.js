@@ -4,9 +4,10 @@
  * Knows: RxDB's internal store and its hooks. Must not know: replication, the network.
  */
 
+import { newId } from "./client.js";
 import { checkedFields, checkedId } from "./values.js";
 
-const [CONTEXT, KEY] = ["OTHER", "syncapp-account"];
+const [CONTEXT, ACCOUNT, AGAIN] = ["OTHER", "syncapp-account", "syncapp-again"];
 
 /**
  * Refuse another account than the one whose documents these are; it is noted in the database itself.
@@ -14,15 +15,37 @@ const [CONTEXT, KEY] = ["OTHER", "syncapp-account"];
  * @param {any} collection @param {import("./client.js").SyncClient} client @throws {import("./errors.js").WrongAccount}
  */
 export async function settleAccount(collection, client) {
-  const { internalStore } = collection.database;
-  const kept = async () => (await internalStore.findDocumentsById([`${CONTEXT}|${KEY}`], false))[0]?.data.tenant;
+  const { database } = collection;
+  const kept = async () => (await noted(database, ACCOUNT))?.data.tenant;
   const known = await kept();
   const tenant = await client.account(known);
   if (known || !tenant) return;
-  const about = { id: `${CONTEXT}|${KEY}`, key: KEY, context: CONTEXT, data: { tenant } };
-  const document = { ...about, _deleted: false, _attachments: {}, _meta: { lwt: Date.now() }, _rev: "1-syncapp" };
-  await internalStore.bulkWrite([{ document }], "syncapp-account");
+  await note(database, ACCOUNT, { tenant });
   await client.account(await kept()); // another collection, or tab, may have been faster
+}
+
+/** Name the pull from the start that was asked for last, whenever that was. @param {any} collection @returns {Promise<string | undefined>} */
+export async function askedAgain(collection) {
+  return (await noted(collection.database, `${AGAIN}-${collection.name}`))?.data.name;
+}
+
+/** Ask for a pull from the start, also if all ends before it. @param {any} collection */
+export async function askAgain({ database, name }) {
+  await note(database, `${AGAIN}-${name}`, { name: newId() });
+}
+
+/** @param {any} database @param {string} key @returns {Promise<any>} */
+async function noted({ internalStore }, key) {
+  return (await internalStore.findDocumentsById([`${CONTEXT}|${key}`], false))[0];
+}
+
+/** @param {any} database @param {string} key @param {Record<string, string>} data */
+async function note({ internalStore }, key, data) {
+  const previous = await noted({ internalStore }, key);
+  const about = { id: `${CONTEXT}|${key}`, key, context: CONTEXT, data, _deleted: false, _attachments: {} };
+  const [number, lwt] = previous ? [Number(previous._rev.split("-")[0]) + 1, previous._meta.lwt + 1] : [1, 0];
+  const document = { ...about, _meta: { lwt: Math.max(Date.now(), lwt) }, _rev: `${number}-syncapp` };
+  await internalStore.bulkWrite([{ previous, document }], key);
 }
 
 /** @type {WeakSet<any>} */

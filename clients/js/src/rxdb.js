@@ -14,7 +14,7 @@ import { BadValue, ResyncRequired } from "./errors.js";
 import { pushOperations } from "./operations.js";
 import { ELSEWHERE, lostRows } from "./resync.js";
 import { Documents } from "./rxdb-documents.js";
-import { checkedDoc, refuseBadValues, settleAccount } from "./rxdb-hooks.js";
+import { askAgain, askedAgain, checkedDoc, refuseBadValues, settleAccount } from "./rxdb-hooks.js";
 import { Sweep } from "./sweep.js";
 
 /**
@@ -23,9 +23,10 @@ import { Sweep } from "./sweep.js";
  * @typedef {import("./operations.js").Outgoing} Outgoing
  * @typedef {import("./operations.js").Outcome} Outcome
  * @typedef {{ cursor: string | null, fields?: string[], fill?: { cursor: string | null, fields: string[] } | null,
- *   unbased?: string[] }} Checkpoint
+ *   unbased?: string[], again?: string }} Checkpoint
  *   `cursor` is where the pull goes on; `fields` are those that the documents up to there have been given; `fill` is a pull
- *   from the start that gives them more, and where it goes on; `unbased` are documents with edits on a base that a restore took
+ *   from the start that gives them more, and where it goes on; `unbased` are documents with edits on a base that a restore took;
+ *   `again` names the pull from the start that was asked for last and has begun
  * @typedef {{ rows: Doc[], place: Checkpoint, hasMore: boolean }} Page
  * @typedef {{ collection: any, table?: string, replicationIdentifier?: string, batchSize?: number,
  *   onRejected?: (doc: Doc, error: string) => void, onConflict?: (conflict: any) => void,
@@ -74,8 +75,6 @@ class Handlers {
   #isPushing = false;
   /** What the server answered to pushes of this session: the version, 0 if it refused. @type {Map<string, number>} */
   #confirmed = new Map();
-  /** Whether the server may have rows of others under ids whose documents were let go. */
-  #hasRenamed = false;
   /** Why the last pull failed. @type {unknown} */
   #failure;
   /** @type {import("./columns.js").Types | undefined} */
@@ -139,7 +138,7 @@ class Handlers {
     for (const id of checkpoint?.unbased ?? []) this.#unbased.set(id, undefined);
     // Documents without a checkpoint: a first pull was cut off, and a first pull has no tombstones of what went since.
     if (!checkpoint?.cursor && (await this.collection.count().exec())) this.#sweep ??= new Sweep(this.client, [this.table], null);
-    return this.#placeOf(checkpoint);
+    return this.#placeOf(checkpoint, await askedAgain(this.collection));
   }
 
   /** @param {Checkpoint} place @param {number} limit @returns {Promise<Page>} */
@@ -172,7 +171,7 @@ class Handlers {
     // RxDB keeps no checkpoint of a page without documents, and would be here again.
     if (!rows.length) rows.push(...(await this.#unedited()));
     if (this.#unbased.size) setTimeout(() => this.#tell());
-    return { rows, place: { cursor: sweep.cursor, fields: this.documents.names, fill: null }, hasMore: false };
+    return { rows, place: { ...place, cursor: sweep.cursor, fields: this.documents.names, fill: null }, hasMore: false };
   }
 
   /** @param {Sweep} sweep */
@@ -205,17 +204,17 @@ class Handlers {
    * Tell where to go on: from the start, if the schema has fields by now that the documents were never given.
    *
    * Deletions since `cursor` come after that, from `cursor` itself: a pull from the start has no tombstones.
-   * @param {Checkpoint | undefined} checkpoint @returns {Checkpoint}
+   * The same if it was asked for: others may have rows under ids whose documents were let go.
+   * @param {Checkpoint | undefined} checkpoint @param {string} [again] @returns {Checkpoint}
    */
-  #placeOf(checkpoint) {
-    if (!checkpoint?.cursor) return { cursor: null, fields: this.documents.names, fill: null };
+  #placeOf(checkpoint, again) {
+    const { names } = this.documents;
+    if (!checkpoint?.cursor) return { cursor: null, fields: names, fill: null, again };
     const { cursor, fields = [], fill } = checkpoint;
-    const covers = (/** @type {string[]} */ given) => this.documents.names.every((name) => given.includes(name));
-    const isAgain = this.#hasRenamed;
-    this.#hasRenamed = false;
-    if (isAgain) return { cursor, fields, fill: { cursor: null, fields: this.documents.names } };
-    if (fill && covers(fill.fields)) return checkpoint;
-    return covers(fields) ? { cursor, fields, fill: null } : { cursor, fields, fill: { cursor: null, fields: this.documents.names } };
+    const covers = (/** @type {string[]} */ given) => names.every((name) => given.includes(name));
+    const isAsked = again !== checkpoint.again;
+    if (!isAsked && fill && covers(fill.fields)) return checkpoint;
+    return { cursor, fields, fill: isAsked || !covers(fields) ? { cursor: null, fields: names } : null, again };
   }
 
   /** Let pushes go on, or fail as the pull did. @param {unknown} [error] @returns {any} */
@@ -259,6 +258,7 @@ class Handlers {
       if (bases.has(operation.data.id)) Object.assign(operation, { baseVersion: bases.get(operation.data.id), opId: newId() });
     }
     const outcomes = await this.#send(operations);
+    if (outcomes.some(({ row }, place) => row && row.id !== operations[place].data.id)) await askAgain(this.collection);
     for (const row of rows) this.#unbased.delete(this.#idOf(row));
     return made.map(({ outcome }) => outcome ?? /** @type {Outcome} */ (outcomes.shift()));
   }
@@ -338,7 +338,6 @@ class Handlers {
     const from = doc[this.documents.primary];
     this.#confirmed.delete(from);
     this.#echo.set(row.id, row);
-    this.#hasRenamed = true;
     this.hear.onRenamed?.({ table: this.table, from, to: row.id });
     return { ...doc, _deleted: true };
   }
@@ -367,8 +366,8 @@ class Handlers {
 }
 
 /** Take a page into account. @param {Checkpoint} place @param {import("./client.js").Pulled} page @returns {Checkpoint} */
-function passed({ cursor, fields, fill }, page) {
-  if (!fill) return { cursor: page.cursor, fields, fill: null };
-  if (page.hasMore) return { cursor, fields, fill: { ...fill, cursor: page.cursor } };
-  return { cursor, fields: fill.fields, fill: null };
+function passed({ cursor, fields, fill, again }, page) {
+  if (!fill) return { cursor: page.cursor, fields, fill: null, again };
+  if (page.hasMore) return { cursor, fields, fill: { ...fill, cursor: page.cursor }, again };
+  return { cursor, fields: fill.fields, fill: null, again };
 }

@@ -19,6 +19,7 @@ import { ELSEWHERE } from "./resync.js";
 import { Sweep } from "./sweep.js";
 import { exclusive } from "./tabs.js";
 import { Records } from "./watermelon-records.js";
+import { Renames } from "./watermelon-renames.js";
 import { Tombstones } from "./watermelon-tombstones.js";
 
 /**
@@ -28,7 +29,6 @@ import { Tombstones } from "./watermelon-tombstones.js";
  * @typedef {{ cursor: string | null, columns: Record<string, string[]>, fill: { cursor: string | null, tables: string[] } | null }} Place
  *   `cursor` is where the pull goes on; `columns` are those, by table, that records up to there have been given; `fill` is a
  *   pull from the start for tables that have more by now, and where it goes on
- * @typedef {{ table: string, from: string, to: string, version: number }} Renamed a row that the server has under another id
  * @typedef {{ database: any, synchronize: (args: any) => Promise<void>, tables?: string[], json?: Record<string, string[]>,
  *   dates?: Record<string, string[]>, editedAt?: (raw: Raw, table: string) => number | undefined,
  *   onRejected?: (result: any) => void, onConflict?: (conflict: any) => void,
@@ -43,7 +43,6 @@ const PLACE = "syncapp_place";
 const ACCOUNT = "syncapp_account";
 const NONCE = "syncapp_nonce";
 const ANSWERED = "syncapp_answered";
-const RENAMED = "syncapp_renamed";
 const ROUNDS = 5;
 /** In place of a base: edits were made on a database that a restore has replaced. */
 const LOST = "-";
@@ -83,6 +82,7 @@ class Sync {
     const touchedAt = (/** @type {Raw} */ raw) => (raw.updated_at > 0 ? raw.updated_at : undefined);
     this.records = new Records(database.schema, json, dates, editedAt ?? touchedAt);
     this.tombstones = new Tombstones(database.adapter);
+    this.renames = new Renames(database);
     this.hear = { onRejected, onConflict, onRenamed };
     this.rest = rest;
     /** All columns, by table. @type {Record<string, string[]>} */
@@ -96,6 +96,7 @@ class Sync {
     this.#types ??= await columnTypes(this.client);
     this.records.types = this.#types;
     this.#place = await this.#keptPlace();
+    await this.renames.load();
     for (let round = 0; round < ROUNDS; round++) {
       do await this.#exchange({ pullChanges: (/** @type {any} */ asked) => this.#pull(asked) });
       while (await this.#kept());
@@ -157,7 +158,9 @@ class Sync {
       const rows = [...(answered.get(table) ?? []), ...(found.get(table) ?? [])];
       return [...new Map(rows.map((row) => [row.id, row])).values()];
     };
-    return this.#given(await this.#taken(new Map(this.tables.map((table) => [table, newest(table)]))), asked);
+    const rows = new Map();
+    for (const table of this.tables) rows.set(table, await this.renames.withoutTaken(table, newest(table)));
+    return this.#given(await this.#taken(rows), asked);
   }
 
   async #begin() {
@@ -262,32 +265,14 @@ class Sync {
     return { changes: Object.fromEntries(changes), timestamp: Math.max(Date.now(), (lastPulledAt ?? 0) + 1) };
   }
 
-  /**
-   * Take away, without a deletion, records whose rows the server has under other ids; what others have under the old ones
-   * is then pulled from the start.
-   */
+  /** Let records go whose rows are under other ids now; what others have under the old ones is then pulled from the start. */
   async #letGoRenamed() {
-    const renamed = await this.#keptRenamed();
-    const left = [];
-    for (const one of renamed) {
-      const isDeleted = (await this.database.adapter.getDeletedRecords(one.table)).includes(one.from);
-      if (!isDeleted) await this.#destroy(one.table, [one.from]);
-      if (isDeleted || (await this.#isThere(one))) left.push(one);
-      else this.#place = { ...this.#place, columns: { ...this.#place.columns, [one.table]: [] }, fill: null };
-    }
-    if (left.length === renamed.length) return;
+    const { tables, done } = await this.renames.letGo((table, id) => this.#destroy(table, [id]));
+    if (!tables.length) return;
+    const unfilled = Object.fromEntries(tables.map((table) => [table, []]));
+    this.#place = { ...this.#place, columns: { ...this.#place.columns, ...unfilled }, fill: null };
     await this.#keep(PLACE, JSON.stringify(this.#place));
-    await this.#keep(RENAMED, JSON.stringify(left));
-  }
-
-  /** @param {Renamed} renamed */
-  async #isThere({ table, from }) {
-    return (await this.database.get(table).query().fetch()).some((/** @type {any} */ { id }) => id === from);
-  }
-
-  /** @returns {Promise<Renamed[]>} */
-  async #keptRenamed() {
-    return JSON.parse((await this.#read(RENAMED)) || "[]");
+    await done();
   }
 
   /** Give all rows as the server had them, while nobody writes. @returns {Promise<Rows>} */
@@ -345,31 +330,15 @@ class Sync {
     const baseVersion = base === LOST ? ELSEWHERE : base ? undefined : 0;
     const made = this.tables.flatMap((table) => this.records.operationsOf(table, changes[table] ?? NOTHING, nonce, baseVersion));
     const baseCursor = baseVersion === undefined ? base : this.#place.cursor;
-    const renamed = await this.#keptRenamed();
-    const operations = made.flatMap(({ operation }) => (operation ? followed(operation, renamed) : []));
+    const operations = await this.renames.followed(made.flatMap(({ operation }) => operation ?? []));
     const outcomes = await pushOperations(this.client, operations, { baseCursor });
-    await this.#noteRenamed(operations, outcomes, renamed);
+    for (const names of await this.renames.note(operations, outcomes)) this.hear.onRenamed?.(names);
     const beaten = outcomes.filter(({ result, row }) => row && !PULLED.has(result.status)).map(({ result, row }) => [result.table, row]);
     await this.#keep(ANSWERED, JSON.stringify(beaten));
     await this.#keep(NONCE, newId());
     await this.tombstones.noteOutcomes(outcomes);
     for (const conflict of outcomes.flatMap(({ conflicts }) => conflicts)) this.hear.onConflict?.(conflict);
     return { experimentalRejectedIds: this.#rejected([...outcomes, ...made.flatMap(({ outcome }) => outcome ?? [])]) };
-  }
-
-  /**
-   * Keep which rows the server has under other ids than they were sent with.
-   *
-   * @param {import("./operations.js").Outgoing[]} operations @param {import("./operations.js").Outcome[]} outcomes @param {Renamed[]} known
-   */
-  async #noteRenamed(operations, outcomes, known) {
-    const fresh = operations.flatMap(({ table, data }, place) => {
-      const { row } = outcomes[place];
-      return row && row.id !== data.id ? { table, from: data.id, to: row.id, version: row.version } : [];
-    });
-    if (!fresh.length) return;
-    await this.#keep(RENAMED, JSON.stringify([...known, ...fresh]));
-    for (const { version, ...names } of fresh) this.hear.onRenamed?.(names);
   }
 
   /** @param {import("./operations.js").Outcome[]} outcomes what stays rejected is tried again with the next sync */
@@ -391,19 +360,6 @@ class Sync {
     await this.database.adapter.setLocal(key, value);
     return value;
   }
-}
-
-/**
- * Have an edit, typed before its row's creation was answered, go to the id that the row has.
- *
- * @param {import("./operations.js").Outgoing} operation @param {Renamed[]} renamed @returns {import("./operations.js").Outgoing}
- */
-function followed(operation, renamed) {
-  const { table, data, whole } = operation;
-  const found = renamed.find((one) => one.table === table && one.from === data.id);
-  if (!found) return operation;
-  const { to: id, version: baseVersion } = found;
-  return { ...operation, data: { ...data, id }, baseVersion, ...(whole && { whole: { ...whole, id } }) };
 }
 
 /** Outcomes that are changes, which the next pull brings. */

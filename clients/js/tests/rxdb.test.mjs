@@ -205,3 +205,26 @@ test("RxDB: a row that the server has under another id is here under that one, a
   assert.deepEqual([...new Set(told.map(({ from }) => from))].sort(), ["local_1", "till-2"]);
   await db.close();
 });
+
+test("RxDB: another device's row under an id that a document had comes also if all ends between the answer and the next pull", async () => {
+  const own = await registered();
+  const name = newId();
+  const open = () => opened({ name, storage: getRxStorageDexie(), properties: { Unique_id: TEXT } });
+  const [client, before] = [deviceOf(own), await open()];
+  await synced(deviceOf(own), before.end_user);
+  await deviceOf(own).push({ changes: { end_user: [{ id: "local_1", Unique_id: "first", name: "Asha" }] } });
+  await before.end_user.insert({ id: "local_1", Unique_id: "second", name: "Ravi" });
+  const [push, pull] = [client.push.bind(client), client.pull.bind(client)];
+  let isOver = false;
+  client.push = (...asked) => push(...asked).finally(() => (isOver = true));
+  client.pull = (...asked) => (isOver ? new Promise(() => undefined) : pull(...asked));
+  const state = replicated(client, before.end_user);
+  while (await before.end_user.findOne("local_1").exec()) await new Promise((resume) => setTimeout(resume, 20));
+  await Promise.race([state.cancel(), new Promise((resume) => setTimeout(resume, 100))]);
+  await before.close();
+  const after = await open();
+  await synced(deviceOf(own), after.end_user);
+  const names = (await after.end_user.find().exec()).map((doc) => doc.name);
+  assert.deepEqual(names.sort(), ["Asha", "Ravi"]);
+  await after.close();
+});

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import syncclient
-from syncclient import SyncClient, SyncError, transport
+from syncclient import Hooks, SyncClient, SyncError, transport
 
 JSON = dict[str, Any]
 FEATURES = ["persists", "live", "conflicts", "processes", "instances", "merges", "returns", "clock"]
@@ -20,6 +20,7 @@ class Driver:
 
     def __init__(self) -> None:
         self.clients: dict[str, SyncClient] = {}
+        self.renamed: list[JSON] = []
 
     def answer(self, asked: JSON) -> Any:
         do: Callable[[JSON], Any] = getattr(self, "do_" + asked["do"])
@@ -45,6 +46,7 @@ class Driver:
             password=asked["password"],
             timeout_seconds=asked.get("timeoutSeconds", 20),
             patience_seconds=20,
+            hooks=Hooks(on_renamed=self.note_renamed),
         )
         if client.status().is_logged_in is False:
             client.adopt(asked["token"], asked["refreshToken"])
@@ -81,6 +83,12 @@ class Driver:
 
     def do_conflicts(self, asked: JSON) -> list[JSON]:
         return [{"table": one.table, "id": one.row_id} for one in self.client(asked).conflicts()]
+
+    def note_renamed(self, table: str, before: str, now: str) -> None:
+        self.renamed.append({"table": table, "from": before, "to": now})
+
+    def do_renamed(self, asked: JSON) -> list[JSON]:
+        return self.renamed
 
     def do_close(self, asked: JSON) -> JSON:
         self.clients.pop(asked.get("instance", "first")).close()

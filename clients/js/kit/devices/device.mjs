@@ -13,6 +13,13 @@ export class BaseDevice {
   /** The open devices of this process, by instance. @type {Map<string, BaseDevice>} */
   static opened = new Map();
 
+  /** What the app is told to have another id by now. @type {{ table: string, from: string, to: string }[]} */
+  names = [];
+
+  async renamed() {
+    return this.names;
+  }
+
   /** Carry out one request of the suite. @param {any} request */
   static async answer({ do: action, instance = "first", ...request }) {
     try {

@@ -10,6 +10,7 @@ export class ReplicaDevice extends BaseDevice {
   use(replica) {
     this.replica = replica;
     replica.addEventListener("conflict", (/** @type {any} */ { detail }) => this.seen.push({ table: detail.table, id: detail.id }));
+    replica.addEventListener("renamed", (/** @type {any} */ { detail }) => this.names.push(detail));
   }
 
   async put({ table, row }) {

@@ -15,7 +15,7 @@ addRxPlugin(RxDBMigrationSchemaPlugin);
 export const features = ["live", "conflicts", "merges", "returns", "clock", "states"];
 
 const TEXT = { type: "string" };
-const OWN = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName"];
+const OWN = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName", "Unique_id"];
 const JSON_FIELDS = { phoneModel: {}, bankList: {}, stateCode: {}, metadata: {} };
 
 const memory = getRxStorageMemory();
@@ -110,6 +110,7 @@ export class Device extends BaseDevice {
       retryTime: 500,
       waitForLeadership: false,
       onConflict: (conflict) => this.seen.push({ table: conflict.table, id: conflict.id }),
+      onRenamed: (names) => this.names.push(names),
       onRejected: (doc, error) => this.rejected.push([table, doc.id, error]),
     }));
     return state;

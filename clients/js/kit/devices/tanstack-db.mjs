@@ -32,12 +32,13 @@ export class Device extends BaseDevice {
 
   made(table) {
     const onConflict = (conflict) => this.seen.push({ table, id: conflict.id });
-    return createCollection({ ...syncappCollectionOptions(this.client, { table, retrySeconds: 0.3, onConflict }), startSync: true });
+    const onRenamed = (names) => this.names.push(names);
+    return createCollection({ ...syncappCollectionOptions(this.client, { table, retrySeconds: 0.3, onConflict, onRenamed }), startSync: true });
   }
 
   goOn(left, { tables }) {
-    const { client, sockets, seen, credentials, collections } = left;
-    Object.assign(this, { client, sockets, seen, credentials });
+    const { client, sockets, seen, names, credentials, collections } = left;
+    Object.assign(this, { client, sockets, seen, names, credentials });
     client.http.fetch = (...request) => (this.isOnline ? fetch(...request) : Promise.reject(new TypeError("offline")));
     this.collections = Object.fromEntries(tables.map((table) => [table, collections[table] ?? this.made(table)]));
   }

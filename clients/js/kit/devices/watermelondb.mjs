@@ -9,7 +9,7 @@ import { BaseDevice } from "./device.mjs";
 
 export const features = ["conflicts", "merges", "returns", "clock", "states"];
 
-const TEXTS = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName", "client_user_id", "last_updated", "updatedAt", "phoneModel", "metadata"];
+const TEXTS = ["name", "firstName", "lastName", "email", "phone", "note", "status", "type", "title", "description", "date", "companyName", "client_user_id", "last_updated", "updatedAt", "phoneModel", "metadata", "Unique_id"];
 const columns = [
   ...TEXTS.map((name) => ({ name, type: "string", isOptional: true })),
   { name: "version", type: "number", isOptional: true },
@@ -46,6 +46,7 @@ export class Device extends BaseDevice {
       synchronize,
       json: JSON_COLUMNS,
       onConflict: (conflict) => this.seen.push({ table: conflict.table, id: conflict.id }),
+      onRenamed: (names) => this.names.push(names),
       onRejected: (result) => this.rejected.push(result),
     });
   }
