@@ -34,6 +34,8 @@ LEAST_BYTES_PER_SECOND = 1_024
 _HEAD_BYTES = 65_536
 _AT_ONCE_SECONDS = 0.00005
 _CLOSING_SECONDS = 5.0
+_DRAINED_BYTES = 33_554_432
+_AWAY_SECONDS = 1.0
 _READ_SECONDS = 0.005
 _DESCRIPTORS_A_TENANT = 5
 _DESCRIPTORS_BESIDE = 300
@@ -183,12 +185,12 @@ class Connections:
             "idle": _Part(settings.keep_alive_seconds),
             "head": _Part(settings.head_seconds, _HEAD_BYTES),
             "body": _Part(settings.stall_seconds),
-            "rest": _Part(settings.stall_seconds, settings.max_body_bytes),
+            "rest": _Part(settings.stall_seconds, max(_DRAINED_BYTES, 2 * settings.max_body_bytes)),
             "open": _Part(_NEVER),
             "closing": _Part(_CLOSING_SECONDS),
         }
         self._open: OrderedDict[Stream, None] = OrderedDict()
-        self._ending = self._knocking = 0
+        self._ending = self._knocking = self._away = 0
 
     def watch(self) -> None:
         """Begin to look after them."""
@@ -226,6 +228,17 @@ class Connections:
             return False
         finally:
             self._knocking -= 1
+
+    @contextlib.contextmanager
+    def turning_away(self) -> Iterator[None]:
+        """Bound how long somebody for whom there is no room is told so, and how many are at a time."""
+        seconds = _AWAY_SECONDS if self._away < _MOST_KNOCKING else 0.0
+        self._away += 1
+        try:
+            with gevent.Timeout(seconds, False):
+                yield
+        finally:
+            self._away -= 1
 
     def requested(self, stream: Stream) -> None:
         """Note that a request begins."""

@@ -128,6 +128,11 @@ class StillRunning(Problem):
         super().__init__(retry_after_seconds=1)
 
 
+class ExpectationFailed(Problem):
+    status, code = 417, "expectation_failed"
+    sentence = "The server can't meet what the Expect header asks for: it knows 100-continue only."
+
+
 class IdempotencyMismatch(Problem):
     status, code = 422, "idempotency_mismatch"
     sentence = "This Idempotency-Key was used for another request. Use a new key for a new request."
@@ -161,6 +166,16 @@ class RateLimited(Problem):
 class HeadTooLarge(Problem):
     status, code = 431, "head_too_large"
     sentence = "The headers are too large."
+
+
+class Unimplemented(Problem):
+    status, code = 501, "not_implemented"
+    sentence = "This server does not know what the request asks for."
+
+
+class UnknownVersion(Problem):
+    status, code = 505, "http_version_not_supported"
+    sentence = "This server speaks HTTP/1.1 and HTTP/1.0."
 
 
 class Busy(Problem):

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from http.client import HTTPException
 from typing import Any
 
 import gevent
@@ -211,18 +210,6 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "little") ^ int.from_bytes(key, "little")).to_bytes(length, "little")
 
 
-def _read_request(self: Any, raw: str) -> bool:
-    """Read a request's head; one that the standard library's parser gives up is said in a line instead of a traceback."""
-    try:
-        return bool(_pywsgi_read_request(self, raw))
-    except (HTTPException, IndexError) as error:  # IndexError: pywsgi's own, on a version without a dot.
-        self.log_error("Invalid request: %s", error)
-        return False
-
-
-_pywsgi_read_request = handler.WebSocketHandler.read_request
-
-
 def _no_log(_: object) -> None:
     return None
 
@@ -231,5 +218,4 @@ def install(most_bytes: int) -> None:
     """Make gevent-websocket use this class, whoever starts the server: us or gunicorn's worker."""
     BoundedWebSocket.most_bytes = most_bytes
     handler.WebSocket = BoundedWebSocket
-    handler.WebSocketHandler.read_request = _read_request
     handler.WebSocketHandler.log_request = _no_log  # Requests have a log line of ours.

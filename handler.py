@@ -1,8 +1,8 @@
 """HTTP on one connection: requests from its bytes to the application, and answers back.
 
-Knows: gevent's handler of a connection, how requests are framed, how a head is written. Must not know: what requests do,
-when a client is too slow (``connections``). Both ways to serve use this handler: our own server and gunicorn's worker. A
-request like most goes a short way; one that says anything out of the ordinary goes pywsgi's, which knows all of HTTP.
+Knows: gevent's handler of a connection, how a head is written, when the connection ends. Must not know: what requests do,
+how they are framed (``heads``, ``bodies``), when a client is too slow (``connections``). Both ways to serve use this
+handler: our own server and gunicorn's worker.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import socket
 import time
 import uuid
 from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 
-from gevent.pywsgi import Input, WSGIHandler, format_date_time
+import gevent
+from gevent.pywsgi import WSGIHandler, format_date_time
 from gevent.ssl import SSLSocket
 from geventwebsocket.handler import WebSocketHandler
 
+import heads
+from bodies import Body, ChunkedBody
 from connections import LEAST_BYTES_PER_SECOND, Connections
-from errors import AddressTooLong, Busy, Problem, ValidationError, as_body
+from errors import Busy, Problem, ValidationError, as_body
 from frames import check_handshake, is_handshake
-from heads import Head, Ordinary, ordinary
 from inlets import KEY, Inlet
 from wire import encode
 
@@ -31,16 +34,18 @@ log = logging.getLogger("syncapp.connections")
 
 _BUFFER_BYTES = 1_024  # Most heads fit; each idle connection keeps it, and a body is read past it.
 _TOGETHER_BYTES = 65_536
-_SAID_CHARACTERS = 200
-_REFUSED: dict[str, type[Problem]] = {"400": ValidationError, "414": AddressTooLong}
-"""What pywsgi itself refuses, by its status."""
+_MOST_EMPTY_LINES = 8
+_REST_BYTES, _REST_SECONDS = 65_536, 1.0
+"""How much of a body that nobody read is read before the answer, so that the connection can go on after it."""
 
 UPGRADE = "syncapp.upgrade"
 """Where the environ of a request that asks for a WebSocket has what begins one."""
 
-_NO_HEAD = Head(io.BytesIO())
 _END_OF_HEAD = b"\r\n\r\n"
-_WITHOUT_BODY = {"101", "204", "304"}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_UNFRAMED = {101, 204, 304}
+_WASTE = bytearray(65_536)
+"""Where all connections read to what nobody wants."""
 
 
 class Handler(WebSocketHandler):  # type: ignore[misc]
@@ -49,10 +54,9 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     connections: Connections
     socket: Any
     websocket: Any = None
-    MessageClass = Head
-    _head: bytes | None = None
-    """The head of an answer so far, if it is not pywsgi that writes it."""
-    _is_handed_over = False
+    _head: bytes = b""
+    """The head of an answer so far."""
+    _says_connection = _is_head = _is_websocket = _is_handed_over = False
 
     def __init__(self, network: Any, address: Any, server: Any, rfile: Any = None) -> None:
         self.stream = self.connections.stream(network)
@@ -61,8 +65,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     def handle(self) -> None:
         """Serve requests until the connection ends; without room for it, say so."""
         if not self.connections.admit(self.stream):
-            with contextlib.suppress(OSError):
-                self.socket.sendall(_refusal(Busy("The server has too many connections just now. Try again soon.")))
+            self._turn_away()
             return
         try:
             super().handle()
@@ -72,73 +75,108 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
             if not self._is_handed_over:
                 self.connections.leave(self.stream)
 
+    def _turn_away(self) -> None:
+        with contextlib.suppress(OSError), self.connections.turning_away():
+            self._refuse(Busy("The server has too many connections just now. Try again soon."))
+
     # --- in ----------------------------------------------------------------------------------------------------------
 
-    def handle_one_request(self) -> Any:
-        """Serve one request; what is refused before the application sees it is said in the one shape too."""
+    def handle_one_request(self) -> bool | None:
+        """Serve one request, and tell pywsgi whether others may follow; what is none is refused in the one shape."""
         if self.requestline is not None:
             self.stream.begin("idle")
         self.connections.requested(self.stream)
         try:
-            request = self._taken()
-            result = self._serve(request) if request else super().handle_one_request()
+            request = self._whole() or self._by_lines()
         except Problem as problem:
-            result = self._handle_client_error(problem)
-        if not isinstance(result, tuple):
-            return result
-        status, said = result
-        return status, _refusal(said if isinstance(said, Problem) else _REFUSED[status]())
+            self._refuse(problem)
+            return None
+        return self._serve(request) if request else None
 
-    def _taken(self) -> Ordinary | None:
-        """Wait for a request, and take its head if that came whole and is like most; else it is still to be read."""
+    def _whole(self) -> heads.Request | None:
+        """Wait for a request, and take its head if that came whole; else it is still to be read."""
         came: bytes = self.rfile.peek()
         size = came.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-        request = ordinary(came[:size]) if size >= len(_END_OF_HEAD) else None
+        request = heads.ordinary(came[:size]) if size >= len(_END_OF_HEAD) else None
         if request:
             self.rfile.read(size)
         return request
 
-    def _serve(self, request: Ordinary) -> bool | None:
+    def _by_lines(self) -> heads.Request | None:
+        """Read a head by its lines; a few empty ones before it are skipped. Source: RFC 9112 section 2.2."""
+        for _ in range(_MOST_EMPTY_LINES):
+            if self.rfile.peek()[:1] not in (b"\r", b"\n"):
+                break
+            if self.rfile.readline(2) not in heads.EMPTY_LINES:
+                raise ValidationError("The first line of the request is malformed.")
+            self.stream.begin("new" if self.requestline is None else "idle")
+        return heads.read(self.rfile)
+
+    def _serve(self, request: heads.Request) -> bool | None:
         """Serve a request whose head is known, and tell whether others may follow, as pywsgi does."""
-        self.requestline, self.request_version = request.line, "HTTP/1.1"
+        self.requestline, self.request_version = request.line, request.environ["SERVER_PROTOCOL"]
         self.close_connection = request.is_last
-        self.wsgi_input = Input(self.rfile, request.length)
+        body = ChunkedBody(self.rfile) if request.is_chunked else Body(self.rfile, request.length)
+        if request.is_waiting and body.left:
+            body.invite = self._invite
+        self.wsgi_input = body
         self.environ = environ = self.server.get_environ()
         environ.update(request.environ)
+        self._is_head = environ["REQUEST_METHOD"] == "HEAD"
         if isinstance(self.client_address, tuple):
             environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
-        environ["wsgi.input"], environ["wsgi.input_terminated"] = self.wsgi_input, True
+        environ["wsgi.input"], environ["wsgi.input_terminated"] = body, True
         self.application = self.server.application
         self.handle_one_response()
-        return None if self.close_connection else True
+        if not self.close_connection:
+            return True
+        body.invite = None
+        if body.left:
+            self._linger("rest")
+        elif self._is_websocket and not self._is_handed_over:
+            self._linger("closing")
+        return None
 
-    def read_request(self, raw: str) -> bool:
-        """Read a head; a connection of HTTP/1.0 ends after a chunked body (RFC 9112 section 6.1)."""
-        is_good = bool(super().read_request(raw))
-        if self.request_version != "HTTP/1.1" and self.headers.get("transfer-encoding"):
+    def _invite(self) -> None:
+        """Let a client that waits send its body. Source: RFC 9110 section 10.1.1."""
+        with self.stream.sending(self.connections.stall_seconds):
+            self.socket.sendall(_CONTINUE)
+
+    # --- the end of a connection -------------------------------------------------------------------------------------
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer a request that the application never sees; the connection ends with it."""
+        request_id = str(uuid.uuid4())
+        about = {"status": problem.status, "code": problem.code, "request_id": request_id}
+        address = self.client_address[0] if isinstance(self.client_address, tuple) else "unknown"
+        log.info("refused: %s", problem, extra={**about, "address": address})
+        with self.stream.sending(self.connections.stall_seconds):
+            self.socket.sendall(_refusal(problem, request_id))
+        self._linger("rest")
+
+    def _settle(self) -> None:
+        """Before an answer to a request whose body nobody read: read it, if it is small and here; else say that the
+        connection ends, for where the next request would begin is not known. Source: RFC 9112 sections 6.3 and 9.3.
+        """
+        body = self.wsgi_input
+        if not self.close_connection and body.invite is None and body.left <= _REST_BYTES:
+            self.stream.begin("rest")
+            with gevent.Timeout(_REST_SECONDS, False), contextlib.suppress(OSError, Problem):
+                body.skip(_REST_BYTES)
+            self.stream.begin("body")
+        if body.left:
             self.close_connection = True
-        return is_good
 
-    def _connection_upgrade_requested(self) -> bool:
-        """Say no, so that every body ends where its head says; a WebSocket reads its network past ``wsgi.input``."""
-        return False
-
-    def _headers(self) -> list[tuple[str, str]]:
-        """Give the headers for the environ, which the head has ready."""
-        found: list[tuple[str, str]] = self.headers.environ
-        return found
-
-    def _handle_client_error(self, error: Exception) -> tuple[str, Any]:
-        if isinstance(error, Problem):
-            return str(error.status), error
-        if isinstance(error, OSError):  # It left within its head; pywsgi would print a traceback.
-            return "400", b""
-        refused: tuple[str, Any] = super()._handle_client_error(error)
-        return refused
-
-    def log_error(self, message: str, *values: Any) -> None:
-        """Say why a request was refused, in one line of our log under either server."""
-        log.info("refused: %s", (message % values if values else message)[:_SAID_CHARACTERS])
+    def _linger(self, part: str) -> None:
+        """Say that no more comes, and read on for a while: to close with bytes unread would reset the connection, and
+        its client might never see the answer. Source: RFC 9112 section 9.6.
+        """
+        self.stream.begin(part)
+        with contextlib.suppress(OSError):
+            if not isinstance(self.socket, SSLSocket):  # With TLS that would end the reading too.
+                self.socket.shutdown(socket.SHUT_WR)
+            while self.stream.readinto(_WASTE):
+                pass
 
     # --- within ------------------------------------------------------------------------------------------------------
 
@@ -155,8 +193,6 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         finally:
             if self.websocket:
                 self._leave_websocket()
-            if not self._is_handed_over:
-                self.stream.begin("rest")
 
     def _begin_websocket(self) -> None:
         """Answer the handshake: from here on the connection speaks frames.
@@ -166,10 +202,12 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         Raises: ValidationError if the handshake is malformed; the request is answered as any other then.
         """
         check_handshake(self.environ)
+        if self.wsgi_input.left:
+            raise ValidationError("A WebSocket's handshake has no body.")
+        self._is_websocket = self.close_connection = True
         self.upgrade_websocket()
         self.write(b"")
         self.stream.begin("open")
-        self.headers = _NO_HEAD  # It is in the environ too, and would stay as long as the socket does.
         self.environ[KEY] = None if isinstance(self.socket, SSLSocket) else Inlet(self.socket)
 
     def _leave_websocket(self) -> None:
@@ -189,50 +227,60 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     # --- out ---------------------------------------------------------------------------------------------------------
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        """Note the head of an answer as pywsgi does; most are checked and written as one text."""
-        self._head = None
-        if exc_info or self.request_version != "HTTP/1.1" or status[:3] in _WITHOUT_BODY:
-            return super().start_response(status, headers, exc_info)
+        """Note the head of an answer, checked and written as one text. Source: PEP 3333."""
+        if exc_info and self.headers_sent:
+            raise exc_info[1]
         named = {name.lower(): value for name, value in headers}
-        if named.get("connection") == "close":
+        connection = named.get("connection")
+        self._says_connection = connection is not None
+        if connection and "close" in heads.tokens(connection):
             self.close_connection = True
-        date, self.provided_content_length = named.get("date"), named.get("content-length")
+        self.provided_content_length = named.get("content-length")
         said = [name + ": " + value for name, value in headers]
-        if date is None:
+        if "date" not in named:
             said.append(_date(int(time.time())))
         self._head = _as_bytes(["HTTP/1.1 " + status, *said])
         self.status, self.code = _parts_of(status)
-        self._orig_status, self.provided_date = status, date or True  # It is in the head by now.
-        self.response_headers: list[tuple[bytes, bytes]] = []
         return self.write
-
-    def finalize_headers(self) -> None:
-        """Say that no answer follows on this connection, else a client that keeps it sends its next request into the end.
-
-        Source: RFC 9112 section 9.6.
-        """
-        super().finalize_headers()
-        is_last = self.close_connection and self.request_version == "HTTP/1.1" and self.code != 101
-        if is_last and not self._says_connection():
-            self.response_headers.append((b"Connection", b"close"))
-
-    def _says_connection(self) -> bool:
-        if self._head is not None:
-            return b"\r\nconnection:" in self._head.lower()
-        return any(name.lower() == b"connection" for name, _ in self.response_headers)
 
     def _write_with_headers(self, data: bytes) -> None:
         """Send the head and what comes first of the body, together unless that is large."""
         self.headers_sent = True
-        self.finalize_headers()
-        said = [self._head or b"HTTP/1.1 %b\r\n" % self.status]
-        said += [b"%b: %b\r\n" % header for header in self.response_headers]
-        said.append(b"\r\n")
+        if self.wsgi_input.left:
+            self._settle()
+        head = b"".join((self._head, self._framing(), self._end(), b"\r\n"))
         if self.response_use_chunked or len(data) > _TOGETHER_BYTES:
-            self._sendall(b"".join(said))
+            self._sendall(head)
             self._write(data)
         else:
-            self._sendall(b"".join([*said, data or b""]))  # gevent-websocket writes an empty text.
+            self._sendall(head + data if data and not self._is_head else head)
+
+    def _framing(self) -> bytes:
+        """Say where the body of an answer ends: by its length, by chunks, or by the connection's end.
+
+        Source: RFC 9112 section 6.3.
+        """
+        if self.provided_content_length is not None or self.code in _UNFRAMED or self._is_head:
+            return b""
+        if hasattr(self.result, "__len__"):
+            return b"Content-Length: %d\r\n" % sum(map(len, self.result))
+        if self.request_version == "HTTP/1.1":
+            self.response_use_chunked = True
+            return b"Transfer-Encoding: chunked\r\n"
+        self.close_connection = True
+        return b""
+
+    def _end(self) -> bytes:
+        """Say whether the connection ends. Source: RFC 9112 sections 9.3 and 9.6."""
+        if self._says_connection:
+            return b""
+        if self.close_connection:
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if self.request_version == "HTTP/1.0" else b""
+
+    def _write(self, data: bytes) -> None:
+        if not self._is_head:
+            super()._write(data)
 
     def _sendall(self, data: Any) -> None:
         """Send, but do not wait forever for a client that does not read."""
@@ -287,9 +335,8 @@ def _date(since_1970: int) -> str:
     return "Date: " + moment.decode()
 
 
-def _refusal(problem: Problem) -> bytes:
+def _refusal(problem: Problem, request_id: str) -> bytes:
     """Write the answer to a request that the application never sees."""
-    request_id = str(uuid.uuid4())
     body = encode(as_body(problem, request_id))
     lines = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}", "Connection: close"]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", f"X-Request-ID: {request_id}"]

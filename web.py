@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.http import parse_options_header
-from werkzeug.wsgi import get_input_stream
 
 import errors
 from budgets import Budgets, Visit
@@ -157,19 +156,17 @@ def _is_json(content_type: str) -> bool:
 
 def _received(exchange: Exchange) -> bytes:
     environ, most_bytes = exchange.environ, exchange.most_bytes
-    if "HTTP_TRANSFER_ENCODING" in environ:
-        body: bytes = get_input_stream(environ, max_content_length=most_bytes).read()
-        if len(body) == most_bytes and environ["wsgi.input"].read(1):
-            raise errors.PayloadTooLarge  # At the limit, Werkzeug stops reading a chunked body without a word.
-        return body
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    if length > most_bytes:
+    is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+    length = most_bytes + 1 if is_chunked else int(environ.get("CONTENT_LENGTH") or 0)
+    if length > most_bytes and not is_chunked:
         raise errors.PayloadTooLarge
     try:
-        body = environ["wsgi.input"].read(length)
+        body: bytes = environ["wsgi.input"].read(length)
     except OSError:
         raise ClientDisconnected from None
-    if len(body) < length:
+    if len(body) > most_bytes:
+        raise errors.PayloadTooLarge
+    if len(body) < length and not is_chunked:
         raise ClientDisconnected
     return body
 

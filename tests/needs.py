@@ -24,24 +24,26 @@ PROGRAMS = {
     "npm": "npm",
     "sqlite3": "sqlite3",
     "curl": "curl",
+    "wget": "wget",
+    "ab": "apache2-utils",
+    "perl": "libwww-perl",
+    "ruby": "ruby",
+    "php": "php-cli",
     "strace": "strace",
     "chattr": "e2fsprogs",
     "openssl": "openssl",
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "apache2": "apache2",
-    "squid": "squid",
-}
-"""Program to Debian package."""
-
-MORE_PROXIES = {
-    "caddy": "caddy",
     "lighttpd": "lighttpd lighttpd-mod-openssl",
     "h2o": "h2o",
-    "varnishd": "varnish",
     "nghttpx": "nghttp2-proxy",
+    "squid": "squid",
 }
-"""With ``PROXIES=all``."""
+"""Program to Debian packages."""
+
+MORE_PROXIES = {"caddy": "caddy", "varnishd": "varnish"}
+"""With ``PROXIES=all``: the one is large, and the other comes with a compiler."""
 
 _FOR_ADMINISTRATORS = "/usr/local/sbin:/usr/sbin:/sbin"
 _POLICY = Path("/usr/sbin/policy-rc.d")

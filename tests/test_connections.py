@@ -202,6 +202,7 @@ def test_listener_that_says_nothing_stays(server: Server, transport: str) -> Non
         pytest.param(b"", id="silent"),
         pytest.param(b"GET /health HTTP/1.1\r\nHost: x\r\nX: ", id="in the head"),
         pytest.param(f"{PUSH}Content-Length: 60000\r\n\r\n".encode(), id="in a body that nobody reads"),
+        pytest.param(f"{PUSH}Content-Length: 60000000\r\n\r\n".encode(), id="in a body that was refused"),
         pytest.param(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", id="idle"),
         pytest.param(
             f"{PUSH.replace('client/sync/push', 'customers/login')}Content-Length: 60000\r\n\r\n".encode(),
@@ -247,6 +248,8 @@ def test_server_full_of_listeners_says_so(both: Callable[..., Server]) -> None:
                 stack.enter_context(closing(tenant.device().listen()))
         status, body = refusal(say(server, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", is_end=False))
         assert (status, body["code"]) == (503, "busy")
+        large = f"{PUSH}Content-Length: 8000000\r\n\r\n".encode() + b" " * 8_000_000
+        assert refusal(say(server, large, is_end=False))[0] == 503
     wait_for(lambda: is_healthy(server), "room")
 
 
@@ -272,24 +275,7 @@ def test_connections_fit_the_limit_of_open_files(
     assert fitted(Settings()) == Settings()
 
 
-# --- refused before the application ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("data", "status", "code"),
-    [
-        (b"GARBAGE\r\n\r\n", 400, "validation_error"),
-        (b"GET / HTTP/9.9\r\n\r\n", 400, "validation_error"),
-        (b"GET / HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400, "validation_error"),
-        (b"GET / HTTP/1.1\r\nContent-Length: five\r\n\r\n", 400, "validation_error"),
-        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 150 + b"\r\n", 400, "validation_error"),
-        (b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n", 414, "address_too_long"),
-        (b"GET / HTTP/1.1\r\n" + (b"X: " + b"y" * 50_000 + b"\r\n") * 3 + b"\r\n", 431, "head_too_large"),
-    ],
-)
-def test_what_is_no_request_is_refused_in_the_one_shape(server: Server, data: bytes, status: int, code: str) -> None:
-    found, body = refusal(say(server, data))
-    assert (found, body["code"]) == (status, code)
+# --- one after the other ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -299,10 +299,9 @@ def test_event_without_a_database_is_told(server: Server) -> None:
 def test_every_error_there_is_was_provoked_above() -> None:
     elsewhere = {errors.RegistrationClosed, errors.RateLimited, errors.StillRunning, errors.Busy, errors.StorageFull}
     in_test_room = {errors.QuotaExceeded}
-    in_test_connections = {errors.RequestTimeout, errors.AddressTooLong, errors.HeadTooLarge}
-    assert set(PROVOKED_OVER_HTTP) | elsewhere | in_test_connections | in_test_room == set(
-        errors.Problem.__subclasses__()
-    )
+    below_http = {errors.RequestTimeout, errors.AddressTooLong, errors.HeadTooLarge}  # test_connections, test_rfc9112
+    below_http |= {errors.ExpectationFailed, errors.Unimplemented, errors.UnknownVersion}
+    assert set(PROVOKED_OVER_HTTP) | elsewhere | below_http | in_test_room == set(errors.Problem.__subclasses__())
 
 
 def test_codes_of_the_contract_have_their_statuses() -> None:
@@ -333,4 +332,5 @@ def test_codes_of_the_contract_have_their_statuses() -> None:
     assert promised <= there
     beyond = {("registration_closed", 403), ("origin_not_allowed", 403), ("quota_exceeded", 507)}
     below_http = {("request_timeout", 408), ("address_too_long", 414), ("head_too_large", 431)}
+    below_http |= {("expectation_failed", 417), ("not_implemented", 501), ("http_version_not_supported", 505)}
     assert there - promised == beyond | below_http

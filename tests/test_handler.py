@@ -1,4 +1,4 @@
-"""The short way of a request is pywsgi's: the same environ, the same bytes of the answer, the same end of the connection.
+"""Requests and answers are those of gevent's own handler: the same environ, the same bytes, but for what it leaves out.
 
 Seen to fail with: a head of which one line is not looked at; a length that is not the body's; the rest of a body left to be
 read as the next request; ``Connection: close`` overlooked; a line break in a header let through.
@@ -15,23 +15,20 @@ import gevent
 import pytest
 from conftest import Server
 from gevent import socket
-from geventwebsocket.handler import WebSocketHandler
-from hypothesis import given
-from hypothesis import strategies as st
+from gevent.pywsgi import WSGIHandler
 from refusals import complaints, request_bytes, say
 from test_connections import connect
 
-import handler
 from connections import Connections
 from handler import Handler
-from heads import Head, ordinary
 from settings import Settings
 
 ONE = b"GET /a%20b?c=%41&d HTTP/1.1\r\nHost: x\r\nX-One:  two \r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 POST = b"POST /p HTTP/1.1\r\nhost: x\r\nContent-Type: text/x\r\nX_Hidden: 1\r\nContent-Length: 5\r\n\r\nhello"
-LARGE = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
-SHORT = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhello"
+CHUNKS = (
+    b"POST /p HTTP/1.1\r\nhost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;a=b\r\nllo\r\n0\r\nA: b\r\n\r\n"
+)
 
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -41,6 +38,7 @@ class Stub:
 
     def __init__(self, application: App) -> None:
         self.application, self.loop = application, self
+        self.log = self.error_log = io.StringIO()
 
     def get_environ(self) -> dict[str, Any]:
         return {"SCRIPT_NAME": "", "wsgi.url_scheme": "http"}
@@ -51,7 +49,7 @@ class Stub:
         """Swallow what an application raised."""
 
 
-def served(data: bytes, app: App) -> tuple[bytes, list[dict[str, Any]]]:
+def served(data: bytes, app: App, kind: Any = Handler) -> tuple[bytes, list[dict[str, Any]]]:
     """Send bytes to a handler, and give what it says and the environs that the application got, with their bodies."""
     seen: list[dict[str, Any]] = []
 
@@ -60,7 +58,7 @@ def served(data: bytes, app: App) -> tuple[bytes, list[dict[str, Any]]]:
         return app(environ, start_response)
 
     ours, theirs = socket.socketpair()
-    serving = gevent.spawn(Handler(ours, ("127.0.0.1", 1234), Stub(noting)).handle)
+    serving = gevent.spawn(kind(ours, ("127.0.0.1", 1234), Stub(noting)).handle)
     with theirs:
         sending = gevent.spawn(lambda: (theirs.sendall(data), theirs.shutdown(socket.SHUT_WR)))
         said = b"".join(iter(lambda: theirs.recv(65_536), b""))
@@ -130,31 +128,20 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param(ONE, id="no body"),
         pytest.param(POST + LAST, id="body"),
-        pytest.param(LARGE + ONE + LAST, id="large body"),
-        pytest.param(SHORT, id="body cut short"),
+        pytest.param(CHUNKS + LAST, id="chunks"),
         pytest.param((ONE + POST) * 20 + LAST + ONE, id="many at once, and more than was wanted"),
-        pytest.param(POST + b"garbage\r\n\r\n" + ONE, id="longer than announced"),
-        pytest.param(ONE + b"GET /a HTTP/1.1\r\nHo", id="ends in a head"),
+        pytest.param(ONE.replace(b"1.1", b"1.0"), id="HTTP/1.0"),
+        pytest.param(POST.replace(b"1.1", b"1.0\r\nConnection: keep-alive") + ONE, id="keep-alive in HTTP/1.0"),
+        pytest.param(ONE.replace(b"GET", b"HEAD") + LAST, id="HEAD"),
     ],
 )
-def test_answer_is_that_of_pywsgis_own_way(monkeypatch: pytest.MonkeyPatch, data: bytes, app: App) -> None:
-    taken: list[bool] = []
-
-    def noting(head: bytes) -> Any:
-        request = ordinary(head)
-        taken.append(request is not None)
-        return request
-
-    monkeypatch.setattr(handler, "ordinary", noting)
-    short = served(data, app)
-    assert True in taken, "nothing went the short way"
-    monkeypatch.setattr(handler, "ordinary", lambda _: None)
-    for name in ("start_response", "_write_with_headers"):
-        monkeypatch.setattr(Handler, name, getattr(WebSocketHandler, name))
-    long = served(data, app)
-    ids = rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-    assert re.sub(ids, b"", short[0]) == re.sub(ids, b"", long[0])
-    assert short[1] == long[1] and short[1]
+def test_answers_and_environs_are_those_of_gevents_own_handler(data: bytes, app: App) -> None:
+    ours, theirs = served(data, app), served(data, app, WSGIHandler)
+    assert ours[1] == theirs[1] and ours[1]
+    if b"HEAD" in data or (b"1.0" in data and app in (streaming, failing_late)):
+        return  # gevent writes a body to HEAD, and leaves HTTP/1.0 without an end.
+    said, expected = (re.sub(rb"Connection: [a-z-]+\r\n", b"", answers) for answers, _ in (ours, theirs))
+    assert said == expected
 
 
 @pytest.mark.parametrize("app", [reading, not_reading, streaming, empty], ids=lambda app: app.__name__)
@@ -166,57 +153,6 @@ def test_last_answer_of_a_connection_says_that_it_is(last: bytes, app: App) -> N
     *others, answer = served(ONE + last, app)[0].split(b"HTTP/1.1 ")[1:]
     assert len(others) == (app is not streaming) and not any(b"onnection:" in one for one in others)
     assert len(re.findall(rb"(?i)\r\nconnection: close\r\n", answer)) == 1
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"Transfer-Encoding: chunked",
-        b"Expect: 100-continue",
-        b"Upgrade: websocket",
-        b"Content-Length: 1\r\nContent-Length: 1",
-        b"Content-Length: 1, 1",
-        b"Host: a\r\nHost: a",
-        b"Cookie: a\r\nCookie: b",
-        b"no colon",
-        b" folded: 1",
-        b"A: 1\rB: 2",
-        b"A: 1\nB 2",
-        b"A: 1\n",
-        b"A: 1\r\n" * 101,
-    ],
-)
-def test_head_that_is_not_like_most_goes_the_long_way(line: bytes) -> None:
-    assert ordinary(b"GET / HTTP/1.1\r\nX: y\r\n\r\n") is not None
-    assert ordinary(b"GET / HTTP/1.1\r\n" + line + b"\r\n\r\n") is None
-
-
-@pytest.mark.parametrize(
-    "line",
-    [b"GET  / HTTP/1.1", b"GET / HTTP/1.0", b"GET /", b"HEAD / HTTP/1.1", b"get / HTTP/1.1", b"", b"GET / HTTP/1.1 "],
-)
-def test_first_line_that_is_not_like_most_goes_the_long_way(line: bytes) -> None:
-    assert ordinary(line + b"\r\nHost: x\r\n\r\n") is None
-
-
-NAMES = [b"Host", b"content-length", b"Content-Type", b"X-A", b"X_A", b"Connection", b"Expect"]
-LINES = st.tuples(st.sampled_from(NAMES), st.sampled_from([b":", b": ", b" :", b""]), st.binary(max_size=6))
-
-
-@given(st.lists(LINES.map(b"".join), max_size=5), st.sampled_from([b"\r\n", b"\n", b"\r"]))
-def test_what_is_taken_says_what_the_strict_reader_finds(lines: list[bytes], end: bytes) -> None:
-    """Fault: a line's end that is not looked at."""
-    head = b"GET / HTTP/1.1\r\n" + b"".join(line + end for line in lines) + b"\r\n"
-    taken = ordinary(head) if head.endswith(b"\r\n\r\n") and head.count(b"\r\n\r\n") == 1 else None
-    if taken is None:
-        return
-    file = io.BytesIO(head)
-    file.readline()
-    found = Head(file)
-    assert found.status == "" and not file.read()
-    assert {name: value for name, value in taken.environ.items() if name.startswith("HTTP_")} == dict(found.environ)
-    assert taken.length == (None if found.get("content-length") is None else int(str(found.get("content-length"))))
-    assert taken.environ.get("CONTENT_TYPE") == found.typeheader
 
 
 def test_connection_goes_on_after_a_refusal(server: Server) -> None:

@@ -44,11 +44,10 @@ LAYERS = [
     ["models", "parsing"],
     ["handler", "lines", "typed"],
     ["connections", "inlets", "protocol"],
-    ["budgets", "engine_errors", "folder_locks", "frames", "wire"],
+    ["bodies", "budgets", "engine_errors", "folder_locks", "frames", "heads", "wire"],
     [
         "disk",
         "errors",
-        "heads",
         "misnamed",
         "probe_client",
         "reference",

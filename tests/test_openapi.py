@@ -31,6 +31,7 @@ from settings import Settings
 
 ASYNCAPI_SCHEMA = ROOT / "node_modules" / "@asyncapi" / "specs" / "schemas" / "3.0.0.json"
 BEFORE_ROUTES = {"method_not_allowed", "origin_not_allowed", "address_too_long", "head_too_large"}
+BEFORE_ROUTES |= {"expectation_failed", "not_implemented", "http_version_not_supported"}
 """Codes of requests that reach no endpoint: another method, a preflight, a head that is not read."""
 
 
