@@ -72,7 +72,7 @@ def address_of(url: str) -> Address:
         raise ValueError("The address has characters that none has; write a name in its ASCII form (xn--).")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("The address must begin with http:// or https://, as https://sync.example.com does.")
+        raise ValueError("The address must begin with http:// or https://, as https://api.example.com does.")
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
         raise ValueError("The address must be that of the whole server, with nothing behind the host and its port.")
     try:

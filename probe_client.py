@@ -101,11 +101,19 @@ def connect(address: Address, seconds: float = SECONDS) -> socket.socket:
         try:
             network.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if address.scheme == "https":
-                return address.context().wrap_socket(network, server_hostname=address.host)
+                return _with_tls(network, address)
         except BaseException:
             network.close()
             raise
         return network
+
+
+def _with_tls(network: socket.socket, address: Address) -> socket.socket:
+    try:
+        return address.context().wrap_socket(network, server_hostname=address.host)
+    except TimeoutError:
+        where = f"{address.host}:{address.port}"
+        raise NotInTime(f"{where} begins no TLS in time. Is it an address of http:// ?") from None
 
 
 def request(

@@ -76,18 +76,25 @@ def large_bodies(deployment: Deployment) -> Finding | None:
     most_bytes = deployment.limits.maxBodyBytes
     start, end = b'{"refreshToken": "none", "padding": "', b'"}'
     filler = min(_SENT_BYTES, most_bytes) - len(start) - len(end)
-    body, kind = start + b"x" * filler + end, {"Content-Type": "application/json"}
-    try:
-        answer = request(deployment.address, "POST", _READS_ALL, body, kind, _SENT_SECONDS)
-    except NoAnswer as error:
-        return deployment.finding(f"A body of {_mib(len(body))} does not get through: {error}", "body")
-    if not is_refusal(answer, 401):
-        return deployment.finding(f"A body of {_mib(len(body))} is answered {answer.status}.", "body")
+    body = start + b"x" * filler + end
+    fault = _large_body_fault(deployment.address, body) and _large_body_fault(
+        deployment.address, body
+    )  # Lines do break.
+    if fault:
+        return deployment.finding(f"A body of {_mib(len(body))} does not get through: {fault}", "body")
     if interim(deployment.address, _READS_ALL, most_bytes) == 413:
         return deployment.finding(
             f"A body of {_mib(most_bytes)}, which the server would take, is answered 413.", "body"
         )
     return None
+
+
+def _large_body_fault(address: Address, body: bytes) -> str:
+    try:
+        answer = request(address, "POST", _READS_ALL, body, {"Content-Type": "application/json"}, _SENT_SECONDS)
+    except NoAnswer as error:
+        return str(error)
+    return "" if is_refusal(answer, 401) else f"it is answered {answer.status}."
 
 
 def host(deployment: Deployment) -> Finding | None:

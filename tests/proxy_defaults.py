@@ -4,7 +4,7 @@ from __future__ import annotations
 
 DEFAULTS = {
     "nginx": "server {\n listen 80;\n location / {\n proxy_pass http://127.0.0.1:3000;\n }\n}\n",
-    "Caddy": "sync.example.com {\n\treverse_proxy 127.0.0.1:3000\n}\n",
+    "Caddy": "api.example.com {\n\treverse_proxy 127.0.0.1:3000\n}\n",
     "HAProxy": """
 defaults
     mode http
@@ -26,7 +26,7 @@ proxy.server = ("" => (("host" => "127.0.0.1", "port" => 3000)))
 """,
     "h2o": """
 hosts:
-  "sync.example.com:80":
+  "api.example.com:80":
     listen:
       port: 80
     paths:
@@ -36,7 +36,7 @@ hosts:
     "Varnish": 'vcl 4.1;\nbackend syncapp { .host = "127.0.0.1"; .port = "3000"; }\n',
     "nghttpx": "frontend=*,80;no-tls\nbackend=127.0.0.1,3000\n",
     "Squid": """
-http_port 80 accel defaultsite=sync.example.com
+http_port 80 accel defaultsite=api.example.com
 cache_peer 127.0.0.1 parent 3000 0 no-query originserver
 http_access allow all
 """,

@@ -142,7 +142,7 @@ def adapted(text: str, proxy: Proxy, folder: Path, port: int, server_port: int) 
     text = re.sub(r"/etc/haproxy/\S+\.pem", f"{folder}/joined.pem", text)
     site = proxy.site.format(port=port, folder=folder)
     text = re.sub(
-        r"sync\.example\.com( \{\n)?", lambda found: site + (found[1] or "" if proxy.site == HOST else ""), text
+        r"api\.example\.com( \{\n)?", lambda found: site + (found[1] or "" if proxy.site == HOST else ""), text
     )
     text = re.sub(r"\b(443|80)\b", str(port), re.sub(r"\b3000\b", str(server_port), text))
     return proxy.around.format(folder=folder, port=port, text=text)

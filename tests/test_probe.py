@@ -86,8 +86,8 @@ NOT_SYNCAPP = {
     ),
     "a door": (http("401 Unauthorized", WWW_Authenticate="Basic"), "answers 401, before syncapp is asked"),
     "a redirect": (
-        http("301 Moved", Location="https://sync.example.com/\x07"),
-        "sends callers on to https://sync.example.com/?",
+        http("301 Moved", Location="https://api.example.com/\x07"),
+        "sends callers on to https://api.example.com/?",
     ),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n", "speaks no HTTP that can be read"),
     "silence": (b"", "closed the connection without an answer."),
@@ -118,18 +118,18 @@ def test_syncapp_that_says_nothing_more_is_told_and_never_a_traceback() -> None:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("sync.example.com", "must begin with http:// or https://"),
-        ("ftp://sync.example.com", "must begin with http:// or https://"),
+        ("api.example.com", "must begin with http:// or https://"),
+        ("ftp://api.example.com", "must begin with http:// or https://"),
         ("https://", "must begin with http:// or https://"),
         ("https:///health", "must begin with http:// or https://"),
-        ("https://sync.example.com/health", "with nothing behind the host"),
-        ("https://me:secret@sync.example.com", "with nothing behind the host"),
-        ("https://sync.example.com?x=1", "with nothing behind the host"),
-        ("https://sync.example.com:99999", "ort out of range"),
-        ("https://sync.example.com:x", "ort could not be cast"),
+        ("https://api.example.com/health", "with nothing behind the host"),
+        ("https://me:secret@api.example.com", "with nothing behind the host"),
+        ("https://api.example.com?x=1", "with nothing behind the host"),
+        ("https://api.example.com:99999", "ort out of range"),
+        ("https://api.example.com:x", "ort could not be cast"),
         ("https://[::1", "Invalid IPv6 URL"),
-        ("https://sync.exämple.com", "xn--"),
-        ("https://sync.example.com\r\nX: y", "has characters that none has"),
+        ("https://api.exämple.com", "xn--"),
+        ("https://api.example.com\r\nX: y", "has characters that none has"),
         ("http://" + "a" * 70 + ".invalid", "can't be the name of a host."),
         ("http://a..b", "can't be the name of a host."),
         ("", "must begin with http:// or https://"),
@@ -145,14 +145,20 @@ def test_wrong_address_is_exit_code_2_and_a_sentence(url: str, sentence: str) ->
     [
         ("http://127.0.0.1:{free}", "Nothing listens at 127.0.0.1:{free}."),
         ("http://nowhere.invalid", "The name nowhere.invalid has no address"),
-        ("https://127.0.0.1:{server}", "127.0.0.1:{server} speaks no TLS that this machine understands"),
     ],
 )
-def test_what_can_not_be_reached_is_exit_code_1_and_a_sentence(server: Server, url: str, sentence: str) -> None:
-    ports = {"free": str(free_port()), "server": str(server.port)}
-    said = doctor("--url", url.format(**ports))
+def test_what_can_not_be_reached_is_exit_code_1_and_a_sentence(url: str, sentence: str) -> None:
+    free = free_port()
+    said = doctor("--url", url.format(free=free))
     assert said.exit_code == 1 and said.stdout == ""
-    assert said.stderr.startswith("Error: ") and sentence.format(**ports) in said.stderr
+    assert said.stderr.startswith("Error: ") and sentence.format(free=free) in said.stderr
+
+
+def test_http_that_is_asked_for_tls_is_a_sentence() -> None:
+    with answering(http("400 Bad Request")) as port:
+        said = doctor("--url", f"https://127.0.0.1:{port}")
+    assert said.exit_code == 1
+    assert f"127.0.0.1:{port} speaks no TLS that this machine understands (wrong version number)." in said.stderr
 
 
 @pytest.fixture(scope="module")
