@@ -14,7 +14,7 @@ from announced import announced_limits
 from archive import Resolution
 from auth import EMAIL, NAME_CHARACTERS, PROFILE_FIELDS
 from models import TYPES, SyncedTable, synced_tables
-from notices import NOTE_TYPES
+from notices import NOTE_TYPES, STATUS_TEXTS, TEST_NOTE_TEXTS
 from protocol import FieldConflict, Status, Strategy
 from review import DEVICE_NAME
 from settings import Settings
@@ -42,7 +42,6 @@ from shapes import (
     table_name,
     texts,
 )
-from sockets import STATUS_TEXTS, TEST_NOTE_TEXTS
 from tokens import PASSWORD_BYTES
 
 

@@ -26,7 +26,7 @@ from budgets import Budgets
 from devices import Seen, expired, expired_at, reached
 from errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import described_everywhere, synced_tables
-from notices import Notification
+from notices import Notification, asked_for
 from parsing import (
     checked_device,
     parse_pending,
@@ -149,8 +149,7 @@ class Sync:
         identity = bearer(self._tokens)
         body = read_json()
         _check_body(identity, body)
-        notification = self._sockets.test_notification(body)
-        self._sockets.notify(identity.tenant_id, notification)
+        self._sockets.notify(identity.tenant_id, asked_for(body))
         return success({"message": "Test notification sent"})
 
     def limits(self) -> Reply:
