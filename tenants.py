@@ -26,7 +26,7 @@ import tenant_files
 from disk import disk
 from engine_errors import EngineError
 from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
-from files import look_into, put_file, sync_folder
+from files import is_filled, look_into, put_file, sync_folder
 from folder_locks import SERVER_LOCK, alone, hold_alone, shared
 from incarnations import Incarnations, went_back
 from ledger import incarnation, place
@@ -88,7 +88,7 @@ class Tenants:
         are no longer, although there are rows in them. ``creates``: whether a folder without data is begun.
         Raises: DataFolderInUse, MigrationRefused, NoData.
         """
-        if not (creates or (folder / "main.db").is_file()):
+        if not (creates or is_filled(folder / "main.db")):
             raise NoData(f"There is no data in {folder.resolve()}. Set DATA_DIR to the server's data folder.")
         self.folder = folder
         self._files = folder / "tenants"
@@ -347,6 +347,8 @@ class Tenants:
         if self._open.get(tenant_id) is not store:
             return  # Another greenlet did.
         del self._open[tenant_id]
+        if fault := self.fault_of(tenant_id):
+            self.faults[tenant_id] = fault
         keep_open_aside(store, self.aside)
         store.close()
 
