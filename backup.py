@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import directory
 import manifest as manifests
+from engine_errors import reason_of
 from errors import StorageFull
 from files import copy_file, sync_folder
 from manifest import BackupError, Manifest
@@ -114,7 +115,7 @@ def _copy_one(tenants: Tenants, made: Path, tenant_id: str, manifest: Manifest, 
     except StorageFull:
         raise BackupError(f"There is no room in {made.parent.parent} for the backup.") from None
     except Exception as error:
-        fault = f"it can't be copied: {error}"
+        fault = f"it can't be copied: {reason_of(error)}"
     target.unlink(missing_ok=True)
     if tenant_id not in tenants.directory.read(directory.customer_ids):
         manifest.closed.append(tenant_id)

@@ -190,7 +190,9 @@ class Connections:
             "closing": _Part(_CLOSING_SECONDS),
         }
         self._open: OrderedDict[Stream, None] = OrderedDict()
-        self._ending = self._knocking = self._away = 0
+        self._ending = self._knocking = self._away = self._turned_away = 0
+        self.is_over = False
+        """From when the server stops, each answer is the last of its connection."""
 
     def watch(self) -> None:
         """Begin to look after them."""
@@ -233,6 +235,7 @@ class Connections:
     def turning_away(self) -> Iterator[None]:
         """Bound how long somebody for whom there is no room is told so, and how many are at a time."""
         seconds = _AWAY_SECONDS if self._away < _MOST_KNOCKING else 0.0
+        self._turned_away += 1
         self._away += 1
         try:
             with gevent.Timeout(seconds, False):
@@ -262,6 +265,9 @@ class Connections:
                 log.exception("looking after connections failed")
 
     def _end_late(self, now: float) -> None:
+        if self._turned_away:  # A line for each would cost more than all the rest of it.
+            log.warning("%d connections found no room and were turned away", self._turned_away)
+            self._turned_away = 0
         late = [stream for stream in self._open if stream.until < now]
         for stream in late:
             stream.until = _NEVER

@@ -51,6 +51,14 @@ class Seen:
         before = known.places if epoch in ("", known.epoch) else {}
         visits[device_id] = Visit({**before, **places}, now, epoch or known.epoch)
 
+    def had_more(self, tenant_id: str, device_id: str, starts: Mapping[str, int], epoch: str) -> bool:
+        """Tell whether a device said before that it had more of a table: then this is a copy of it, or an older state."""
+        visit = self._visits.get(tenant_id, {}).get(device_id)
+        known = dict(visit.places) if visit and visit.epoch == epoch else {}
+        if not known.keys() >= starts.keys():
+            known = reached(device_id, starts) | known
+        return any(known[table] > since for table, since in starts.items())
+
     def save(self, tenant_id: str) -> None:
         """Write what is known of one tenant's devices; what can't be written is kept for the next time."""
         visits, found = self._visits.pop(tenant_id, {}), self.evidences.take(tenant_id)

@@ -19,7 +19,10 @@ from errors import InvalidJson, NotFound, Problem, ValidationError, as_acknowled
 _PLAIN = re.compile(r'2(0|[1-9][0-9]{0,17})\["([a-z_]{1,64})",', re.ASCII)
 """An event that wants to be acknowledged, up to its body. Source: Socket.IO protocol 5, "Packet encoding"."""
 
-_EVENT = re.compile(r"([25])(?:[0-9]+-)?([0-9]{0,18})(?=\[)", re.ASCII)
+_CONNECT = re.compile(r"0(/[^,?]+)")
+"""A connection to another namespace than the main one."""
+
+_EVENT = re.compile(r"([25])(?:[0-9]+-)?(?:(/[^,]+),|/,)?([0-9]{0,99})[ \t\r\n]*(?=\[)", re.ASCII)
 """Any event, up to the list of its name and its bodies; 5 is one that announces binary."""
 
 Serve = Callable[..., dict[str, Any] | Raw]
@@ -72,17 +75,41 @@ class Events:
         self._io.on(event, serve)
 
     def _take(self, engine_id: str, data: str) -> None:
+        """Take a packet. Raises: ValueError if it is none, or none that may come now."""
         if self._take_plain(engine_id, data):
             return
+        kind = data[:1]
+        if kind == "0":
+            self._take_connect(engine_id, data)
+        elif kind in ("2", "5"):
+            self._take_event(engine_id, data)
+        elif kind:
+            self._take_as_library(engine_id, data)
+        else:
+            raise ValueError("nothing")
+
+    def _take_connect(self, engine_id: str, data: str) -> None:
+        namespace = _CONNECT.match(data)
+        if namespace and namespace[1] != "/":  # The library gives a reason in which socket.io-client finds no message.
+            self._answer(engine_id, b'4%b,{"message":"Invalid namespace"}' % namespace[1].encode())
+        elif self._is_connected(engine_id):
+            raise ValueError("connected already")
+        else:
+            self._take_as_library(engine_id, data)
+
+    def _take_event(self, engine_id: str, data: str) -> None:
         event = _EVENT.match(data)
         if not event:
+            raise ValueError("no event")
+        if event[2]:  # In a namespace that there is not.
+            return
+        if not self._is_connected(engine_id):
+            raise ValueError("not connected")
+        problem = self._refusal(event[1], data[event.end() :])
+        if problem:
+            self._refuse(engine_id, event[3], problem)
+        else:
             self._take_as_library(engine_id, data)
-        elif self._is_connected(engine_id):
-            problem = self._refusal(event[1], data[event.end() :])
-            if problem:
-                self._refuse(engine_id, event[2], problem)
-            else:
-                self._take_as_library(engine_id, data)
 
     def _is_connected(self, engine_id: str) -> bool:
         return bool(self._io.manager.is_connected(self._io.manager.sid_from_eio_sid(engine_id, "/"), "/"))

@@ -8,6 +8,7 @@ Knows: RFC 6455 framing. Must not know: Socket.IO, who is at the other end.
 from __future__ import annotations
 
 import base64
+import codecs
 import contextlib
 import logging
 import struct
@@ -28,8 +29,14 @@ log = logging.getLogger("syncapp.socket")
 _SEND_SECONDS = 20.0
 _CONTROL_BYTES = 125
 _KEY_BYTES = 16
-_TOO_BIG = 1009
+_NORMAL, _TOO_BIG = 1000, 1009
 _CONTROL = 0x08
+_CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
+"""The codes that a close frame may have. Source: RFC 6455 sections 7.4.1 and 7.4.2, and IANA's registry of them."""
+
+_OPCODES = {0x0, 0x1, 0x2, 0x8, 0x9, 0xA}
+
+_Utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 class _Application:
@@ -86,7 +93,7 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
             self._rest = frames[sent:]
         return True
 
-    def close(self, code: int = 1000, reason: bytes | None = None) -> None:
+    def close(self, code: int = _NORMAL, reason: bytes | None = None) -> None:
         """Say goodbye, with the code that the library leaves out; the connection ends soon, whatever its client does.
 
         Source: RFC 6455 sections 5.5.1 and 7.1.1.
@@ -115,6 +122,46 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
         self.environ, self.handler, self.stream.handler = None, owner, owner
         self.raw_read = self.stream.read = owner.read
 
+    def read_message(self) -> str | bytes | None:
+        """Read one message, and answer the control frames that come between its pieces; None if it is the close.
+
+        Source: RFC 6455 sections 5.4 and 8.1: text is refused with the first piece that can't be UTF-8.
+        """
+        pieces: list[Any] = []
+        opcode, decode = 0, None
+        while True:
+            header, payload = self.read_frame()
+            if header.opcode >= _CONTROL:
+                if self._is_closed_by(header.opcode, payload):
+                    return None
+                continue
+            if (header.opcode == self.OPCODE_CONTINUATION) != bool(opcode):
+                raise ProtocolError("a message begins within another, or what continues none")
+            if not opcode:
+                opcode = header.opcode
+                decode = _Utf8().decode if opcode == self.OPCODE_TEXT else None
+            pieces.append(decode(payload, header.fin) if decode else payload)
+            if header.fin:
+                return ("" if decode else b"").join(pieces)
+
+    def _is_closed_by(self, opcode: int, payload: bytes) -> bool:
+        """Answer a control frame, and tell whether it was the close. Source: RFC 6455 sections 5.5.1 to 5.5.3."""
+        if opcode == self.OPCODE_PING:
+            self.send_frame(payload, self.OPCODE_PONG)
+        elif opcode == self.OPCODE_CLOSE:
+            self._answer_close(payload)
+        return bool(opcode == self.OPCODE_CLOSE)
+
+    def _answer_close(self, payload: bytes) -> None:
+        """Close with the code and the reason of the client. Source: RFC 6455 sections 5.5.1 and 7.1.5."""
+        if not payload:
+            return self.close(_NORMAL)
+        code, reason = int.from_bytes(payload[:2]), payload[2:]
+        if len(payload) < 2 or code not in _CODES:
+            raise ProtocolError("a close frame without a code that it may have")
+        reason.decode()
+        return self.close(code, reason)
+
     def read_frame(self) -> tuple[Header, bytes]:
         """Read one frame, refused by its header if it must not be read."""
         header = Header.decode_header(self.stream)
@@ -126,8 +173,8 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
 
     def _check(self, header: Header) -> None:
         """Refuse by its header what must not be read. Source: RFC 6455 sections 5.1, 5.2, 5.5 and 7.4.1."""
-        if header.flags or not header.mask:
-            raise ProtocolError("a client's frame must be masked and without extensions")
+        if header.flags or not header.mask or header.opcode not in _OPCODES:
+            raise ProtocolError("a client's frame must be masked, of a kind that there is, and without extensions")
         if header.opcode >= _CONTROL:
             if header.length > _CONTROL_BYTES or not header.fin:
                 raise ProtocolError("a control frame has at most 125 bytes, in one piece")
@@ -150,9 +197,6 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
     def logger(self) -> logging.Logger:
         """Give where the library says that it closes."""
         return log
-
-    def validate_utf8(self, payload: bytes) -> None:
-        """Leave it to the decoding of the whole message, which checks the same in C."""
 
 
 def is_handshake(environ: Mapping[str, Any]) -> bool:

@@ -12,10 +12,13 @@ from urllib.parse import parse_qs
 
 from errors import Busy, MethodNotAllowed, OriginNotAllowed, Problem, ValidationError
 from handler import UPGRADE
-from web import is_allowed_origin, refuse
+from polling import Polling
+from web import is_allowed_origin, refuse, request_id_of
 
 Wsgi = Callable[..., Iterable[bytes]]
 log = logging.getLogger("syncapp.socket")
+
+_TRANSPORTS, _POLLING = ("polling", "websocket"), ("GET", "POST")
 
 
 class Contained:
@@ -29,7 +32,7 @@ class Contained:
         self, library: Wsgi, beside: Wsgi, engine: Any, origins: Collection[str], is_full: Callable[[], bool]
     ) -> None:
         """``library`` serves the addresses of Socket.IO by ``engine``, ``beside`` all others, past its middleware."""
-        self._library, self._beside, self._engine = library, beside, engine
+        self._library, self._beside, self._engine, self._polling = library, beside, engine, Polling(engine)
         self._origins, self._is_full = origins, is_full
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -38,27 +41,35 @@ class Contained:
         query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
         try:
             self._check(environ, query)
-            if UPGRADE in environ and query.get("transport") == "websocket":
-                self._check_session(query)
-                environ[UPGRADE]()
-                return self._attempt(environ, lambda *_: []) or []
-            return self._answered(environ, start_response)
+            return self._served(environ, query, _named(start_response, request_id_of(environ)))
         except Problem as problem:
             log.info("a socket was refused", extra={"code": problem.code})
             is_foreign = isinstance(problem, OriginNotAllowed)
             return refuse(start_response, problem, environ, None if is_foreign else environ.get("HTTP_ORIGIN"))
 
+    def _served(
+        self, environ: dict[str, Any], query: dict[str, str], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        if query["transport"] == "polling":
+            if "sid" in query and environ["REQUEST_METHOD"] in _POLLING:
+                return self._polling(environ, query, start_response)
+        elif UPGRADE in environ:
+            self._check_session(query)
+            environ[UPGRADE]()
+            return self._attempt(environ, lambda *_: []) or []
+        return self._answered(environ, start_response)
+
     def _check(self, environ: dict[str, Any], query: dict[str, str]) -> None:
         if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
             raise OriginNotAllowed
+        if query.get("EIO") != "4" or query.get("transport") not in _TRANSPORTS:
+            raise ValidationError("Socket.IO needs EIO=4 and a transport, polling or websocket, in each address.")
         if "sid" not in query and self._is_full():
             raise Busy("Too many sockets are connecting. Try again soon.")
 
     def _check_session(self, query: dict[str, str]) -> None:
         """Refuse a WebSocket for a session that is not there or has one already, which the library does too late."""
         if "sid" not in query:
-            if query.get("EIO") != "4":
-                raise ValidationError("Socket.IO refused this: Engine.IO protocol 4 is needed (EIO=4).")
             return
         socket = self._engine.sockets.get(query["sid"])
         if socket is None or socket.closed or not socket.connected or socket.upgrading or socket.upgraded:
@@ -93,3 +104,8 @@ class Contained:
 def _said(parts: Iterable[bytes]) -> str:
     """Read what the library answered, a sentence as JSON or as plain text."""
     return b"".join(parts).decode("utf-8", "replace").strip().strip('".')
+
+
+def _named(start_response: Callable[..., Any], request_id: str) -> Callable[..., Any]:
+    """Have an answer bear the request's name."""
+    return lambda status, headers, *more: start_response(status, [*headers, ("X-Request-ID", request_id)], *more)

@@ -6,6 +6,7 @@ looks.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,6 +18,8 @@ import gevent
 
 from budgets import Budgets, Visit
 from errors import Problem
+
+log = logging.getLogger("syncapp.socket")
 
 _BINARY = ("5", "6")
 _ANNOUNCED = re.compile(r"5([1-9][0-9]{0,2})-", re.ASCII)
@@ -34,12 +37,14 @@ class Intake:
         engine: Any,
         budgets: Budgets,
         tenant_of: Callable[[str], str | None],
+        is_slow: Callable[[Any], bool],
         close: Callable[[str], None],
         end_flood: Callable[[str, Problem], None],
     ) -> None:
-        """``tenant_of`` tells whose a socket is, None before it has authenticated; ``close`` ends one without a word,
-        ``end_flood`` one that went on and on after it was refused."""
-        self._budgets, self._tenant_of, self._close, self._end_flood = budgets, tenant_of, close, end_flood
+        """``tenant_of`` tells whose a socket is, None before it has authenticated; ``is_slow`` whether much waits for it;
+        ``close`` ends one without a word, ``end_flood`` one that went on and on after it was refused."""
+        self._budgets, self._tenant_of, self._is_slow = budgets, tenant_of, is_slow
+        self._close, self._end_flood = close, end_flood
         self._engine = engine
         self._attachments: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         """By socket, how many binary messages still belong to an event that was refused for them."""
@@ -48,9 +53,13 @@ class Intake:
 
     def _take(self, engine_id: str, data: str | bytes) -> None:
         """Take a packet; binary is dropped that an event announced, which is refused for it, and none other is taken."""
+        if not self._is_wanted(engine_id):
+            return
         left = self._left_of(engine_id) if self._attachments else 0
         if isinstance(data, bytes):
             self._drop(engine_id, left, data)
+        elif not isinstance(data, str):  # The library has read it as JSON.
+            self._close(engine_id)
         elif data[:1] not in _BINARY:
             self._take_within_budget(engine_id, data)
         elif announced := _ANNOUNCED.match(data):
@@ -58,6 +67,16 @@ class Intake:
             self._take_within_budget(engine_id, data)
         else:
             self._close(engine_id)
+
+    def _is_wanted(self, engine_id: str) -> bool:
+        """Wait while the answers to what came before pile up; tell whether the socket is still open then.
+
+        So what a client sends in one burst does not make it a listener that fell behind.
+        """
+        socket = self._engine.sockets.get(engine_id)
+        if socket and self._is_slow(socket):
+            socket.queue.wait_while(lambda: self._is_slow(socket))
+        return bool(socket and not socket.closed)
 
     def _left_of(self, engine_id: str) -> int:
         """Take how many binary messages a socket has still to send; any other packet ends them."""
@@ -87,7 +106,7 @@ class Intake:
             return self._take_refused(engine_id, data, problem)
         try:
             with visit.alone() if visit else nullcontext():
-                self._take_message(engine_id, data)
+                self._obey(engine_id, data)
         finally:
             if visit:
                 visit.leave()
@@ -107,9 +126,23 @@ class Intake:
             return self._end_flood(engine_id, problem)
         token = _refused.set(problem)
         try:
-            self._take_message(engine_id, data)
+            self._obey(engine_id, data)
         finally:
             _refused.reset(token)
+
+    def _obey(self, engine_id: str, data: str) -> None:
+        """Do what a packet says; one that is none ends its socket, as the protocol wants.
+
+        The library would go on as if nothing had come. Source: Socket.IO protocol 5, "Sending and receiving data".
+        """
+        try:
+            self._take_message(engine_id, data)
+        except ValueError as error:
+            log.info("a socket sent what is no packet and was ended", extra={"reason": type(error).__name__})
+            self._close(engine_id)
+        except Exception:
+            log.exception("taking a packet failed")
+            self._close(engine_id)
 
 
 def check_not_refused() -> None:

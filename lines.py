@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 
 import gevent
-from engineio.async_drivers.gevent import WebSocketWSGI
 from engineio.exceptions import SocketIsClosedError, UnknownPacketError
 from engineio.packet import CLOSE, NOOP, PING, Packet
 from engineio.payload import Payload
@@ -24,22 +22,20 @@ from inlets import KEY, Inlet
 
 log = logging.getLogger("syncapp.socket")
 
+_UPGRADE_SECONDS = 10.0
+"""How long a WebSocket may be open without taking over the session that it was opened for."""
+
 
 def install(engine: Any) -> dict[str, Line]:
     """Have an Engine.IO server use lines, and no greenlet that waits for one; give those there are, by Engine.IO ID."""
     lines: dict[str, Line] = {}
-    own = {"websocket": lambda handler, _: Line(handler, lines), "queue": _Queue}
+    own = {"websocket": lambda handler, _: Line(handler.__self__, lines), "queue": _Queue}
     engine._async = {**engine._async, **own}
     start_task = engine.start_background_task
 
     def start(target: Callable[..., Any], *values: Any, **named: Any) -> Any:
-        """Start a task of Engine.IO's; those of which each socket has one are done in another way."""
-        name = getattr(target, "__qualname__", "")
-        if name == "Socket._websocket_handler.<locals>.writer":
-            line = _line.get()
-            line.writer = _Writer(line, line._socket.queue)
-            return line.writer
-        if name == "Socket._send_ping":
+        """Start a task of Engine.IO's; that of which each socket has one is done in another way."""
+        if getattr(target, "__qualname__", "") == "Socket._send_ping":
             return _ping_later(target.__self__)  # type: ignore[attr-defined]
         return start_task(target, *values, **named)
 
@@ -73,17 +69,24 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
 
     Source: engineio/payload.py, ``max_decode_packets``: a client of python-engineio ends the connection over more.
     No client is told by a close packet that its session ends, but sees its connection end: python-engineio takes the packet
-    as wanted, and does not come back (engineio/base_client.py, ``SERVER_DISCONNECT``). A poll is still to be answered.
+    as wanted, and does not come back (engineio/base_client.py, ``SERVER_DISCONNECT``).
     """
 
     _taken = 0
     told: Callable[[], None] | None = None
     """Called when something was put into it."""
+    is_waited_for = False
+    """Whether somebody waits for something to be put into it."""
+    _is_over = False
+    _shorter: Event | None = None
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Put a packet behind the others."""
-        is_close = item is not None and item.packet_type == CLOSE
-        super().put(Packet(NOOP) if is_close else item, block, timeout)
+        if item is not None and item.packet_type == CLOSE:
+            return
+        super().put(item, block, timeout)
+        if item is None:
+            self.end()
         if self.told:
             self.told()
 
@@ -92,50 +95,87 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
         self._taken = 1 if block else self._taken + 1
         if self._taken > Payload.max_decode_packets:
             raise Empty
-        return super().get(block, timeout)
+        self.is_waited_for = block and not self.qsize()
+        try:
+            return super().get(block, timeout)
+        finally:
+            self.is_waited_for = False
+            if self._shorter:
+                self._shorter.set()
+
+    def wait_while(self, is_long: Callable[[], bool]) -> None:
+        """Wait until others have taken enough of it, or nobody will."""
+        while not self._is_over and is_long():
+            self._shorter = Event()
+            self._shorter.wait()
+        self._shorter = None
+
+    def end(self) -> None:
+        """Note that nobody takes packets any more."""
+        self._is_over = True
+        if self._shorter:
+            self._shorter.set()
 
 
-class _Opened(BaseException):
-    """Leaves the library's handler when a socket is open: only its loop is left to do. It catches every Exception."""
-
-
-class Line(WebSocketWSGI):  # type: ignore[misc]
+class Line:
     """A WebSocket as Engine.IO uses it, that also takes frames past the queue while that is empty."""
 
-    def __init__(self, handler: Callable[..., Any], lines: dict[str, Line]) -> None:
-        super().__init__(handler, None)
-        self._socket: Any = handler.__self__  # type: ignore[attr-defined]
-        self._lines = lines
+    def __init__(self, socket: Any, lines: dict[str, Line]) -> None:
+        self._socket, self._lines = socket, lines
+        self._sock: Any = None
         self._inlet: Inlet | None = None
         self.writer: _Writer | None = None
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+    def __call__(self, environ: dict[str, Any], _: Callable[..., Any]) -> list[bytes]:
         """Serve the WebSocket until it ends, or is open and its inlet may wait for more."""
-        self._inlet = environ.get(KEY)
-        self._lines[self._socket.sid] = self
-        token = _line.set(self)
+        self._sock, self._inlet = environ["wsgi.websocket"], environ.get(KEY)
+        if self._lines.setdefault(self._socket.sid, self) is not self:  # A session has one; this ends at once.
+            return []
         try:
-            return super().__call__(environ, start_response)
-        except _Opened:
-            return self._leave_to_inlet()
+            if self._opens():
+                self.writer = _Writer(self, self._socket.queue)
+                self._serve()
         finally:
-            _line.reset(token)
             if not (self._inlet and self._inlet.take):
                 self._forget()
-
-    def _leave_to_inlet(self) -> list[bytes]:
-        assert self._inlet
-        self._sock.read_on(self._inlet)
-        self.environ = None
-        self._inlet.take = self._take
-        self._inlet.ends.append(self._end)
         return []
 
-    def wait(self) -> Any:
-        """Wait for a message, as long as the library's handler is needed for what comes."""
-        if self._inlet and self._socket.upgraded:
-            raise _Opened
-        return super().wait()
+    def _opens(self) -> bool:
+        """Begin a session, or take one over from polling; tell whether that came about."""
+        socket = self._socket
+        if not socket.connected:
+            socket.connected = socket.upgraded = True
+            return True
+        try:
+            with gevent.Timeout(_UPGRADE_SECONDS, False):
+                socket.upgraded = self._takes_over()
+        finally:
+            socket.upgrading = False
+        return bool(socket.upgraded)
+
+    def _takes_over(self) -> bool:
+        """Exchange the probe; until it came polling goes on, since a proxy may have let nothing but the handshake pass.
+
+        Source: Engine.IO protocol 4, "Upgrade".
+        """
+        socket = self._socket
+        if self._sock.receive() != "2probe" or socket.closed:
+            return False
+        socket.upgrading = True  # From here on a poll is told that there is nothing.
+        if socket.queue.is_waited_for:
+            socket.queue.put(Packet(NOOP))
+        self.send("3probe")
+        return self._sock.receive() == "5" and not socket.closed
+
+    def _serve(self) -> None:
+        if self._inlet:
+            self._sock.read_on(self._inlet)
+            self._inlet.take = self._take
+            self._inlet.ends.append(self._end)
+        else:
+            while self._take():
+                pass
+            self._end()
 
     def _take(self) -> bool:
         """Take a message as a round of the library's loop does, and tell whether others may follow."""
@@ -178,6 +218,10 @@ class Line(WebSocketWSGI):  # type: ignore[misc]
         else:
             self._sock.raw_write(b"")
 
+    def close(self) -> None:
+        """Say goodbye."""
+        self._sock.close()
+
     def abort(self) -> None:
         """End at once, with all that is still to be sent."""
         self._sock.abort()
@@ -190,10 +234,6 @@ class Line(WebSocketWSGI):  # type: ignore[misc]
         if self._sock.has_rest:
             socket.queue.put(_Rest())
         return True
-
-
-_line: ContextVar[Line] = ContextVar("line")
-"""The line that the running greenlet serves."""
 
 
 class _Writer:
@@ -231,6 +271,7 @@ class _Writer:
 
     def _end(self) -> None:
         self._queue.told = None
+        self._queue.end()
         self._is_over.set()
         self._line.close()
 

@@ -9,11 +9,16 @@ from typing import Any, Literal
 
 from msgspec import Raw, Struct, field
 
+from errors import ValidationError
 from tenants import now_ms
 from wire import format_time
 from writing import Applied
 
 NOTE_TYPES = ("data_available", "sync_complete", "sync_error", "conflict_detected")
+
+STATUS_TEXTS = {"status": 100, "entityType": 64}
+TEST_NOTE_TEXTS = {"type": 32, "entityType": 64, "entityId": 64, "message": 500}
+"""The texts that clients have sent to others, and their lengths."""
 
 _MOST_IDS = 100
 _MOST_CONFLICTS = 10
@@ -95,3 +100,40 @@ def _sync_complete(applied: Applied, place: dict[str, Any]) -> Notification:
     row_id, data = _only(applied.touched[name]) if count == 1 else (None, data)
     text = f"{name} sync completed successfully"
     return Notification("sync_complete", name, text, row_id, count=count, data=data, **place)
+
+
+def asked_for(body: object) -> Notification:
+    """Read the notification that a client asks for, to test its listeners, from a request's body.
+
+    Raises: ValidationError.
+    """
+    said = checked_texts(body, TEST_NOTE_TEXTS)
+    kind = said.get("type", "data_available")
+    if kind not in NOTE_TYPES:
+        sentence = "must be one of " + ", ".join(NOTE_TYPES)
+        raise ValidationError(f"type {sentence}.", details=[{"path": "type", "error": sentence}])
+    return Notification(
+        kind,  # type: ignore[arg-type]
+        said.get("entityType", "test"),
+        said.get("message", "Test notification"),
+        said.get("entityId"),
+    )
+
+
+def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
+    """Take the named texts out of a body, each within its length; what is absent is left out.
+
+    Raises: ValidationError.
+    """
+    if not isinstance(body, dict):
+        raise ValidationError("The body must be an object.", details=[{"path": "$", "error": "must be an object"}])
+    said = {}
+    for name, most in lengths.items():
+        value = body.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str) or not 1 <= len(value) <= most:
+            sentence = f"must be a text of 1 to {most} characters"
+            raise ValidationError(f"{name} {sentence}.", details=[{"path": name, "error": sentence}])
+        said[name] = value
+    return said

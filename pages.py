@@ -16,6 +16,7 @@ from flask import Blueprint, Response, render_template, send_from_directory
 import errors
 import reference
 from errors import NotFound
+from file_monitor import FileMonitor
 from models import synced_tables
 from room import room
 from serving import Lifecycle
@@ -44,6 +45,7 @@ Describe = Callable[[], dict[str, Any]]
 def blueprint(
     version: str,
     tenants: Tenants,
+    monitor: FileMonitor,
     lifecycle: Lifecycle,
     connected: Callable[[], int],
     openapi: Describe,
@@ -75,7 +77,7 @@ def blueprint(
     @routes.get("/health")
     def health() -> Reply:
         """Tell an orchestrator whether to send requests here."""
-        status = _status(tenants, lifecycle)
+        status = _status(tenants, monitor, lifecycle)
         body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
         body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
         return answer(body, 200 if status in ("ok", "degraded") else 503)
@@ -102,13 +104,13 @@ def _serve_files(routes: Blueprint) -> None:
         return _cached(send_from_directory(_CLIENT, _CLIENT_FILE))
 
 
-def _status(tenants: Tenants, lifecycle: Lifecycle) -> str:
+def _status(tenants: Tenants, monitor: FileMonitor, lifecycle: Lifecycle) -> str:
     """Say how the server is, the worst first."""
     if lifecycle.is_ending:
         return "ending"
     if not room.look(tenants.folder):
         return "storage_full"
-    return "degraded" if tenants.faults or not tenants.directory.is_in_place else "ok"
+    return "degraded" if monitor.faults or not tenants.directory.is_in_place else "ok"
 
 
 def _describe(routes: Blueprint, openapi: Describe, asyncapi: Describe) -> None:

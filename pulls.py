@@ -38,6 +38,8 @@ class Page(NamedTuple):
     unknown_tables: Sequence[str] = ()
     asked_by: str | None = None
     """Whose own tombstones are not wanted."""
+    went_back: bool = False
+    """The device said before that it had more than what it starts from now."""
 
     @property
     def tables(self) -> Sequence[str]:
@@ -164,7 +166,7 @@ def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: in
     return sequences[0] if len(sequences) == 2 else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Slice:
     """Some rows of a table in their order: their JSON with commas between, and the sequence of the last."""
 

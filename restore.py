@@ -19,6 +19,7 @@ import directory
 import ledger
 import manifest as manifests
 from directory import Customer
+from engine_errors import reason_of
 from files import copy_file, faults_of, look_into, sync_folder
 from folder_locks import has_server
 from manifest import BackupError
@@ -67,7 +68,7 @@ def _customers(backup: Path) -> dict[str, Customer]:
             manifests.copied(backup / "main.db", copy)
             return manifests.customers_in(copy)
         except Exception as error:
-            raise BackupError(f"main.db of {backup} can't be read: {error}") from None
+            raise BackupError(f"main.db of {backup} can't be read: {reason_of(error)}") from None
 
 
 def _named(tenants: Tenants, known: dict[str, Customer], text: str) -> str:

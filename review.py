@@ -19,8 +19,8 @@ from auth import bearer
 from devices import Seen
 from errors import ValidationError
 from models import synced_tables
+from notices import checked_texts
 from parsing import table_named
-from sockets import checked_texts
 from sync import Around, Sync
 from tenants import Tenants, now_ms
 from tokens import Tokens

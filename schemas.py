@@ -14,7 +14,7 @@ from announced import announced_limits
 from archive import Resolution
 from auth import EMAIL, NAME_CHARACTERS, PROFILE_FIELDS
 from models import TYPES, SyncedTable, synced_tables
-from notices import NOTE_TYPES
+from notices import NOTE_TYPES, STATUS_TEXTS, TEST_NOTE_TEXTS
 from protocol import FieldConflict, Status, Strategy
 from review import DEVICE_NAME
 from settings import Settings
@@ -42,7 +42,6 @@ from shapes import (
     table_name,
     texts,
 )
-from sockets import STATUS_TEXTS, TEST_NOTE_TEXTS
 from tokens import PASSWORD_BYTES
 
 
@@ -207,7 +206,8 @@ def _pull_answer(tables: Mapping[str, SyncedTable]) -> Schema:
     none = list_of({}, maxItems=0)  # Of a table that is not synced.
     data = object_of(rows, rows, additionalProperties=none)
     complete = {"const": True, "description": "All there is: the time that was asked from is of no use any more."}
-    more = {"digest": digests, "errors": _errors(), "complete": complete}
+    back = {"const": True, "description": "This device said before that it had more: it is a copy, or an older state."}
+    more = {"digest": digests, "errors": _errors(), "complete": complete, "wentBack": back}
     return success(data, tuple(more), **_place(), hasMore=FLAG, **more)
 
 

@@ -83,6 +83,7 @@ class Lifecycle:
     def end(self) -> None:
         """Wait for what is in flight, and close."""
         self.is_ending = True
+        Handler.connections.is_over = True
         self._tell()
         give_up = time.monotonic() + self._seconds
         while self._in_flight and time.monotonic() < give_up:

@@ -109,7 +109,7 @@ def line(most: int) -> Schema:
 
 
 def texts(lengths: Mapping[str, int], required: Sequence[str] = ()) -> dict[str, Schema]:
-    """Describe what ``sockets.checked_texts`` takes."""
+    """Describe what ``notices.checked_texts`` takes."""
     found = {name: TEXT | {"minLength": 1, "maxLength": most} for name, most in lengths.items()}
     return {name: text if name in required else or_null(text) for name, text in found.items()}
 

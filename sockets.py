@@ -36,7 +36,7 @@ from fanout import Fanout
 from handshakes import Contained
 from intake import Intake, check_not_refused
 from ledger import missed
-from notices import NOTE_TYPES, Notification, notifications_of
+from notices import STATUS_TEXTS, Notification, checked_texts, notifications_of
 from parsing import checked_device
 from settings import Settings
 from tenants import Tenants, now_ms
@@ -48,10 +48,6 @@ from writing import Applied
 log = logging.getLogger("syncapp.socket")
 
 _SWEEP_SECONDS = 1.0
-
-STATUS_TEXTS = {"status": 100, "entityType": 64}
-TEST_NOTE_TEXTS = {"type": 32, "entityType": 64, "entityId": 64, "message": 500}
-"""The texts that clients have sent to others, and their lengths."""
 
 Answer = dict[str, Any]
 
@@ -117,7 +113,7 @@ class Sockets:
         self._fanout = Fanout(self._io.server, self._queue_bounded)
         self._engine.send_packet = self._fanout.send
         self._events = Events(self._io.server, self._acknowledge)
-        Intake(self._engine, budgets, self._tenant_of, self._close_engine, self._end_flood)
+        Intake(self._engine, budgets, self._tenant_of, self._is_slow, self._close_engine, self._end_flood)
         self._engine.disconnect = self._close_engine  # The library's own waits for a client that may never come.
         self._forget_environs()
         self._io.server.on("connect", self._connected)
@@ -316,12 +312,16 @@ class Sockets:
             return
         self._send_packet(engine_id, packet)
 
-    def _is_behind(self, socket: Any) -> bool:
-        waiting = socket.queue.qsize()
+    def _is_behind(self, socket: Any, parts: int = 1) -> bool:
+        """Tell whether as much waits for a socket as may, or one of so many parts of it."""
+        waiting = socket.queue.qsize() * parts
         if waiting < 8:
             return False
-        size = sum(len(packet.data or "") for packet in socket.queue.queue if packet is not None)
+        size = sum(len(packet.data or "") for packet in socket.queue.queue if packet is not None) * parts
         return bool(waiting >= self._settings.socket_queue_messages or size > self._settings.socket_queue_bytes)
+
+    def _is_slow(self, socket: Any) -> bool:
+        return self._is_behind(socket, 2)
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -365,39 +365,3 @@ class Sockets:
         if "status" not in said:
             raise ValidationError("status must be a text.", details=[{"path": "status", "error": "must be a text"}])
         self._emit("sync_status_update", said, caller.identity.tenant_id, but=caller.sid)
-
-    def test_notification(self, body: object) -> Notification:
-        """Read a test notification from a request's body.
-
-        Raises: ValidationError.
-        """
-        said = checked_texts(body, TEST_NOTE_TEXTS)
-        kind = said.get("type", "data_available")
-        if kind not in NOTE_TYPES:
-            sentence = "must be one of " + ", ".join(NOTE_TYPES)
-            raise ValidationError(f"type {sentence}.", details=[{"path": "type", "error": sentence}])
-        return Notification(
-            kind,  # type: ignore[arg-type]
-            said.get("entityType", "test"),
-            said.get("message", "Test notification"),
-            said.get("entityId"),
-        )
-
-
-def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
-    """Take the named texts out of a body, each within its length; what is absent is left out.
-
-    Raises: ValidationError.
-    """
-    if not isinstance(body, dict):
-        raise ValidationError("The body must be an object.", details=[{"path": "$", "error": "must be an object"}])
-    said = {}
-    for name, most in lengths.items():
-        value = body.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, str) or not 1 <= len(value) <= most:
-            sentence = f"must be a text of 1 to {most} characters"
-            raise ValidationError(f"{name} {sentence}.", details=[{"path": name, "error": sentence}])
-        said[name] = value
-    return said

@@ -26,7 +26,7 @@ from budgets import Budgets
 from devices import Seen, expired, expired_at, reached
 from errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
 from models import described_everywhere, synced_tables
-from notices import Notification
+from notices import Notification, asked_for
 from parsing import (
     checked_device,
     parse_pending,
@@ -149,8 +149,7 @@ class Sync:
         identity = bearer(self._tokens)
         body = read_json()
         _check_body(identity, body)
-        notification = self._sockets.test_notification(body)
-        self._sockets.notify(identity.tenant_id, notification)
+        self._sockets.notify(identity.tenant_id, asked_for(body))
         return success({"message": "Test notification sent"})
 
     def limits(self) -> Reply:
@@ -266,7 +265,10 @@ class Sync:
             at = expired_at(device_id) if device_id and pull.since is not None else None
             if at is not None and isinstance(pull.since, Cursor):
                 raise expired(at)
-            return pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
+            page = pulls.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
+            if device_id is None or not isinstance(pull.since, Cursor):
+                return page
+            return page._replace(went_back=self._seen.had_more(identity.tenant_id, device_id, page.starts, page.epoch))
 
         return self._noted(identity, device_id, self._tenants.read(identity.tenant_id, plan))
 
@@ -300,6 +302,8 @@ class Sync:
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
         if page.is_complete:
             tail["complete"] = True
+        if page.went_back:
+            tail["wentBack"] = True
         if page.digest is not None:
             tail["digest"] = page.digest
         tail |= _errors_of(page.unknown_tables)

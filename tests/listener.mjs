@@ -17,15 +17,23 @@ socket.on('disconnect', (reason) => say('disconnect', reason));
 socket.on('connect_error', (error) => say('connect_error', error.message));
 socket.onAny(say);
 
+function burst(event, payload, count) {
+  let answered = 0;
+  for (let number = 0; number < count; number += 1) {
+    socket.emit(event, payload, () => { answered += 1; if (answered === count) say('burst', answered); });
+  }
+}
+
 // Each line on standard input is [event, payload]: sent with an acknowledgement, which is said as "ack". A third element:
-// sent without, as older apps do.
+// sent without, as older apps do; or a number, how often it is sent at once: how often it was acknowledged is said as "burst".
 let rest = '';
 process.stdin.on('data', (data) => {
   const lines = (rest + data).split('\n');
   rest = lines.pop();
   for (const line of lines) {
     const [event, payload, untold] = JSON.parse(line);
-    if (untold) socket.emit(event, ...(payload === null ? [] : [payload]));
+    if (typeof untold === 'number') burst(event, payload, untold);
+    else if (untold) socket.emit(event, ...(payload === null ? [] : [payload]));
     else socket.timeout(10000).emit(event, payload, (error, answer) => say('ack', error ? String(error) : answer));
   }
 });

@@ -21,6 +21,11 @@ PROGRAMS = {
     "npm": "npm",
     "sqlite3": "sqlite3",
     "curl": "curl",
+    "wget": "wget",
+    "ab": "apache2-utils",
+    "perl": "libwww-perl",
+    "ruby": "ruby",
+    "php": "php-cli",
     "strace": "strace",
     "chattr": "e2fsprogs",
 }

@@ -28,11 +28,6 @@ def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "backups"
-
-
 def older(folder: Path, day: int, held: Path) -> Path:
     """Make a backup of an earlier day, with the contents of another."""
     return Path(shutil.copytree(held, folder / f"syncapp-202001{day:02}T000000Z"))

@@ -70,6 +70,36 @@ def test_socket_and_push_make_a_device_known_as_well(tenant: Tenant, listen: Cal
     assert listed(tenant).keys() == {"tablet", "till"}
 
 
+@pytest.mark.parametrize("is_event", [False, True])
+def test_device_that_says_less_than_before_is_told_so(
+    tenant: Tenant, listen: Callable[..., Listener], is_event: bool
+) -> None:
+    """A copy of its storage, or an older state of it, goes by its name: its edits would pass for having seen all."""
+    listener = listen(deviceId="phone")
+
+    def pull(cursor: str | None, device_id: str = "phone") -> JSON:
+        body = {"cursor": cursor, "limit": 2}
+        if is_event and device_id == "phone":
+            return dict(listener.call("sync_pull", body))
+        return dict(tenant.device(X_Device_Id=device_id).pull(body))
+
+    def went_back(cursor: str | None, *device: str) -> bool:
+        return "wentBack" in pull(cursor, *device)
+
+    first = pull(None)["cursor"]
+    for row_id in "abcde":
+        tenant.device().create(id=row_id)
+    second = pull(first)
+    third = pull(second["cursor"])
+    assert "wentBack" not in second and "wentBack" not in third
+    assert not went_back(second["cursor"]), "the answer may have been lost"
+    assert not went_back(first, "tablet") and not went_back(None), "another device, or one that starts anew"
+    assert not went_back(third["cursor"])
+    assert went_back(second["cursor"])
+    listed(tenant)  # Which brings to the file what is known.
+    assert not went_back(third["cursor"]) and went_back(first)
+
+
 def test_device_is_renamed_and_forgotten(tenant: Tenant, other_tenant: Tenant) -> None:
     tenant.device(X_Device_Id="phone").catch_up()
     path, call = "/api/client/devices/phone", tenant.server.call

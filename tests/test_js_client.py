@@ -42,10 +42,10 @@ class JsListener:
         self.process.stdin.flush()
         return self.wait("ack", before + 1)
 
-    def tell(self, event: str, payload: Any = None) -> None:
-        """Emit without asking for an acknowledgement, as older apps do."""
+    def tell(self, event: str, payload: Any = None, how: str | int = "untold") -> None:
+        """Emit without asking for an acknowledgement, as older apps do; or so many times at once, each with one."""
         assert self.process.stdin
-        self.process.stdin.write(json.dumps([event, payload, "untold"]) + "\n")
+        self.process.stdin.write(json.dumps([event, payload, how]) + "\n")
         self.process.stdin.flush()
 
     def close(self) -> None:
@@ -123,3 +123,16 @@ def test_foreign_origin_is_an_error_at_once(server: Server, connect: Connect, tr
     """Fault: the handshake answered before the origin was looked at: "timeout", after 20 s."""
     listener = connect(server.url, transport, None, "https://evil.example")
     assert listener.wait("connect_error") in ("websocket error", "xhr poll error")
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_burst_of_the_js_client_is_acknowledged_to_the_last(
+    server: Server, tenant: Tenant, connect: Connect, transport: str
+) -> None:
+    """Fault, the library's: more than sixteen packets in one POST were dropped, and answered by 200 OK."""
+    listener = connect(server.url, transport, {"token": tenant.token})
+    listener.wait("authenticated")
+    for number, count in enumerate((40, 2_000)):
+        listener.tell("ping", None, count)
+        assert listener.wait("burst", number + 1) == count
+    assert "disconnect" not in [event for event, _ in listener.heard]

@@ -18,6 +18,7 @@ import requests
 from conftest import Device, Run, Server, Tenant, wait_for
 
 from errors import Busy, TenantNotFound
+from file_monitor import FileMonitor
 from tenants import Tenants
 
 pytestmark = pytest.mark.slow
@@ -80,8 +81,9 @@ def test_file_that_a_registration_or_a_restore_is_about_to_bring_is_not_missed(
 ) -> None:
     tenant_id = new_tenant()
     tenants.path_of(tenant_id).rename(tenants.restored_path_of(tenant_id))
-    tenants.look_over(lambda: None)
-    assert tenants.faults == {}
+    monitor = FileMonitor(tenants)
+    monitor.look_over(lambda: None)
+    assert monitor.faults == {}
 
 
 # --- refused, and kept -----------------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ def test_push_into_a_file_that_is_not_at_its_place_is_refused_and_what_it_held_i
     after = device.push_raw({"changes": {"end_user": [{"id": "c", "name": "typed meanwhile"}]}})
     if how in ("deleted", "renamed"):
         assert after.status_code == 404 and not tenant.path.exists()
-        assert status(server) == "degraded"  # At once: the server knows, and need not look first.
+        wait_for(lambda: status(server) == "degraded" or None, "the health to turn", 90)
     elif how == "replaced":
         assert after.status_code == 200 and names(device) == {"then", "typed meanwhile"}
     else:

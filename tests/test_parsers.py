@@ -338,7 +338,7 @@ def test_message_in_any_fragments_is_read_as_it_was_sent(parts: list[bytes]) -> 
     with pytest.MonkeyPatch.context() as patch:
         frames = [frame(part, 2 if not index else 0, index == len(parts) - 1) for index, part in enumerate(parts)]
         socket, _ = websocket(patch, *frames)
-        assert bytes(socket.read_message()) == b"".join(parts)
+        assert socket.read_message() == b"".join(parts)
 
 
 @fuzz

@@ -20,6 +20,7 @@ import pytest
 import requests
 import socketio
 from conftest import FAST, ROOT, Listener, Server, wait_for
+from raw_http import connect, read_answer
 
 import serving
 
@@ -109,6 +110,28 @@ def test_sigterm_waits_for_a_socket_that_does_not_answer_and_closes_all(either: 
         assert either.process.poll() is None
     assert either.process.wait(timeout=20) == 0
     assert [line["level"] for line in either.log if line["message"] == "stopped"] == ["info"]
+
+
+def test_answer_within_a_stop_says_that_it_is_the_last(either: Server) -> None:
+    """Fault, before: a client that keeps connections sent its next request into the end of this one."""
+    tenant, body = either.register(), b'{"changes": {"end_user": [{"id": "late"}]}}'
+    head = f"POST /api/client/sync/push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant.token}\r\n"
+    head += f"Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+    with connect(either, head.encode()) as connection, connection.makefile("rb") as file:
+        invited = read_answer(file)
+        assert invited and invited.status == 100 and either.process
+        either.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not is_listening(either), "the listener's end")
+        connection.sendall(body)
+        answer = read_answer(file)
+        assert answer and answer.status == 200 and answer.says_close and file.read() == b""
+    assert either.process.wait(timeout=20) == 0
+
+
+def is_listening(server: Server) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=5):
+        return True
+    return False
 
 
 def test_sigint_ends_as_well(tmp_path: Path) -> None:

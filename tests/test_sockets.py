@@ -186,7 +186,7 @@ def test_slow_listener_is_disconnected_and_costs_the_others_nothing(start_server
     sid = slow.split('"sid":"')[1].split('"')[0]
     hello = f'40{{"token":"{tenant.token}"}}'
     address = f"{server.url}/socket.io/?EIO=4&transport=polling&sid={sid}"
-    assert requests.post(address, data=hello, timeout=5).text == "OK"
+    assert requests.post(address, data=hello, timeout=5).text == "ok"
     for number in range(20):
         device.create(id=f"r{number}")
     listener.wait_note("sync_complete", 20)

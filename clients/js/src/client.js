@@ -21,7 +21,7 @@ import { checkedId } from "./values.js";
  *   "rejected", version?: number, error?: string, replayed?: boolean }} Result
  * @typedef {{ data: (Row | null)[], results: Result[], conflicts: any[], cursor: string, previousCursor: string,
  *   syncTimestamp: string }} Pushed
- * @typedef {{ data: Record<string, Row[]>, cursor: string, hasMore: boolean, syncTimestamp: string,
+ * @typedef {{ data: Record<string, Row[]>, cursor: string, hasMore: boolean, syncTimestamp: string, wentBack?: boolean,
  *   digest?: Record<string, { count: number, hash: string }> }} Pulled
  * @typedef {{ url: string, token?: string, refreshToken?: string, store?: import("./tokens.js").TokenStore,
  *   signIn?: () => Promise<import("./tokens.js").Pair>, deviceId?: string, timeoutSeconds?: number,
@@ -93,15 +93,16 @@ export class SyncClient {
   /**
    * Pull one page. On a slow line it has fewer rows than the limit, and says `hasMore`.
    *
-   * @param {{ cursor: string | null, tables?: string[], limit?: number, digest?: boolean }} wanted
+   * `isAnonymous` leaves the device's ID out, where it fetches again what it has: its cursor is not up to where it got.
+   * @param {{ cursor: string | null, tables?: string[], limit?: number, digest?: boolean, isAnonymous?: boolean }} wanted
    * @returns {Promise<Pulled>} @throws {import("./errors.js").ResyncRequired}
    */
-  async pull({ cursor, tables, limit = PAGE_ROWS, digest }) {
+  async pull({ cursor, tables, limit = PAGE_ROWS, digest, isAnonymous }) {
     for (;;) {
       const [beganAt, most] = [Date.now(), Math.min(limit, this.#portion.size)];
       try {
         const body = { cursor, entityTypes: tables, limit: most, digest };
-        const page = checkedPage(await this.call("/api/client/sync/pull", { body }));
+        const page = checkedPage(await this.call("/api/client/sync/pull", { body, isAnonymous }));
         this.#portion.took(most, Date.now() - beganAt, !page.hasMore);
         return page;
       } catch (error) {
@@ -113,7 +114,7 @@ export class SyncClient {
   /**
    * Pull page after page from a cursor to the end. Keep each page and its cursor together before asking for the next.
    *
-   * @param {{ cursor: string | null, tables?: string[], limit?: number, digest?: boolean }} wanted
+   * @param {{ cursor: string | null, tables?: string[], limit?: number, digest?: boolean, isAnonymous?: boolean }} wanted
    */
   async *pages(wanted) {
     let page;

@@ -13,9 +13,15 @@ export class Clock {
   offsetMs = 0;
   /** @type {number | undefined} */
   #measuredAt;
+  /** Whether the last measurement was better than a second, which is all that `Date` says. */
+  #isExact = false;
 
-  /** Tell whether it was measured lately, by this clock. */
+  /** Tell whether it was measured lately, by this clock, and well enough to correct it. */
   get isMeasured() {
+    return this.#isFresh && (this.#isExact || this.offsetMs === 0);
+  }
+
+  get #isFresh() {
     return this.#measuredAt !== undefined && Math.abs(Date.now() - this.#measuredAt) < FRESH_MS;
   }
 
@@ -30,7 +36,10 @@ export class Clock {
     const time = Date.parse(told ?? "");
     if (Number.isNaN(time) || endedAt < beganAt) return;
     const [least, most] = [time - endedAt, time + roundedMs - beganAt];
-    this.offsetMs = least <= 0 && most >= 0 ? 0 : Math.round((least + most) / 2);
+    const mayBe = (/** @type {number} */ offsetMs) => least <= offsetMs && offsetMs <= most;
+    if (roundedMs && this.isMeasured && !mayBe(0) && mayBe(this.offsetMs)) return; // It is known better.
+    this.offsetMs = mayBe(0) ? 0 : Math.round((least + most) / 2);
+    this.#isExact = !roundedMs;
     this.#measuredAt = endedAt;
   }
 

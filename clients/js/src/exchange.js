@@ -7,11 +7,12 @@
 
 import { beginAnew, endAnew, takeAnew, underWay } from "./anew.js";
 import { newId } from "./client.js";
+import { goBy, tellApart } from "./device.js";
 import { operationOf } from "./edits.js";
 import { ResyncRequired, SyncError } from "./errors.js";
 import { pushOperations } from "./operations.js";
 import { Outbox, settle } from "./outbox.js";
-import { BASES, META, place, take } from "./store.js";
+import { BASES, META, OUTBOX, place, take } from "./store.js";
 
 /**
  * @typedef {import("./edits.js").Row} Row
@@ -23,6 +24,9 @@ import { BASES, META, place, take } from "./store.js";
 const SLICE_EDITS = 1000;
 
 export class Exchange {
+  /** Whether a pull has told, since this was opened, that no copy of it went on under its name. */
+  #isOriginal = false;
+
   /**
    * @param {import("./client.js").SyncClient} client @param {import("./store.js").Store} store @param {string[]} tables
    * @param {Hear} hear
@@ -51,7 +55,8 @@ export class Exchange {
   async #forth() {
     await this.#anew();
     await this.#fill();
-    const { cursor } = await this.#place();
+    let { cursor } = await this.#place();
+    if (cursor !== null && !this.#isOriginal && (await this.#hasEdits())) cursor = await this.#pull(cursor);
     if (cursor !== null) await this.#push(cursor);
     await this.#pull(cursor);
   }
@@ -60,7 +65,8 @@ export class Exchange {
   async identify() {
     return this.#write(async (tx) => {
       const [device, account] = await Promise.all([tx.get(META, "device"), tx.get(META, "account")]);
-      this.client.deviceId ??= device?.id ?? newId();
+      goBy(this.client, device);
+      this.client.deviceId ??= newId();
       this.client.tenantId ??= account?.id;
       if (!device) await tx.put(META, { name: "device", id: this.client.deviceId });
       return /** @type {string | undefined} */ (account?.id);
@@ -105,13 +111,26 @@ export class Exchange {
     this.hear.changed();
   }
 
-  /** Pull from a cursor to the end. @param {string | null} since */
+  #hasEdits() {
+    return this.store.transaction("readonly", [], async (tx) => (await tx.count(OUTBOX)) > 0);
+  }
+
+  /** Pull from a cursor to the end. @param {string | null} since @returns {Promise<string | null>} where that is */
   async #pull(since) {
+    const asked = this.client.deviceId;
     let reached = since;
-    for await (const { data, cursor } of this.client.pages({ cursor: since, tables: this.tables })) {
-      await this.take(data, { cursor, tables: this.tables }, reached);
-      reached = cursor;
+    for await (const page of this.client.pages({ cursor: since, tables: this.tables })) {
+      await tellApart(this.client, asked, page, () => this.#kept("device"), (name) => this.#write((tx) => tx.put(META, { name: "device", ...name })));
+      this.#isOriginal = true;
+      await this.take(page.data, { cursor: page.cursor, tables: this.tables }, reached);
+      reached = page.cursor;
     }
+    return reached;
+  }
+
+  /** @param {string} name @returns {Promise<any>} */
+  #kept(name) {
+    return this.store.transaction("readonly", [], (tx) => tx.get(META, name));
   }
 
   /**
@@ -135,11 +154,11 @@ export class Exchange {
     const { cursor, tables = [] } = await this.#place();
     const added = this.tables.filter((table) => !tables.includes(table));
     if (cursor === null || !added.length) return;
-    const kept = /** @type {Filling | undefined} */ (await this.store.transaction("readonly", [], (tx) => tx.get(META, "filling")));
+    const kept = /** @type {Filling | undefined} */ (await this.#kept("filling"));
     const since = kept && `${kept.tables}` === `${added}` ? kept.cursor : null;
     if (since === null) await this.#write((tx) => tx.delete(META, "filling"));
     let reached = since;
-    for await (const page of this.client.pages({ cursor: since, tables: added })) {
+    for await (const page of this.client.pages({ cursor: since, tables: added, isAnonymous: true })) {
       await this.take(page.data, { name: "filling", cursor: page.cursor, tables: added }, reached);
       reached = page.cursor;
     }

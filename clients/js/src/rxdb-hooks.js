@@ -5,9 +5,10 @@
  */
 
 import { newId } from "./client.js";
+import { goBy, tellApart } from "./device.js";
 import { checkedFields, checkedId } from "./values.js";
 
-const [CONTEXT, ACCOUNT, AGAIN] = ["OTHER", "syncapp-account", "syncapp-again"];
+const [CONTEXT, ACCOUNT, AGAIN, DEVICE] = ["OTHER", "syncapp-account", "syncapp-again", "syncapp-device"];
 
 /**
  * Refuse another account than the one whose documents these are; it is noted in the database itself.
@@ -22,6 +23,20 @@ export async function settleAccount(collection, client) {
   if (known || !tenant) return;
   await note(database, ACCOUNT, { tenant });
   await client.account(await kept()); // another collection, or tab, may have been faster
+}
+
+/** Go by the name that was taken after a copy was told apart, if one was. @param {any} collection @param {import("./client.js").SyncClient} client */
+export async function settleDevice({ database }, client) {
+  goBy(client, (await noted(database, DEVICE))?.data);
+}
+
+/**
+ * Take a name of its own if a pull says that a copy goes by the same one.
+ *
+ * @param {any} collection @param {import("./client.js").SyncClient} client @param {string | undefined} asked @param {{ wentBack?: boolean }} page
+ */
+export async function tellDeviceApart({ database }, client, asked, page) {
+  await tellApart(client, asked, page, async () => (await noted(database, DEVICE))?.data, (name) => note(database, DEVICE, name));
 }
 
 /** Name the pull from the start that was asked for last, whenever that was. @param {any} collection @returns {Promise<string | undefined>} */
@@ -39,7 +54,7 @@ async function noted({ internalStore }, key) {
   return (await internalStore.findDocumentsById([`${CONTEXT}|${key}`], false))[0];
 }
 
-/** @param {any} database @param {string} key @param {Record<string, string>} data */
+/** @param {any} database @param {string} key @param {Record<string, any>} data */
 async function note({ internalStore }, key, data) {
   const previous = await noted({ internalStore }, key);
   const about = { id: `${CONTEXT}|${key}`, key, context: CONTEXT, data, _deleted: false, _attachments: {} };

@@ -14,7 +14,7 @@ import { BadValue, ResyncRequired } from "./errors.js";
 import { pushOperations } from "./operations.js";
 import { ELSEWHERE, lostRows } from "./resync.js";
 import { Documents } from "./rxdb-documents.js";
-import { askAgain, askedAgain, checkedDoc, refuseBadValues, settleAccount } from "./rxdb-hooks.js";
+import { askAgain, askedAgain, checkedDoc, refuseBadValues, settleAccount, settleDevice, tellDeviceApart } from "./rxdb-hooks.js";
 import { Sweep } from "./sweep.js";
 
 /**
@@ -93,8 +93,9 @@ class Handlers {
   }
 
   /** Refuse to go on for another account than the one whose documents these are. */
-  #account() {
-    return settleAccount(this.collection, this.client);
+  async #account() {
+    await settleDevice(this.collection, this.client);
+    await settleAccount(this.collection, this.client);
   }
 
   // --- pull ----------------------------------------------------------------------------------------------------------
@@ -144,7 +145,10 @@ class Handlers {
   /** @param {Checkpoint} place @param {number} limit @returns {Promise<Page>} */
   async #page(place, limit) {
     try {
-      const page = await this.client.pull({ cursor: (place.fill ?? place).cursor, tables: [this.table], limit });
+      const { deviceId } = this.client;
+      const isAnonymous = Boolean(place.fill);
+      const page = await this.client.pull({ cursor: (place.fill ?? place).cursor, tables: [this.table], limit, isAnonymous });
+      await tellDeviceApart(this.collection, this.client, deviceId, page);
       return { rows: page.data[this.table] ?? [], place: passed(place, page), hasMore: page.hasMore || Boolean(place.fill) };
     } catch (error) {
       if (!(error instanceof ResyncRequired)) throw error;

@@ -13,6 +13,7 @@
 
 import { newId } from "./client.js";
 import { columnTypes } from "./columns.js";
+import { goBy, tellApart } from "./device.js";
 import { ResyncRequired } from "./errors.js";
 import { pushOperations } from "./operations.js";
 import { ELSEWHERE } from "./resync.js";
@@ -43,6 +44,7 @@ const PLACE = "syncapp_place";
 const ACCOUNT = "syncapp_account";
 const NONCE = "syncapp_nonce";
 const ANSWERED = "syncapp_answered";
+const DEVICE = "syncapp_device";
 const ROUNDS = 5;
 /** In place of a base: edits were made on a database that a restore has replaced. */
 const LOST = "-";
@@ -91,6 +93,7 @@ class Sync {
 
   /** Sync until a round has nothing to push. */
   async run() {
+    goBy(this.client, await this.#keptName());
     await this.#settleAccount();
     if (this.#isUnkept) this.#anew = undefined;
     this.#types ??= await columnTypes(this.client);
@@ -126,6 +129,11 @@ class Sync {
     const kept = await this.#read(ACCOUNT);
     const account = await this.client.account(kept);
     if (!kept && account) await this.#keep(ACCOUNT, account);
+  }
+
+  /** @returns {Promise<import("./device.js").Name | undefined>} */
+  async #keptName() {
+    return JSON.parse((await this.#read(DEVICE)) ?? "null") ?? undefined;
   }
 
   // --- pull ----------------------------------------------------------------------------------------------------------
@@ -175,7 +183,9 @@ class Sync {
     this.#place = { ...this.#place, fill: this.#fill() };
     const { cursor, tables } = this.#place.fill ?? { ...this.#place, tables: this.tables };
     try {
-      const page = await this.client.pull({ cursor, tables });
+      const { deviceId } = this.client;
+      const page = await this.client.pull({ cursor, tables, isAnonymous: Boolean(this.#place.fill) });
+      await tellApart(this.client, deviceId, page, () => this.#keptName(), (name) => this.#keep(DEVICE, JSON.stringify(name)));
       this.#hasMore = page.hasMore || Boolean(this.#place.fill);
       this.#place = this.#passed(page);
       return new Map(tables.map((table) => [table, page.data[table] ?? []]));

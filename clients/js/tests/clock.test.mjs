@@ -24,6 +24,21 @@ test("a clock is corrected by the middle of a request, and left alone if it may 
   assert.equal(clock.corrected("soon"), "soon");
 });
 
+test("a clock that is wrong is measured to better than the second that Date has, and stays so", () => {
+  const clock = new Clock();
+  const at = Date.now();
+  const hear = (told, rounded) => clock.hear(new Date(at + told).toISOString(), at - 50, at + 50, rounded);
+  hear(HOUR_MS - 900, 1000);
+  assert.ok(!clock.isMeasured, "a second off may turn who typed last");
+  hear(HOUR_MS, 0);
+  hear(HOUR_MS - 900, 1000);
+  assert.deepEqual([clock.isMeasured, clock.offsetMs], [true, HOUR_MS]);
+  hear(2 * HOUR_MS, 1000);
+  assert.deepEqual([clock.isMeasured, Math.round(clock.offsetMs / HOUR_MS)], [false, 2], "it was set meanwhile");
+  hear(0, 1000);
+  assert.deepEqual([clock.isMeasured, clock.offsetMs], [true, 0]);
+});
+
 /** Have the clock of this process wrong while `work` runs. */
 async function wrong(t, byMs, work) {
   const { now } = Date;
