@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UNIT_TESTS := $(BIN)/python -m pytest -m "not slow and not server"
-PARTS := part-1 part-2 part-3 part-4
+TOGETHER = TAKEN=$$(mktemp -d) $(MAKE) --no-print-directory -k -Otarget
+unexport PYTHONDONTWRITEBYTECODE # Else each test run, server and command compiles all anew.
 .DEFAULT_GOAL := help
-.PHONY: help run test $(PARTS) unit unit-1 unit-2 crash clients js-client kit check lint format types audit bench bench-quick clean
+.PHONY: help run test part-1 part-2 part-3 unit unit-1 unit-2 crash clients js-client kit check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -15,11 +16,11 @@ run: .venv/installed node_modules ## Install what is needed and serve on port 30
 test: .venv/installed-dev ## Install what tests need and pass them; with ARGS these tests only
 	@$(BIN)/python tests/needs.py
 	@$(MAKE) --no-print-directory node_modules clients/js/node_modules
-	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(MAKE) --no-print-directory -k -j2 -Otarget $(PARTS) clients)
+	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(TOGETHER) -j3 clients part-1 part-2 part-3)
 
-# Two at a time, since much of a test is waiting; each part prints when it ends.
-$(PARTS): part-%: .venv/installed-dev
-	$(BIN)/python -m pytest --part $*/$(words $(PARTS))
+# Three at a time, since much of a test is waiting; each takes the next module that none has, and prints when it ends.
+part-1 part-2 part-3: .venv/installed-dev
+	$(BIN)/python -m pytest --among=$(TAKEN)
 
 # Apart from the others: in their process threads and SQLite are not what they are on a device (tests/conftest.py).
 clients: .venv/installed-dev ## The part of the tests that is about the Python client
@@ -33,10 +34,10 @@ kit: .venv/installed-dev ## Hold a client, or a deployment, to the scenario suit
 	@PYTHONPATH=tests:clients/python/src $(BIN)/python -m kit
 
 unit: .venv/installed-dev ## The part of the tests that takes seconds
-	@$(if $(ARGS),$(UNIT_TESTS) $(ARGS),$(MAKE) --no-print-directory -k -j2 -Otarget unit-1 unit-2)
+	@$(if $(ARGS),$(UNIT_TESTS) $(ARGS),$(TOGETHER) -j2 unit-1 unit-2)
 
-unit-1 unit-2: unit-%: .venv/installed-dev
-	$(UNIT_TESTS) --part $*/2
+unit-1 unit-2: .venv/installed-dev
+	$(UNIT_TESTS) --among=$(TAKEN)
 
 crash: .venv/installed-dev ## kill -9 under load, many rounds: make crash ROUNDS=100
 	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/test_crash.py

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import directory
 import manifest as manifests
+from engine_errors import reason_of
 from errors import StorageFull
 from files import copy_file, sync_folder
 from manifest import BackupError, Manifest
@@ -85,6 +86,8 @@ def _copy_all(tenants: Tenants, made: Path, tenant_id: str | None, say: Say) -> 
     ids = sorted(manifests.customers_in(made / "main.db"))
     if tenant_id is not None and tenant_id not in ids:
         raise BackupError(f"There is no tenant {tenant_id}.")
+    if not ids and any((tenants.folder / "tenants").glob("tenant_*.db")):
+        raise BackupError(f"main.db of {tenants.folder} knows no customer, but tenants' files are there: put it back.")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     files = {"main.db": manifests.sealed(made / "main.db")}
     manifest = Manifest(manifests.FORMAT, now, tenant_id, files, {}, {}, [])
@@ -112,7 +115,7 @@ def _copy_one(tenants: Tenants, made: Path, tenant_id: str, manifest: Manifest, 
     except StorageFull:
         raise BackupError(f"There is no room in {made.parent.parent} for the backup.") from None
     except Exception as error:
-        fault = f"it can't be copied: {error}"
+        fault = f"it can't be copied: {reason_of(error)}"
     target.unlink(missing_ok=True)
     if tenant_id not in tenants.directory.read(directory.customer_ids):
         manifest.closed.append(tenant_id)

@@ -107,12 +107,11 @@ def restore(path: Path | None, file: Path | None, tenant: str | None, closed: bo
 def _restore_backup(tenants: Tenants, choice: Choice, yes: bool) -> None:
     if choice.left_out:
         progress(f"Left out, since their accounts were closed (--closed brings them back): {_named(choice.left_out)}")
+    if not choice.customers:
+        raise BackupError("Nothing was put back.")
     there = [customer for customer in choice.customers if tenants.fault_of(customer.id) is None]
-    _ask(
-        f"This puts {_counted(len(choice.customers))} back in {tenants.folder.resolve()} and replaces what {len(there)} of"
-        f" them hold now: {_named(choice.customers)}.",
-        yes,
-    )
+    what = f"{_counted(len(choice.customers))} back in {tenants.folder.resolve()}"
+    _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)
     restored = restoring.restore(tenants, choice, progress)
     kept = f" What they held is in {tenants.aside} until the next backup." if there else ""
     click.echo(f"{_counted(len(restored))} restored.{kept}")
@@ -122,6 +121,13 @@ def _restore_file(tenants: Tenants, file: Path, tenant: str, yes: bool) -> None:
     _ask(f"This replaces what the tenant {tenant} holds in {tenants.folder.resolve()} by {file}.", yes)
     tenant_id = restoring.restore_file(tenants, file, tenant)
     click.echo(f"{tenant_id} restored. What it held is in {tenants.aside} until the next backup.")
+
+
+def _replaced(there: int, coming: int) -> str:
+    if not there:
+        return "and replaces nothing"
+    whose = ("it holds" if coming == 1 else "they hold") if there == coming else f"{there} of them hold"
+    return f"and replaces what {whose} now"
 
 
 def _counted(tenants: int) -> str:

@@ -22,11 +22,11 @@ from werkzeug.http import parse_accept_header
 
 import errors
 import logs
+from answers import SECURITY_HEADERS
 from budgets import Budgets
 from room import NO_ROOM, room
 from settings import Settings
 from web import (
-    SECURITY_HEADERS,
     Exchange,
     Header,
     Reply,

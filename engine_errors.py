@@ -54,3 +54,10 @@ def problem_of(error: Exception) -> Exception:
     if isinstance(cause, apsw.BusyError | apsw.LockedError):
         return Busy()
     return error
+
+
+def reason_of(error: Exception) -> str:
+    """Say for a person why something failed: of the system's errors the words and the path, not the number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)

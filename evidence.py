@@ -44,13 +44,15 @@ class Evidences:
 
     def pulled(self, tenant_id: str, before: Evidence, page: Page, now: int) -> None:
         """Note what a device was sent, and what it said that it has: no less than ``since``, no more than ``claimed``."""
-        is_same = before.epoch == page.epoch
-        old = before if is_same else before._replace(known={}, sent={}, first_push=None, may_have_deleted=False)
+        old, until = before, page.until
+        if before.epoch != page.epoch:
+            old = before._replace(epoch=page.epoch, known={}, sent={}, first_push=None, may_have_deleted=False)
         known = {table: min(max(old.known.get(table, 0), since), page.claimed) for table, since in page.starts.items()}
-        sent = dict.fromkeys(page.tables, page.until)
-        found = old._replace(epoch=page.epoch, known={**old.known, **known}, sent={**old.sent, **sent})
-        if found != before or now - before.seen_at > _DAY_MS:
-            self._note(tenant_id, found._replace(seen_at=now))
+        is_news = any(old.known.get(table) != place or old.sent.get(table) != until for table, place in known.items())
+        if is_news or old is not before or now - before.seen_at > _DAY_MS:
+            sent = dict.fromkeys(known, until)
+            found = old._replace(known={**old.known, **known}, sent={**old.sent, **sent}, seen_at=now)
+            self._note(tenant_id, found)
 
     def pushed(self, tenant_id: str, before: Evidence, applied: Applied) -> None:
         """Note that a device made what it pushed: it has all of it, if it had all that was there before.

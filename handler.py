@@ -13,22 +13,21 @@ import logging
 import socket
 import time
 import uuid
-from functools import lru_cache, partial
-from http import HTTPStatus
+from functools import partial
 from typing import Any
 
 import gevent
-from gevent.pywsgi import WSGIHandler, format_date_time
+from gevent.pywsgi import WSGIHandler
 from gevent.ssl import SSLSocket
 from geventwebsocket.handler import WebSocketHandler
 
 import heads
+from answers import date_line, head_bytes, parts_of, refusal
 from bodies import Body, ChunkedBody
 from connections import LEAST_BYTES_PER_SECOND, Connections
-from errors import Busy, Problem, ValidationError, as_body
+from errors import Busy, Problem, ValidationError
 from frames import check_handshake, is_handshake
 from inlets import KEY, Inlet
-from wire import encode
 
 log = logging.getLogger("syncapp.connections")
 
@@ -78,7 +77,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     def _turn_away(self) -> None:
         with contextlib.suppress(OSError), self.connections.turning_away():
             problem = Busy("The server has too many connections just now. Try again soon.")
-            self._say_last(_refusal(problem, str(uuid.uuid4())))
+            self._say_last(refusal(problem, str(uuid.uuid4())))
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -151,7 +150,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         about = {"status": problem.status, "code": problem.code, "request_id": request_id}
         address = self.client_address[0] if isinstance(self.client_address, tuple) else "unknown"
         log.info("refused: %s", problem, extra={**about, "address": address})
-        self._say_last(_refusal(problem, request_id))
+        self._say_last(refusal(problem, request_id))
 
     def _say_last(self, answer: bytes) -> None:
         with self.stream.sending(self.connections.stall_seconds):
@@ -243,9 +242,9 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.provided_content_length = named.get("content-length")
         said = [name + ": " + value for name, value in headers]
         if "date" not in named:
-            said.append(_date(int(time.time())))
-        self._head = _as_bytes(["HTTP/1.1 " + status, *said])
-        self.status, self.code = _parts_of(status)
+            said.append(date_line(int(time.time())))
+        self._head = head_bytes(["HTTP/1.1 " + status, *said])
+        self.status, self.code = parts_of(status)
         return self.write
 
     def _write_with_headers(self, data: bytes) -> None:
@@ -317,36 +316,3 @@ def install(connections: Connections) -> None:
     """Let ``Handler`` serve among these connections, and look after them, whoever serves this process with it."""
     Handler.connections = connections
     connections.watch()
-
-
-def _as_bytes(lines: list[str]) -> bytes:
-    """Write lines of a head.
-
-    Raises: ValueError for a line break within one, which would begin another, or a character beyond Latin-1.
-    """
-    text = "\r\n".join([*lines, ""])
-    if text.count("\r") != len(lines) or text.count("\n") != len(lines):
-        raise ValueError("a line break in a status or a header")
-    return text.encode("latin-1")
-
-
-@lru_cache(maxsize=64)
-def _parts_of(status: str) -> tuple[bytes, int]:
-    """Give a status as bytes, and its number."""
-    return status.encode("latin-1"), int(status.split(" ", 1)[0])
-
-
-@lru_cache(maxsize=2)
-def _date(since_1970: int) -> str:
-    moment: bytes = format_date_time(since_1970)
-    return "Date: " + moment.decode()
-
-
-def _refusal(problem: Problem, request_id: str) -> bytes:
-    """Write the answer to a request that the application never sees."""
-    body = encode(as_body(problem, request_id))
-    lines = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}", "Connection: close"]
-    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", f"X-Request-ID: {request_id}"]
-    if problem.retry_after_seconds is not None:
-        lines.append(f"Retry-After: {problem.retry_after_seconds}")
-    return "\r\n".join([*lines, "", ""]).encode() + body

@@ -11,8 +11,9 @@ import logging
 import sys
 import time
 from functools import lru_cache
-from typing import Any
+from typing import Any, TextIO
 
+import gevent
 import msgspec
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -45,13 +46,23 @@ def request(logger: logging.Logger, level: int, message: str, about: dict[str, A
     for name, value in about.items():
         if value is not None:
             said[name] = value
-    stream = handlers[0].stream  # type: ignore[attr-defined]
+    if not _lines:  # Those of a crowd leave together, in one turn of the event loop.
+        gevent.get_hub().loop.run_callback(_write, handlers[0].stream)  # type: ignore[attr-defined]
+    return _lines.append(_encode(said))
+
+
+_lines: list[str] = []
+"""Lines of requests that are still to be written."""
+
+
+def _write(stream: TextIO) -> None:
+    lines = "".join(f"{line}\n" for line in _lines)
+    _lines.clear()
     try:
-        stream.write(_encode(said) + "\n")
+        stream.write(lines)
         stream.flush()
-    except (OSError, ValueError):  # Whoever read the log is gone; the request is not to suffer for it.
+    except (OSError, ValueError):  # Whoever read the log is gone; the requests are not to suffer for it.
         pass
-    return None
 
 
 def _line(created: float, level: int, logger: str, message: str) -> dict[str, Any]:

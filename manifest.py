@@ -20,6 +20,7 @@ import digest
 import directory
 import ledger
 import pulls
+from engine_errors import reason_of
 from models import synced_tables
 from protocol import Pull
 from schema import tenant_fingerprint
@@ -78,7 +79,7 @@ def read(backup: Path) -> Manifest:
         if manifest.has_hashes and not {"main.db", *map("tenants/{}".format, names)} >= set(manifest.files):
             raise ValueError("it names files that are no tenant's")
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise BackupError(f"{backup} is no backup: {error}") from None
+        raise BackupError(f"{backup} is no backup: {reason_of(error)}") from None
     return manifest
 
 

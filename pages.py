@@ -16,11 +16,12 @@ from flask import Blueprint, Response, render_template, send_from_directory
 import errors
 import reference
 from errors import NotFound
+from file_monitor import FileMonitor
 from models import synced_tables
 from room import room
 from serving import Lifecycle
 from tenants import Tenants, now_ms
-from web import Reply, answer
+from web import Reply, answer, running
 from wire import format_time
 
 _HERE = Path(__file__).resolve().parent
@@ -44,13 +45,15 @@ Describe = Callable[[], dict[str, Any]]
 def blueprint(
     version: str,
     tenants: Tenants,
+    monitor: FileMonitor,
     lifecycle: Lifecycle,
     connected: Callable[[], int],
+    trusted_proxies: int,
     openapi: Describe,
     asyncapi: Describe,
 ) -> Blueprint:
-    """Lay the pages out; ``connected`` counts the sockets that listen, ``openapi`` and ``asyncapi`` give the documents that
-    describe calls and events."""
+    """Lay the pages out; ``connected`` counts the sockets that listen, ``trusted_proxies`` is how many proxies are
+    believed, ``openapi`` and ``asyncapi`` give the documents that describe calls and events."""
     routes = Blueprint("pages", __name__)
     began = time.monotonic()
 
@@ -75,12 +78,19 @@ def blueprint(
     @routes.get("/health")
     def health() -> Reply:
         """Tell an orchestrator whether to send requests here."""
-        status = _status(tenants, lifecycle)
+        status = _status(tenants, monitor, lifecycle)
         body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
         body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
+        body["forwardedFor"] = {"addresses": _forwarded(), "trusted": trusted_proxies}
         return answer(body, 200 if status in ("ok", "degraded") else 503)
 
     return routes
+
+
+def _forwarded() -> int:
+    """Count the addresses that proxies, or the caller, say the request came by."""
+    said = running().header("X-Forwarded-For")
+    return said.count(",") + 1 if said else 0
 
 
 def _serve_files(routes: Blueprint) -> None:
@@ -102,13 +112,13 @@ def _serve_files(routes: Blueprint) -> None:
         return _cached(send_from_directory(_CLIENT, _CLIENT_FILE))
 
 
-def _status(tenants: Tenants, lifecycle: Lifecycle) -> str:
+def _status(tenants: Tenants, monitor: FileMonitor, lifecycle: Lifecycle) -> str:
     """Say how the server is, the worst first."""
     if lifecycle.is_ending:
         return "ending"
     if not room.look(tenants.folder):
         return "storage_full"
-    return "degraded" if tenants.faults or not tenants.directory.is_in_place else "ok"
+    return "degraded" if monitor.faults or not tenants.directory.is_in_place else "ok"
 
 
 def _describe(routes: Blueprint, openapi: Describe, asyncapi: Describe) -> None:

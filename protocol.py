@@ -106,7 +106,7 @@ class Change:
         return [detail for name, detail in self.lacking.items() if row.get(name) is None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Push:
     """A push as parsed; ``base`` is the place up to which its device had seen everything, if it said so.
 
@@ -137,7 +137,7 @@ def unknown_table(name: str) -> dict[str, str]:
     return {"code": "unknown_table", "error": sentence}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pull:
     """A pull as parsed; ``since`` is a cursor, a time in milliseconds or None for a first pull."""
 

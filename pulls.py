@@ -166,7 +166,7 @@ def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: in
     return sequences[0] if len(sequences) == 2 else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Slice:
     """Some rows of a table in their order: their JSON with commas between, and the sequence of the last."""
 

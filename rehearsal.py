@@ -15,6 +15,7 @@ import tables_file
 from checks import CHECKS, Check, Finding, Place
 from engine_errors import EngineError
 from errors import Problem
+from file_monitor import FileMonitor
 from folder_locks import has_server
 from serving import CannotListen, listen
 from tenants import MainDatabaseBroken, Tenants
@@ -49,7 +50,12 @@ def customers_files(place: Place) -> Finding | None:
         return None  # Another check tells.
     try:
         ids = sorted(tenants.directory.read(directory.customer_ids))
-        found = [f"Tenant {one}: {fault}." for one in ids if (fault := tenants.look_at(one))]
+        if not ids and any((place.folder / "tenants").glob("tenant_*.db")):
+            return Finding(
+                "main.db knows no customer, but there are files of tenants.", "Run restore (docs/backups.md)."
+            )
+        look_at = FileMonitor(tenants).look_at
+        found = [f"Tenant {one}: {fault}." for one in ids if (fault := look_at(one))]
     finally:
         tenants.close()
     more = f" And {len(found) - _SHOWN} more." if len(found) > _SHOWN else ""

@@ -64,6 +64,11 @@ class _Beginnings(dict[Life, bytes]):
 _beginnings = _Beginnings()
 
 
+def note_beginning(life: Life, row: str) -> None:
+    """Note what a row is that nobody has edited yet, but is about to."""
+    _beginnings.keep(life, row.encode())
+
+
 def may_begin_with(life: Life, sequence: int, said: Mapping[str, Any]) -> bool:
     """Tell whether a row may have been made with these values. No is certain; by one of them, for nearly all tell it."""
     row = _beginnings.get(life)

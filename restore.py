@@ -19,6 +19,7 @@ import directory
 import ledger
 import manifest as manifests
 from directory import Customer
+from engine_errors import reason_of
 from files import copy_file, faults_of, look_into, sync_folder
 from folder_locks import has_server
 from manifest import BackupError
@@ -67,7 +68,7 @@ def _customers(backup: Path) -> dict[str, Customer]:
             manifests.copied(backup / "main.db", copy)
             return manifests.customers_in(copy)
         except Exception as error:
-            raise BackupError(f"main.db of {backup} can't be read: {error}") from None
+            raise BackupError(f"main.db of {backup} can't be read: {reason_of(error)}") from None
 
 
 def _named(tenants: Tenants, known: dict[str, Customer], text: str) -> str:
@@ -101,8 +102,10 @@ def restore(tenants: Tenants, choice: Choice, say: Say, wait_seconds: float = _W
         file = manifests.file_in(choice.backup, customer.id)
         sha256 = hashes.get(f"tenants/{file.name}")
         epochs[customer.id] = _lay_ready(tenants, customer.id, partial(_copy_checked, file, sha256))
-        tenants.directory.write(partial(directory.add_missing_customer, customer))
+        other = tenants.directory.write(partial(directory.add_missing_customer, customer))
         say(f"{customer.id}: restored")
+        if other:
+            say(f"{customer.email} is another account's by now: this one comes back as {other}")
     _wait_until_taken(tenants, epochs, wait_seconds)
     return list(epochs)
 

@@ -16,7 +16,7 @@ from msgspec import UNSET
 from bases import Key, rows_where
 from models import connection
 from protocol import Stored
-from repeats import is_said_before, may_begin_with
+from repeats import is_said_before, may_begin_with, note_beginning
 from typed import Form, TypedRow, stored
 from wire import Row, decode_stored, encode
 from writing import INSERT_LOGGED, Writing, insert_row
@@ -137,7 +137,7 @@ class ShortWay:
         if base_version is not None:
             is_plain = self._writing.push.evidence.is_of(one.row.device_id, stood.device_id)
         else:
-            is_plain = version == 1 or not different or not self._is_late_repeat(one, stood, sequence, different)
+            is_plain = not different or not self._is_late_repeat(one, stood, as_read, different)
         return (stood, different, as_read) if is_plain else None
 
     def _is_known(self, one: TypedRow, base_version: int | None, version: int, sequence: int) -> bool:
@@ -150,12 +150,17 @@ class ShortWay:
         place, _ = push.evidence.places(one.form.table, before.epoch)
         return place >= sequence and (not base_version or base_version >= version)
 
-    def _is_late_repeat(self, one: TypedRow, stood: Any, sequence: int, different: Mapping[str, Any]) -> bool:
+    def _is_late_repeat(
+        self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Mapping[str, Any]
+    ) -> bool:
         """Tell whether an edit without a base may be a create that was taken before: the long way finds out."""
-        push = self._writing.push
+        push, (body, version, sequence, *_) = self._writing.push, as_read
         if one.reader.kind != "upsert" or push.base:
             return False
         life = self._writing.before.epoch, one.form.table, stood.id, stood.createdAt
+        if version == 1:
+            note_beginning(life, body)
+            return False
         if not may_begin_with(life, sequence, {one.form.names[name]: value for name, value in different.items()}):
             return False
         said = one.form.said(one.row)

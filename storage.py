@@ -179,7 +179,8 @@ class Store:
 
         Source: sqlite.org/howtocorrupt.html, section 4: SQLite itself does not look.
         """
-        return [_identity(file) for file in self._files] == self._identities
+        (file, log), (its_own, its_logs) = self._files, self._identities
+        return _identity(file) == its_own and _identity(log) == its_logs
 
     def keep_as(self, target: Path) -> None:
         """Copy what is in the open file, which may be at no path any more."""
@@ -257,26 +258,29 @@ class Store:
 
     def _commit(self) -> list[_Write[Any]]:
         """Run a group in one transaction, and give it; an error of the commit is the error of each of them."""
-        connection, group = self._writer.conn, list[_Write[Any]]()
+        connection = self._writer.conn
+        group: list[_Write[Any]] = []
+        token = bound.set(self._writer)  # With each commit, so without the machinery of ``bound_to``.
         try:
-            with bound_to(self._writer), as_problems():
-                _begin(connection)
-                before = connection.total_changes()
-                self._run_group(group)
-                if connection.total_changes() == before:
-                    connection.execute("ROLLBACK")  # Nothing to keep: no reason to wait for the disk.
-                else:
-                    is_small = connection.total_changes() - before <= _SMALL_CHANGES
-                    (disk.at_once if is_small else disk.in_thread)(partial(connection.execute, "COMMIT"))
-                    self.mark = object()
-                if not self.is_in_place:  # After the commit: what is answered was on the disk while it was there.
-                    raise Moved
+            _begin(connection)
+            before = connection.total_changes()
+            self._run_group(group)
+            if connection.total_changes() == before:
+                connection.execute("ROLLBACK")  # Nothing to keep: no reason to wait for the disk.
+            else:
+                is_small = connection.total_changes() - before <= _SMALL_CHANGES
+                (disk.at_once if is_small else disk.in_thread)(partial(connection.execute, "COMMIT"))
+                self.mark = object()
+            if not self.is_in_place:  # After the commit: what is answered was on the disk while it was there.
+                raise Moved
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
             with contextlib.suppress(apsw.Error):  # SQLite itself may have rolled back.
                 connection.execute("ROLLBACK")
             group = group or [self._waiting.popleft() for _ in range(len(self._waiting))]
             for write in group:
-                write.error = write.error or error
+                write.error = write.error or (problem_of(error) if isinstance(error, Exception) else error)
+        finally:
+            bound.reset(token)
         return group
 
     def _run_group(self, group: list[_Write[Any]]) -> None:

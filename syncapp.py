@@ -35,6 +35,7 @@ from devices import Seen  # noqa: E402
 from door import Door  # noqa: E402
 from engine_errors import EngineError  # noqa: E402
 from errors import Problem  # noqa: E402
+from file_monitor import FileMonitor  # noqa: E402
 from folder_locks import DataFolderInUse  # noqa: E402
 from migration import MigrationRefused  # noqa: E402
 from review import Review  # noqa: E402
@@ -84,7 +85,8 @@ def build(settings: Settings) -> Flask:
     app.wsgi_app = Admission(door, door.views, tokens.tenant_of, budgets.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, budgets)
-    upkeep = Upkeep(settings, tenants, seen, sockets.announce_restored)
+    monitor = FileMonitor(tenants)
+    upkeep = Upkeep(settings, tenants, monitor, seen, sockets.announce_restored)
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
     sync = Sync(settings, tenants, tokens, sockets, seen, budgets)
     app.register_blueprint(sync.blueprint())
@@ -101,7 +103,11 @@ def build(settings: Settings) -> Flask:
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
     calls = cache(lambda: openapi.document(app, settings, VERSION))
     events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
-    app.register_blueprint(pages.blueprint(VERSION, tenants, lifecycle, sockets.connected, calls, events))
+    app.register_blueprint(
+        pages.blueprint(
+            VERSION, tenants, monitor, lifecycle, sockets.connected, settings.trusted_proxies, calls, events
+        )
+    )
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]

@@ -158,6 +158,8 @@ class _Reader:
             self._key(path, _NAME_SENTENCE)
         elif name.casefold().startswith("sqlite_"):
             self._key(path, "begins as SQLite's own names do; choose another")
+        elif path == (name,) and name.casefold() == "sqlite":
+            self._key(path, "would have an index named as SQLite's own are; choose another")
         elif name.casefold() in taken:
             self._key(path, taken[name.casefold()])
 

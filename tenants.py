@@ -16,20 +16,18 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import directory
 import migration
 import tenant_files
-from disk import disk
-from engine_errors import EngineError
+from engine_errors import EngineError, reason_of
 from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
-from files import look_into, put_file, sync_folder
+from files import is_filled, put_file, sync_folder
 from folder_locks import SERVER_LOCK, alone, hold_alone, shared
-from incarnations import Incarnations, went_back
-from ledger import incarnation, place
+from incarnations import Incarnations
+from ledger import place
 from leftovers import remove_leftovers
 from storage import Moved, Store
 from takeover import forget_aside, keep_open_aside, take_over
@@ -37,7 +35,6 @@ from tenant_files import new_tenant_file, open_tenant_file, remove_file
 
 T = TypeVar("T")
 _REGISTRATIONS_LOCK = "registrations.lock"
-_LOOKED_AT_ONCE = 10
 _IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
 log = logging.getLogger("syncapp.tenants")
 
@@ -88,7 +85,7 @@ class Tenants:
         are no longer, although there are rows in them. ``creates``: whether a folder without data is begun.
         Raises: DataFolderInUse, MigrationRefused, NoData.
         """
-        if not (creates or (folder / "main.db").is_file()):
+        if not (creates or is_filled(folder / "main.db")):
             raise NoData(f"There is no data in {folder.resolve()}. Set DATA_DIR to the server's data folder.")
         self.folder = folder
         self._files = folder / "tenants"
@@ -102,9 +99,6 @@ class Tenants:
         self.directory = self._open_directory(folder / "main.db")
         self._incarnations = Incarnations(self.directory)
         self._anew: set[str] = set()
-        self.faults: dict[str, str] = {}
-        """What is wrong with customers' files, by ID, as they were looked at last."""
-        self._looked_at: dict[str, int] = {}
         if is_server:
             self._accept(retiring)
             self._recover()
@@ -113,7 +107,9 @@ class Tenants:
         try:
             return Store.open(path, directory.prepare, directory.FINGERPRINT, self._most_waiting)
         except EngineError as error:
-            raise MainDatabaseBroken(f"{path} can't be opened: {error}. Put it back from a backup.") from None
+            raise MainDatabaseBroken(
+                f"{path} can't be opened: {reason_of(error)}. Put it back from a backup."
+            ) from None
 
     def _accept(self, retiring: Collection[str]) -> None:
         """Have the declared tables accepted, before any tenant's file is touched."""
@@ -222,6 +218,14 @@ class Tenants:
             finally:
                 store.close()
 
+    def is_open(self, tenant_id: str) -> bool:
+        """Tell whether a tenant's database is open."""
+        return tenant_id in self._open
+
+    def place_known_of(self, tenant_id: str) -> tuple[str, int] | None:
+        """Give the epoch and the sequence where a tenant's file stood last, as far as that was noted."""
+        return self._incarnations.known(tenant_id)
+
     @property
     def open_count(self) -> int:
         """Count the databases that are open."""
@@ -276,7 +280,6 @@ class Tenants:
                 path.with_name(f".{path.name}-litestream"), ignore_errors=True
             )  # Pages of it, of Litestream's.
             self._incarnations.forget(tenant_id)
-            self._looked_at.pop(tenant_id, None)
         self.directory.write(lambda: directory.finish_closing(tenant_id, int(time.time())))
 
     @contextlib.contextmanager
@@ -302,44 +305,6 @@ class Tenants:
             else:
                 self._let_go(tenant_id, store)
         self._incarnations.save()
-
-    def look_over(self, breathe: Callable[[], None]) -> None:
-        """Look at the file of every customer, and keep in ``faults`` what is wrong; what is new is logged."""
-        found = {}
-        for number, tenant_id in enumerate(sorted(self.directory.read(directory.customer_ids))):
-            if fault := self.look_at(tenant_id):
-                found[tenant_id] = fault
-            if number % _LOOKED_AT_ONCE == 0:
-                breathe()
-        known = self.directory.read(directory.customer_ids)  # Some may have closed their accounts meanwhile.
-        before, self.faults = self.faults, {one: fault for one, fault in found.items() if one in known}
-        for tenant_id, fault in self.faults.items():
-            if before.get(tenant_id) != fault:
-                log.error("tenant %s: %s; docs/backups.md tells what to do", tenant_id, fault)
-
-    def look_at(self, tenant_id: str) -> str | None:
-        """Tell what is wrong with a customer's file; one that went back is opened, which begins a new epoch."""
-        if tenant_id in self._open or self.restored_path_of(tenant_id).exists():
-            return None
-        if fault := self.fault_of(tenant_id):
-            return fault
-        try:
-            mark = _mark_of(self.path_of(tenant_id))
-            if self._looked_at.get(tenant_id) == mark:
-                return None
-            fault = self._look_into(tenant_id)
-            if not fault:
-                self._looked_at[tenant_id] = mark
-            return fault
-        except Exception as error:
-            return f"its file can't be read: {error}"
-
-    def _look_into(self, tenant_id: str) -> str | None:
-        here = disk.in_thread(partial(look_into, self.path_of(tenant_id), incarnation))
-        fault = went_back(self._incarnations.known(tenant_id), here)
-        if fault and self.is_server:
-            self.read(tenant_id, place)
-        return fault
 
     def _let_go(self, tenant_id: str, store: Store) -> None:
         """Close a file that is not at its path any more, and keep what it held: its last bytes go with the descriptor."""
@@ -410,9 +375,3 @@ class Tenants:
         self.directory.close()
         if self._lock is not None:
             os.close(self._lock)
-
-
-def _mark_of(path: Path) -> int:
-    """Give a number by which a file that changed since is told: to look into thousands each time would cost seconds."""
-    found = path.stat()
-    return hash((found.st_ino, found.st_size, found.st_mtime_ns))

@@ -15,6 +15,7 @@ import devices
 import directory
 from devices import DAY_MS, Seen
 from errors import StorageFull
+from file_monitor import FileMonitor
 from room import room
 from settings import Settings
 from tenants import Tenants, now_ms
@@ -30,9 +31,16 @@ _LOOK_SECONDS = 60.0
 class Upkeep:
     """The background work of one server."""
 
-    def __init__(self, settings: Settings, tenants: Tenants, seen: Seen, tell_restored: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tenants: Tenants,
+        monitor: FileMonitor,
+        seen: Seen,
+        tell_restored: Callable[[str], None],
+    ) -> None:
         """``tell_restored``: tells a tenant's devices that its data was restored."""
-        self._tenants, self._tell_restored = tenants, tell_restored
+        self._tenants, self._monitor, self._tell_restored = tenants, monitor, tell_restored
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
@@ -82,7 +90,7 @@ class Upkeep:
     def _look(self) -> None:
         """Look for customers whose files are missing, broken or went back, at the start and once in a while."""
         while True:
-            self._safely(lambda: self._tenants.look_over(lambda: gevent.sleep(_BREATH_SECONDS)))
+            self._safely(lambda: self._monitor.look_over(lambda: gevent.sleep(_BREATH_SECONDS)))
             gevent.sleep(_LOOK_SECONDS)
 
     def _purge_all(self) -> None:

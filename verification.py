@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import manifest as manifests
+from engine_errors import reason_of
 from files import faults_of, look_into
 from manifest import BackupError, Manifest, State
 from tenant_files import file_name
@@ -70,7 +71,7 @@ def _check_main(backup: Path, manifest: Manifest, scratch: Path, checked: Checke
     try:
         customers = manifests.customers_in(scratch / _MAIN)
     except Exception as error:
-        checked.whole.append(f"{_MAIN}: it can't be read: {error}")
+        checked.whole.append(f"{_MAIN}: it can't be read: {reason_of(error)}")
         return
     for tenant_id in sorted(set(manifest.tenants) - set(customers)):
         checked.faults[tenant_id] = "main.db does not know this customer"
@@ -101,7 +102,7 @@ def _fault_of(backup: Path, manifest: Manifest, tenant_id: str, scratch: Path) -
     except BackupError as error:
         return str(error)
     except Exception as error:
-        return f"it can't be read: {error}"
+        return f"it can't be read: {reason_of(error)}"
     finally:
         for left in scratch.parent.glob(scratch.name + "*"):
             left.unlink()

@@ -23,6 +23,7 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.http import parse_options_header
 
 import errors
+from answers import SECURITY_HEADERS
 from budgets import Budgets, Visit
 from wire import decode, encode
 
@@ -34,12 +35,6 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 _LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 _PIECE_BYTES = 65_536
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 Header = tuple[str, str]
 _JSON: Header = ("Content-Type", "application/json")
@@ -262,7 +257,7 @@ def failure(problem: errors.Problem, request_id: str) -> Reply:
     if problem.status == 408:
         headers.append(("Connection", "close"))  # RFC 9110 section 15.5.9.
     if problem.status == 401:
-        headers.append(("WWW-Authenticate", "Bearer"))  # RFC 6750 section 3.
+        headers.append(("WWW-Authenticate", problem.challenge))  # RFC 6750 section 3.
     return Reply(encode(errors.as_body(problem, request_id)), problem.status, headers)
 
 

@@ -120,7 +120,7 @@ class Writing:
             digest.change(table, difference)
         if self.sequence > self.before.sequence:
             connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
-            self.applied.after = self.before._replace(sequence=self.sequence, clock=self.at)
+            self.applied.after = Place(self.before.epoch, self.sequence, self.at, *self.before[3:])
         self.applied.touched = dict(self.touched)
         self.applied.known_until = self._known_until(self.applied.after.clock)
         self.applied.unknown_tables = list(self.push.unknown_tables)

@@ -14,11 +14,9 @@ import inspect
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import types
@@ -29,9 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import contract
+import forking
 import pytest
 import requests
 import socketio
+from needs import where
 
 import directory
 from tenants import Tenants
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from selenium import webdriver
 
 ROOT = Path(__file__).resolve().parent.parent
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 FAST = {
     "BCRYPT_ROUNDS": "8",
     "RATE_LIMIT_LOGIN": "100000 per minute",
@@ -57,25 +57,44 @@ _numbers = itertools.count(1)
 
 def needs(*programs: str) -> pytest.MarkDecorator:
     """Skip where a program is missing, with how to get it; under CI it must be there."""
-    absent = [program for program in programs if shutil.which(program) is None]
+    absent = [program for program in programs if where(program) is None]
     if absent and os.environ.get("CI") == "true":
         raise RuntimeError(f"CI must have {', '.join(absent)}: see tests/needs.py")
     return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}: run tests/needs.py for how to get it")
 
 
+LONGEST = ("test_js_handlers", "test_fairness", "test_dart", "test_backup_losses", "test_pages", "test_network")
+"""What begins first, so that what runs beside it does not wait for it in the end."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--part", default="1/1", metavar="N/M", help="run each M-th module only, from the N-th on")
+    about = "run only modules that no other run with this folder has taken, so that runs side by side end together"
+    parser.addoption("--among", metavar="FOLDER", type=Path, help=about)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep one part of the modules; mark what works against a server process, so that ``make unit`` leaves it out."""
-    part, parts = map(int, config.getoption("part").split("/"))
-    wanted = sorted({item.path for item in items})[part - 1 :: parts]
-    config.hook.pytest_deselected(items=[item for item in items if item.path not in wanted])
-    items[:] = [item for item in items if item.path in wanted]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what is longest first; mark what works against a server process, so that ``make unit`` leaves it out."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     for item in items:
         if _works_with_processes(item):
             item.add_marker("server")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Leave out a test whose module another run has taken."""
+    among = item.config.getoption("--among")
+    return None if among is None or _is_ours(among / item.path.stem) else True
+
+
+@functools.cache
+def _is_ours(mark: Path) -> bool:
+    """Take a module, if it is still to be had."""
+    try:
+        mark.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _works_with_processes(item: pytest.Item) -> bool:
@@ -123,9 +142,9 @@ class Server:
 
     data: Path
     env: dict[str, str] = field(default_factory=dict)
-    command: list[str] = field(default_factory=lambda: [sys.executable, "syncapp.py"])
+    command: list[str] = field(default_factory=lambda: forking.PLAIN)
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | forking.Forked | None = None
 
     @property
     def url(self) -> str:
@@ -137,8 +156,11 @@ class Server:
 
     def start(self) -> Server:
         environ = {**os.environ, **FAST, **self.env, "DATA_DIR": str(self.data), "PORT": str(self.port)}
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(self.command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+        if self.command == forking.PLAIN:
+            self.process = forking.begin([], environ, self.log_path)
+        else:
+            with self.log_path.open("ab") as log:
+                self.process = subprocess.Popen(self.command, cwd=ROOT, env=environ, stdout=log, stderr=log)
         wait_for(self.is_up, f"the server; its log:\n{self.log_path.read_text()}")
         contract.began(self.url)
         return self
@@ -375,22 +397,18 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a test's backups go."""
+    return tmp_path / "backups"
+
+
+@pytest.fixture
 def operate(server: Server) -> Run:
     """Run a command of the operator's beside the server."""
 
     def run(*arguments: str | Path, code: int = 0, data: Path | None = None) -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, **FAST, "DATA_DIR": str(data or server.data)}
-        command = [sys.executable, "syncapp.py", *map(str, arguments)]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = forking.run([*map(str, arguments)], environ)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Device, Run, Server, Tenant
+from backing_up import backup, names
+from conftest import Run, Server, Tenant
 
 pytestmark = pytest.mark.slow
 
@@ -17,19 +18,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "backups"
-
-
-def backup(operate: Run, folder: Path, *more: str) -> Path:
-    return Path(operate("backup", "--to", folder, *more).stdout.strip().splitlines()[-1])
-
-
-def names(device: Device) -> set[str]:
-    return {row["name"] for row in device.rows()}
 
 
 def test_backup_made_under_load_is_whole_and_of_one_moment(tenant: Tenant, operate: Run, folder: Path) -> None:

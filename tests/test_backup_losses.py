@@ -28,11 +28,6 @@ def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "backups"
-
-
 def older(folder: Path, day: int, held: Path) -> Path:
     """Make a backup of an earlier day, with the contents of another."""
     return Path(shutil.copytree(held, folder / f"syncapp-202001{day:02}T000000Z"))
@@ -73,6 +68,26 @@ def test_command_in_a_folder_without_data_makes_none_and_removes_nothing(
     assert "There is no data in" in told.stderr and "DATA_DIR" in told.stderr
     assert (sorted(data.iterdir()) if data.exists() else None) == before
     assert [path.name for path in folder.iterdir()] == [made.name]
+
+
+@pytest.mark.parametrize("how", ["emptied", "made anew"])
+def test_main_database_that_knows_nobody_beside_tenants_files_is_lost_data(
+    server: Server, tenant: Tenant, operate: Run, folder: Path, how: str
+) -> None:
+    """A full disk, a power cut or a stray command can leave it so; a backup of nobody was made with exit code 0."""
+    tenant.device().create(id="a", name="x")
+    assert server.stop() == 0
+    main = server.data / "main.db"
+    if how == "emptied":
+        main.write_bytes(b"")
+    else:
+        with contextlib.closing(sqlite3.connect(main)) as file, file:
+            file.execute("DELETE FROM customers")
+    told = operate("backup", "--to", folder, "--keep", "1", code=1)
+    assert "main.db" in told.stderr or "There is no data in" in told.stderr
+    assert not list(folder.glob("*"))
+    (found,) = [line for line in operate("doctor").stdout.splitlines() if "main.db" in line]
+    assert found.startswith("warning") and "restore" in found
 
 
 def test_backup_with_fewer_tenants_than_the_last_is_made_and_prunes_nothing(

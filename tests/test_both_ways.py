@@ -138,6 +138,7 @@ def both(restart: Restart) -> tuple[Tenants, Callable[[], str]]:
     return tenants, another
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pushes=PUSHES)
 def test_both_ways_make_the_same_of_declared_tables(both: tuple[Tenants, Callable[[], str]], pushes: list[Any]) -> None:

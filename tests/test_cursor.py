@@ -226,6 +226,7 @@ def test_time_in_the_future_gets_everything(world: World, ahead: int) -> None:
     assert [row["id"] for row in answer["data"]["end_user"]] == ["a", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behind", [0, 1, 1000, 60_000, 3_600_000, YEAR])
 def test_device_that_goes_by_its_own_clock_which_is_behind_misses_nothing(
     world: World, chance: random.Random, behind: int

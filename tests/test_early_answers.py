@@ -6,21 +6,18 @@ before it reads got a broken pipe, and no 413.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
-import io
 import json
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import httpx
 import pytest
 import requests
@@ -91,19 +88,20 @@ def by_httpx(url: str, token: str) -> list[tuple[int, bytes]]:
     return [(answer.status_code, answer.content) for answer in answers]
 
 
-def by_aiohttp(url: str, token: str) -> list[tuple[int, bytes]]:
-    async def in_parts() -> AsyncIterator[bytes]:
-        yield LARGE
-
-    async def call() -> list[tuple[int, bytes]]:
-        async with aiohttp.ClientSession(headers={**JSON_HEADERS, "Authorization": f"Bearer {token}"}) as session:
-            found = []
-            for body in (io.BytesIO(LARGE), in_parts(), b'{"changes": {}}'):
-                async with session.post(url, data=body) as answer:
-                    found.append((answer.status, await answer.read()))
-            return found
-
-    return asyncio.run(call())
+AIOHTTP = """
+import aiohttp, asyncio, io, json, sys
+async def in_parts():
+    yield b" " * 20 * 1048576
+async def call(url, token):
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer " + token}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for body in (io.BytesIO(b" " * 20 * 1048576), in_parts(), b'{"changes": {}}'):
+            async with session.post(url, data=body) as answer:
+                yield answer.status, await answer.text()
+async def main():
+    print(json.dumps([one async for one in call(*sys.argv[1:])]))
+asyncio.run(main())
+"""
 
 
 NODE = """
@@ -132,9 +130,8 @@ const posting = {
 """
 
 
-def by_node(how: str, url: str, token: str) -> list[tuple[int, bytes]]:
-    command = ["node", "-e", NODE, how, url, token]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def by_script(command: list[str], url: str, token: str) -> list[tuple[int, bytes]]:
+    said = subprocess.run([*command, url, token], capture_output=True, text=True, timeout=60, check=False)
     assert said.returncode == 0, said.stderr
     return [(status, text.encode()) for status, text in json.loads(said.stdout)]
 
@@ -159,9 +156,9 @@ CLIENTS: dict[str, Callable[[str, str, Path], list[tuple[int, bytes]]]] = {
     "urllib3": lambda url, token, _: by_urllib3(url, token),
     "http.client": lambda url, token, _: by_http_client(url, token),
     "httpx": lambda url, token, _: by_httpx(url, token),
-    "aiohttp": lambda url, token, _: by_aiohttp(url, token),
-    "node fetch": lambda url, token, _: by_node("fetch", url, token),
-    "node http": lambda url, token, _: by_node("http", url, token),
+    "aiohttp": lambda url, token, _: by_script([sys.executable, "-c", AIOHTTP], url, token),
+    "node fetch": lambda url, token, _: by_script(["node", "-e", NODE, "fetch"], url, token),
+    "node http": lambda url, token, _: by_script(["node", "-e", NODE, "http"], url, token),
     "curl": lambda url, token, folder: by_curl("Expect: 100-continue", url, token, folder),
     "curl without Expect": lambda url, token, folder: by_curl("Expect:", url, token, folder),
 }

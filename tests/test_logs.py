@@ -8,12 +8,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
+import gevent
 import pytest
 
 import logs
 
 LOGGER = logging.getLogger("syncapp.request")
-ABOUT = {"request_id": "r-1", "path": "/a", "status": 200, "code": None, "duration_ms": 1.5}
+ABOUT: dict[str, object] = {"request_id": "r-1", "path": "/a", "status": 200, "code": None, "duration_ms": 1.5}
 
 
 @contextmanager
@@ -30,6 +31,12 @@ def installed() -> Iterator[io.StringIO]:
         root.setLevel(level)
 
 
+def request(message: str = "GET /a 200", about: dict[str, object] = ABOUT) -> None:
+    """Log the line of a request, and let it be written."""
+    logs.request(LOGGER, logging.INFO, message, about)
+    gevent.sleep(0)
+
+
 def lines(log: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in log.getvalue().splitlines()]
 
@@ -37,7 +44,7 @@ def lines(log: io.StringIO) -> list[dict[str, object]]:
 def test_line_of_a_request_is_that_of_the_logging_module() -> None:
     """Fault: what is None not left out: ``code`` stood in the first line alone."""
     with installed() as log:
-        logs.request(LOGGER, logging.INFO, "GET /a 200", ABOUT)
+        request()
         LOGGER.log(logging.INFO, "GET /a 200", extra=ABOUT)
         first, second = lines(log)
         assert str(first.pop("time"))[:17] == str(second.pop("time"))[:17]
@@ -47,7 +54,7 @@ def test_line_of_a_request_is_that_of_the_logging_module() -> None:
 def test_another_handler_gets_the_line_too(caplog: pytest.LogCaptureFixture) -> None:
     with installed() as log:
         logging.getLogger().addHandler(caplog.handler)
-        logs.request(LOGGER, logging.INFO, "GET /a 200", ABOUT)
+        request()
         assert len(lines(log)) == 1 and caplog.messages == ["GET /a 200"]
 
 
@@ -55,7 +62,7 @@ def test_another_handler_gets_the_line_too(caplog: pytest.LogCaptureFixture) -> 
 def test_text_from_outside_stays_within_its_line(bad: str) -> None:
     """Fault: characters beyond ASCII written as they are: a terminal obeys U+009B."""
     with installed() as log:
-        logs.request(LOGGER, logging.INFO, bad, {"path": bad})
+        request(bad, {"path": bad})
         text = log.getvalue()
         assert text.count("\n") == 1 and text.isascii() and text.rstrip("\n").isprintable()
 
@@ -63,4 +70,12 @@ def test_text_from_outside_stays_within_its_line(bad: str) -> None:
 def test_log_that_nobody_reads_any_more_harms_no_request() -> None:
     with installed() as log:
         log.close()
-        logs.request(LOGGER, logging.INFO, "GET /a 200", ABOUT)
+        request()
+
+
+def test_lines_of_a_crowd_stand_in_their_order() -> None:
+    with installed() as log:
+        for number in range(3):
+            logs.request(LOGGER, logging.INFO, f"GET /{number} 200", ABOUT)
+        gevent.sleep(0)
+        assert [line["message"] for line in lines(log)] == [f"GET /{number} 200" for number in range(3)]

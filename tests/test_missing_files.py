@@ -18,6 +18,7 @@ import requests
 from conftest import Device, Run, Server, Tenant, wait_for
 
 from errors import Busy, TenantNotFound
+from file_monitor import FileMonitor
 from tenants import Tenants
 
 pytestmark = pytest.mark.slow
@@ -80,8 +81,9 @@ def test_file_that_a_registration_or_a_restore_is_about_to_bring_is_not_missed(
 ) -> None:
     tenant_id = new_tenant()
     tenants.path_of(tenant_id).rename(tenants.restored_path_of(tenant_id))
-    tenants.look_over(lambda: None)
-    assert tenants.faults == {}
+    monitor = FileMonitor(tenants)
+    monitor.look_over(lambda: None)
+    assert monitor.faults == {}
 
 
 # --- refused, and kept -----------------------------------------------------------------------------------------------

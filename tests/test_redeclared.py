@@ -208,6 +208,7 @@ def fewer(chance: random.Random, text: str) -> str:
     return "\n".join([head, *chance.sample(lines, chance.randint(1, len(lines)))]) + "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(16))
 def test_file_that_was_open_meanwhile_and_one_that_was_not_end_the_same(restart: Restart, seed: int) -> None:
     """Fault: in a file that nobody opened while a column was not declared, it kept values that its new type forbids."""
@@ -253,6 +254,7 @@ def test_file_that_was_open_meanwhile_and_one_that_was_not_end_the_same(restart:
         ("'number'", "'integer'", 0.5),
     ],
 )
+@pytest.mark.slow
 @pytest.mark.parametrize("is_open", [True, False])
 def test_typed_column_never_holds_what_its_type_forbids(
     restart: Restart, tenant_id: str, tmp_path: Path, before: str, after: str, value: Any, is_open: bool

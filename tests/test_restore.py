@@ -15,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import FAST, ROOT, Device, Run, Server, Tenant, wait_for
+from backing_up import backup, names
+from conftest import FAST, ROOT, Run, Server, Tenant, wait_for
 
 import directory
+from engine_errors import reason_of
 from tenants import Tenants
 
 pytestmark = pytest.mark.slow
@@ -26,19 +28,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "backups"
-
-
-def backup(operate: Run, folder: Path, *more: str) -> Path:
-    return Path(operate("backup", "--to", folder, *more).stdout.strip().splitlines()[-1])
-
-
-def names(device: Device) -> set[str]:
-    return {row["name"] for row in device.rows()}
 
 
 def close(tenant: Tenant) -> None:
@@ -84,6 +73,33 @@ def test_restore_on_a_terminal_tells_what_it_replaces_and_asks(
     os.close(theirs)
     assert tenant.email in err and str(server.data) in err and "Go on?" in err, out + err
     assert process.returncode == (1 if expected == "now" else 0) and names(device) == {expected}
+
+
+def test_restore_says_how_many_hold_anything_now(server: Server, operate: Run, folder: Path) -> None:
+    """Also none. Fault: "replaces what 0 of them hold now"."""
+    tenants = [server.register() for _ in range(2)]
+    made = backup(operate, folder)
+    server.stop()
+    said = [
+        operate("restore", made, "--yes", "--tenant", tenants[0].id).stderr,
+        operate("restore", made, "--yes").stderr,
+    ]
+    tenants[0].path.unlink()
+    said.append(operate("restore", made, "--yes").stderr)
+    said.append(operate("restore", made, "--yes", "--new", data=folder / "new").stderr)
+    parts = ["what it holds now", "what they hold now", "what 1 of them hold now", "and replaces nothing: "]
+    assert [part for part, told in zip(parts, said, strict=True) if part not in told] == [], said
+
+
+def test_what_can_not_be_read_is_said_in_words(tenant: Tenant, operate: Run, folder: Path) -> None:
+    """Fault: an error of the system's was shown as Python writes it, with its number."""
+    made = backup(operate, folder)
+    (made / "main.db").unlink()
+    (made / "main.db").mkdir()
+    told = operate("restore", made, "--yes", code=1).stderr
+    assert "Is a directory" in told and str(made) in told and "Errno" not in told
+    assert reason_of(OSError(28, "No space left on device", "/a")) == "No space left on device: /a"
+    assert reason_of(ValueError("why")) == "why"
 
 
 def test_restore_names_its_tenant_by_address_too(server: Server, operate: Run, folder: Path) -> None:
@@ -161,6 +177,32 @@ def test_closed_accounts_are_named_and_left_out_unless_asked_for(server: Server,
     answer = server.post("/api/customers/login", {"email": leaving.email, "password": leaving.password})
     leaving.token = answer.json()["data"]["token"]
     assert names(leaving.device()) == {"left"}
+
+
+def test_account_whose_address_is_another_s_by_now_comes_back_under_one_that_is_told(
+    server: Server, operate: Run, folder: Path
+) -> None:
+    leaving = server.register()
+    leaving.device().create(id="a", name="left")
+    made = backup(operate, folder)
+    close(leaving)
+    newer = server.register(email=leaving.email)
+    newer.device().create(id="b", name="newer")
+    told = operate("restore", made, "--yes", "--closed").stderr
+    address = f"{leaving.id}+{leaving.email}"
+    assert f"{leaving.email} is another account's by now: this one comes back as {address}" in told
+    assert names(newer.device()) == {"newer"}
+    answer = server.post("/api/customers/login", {"email": address, "password": leaving.password})
+    leaving.token = answer.json()["data"]["token"]
+    assert names(leaving.device()) == {"left"}
+
+
+def test_restore_that_leaves_everybody_out_says_so_by_its_exit_code(server: Server, operate: Run, folder: Path) -> None:
+    leaving = server.register()
+    made = backup(operate, folder)
+    close(leaving)
+    told = operate("restore", made, "--yes", code=1).stderr
+    assert leaving.email in told and "--closed" in told and "Nothing was put back" in told
 
 
 def test_restored_account_whose_closing_was_under_way_stays(

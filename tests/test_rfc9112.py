@@ -10,9 +10,11 @@ import gzip
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
-from conftest import Server, Tenant
+import requests
+from conftest import Server, Tenant, wait_for
 from raw_http import converse
 from refusals import complaints, shaped
 from test_serving import procfile_command
@@ -226,9 +228,14 @@ def test_request_is_read_as_the_rule_says(tenant: Tenant, rule: Rule) -> None:
     for answer in answers:
         if answer.status >= 400 and answer.body:
             body = shaped(json.loads(answer.body))
-            assert answer.headers["content-type"] == "application/json"
+            assert answer.headers["content-type"] == "application/json" and "date" in answer.headers
+            assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["x-request-id"] == body["requestId"]
-            assert body["code"] in [line.get("code") for line in tenant.server.log[before:]]
+            wait_for(partial(is_logged, tenant.server, before, body["code"]), "its line of the log")
+
+
+def is_logged(server: Server, before: int, code: str) -> bool:
+    return code in [line.get("code") for line in server.log[before:]]
 
 
 def test_absolute_address_says_which_host_is_meant(tenant: Tenant) -> None:
@@ -252,3 +259,19 @@ def test_answer_to_http_1_0_has_an_end(tenant: Tenant, coding: str) -> None:
     assert answer.says_close and not goes_on and "transfer-encoding" not in answer.headers
     said = gzip.decompress(answer.body) if coding == "gzip" else answer.body
     assert len(json.loads(said)["data"]["end_user"]) == 200
+
+
+def test_chunks_reach_a_session_that_polls(tenant: Tenant) -> None:
+    """Fault, before: the library looks for ``Content-Length`` only: 200, and the packets were dropped."""
+    address = "/socket.io/?EIO=4&transport=polling"
+    opened = requests.get(tenant.server.url + address, timeout=10).text
+    address += f"&sid={json.loads(opened[1:])['sid']}"
+    said = f'40{{"token": "{tenant.token}"}}'.encode()
+    sent = requests.post(tenant.server.url + address, data=iter([said[:9], said[9:]]), timeout=10)
+    assert sent.status_code == 200
+    heard = ""
+    while "authenticated" not in heard:
+        heard = requests.get(tenant.server.url + address, timeout=10).text
+    head = f"POST {address} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    (answer,), goes_on = converse(tenant.server, head + b"1\r\n2x\r\n")
+    assert (answer.status, answer.says_close, goes_on) == (400, True, False)

@@ -73,6 +73,7 @@ def test_empty_file_declares_nothing() -> None:
         (f"[{'j' * 65}]\ncolumns.a = 'text'", "must be 1 to 64 characters"),
         ("[_job]\ncolumns.a = 'text'", "1:2: _job must be 1 to 64 characters"),
         ("[sqlite_job]\ncolumns.a = 'text'", "1:2: sqlite_job begins as SQLite's own names do"),
+        ("[SQLite]\ncolumns.sqlite = 'text'", "1:2: SQLite would have an index named as SQLite's own are"),
         ("[End_User]\ncolumns.a = 'text'", "1:2: End_User is the name of the built-in table end_user."),
         ("[end_user_id]\ncolumns.a = 'text'", "1:2: end_user_id is the name of an index of the table end_user"),
         ("[job_Unique_id]\ncolumns.a = 'text'\n[job]\ncolumns.a = 'text'", "1:2: job_Unique_id is the name of an index"),

@@ -253,10 +253,11 @@ def test_registration_whose_caller_ends_while_it_waits_is_whole_or_nothing(
 ) -> None:
     """Fault: the file removed on any BaseException: the insert came later, and the customer had no file."""
     tenants, gate, new = open_folder(), gevent.event.Event(), customer()
-    busy = gevent.spawn(tenants.directory.write, gate.wait)
-    gevent.sleep(0)
+    begun = gevent.event.Event()
+    busy = gevent.spawn(tenants.directory.write, lambda: (begun.set(), gate.wait()))
+    begun.wait()
     registering = gevent.spawn(tenants.provision, new)
-    gevent.sleep(0.01)
+    wait_for(lambda: tenants.directory._waiting, "the registration to wait for its turn")
     registering.kill()
     gate.set()
     busy.get()

@@ -11,12 +11,12 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import forking
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -38,13 +38,11 @@ class LocalServer:
         self.folder, self.data = folder, folder / "data"
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | forking.Forked | None = None
 
     def start(self, **settings: str) -> None:
         """Start it and wait until it serves."""
-        with (self.folder / "server.log").open("ab") as log:
-            command = [sys.executable, "syncapp.py"]
-            self._process = subprocess.Popen(command, cwd=ROOT, env=self._environ(settings), stdout=log, stderr=log)
+        self._process = forking.begin([], self._environ(settings), self.folder / "server.log")
         wait_for(self._is_up, "the server")
 
     def _environ(self, settings: dict[str, str]) -> dict[str, str]:
@@ -79,10 +77,7 @@ class LocalServer:
         self._operate("restore", str(backup), "--tenant", tenant_id, "--yes")
 
     def _operate(self, *arguments: str) -> str:
-        command = [sys.executable, "syncapp.py", *arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self._environ({}), capture_output=True, text=True, timeout=60, check=False
-        )
+        done = forking.run([*arguments], self._environ({}))
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

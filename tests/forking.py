@@ -1,0 +1,176 @@
+"""Processes of the server that are forked instead of begun anew: each is there in 20 ms, where the imports take 600.
+
+Knows: how ``python syncapp.py`` begins and ends. Must not know: pytest, what is tested. This file is two programs: what the
+tests import asks a process for others; that process has everything imported, opens nothing, and ends them with itself.
+``FORKING=no pytest …`` begins each process anew, as does a setting for Python or the allocator, which would come too late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAIN = [sys.executable, "syncapp.py"]
+_TOO_LATE = ("PYTHON", "MALLOC", "LD_")
+
+
+class Forked:
+    """A forked process, with what tests use of ``subprocess.Popen``."""
+
+    def __init__(self, arguments: list[str], environ: dict[str, str], out: Path, err: Path) -> None:
+        self.returncode: int | None = None
+        request = {"arguments": arguments, "environ": environ, "out": str(out), "err": str(err)}
+        self.pid: int = _parent().ask(request)
+
+    def poll(self) -> int | None:
+        """Give the exit code, or the number of the signal below 0; None while it runs."""
+        if self.returncode is None:
+            self.returncode = _parent().ask(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        Raises: subprocess.TimeoutExpired.
+        """
+        give_up = time.monotonic() + (timeout or float("inf"))
+        while (code := self.poll()) is None:
+            if time.monotonic() > give_up:
+                raise subprocess.TimeoutExpired("a forked syncapp.py", timeout or 0.0)
+            time.sleep(0.005)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def begin(arguments: list[str], environ: dict[str, str], out: Path) -> Forked | subprocess.Popen[bytes]:
+    """Begin ``python syncapp.py`` with these arguments; what it writes is appended to a file."""
+    if _may_fork(environ):
+        out.touch()  # It is there at once, as if we had opened it.
+        return Forked(arguments, environ, out, out)
+    with out.open("ab") as file:
+        return subprocess.Popen([*PLAIN, *arguments], cwd=ROOT, env=environ, stdout=file, stderr=file)
+
+
+def run(arguments: list[str], environ: dict[str, str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run ``python syncapp.py`` with these arguments to its end, as ``subprocess.run`` does.
+
+    Raises: subprocess.TimeoutExpired.
+    """
+    if not _may_fork(environ):
+        done = functools.partial(subprocess.run, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return done([*PLAIN, *arguments], cwd=ROOT, env=environ, timeout=timeout)
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = Forked(arguments, environ, out, err)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess([*PLAIN, *arguments], code, out.read_text(), err.read_text())
+
+
+def _may_fork(environ: dict[str, str]) -> bool:
+    changed = {name for name in environ.keys() | os.environ.keys() if environ.get(name) != os.environ.get(name)}
+    return os.environ.get("FORKING") != "no" and not any(name.startswith(_TOO_LATE) for name in changed)
+
+
+class _Parent:
+    """The process that forks the others, as who asks it sees it."""
+
+    def __init__(self) -> None:
+        self._asking = threading.Lock()
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, __file__, str(theirs.fileno())]
+            self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self._answers = self._socket.makefile()
+
+    def ask(self, what: Any) -> Any:
+        with self._asking:
+            self._socket.sendall(json.dumps(what).encode() + b"\n")
+            return json.loads(self._answers.readline())
+
+
+@functools.cache
+def _parent() -> _Parent:
+    return _Parent()
+
+
+# --- the parent's own program --------------------------------------------------------------------------------------------
+
+
+def _fork_on_demand(line: int) -> None:
+    """Fork a process for each request, and tell of each number if that has ended, until nobody can ask any more.
+
+    Nothing here may wait by way of gevent, which ``syncapp`` patched in: its loop must begin in the forked process.
+    """
+    sys.path[0] = str(ROOT)
+    importlib.import_module("syncapp")
+    monkey = importlib.import_module("gevent.monkey")
+    fork, waitpid = monkey.get_original("os", ["fork", "waitpid"])
+    running: set[int] = set()
+    own = os.getpid()
+    os.set_blocking(line, True)
+    gc.freeze()  # The search for cycles shall not copy what all have in common.
+    try:
+        with os.fdopen(line, "rb", buffering=0) as asked:
+            for text in iter(asked.readline, b""):
+                request = json.loads(text)
+                if isinstance(request, int):
+                    found, status = waitpid(request, os.WNOHANG)
+                    running -= {found}
+                    answer = os.waitstatus_to_exitcode(status) if found else None
+                elif answer := fork():
+                    running.add(answer)
+                else:
+                    break
+                os.write(line, json.dumps(answer).encode() + b"\n")
+            else:
+                return
+    finally:
+        if os.getpid() == own:
+            _end(running)
+    _become(**request)
+
+
+def _end(running: set[int]) -> None:
+    for process in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _become(arguments: list[str], environ: dict[str, str], out: str, err: str) -> None:
+    """Be ``python syncapp.py`` with these arguments."""
+    for number, path in ((1, out), (2, err)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(environ)
+    time.tzset()
+    sys.argv = ["syncapp.py", *arguments]
+    vars(sys.modules["web"])["_THIS_PROCESS"] = str(uuid.uuid4())[:23]  # Each has its own from its start.
+    vars(sys.modules["syncapp"])["main"]()
+
+
+if __name__ == "__main__":
+    _fork_on_demand(int(sys.argv[1]))
