@@ -93,6 +93,14 @@ def last_until(time: int, newest: int) -> int:
 _times_until: LRUCache[tuple[str, int], int] = LRUCache(10_000)
 
 
+def note_commit(here: Place) -> None:
+    """Note the time of a commit that is about to be made: its device will ask for it with its next push.
+
+    If it fails, the one that comes in its place is later, which a time before it misses no more than its own.
+    """
+    _times_until[here.epoch, here.sequence] = here.clock
+
+
 def time_until(epoch: str, sequence: int, newest: int) -> int:
     """Give a time from which on a pull misses nothing that comes after ``sequence``: that of its commit, if it ends one.
 

@@ -161,7 +161,7 @@ class ShortWay:
         if version == 1:
             note_beginning(life, body)
             return False
-        if not may_begin_with(life, sequence, {one.form.names[name]: value for name, value in different.items()}):
+        if not may_begin_with(life, sequence, different, one.form.names):
             return False
         said = one.form.said(one.row)
         return is_said_before(sequence, said, is_any=False, session=push.evidence.session, device_id=push.device_id)
