@@ -143,7 +143,8 @@ def _instead(address: Address, answer: Answer) -> str:
     if answer.status in (401, 403, 407):
         return f"{where} answers {answer.status}, before syncapp is asked: the proxy must let everybody through."
     kind = answer.headers.get("content-type", "nothing that is named").partition(";")[0]
-    return f"There is no syncapp at {address.origin}: /health answers {answer.status} with {_shown(kind)}."
+    hint = " Is it an address of https:// ?" if (address.scheme, answer.status) == ("http", 400) else ""
+    return f"There is no syncapp at {address.origin}: /health answers {answer.status} with {_shown(kind)}.{hint}"
 
 
 def _shown(text: str) -> str:

@@ -36,7 +36,11 @@ def certificate(deployment: Deployment) -> Finding | None:
         return None
     if deployment.certificate_fault:
         incomplete = "unable to get" in deployment.certificate_fault
-        remedy = "Give the proxy the whole chain (fullchain.pem)." if incomplete else "Renew it, for this name."
+        remedy = (
+            "Give the proxy the whole chain (fullchain.pem)."
+            if incomplete
+            else "Get one for this name that clients trust."
+        )
         return Finding(f"Clients refuse the certificate: {deployment.certificate_fault}.", remedy, refuses=True)
     with connect(deployment.address) as network:
         assert isinstance(network, ssl.SSLSocket)
@@ -119,7 +123,7 @@ def callers(deployment: Deployment) -> Finding | None:
         harm = (
             "all callers share one rate limit" if told > trusted else "callers choose by which address they are limited"
         )
-        sentence = f"{told} in X-Forwarded-For come from proxies, and TRUSTED_PROXIES is {trusted}: {harm}."
+        sentence = f"Proxies put {told} in X-Forwarded-For, and TRUSTED_PROXIES is {trusted}: {harm}."
         return Finding(sentence, f"Set TRUSTED_PROXIES={told}.", refuses=True)
     passes = ", and passes on what callers say of themselves" if forged.addresses else ""
     return deployment.finding(f"The proxy does not tell the caller's address (X-Forwarded-For){passes}.", "address")

@@ -79,6 +79,7 @@ NOT_SYNCAPP = {
         http("200 OK", '{"status": 1, "version": []}', "application/json"),
         "There is no syncapp at",
     ),
+    "TLS at this port": (http("400 Bad Request"), "Is it an address of https:// ?"),
     "nothing here": (http("404 Not Found"), "/health answers 404"),
     "a proxy alone": (
         http("502 Bad Gateway", "<h1>502</h1>", Server="nginx/1.22"),
