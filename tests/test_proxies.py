@@ -52,6 +52,9 @@ BROKEN_BY_DEFAULT = {
 WAIT_FOR_THE_SERVER = {"Caddy", "HAProxy"}
 """They hold back what is asked for while the server is away."""
 
+READ_BEFORE_ALL_IS_SENT = {"Caddy", "lighttpd", "nghttpx"}
+"""Over TLS they end a connection so that only a client that reads while it sends has the answer (docs/proxies.md)."""
+
 pytestmark = [pytest.mark.slow, needs("openssl")]
 
 
@@ -143,6 +146,19 @@ def test_body_beyond_the_limit_is_413(front: Behind, filled: Tenant) -> None:
     answer = request(address_of(front.url), "POST", "/api/client/sync/push", b"x" * 20 * MIB, headers, seconds=60)
     assert answer.status == 413
     assert front.call("GET", "/api/customers/me", token=filled.token).status_code == 200
+
+
+def test_session_that_sent_all_of_a_body_beyond_the_limit_reads_413_and_goes_on(
+    front: Behind, fronts: dict[str, Behind], filled: Tenant
+) -> None:
+    """``requests`` sends the whole body before it reads (RFC 9112 §9.6)."""
+    if any(fronts.get(name) is front for name in READ_BEFORE_ALL_IS_SENT):
+        pytest.skip("it cuts such a client off: docs/proxies.md says so")
+    headers = {"Authorization": f"Bearer {filled.token}", "Content-Type": "application/json"}
+    with requests.Session() as session:
+        push = f"{front.url}/api/client/sync/push"
+        assert session.post(push, data=b"x" * 20 * MIB, headers=headers, timeout=60).status_code == 413
+        assert session.get(f"{front.url}/api/customers/me", headers=headers, timeout=60).status_code == 200
 
 
 def test_connections_that_end_after_a_request_leave_the_others_alone(front: Behind) -> None:
