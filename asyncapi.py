@@ -25,7 +25,10 @@ _HEARD: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
 _TOLD: dict[str, tuple[str, Schema]] = {
     "authenticated": ("The socket is in its tenant's room.", ref("Authenticated")),
     "authentication_error": ("The socket was refused and is disconnected.", ref("AuthenticationError")),
-    "error": ("The socket went on sending too many events and is disconnected.", ref("Error")),
+    "error": (
+        "An event that asks for no acknowledgement can't be served; or there were too many, and the socket is ended.",
+        ref("Error"),
+    ),
     "sync_notification": ("Something changed, or could not be stored.", ref("Notification")),
     "sync_status_update": ("How another device fares.", ref("StatusUpdate")),
     "pong": ("The answer to a ping.", ref("Pong")),
@@ -67,7 +70,7 @@ def document(events: Iterable[str], settings: Settings, version: str) -> dict[st
 _ABOUT = (
     "Socket.IO, protocol 5, with WebSocket or polling. Connect with the fields of `Handshake` as `auth`, or emit"
     " `authenticate` with them within {} s. An acknowledgement is what HTTP would answer, a failure without `requestId`."
-    " The calls of HTTP are in `/openapi.json`."
+    " There is no binary: send it as text, in Base64 for example. The calls of HTTP are in `/openapi.json`."
 )
 
 

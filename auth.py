@@ -14,7 +14,7 @@ from typing import Any
 from flask import Blueprint
 
 import directory
-from errors import Detail, InvalidCredentials, NotFound, RegistrationClosed, Unauthorized, ValidationError
+from errors import Detail, InvalidCredentials, NotFound, NoToken, RegistrationClosed, ValidationError
 from settings import Settings
 from tenants import Tenants, now_ms
 from tokens import PASSWORD_BYTES, Attempts, Identity, Pair, Passwords, Tokens, check_tenant
@@ -31,12 +31,12 @@ def bearer(tokens: Tokens) -> Identity:
     """Tell who makes the running request, from its access token and from nothing else.
 
     A tenant that the request states in ``X-Tenant-Id`` must be the token's.
-    Raises: Unauthorized, TokenExpired, InvalidTenantId, TenantMismatch, Busy, RateLimited.
+    Raises: NoToken, Unauthorized, TokenExpired, InvalidTenantId, TenantMismatch, Busy, RateLimited.
     """
     exchange = running()
     scheme, _, token = (exchange.header("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise Unauthorized
+        raise NoToken
     identity = tokens.verify(token.strip())
     exchange.enter(identity.tenant_id)
     check_tenant(identity, exchange.header("X-Tenant-Id"))

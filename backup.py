@@ -86,6 +86,8 @@ def _copy_all(tenants: Tenants, made: Path, tenant_id: str | None, say: Say) -> 
     ids = sorted(manifests.customers_in(made / "main.db"))
     if tenant_id is not None and tenant_id not in ids:
         raise BackupError(f"There is no tenant {tenant_id}.")
+    if not ids and any((tenants.folder / "tenants").glob("tenant_*.db")):
+        raise BackupError(f"main.db of {tenants.folder} knows no customer, but tenants' files are there: put it back.")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     files = {"main.db": manifests.sealed(made / "main.db")}
     manifest = Manifest(manifests.FORMAT, now, tenant_id, files, {}, {}, [])

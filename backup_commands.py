@@ -107,6 +107,8 @@ def restore(path: Path | None, file: Path | None, tenant: str | None, closed: bo
 def _restore_backup(tenants: Tenants, choice: Choice, yes: bool) -> None:
     if choice.left_out:
         progress(f"Left out, since their accounts were closed (--closed brings them back): {_named(choice.left_out)}")
+    if not choice.customers:
+        raise BackupError("Nothing was put back.")
     there = [customer for customer in choice.customers if tenants.fault_of(customer.id) is None]
     what = f"{_counted(len(choice.customers))} back in {tenants.folder.resolve()}"
     _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)

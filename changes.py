@@ -126,7 +126,8 @@ class _LongWay:
         elif is_retry(change, before):
             self._replay(change, before)
         else:
-            self.writing.refuse(change, [{"path": f"{change.path}.opId", "error": "was used for another operation"}])
+            path = "opId" if change.path == "data" else f"{change.path}.opId"  # In form A it stands beside the data.
+            self.writing.refuse(change, [{"path": path, "error": "was used for another operation"}])
 
     def _decide(self, change: Change) -> None:
         """Decide a change and note its result; a row that is too large is refused here, where its size is known."""

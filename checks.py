@@ -20,6 +20,7 @@ import misnamed
 import signing
 import storage
 import tables_file
+from files import is_filled
 from settings import Settings, in_force
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "afs"}
@@ -77,7 +78,7 @@ class Place:
     @property
     def is_new(self) -> bool:
         """Tell whether no data is there yet."""
-        return not (self.folder / "main.db").exists()
+        return not is_filled(self.folder / "main.db")
 
 
 Check = Callable[[Place], Finding | None]
@@ -138,11 +139,11 @@ def lost_disk(place: Place) -> Finding | None:
 
 
 def lost_directory(place: Place) -> Finding | None:
-    """Look whether main.db is missing beside files of tenants."""
+    """Look whether main.db is missing, or emptied, beside files of tenants."""
     if not place.is_new or not any((place.folder / "tenants").glob("tenant_*.db")):
         return None
     return Finding(
-        f"There are files of tenants in {place.folder}, but main.db, which says whose they are, is missing.",
+        f"There are files of tenants in {place.folder}, but main.db, which says whose they are, is missing or empty.",
         "Put it back, or run restore with --new (docs/backups.md): without it a start begins anew and nobody can log in.",
     )
 

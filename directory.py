@@ -160,17 +160,18 @@ def change_password(customer_id: str, proven: str, password_hash: str, now: int,
     return revoke_sessions(customer_id, now, but)
 
 
-def add_missing_customer(customer: Customer) -> None:
+def add_missing_customer(customer: Customer) -> str | None:
     """Bring a customer back as it was, unless the directory knows it; a new account under its address stays first.
 
-    A closing that is under way ends, else it would remove what was restored.
+    Gives the address that it has instead then. A closing that is under way ends, else it would remove what was restored.
     """
     Closing.delete().where(Closing.tenant_id == customer.id).execute()
+    if customer_by_id(customer.id) is not None:
+        return None
     fields = {name: getattr(customer, name) for name in Customer._meta.fields}
-    if customer_by_email(customer.email):
-        fields["email"] = f"{customer.id}+{customer.email}"
-    if customer_by_id(customer.id) is None:
-        Customer.create(**fields)
+    other = f"{customer.id}+{customer.email}" if customer_by_email(customer.email) else None
+    Customer.create(**{**fields, "email": other or customer.email})
+    return other
 
 
 def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:

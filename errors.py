@@ -17,11 +17,17 @@ class Detail(TypedDict):
     error: str
 
 
+_OPENS_NOTHING = 'Bearer error="invalid_token"'
+"""What an answer asks for when a token came and does not open. Source: RFC 6750 sections 3 and 3.1."""
+
+
 class Problem(Exception):
     """An outcome that ends a request or an event. ``args[0]`` is the sentence that clients see."""
 
     status = 500
     code = "internal_error"
+    challenge = "Bearer"
+    """``WWW-Authenticate`` of a 401."""
     sentence = "Something went wrong on the server. The request ID helps to find it in the log."
 
     def __init__(
@@ -54,11 +60,19 @@ class InvalidTenantId(Problem):
 class Unauthorized(Problem):
     status, code = 401, "unauthorized"
     sentence = "A valid access token is needed: Authorization: Bearer <token>."
+    challenge = _OPENS_NOTHING
+
+
+class NoToken(Unauthorized):
+    """No token came with the request: its answer names no error."""
+
+    challenge = "Bearer"
 
 
 class TokenExpired(Problem):
     status, code = 401, "token_expired"
     sentence = "The token has expired. Refresh it or log in again."
+    challenge = _OPENS_NOTHING
 
 
 class InvalidCredentials(Problem):

@@ -124,7 +124,7 @@ class Events:
             return problem
         if not (isinstance(said, list) and said and isinstance(said[0], str)):
             return ValidationError("An event is a list that begins with its name.")
-        return None if said[0] in self._io.handlers["/"] else NotFound("There is no event of this name.")
+        return None if said[0] in self.names else NotFound("There is no event of this name.")
 
     def _refuse(self, engine_id: str, number: str, problem: Problem) -> None:
         """Acknowledge an event that is not served; one that asks for no acknowledgement is answered by ``error``."""

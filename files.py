@@ -38,6 +38,11 @@ def file_bytes(base: bytes, work: Callable[[], object], fingerprint: int = 0) ->
         connection.close()
 
 
+def is_filled(path: Path) -> bool:
+    """Tell whether a file is there and not empty: an empty one, which a full disk or a power cut leaves, holds no data."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def put_file(path: Path, content: bytes) -> None:
     """Write a new database's file and bring it to the disk.
 

@@ -146,12 +146,17 @@ class Line:
         if not socket.connected:
             socket.connected = socket.upgraded = True
             return True
+        socket.queue.told = self._end_with_session
         try:
             with gevent.Timeout(_UPGRADE_SECONDS, False):
                 socket.upgraded = self._takes_over()
         finally:
-            socket.upgrading = False
+            socket.upgrading, socket.queue.told = False, None
         return bool(socket.upgraded)
+
+    def _end_with_session(self) -> None:
+        if self._socket.closed:
+            self.abort()
 
     def _takes_over(self) -> bool:
         """Exchange the probe; until it came polling goes on, since a proxy may have let nothing but the handshake pass.

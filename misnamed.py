@@ -39,8 +39,9 @@ def _is_of_a_platform(name: str, value: str) -> bool:
 def _meant(name: str, known: Collection[str]) -> str | None:
     """Give the setting that a name is nearest to, if it is near; short names are near to too much to tell."""
     upper = name.upper()
-    if upper in known:
-        return upper
+    several = re.sub("Y$", "IES", upper)
+    if several in known:
+        return several
     if _FIRST_OF_TWO_WORDS.fullmatch(upper):
         begun = [one for one in known if one.startswith(f"{upper}_")]
         if len(begun) == 1:

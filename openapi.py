@@ -172,7 +172,11 @@ _HEADERS: dict[str, Schema] = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
     "RateLimit-Policy": {"description": "What may be used, and in how many seconds.", "schema": TEXT},
     "RateLimit": {"description": "What is left of it, and in how many seconds all is back.", "schema": TEXT},
-    "WWW-Authenticate": {"description": "Bearer.", "required": True, "schema": {"const": "Bearer"}},
+    "WWW-Authenticate": {
+        "description": "Bearer, with an error if a token came and does not open.",
+        "required": True,
+        "schema": {"enum": ["Bearer", 'Bearer error="invalid_token"']},
+    },
     "Idempotent-Replayed": {"description": "The stored answer of the first request.", "schema": {"const": "true"}},
 }
 
@@ -205,13 +209,18 @@ _SCHEMAS: dict[str, Schema] = {
     },
     "Health": {
         "type": "object",
-        "required": ["status", "version", "uptimeSeconds", "timestamp", "connectedClients"],
+        "required": ["status", "version", "uptimeSeconds", "timestamp", "connectedClients", "forwardedFor"],
         "properties": {
             "status": {"enum": ["ok", "degraded", "storage_full", "ending"]},
             "version": TEXT,
             "uptimeSeconds": COUNT,
             "timestamp": TIME,
             "connectedClients": COUNT,
+            "forwardedFor": {
+                "type": "object",
+                "required": ["addresses", "trusted"],
+                "properties": {"addresses": COUNT, "trusted": COUNT},
+            },
         },
     },
     "Document": {"type": "object", "required": ["info"]},

@@ -14,6 +14,7 @@ import backup_commands
 import checks
 import connections
 import migration
+import probe
 import rehearsal
 import settings as environment
 import tables_file
@@ -42,7 +43,7 @@ commands.add_command(backup_commands.restore)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 def register(password_stdin: bool, **account: str | None) -> None:
     """Create a customer and its database, also while registration is closed."""
-    password = _read() if password_stdin else _ask()
+    password = _read("password") if password_stdin else _ask()
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
     with data(creates=True) as (settings, tenants):
@@ -50,11 +51,11 @@ def register(password_stdin: bool, **account: str | None) -> None:
     click.echo(customer.id)
 
 
-def _read() -> str:
+def _read(what: str) -> str:
     try:
         return sys.stdin.buffer.readline().decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise click.ClickException("The password must be UTF-8.") from None
+        raise click.ClickException(f"The {what} must be UTF-8.") from None
 
 
 def _ask() -> str:
@@ -100,8 +101,19 @@ def _tenants(count: int) -> str:
 
 
 @commands.command()
-def doctor() -> None:
+@click.option("--url", metavar="URL", help="Look at a running deployment instead, from outside.")
+@click.option("--token-stdin", is_flag=True, help="With --url: read an access token, and wait for a ping with it.")
+def doctor(url: str | None, token_stdin: bool) -> None:
     """Look at this machine as a start does, and say what to do; exit code 1 if a start would be refused."""
+    if url is not None:
+        probe.run(url, _read("token") if token_stdin else "")
+    elif token_stdin:
+        raise click.UsageError("--token-stdin is of use with --url only.")
+    else:
+        _look_here()
+
+
+def _look_here() -> None:
     try:
         settings = environment.load()
     except environment.SettingError as error:

@@ -21,7 +21,7 @@ from models import synced_tables
 from room import room
 from serving import Lifecycle
 from tenants import Tenants, now_ms
-from web import Reply, answer
+from web import Reply, answer, running
 from wire import format_time
 
 _HERE = Path(__file__).resolve().parent
@@ -48,11 +48,12 @@ def blueprint(
     monitor: FileMonitor,
     lifecycle: Lifecycle,
     connected: Callable[[], int],
+    trusted_proxies: int,
     openapi: Describe,
     asyncapi: Describe,
 ) -> Blueprint:
-    """Lay the pages out; ``connected`` counts the sockets that listen, ``openapi`` and ``asyncapi`` give the documents that
-    describe calls and events."""
+    """Lay the pages out; ``connected`` counts the sockets that listen, ``trusted_proxies`` is how many proxies are
+    believed, ``openapi`` and ``asyncapi`` give the documents that describe calls and events."""
     routes = Blueprint("pages", __name__)
     began = time.monotonic()
 
@@ -80,9 +81,16 @@ def blueprint(
         status = _status(tenants, monitor, lifecycle)
         body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
         body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
+        body["forwardedFor"] = {"addresses": _forwarded(), "trusted": trusted_proxies}
         return answer(body, 200 if status in ("ok", "degraded") else 503)
 
     return routes
+
+
+def _forwarded() -> int:
+    """Count the addresses that proxies, or the caller, say the request came by."""
+    said = running().header("X-Forwarded-For")
+    return said.count(",") + 1 if said else 0
 
 
 def _serve_files(routes: Blueprint) -> None:

@@ -18,7 +18,7 @@ from errors import Detail, PayloadTooLarge, ValidationError
 from protocol import SERVER_FIELDS, Change, Limits, Pull, Push, Table
 from seen_rows import NOBODY, Evidence
 from typed import Reader, TypedRow
-from wire import Row, decode_row, edit_time, has_zone, is_exact, parse_cursor, parse_time, whole_number
+from wire import Row, decode_row, edit_time, has_null, has_zone, is_exact, parse_cursor, parse_time, whole_number
 
 MAX_ID_CHARACTERS = 64
 _ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
@@ -229,6 +229,8 @@ def _read_fields(change: Change, table: Table, row: Row, path: str, limits: Limi
         except ValueError as error:
             shown = name if len(name) <= limits.name_characters else name[: limits.name_characters] + "…"
             change.problems.append({"path": f"{path}.{shown}", "error": str(error)})
+    nulls = [name for name, value in fields.items() if has_null(value)]
+    change.problems += [{"path": f"{path}.{name}", "error": _NO_NULL} for name in nulls]
     if change.kind == "delete":
         fields["is_deleted"] = 1
     elif fields.get("is_deleted"):
@@ -252,7 +254,12 @@ def _shown_table(name: str) -> str:
 def _checked_name(name: str, most: int) -> str:
     if not 1 <= len(name) <= most:
         raise ValueError(f"a field's name must have 1 to {most} characters")
+    if has_null(name):
+        raise ValueError(_NO_NULL)
     return name
+
+
+_NO_NULL = "must have no U+0000"
 
 
 def _read_identity(change: Change, row: Row, path: str) -> None:

@@ -50,6 +50,10 @@ def customers_files(place: Place) -> Finding | None:
         return None  # Another check tells.
     try:
         ids = sorted(tenants.directory.read(directory.customer_ids))
+        if not ids and any((place.folder / "tenants").glob("tenant_*.db")):
+            return Finding(
+                "main.db knows no customer, but there are files of tenants.", "Run restore (docs/backups.md)."
+            )
         look_at = FileMonitor(tenants).look_at
         found = [f"Tenant {one}: {fault}." for one in ids if (fault := look_at(one))]
     finally:

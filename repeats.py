@@ -69,13 +69,16 @@ def note_beginning(life: Life, row: str) -> None:
     _beginnings.keep(life, row.encode())
 
 
-def may_begin_with(life: Life, sequence: int, said: Mapping[str, Any]) -> bool:
-    """Tell whether a row may have been made with these values. No is certain; by one of them, for nearly all tell it."""
+def may_begin_with(life: Life, sequence: int, said: Mapping[str, Any], names: Mapping[str, str]) -> bool:
+    """Tell whether a row may have been made with these values. No is certain; by one of them, for nearly all tell it.
+
+    ``names``: those of the fields, by what they are called in ``said``.
+    """
     row = _beginnings.get(life)
     if row is None:
         row = next((str(found[0]).encode() for found in connection().execute(_FIRST, (sequence,))), b"")
         _beginnings.keep(life, row)
     for name, value in said.items():
         if type(value) in _TELLING:
-            return encode({name: value})[1:-1] in row
+            return encode({names[name]: value})[1:-1] in row
     return True

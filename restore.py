@@ -102,8 +102,10 @@ def restore(tenants: Tenants, choice: Choice, say: Say, wait_seconds: float = _W
         file = manifests.file_in(choice.backup, customer.id)
         sha256 = hashes.get(f"tenants/{file.name}")
         epochs[customer.id] = _lay_ready(tenants, customer.id, partial(_copy_checked, file, sha256))
-        tenants.directory.write(partial(directory.add_missing_customer, customer))
+        other = tenants.directory.write(partial(directory.add_missing_customer, customer))
         say(f"{customer.id}: restored")
+        if other:
+            say(f"{customer.email} is another account's by now: this one comes back as {other}")
     _wait_until_taken(tenants, epochs, wait_seconds)
     return list(epochs)
 

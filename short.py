@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
@@ -161,7 +162,7 @@ class ShortWay:
         if version == 1:
             note_beginning(life, body)
             return False
-        if not may_begin_with(life, sequence, {one.form.names[name]: value for name, value in different.items()}):
+        if not may_begin_with(life, sequence, different, one.form.names):
             return False
         said = one.form.said(one.row)
         return is_said_before(sequence, said, is_any=False, session=push.evidence.session, device_id=push.device_id)
@@ -219,19 +220,27 @@ class _Slice:
 
 def _any_stands(new: Sequence[TypedRow]) -> bool:
     """Tell whether one of these rows is there already, by its id or its ``Unique_id``, or named twice."""
+    if len(new) == 1:
+        (one,) = new
+        found = connection().execute(_is_there(one.form.table), (one.row_id, one.row.Unique_id or None))
+        return found.fetchone() is not None
     wanted: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for one in new:
         if one.row_id:
             wanted[one.table.name, "id"].append(one.row_id)
         if one.row.Unique_id:
             wanted[one.table.name, "Unique_id"].append(one.row.Unique_id)
-    return any(len(set(own)) < len(own) or _stands(table, column, own) for (table, column), own in wanted.items())
+    return any(len(set(own)) < len(own) or _stand(table, column, own) for (table, column), own in wanted.items())
 
 
-def _stands(table: str, column: str, wanted: list[str]) -> bool:
-    if len(wanted) == 1:
-        found = connection().execute(f'SELECT 1 FROM "{table}" AS e WHERE e."{column}" = ?', wanted)
-    else:
-        sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
-        found = connection().execute(sql, (encode(wanted).decode(),))
-    return found.fetchone() is not None
+@cache
+def _is_there(table: str) -> str:
+    return (
+        f'SELECT 1 FROM "{table}" AS e WHERE e.id = ? UNION ALL SELECT 1 FROM "{table}" AS e WHERE e."Unique_id" = ?'
+        " LIMIT 1"
+    )
+
+
+def _stand(table: str, column: str, wanted: list[str]) -> bool:
+    sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
+    return connection().execute(sql, (encode(wanted).decode(),)).fetchone() is not None

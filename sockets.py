@@ -48,6 +48,8 @@ from writing import Applied
 log = logging.getLogger("syncapp.socket")
 
 _SWEEP_SECONDS = 1.0
+_GOODBYE_SECONDS = 2.0
+"""How long a socket that was refused may take to hear it and leave."""
 
 Answer = dict[str, Any]
 
@@ -116,6 +118,7 @@ class Sockets:
         Intake(self._engine, budgets, self._tenant_of, self._is_slow, self._close_engine, self._end_flood)
         self._engine.disconnect = self._close_engine  # The library's own waits for a client that may never come.
         self._forget_environs()
+        self._forget_closed()
         self._io.server.on("connect", self._connected)
         self._io.server.on("disconnect", self._disconnected)
         self._io.server.on("authenticate", self._authenticate_event)
@@ -147,6 +150,16 @@ class Sockets:
         """Keep no environ as long as its socket is open, for nobody here asks for it: it is 3 KiB with what hangs on it."""
         connected = self._engine.handlers["connect"]
         self._engine.on("connect", lambda engine_id, _: connected(engine_id, {}))
+
+    def _forget_closed(self) -> None:
+        """Count none as a stranger whose session is over, though its client is slow to leave."""
+        disconnected = self._engine.handlers["disconnect"]
+
+        def forget(engine_id: str, reason: str) -> None:
+            disconnected(engine_id, reason)
+            self._engine.sockets.pop(engine_id, None)
+
+        self._engine.on("disconnect", forget)
 
     def _connected(self, sid: str, environ: object = None, auth: object = None, *_: object) -> None:
         if sid in self._members:  # It is an event that a client called so.
@@ -215,6 +228,8 @@ class Sockets:
     def _refuse(self, sid: str, problem: Problem) -> None:
         log.info("socket refused", extra={"code": problem.code})
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
+        if member := self._members.get(sid):
+            self._strangers[member.engine_id] = time.time() + _GOODBYE_SECONDS
         self._io.server.disconnect(sid)
 
     # --- leaving -----------------------------------------------------------------------------------------------------

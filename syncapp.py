@@ -103,7 +103,11 @@ def build(settings: Settings) -> Flask:
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
     calls = cache(lambda: openapi.document(app, settings, VERSION))
     events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
-    app.register_blueprint(pages.blueprint(VERSION, tenants, monitor, lifecycle, sockets.connected, calls, events))
+    app.register_blueprint(
+        pages.blueprint(
+            VERSION, tenants, monitor, lifecycle, sockets.connected, settings.trusted_proxies, calls, events
+        )
+    )
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]

@@ -24,7 +24,7 @@ import migration
 import tenant_files
 from engine_errors import EngineError, reason_of
 from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
-from files import put_file, sync_folder
+from files import is_filled, put_file, sync_folder
 from folder_locks import SERVER_LOCK, alone, hold_alone, shared
 from incarnations import Incarnations
 from ledger import place
@@ -85,7 +85,7 @@ class Tenants:
         are no longer, although there are rows in them. ``creates``: whether a folder without data is begun.
         Raises: DataFolderInUse, MigrationRefused, NoData.
         """
-        if not (creates or (folder / "main.db").is_file()):
+        if not (creates or is_filled(folder / "main.db")):
             raise NoData(f"There is no data in {folder.resolve()}. Set DATA_DIR to the server's data folder.")
         self.folder = folder
         self._files = folder / "tenants"

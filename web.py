@@ -257,7 +257,7 @@ def failure(problem: errors.Problem, request_id: str) -> Reply:
     if problem.status == 408:
         headers.append(("Connection", "close"))  # RFC 9110 section 15.5.9.
     if problem.status == 401:
-        headers.append(("WWW-Authenticate", "Bearer"))  # RFC 6750 section 3.
+        headers.append(("WWW-Authenticate", problem.challenge))  # RFC 6750 section 3.
     return Reply(encode(errors.as_body(problem, request_id)), problem.status, headers)
 
 

@@ -84,7 +84,10 @@ def decode_push(body: bytes) -> Any:
     """Parse the body of a push as ``decode`` does, but leave its rows as bytes, for ``decode_row`` or their own types.
 
     A thousand rows as objects are megabytes that no cache holds, and making them stops the event loop for milliseconds.
+    One that may have U+0000 in a text is decoded whole, since it goes the long way, which refuses that.
     """
+    if b"\\" in body and b"\\u0000" in body:  # Twice, since a single byte is found ten times as fast.
+        return decode(body)
     try:
         said = msgspec.structs.asdict(_forms(body))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -116,6 +119,15 @@ def deeper_than(value: Any, levels: int) -> bool:
 
 
 _CONTAINERS = {dict, list}
+
+
+def has_null(value: Any) -> bool:
+    """Tell whether a text in a value, or a name, has U+0000, at which SQLite's functions and programs in C end."""
+    if type(value) is str:
+        return "\0" in value
+    if type(value) is dict:
+        return any(map(has_null, value)) or any(map(has_null, value.values()))
+    return type(value) is list and any(map(has_null, value))
 
 
 def _where(body: bytes | str, error: Exception) -> str:

@@ -14,7 +14,6 @@ import inspect
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +31,7 @@ import forking
 import pytest
 import requests
 import socketio
+from needs import where
 
 import directory
 from tenants import Tenants
@@ -57,7 +57,7 @@ _numbers = itertools.count(1)
 
 def needs(*programs: str) -> pytest.MarkDecorator:
     """Skip where a program is missing, with how to get it; under CI it must be there."""
-    absent = [program for program in programs if shutil.which(program) is None]
+    absent = [program for program in programs if where(program) is None]
     if absent and os.environ.get("CI") == "true":
         raise RuntimeError(f"CI must have {', '.join(absent)}: see tests/needs.py")
     return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}: run tests/needs.py for how to get it")

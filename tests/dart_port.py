@@ -92,6 +92,7 @@ class Client:
     def __init__(self, path: str, url: str, tables: list[str]) -> None:
         self.db, self.url, self.tables = Database(path), url, tables
         self.page_rows, self.silence, self.offset_ms = 1000, 20.0, 0
+        self.renamed: list[JSON] = []
         if self.get("device") is None:
             self.set("device", self.new_id())
 
@@ -201,9 +202,19 @@ class Client:
         assert row is not None
         if row["version"] > 0:
             self.hold(e["tbl"], row)
+        if row["id"] != e["id"]:
+            self.follow(e["tbl"], e["id"], row)
         if e["own"] == 0 and result["status"] in ("created", "updated"):
             self.rebase(e["tbl"], e["id"], lambda base: result["version"] if base == SEEN else base)
         return None
+
+    def follow(self, table: str, start: str, row: JSON) -> None:
+        for e in self.waiting(table, start):
+            op = json.loads(e["op"])
+            data = {**op["data"], "id": row["id"]}
+            moved = json.dumps({**op, "data": data, "baseVersion": row["version"], "opId": self.new_id()})
+            self.db.run("UPDATE outbox SET id = ?, op = ? WHERE n = ?", row["id"], moved, e["n"])
+        self.renamed.append({"table": table, "from": start, "to": row["id"]})
 
     def refuse(self, e: Any, op: JSON, error: str) -> None:
         is_mended = False
@@ -390,6 +401,9 @@ class Driver:
             self.client.login(*self.password)  # As the user does, who is asked to.
             self.client.sync()
         return {}
+
+    def do_renamed(self, asked: JSON) -> list[JSON]:
+        return self.client.renamed
 
     def do_close(self, asked: JSON) -> JSON:
         self.client.db.connection.close()

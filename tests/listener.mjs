@@ -1,7 +1,8 @@
 // A device as people write it: the real socket.io-client from npm. Says each thing it hears as one line of JSON.
 // usage: node listener.mjs URL TRANSPORT AUTH_JSON [event|ORIGIN]
+// SOCKET_IO_CLIENT in the environment: the module of another version.
 // "event": authenticate by event instead of the handshake. An origin: that of the page that it would run in.
-import { io } from 'socket.io-client';
+const { io } = await import(process.env.SOCKET_IO_CLIENT ?? 'socket.io-client');
 
 const [url, transport, authText, how] = process.argv.slice(2);
 const auth = JSON.parse(authText);

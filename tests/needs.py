@@ -1,4 +1,4 @@
-"""Sees to the programs that tests use beside Python's packages: a browser, Node, the sqlite3 shell, curl.
+"""Sees to the programs that tests use beside Python's packages: a browser, Node, the sqlite3 shell, reverse proxies.
 
 Under CI=true what is missing is installed with apt-get, or the run fails. Elsewhere one line says how to get it, and the
 tests that need it are skipped.
@@ -6,10 +6,13 @@ tests that need it are skipped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 PROGRAMS = {
     "chromium": "chromium",
@@ -28,25 +31,62 @@ PROGRAMS = {
     "php": "php-cli",
     "strace": "strace",
     "chattr": "e2fsprogs",
+    "openssl": "openssl",
+    "nginx": "nginx-light",
+    "haproxy": "haproxy",
+    "apache2": "apache2",
+    "lighttpd": "lighttpd lighttpd-mod-openssl",
+    "h2o": "h2o",
+    "nghttpx": "nghttp2-proxy",
+    "squid": "squid",
 }
-"""Program to Debian package."""
+"""Program to Debian packages."""
+
+MORE_PROXIES = {"caddy": "caddy", "varnishd": "varnish"}
+"""With ``PROXIES=all``: the one is large, and the other comes with a compiler."""
+
+_FOR_ADMINISTRATORS = "/usr/local/sbin:/usr/sbin:/sbin"
+_POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def where(program: str) -> str | None:
+    """Find a program, also where only an administrator's path leads."""
+    return shutil.which(program) or shutil.which(program, path=_FOR_ADMINISTRATORS)
 
 
 def missing() -> list[str]:
-    """List the programs that are not here."""
-    return [program for program in PROGRAMS if shutil.which(program) is None]
+    """List the packages of programs that are not here."""
+    wanted = PROGRAMS | (MORE_PROXIES if os.environ.get("PROXIES") == "all" else {})
+    return [package for program, package in wanted.items() if where(program) is None]
+
+
+@contextlib.contextmanager
+def services_stay_off() -> Iterator[None]:
+    """Let no package that is installed meanwhile start its service. Source: Debian, invoke-rc.d(8), "policy-rc.d"."""
+    if _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
 
 
 def main() -> int:
     """Install what is missing under CI, else say how to."""
-    packages = [PROGRAMS[program] for program in missing()]
+    packages = " ".join(missing()).split()
     if not packages:
         return 0
     if os.environ.get("CI") != "true":
         print(f"Some tests will be skipped. To run them: apt-get install {' '.join(packages)}")
         return 0
     subprocess.run(["apt-get", "update", "-q"], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["apt-get", "install", "-y", "-q", *packages], check=True, stdout=subprocess.DEVNULL)
+    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "install", "-y", "-q", *packages]
+    with services_stay_off():
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environ)
     return 1 if missing() else 0
 
 

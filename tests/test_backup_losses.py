@@ -70,6 +70,26 @@ def test_command_in_a_folder_without_data_makes_none_and_removes_nothing(
     assert [path.name for path in folder.iterdir()] == [made.name]
 
 
+@pytest.mark.parametrize("how", ["emptied", "made anew"])
+def test_main_database_that_knows_nobody_beside_tenants_files_is_lost_data(
+    server: Server, tenant: Tenant, operate: Run, folder: Path, how: str
+) -> None:
+    """A full disk, a power cut or a stray command can leave it so; a backup of nobody was made with exit code 0."""
+    tenant.device().create(id="a", name="x")
+    assert server.stop() == 0
+    main = server.data / "main.db"
+    if how == "emptied":
+        main.write_bytes(b"")
+    else:
+        with contextlib.closing(sqlite3.connect(main)) as file, file:
+            file.execute("DELETE FROM customers")
+    told = operate("backup", "--to", folder, "--keep", "1", code=1)
+    assert "main.db" in told.stderr or "There is no data in" in told.stderr
+    assert not list(folder.glob("*"))
+    (found,) = [line for line in operate("doctor").stdout.splitlines() if "main.db" in line]
+    assert found.startswith("warning") and "restore" in found
+
+
 def test_backup_with_fewer_tenants_than_the_last_is_made_and_prunes_nothing(
     server: Server, operate: Run, folder: Path, tmp_path: Path
 ) -> None:

@@ -146,6 +146,19 @@ def test_event_named_like_one_of_the_library_changes_nothing(
     assert not [line for line in tenant.server.log if line["level"] in ("error", "raw")]
 
 
+@pytest.mark.parametrize("event", ["connect", "disconnect"])
+@pytest.mark.parametrize("arguments", ["", ",{}", ',"x",1'])
+def test_event_named_like_one_of_the_library_is_acknowledged_as_unknown(
+    victim: Tenant, all_well: None, event: str, arguments: str
+) -> None:
+    """Fault: its acknowledgement was empty, as if it had been done."""
+    with raw_socket(victim) as connection:
+        connection.send(f'4211["{event}"{arguments}]')
+        while not (said := connection.recv()).startswith("4311["):
+            pass
+        assert shaped(json.loads(said.removeprefix("4311"))[0])["code"] == "not_found"
+
+
 @pytest.mark.parametrize("payload", [*ANYTHING, {"token": []}, {"token": {"a": 1}}, {"token": "a.b.c"}, {"token": "é"}])
 def test_bad_authenticate_is_told_and_ends_the_socket(victim: Tenant, all_well: None, payload: Any) -> None:
     stranger = Listener(victim.server.url)

@@ -20,8 +20,8 @@ from kit.truth import Account, register
 
 SCENARIOS = (
     "conflict,delete_against_edit,offline_for_long,answer_lost,overtaken,restore_from_older_backup,edits_around_a_restore,"
-    "token_expired,refresh_lost,purged_past_a_device,purged_mid_first_sync,account_change,new_table,refused_create,clock_off,"
-    "client_killed,random_interleavings"
+    "token_expired,refresh_lost,purged_past_a_device,purged_mid_first_sync,account_change,new_table,refused_create,id_taken,"
+    "clock_off,client_killed,random_interleavings"
 )
 
 

@@ -20,6 +20,7 @@ from gevent.queue import Empty
 from gevent.socket import socketpair
 from gevent.ssl import SSLSocket
 
+import lines
 from events import Json, TextPacket
 from fanout import Fanout
 from frames import BoundedWebSocket, text_frames
@@ -352,6 +353,23 @@ def test_line_over_tls_is_served_by_the_greenlet_of_its_connection(fanout: Fanou
     phone.theirs.shutdown(socket.SHUT_WR)
     assert phone.line({"wsgi.websocket": phone.line._sock, KEY: None}, lambda *_: None) == []
     assert phone.engine.said == ["a", "transport close"] and not fanout._lines
+
+
+def test_websocket_that_never_probes_is_given_up_and_ends_with_its_session(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults: no time by which it must come; a stop of the server waited for it."""
+    phone.engine.connected, phone.engine.upgraded = True, False
+    phone.line._sock.raw_read = phone.line._sock.stream.read = phone.ours.makefile("rb").read
+    monkeypatch.setattr(lines, "_UPGRADE_SECONDS", 0.05)
+    assert phone.line._opens() is False and phone.engine.queue.told is None
+    monkeypatch.setattr(lines, "_UPGRADE_SECONDS", 60)
+    ended = gevent.spawn(phone.line._opens)
+    gevent.sleep(0.01)
+    phone.line._sock._ends = SimpleNamespace(close_soon=lambda: None, end=lambda: phone.ours.shutdown(socket.SHUT_RDWR))
+    phone.engine.closed = True
+    phone.engine.queue.put(None)
+    assert ended.get(timeout=5) is False
 
 
 def test_room_hears_all_though_one_has_said_goodbye(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> None:

@@ -18,10 +18,10 @@ LAYERS = [
     ["sockets"],
     ["admission", "door", "events", "handshakes", "intake"],
     ["announced", "auth", "rehearsal"],
-    ["backup_commands"],
+    ["backup_commands", "probe"],
     ["command_line"],
-    ["backup", "restore"],
-    ["verification"],
+    ["backup", "probe_requests", "probe_sockets", "restore"],
+    ["deployments", "verification"],
     ["checks", "fanout", "logs", "notices", "serving", "upkeep", "web"],
     ["manifest"],
     ["file_monitor", "signing", "tokens"],
@@ -45,7 +45,19 @@ LAYERS = [
     ["handler", "lines", "polling", "typed"],
     ["answers", "connections", "inlets", "protocol"],
     ["bodies", "budgets", "engine_errors", "folder_locks", "frames", "heads", "wire"],
-    ["disk", "errors", "misnamed", "reference", "room", "seen_rows", "settings", "toml_places", "turns"],
+    [
+        "disk",
+        "errors",
+        "misnamed",
+        "probe_client",
+        "reference",
+        "reverse_proxies",
+        "room",
+        "seen_rows",
+        "settings",
+        "toml_places",
+        "turns",
+    ],
 ]
 """From the top down. A module may import those of the layers below its own, and none beside it."""
 
@@ -61,7 +73,7 @@ PURE = ("parsing", "typed", "protocol", "seen_rows", "wire", "errors")
 NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in PURE}
 """Packages that a module must not import."""
 
-STANDARD_LIBRARY_ONLY = {"errors", "misnamed", "room", "settings", "toml_places"}
+STANDARD_LIBRARY_ONLY = {"errors", "misnamed", "reverse_proxies", "room", "settings", "toml_places"}
 MAY_BIND = {"serving": {"listener.bind"}}
 """Calls of a ``bind`` that is no peewee model's."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +19,13 @@ pytestmark = [needs("node", "npm"), pytest.mark.slow]
 class JsListener:
     """A Node process with ``socket.io-client``, and what it heard."""
 
-    def __init__(self, url: str, transport: str, auth: Any, how: str = "handshake") -> None:
+    def __init__(self, url: str, transport: str, auth: Any, how: str = "handshake", module: Path | None = None) -> None:
+        """``module`` is that of another version of the client."""
         command = ["node", str(ROOT / "tests" / "listener.mjs"), url, transport, json.dumps(auth), how]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        env = os.environ | ({"SOCKET_IO_CLIENT": str(module)} if module else {})
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env
+        )
         self.heard: list[tuple[str, Any]] = []
         self.reading = threading.Thread(target=self._read)
         self.reading.start()
@@ -102,14 +108,34 @@ def test_js_client_is_told_why_it_is_refused(
     assert listener.wait("disconnect") == "io server disconnect"
 
 
+@pytest.fixture(scope="module")
+def third(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The module of version 3, which speaks the same protocol."""
+    folder = tmp_path_factory.mktemp("version-3")
+    command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "socket.io-client@3.1.3"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    return folder / "node_modules" / "socket.io-client" / "wrapper.mjs"
+
+
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_js_client_comes_back_after_a_restart_and_learns_what_it_missed(
     start_server: Callable[..., Server], connect: Connect, transport: str
 ) -> None:
-    server = start_server()
+    comes_back(start_server(), connect, transport)
+
+
+@pytest.mark.skipif(os.environ.get("TOOLCHAINS") != "all", reason="TOOLCHAINS=all installs it")
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_js_client_3_comes_back_too(
+    start_server: Callable[..., Server], connect: Connect, third: Path, transport: str
+) -> None:
+    comes_back(start_server(), connect, transport, module=third)
+
+
+def comes_back(server: Server, connect: Connect, transport: str, **how: Any) -> None:
     tenant = server.register()
     cursor = tenant.device().push({"changes": {"end_user": [{"id": "a"}]}})["cursor"]
-    listener = connect(server.url, transport, {"token": tenant.token, "cursor": cursor})
+    listener = connect(server.url, transport, {"token": tenant.token, "cursor": cursor}, **how)
     assert listener.wait("authenticated")["missed"] == 0
     tenant.device().create(id="b")
     assert server.stop() == 0

@@ -127,6 +127,7 @@ def test_rates_of_other_things_take_none() -> None:
         ("SYNCAPP_REGISTRATION", "REGISTRATION"), ("SYNC_APP_LOG_FORMAT", "LOG_FORMAT"),
         ("SYNCAPP_REGISTRATON", "REGISTRATION"),
         ("SYNCAPP_PORT", "PORT"), ("EXPECTED_DATA", "EXPECT_DATA"), ("BYCRYPT_ROUNDS", "BCRYPT_ROUNDS"),
+        ("TRUSTED_PROXY", "TRUSTED_PROXIES"), ("RATE_LIMITS_LOGIN", "RATE_LIMIT_LOGIN"),
     ],
 )  # fmt: skip
 def test_variable_that_is_nearly_a_setting_is_warned_of(name: str, meant: str) -> None:

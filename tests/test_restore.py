@@ -179,6 +179,32 @@ def test_closed_accounts_are_named_and_left_out_unless_asked_for(server: Server,
     assert names(leaving.device()) == {"left"}
 
 
+def test_account_whose_address_is_another_s_by_now_comes_back_under_one_that_is_told(
+    server: Server, operate: Run, folder: Path
+) -> None:
+    leaving = server.register()
+    leaving.device().create(id="a", name="left")
+    made = backup(operate, folder)
+    close(leaving)
+    newer = server.register(email=leaving.email)
+    newer.device().create(id="b", name="newer")
+    told = operate("restore", made, "--yes", "--closed").stderr
+    address = f"{leaving.id}+{leaving.email}"
+    assert f"{leaving.email} is another account's by now: this one comes back as {address}" in told
+    assert names(newer.device()) == {"newer"}
+    answer = server.post("/api/customers/login", {"email": address, "password": leaving.password})
+    leaving.token = answer.json()["data"]["token"]
+    assert names(leaving.device()) == {"left"}
+
+
+def test_restore_that_leaves_everybody_out_says_so_by_its_exit_code(server: Server, operate: Run, folder: Path) -> None:
+    leaving = server.register()
+    made = backup(operate, folder)
+    close(leaving)
+    told = operate("restore", made, "--yes", code=1).stderr
+    assert leaving.email in told and "--closed" in told and "Nothing was put back" in told
+
+
 def test_restored_account_whose_closing_was_under_way_stays(
     server: Server, tenant: Tenant, operate: Run, folder: Path
 ) -> None:

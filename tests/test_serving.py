@@ -87,10 +87,20 @@ def test_clients_come_back_by_themselves_after_a_stop(either: Server, transport:
     greeted: list[Any] = []
     client.on("authenticated", greeted.append)
     client.connect(either.url, auth={"token": tenant.token}, transports=[transport])
-    wait_for(lambda: len(greeted) == 1, "the first greeting")
-    assert either.stop() == 0
-    either.start()
-    wait_for(lambda: len(greeted) == 2, "the client to come back")
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "listener.py"), either.url, transport, tenant.token],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as asyncio_client:
+        assert asyncio_client.stdin and asyncio_client.stdout
+        assert asyncio_client.stdout.readline() == "authenticated\n"
+        wait_for(lambda: len(greeted) == 1, "the first greeting")
+        assert either.stop() == 0
+        either.start()
+        wait_for(lambda: len(greeted) == 2, "the client to come back")
+        assert asyncio_client.stdout.readline() == "authenticated\n"
+        asyncio_client.stdin.close()
     client.disconnect()
     del client
     gc.collect()  # So that its warning comes here and not in another test.

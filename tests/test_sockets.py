@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import requests
 import websocket
+from by_hand import Raw
 from conftest import Device, Listener, Server, Tenant, wait_for
 
 Listen = Callable[..., Listener]
@@ -250,6 +251,25 @@ def test_strangers_beyond_the_bound_are_turned_away_and_members_stay(start_serve
         assert all(stranger.is_gone.wait(5) for stranger in strangers)
         device.listen().close()
         assert not any(member.is_gone.is_set() for member in members)
+
+
+@pytest.mark.parametrize("bound", ["MAX_STRANGER_SOCKETS", "MAX_CONNECTIONS"])
+def test_closed_sockets_whose_clients_are_silent_keep_no_newcomer_out(
+    start_server: Callable[..., Server], bound: str
+) -> None:
+    """Faults: they counted as strangers, or as connections, until their clients closed or their time was over."""
+    env = {"MAX_STRANGER_SOCKETS": "3"} if bound == "MAX_STRANGER_SOCKETS" else {"MAX_CONNECTIONS": "12"}
+    server = start_server(SOCKET_AUTH_SECONDS="1", **env)
+    with ExitStack() as stack:
+        tenants = [server.register() for _ in range(2)] if bound == "MAX_CONNECTIONS" else []
+        silent = [stack.enter_context(Raw(server)) for _ in range(3 - len(tenants))]
+        silent += [stack.enter_context(Raw(server)).join(tenant) for tenant in tenants for _ in range(5)]
+        for tenant in tenants:
+            server.post("/api/customers/logout", {}, tenant.token)
+        for raw in silent:
+            raw.closed()
+        for _ in range(3):
+            assert stack.enter_context(Raw(server)).answer.startswith("HTTP/1.1 101 ")
 
 
 def test_tenant_has_no_more_sockets_than_it_may(start_server: Callable[..., Server]) -> None:

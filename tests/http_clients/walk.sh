@@ -8,19 +8,19 @@ trap 'rm -rf "$folder"' EXIT
 
 # send PATH TOKEN TYPE: the file "body" to PATH; the answer goes to the file "answer", its status to the output.
 by_curl() {
-  curl -sS --compressed -o "$folder/answer" -w '%{http_code}' -H "Authorization: Bearer $2" -H "Content-Type: $3" \
+  curl -sS --compressed -o "$folder/answer" -w '%{http_code}' -H "Authorization:${2:+ Bearer $2}" -H "Content-Type: $3" \
     --data-binary "@$folder/body" "$url$1"
 }
 by_curl_without_expect() {
-  curl -sS -H 'Expect:' -o "$folder/answer" -w '%{http_code}' -H "Authorization: Bearer $2" -H "Content-Type: $3" \
+  curl -sS -H 'Expect:' -o "$folder/answer" -w '%{http_code}' -H "Authorization:${2:+ Bearer $2}" -H "Content-Type: $3" \
     --data-binary "@$folder/body" "$url$1"
 }
 by_curl_http10() {
   curl -sS --http1.0 -H 'Connection: keep-alive' --compressed -o "$folder/answer" -w '%{http_code}' \
-    -H "Authorization: Bearer $2" -H "Content-Type: $3" --data-binary "@$folder/body" "$url$1"
+    -H "Authorization:${2:+ Bearer $2}" -H "Content-Type: $3" --data-binary "@$folder/body" "$url$1"
 }
 by_curl_chunked() {
-  curl -sS -H 'Transfer-Encoding: chunked' -o "$folder/answer" -w '%{http_code}' -H "Authorization: Bearer $2" \
+  curl -sS -H 'Transfer-Encoding: chunked' -o "$folder/answer" -w '%{http_code}' -H "Authorization:${2:+ Bearer $2}" \
     -H "Content-Type: $3" --data-binary "@$folder/body" "$url$1"
 }
 # wget ends with 8 for an answer of 4xx or 5xx; its log has the status of the last answer.

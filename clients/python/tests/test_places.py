@@ -130,3 +130,34 @@ def test_copy_of_a_file_is_another_device_and_a_moved_file_the_same(
     name = copy._transport.device_id
     with SyncClient(tmp_path / "copy.db", account.url) as again:
         assert again.status().device_id == name
+
+
+def test_file_that_was_put_back_to_an_older_state_is_another_device(
+    make_client: MakeClient, account: Account, tmp_path: Path
+) -> None:
+    """As a snapshot of a machine does, or a backup of a phone: it is the same file in the same place.
+
+    Seen to fail: what was typed after the old state counted as seen, and was overwritten untold.
+    """
+    account.put("end_user", {"id": "a", "name": "before"})
+    first = make_client("replica.db")
+    first.sync()
+    device_id = first.status().device_id
+    first.close()
+    kept = (tmp_path / "replica.db").read_bytes()
+    gone_on = make_client("replica.db", session=None)
+    gone_on.put("end_user", {"id": "a", "name": "typed and forgotten"})
+    for _ in range(3):
+        gone_on.sync()
+    assert gone_on.status().device_id == device_id
+    gone_on.close()
+    (tmp_path / "replica.db").write_bytes(kept)
+    back = make_client("replica.db")
+    back.put("end_user", {"id": "a", "name": "typed after it was put back"})
+    back.sync()
+    assert back.status().device_id != device_id
+    assert [one.row_id for one in back.conflicts()] == ["a"]
+    equals_server(back, account)
+    named = back.status().device_id
+    back.close()
+    assert make_client("replica.db", session=None).status().device_id == named

@@ -14,7 +14,7 @@ from . import places, records, resync, rows
 from .answers import page_of
 from .errors import NotEqual, Offline, ResyncRequired, Stalled, SyncError
 from .pace import Pace
-from .replica import Replica, get_meta, set_meta
+from .replica import Replica, get_meta, new_device_id, set_meta
 from .session import Session
 from .wire import JSON, digest_of
 
@@ -113,6 +113,8 @@ class Pulling:
                 self._pace.shrink(self._pace.rows)
                 raise
             self._pace.grow()
+            if page.get("wentBack"):
+                self._tell_apart()
             self._take(page, tables, place)
             if not page["hasMore"]:
                 digests: JSON = page["digest"]
@@ -124,6 +126,16 @@ class Pulling:
         body |= {"limit": self._pace.rows} if self._page_rows or self._pace.rows < self._pace.most else {}
         body |= {"entityTypes": tables} if tables is not None else {}
         return page_of(self._session.ask("POST", PULL, body))
+
+    def _tell_apart(self) -> None:
+        """Take a new name after the server heard of a later place from this one: an older state of the file was put back.
+
+        A start from the beginning says earlier places too, and is none.
+        """
+        with self._replica.transaction() as connection:
+            if not places.starting(connection):
+                set_meta(connection, device_id=new_device_id())
+        self._session.go_by(self._replica.meta("device_id"))
 
     def _start_anew(self, tables: Sequence[str]) -> None:
         with self._replica.transaction() as connection:

@@ -185,6 +185,11 @@ def _take_over_format_1(connection: sqlite3.Connection) -> None:
     set_meta(connection, left={} if left is None else dict.fromkeys(tables, left))
 
 
+def new_device_id() -> str:
+    """Make a name for a device."""
+    return f"py-{uuid.uuid4().hex}"
+
+
 def _tell_copies_apart(connection: sqlite3.Connection, path: Path) -> None:
     """Give a new file a name as a device, and likewise a copy of one: two devices of one name would hide their conflicts.
 
@@ -194,6 +199,6 @@ def _tell_copies_apart(connection: sqlite3.Connection, path: Path) -> None:
     known = get_meta(connection, "file")
     if known is None or (known["inode"] != here["inode"] and known["place"] != here["place"]):
         is_named = known is None and get_meta(connection, "device_id") is not None
-        set_meta(connection, **({} if is_named else {"device_id": f"py-{uuid.uuid4().hex}"}))
+        set_meta(connection, **({} if is_named else {"device_id": new_device_id()}))
     if known != here:
         set_meta(connection, file=here)

@@ -25,6 +25,10 @@ class Session:
         self._email, self._password = email, password
         transport.clock_offset_ms = replica.meta("clock_offset_ms") or 0
 
+    def go_by(self, device_id: str) -> None:
+        """Have the server know this device by a name."""
+        self._transport.device_id = device_id
+
     def login(self, email: str, password: str) -> None:
         """Begin a session.
 
