@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forking
 import pytest
-from conftest import FAST, ROOT
+from conftest import FAST
 
 import checks
 import storage
@@ -142,8 +142,7 @@ def test_full_disk_and_clock_that_went_back_are_warned_of(place: Place, monkeypa
 
 def run(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, **FAST, "DATA_DIR": str(tmp_path / "data"), **env}
-    command = [sys.executable, "syncapp.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    return forking.run([*arguments], environ)
 
 
 def test_doctor_prints_all_with_what_to_do_and_a_start_refuses_in_one_sentence(tmp_path: Path) -> None:
