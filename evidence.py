@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from cachetools import LRUCache
-
 from models import connection
 from pulls import Page
 from seen_rows import Evidence
@@ -27,7 +25,7 @@ class Evidences:
     """The evidence of all tenants' devices; what no file has yet is kept until ``take``, the rest may be forgotten."""
 
     def __init__(self) -> None:
-        self._latest: LRUCache[tuple[str, str], Evidence] = LRUCache(_CACHED)
+        self._latest: dict[tuple[str, str], Evidence] = {}
         self._unsaved: dict[str, dict[str, Evidence]] = {}
 
     def find(
@@ -39,7 +37,7 @@ class Evidences:
         if found is None:
             session = None if device_id else session_id[:_SESSION_CHARACTERS]
             found = read(tenant_id, lambda: _read(who, session)) or Evidence(who, session)
-            self._latest[tenant_id, who] = found
+            self._keep(tenant_id, found)
         return found
 
     def pulled(self, tenant_id: str, before: Evidence, page: Page, now: int) -> None:
@@ -80,10 +78,16 @@ class Evidences:
             is_shared = now.is_shared or now.speaker is not None or len(others) > 1
             self._note(tenant_id, found._replace(speaker=now.speaker or min(others), is_shared=is_shared))
         else:
-            self._latest[tenant_id, now.who] = found
+            self._keep(tenant_id, found)
+
+    def _keep(self, tenant_id: str, found: Evidence) -> None:
+        if len(self._latest) >= _CACHED:
+            self._latest.clear()
+        self._latest[tenant_id, found.who] = found
 
     def _note(self, tenant_id: str, found: Evidence) -> None:
-        self._latest[tenant_id, found.who] = self._unsaved.setdefault(tenant_id, {})[found.who] = found
+        self._keep(tenant_id, found)
+        self._unsaved.setdefault(tenant_id, {})[found.who] = found
 
     def take(self, tenant_id: str) -> Mapping[str, Evidence]:
         """Give what no file of this tenant has yet, to be saved."""
@@ -100,7 +104,7 @@ class Evidences:
 
     def _note_kept(self, tenant_id: str, found: Evidence, *, is_kept: bool) -> None:
         latest = self._latest.get((tenant_id, found.who), found)
-        self._latest[tenant_id, found.who] = latest._replace(is_kept=is_kept)
+        self._keep(tenant_id, latest._replace(is_kept=is_kept))
 
     @property
     def tenants(self) -> list[str]:

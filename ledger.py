@@ -10,8 +10,6 @@ import json
 import secrets
 from typing import Any, NamedTuple
 
-from cachetools import LRUCache
-
 from models import connection
 from wire import Cursor
 
@@ -90,7 +88,18 @@ def last_until(time: int, newest: int) -> int:
     return low
 
 
-_times_until: LRUCache[tuple[str, int], int] = LRUCache(10_000)
+_KEPT_TIMES = 10_000
+_times_until: dict[tuple[str, int], int] = {}
+
+
+def note_commit(here: Place) -> None:
+    """Note the time of a commit that is about to be made: its device will ask for it with its next push.
+
+    If it fails, the one that comes in its place is later, which a time before it misses no more than its own.
+    """
+    if len(_times_until) >= _KEPT_TIMES:
+        _times_until.clear()
+    _times_until[here.epoch, here.sequence] = here.clock
 
 
 def time_until(epoch: str, sequence: int, newest: int) -> int:

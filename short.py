@@ -8,7 +8,8 @@ they make the same of it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
@@ -16,7 +17,7 @@ from msgspec import UNSET
 from bases import Key, rows_where
 from models import connection
 from protocol import Stored
-from repeats import is_said_before, may_begin_with, note_beginning
+from repeats import is_said_before, may_begin_with, note_beginning, telling
 from typed import Form, TypedRow, stored
 from wire import Row, decode_stored, encode
 from writing import INSERT_LOGGED, Writing, insert_row
@@ -150,18 +151,17 @@ class ShortWay:
         place, _ = push.evidence.places(one.form.table, before.epoch)
         return place >= sequence and (not base_version or base_version >= version)
 
-    def _is_late_repeat(
-        self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Mapping[str, Any]
-    ) -> bool:
+    def _is_late_repeat(self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Row) -> bool:
         """Tell whether an edit without a base may be a create that was taken before: the long way finds out."""
-        push, (body, version, sequence, *_) = self._writing.push, as_read
+        push, (_, version, sequence, *_) = self._writing.push, as_read
         if one.reader.kind != "upsert" or push.base:
             return False
         life = self._writing.before.epoch, one.form.table, stood.id, stood.createdAt
+        tells = telling(different, one.form.names)
         if version == 1:
-            note_beginning(life, body)
+            note_beginning(life, {name: getattr(stood, name) for name in tells})
             return False
-        if not may_begin_with(life, sequence, {one.form.names[name]: value for name, value in different.items()}):
+        if not may_begin_with(life, sequence, tells):
             return False
         said = one.form.said(one.row)
         return is_said_before(sequence, said, is_any=False, session=push.evidence.session, device_id=push.device_id)
@@ -219,19 +219,27 @@ class _Slice:
 
 def _any_stands(new: Sequence[TypedRow]) -> bool:
     """Tell whether one of these rows is there already, by its id or its ``Unique_id``, or named twice."""
+    if len(new) == 1:
+        (one,) = new
+        found = connection().execute(_is_there(one.form.table), (one.row_id, one.row.Unique_id or None))
+        return found.fetchone() is not None
     wanted: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for one in new:
         if one.row_id:
             wanted[one.table.name, "id"].append(one.row_id)
         if one.row.Unique_id:
             wanted[one.table.name, "Unique_id"].append(one.row.Unique_id)
-    return any(len(set(own)) < len(own) or _stands(table, column, own) for (table, column), own in wanted.items())
+    return any(len(set(own)) < len(own) or _stand(table, column, own) for (table, column), own in wanted.items())
 
 
-def _stands(table: str, column: str, wanted: list[str]) -> bool:
-    if len(wanted) == 1:
-        found = connection().execute(f'SELECT 1 FROM "{table}" AS e WHERE e."{column}" = ?', wanted)
-    else:
-        sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
-        found = connection().execute(sql, (encode(wanted).decode(),))
-    return found.fetchone() is not None
+@cache
+def _is_there(table: str) -> str:
+    return (
+        f'SELECT 1 FROM "{table}" AS e WHERE e.id = ? UNION ALL SELECT 1 FROM "{table}" AS e WHERE e."Unique_id" = ?'
+        " LIMIT 1"
+    )
+
+
+def _stand(table: str, column: str, wanted: list[str]) -> bool:
+    sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
+    return connection().execute(sql, (encode(wanted).decode(),)).fetchone() is not None

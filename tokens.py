@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import bcrypt
 import jwt
 from blinker import Signal
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 from flask import Flask
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token
 from gevent.threadpool import ThreadPool
@@ -38,6 +38,7 @@ _HASHING_THREADS = 2
 _MOST_WAITING_HASHES = 100
 _CACHED_TOKENS = 10_000
 _LIVE_SECONDS = 1
+_NEVER = (None, 0.0)
 
 
 class Identity(NamedTuple):
@@ -75,8 +76,8 @@ class Tokens:
         self._refresh_seconds = settings.refresh_token_seconds
         self._tenants = tenants
         self._verified: LRUCache[str, Identity] = LRUCache(_CACHED_TOKENS)
-        self._live: TTLCache[str, object] = TTLCache(_CACHED_TOKENS, _LIVE_SECONDS)
-        """By pair that counts, the directory's mark when it was asked."""
+        self._live: dict[str, tuple[object, float]] = {}
+        """By pair that counts, the directory's mark when it was asked, and until when to believe it."""
 
     def begin(self, customer: directory.Customer) -> Pair:
         """Begin a session for a customer who proved to be one.
@@ -135,7 +136,8 @@ class Tokens:
             self._verified[str(token)] = identity
         if identity.expires_at <= time.time():
             raise TokenExpired
-        if self._live.get(identity.pair_id) is not self._tenants.directory.mark:
+        mark, until = self._live.get(identity.pair_id, _NEVER)
+        if mark is not self._tenants.directory.mark or until <= time.monotonic():
             self._check_live(identity)
         return identity
 
@@ -153,7 +155,9 @@ class Tokens:
         if live.spent_id and live.refresh_id == identity.pair_id:
             main.write(lambda: directory.confirm_pair(identity.session_id, identity.pair_id))
             return self._check_live(identity)  # Others had their turn meanwhile.
-        self._live[identity.pair_id] = main.mark
+        if len(self._live) >= _CACHED_TOKENS:
+            self._live.clear()
+        self._live[identity.pair_id] = main.mark, time.monotonic() + _LIVE_SECONDS
         return None
 
     def _check_registered(self, tenant_id: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import digest
 from errors import Detail
-from ledger import Place, time_until
+from ledger import Place, note_commit, time_until
 from models import connection
 from protocol import Change, Push
 from records import Logged
@@ -121,6 +121,7 @@ class Writing:
         if self.sequence > self.before.sequence:
             connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
             self.applied.after = Place(self.before.epoch, self.sequence, self.at, *self.before[3:])
+            note_commit(self.applied.after)
         self.applied.touched = dict(self.touched)
         self.applied.known_until = self._known_until(self.applied.after.clock)
         self.applied.unknown_tables = list(self.push.unknown_tables)

@@ -27,14 +27,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = [sys.executable, "syncapp.py"]
 _TOO_LATE = ("PYTHON", "MALLOC", "LD_")
+_SECONDS = 120.0
 
 
 class Forked:
     """A forked process, with what tests use of ``subprocess.Popen``."""
 
-    def __init__(self, arguments: list[str], environ: dict[str, str], out: Path, err: Path) -> None:
+    def __init__(self, arguments: list[str], environ: dict[str, str], *files: str | Path) -> None:
+        """``files``: what it reads, and what it writes its results and its messages to."""
         self.returncode: int | None = None
-        request = {"arguments": arguments, "environ": environ, "out": str(out), "err": str(err)}
+        request = {"arguments": arguments, "environ": environ, "files": [*map(str, files)]}
         self.pid: int = _parent().ask(request)
 
     def poll(self) -> int | None:
@@ -64,24 +66,25 @@ def begin(arguments: list[str], environ: dict[str, str], out: Path) -> Forked | 
     """Begin ``python syncapp.py`` with these arguments; what it writes is appended to a file."""
     if _may_fork(environ):
         out.touch()  # It is there at once, as if we had opened it.
-        return Forked(arguments, environ, out, out)
+        return Forked(arguments, environ, os.devnull, out, out)
     with out.open("ab") as file:
         return subprocess.Popen([*PLAIN, *arguments], cwd=ROOT, env=environ, stdout=file, stderr=file)
 
 
-def run(arguments: list[str], environ: dict[str, str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run(arguments: list[str], environ: dict[str, str], typed: str = "") -> subprocess.CompletedProcess[str]:
     """Run ``python syncapp.py`` with these arguments to its end, as ``subprocess.run`` does.
 
     Raises: subprocess.TimeoutExpired.
     """
     if not _may_fork(environ):
-        done = functools.partial(subprocess.run, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        return done([*PLAIN, *arguments], cwd=ROOT, env=environ, timeout=timeout)
+        run = functools.partial(subprocess.run, capture_output=True, text=True, check=False, timeout=_SECONDS)
+        return run([*PLAIN, *arguments], cwd=ROOT, env=environ, input=typed)
     with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        process = Forked(arguments, environ, out, err)
+        in_, out, err = (Path(folder, name) for name in ("in", "out", "err"))
+        in_.write_text(typed)
+        process = Forked(arguments, environ, in_, out, err)
         try:
-            code = process.wait(timeout)
+            code = process.wait(_SECONDS)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             raise
@@ -158,15 +161,18 @@ def _end(running: set[int]) -> None:
             os.kill(process, signal.SIGKILL)
 
 
-def _become(arguments: list[str], environ: dict[str, str], out: str, err: str) -> None:
+def _become(arguments: list[str], environ: dict[str, str], files: list[str]) -> None:
     """Be ``python syncapp.py`` with these arguments."""
-    for number, path in ((1, out), (2, err)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for number, path in enumerate(files):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY, 0o644)
         os.dup2(file, number)
         os.close(file)
     os.environ.clear()
     os.environ.update(environ)
     time.tzset()
+    gevent = importlib.import_module("gevent")
+    gevent.reinit()  # An import made its loop, and two processes would hear of each other's files.
+    gevent.sleep(0)  # In its first turn pools of threads begin anew, and forget what they were given before it.
     sys.argv = ["syncapp.py", *arguments]
     vars(sys.modules["web"])["_THIS_PROCESS"] = str(uuid.uuid4())[:23]  # Each has its own from its start.
     vars(sys.modules["syncapp"])["main"]()

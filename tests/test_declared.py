@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forking
 import pytest
 from conftest import FAST, JSON, ROOT, Device, Server, Tenant
 
@@ -54,8 +55,7 @@ def run(tmp_path: Path, *arguments: str, text: str | None = None, **env: str) ->
         "TABLES_FILE": str(tmp_path / "own.toml"),
         **env,
     }
-    command = [sys.executable, "syncapp.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    return forking.run([*arguments], environ)
 
 
 def moved(tenant: Tenant, to: Server) -> Device:

@@ -50,7 +50,7 @@ def test_ill_formed_id_is_refused(tenant: Tenant, row_id: Any) -> None:
 
 
 @pytest.mark.parametrize("beside", [{}, {"id": None}, {"id": ""}, {"id": 17}, {"id": "no id!"}])
-@pytest.mark.parametrize("unique_id", ["u", "ü😀", "u" * 255, "a\0b", "'; DROP TABLE end_user", "[1]", 17])
+@pytest.mark.parametrize("unique_id", ["u", "ü😀", "u" * 255, "'; DROP TABLE end_user", "[1]", 17])
 def test_unique_id_finds_the_row_that_a_first_try_made(tenant: Tenant, beside: JSON, unique_id: Any) -> None:
     first = tenant.do("create", **beside, Unique_id=unique_id, name="A")
     assert tenant.do("create", **beside, Unique_id=unique_id, name="A")["status"] == "unchanged"

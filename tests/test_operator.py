@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import forking
 import pytest
 from conftest import FAST, ROOT, Server, wait_for
 from test_serving import procfile_command
@@ -19,13 +20,14 @@ import settings
 import syncapp
 
 StartServer = Callable[..., Server]
-PLAIN = (sys.executable, "syncapp.py")
 KNOWN = [name for name, _ in settings.in_force(settings.Settings())]
 
 
-def run(tmp_path: Path, *arguments: str, command: Sequence[str] = PLAIN, **env: str) -> Any:
+def run(tmp_path: Path, *arguments: str, command: Sequence[str] = forking.PLAIN, **env: str) -> Any:
     """Run a command of the operator's, or a start that is to end by itself."""
     environ = {**os.environ, **FAST, "DATA_DIR": str(tmp_path / "data"), "PORT": "0", **env}
+    if command == forking.PLAIN:
+        return forking.run([*arguments], environ, "password123\n")
     return subprocess.run(
         [*command, *arguments],
         cwd=ROOT,
@@ -40,7 +42,7 @@ def run(tmp_path: Path, *arguments: str, command: Sequence[str] = PLAIN, **env: 
 
 @pytest.fixture(params=["python syncapp.py", "Procfile"])
 def either_command(request: pytest.FixtureRequest) -> list[str]:
-    return procfile_command() if request.param == "Procfile" else [sys.executable, "syncapp.py"]
+    return procfile_command() if request.param == "Procfile" else forking.PLAIN
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -230,11 +232,11 @@ REFUSED: dict[str, Callable[[Path], dict[str, str]]] = {
 def test_doctor_finds_what_a_start_refuses_and_both_say_the_same(tmp_path: Path, data: Path, name: str) -> None:
     env = {"TABLES_FILE": str(tmp_path / "tables.toml"), **REFUSED[name](data)}
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file() and path.suffix != ".lock"}
-    told = run(tmp_path, "doctor", command=PLAIN, **env)
+    told = run(tmp_path, "doctor", command=forking.PLAIN, **env)
     assert told.returncode == 1 and told.stderr == "", told.stderr
     refusals = [line.partition(": ")[2] for line in told.stdout.splitlines() if line.startswith("refused: ")]
     assert len(refusals) == 1, told.stdout
-    started = run(tmp_path, command=PLAIN, **env)
+    started = run(tmp_path, command=forking.PLAIN, **env)
     assert started.returncode == 1 and "Traceback" not in started.stderr, started.stderr
     assert refusals[0].split(". ")[0] in started.stderr
     after = {path: path.read_bytes() for path in data.rglob("*") if path.is_file() and path.suffix != ".lock"}
@@ -338,7 +340,7 @@ def test_exit_code_tells_how_a_command_ended(
     if env == SEEDED:
         new = ["register", "--first-name", "A", "--last-name", "B", "--email", "a@example.com", "--password-stdin"]
         assert run(tmp_path, *new).returncode == 0
-    ended = run(tmp_path, *[argument.format(tmp=tmp_path) for argument in arguments], command=PLAIN, **env)
+    ended = run(tmp_path, *[argument.format(tmp=tmp_path) for argument in arguments], command=forking.PLAIN, **env)
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     assert code == 0 or ended.stderr or "refused: " in ended.stdout

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import bcrypt
+import forking
 import pytest
-from conftest import FAST, JSON, ROOT, Server, Tenant
+from conftest import FAST, JSON, Server, Tenant
 from flask import Flask
 from refusals import forged, paths, refused
 
@@ -344,8 +345,7 @@ def test_what_was_proved_by_the_old_password_does_not_outlive_the_change(
 def start_of(data: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Start a server that is to refuse, or run a command."""
     environ = {**os.environ, **FAST, "DATA_DIR": str(data), "PORT": "0", **env}
-    command = [sys.executable, "syncapp.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=40, check=False)
+    return forking.run([*arguments], environ)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"short", b"\xff\xfe" * 30, b"abab" * 12], ids=repr)
