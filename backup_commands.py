@@ -15,7 +15,7 @@ import directory
 import restore as restoring
 import settings as environment
 import tables_file
-from command_line import data, failures, progress
+from command_line import confirm, data, failures, progress
 from manifest import BackupError
 from restore import Choice
 from tenants import Tenants, parse_tenant_id
@@ -137,7 +137,7 @@ def _counted(tenants: int) -> str:
 def _ask(what: str, yes: bool) -> None:
     progress(what)
     if not yes:
-        click.confirm("Go on?", abort=True, err=True)
+        confirm("Go on?")
 
 
 def _named(customers: list[directory.Customer]) -> str:

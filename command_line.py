@@ -6,9 +6,11 @@ Knows: the command line, what an operator can act on. Must not know: what any co
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import click
+from gevent.monkey import get_original
 
 import migration
 import settings as environment
@@ -31,11 +33,31 @@ _ACTED_ON = (
     BackupError,
     OSError,
 )
+_select = get_original("select", "select")  # gevent's own writes of a Ctrl-C to the terminal.
+_LOOK_SECONDS = 0.2
+_ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": False}
 
 
 def progress(line: str) -> None:
     """Tell what was done, apart from the result."""
     click.echo(line, err=True)
+
+
+def confirm(question: str) -> None:
+    """Ask at the terminal whether to go on.
+
+    Not by ``input``, as click does: that notices a Ctrl-C only if it comes while it reads, and one that comes between the
+    question and the reading waits for a line. So this looks for one while it waits, and reads what is there.
+    Raises: click.Abort unless the answer is yes.
+    """
+    answer = None
+    while answer not in _ANSWERS:
+        click.echo(f"{question} [y/N]: ", nl=False, err=True)
+        while not _select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+            pass
+        answer = sys.stdin.readline().strip().lower()
+    if not _ANSWERS[answer]:
+        raise click.Abort
 
 
 @contextlib.contextmanager

@@ -173,6 +173,11 @@ class Unimplemented(Problem):
     sentence = "This server does not know what the request asks for."
 
 
+class UnknownWebSocketVersion(ValidationError):
+    spoken = "13"
+    sentence = f"Sec-WebSocket-Version must be {spoken}."
+
+
 class UnknownVersion(Problem):
     status, code = 505, "http_version_not_supported"
     sentence = "This server speaks HTTP/1.1 and HTTP/1.0."

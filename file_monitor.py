@@ -31,6 +31,7 @@ class FileMonitor:
         self.faults: dict[str, str] = {}
         """What is wrong with customers' files, by ID, as they were looked at last."""
         self._marks: dict[str, int] = {}
+        tenants.missed.connect(self._note)
 
     def look_over(self, breathe: Callable[[], None]) -> None:
         """Look at the file of every customer, and keep in ``faults`` what is wrong; what is new is logged."""
@@ -45,7 +46,15 @@ class FileMonitor:
         before, self.faults = self.faults, {one: fault for one, fault in found.items() if one in known}
         for tenant_id, fault in self.faults.items():
             if before.get(tenant_id) != fault:
-                log.error("tenant %s: %s; docs/backups.md tells what to do", tenant_id, fault)
+                _log(tenant_id, fault)
+
+    def _note(self, tenant_id: str) -> None:
+        """Keep what a request met before all files were looked at again."""
+        is_known = self._tenants.directory.read(lambda: directory.customer_by_id(tenant_id))
+        fault = self._tenants.fault_of(tenant_id) if is_known else None
+        if fault and self.faults.get(tenant_id) != fault:
+            self.faults[tenant_id] = fault
+            _log(tenant_id, fault)
 
     def look_at(self, tenant_id: str) -> str | None:
         """Tell what is wrong with a customer's file; one that went back is opened, which begins a new epoch."""
@@ -70,6 +79,10 @@ class FileMonitor:
         if fault and self._tenants.is_server:
             self._tenants.read(tenant_id, place)
         return fault
+
+
+def _log(tenant_id: str, fault: str) -> None:
+    log.error("tenant %s: %s; docs/backups.md tells what to do", tenant_id, fault)
 
 
 def _mark_of(path: Path) -> int:

@@ -22,7 +22,7 @@ from geventwebsocket import handler
 from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from geventwebsocket.websocket import Header, WebSocket
 
-from errors import ValidationError
+from errors import UnknownWebSocketVersion, ValidationError
 
 log = logging.getLogger("syncapp.socket")
 
@@ -219,10 +219,10 @@ def _tokens(header: str) -> list[str]:
 def check_handshake(environ: Mapping[str, Any]) -> None:
     """Refuse a handshake that is malformed, before it is answered. Source: RFC 6455 section 4.2.1.
 
-    Raises: ValidationError.
+    Raises: UnknownWebSocketVersion, ValidationError.
     """
-    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
-        raise ValidationError("Sec-WebSocket-Version must be 13.")
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != UnknownWebSocketVersion.spoken:
+        raise UnknownWebSocketVersion
     try:
         key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip(), validate=True)
     except ValueError:

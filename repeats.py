@@ -7,16 +7,15 @@ never changes. Must not know: Flask, sockets, engines, what becomes of a change.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from bases import holds
 from models import connection
-from wire import Row, decode_stored, encode
+from protocol import same
+from wire import Row, decode_stored
 
-_HELD_BYTES = 8 * 1024 * 1024
-_BYTES_BESIDE = 300
+_MOST_ROWS = 20_000
+_MOST_CHARACTERS = 200
 _TELLING = frozenset({str, int, float})
-"""Types whose values are always written in the same way; null may be said of a field that a row does not have."""
 
 _PAST = (
     "WITH RECURSIVE past(seq, previous) AS (SELECT c.seq, c.previous_seq FROM _changes AS c WHERE c.seq = ?1"
@@ -47,38 +46,39 @@ Life = tuple[str, str, str, str]
 """A row from when it was made: the incarnation of the database, its table, its id, and that time."""
 
 
-class _Beginnings(dict[Life, bytes]):
-    """What rows were at first, as JSON, nothing if that is not held; so that edits need not walk back to it each time."""
-
-    _left_bytes = _HELD_BYTES
-
-    def keep(self, life: Life, row: bytes) -> None:
-        """Keep one, and forget all others rather than hold too many."""
-        self._left_bytes -= len(row) + _BYTES_BESIDE
-        if self._left_bytes < 0:
-            self.clear()
-            self._left_bytes = _HELD_BYTES - len(row) - _BYTES_BESIDE
-        self[life] = row
+_begun: dict[Life, Row] = {}
+"""What rows had at first in the fields that were edited since; so that edits need not walk back to it each time."""
 
 
-_beginnings = _Beginnings()
+def note_beginning(life: Life, values: Row) -> None:
+    """Note what a row has that nobody has edited yet, in the fields that are edited now."""
+    if len(_begun) >= _MOST_ROWS:
+        _begun.clear()
+    _begun[life] = {name: value for name, value in values.items() if type(value) is not str or _is_short(value)}
 
 
-def note_beginning(life: Life, row: str) -> None:
-    """Note what a row is that nobody has edited yet, but is about to."""
-    _beginnings.keep(life, row.encode())
+def _is_short(text: str) -> bool:
+    return len(text) <= _MOST_CHARACTERS
 
 
-def may_begin_with(life: Life, sequence: int, said: Mapping[str, Any], names: Mapping[str, str]) -> bool:
-    """Tell whether a row may have been made with these values. No is certain; by one of them, for nearly all tell it.
+def telling(different: Row, names: Mapping[str, str]) -> Row:
+    """Choose of what an edit says otherwise than its row what is enough to tell it from what the row was: plain values of
+    columns. ``names``: those of the fields, by what they are called in ``different``."""
+    return {name: value for name, value in different.items() if type(value) in _TELLING and names[name] == name}
 
-    ``names``: those of the fields, by what they are called in ``said``.
-    """
-    row = _beginnings.get(life)
-    if row is None:
-        row = next((str(found[0]).encode() for found in connection().execute(_FIRST, (sequence,))), b"")
-        _beginnings.keep(life, row)
-    for name, value in said.items():
-        if type(value) in _TELLING:
-            return encode({names[name]: value})[1:-1] in row
-    return True
+
+def may_begin_with(life: Life, sequence: int, said: Row) -> bool:
+    """Tell whether a row may have been made with these values: no is certain."""
+    begun = _begun.get(life, {})
+    if not (said.keys() <= begun.keys() or _differs(begun, said)):
+        found = connection().execute(_FIRST, (sequence,)).fetchone()
+        if found is None:
+            return False
+        first = decode_stored(found[0])
+        begun = {name: first.get(name) for name in said}
+        note_beginning(life, begun)
+    return not _differs(begun, said)
+
+
+def _differs(begun: Row, said: Row) -> bool:
+    return any(name in begun and not same(begun[name], value) for name, value in said.items())

@@ -183,7 +183,7 @@ def edit(table: SyncedTable, settings: Settings) -> Schema:
         said += (
             f" A new row has {', '.join(f'`{name}`' for name in table.rules.required)}, which `null` does not clear."
         )
-    names = {"minLength": 1, "maxLength": settings.max_name_characters}
+    names = {"minLength": 1, "maxLength": settings.max_name_characters, "pattern": r"^[^\x00]*$"}
     return object_of(
         {"id": any_id, **properties},
         properties.keys() | {"id"},

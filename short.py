@@ -8,7 +8,7 @@ they make the same of it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from msgspec import UNSET
 from bases import Key, rows_where
 from models import connection
 from protocol import Stored
-from repeats import is_said_before, may_begin_with, note_beginning
+from repeats import is_said_before, may_begin_with, note_beginning, telling
 from typed import Form, TypedRow, stored
 from wire import Row, decode_stored, encode
 from writing import INSERT_LOGGED, Writing, insert_row
@@ -151,18 +151,17 @@ class ShortWay:
         place, _ = push.evidence.places(one.form.table, before.epoch)
         return place >= sequence and (not base_version or base_version >= version)
 
-    def _is_late_repeat(
-        self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Mapping[str, Any]
-    ) -> bool:
+    def _is_late_repeat(self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Row) -> bool:
         """Tell whether an edit without a base may be a create that was taken before: the long way finds out."""
-        push, (body, version, sequence, *_) = self._writing.push, as_read
+        push, (_, version, sequence, *_) = self._writing.push, as_read
         if one.reader.kind != "upsert" or push.base:
             return False
         life = self._writing.before.epoch, one.form.table, stood.id, stood.createdAt
+        tells = telling(different, one.form.names)
         if version == 1:
-            note_beginning(life, body)
+            note_beginning(life, {name: getattr(stood, name) for name in tells})
             return False
-        if not may_begin_with(life, sequence, different, one.form.names):
+        if not may_begin_with(life, sequence, tells):
             return False
         said = one.form.said(one.row)
         return is_said_before(sequence, said, is_any=False, session=push.evidence.session, device_id=push.device_id)

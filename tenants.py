@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from blinker import Signal
+
 import directory
 import migration
 import tenant_files
@@ -66,7 +68,7 @@ def parse_tenant_id(text: object) -> str:
 
 
 class Tenants:
-    """The data folder of one installation."""
+    """The data folder of one installation. ``missed`` is sent with the ID of a tenant whose file was not at its place."""
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class Tenants:
         self.directory = self._open_directory(folder / "main.db")
         self._incarnations = Incarnations(self.directory)
         self._anew: set[str] = set()
+        self.missed = Signal()
         if is_server:
             self._accept(retiring)
             self._recover()
@@ -172,8 +175,10 @@ class Tenants:
         if store is None:
             path = self.path_of(tenant_id)
             if not path.exists():
+                self.missed.send(tenant_id)
                 raise TenantNotFound
             if path.stat().st_size == 0:
+                self.missed.send(tenant_id)
                 raise LookupError(f"{path.name} is empty")  # Opening it would write into it.
             self._make_room()
             store = self._open_file(path)
@@ -312,6 +317,7 @@ class Tenants:
         if self._open.get(tenant_id) is not store:
             return  # Another greenlet did.
         del self._open[tenant_id]
+        self.missed.send(tenant_id)
         keep_open_aside(store, self.aside)
         store.close()
 

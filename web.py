@@ -258,6 +258,8 @@ def failure(problem: errors.Problem, request_id: str) -> Reply:
         headers.append(("Connection", "close"))  # RFC 9110 section 15.5.9.
     if problem.status == 401:
         headers.append(("WWW-Authenticate", problem.challenge))  # RFC 6750 section 3.
+    if isinstance(problem, errors.UnknownWebSocketVersion):
+        headers.append(("Sec-WebSocket-Version", problem.spoken))  # RFC 6455 section 4.2.2.
     return Reply(encode(errors.as_body(problem, request_id)), problem.status, headers)
 
 

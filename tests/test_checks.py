@@ -26,7 +26,7 @@ EXT4 = "/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n"
 def place(tmp_path: Path) -> Place:
     """A place in which nothing is wrong."""
     (tmp_path / "data").mkdir(mode=0o700)
-    (tmp_path / "data" / "main.db").touch()
+    (tmp_path / "data" / "main.db").write_bytes(b"SQLite format 3\0")
     return Place(Settings(data_dir=tmp_path / "data"), {}, EXT4)
 
 
@@ -71,9 +71,10 @@ def test_files_of_tenants_without_the_main_database_are_warned_of(place: Place) 
     (place.folder / "tenants").mkdir()
     (place.folder / "tenants" / "tenant_1030070f982449b3b53b8013e2eb363e.db").touch()
     assert checks.findings(place) == []
-    (place.folder / "main.db").unlink()
-    (finding,) = checks.findings(place)
-    assert not finding.refuses and "main.db" in finding.sentence and "restore" in finding.remedy
+    for lose in ((place.folder / "main.db").unlink, (place.folder / "main.db").touch):
+        lose()
+        (finding,) = checks.findings(place)
+        assert not finding.refuses and "main.db" in finding.sentence and "restore" in finding.remedy
 
 
 def test_expected_data_that_is_not_there_is_refused(place: Place) -> None:

@@ -360,16 +360,19 @@ def test_websocket_that_never_probes_is_given_up_and_ends_with_its_session(
 ) -> None:
     """Faults: no time by which it must come; a stop of the server waited for it."""
     phone.engine.connected, phone.engine.upgraded = True, False
-    phone.line._sock.raw_read = phone.line._sock.stream.read = phone.ours.makefile("rb").read
-    monkeypatch.setattr(lines, "_UPGRADE_SECONDS", 0.05)
-    assert phone.line._opens() is False and phone.engine.queue.told is None
-    monkeypatch.setattr(lines, "_UPGRADE_SECONDS", 60)
-    ended = gevent.spawn(phone.line._opens)
-    gevent.sleep(0.01)
-    phone.line._sock._ends = SimpleNamespace(close_soon=lambda: None, end=lambda: phone.ours.shutdown(socket.SHUT_RDWR))
-    phone.engine.closed = True
-    phone.engine.queue.put(None)
-    assert ended.get(timeout=5) is False
+    with phone.ours.makefile("rb") as incoming:
+        phone.line._sock.raw_read = phone.line._sock.stream.read = incoming.read
+        monkeypatch.setattr(lines, "_UPGRADE_SECONDS", 0.05)
+        assert phone.line._opens() is False and phone.engine.queue.told is None
+        monkeypatch.setattr(lines, "_UPGRADE_SECONDS", 60)
+        ended = gevent.spawn(phone.line._opens)
+        gevent.sleep(0.01)
+        phone.line._sock._ends = SimpleNamespace(
+            close_soon=lambda: None, end=lambda: phone.ours.shutdown(socket.SHUT_RDWR)
+        )
+        phone.engine.closed = True
+        phone.engine.queue.put(None)
+        assert ended.get(timeout=5) is False
 
 
 def test_room_hears_all_though_one_has_said_goodbye(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,21 @@ def test_file_that_a_registration_or_a_restore_is_about_to_bring_is_not_missed(
     assert monitor.faults == {}
 
 
+def test_file_that_a_request_missed_is_known_at_once_until_its_account_is_closed(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    tenant_id, monitor = new_tenant(), FileMonitor(tenants)
+    for found in ({}, {tenant_id: "its file is missing"}):
+        assert monitor.faults == found
+        tenants.path_of(tenant_id).unlink(missing_ok=True)
+        with pytest.raises(TenantNotFound):
+            tenants.read(tenant_id, lambda: None)
+    closed, monitor = str(uuid.uuid4()), FileMonitor(tenants)
+    with pytest.raises(TenantNotFound):
+        tenants.read(closed, lambda: None)
+    assert monitor.faults == {}
+
+
 # --- refused, and kept -----------------------------------------------------------------------------------------------
 
 
@@ -113,7 +129,7 @@ def test_push_into_a_file_that_is_not_at_its_place_is_refused_and_what_it_held_i
     after = device.push_raw({"changes": {"end_user": [{"id": "c", "name": "typed meanwhile"}]}})
     if how in ("deleted", "renamed"):
         assert after.status_code == 404 and not tenant.path.exists()
-        wait_for(lambda: status(server) == "degraded" or None, "the health to turn", 90)
+        assert status(server) == "degraded", "the refusal knew it"
     elif how == "replaced":
         assert after.status_code == 200 and names(device) == {"then", "typed meanwhile"}
     else:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,29 @@ def test_restore_on_a_terminal_tells_what_it_replaces_and_asks(
     os.close(theirs)
     assert tenant.email in err and str(server.data) in err and "Go on?" in err, out + err
     assert process.returncode == (1 if expected == "now" else 0) and names(device) == {expected}
+
+
+def test_ctrl_c_in_the_moment_of_the_question_ends_a_restore(tenant: Tenant, operate: Run, folder: Path) -> None:
+    """Fault: one that came between the question and the reading of the answer waited for a line."""
+    made = backup(operate, folder)
+    environ = {**os.environ, **FAST, "DATA_DIR": str(tenant.server.data)}
+    for _ in range(4):
+        pid, terminal = pty.fork()
+        if not pid:
+            os.execve(sys.executable, [sys.executable, str(ROOT / "syncapp.py"), "restore", str(made)], environ)
+        said = b""
+        while b"[y/N]" not in said:
+            said += os.read(terminal, 4096)
+        os.write(terminal, b"\x03")
+        code = wait_for(partial(code_of, pid), "the restore to end")
+        said += os.read(terminal, 4096)
+        os.close(terminal)
+        assert code == 1 and said.endswith(b"Aborted!\r\n"), said
+
+
+def code_of(pid: int) -> int | None:
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
 
 
 def test_restore_says_how_many_hold_anything_now(server: Server, operate: Run, folder: Path) -> None:

@@ -94,7 +94,10 @@ def test_what_is_offered_and_not_spoken_is_not_agreed_to(server: Server, member:
 )
 def test_section_4_2_1_handshake_that_is_none_is_400(server: Server, change: dict[str, str | None]) -> None:
     headers = {name: value for name, value in (UPGRADE | change).items() if value is not None}
-    refused(get(server, headers, transport="websocket"), 400, "validation_error")
+    answer = get(server, headers, transport="websocket")
+    refused(answer, 400, "validation_error")
+    said = answer.headers.get("Sec-WebSocket-Version")
+    assert said == ("13" if "Sec-WebSocket-Version" in change else None), "section 4.2.2: which is spoken"
 
 
 # --- 5.2: sizes ------------------------------------------------------------------------------------------------------

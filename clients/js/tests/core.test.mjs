@@ -8,21 +8,14 @@ import { gunzipSync } from "node:zlib";
 import { Busy, digestOf, memoryStore, pushOperations, Refused, ResyncRequired, SignedOut, SyncClient, TooLarge, Unreachable } from "syncapp-client";
 import { editOf } from "../src/edits.js";
 import { sha256 } from "../src/sha256.js";
+import { registered, url } from "./registered.mjs";
 
-const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
 /** @type {any} */
 let account;
 
 before(async () => {
   account = await registered();
 });
-
-async function registered() {
-  const email = `js-${Math.random().toString(36).slice(2)}@example.com`;
-  const body = JSON.stringify({ firstName: "J", lastName: "S", email, password: "password123" });
-  const answer = await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
-  return { ...(await answer.json()).data, email };
-}
 
 /** A server that answers as told, and keeps what it was asked. */
 async function toldServer(t, ...answers) {

@@ -7,10 +7,9 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
-import { newId, SyncClient } from "syncapp-client";
+import { SyncClient } from "syncapp-client";
 import { importMap } from "../examples/libraries.mjs";
-
-const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
+import { registered, url } from "./registered.mjs";
 
 const RXDB = `
 import { createRxDatabase } from "rxdb/plugins/core";
@@ -53,10 +52,7 @@ function script(name, pair, account) {
 
 for (const name of ["core", "indexeddb", "dexie", "rxdb", "watermelondb", "tanstack-db", "legend-state"]) {
   test(`the lines at the head of docs/${name}.md bring Asha to the server`, async (t) => {
-    const email = `${newId()}@example.com`;
-    const body = JSON.stringify({ firstName: "D", lastName: "S", email, password: "password123" });
-    const answer = await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
-    const { token, refreshToken, customer } = (await answer.json()).data;
+    const { email, token, refreshToken, customer } = await registered();
     const [before, lines] = script(name, { token, refreshToken }, { email, id: customer.id }).split("\0");
     const files = [before, lines].map((text, place) => {
       const file = new URL(`${name}-${customer.id}.${place ? "lines" : "before"}.mjs`, import.meta.url);

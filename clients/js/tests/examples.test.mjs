@@ -8,10 +8,10 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { after, test } from "node:test";
-import { newId, SyncClient } from "syncapp-client";
+import { SyncClient } from "syncapp-client";
 import { Browser } from "../kit/browser.mjs";
+import { registered, url } from "./registered.mjs";
 
-const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
 const hasChromium = spawnSync("which", [process.env.CHROMIUM ?? "chromium"]).status === 0;
 const folder = mkdtempSync(`${tmpdir()}/syncapp-examples-`);
 const browser = hasChromium ? new Browser(folder) : undefined;
@@ -31,9 +31,7 @@ async function until(condition, what) {
 
 /** Somebody else on the same page: sees nothing of the first one's, and sends nothing of it. */
 async function anotherLogsIn(tab, fill, names) {
-  const email = `${newId()}@example.com`;
-  const body = JSON.stringify({ firstName: "E", lastName: "Y", email, password: "password123" });
-  await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  const { email } = await registered();
   const theirs = new SyncClient({ url });
   await theirs.logIn(email, "password123");
   await theirs.push({ changes: { end_user: [{ id: "own", name: "of the second account" }] } });
@@ -44,9 +42,7 @@ async function anotherLogsIn(tab, fill, names) {
 
 for (const name of ["indexeddb", "dexie", "rxdb", "watermelondb", "tanstack-db"]) {
   test(`the ${name} example syncs both ways`, { skip: !hasChromium && "needs chromium" }, async () => {
-    const email = `${newId()}@example.com`;
-    const body = JSON.stringify({ firstName: "E", lastName: "X", email, password: "password123" });
-    await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const { email } = await registered();
     const other = new SyncClient({ url });
     await other.logIn(email, "password123");
     const tab = await browser.open(`http://localhost/examples/${name}.html`);

@@ -20,15 +20,10 @@ import { Replica } from "syncapp-client/replica";
 import { rxdbReplication } from "syncapp-client/rxdb";
 import { syncappCollectionOptions } from "syncapp-client/tanstack-db";
 import { watermelonSync } from "syncapp-client/watermelondb";
+import { registered, url } from "./registered.mjs";
 
-const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
 /** @type {any} */
 let account;
-
-async function registered() {
-  const body = JSON.stringify({ firstName: "J", lastName: "S", email: `h-${newId()}@example.com`, password: "password123" });
-  return (await (await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).json()).data;
-}
 
 before(async () => {
   account = await registered();

@@ -4,14 +4,13 @@ import assert from "node:assert/strict";
 import { createServer, request as httpRequest } from "node:http";
 import { before, test } from "node:test";
 import { Chain, SyncClient } from "syncapp-client";
+import { registered, url } from "./registered.mjs";
 
-const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
 /** @type {any} */
 let account;
 
 before(async () => {
-  const body = JSON.stringify({ firstName: "J", lastName: "S", email: `live-${Math.random().toString(36).slice(2)}@example.com`, password: "password123" });
-  account = (await (await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).json()).data;
+  account = await registered();
 });
 
 const note = (type, more = {}) => ({ type, entityType: "end_user", cursor: "e-2", previousCursor: "e-1", ...more });

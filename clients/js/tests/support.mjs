@@ -7,16 +7,9 @@ import { newId, SyncClient } from "syncapp-client";
 import { dexieStore, syncStores } from "syncapp-client/dexie";
 import { openIndexedDB } from "syncapp-client/indexeddb";
 import { Replica } from "syncapp-client/replica";
+import { registered, url } from "./registered.mjs";
 
-export const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
-
-/** Register somebody. */
-export async function registered() {
-  const email = `${newId()}@example.com`;
-  const body = JSON.stringify({ firstName: "J", lastName: "S", email, password: "password123" });
-  const answer = await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
-  return { ...(await answer.json()).data, email };
-}
+export { registered, url };
 
 /** A server that answers as `answerOf` says: `{ status, headers, body }`, a text, or nothing more. */
 export async function served(t, answerOf) {

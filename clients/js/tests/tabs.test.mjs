@@ -10,8 +10,8 @@ import { tmpdir } from "node:os";
 import { after, test } from "node:test";
 import { digestOf, newId, SyncClient } from "syncapp-client";
 import { Browser } from "../kit/browser.mjs";
+import { registered, url } from "./registered.mjs";
 
-const url = process.env.SYNCAPP_URL ?? "http://127.0.0.1:3000";
 const hasChromium = spawnSync("which", [process.env.CHROMIUM ?? "chromium"]).status === 0;
 const folder = mkdtempSync(`${tmpdir()}/syncapp-tabs-`);
 const browser = hasChromium ? new Browser(folder) : undefined;
@@ -45,10 +45,8 @@ async function opened(name, about) {
 
 for (const name of ["indexeddb", "dexie"]) {
   test(`${name}: what two tabs type at once is on the server, one tab syncs, and the other takes over`, { skip: !hasChromium && "needs chromium" }, async () => {
-    const email = `${newId()}@example.com`;
-    const body = JSON.stringify({ firstName: "T", lastName: "S", email, password: "password123" });
-    const { data: account } = await (await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).json();
-    const about = { url, folder: newId(), tables: ["end_user"], deviceId: newId(), token: account.token, email, password: "password123" };
+    const account = await registered();
+    const about = { url, folder: newId(), tables: ["end_user"], deviceId: newId(), token: account.token, email: account.email, password: "password123" };
     const [first, second] = [await opened(name, about), await opened(name, about)];
     const put = (tab, row) => tab.ask({ do: "put", table: "end_user", row });
     const typing = async (tab, field) => {
@@ -109,9 +107,7 @@ test("tabs without Web Locks take turns by a claim in localStorage, which ends w
 });
 
 test("two tabs without Web Locks whose token is refused at once spend the refresh token once", { skip: !hasChromium && "needs chromium" }, async () => {
-  const email = `${newId()}@example.com`;
-  const body = JSON.stringify({ firstName: "T", lastName: "S", email, password: "password123" });
-  const { data: account } = await (await fetch(`${url}/api/customers/register`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).json();
+  const account = await registered();
   const tabs = await Promise.all([1, 2].map(() => browser.open("http://localhost/kit/page.html#indexeddb")));
   for (const tab of tabs) {
     await until(() => tab("typeof answer === 'function'").catch(() => false), "the page");
