@@ -170,7 +170,7 @@ class Server:
         if self.process.poll() is not None:
             raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_path.read_text()}")
         try:
-            return requests.get(f"{self.url}/health", timeout=5).ok
+            return requests.get(f"{self.url}/health", timeout=WAIT_SECONDS).ok
         except (requests.ConnectionError, requests.Timeout):  # gunicorn listens before it serves.
             return False
 
@@ -178,7 +178,7 @@ class Server:
         """Send a signal and give the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(timeout=40)
+        return self.process.wait(timeout=WAIT_SECONDS)
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
@@ -194,7 +194,7 @@ class Server:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             named["Authorization"] = f"Bearer {token}"
-        return self.checked(requests.request(method, self.url + path, json=body, headers=named, timeout=30))
+        return self.checked(requests.request(method, self.url + path, json=body, headers=named, timeout=WAIT_SECONDS))
 
     def checked(self, answer: requests.Response) -> requests.Response:
         """Check that an answer is as this server's /openapi.json says."""
@@ -315,7 +315,7 @@ class Listener:
         self.client.on("connect", self.is_connected.set)
         self.client.on("disconnect", lambda *_: self.is_gone.set())
         self.client.on("*", self._hear)
-        self.client.connect(url, auth=auth, transports=transport.split("+"), wait_timeout=10)
+        self.client.connect(url, auth=auth, transports=transport.split("+"), wait_timeout=WAIT_SECONDS)
 
     def _hear(self, event: str, *arguments: Any) -> None:
         self.heard.append((event, arguments[0] if arguments else None))
@@ -337,7 +337,7 @@ class Listener:
         return self.notes(kind)[count - 1]
 
     def call(self, event: str, body: Any) -> Any:
-        answer = self.client.call(event, body, timeout=20)
+        answer = self.client.call(event, body, timeout=WAIT_SECONDS)
         contract.check_event(self.contract, event, answer, "acknowledged")
         return answer
 

@@ -32,7 +32,7 @@ class Contract:
     def of(cls, url: str) -> Contract:
         """Read the documents of a running server."""
         names = ("openapi", "asyncapi")
-        return cls(*(requests.get(f"{url}/{name}.json", timeout=10).json() for name in names))
+        return cls(*(requests.get(f"{url}/{name}.json", timeout=60).json() for name in names))
 
     def validator(self, document: str, schema: str) -> jsonschema_rs.Draft202012Validator:
         """Give the validator of a schema, named by its place in ``components``."""

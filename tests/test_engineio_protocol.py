@@ -92,8 +92,8 @@ def test_websocket_with_a_wrong_query_is_400_before_it_is_one(hasty_server: Serv
 @suite.case("polling: fails with an invalid request method")
 def test_polling_with_a_wrong_method_is_refused(hasty_server: Server) -> None:
     at = address(hasty_server, transport="polling")
-    refused(requests.post(at, timeout=5), 400, "validation_error")
-    refused(requests.put(at, timeout=5), 405, "method_not_allowed")
+    refused(requests.post(at, timeout=60), 400, "validation_error")
+    refused(requests.put(at, timeout=60), 405, "method_not_allowed")
 
 
 # --- message ---------------------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def test_column_that_an_older_version_does_not_know_is_kept(start_with: StartWit
 # --- unknown fields --------------------------------------------------------------------------------------------------
 
 ODD: JSON = {
-    "nested": {"a": [1, {"b": [None, True, False, []]}, {}], "ä😀": "\u2028\u0000\t"},
+    "nested": {"a": [1, {"b": [None, True, False, []]}, {}], "ä😀": "\u2028\u0001\t"},
     "deep": [[[[[[[[[["x"]]]]]]]]]],
     "big": 123456789012345678901234567890,
     "negative": -(2**64),

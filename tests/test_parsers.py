@@ -141,6 +141,8 @@ def test_push_is_taken_only_if_its_schema_takes_it_and_else_refused(body: Any) -
         named = body["changes"] if isinstance(body.get("changes"), dict) else {}
         tables = "|".join(re.escape(f"changes.{name[:64]}") for name in named)
         beyond_schema += rf"|{tables}|operations\[\d+\]\.table"  # All or nothing, and a table is not synced.
+    if "\\u0000" in json.dumps(body):  # It is refused in names and within JSON too, of which no schema tells.
+        beyond_schema = "(?s:.*)"
     if PUSH_SCHEMA.is_valid(body):
         assert all(re.fullmatch(beyond_schema, path) for path in faults), faults
     else:

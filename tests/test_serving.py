@@ -205,7 +205,7 @@ def test_log_is_json_lines_with_request_tenant_and_duration(server: Server) -> N
 def test_health_tells_an_orchestrator_and_nothing_about_tenants(start_server: Callable[..., Server]) -> None:
     server = start_server()
     body: dict[str, Any] = requests.get(f"{server.url}/health", timeout=5).json()
-    assert body.keys() == {"status", "version", "uptimeSeconds", "timestamp", "connectedClients"}
+    assert body.keys() == {"status", "version", "uptimeSeconds", "timestamp", "connectedClients", "forwardedFor"}
     assert body["status"] == "ok"
 
 
