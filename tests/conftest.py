@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from browsing import Page
     from selenium import webdriver
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell takes it from what runs in the background.
+
 ROOT = Path(__file__).resolve().parent.parent
 WAIT_SECONDS = 60.0
 FAST = {

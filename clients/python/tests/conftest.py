@@ -5,6 +5,7 @@ Nothing here imports the server: its monkey patch would make threads and SQLite 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from kit.server import LocalServer
 from kit.truth import Account, register
 
 from syncclient import SyncClient
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell takes it from what runs in the background.
 
 MakeClient = Callable[..., SyncClient]
 

@@ -103,7 +103,7 @@ def test_watch_tells_of_changes_until_it_is_interrupted(
     account.put("interactions", {"id": "watched", "title": "x"})
     wait_for(lambda: "interactions: 1 changed" in (tmp_path / "watch.log").read_text(), "the change")
     watching.send_signal(signal.SIGINT)
-    assert watching.wait(20) == 130
+    assert watching.wait(60) == 130
 
 
 def _account(url: str) -> Account:
