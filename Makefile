@@ -31,7 +31,7 @@ js-client: clients/js/node_modules ## Pack the JavaScript client, to be installe
 
 # Takes URL, DRIVER, ONLY, SEED, STORIES, EMAIL and PASSWORD.
 kit: .venv/installed-dev ## Hold a client, or a deployment, to the scenario suite: make kit URL=… (tests/kit/README.md)
-	@PYTHONPATH=tests:clients/python/src $(BIN)/python -m kit
+	@PYTHONPATH=clients/python/src $(BIN)/python -m tests.kit
 
 unit: .venv/installed-dev ## The part of the tests that takes seconds
 	@$(if $(ARGS),$(UNIT_TESTS) $(ARGS),$(TOGETHER) -j2 unit-1 unit-2)
@@ -40,7 +40,7 @@ unit-1 unit-2: .venv/installed-dev
 	$(UNIT_TESTS) --among=$(TAKEN)
 
 crash: .venv/installed-dev ## kill -9 under load, many rounds: make crash ROUNDS=100
-	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/test_crash.py
+	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/system/test_crash.py
 
 check: lint types audit test ## Everything a commit must pass
 

@@ -35,6 +35,6 @@ def on_starting(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Serve and end as our own server does."""
-    from serving import serve_with_worker  # After the worker's monkey patch, not before.
+    from server.http.lifecycle import serve_with_worker  # After the worker's monkey patch, not before.
 
     serve_with_worker(worker, worker.wsgi.extensions["lifecycle"])

@@ -1,9 +1,9 @@
 """The synced tables, and how a model is bound to a database.
 
 Knows: columns and what each takes. Must not know: Flask, sockets, which engine or file: ``database`` stands for the one
-that the running code is bound to (see ``storage``).
+that the running code is bound to (see ``engine``).
 
-A new synced table is one subclass of ``SyncedRow``, written here or made of a declaration (``declared``): push, pull,
+A new synced table is one subclass of ``SyncedRow``, written here or made of a declaration (``table``): push, pull,
 provisioning, migration and checks find it. Beside peewee's options its ``Meta`` may have ``required``, the columns that
 every row has, and ``indexed``, a tuple of columns for each index.
 """
@@ -30,9 +30,9 @@ from peewee import (
     TextField,
 )
 
-from protocol import Column, Table
-from typed import CHECKED, FLAG, NUMBER, WHOLE
-from wire import Row, encode, whole_number
+from protocol.codec import Row, encode, whole_number
+from protocol.merge import Column, Table
+from protocol.row_decoder import CHECKED, FLAG, NUMBER, WHOLE
 
 database = DatabaseProxy()
 

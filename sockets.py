@@ -18,12 +18,10 @@ from flask import Flask
 from flask_socketio import SocketIO
 from msgspec import Raw
 
-import frames
-import ledger
-import wire
-from budgets import Budgets
-from devices import Seen
-from errors import (
+from accounts.tokens import Identity, Tokens, check_tenant
+from protocol import codec
+from protocol.codec import Cursor, format_time, parse_cursor
+from protocol.errors import (
     Problem,
     RateLimited,
     TokenExpired,
@@ -31,19 +29,21 @@ from errors import (
     ValidationError,
     as_acknowledgement,
 )
-from events import Events, Json, Read, TextPacket
-from fanout import Fanout
-from handshakes import Contained
-from intake import Intake, check_not_refused
-from ledger import missed
-from notices import STATUS_TEXTS, Notification, checked_texts, notifications_of
-from parsing import checked_device
+from protocol.notifications import STATUS_TEXTS, Notification, checked_texts, notifications_of
+from protocol.parser import checked_device
+from server.http.exchange import is_allowed_origin
+from server.quotas import Budgets
+from server.websocket import frames
+from server.websocket.broadcast import Fanout
+from server.websocket.events import Events, Json, Read, TextPacket
+from server.websocket.handshake import Contained
+from server.websocket.receiver import Intake, check_not_refused
 from settings import Settings
+from storage import positions
+from storage.devices import Seen
+from storage.positions import missed
+from storage.push_batch import Applied
 from tenants import Tenants, now_ms
-from tokens import Identity, Tokens, check_tenant
-from web import is_allowed_origin
-from wire import Cursor, format_time, parse_cursor
-from writing import Applied
 
 log = logging.getLogger("syncapp.socket")
 
@@ -312,7 +312,7 @@ class Sockets:
 
     def announce_restored(self, tenant_id: str) -> None:
         """Tell a tenant's devices that their cursors are of a database that is no more."""
-        place = self._tenants.read(tenant_id, ledger.place)
+        place = self._tenants.read(tenant_id, positions.place)
         text = "The data was restored from a backup: pull again from the start"
         self.notify(tenant_id, Notification("data_available", "batch", text, cursor=place.cursor))
 
@@ -340,7 +340,7 @@ class Sockets:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def on(self, event: str, handle: Callable[[Caller, Any], Answer | Raw | None], read: Read = wire.decode) -> None:
+    def on(self, event: str, handle: Callable[[Caller, Any], Answer | Raw | None], read: Read = codec.decode) -> None:
         """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement.
 
         Not through Flask-SocketIO, which makes a request of Flask's for each event. ``read`` parses the event's body.

@@ -17,37 +17,34 @@ import click  # noqa: E402
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 
-import asyncapi  # noqa: E402
-import checks  # noqa: E402
-import connections  # noqa: E402
-import handler  # noqa: E402
-import logs  # noqa: E402
-import openapi  # noqa: E402
-import operate  # noqa: E402
-import pages  # noqa: E402
 import settings as environment  # noqa: E402
-import signing  # noqa: E402
-import tables_file  # noqa: E402
-from admission import Admission  # noqa: E402
-from auth import Accounts  # noqa: E402
-from budgets import Budgets  # noqa: E402
-from devices import Seen  # noqa: E402
-from door import Door  # noqa: E402
-from engine_errors import EngineError  # noqa: E402
-from errors import Problem  # noqa: E402
-from file_monitor import FileMonitor  # noqa: E402
-from folder_locks import DataFolderInUse  # noqa: E402
-from migration import MigrationRefused  # noqa: E402
-from review import Review  # noqa: E402
-from serving import CannotListen, Lifecycle, serve  # noqa: E402
+from accounts import signing_key  # noqa: E402
+from accounts.signing_key import BadSigningKey  # noqa: E402
+from accounts.tokens import Tokens  # noqa: E402
+from api import pages  # noqa: E402
+from api.auth import Accounts  # noqa: E402
+from api.docs import asyncapi, openapi  # noqa: E402
+from api.history import Review  # noqa: E402
+from api.sync import Sync  # noqa: E402
+from operations import commands, doctor  # noqa: E402
+from operations.file_monitor import FileMonitor  # noqa: E402
+from operations.housekeeping import Upkeep  # noqa: E402
+from protocol.errors import Problem  # noqa: E402
+from server import connections, log_format  # noqa: E402
+from server.http import handler  # noqa: E402
+from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
+from server.http.load_shedding import Admission  # noqa: E402
+from server.http.middleware import Door  # noqa: E402
+from server.quotas import Budgets  # noqa: E402
+from server.scheduler import Turns  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
-from signing import BadSigningKey  # noqa: E402
 from sockets import Sockets  # noqa: E402
-from sync import Sync  # noqa: E402
+from storage.declarations import toml_file  # noqa: E402
+from storage.declarations.compatibility import MigrationRefused  # noqa: E402
+from storage.devices import Seen  # noqa: E402
+from storage.folder_locks import DataFolderInUse  # noqa: E402
+from storage.sqlite.errors import EngineError  # noqa: E402
 from tenants import MainDatabaseBroken, Tenants  # noqa: E402
-from tokens import Tokens  # noqa: E402
-from turns import Turns  # noqa: E402
-from upkeep import Upkeep  # noqa: E402
 
 VERSION = "0.1.0"
 _GUNICORNS_BOOT_ERROR = 3
@@ -80,7 +77,7 @@ def build(settings: Settings) -> Flask:
         most_waiting=settings.max_waiting_pushes,
         lock_wait_seconds=settings.shutdown_seconds + 5,
     )
-    tokens = Tokens(app, settings, signing.signing_key(settings), tenants)
+    tokens = Tokens(app, settings, signing_key.signing_key(settings), tenants)
     door = Door(app, settings, budgets)
     app.wsgi_app = Admission(door, door.views, tokens.tenant_of, budgets.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
@@ -129,12 +126,12 @@ def assemble() -> tuple[Flask, Settings]:
     """
     try:
         settings = environment.load()
-        logs.install(settings.log_format)
-        for finding in checks.findings(checks.here(settings)):
+        log_format.install(settings.log_format)
+        for finding in doctor.findings(doctor.here(settings)):
             if finding.refuses:
                 raise StartRefused(str(finding))
             log.warning("%s", finding)
-        tables_file.declare(settings.tables_file)
+        toml_file.declare(settings.tables_file)
         app = build(settings)
     except _REFUSALS as error:
         raise StartRefused(str(error)) from None
@@ -156,8 +153,8 @@ def create_app() -> Flask:
 def main() -> None:
     """Serve, or run one of the operator's commands."""
     if len(sys.argv) > 1:
-        click.version_option(VERSION, prog_name="syncapp")(operate.commands)
-        operate.commands()
+        click.version_option(VERSION, prog_name="syncapp")(commands.commands)
+        commands.commands()
     try:
         app, settings = assemble()
         serve(app, app.extensions["lifecycle"], settings)

@@ -21,19 +21,18 @@ from typing import TypeVar
 
 from blinker import Signal
 
-import directory
-import migration
-import tenant_files
-from engine_errors import EngineError, reason_of
-from errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
-from files import is_filled, put_file, sync_folder
-from folder_locks import SERVER_LOCK, alone, hold_alone, shared
-from incarnations import Incarnations
-from ledger import place
-from leftovers import remove_leftovers
-from storage import Moved, Store
-from takeover import forget_aside, keep_open_aside, take_over
-from tenant_files import new_tenant_file, open_tenant_file, remove_file
+from protocol.errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
+from storage import main_database, tenant_files
+from storage.declarations import compatibility
+from storage.file_replacement import forget_aside, keep_open_aside, take_over
+from storage.folder_locks import SERVER_LOCK, alone, hold_alone, shared
+from storage.orphaned_files import remove_leftovers
+from storage.positions import place
+from storage.rollback_detection import Incarnations
+from storage.sqlite.engine import Moved, Store
+from storage.sqlite.errors import EngineError, reason_of
+from storage.sqlite.files import is_filled, put_file, sync_folder
+from storage.tenant_files import new_tenant_file, open_tenant_file, remove_file
 
 T = TypeVar("T")
 _REGISTRATIONS_LOCK = "registrations.lock"
@@ -108,7 +107,7 @@ class Tenants:
 
     def _open_directory(self, path: Path) -> Store:
         try:
-            return Store.open(path, directory.prepare, directory.FINGERPRINT, self._most_waiting)
+            return Store.open(path, main_database.prepare, main_database.FINGERPRINT, self._most_waiting)
         except EngineError as error:
             raise MainDatabaseBroken(
                 f"{path} can't be opened: {reason_of(error)}. Put it back from a backup."
@@ -117,7 +116,7 @@ class Tenants:
     def _accept(self, retiring: Collection[str]) -> None:
         """Have the declared tables accepted, before any tenant's file is touched."""
         try:
-            for difference in migration.accept(self.directory, self.files(), retiring):
+            for difference in compatibility.accept(self.directory, self.files(), retiring):
                 log.info("tables: %s", difference.sentence)
         except BaseException:
             self.close()
@@ -125,7 +124,7 @@ class Tenants:
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Give every customer's ID with the file of its tenant."""
-        for tenant_id in sorted(self.directory.read(directory.customer_ids)):
+        for tenant_id in sorted(self.directory.read(main_database.customer_ids)):
             if self.fault_of(tenant_id) is None:
                 yield tenant_id, self.path_of(tenant_id)
 
@@ -238,7 +237,7 @@ class Tenants:
 
     # --- accounts ----------------------------------------------------------------------------------------------------
 
-    def provision(self, customer: directory.Customer) -> None:
+    def provision(self, customer: main_database.Customer) -> None:
         """Create a customer and its database, both or neither.
 
         The database comes first and the directory's row makes it count: a crash between leaves an empty file that the
@@ -248,11 +247,11 @@ class Tenants:
         with shared(self.folder / _REGISTRATIONS_LOCK):
             self._provision(customer, self.path_of(customer.id))
 
-    def _provision(self, customer: directory.Customer, path: Path) -> None:
+    def _provision(self, customer: main_database.Customer, path: Path) -> None:
         new = path.with_suffix(".new")
 
         def insert() -> None:
-            if directory.customer_by_email(customer.email):
+            if main_database.customer_by_email(customer.email):
                 raise EmailTaken
             customer.save(force_insert=True)
 
@@ -271,7 +270,7 @@ class Tenants:
 
         Raises: InvalidCredentials if ``proven``, the hash that its password was compared with, is not its hash any more.
         """
-        sessions = self.directory.write(lambda: directory.remove_customer(customer_id, proven))
+        sessions = self.directory.write(lambda: main_database.remove_customer(customer_id, proven))
         self._finish_closing(customer_id)
         return sessions
 
@@ -285,7 +284,7 @@ class Tenants:
                 path.with_name(f".{path.name}-litestream"), ignore_errors=True
             )  # Pages of it, of Litestream's.
             self._incarnations.forget(tenant_id)
-        self.directory.write(lambda: directory.finish_closing(tenant_id, int(time.time())))
+        self.directory.write(lambda: main_database.finish_closing(tenant_id, int(time.time())))
 
     @contextlib.contextmanager
     def _closed(self, tenant_id: str) -> Iterator[None]:
@@ -362,10 +361,10 @@ class Tenants:
     def _recover(self) -> None:
         """Finish closings, and remove what registrations left that never came to an end."""
         self.take_all_restored()
-        for tenant_id in self.directory.read(directory.unfinished_closings):
+        for tenant_id in self.directory.read(main_database.unfinished_closings):
             self._finish_closing(tenant_id)
         with alone(self.folder / _REGISTRATIONS_LOCK):  # One by the operator may be under way.
-            known = {tenant_files.file_name(one) for one in self.directory.read(directory.customer_ids)}
+            known = {tenant_files.file_name(one) for one in self.directory.read(main_database.customer_ids)}
             remove_leftovers(self._files, known)
 
     def close(self) -> None:

@@ -20,15 +20,15 @@ from typing import Any
 import apsw
 from growth import MEASUREMENTS, new_ids, row
 
-import writing
+from storage import push_batch
 from models import synced_tables
-from files import put_file
-from tenant_files import new_tenant_file, open_tenant_file
+from storage.sqlite.files import put_file
+from storage.tenant_files import new_tenant_file, open_tenant_file
 from tenants import now_ms
-from wire import encode
+from protocol.codec import encode
 
 TABLE = synced_tables()["end_user"]
-INSERT = writing.insert_row(TABLE.name, TABLE.columns)
+INSERT = push_batch.insert_row(TABLE.name, TABLE.columns)
 SET = {
     "sync_status": "synced",
     "version": 1,
@@ -57,7 +57,7 @@ def write(connection: apsw.Connection, some: list[Made]) -> None:
     """Write rows as a push does, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     cursor = connection.cursor()
-    cursor.executemany(writing.INSERT_LOGGED, [log for log, _ in some])
+    cursor.executemany(push_batch.INSERT_LOGGED, [log for log, _ in some])
     cursor.executemany(INSERT, [stored for _, stored in some])
     connection.execute("UPDATE _digests SET count = ?, hash = ? WHERE table_name = ?", (1, "0" * 16, TABLE.name))
     connection.execute("UPDATE _meta SET sequence = ?, clock = ?", (some[-1][0][0], 1))

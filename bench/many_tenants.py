@@ -17,11 +17,10 @@ from pathlib import Path  # noqa: E402
 
 sys.path.insert(0, str(Path.cwd()))
 
-import directory  # noqa: E402
-import ledger  # noqa: E402
 import settings  # noqa: E402
+from protocol.codec import format_time  # noqa: E402
+from storage import main_database, positions  # noqa: E402
 from tenants import Tenants, now_ms, parse_tenant_id  # noqa: E402
-from wire import format_time  # noqa: E402
 
 
 def rss_kib() -> int:
@@ -49,7 +48,7 @@ def main(count: int) -> None:
     memory, files = rss_kib(), descriptors()
     began = time.perf_counter()
     for tenant_id in ids:
-        tenants.read(tenant_id, ledger.place)
+        tenants.read(tenant_id, positions.place)
     opening = (time.perf_counter() - began) * 1000 / count
     took.sort()
     size = sum(path.stat().st_blocks * 512 for path in (chosen.data_dir / "tenants").iterdir())
@@ -66,9 +65,9 @@ def main(count: int) -> None:
     tenants.close()
 
 
-def _customer(number: int) -> directory.Customer:
+def _customer(number: int) -> main_database.Customer:
     """Make a customer as registration does, with a hash that opens nothing."""
-    customer: directory.Customer = directory.Customer(
+    customer: main_database.Customer = main_database.Customer(
         id=str(uuid.uuid4()),
         email=f"t{number}-{os.getpid()}@example.com",
         name="Bench Tenant",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Device, Run
+from tests.conftest import Device, Run
 
 
 def backup(operate: Run, folder: Path, *more: str) -> Path:

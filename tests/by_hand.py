@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import requests
-from conftest import JSON, Server, Tenant
 
-from frames import unmask
+from server.websocket.frames import unmask
+from tests.conftest import JSON, Server, Tenant
 
 SEPARATOR = "\x1e"
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA

@@ -26,19 +26,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import contract
-import forking
 import pytest
 import requests
 import socketio
-from needs import where
 
-import directory
+from storage import main_database
 from tenants import Tenants
+from tests import contract, forking
+from tests.needs import where
 
 if TYPE_CHECKING:
-    from browsing import Page
     from selenium import webdriver
+
+    from tests.browsing import Page
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell takes it from what runs in the background.
 
@@ -86,7 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Leave out a test whose module another run has taken."""
     among = item.config.getoption("--among")
-    return None if among is None or _is_ours(among / item.path.stem) else True
+    return None if among is None or _is_ours(among / item.path.relative_to(ROOT).as_posix().replace("/", ".")) else True
 
 
 @functools.cache
@@ -462,7 +462,7 @@ def new_tenant(tenants: Tenants) -> Callable[[], str]:
     def provision() -> str:
         tenant_id = str(uuid.uuid4())
         tenants.provision(
-            directory.Customer(
+            main_database.Customer(
                 id=tenant_id,
                 name="A B",
                 email=f"{tenant_id}@example.com",
@@ -481,7 +481,7 @@ def new_tenant(tenants: Tenants) -> Callable[[], str]:
 @pytest.fixture
 def restart(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
     """Start anew on the test's folder with another declaration; one that is refused leaves the folder to the next."""
-    from declaring import declare
+    from tests.declaring import declare
 
     running: list[Tenants] = []
 
@@ -506,7 +506,7 @@ def tenant_id() -> str:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """One Chromium for all tests, with a profile of its own."""
-    from browsing import chromium
+    from tests.browsing import chromium
 
     with chromium(tmp_path_factory.mktemp("chromium")) as driver:
         yield driver
@@ -514,6 +514,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 @pytest.fixture
 def page(browser: webdriver.Chrome) -> Page:
-    from browsing import Page
+    from tests.browsing import Page
 
     return Page(browser)

@@ -6,23 +6,20 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from conftest import JSON
-from inside import push
-
-import directory
 import models
-import schema
-import tables_file
-import tenant_files
-from declared import model_of
+from storage import main_database, schema, tenant_files
+from storage.declarations import toml_file
+from storage.declarations.table import model_of
 from tenants import Tenants
+from tests.conftest import JSON
+from tests.inside import push
 
 Restart = Callable[..., Tenants]
 
 
 def declare(text: str) -> None:
     """Declare tables in this process, as a start does."""
-    models.declare([model_of(table) for table in tables_file.read(text)])
+    models.declare([model_of(table) for table in toml_file.read(text)])
     schema.tenant_fingerprint.cache_clear()
     tenant_files._laid_out.cache_clear()
 
@@ -30,7 +27,7 @@ def declare(text: str) -> None:
 def provision(tenants: Tenants, tenant_id: str) -> Tenants:
     names = {"name": "A B", "companyName": "C", "firstName": "A", "lastName": "B", "passwordHash": "-"}
     email = f"{tenant_id}@example.com"
-    tenants.provision(directory.Customer(id=tenant_id, email=email, createdAt="2026-01-01T00:00:00.000Z", **names))
+    tenants.provision(main_database.Customer(id=tenant_id, email=email, createdAt="2026-01-01T00:00:00.000Z", **names))
     return tenants
 
 

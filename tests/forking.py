@@ -174,7 +174,8 @@ def _become(arguments: list[str], environ: dict[str, str], files: list[str]) -> 
     gevent.reinit()  # An import made its loop, and two processes would hear of each other's files.
     gevent.sleep(0)  # In its first turn pools of threads begin anew, and forget what they were given before it.
     sys.argv = ["syncapp.py", *arguments]
-    vars(sys.modules["web"])["_THIS_PROCESS"] = str(uuid.uuid4())[:23]  # Each has its own from its start.
+    # Each has its own from its start.
+    vars(sys.modules["server.http.exchange"])["_THIS_PROCESS"] = str(uuid.uuid4())[:23]
     vars(sys.modules["syncapp"])["main"]()
 
 

@@ -6,17 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from conftest import JSON
 
-import changes
-import ledger
-import pulls
 from models import synced_tables
-from parsing import parse_pull, parse_push
-from protocol import Limits, Strategy, Table
-from seen_rows import NOBODY, Evidence
+from protocol.merge import Limits, Strategy, Table
+from protocol.parser import parse_pull, parse_push
+from protocol.seen_rows import NOBODY, Evidence
+from storage import positions, pull_reader, push_writer
+from storage.push_batch import Applied
 from tenants import Tenants, now_ms
-from writing import Applied
+from tests.conftest import JSON
 
 LIMITS = Limits(push_rows=10_000, pull_rows=10_000, row_bytes=65_536, name_characters=64)
 SKEW_MS = 300_000
@@ -40,13 +38,13 @@ def push(
     at = now_ms() if now is None else now
     parsed = parse_push(body, tables(), LIMITS, at, device_id, evidence)
     return tenants.write(
-        tenant_id, lambda: changes.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy), after
+        tenant_id, lambda: push_writer.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy), after
     )
 
 
 def seen_all(tenants: Tenants, tenant_id: str, session: str | None = "session") -> Evidence:
     """Give the evidence of a device that has said that it has everything."""
-    here = tenants.read(tenant_id, ledger.place)
+    here = tenants.read(tenant_id, positions.place)
     return Evidence("it", session, here.epoch, known=dict.fromkeys(tables(), here.sequence))
 
 
@@ -54,11 +52,11 @@ def pull(tenants: Tenants, tenant_id: str, body: JSON, now: int | None = None) -
     """Pull at the time ``now``, with the answer of the endpoint; the rows of each table are read in slices of 7."""
     parsed = parse_pull(body, tables(), LIMITS)
     at = now_ms() if now is None else now
-    page = tenants.read(tenant_id, lambda: pulls.page_of(parsed, at, SKEW_MS))
+    page = tenants.read(tenant_id, lambda: pull_reader.page_of(parsed, at, SKEW_MS))
     data: dict[str, list[Any]] = {}
     for table in page.tables:
         after, found = page.since, data.setdefault(table, [])
-        while (some := tenants.read(tenant_id, lambda: pulls.rows_of(page, table, after, 7))).count:
+        while (some := tenants.read(tenant_id, lambda: pull_reader.rows_of(page, table, after, 7))).count:
             found += some.rows()
             after = some.last
             gevent.sleep(0)

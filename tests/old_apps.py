@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import requests
-from conftest import JSON, Tenant
+
+from tests.conftest import JSON, Tenant
 
 COLUMNS = {
     "end_user": "name TEXT, phone INTEGER, dob TEXT, phoneModel TEXT, active INTEGER, note TEXT, loyalty_points INTEGER",

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Server, free_port, needs, wait_for
-from needs import where
+
+from tests.conftest import ROOT, Server, free_port, needs, wait_for
+from tests.needs import where
 
 DOC = ROOT / "docs" / "proxies.md"
 HOST = "127.0.0.2"

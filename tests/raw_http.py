@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from conftest import Server
+from tests.conftest import Server
 
 PROBE = b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: probe\r\n\r\n"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-from conftest import JSON, Server, Tenant
+
+from tests.conftest import JSON, Server, Tenant
 
 LONG = "x" * 100_000
 ANYTHING: list[Any] = [None, True, False, 0, -1, 1.5, 10**40, "", "x", LONG, "\0", [], {}, ["x"], {"x": None}]

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import audit
 import pytest
+
+from tests import audit
 
 Audited = Callable[[Any], tuple[int, list[str]]]
 

@@ -9,27 +9,31 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pytest
-from conftest import ROOT, Listener, Server, Tenant, needs
 from flask import Flask
 
-import errors
 import models
-import operate
-import reference
 import settings
 import sockets
 import syncapp
+from api import reference
+from operations import commands as operator_commands
+from protocol import errors
+from tests.conftest import ROOT, Listener, Server, Tenant, needs
+from tests.sources import FOLDERS, modules, name_of
 
 API = (ROOT / "docs" / "api.md").read_text()
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
-DOCS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
-MODULES = sorted(path for path in ROOT.glob("*.py") if path.name != "gunicorn.conf.py")
+DOCS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(
+    ROOT.glob("docs/*.md")
+)
+MODULES = modules()
 OTHER_CAPITALS = {"TCP_NODELAY", "WEB_CONCURRENCY", "JWT_SECRET", "SYNCAPP_PORT"}
 """Words in the docs that look like a setting and are none."""
 
@@ -61,7 +65,7 @@ def _shown(rule: str) -> str:
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
 def test_every_endpoint_that_a_doc_mentions_exists(app: Flask, doc: Path) -> None:
     rules = {rule.rule for rule in app.url_map.iter_rules()}
-    for path in re.findall(r"/api/[a-z/-]+[a-z]", doc.read_text()):
+    for path in re.findall(r"(?<!\w)/api/[a-z/-]+[a-z]", doc.read_text()):
         assert path in rules or any(rule.startswith(f"{path}/") for rule in rules), path
 
 
@@ -89,7 +93,7 @@ def test_every_type_of_notification_is_documented() -> None:
 
 def test_table_of_errors_is_that_of_the_code() -> None:
     problems: list[type[errors.Problem]] = [errors.Problem]
-    problems += [one for one in errors.Problem.__subclasses__() if one.__module__ == "errors"]
+    problems += [one for one in errors.Problem.__subclasses__() if one.__module__ == "protocol.errors"]
     rows = re.findall(r"^\| (\d{3}) \| `([a-z_]+)` \| (.+) \|$", API, re.MULTILINE)
     assert sorted(rows) == sorted((str(one.status), one.code, one.sentence) for one in problems)
 
@@ -125,7 +129,7 @@ def test_every_setting_that_a_doc_mentions_exists(doc: Path) -> None:
     mentioned = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)", doc.read_text()))
     of_tests = {
         name
-        for test in [*ROOT.glob("tests/*.py"), *ROOT.glob("clients/*/tests/*.py")]
+        for test in [*ROOT.glob("tests/**/*.py"), *ROOT.glob("clients/*/tests/*.py")]
         for name in re.findall(r'environ.get\("(\w+)"', test.read_text())
     }
     assert mentioned <= {field.name.upper() for field in fields(settings.Settings)} | of_tests | OTHER_CAPITALS
@@ -241,17 +245,23 @@ def test_example_of_an_error_is_what_a_bad_push_answers(tenant: Tenant) -> None:
 # --- modules, links, commands ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [*MODULES, ROOT / "gunicorn.conf.py"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*MODULES, ROOT / "gunicorn.conf.py"], ids=name_of)
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text()))
     assert docstring and docstring.splitlines()[0].endswith((".", ":", "?")), path.name
     assert path.name == "gunicorn.conf.py" or ("Knows:" in docstring and "Must not" in docstring.replace("\n", " "))
 
 
-@pytest.mark.parametrize("doc", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])
-def test_every_module_has_one_line_in_the_table_and_no_other_has(doc: str) -> None:
-    table = doc.partition("\n## Modules\n")[2].partition("\n## ")[0]
-    assert sorted(re.findall(r"^\| `(\w+\.py)` \|", table, re.MULTILINE)) == [path.name for path in MODULES]
+def test_every_module_has_one_line_in_the_table_and_no_other_has() -> None:
+    table = ARCHITECTURE.partition("\n## Modules\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", table, re.MULTILINE)
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in MODULES)
+
+
+def test_every_folder_has_one_line_in_the_readme_and_no_other_has() -> None:
+    table = README.partition("\n## Modules\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", table, re.MULTILINE)
+    assert sorted(listed) == sorted({name_of(path).partition(".")[0] for path in MODULES})
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
@@ -275,17 +285,27 @@ def test_every_command_that_a_doc_shows_exists(doc: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^|[`;] *)make ([a-z-]+)", doc.read_text(), re.MULTILINE)) <= targets
     commands = set(re.findall(r"python syncapp\.py ([a-z][a-z-]*)", doc.read_text()))
-    assert commands <= set(operate.commands.commands)
+    assert commands <= set(operator_commands.commands.commands)
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
 def test_every_file_and_name_in_the_code_that_a_doc_mentions_exists(doc: Path) -> None:
-    modules: dict[str, ModuleType] = {path.stem: __import__(path.stem) for path in MODULES}
+    known = _modules_by_name()
     for name in re.findall(r"`([\w./]+\.(?:py|md|txt|mjs))`", doc.read_text()):
         assert (ROOT / name).exists() or (ROOT / "tests" / name).exists(), name
-    for module, name in re.findall(r"`(\w+)\.([A-Za-z_]\w*)", doc.read_text()):
-        if module in modules and name != "py":
-            assert hasattr(modules[module], name), f"{module}.{name}"
+    for module, name in re.findall(r"`(\w+(?:\.\w+)*)\.([A-Za-z_]\w*)", doc.read_text()):
+        if module in known and name != "py" and f"{module}.{name}" not in known:
+            assert hasattr(known[module], name), f"{module}.{name}"
+
+
+def _modules_by_name() -> dict[str, ModuleType]:
+    """Find modules by their whole name, and by the last part of it if no other has the same."""
+    whole = {name_of(path): import_module(name_of(path)) for path in MODULES}
+    last = [name.rpartition(".")[2] for name in whole]
+    alone = {
+        name.rpartition(".")[2]: module for name, module in whole.items() if last.count(name.rpartition(".")[2]) == 1
+    }
+    return whole | {name: module for name, module in alone.items() if name not in FOLDERS}
 
 
 def test_readme_begins_with_what_it_is_and_the_two_commands() -> None:
@@ -329,8 +349,11 @@ def test_version_is_that_of_the_changelog_and_the_project() -> None:
 
 
 def test_every_test_that_the_docs_name_exists() -> None:
-    named = set(re.findall(r"`(?:\S*/)?(test_\w+\.py)::(test_\w+)`", "".join(page.read_text() for page in DOCS)))
-    folders = (ROOT / "tests", ROOT / "clients" / "python" / "tests")
-    texts = {file: "".join(path.read_text() for of in folders for path in of.glob(file)) for file, _ in named}
-    missing = {f"{file}::{name}" for file, name in named if f"def {name}(" not in texts[file]}
+    named = set(re.findall(r"`((?:[\w-]+/)*test_\w+\.py)::(test_\w+)`", "".join(page.read_text() for page in DOCS)))
+    folders = (ROOT, ROOT / "tests", ROOT / "clients" / "python" / "tests")
+    missing = set()
+    for file, name in named:
+        texts = [path.read_text() for path in (folder / file for folder in folders) if path.exists()]
+        if not any(f"def {name}(" in text for text in texts):
+            missing.add(f"{file}::{name}")
     assert named and not missing

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import JSON, ROOT, Device, Listener, Server, Tenant, needs
+
+from tests.conftest import JSON, ROOT, Device, Listener, Server, Tenant, needs
 
 VISIT = """
 class Visit(SyncedRow):

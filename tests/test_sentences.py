@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
-import errors
+from protocol import errors
+from tests.conftest import ROOT
+from tests.sources import modules
 
 STATUS = re.compile(r"[45]\d\d")
 STATUSES = {
     name: kind.status for name, kind in vars(errors).items() if inspect.isclass(kind) and hasattr(kind, "status")
 }
-SERVER = sorted(path for path in ROOT.glob("*.py"))
+SERVER = [*modules(), ROOT / "gunicorn.conf.py"]
 PYTHON_CLIENT = sorted((ROOT / "clients" / "python" / "src").rglob("*.py"))
 JAVASCRIPT_CLIENT = sorted((ROOT / "clients" / "js" / "src").glob("*.js"))
 

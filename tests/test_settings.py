@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import settings
+from tests.conftest import ROOT
 
 
 def test_empty_environment_gives_the_defaults() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import requests
 import websocket
-from by_hand import Raw
-from conftest import Device, Listener, Server, Tenant, wait_for
+
+from tests.by_hand import Raw
+from tests.conftest import Device, Listener, Server, Tenant, wait_for
 
 Listen = Callable[..., Listener]
 

@@ -18,18 +18,18 @@ from typing import Any
 
 import gevent
 import gevent.event
-import inside
 import pytest
 import requests
-from conftest import ROOT, Server, wait_for
 
-import directory
-import storage
-from directory import Customer
-from errors import Busy, EmailTaken, InvalidTenantId, StorageFull, TenantNotFound
-from folder_locks import DataFolderInUse
 from models import connection
+from protocol.errors import Busy, EmailTaken, InvalidTenantId, StorageFull, TenantNotFound
+from storage import main_database
+from storage.folder_locks import DataFolderInUse
+from storage.main_database import Customer
+from storage.sqlite import engine
 from tenants import Tenants, parse_tenant_id
+from tests import inside
+from tests.conftest import ROOT, Server, wait_for
 
 NewTenant = Callable[[], str]
 ROW = {"changes": {"end_user": [{"id": "a", "name": "A"}]}}
@@ -142,7 +142,9 @@ def test_concurrent_registrations_over_http_have_one_winner_that_works(server: S
 CRASH = """
 import syncapp
 import os, sys
-import directory, storage, tenants
+from storage import main_database
+from storage.sqlite import engine
+import tenants
 from pathlib import Path
 sys.path.insert(0, "tests")
 
@@ -162,25 +164,25 @@ def after(module, name):
         os._exit(9)
     setattr(module, name, crash)
 
-customer = directory.Customer(id=sys.argv[2], name="A B", email="a@example.com", companyName="C", firstName="A",
+customer = main_database.Customer(id=sys.argv[2], name="A B", email="a@example.com", companyName="C", firstName="A",
     lastName="B", passwordHash="-", createdAt="2026-01-01T00:00:00.000Z")
 opened = tenants.Tenants(Path(sys.argv[1]))
 if sys.argv[3].startswith("close"):
     opened.provision(customer)
-    opened.write(customer.id, lambda: storage.models.connection().execute("UPDATE _meta SET sequence = 5"))
+    opened.write(customer.id, lambda: engine.models.connection().execute("UPDATE _meta SET sequence = 5"))
 {
     "file half made": lambda: after(Path, "touch"),
     "file made": lambda: before(os, "fsync"),
     "before rename": lambda: before(os, "replace"),
     "after rename": lambda: after(os, "replace"),
-    "before insert": lambda: before(directory, "customer_by_email"),
-    "before commit": lambda: after(directory.Customer, "save"),
-    "after commit": lambda: before(storage, "_answer"),
-    "close: before commit": lambda: after(directory, "remove_customer"),
-    "close: after commit": lambda: before(storage, "_answer"),
+    "before insert": lambda: before(main_database, "customer_by_email"),
+    "before commit": lambda: after(main_database.Customer, "save"),
+    "after commit": lambda: before(engine, "_answer"),
+    "close: before commit": lambda: after(main_database, "remove_customer"),
+    "close: after commit": lambda: before(engine, "_answer"),
     "close: before removal": lambda: before(tenants, "remove_file"),
     "close: half removed": lambda: before(Path, "unlink", 2),
-    "close: before note": lambda: before(directory, "finish_closing"),
+    "close: before note": lambda: before(main_database, "finish_closing"),
 }[sys.argv[3]]()
 opened.close_account(customer.id) if sys.argv[3].startswith("close") else opened.provision(customer)
 """
@@ -229,7 +231,7 @@ def test_next_attempt_needs_no_restart(open_folder: Callable[..., Tenants], tmp_
     assert tenants.path_of(again.id).exists()
 
 
-@pytest.mark.parametrize("where", ["os.fsync", "os.replace", "directory.customer_by_email"])
+@pytest.mark.parametrize("where", ["os.fsync", "os.replace", "storage.main_database.customer_by_email"])
 def test_registration_that_fails_leaves_nothing_at_once(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -239,7 +241,7 @@ def test_registration_that_fails_leaves_nothing_at_once(
 
         def fail(*_: object) -> None:
             patch.undo()
-            raise StorageFull if where.startswith("directory") else OSError(errno.ENOSPC, "no room")
+            raise StorageFull if where.startswith("storage.main_database") else OSError(errno.ENOSPC, "no room")
 
         patch.setattr(where, fail)
         with pytest.raises(OSError if where == "os.replace" else StorageFull):
@@ -293,7 +295,7 @@ def test_closing_that_a_crash_cut_off_is_finished_at_the_next_start(
     crash(tmp_path / "data", point)
     tenants = open_folder()
     assert list((tenants.folder / "tenants").iterdir()) == [] and customers(tenants) == {}
-    assert tenants.directory.read(directory.unfinished_closings) == []
+    assert tenants.directory.read(main_database.unfinished_closings) == []
     tenants.provision(customer())
 
 
@@ -349,15 +351,15 @@ def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
     tenants = open_folder(most_open=5)
     before = open_descriptors()
     ids = provisioned(tenants, 30)
-    close = storage.Store.close
+    close = engine.Store.close
     closed_amid: list[bool] = []
     most: list[tuple[int, int]] = []
 
-    def spy(store: storage.Store) -> None:
+    def spy(store: engine.Store) -> None:
         closed_amid.append(not store.is_idle or not store._writer.conn.get_autocommit())
         close(store)
 
-    monkeypatch.setattr(storage.Store, "close", spy)
+    monkeypatch.setattr(engine.Store, "close", spy)
 
     def use(number: int) -> None:
         chance = random.Random(number)

@@ -1,4 +1,4 @@
-"""Runs the suite: ``python -m kit`` with this folder's parent in PYTHONPATH; ``make kit`` does."""
+"""Runs the suite: ``python -m tests.kit`` in the repository's folder; ``make kit`` does."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-import forking
 import requests
+
+from tests import forking
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _SETTINGS = {

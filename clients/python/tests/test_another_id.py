@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from conftest import MakeClient
-from kit.truth import Account
 from test_exchange import equals_server
+from tests.kit.truth import Account
 
 from syncclient import Hooks, SyncClient
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 from conftest import MakeClient
-from kit.proxy import Proxy
-from kit.server import LocalServer, wait_for
-from kit.truth import Account, register
+from tests.kit.proxy import Proxy
+from tests.kit.server import LocalServer, wait_for
+from tests.kit.truth import Account, register
 
 from syncclient import Hooks, LoginNeeded, SyncClient, SyncError, runner
 

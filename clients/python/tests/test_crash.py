@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kit.truth import Account, differences, register
+from tests.kit.truth import Account, differences, register
 
 from syncclient import SyncClient, places, replica
 

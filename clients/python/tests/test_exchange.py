@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import requests
 from conftest import MakeClient
-from kit.proxy import Proxy
-from kit.server import LocalServer, wait_for
-from kit.truth import Account, differences, register
+from tests.kit.proxy import Proxy
+from tests.kit.server import LocalServer, wait_for
+from tests.kit.truth import Account, differences, register
 
 from syncclient import Conflict, Hooks, Offline, Progress, Refusal, SyncClient, SyncError, places, transport
 from syncclient.wire import format_time

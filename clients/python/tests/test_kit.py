@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kit.randoms import shrink
-from kit.scenarios import SCENARIOS
-from kit.server import LocalServer
-from kit.suite import Kit, LeftOut
-from kit.truth import Account, Typed, differences
+from tests.kit.randoms import shrink
+from tests.kit.scenarios import SCENARIOS
+from tests.kit.server import LocalServer
+from tests.kit.suite import Kit, LeftOut
+from tests.kit.truth import Account, Typed, differences
 
 DRIVER = [sys.executable, str(Path(__file__).with_name("driver.py"))]
 SRC = Path(__file__).resolve().parent.parent / "src"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from conftest import MakeClient
-from kit.proxy import Proxy
-from kit.server import wait_for
-from kit.truth import Account
 from test_exchange import equals_server
+from tests.kit.proxy import Proxy
+from tests.kit.server import wait_for
+from tests.kit.truth import Account
 
 from syncclient import Offline, SyncClient, SyncError
 from syncclient.pace import Pace

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeClient
-from kit.truth import Account
 from test_exchange import equals_server
+from tests.kit.truth import Account
 
 from syncclient import SyncClient, SyncError
 from syncclient.replica import set_meta

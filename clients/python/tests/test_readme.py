@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from kit.server import LocalServer, wait_for
-from kit.truth import Account
+from tests.kit.server import LocalServer, wait_for
+from tests.kit.truth import Account
 
 PACKAGE = Path(__file__).resolve().parent.parent
 README = (PACKAGE / "README.md").read_text()

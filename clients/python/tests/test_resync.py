@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from conftest import MakeClient
-from kit.proxy import Proxy
-from kit.server import LocalServer
-from kit.truth import Account, register
+from tests.kit.proxy import Proxy
+from tests.kit.server import LocalServer
+from tests.kit.truth import Account, register
 
 from syncclient import Offline, SyncClient
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 from conftest import MakeClient
-from kit.proxy import Proxy
-from kit.truth import Account, register
+from tests.kit.proxy import Proxy
+from tests.kit.truth import Account, register
 
 from syncclient import LoginNeeded, Offline, SyncClient, Unauthorized, WrongAccount
 

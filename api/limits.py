@@ -1,0 +1,42 @@
+"""Every limit that a client can meet, by its name on the wire.
+
+Knows: where each limit is set. Must not know: requests, Flask, what is done when a limit is met.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accounts.tokens import PASSWORD_BYTES
+from protocol.codec import MAX_DEPTH
+from protocol.parser import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
+from settings import Settings
+
+EVENT_PULL_BYTES = 8_388_608
+KEY_CHARACTERS = 255
+
+
+def announced_limits(settings: Settings) -> dict[str, Any]:
+    """Collect every limit a client can meet, by its name on the wire."""
+    names = (
+        "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
+        " max_stranger_sockets max_tenant_sockets socket_auth_seconds socket_queue_messages socket_queue_bytes"
+        " socket_events socket_bytes rate_limit_login rate_limit_register"
+        " tenant_requests tenant_bytes tenant_rows max_tenant_requests max_tenant_body_bytes tenant_stored_bytes"
+        " head_seconds stall_seconds keep_alive_seconds"
+        " access_token_seconds refresh_token_seconds clock_skew_seconds history_days device_idle_days"
+    )
+    beside = {
+        "passwordBytes": PASSWORD_BYTES,
+        "maxNestingLevels": MAX_DEPTH,
+        "maxEventPullBytes": EVENT_PULL_BYTES,
+        "maxIdCharacters": MAX_ID_CHARACTERS,
+        "maxUniqueIdCharacters": MAX_UNIQUE_ID_CHARACTERS,
+        "maxIdempotencyKeyCharacters": KEY_CHARACTERS,
+    }
+    return {_camel(name): getattr(settings, name) for name in names.split()} | beside
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,145 @@
+"""The operator's commands that back up and put back (docs/backups.md).
+
+Knows: the command line, what is asked before data is replaced. Must not know: what a backup holds, how it is made.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+import settings as environment
+from operations import backup as backups
+from operations import restore as restoring
+from operations.backup_manifest import BackupError
+from operations.backup_verification import verify as check
+from operations.command_line import confirm, data, failures, progress
+from operations.restore import Choice
+from storage import main_database
+from storage.declarations import toml_file
+from tenants import Tenants, parse_tenant_id
+
+ATTENTION = 3
+"""Exit code of a backup that was made and needs somebody to look."""
+
+_SHOWN = 10
+_Folder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="Folder of backups; each becomes a folder of its own in it."
+)
+@click.option("--tenant", help="Only this tenant, by ID or e-mail address.")
+@click.option("--keep", type=click.IntRange(1), help="Check it, then keep only this many of the newest backups.")
+@click.pass_context
+def backup(context: click.Context, to: Path | None, tenant: str | None, keep: int | None) -> None:
+    """Back up every tenant, or one, while the server runs; exit code 3 if it was made and somebody must look."""
+    if context.invoked_subcommand:
+        return
+    if to is None:
+        raise click.UsageError("Say where: --to FOLDER")
+    if tenant and keep:
+        raise click.UsageError("--keep counts backups of all tenants: leave it out with --tenant.")
+    with data() as (_, tenants):
+        made = backups.make(tenants, to, tenant and _tenant_id(tenants, tenant), keep, progress)
+    click.echo(made.path)
+    if made.missing:
+        progress(f"Error: {len(made.missing)} customers are not in this backup: their files are missing or broken.")
+    if made.kept:
+        progress(f"Error: no older backup was removed: {made.kept}")
+    if made.missing or made.kept:
+        raise SystemExit(ATTENTION)
+
+
+def _tenant_id(tenants: Tenants, text: str) -> str:
+    """Find whom an ID or an address means."""
+    if "@" not in text:
+        return parse_tenant_id(text)
+    found = tenants.directory.read(lambda: main_database.customer_by_email(text))
+    if found is None:
+        raise BackupError(f"There is no customer {text}.")
+    return str(found.id)
+
+
+@backup.command()
+@click.argument("path", type=_Folder)
+def verify(path: Path) -> None:
+    """Restore a backup into a scratch folder, check it and pull all its rows; exit code 1 if anything is wrong."""
+    with failures():
+        toml_file.declare(environment.load().tables_file)
+        checked = check(path, progress)
+    if checked.faults:
+        raise click.ClickException(
+            f"{len(checked.faults)} of {len(checked.good) + len(checked.faults)} tenants are bad."
+        )
+    if checked.whole:
+        raise click.ClickException("; ".join(checked.whole))
+    click.echo(f"{_counted(len(checked.good))} good.")
+
+
+@click.command()
+@click.argument("path", type=_Folder, required=False)
+@click.option(
+    "--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A tenant's database, not a backup."
+)
+@click.option("--tenant", help="Only this tenant, by ID or e-mail address.")
+@click.option("--closed", is_flag=True, help="Also accounts that were closed since.")
+@click.option("--new", is_flag=True, help="Begin the data folder, on a new machine.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def restore(path: Path | None, file: Path | None, tenant: str | None, closed: bool, new: bool, yes: bool) -> None:
+    """Put the tenants of a backup back, or one, or a tenant's FILE, under a new epoch; a running server takes them over."""
+    if (path is None) == (file is None):
+        raise click.UsageError("Say what: the PATH of a backup, or --file FILE.")
+    if file and not tenant:
+        raise click.UsageError("Say whose file it is: --tenant ID.")
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("This replaces data, and nobody is here to be asked: say --yes.")
+    with data(creates=new) as (_, tenants):
+        if file:
+            _restore_file(tenants, file, str(tenant), yes)
+        else:
+            _restore_backup(tenants, restoring.choose(tenants, path, tenant, closed), yes)  # type: ignore[arg-type]
+
+
+def _restore_backup(tenants: Tenants, choice: Choice, yes: bool) -> None:
+    if choice.left_out:
+        progress(f"Left out, since their accounts were closed (--closed brings them back): {_named(choice.left_out)}")
+    if not choice.customers:
+        raise BackupError("Nothing was put back.")
+    there = [customer for customer in choice.customers if tenants.fault_of(customer.id) is None]
+    what = f"{_counted(len(choice.customers))} back in {tenants.folder.resolve()}"
+    _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)
+    restored = restoring.restore(tenants, choice, progress)
+    kept = f" What they held is in {tenants.aside} until the next backup." if there else ""
+    click.echo(f"{_counted(len(restored))} restored.{kept}")
+
+
+def _restore_file(tenants: Tenants, file: Path, tenant: str, yes: bool) -> None:
+    _ask(f"This replaces what the tenant {tenant} holds in {tenants.folder.resolve()} by {file}.", yes)
+    tenant_id = restoring.restore_file(tenants, file, tenant)
+    click.echo(f"{tenant_id} restored. What it held is in {tenants.aside} until the next backup.")
+
+
+def _replaced(there: int, coming: int) -> str:
+    if not there:
+        return "and replaces nothing"
+    whose = ("it holds" if coming == 1 else "they hold") if there == coming else f"{there} of them hold"
+    return f"and replaces what {whose} now"
+
+
+def _counted(tenants: int) -> str:
+    return f"{tenants} tenant{'' if tenants == 1 else 's'}"
+
+
+def _ask(what: str, yes: bool) -> None:
+    progress(what)
+    if not yes:
+        confirm("Go on?")
+
+
+def _named(customers: list[main_database.Customer]) -> str:
+    shown = ", ".join(f"{customer.email} ({customer.id})" for customer in customers[:_SHOWN])
+    return shown + (f" and {len(customers) - _SHOWN} more" if len(customers) > _SHOWN else "")

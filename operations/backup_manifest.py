@@ -1,0 +1,186 @@
+"""What a backup's folder says of itself, and how its files and rows are hashed.
+
+Knows: the forms of ``manifest.json``, this version's and older ones, and the state of one tenant's file. Must not know: the
+command line, how a backup is made, checked or put back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from models import synced_tables
+from protocol.merge import Pull
+from storage import digest, main_database, positions, pull_reader
+from storage.schema import tenant_fingerprint
+from storage.sqlite.engine import Store
+from storage.sqlite.errors import reason_of
+from storage.tenant_files import file_name, open_tenant_file
+from tenants import now_ms
+
+NAME = "manifest.json"
+FORMAT = 2
+_SLICE_ROWS = 1000
+_BLOCK_BYTES = 1024 * 1024
+
+State = dict[str, Any]
+"""Where a tenant's file stands: its epoch and sequence, by table the digest that devices know (``digests``) and the hash
+over the rows' bytes (``rows``), and the ``schema`` under which these were read."""
+
+
+class BackupError(RuntimeError):
+    """One sentence that says why a backup or a restore can't be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was put into a backup. Format 1 has neither ``files`` nor ``only`` nor ``missing``."""
+
+    format: int = 1
+    made: str = ""
+    only: str | None = None
+    """The tenant, if the backup is of one alone."""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each file by its path in the backup."""
+    tenants: dict[str, State] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    """By customer why its file is not in the backup."""
+    closed: list[str] = field(default_factory=list)
+    """Customers of ``main.db`` who closed their accounts while the backup was made."""
+
+    @property
+    def has_hashes(self) -> bool:
+        """Tell whether files can be compared byte by byte."""
+        return self.format >= 2
+
+
+def read(backup: Path) -> Manifest:
+    """Read a backup's manifest.
+
+    Raises: BackupError if there is none, or it is of a newer version.
+    """
+    if not (backup / NAME).exists():
+        raise BackupError(f"{backup} is no backup: it has no {NAME}.{_hint(backup)}")
+    try:
+        manifest = msgspec.json.decode((backup / NAME).read_bytes(), type=Manifest)
+        names = [file_name(tenant_id) for tenant_id in (*manifest.tenants, *manifest.missing)]
+        if manifest.format > FORMAT:
+            raise ValueError(f"it is of format {manifest.format}, and this version knows {FORMAT}")
+        if manifest.has_hashes and not {"main.db", *map("tenants/{}".format, names)} >= set(manifest.files):
+            raise ValueError("it names files that are no tenant's")
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise BackupError(f"{backup} is no backup: {reason_of(error)}") from None
+    return manifest
+
+
+def _hint(folder: Path) -> str:
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{NAME}"))
+    return f" Backups are in it, the newest is {folder / inside[-1]}." if inside else ""
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest and bring it to the disk."""
+    descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(asdict(manifest), file, indent=1)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def file_in(backup: Path, tenant_id: str) -> Path:
+    """Give a tenant's file in a backup."""
+    return backup / "tenants" / file_name(tenant_id)
+
+
+def sealed(path: Path) -> str:
+    """Bring a file to the disk, and give its SHA-256."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return _hash_of(path)
+
+
+def copied(source: Path, target: Path) -> str:
+    """Copy a file, for its owner only, and give the SHA-256 of what was copied."""
+    target.unlink(missing_ok=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    whole = hashlib.sha256()
+    with os.fdopen(descriptor, "wb") as file:
+        for block in _blocks(source):
+            whole.update(block)
+            file.write(block)
+    return whole.hexdigest()
+
+
+def _hash_of(path: Path) -> str:
+    whole = hashlib.sha256()
+    for block in _blocks(path):
+        whole.update(block)
+    return whole.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+# --- a tenant's file -------------------------------------------------------------------------------------------------
+
+
+def state_of(file: Path) -> State:
+    """Read where a tenant's file stands, and pull all of it through the code that serves devices.
+
+    Raises: BackupError if the rows are not those of the digests that are stored with them.
+    """
+    store = open_tenant_file(file)
+    try:
+        place, digests = store.read(positions.place_and_digests)
+        pull = Pull(list(synced_tables()), None, None)
+        page = store.read(lambda: pull_reader.page_of(pull, now_ms(), 0))
+        pulled = {table: _pull_all(store, page, table) for table in page.tables}
+    finally:
+        store.close()
+    synced = {name: digests[name] for name in pulled}  # There may be those of tables that are synced no more.
+    if synced != {name: of_rows for name, (of_rows, _) in pulled.items()}:
+        raise BackupError("the rows that a device pulls do not give the digest that is stored with them")
+    rows = {name: sha256 for name, (_, sha256) in pulled.items()}
+    schema = tenant_fingerprint()
+    return {"epoch": place.epoch, "sequence": place.sequence, "digests": synced, "rows": rows, "schema": schema}
+
+
+def kept_state() -> State:
+    """Read where the file stands that this code is bound to, of whatever version it is."""
+    place, digests = positions.place_and_digests()
+    return {"epoch": place.epoch, "sequence": place.sequence, "digests": digests}
+
+
+def _pull_all(store: Store, page: pull_reader.Page, table: str) -> tuple[dict[str, Any], str]:
+    """Pull a table's rows; give their digest as devices know it, and the SHA-256 over their JSON in its order."""
+    after, count, whole, contents = page.since, 0, 0, hashlib.sha256()
+    while (some := store.read(lambda: pull_reader.rows_of(page, table, after, _SLICE_ROWS))).count:
+        for row in some.rows():
+            count, whole = count + 1, whole ^ digest.number_of(row["id"], row["version"])
+        contents.update(some.json + b",")
+        after = some.last
+    return {"count": count, "hash": digest.text_of(whole)}, contents.hexdigest()
+
+
+def customers_in(main: Path) -> dict[str, main_database.Customer]:
+    """List the customers of a main database that nobody else uses, by their IDs."""
+    store = open_main(main)
+    try:
+        return {customer.id: customer for customer in store.read(lambda: list(main_database.Customer.select()))}
+    finally:
+        store.close()
+
+
+def open_main(file: Path) -> Store:
+    """Open a main database, wherever it lies."""
+    return Store.open(file, main_database.prepare, main_database.FINGERPRINT)

@@ -1,0 +1,87 @@
+"""What the operator's commands share: the data folder they work in, and how they end.
+
+Knows: the command line, what an operator can act on. Must not know: what any command does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import click
+from gevent.monkey import get_original
+
+import settings as environment
+from operations.backup_manifest import BackupError
+from protocol.errors import Problem
+from storage.declarations import compatibility, toml_file
+from storage.folder_locks import DataFolderInUse
+from storage.sqlite.errors import EngineError
+from tenants import MainDatabaseBroken, NoData, Tenants
+
+_ACTED_ON = (
+    Problem,
+    environment.SettingError,
+    toml_file.DeclarationError,
+    compatibility.MigrationRefused,
+    DataFolderInUse,
+    MainDatabaseBroken,
+    EngineError,
+    NoData,
+    BackupError,
+    OSError,
+)
+_select = get_original("select", "select")  # gevent's own writes of a Ctrl-C to the terminal.
+_LOOK_SECONDS = 0.2
+_ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": False}
+
+
+def progress(line: str) -> None:
+    """Tell what was done, apart from the result."""
+    click.echo(line, err=True)
+
+
+def confirm(question: str) -> None:
+    """Ask at the terminal whether to go on.
+
+    Not by ``input``, as click does: that notices a Ctrl-C only if it comes while it reads, and one that comes between the
+    question and the reading waits for a line. So this looks for one while it waits, and reads what is there.
+    Raises: click.Abort unless the answer is yes.
+    """
+    answer = None
+    while answer not in _ANSWERS:
+        click.echo(f"{question} [y/N]: ", nl=False, err=True)
+        while not _select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+            pass
+        answer = sys.stdin.readline().strip().lower()
+    if not _ANSWERS[answer]:
+        raise click.Abort
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """Turn what an operator can act on into one sentence and exit code 1."""
+    try:
+        yield
+    except _ACTED_ON as error:
+        raise click.ClickException(_sentence(error)) from None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
+@contextlib.contextmanager
+def data(*, creates: bool = False) -> Iterator[tuple[environment.Settings, Tenants]]:
+    """Open the data folder beside a server that may be running in it; ``creates``: begin one where there is none."""
+    with failures():
+        settings = environment.load()
+        toml_file.declare(settings.tables_file)
+        tenants = Tenants(settings.data_dir, is_server=False, creates=creates)
+        try:
+            yield settings, tenants
+        finally:
+            tenants.close()

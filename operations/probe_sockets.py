@@ -1,0 +1,135 @@
+"""Probes of what listeners need of a reverse proxy: WebSockets, long polling, patience.
+
+Knows: how a Socket.IO client begins. Must not know: requests of the API, which line of which proxy mends what. Sockets are
+strangers' unless the operator gave a token; nothing that they say is heard by anybody.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import time
+
+import gevent
+
+from operations.doctor import Finding
+from operations.probe_client import Address, Answer, NoAnswer, NotInTime, Refused, WebSocket, request
+from operations.probe_target import Deployment, is_refusal
+
+_WEBSOCKET = "/socket.io/?EIO=4&transport=websocket"
+_POLLING = "/socket.io/?EIO=4&transport=polling"
+_EVENT = b'420["ping"]'
+_SEPARATOR = b"\x1e"
+_MOST_SILENT_SECONDS = 15
+_LATE_SECONDS = 5
+
+
+def upgrade(deployment: Deployment) -> Finding | None:
+    """Look whether a WebSocket opens and carries messages both ways."""
+    try:
+        opened = WebSocket(deployment.address, _WEBSOCKET)
+    except Refused as refused:
+        if is_refusal(refused.answer, 503):
+            return Finding("The server has no room for sockets just now.", "Look again later.")
+        fault = f"No WebSocket opens: the handshake is answered {refused.answer.status}. Listeners must poll."
+        return deployment.finding(fault, "upgrade")
+    except NoAnswer as error:
+        return deployment.finding(f"No WebSocket opens: {error} Listeners must poll.", "upgrade")
+    try:
+        first = opened.receive()
+        opened.send("40")
+        if (first or "").startswith("0") and (opened.receive() or "").startswith("4"):
+            return None
+    except NoAnswer:
+        pass
+    finally:
+        opened.close()
+    return deployment.finding("A WebSocket opens, but messages do not get through.", "upgrade")
+
+
+def polling(deployment: Deployment) -> Finding | None:
+    """Look whether a waiting poll is answered as soon as there is something to tell.
+
+    Source: Engine.IO protocol 4, "HTTP long-polling"; Socket.IO protocol 5.
+    """
+    opened = request(deployment.address, "GET", _POLLING)
+    sid = _session(opened)
+    if not sid:
+        return deployment.finding(f"No session of polling begins: status {opened.status}.", "polling")
+    path = f"{_POLLING}&sid={sid}"
+    try:
+        fault = _polling_fault(deployment.address, path)
+    finally:
+        _polled(deployment.address, "POST", path, b"1")
+    return deployment.finding(fault, "polling") if fault else None
+
+
+def _session(opened: Answer) -> str:
+    """Give the session that an Engine.IO handshake begins; nothing if the answer is none."""
+    try:
+        sid = json.loads(opened.body[1:])["sid"] if opened.body.startswith(b"0{") else ""
+    except (ValueError, LookupError):
+        return ""
+    return sid if isinstance(sid, str) and re.fullmatch(r"[\w-]{1,100}", sid) else ""
+
+
+def _polling_fault(address: Address, path: str) -> str:
+    joined = _polled(address, "POST", path, b"40")
+    if joined and joined.status == 200:
+        joined = _polled(address, "GET", path)
+    if joined is None or joined.status != 200:
+        what = f"answered {joined.status}" if joined else "not answered"
+        return f"A poll of a session that has begun is {what}: do all requests reach the same server?"
+    poll = gevent.spawn(_polled, address, "GET", path)
+    _polled(address, "POST", path, _EVENT)
+    answer = poll.get()
+    if answer and any(packet.startswith(b"4") for packet in answer.body.split(_SEPARATOR)):
+        return ""
+    return "A poll that waits is not answered when there is something to tell."
+
+
+def _polled(address: Address, method: str, path: str, body: bytes = b"") -> Answer | None:
+    try:
+        return request(address, method, path, body)
+    except (NoAnswer, ssl.SSLCertVerificationError):
+        return None
+
+
+def idle(deployment: Deployment) -> Finding | None:
+    """Look whether a silent socket is left open: a stranger's for as long as it may be, with a token until it is pinged."""
+    try:
+        opened = WebSocket(deployment.address, _WEBSOCKET)
+    except (Refused, NoAnswer):
+        return None  # Another probe tells.
+    began = time.monotonic()
+    try:
+        seconds, refusal = _silence(opened, deployment)
+    except NotInTime:
+        return None  # It is open still.
+    finally:
+        opened.close()
+    lasted = time.monotonic() - began
+    if refusal or lasted >= seconds - 1:
+        return refusal
+    return deployment.finding(f"A silent socket is cut after {lasted:.0f} s, before the server would ping.", "idle")
+
+
+def _silence(opened: WebSocket, deployment: Deployment) -> tuple[float, Finding | None]:
+    """Wait until a socket ends or is pinged; give how long it had to stay open at least.
+
+    Raises: NotInTime if it outlives that.
+    """
+    if deployment.token:
+        opened.send("40" + json.dumps({"token": deployment.token}))
+    seconds = (
+        _MOST_SILENT_SECONDS if deployment.token else min(deployment.limits.socketAuthSeconds, _MOST_SILENT_SECONDS)
+    )
+    while (message := opened.receive(seconds + _LATE_SECONDS)) is not None:
+        if message.startswith("0{") and deployment.token:
+            seconds = json.loads(message[1:])["pingInterval"] / 1_000
+        if "authentication_error" in message:
+            return 0, Finding("The server refuses the token.", "Log in again.", refuses=True)
+        if message == "2":
+            return 0, None
+    return seconds, None

@@ -1,0 +1,151 @@
+"""A deployment that is looked at from outside: found at an address, or a sentence that says what is there instead.
+
+Knows: how a syncapp is told from anything else. Must not know: what of it a proxy may break.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from operations import probe_proxies
+from operations.doctor import Finding
+from operations.probe_client import Address, Answer, NoAnswer, request
+
+
+class NoDeployment(Exception):
+    """There is no syncapp at the address that could be looked at; as text, a sentence that says what is there instead."""
+
+
+class ForwardedFor(msgspec.Struct):
+    """What a server says of the X-Forwarded-For of a request to it."""
+
+    addresses: int
+    trusted: int
+
+
+class Health(msgspec.Struct):
+    """What of ``/health`` is looked at; an older server does not tell ``forwardedFor``."""
+
+    status: str
+    version: str
+    forwardedFor: ForwardedFor | None = None
+
+
+class Limits(msgspec.Struct):
+    """What of ``/api/limits`` is looked at."""
+
+    maxBodyBytes: int
+    socketAuthSeconds: int
+
+
+_Told = TypeVar("_Told", Health, Limits)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deployment that answered: where, by which proxy, what it says of itself; a token of it, if the operator has one."""
+
+    address: Address
+    proxy: str | None
+    health: Health
+    limits: Limits
+    certificate_fault: str = ""
+    token: str = ""
+
+    def finding(self, sentence: str, fault: str, *, breaks: bool = True) -> Finding:
+        """Make a finding whose remedy is a line of the proxy's configuration."""
+        return Finding(sentence, probe_proxies.remedy(self.proxy, fault), refuses=breaks)
+
+
+def address_of(url: str) -> Address:
+    """Read the address of a deployment.
+
+    Raises: ValueError, with a sentence.
+    """
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("The address has characters that none has; write a name in its ASCII form (xn--).")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("The address must begin with http:// or https://, as https://api.example.com does.")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("The address must be that of the whole server, with nothing behind the host and its port.")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{_shown(parts.hostname)} can't be the name of a host.") from None
+    port = parts.port if parts.port is not None else {"http": 80, "https": 443}[parts.scheme]
+    return Address(parts.scheme, parts.hostname, port)
+
+
+def reach(address: Address, token: str = "") -> Deployment:
+    """Find a syncapp at an address.
+
+    Raises: NoDeployment.
+    """
+    fault = ""
+    try:
+        try:
+            answer = request(address, "GET", "/health")
+        except ssl.SSLCertVerificationError as error:
+            address, fault = replace(address, is_verified=False), error.verify_message
+            answer = request(address, "GET", "/health")
+        health = _told(answer.json, Health)
+        said = request(address, "GET", "/api/limits").json if health else None
+        limits = _told(said.get("data") if isinstance(said, dict) else None, Limits)
+    except NoAnswer as error:
+        raise NoDeployment(str(error)) from None
+    if health is None or limits is None:
+        raise NoDeployment(_instead(address, answer))
+    return Deployment(address, probe_proxies.recognised(answer.headers), health, limits, fault, token)
+
+
+def health_of(deployment: Deployment, headers: Mapping[str, str] | None = None) -> Health:
+    """Ask a deployment how it is.
+
+    Raises: NoAnswer, also if the answer is another's.
+    """
+    health = _told(request(deployment.address, "GET", "/health", headers=headers).json, Health)
+    if health is None:
+        raise NoAnswer("what answers is sometimes syncapp and sometimes not.")
+    return health
+
+
+def is_refusal(answer: Answer, status: int) -> bool:
+    """Tell whether an answer is one of syncapp's own errors."""
+    return answer.status == status and isinstance(answer.json, dict) and "requestId" in answer.json
+
+
+def _told(said: Any, kind: type[_Told]) -> _Told | None:
+    try:
+        return msgspec.convert(said, kind)
+    except msgspec.ValidationError:
+        return None
+
+
+def _instead(address: Address, answer: Answer) -> str:
+    """Say what answers where a syncapp was looked for."""
+    where, proxy = f"{address.origin}/health", probe_proxies.recognised(answer.headers) or "A proxy"
+    if 300 <= answer.status < 400 and "location" in answer.headers:
+        return (
+            f"{where} sends callers on to {_shown(answer.headers['location'])}: give doctor, and clients, that address."
+        )
+    if answer.status in (502, 503, 504):
+        return (
+            f"{proxy} answers {answer.status} at {where}: it can't reach syncapp. Does syncapp run, and does the proxy"
+            " know its address and port?"
+        )
+    if answer.status in (401, 403, 407):
+        return f"{where} answers {answer.status}, before syncapp is asked: the proxy must let everybody through."
+    kind = answer.headers.get("content-type", "nothing that is named").partition(";")[0]
+    hint = " Is it an address of https:// ?" if (address.scheme, answer.status) == ("http", 400) else ""
+    return f"There is no syncapp at {address.origin}: /health answers {answer.status} with {_shown(kind)}.{hint}"
+
+
+def _shown(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text[:200])

@@ -1,0 +1,5 @@
+"""HTTP on a connection: from its bytes to the application, and the answer back.
+
+Knows: RFC 9112, gevent's pywsgi, WSGI. Must not know: what any endpoint does, WebSocket frames, SQL. It imports
+``server``, ``protocol`` and ``settings``.
+"""

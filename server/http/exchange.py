@@ -1,0 +1,285 @@
+"""One HTTP request on its way, and the answer to it, the same whether Flask routes it or the door serves it itself.
+
+Knows: bodies, headers, origins, request IDs, what is read from a WSGI environ. Must not know: what any endpoint does, how
+an answer leaves (``middleware``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache, partial
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from werkzeug.exceptions import ClientDisconnected
+from werkzeug.http import parse_options_header
+
+from protocol import errors
+from protocol.codec import decode, encode
+from server.http.response_head import SECURITY_HEADERS
+from server.quotas import Budgets, Visit
+
+_THIS_PROCESS = str(uuid.uuid4())[:23]
+_requests = itertools.count()
+"""A UUID for each request costs its chance; one for the process and a number tell them apart as well."""
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+_LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
+_LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
+_PIECE_BYTES = 65_536
+
+Header = tuple[str, str]
+_JSON: Header = ("Content-Type", "application/json")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request, and what becomes known of it: ``standing`` gives the headers on what is left of a budget."""
+
+    environ: dict[str, Any]
+    budgets: Budgets
+    most_bytes: int
+    request_id: str
+    began: float = field(default_factory=time.perf_counter)
+    tenant_id: str | None = None
+    code: str | None = None
+    visit: Visit | None = None
+    standing: Callable[[], Mapping[str, str]] | None = None
+
+    @property
+    def path(self) -> str:
+        """Give the address that was asked for."""
+        path: str = self.environ["PATH_INFO"]
+        return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
+
+    def header(self, name: str) -> str | None:
+        """Give a header's value, None if the client sent none."""
+        return self.environ.get(_key_of(name))
+
+    def enter(self, tenant_id: str) -> None:
+        """Let the request in as its tenant's, when it is its turn and within what the tenant may use.
+
+        Raises: Busy, RateLimited.
+        """
+        self.tenant_id = tenant_id
+        announced_bytes = int(self.environ.get("CONTENT_LENGTH") or 0)
+        is_read = announced_bytes <= self.most_bytes  # More than that is refused, not read.
+        size_bytes = announced_bytes if is_read else 0
+        held_bytes = self.most_bytes if "HTTP_TRANSFER_ENCODING" in self.environ else size_bytes
+        self.standing = partial(self.budgets.headers, tenant_id)  # A closure would hold the exchange that holds it.
+        self.visit = self.budgets.enter(tenant_id, size_bytes, held_bytes)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Wait until no other large work of the tenant goes on, if the request's own is large."""
+        return self.visit.alone() if self.visit else nullcontext()
+
+    def leave(self) -> None:
+        """Say that the request is over."""
+        if self.visit:
+            self.visit.leave()
+
+
+class Reply(NamedTuple):
+    """What an endpoint answers; Flask takes it as it is."""
+
+    body: bytes | Iterator[bytes]
+    status: int = 200
+    headers: list[Header] = [_JSON]
+
+
+View = Callable[[], Reply]
+
+_running: ContextVar[Exchange] = ContextVar("exchange")
+
+
+def running() -> Exchange:
+    """Give the exchange that the running code serves."""
+    return _running.get()
+
+
+def begin(exchange: Exchange) -> Callable[[], None]:
+    """Make an exchange the running one, and give what ends that."""
+    token = _running.set(exchange)
+    return lambda: _running.reset(token)
+
+
+@cache
+def _key_of(header: str) -> str:
+    """Give the name that a WSGI environ has for a header. Source: PEP 3333, "environ Variables"."""
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
+# --- in --------------------------------------------------------------------------------------------------------------
+
+
+def read_json() -> Any:
+    """Read the request's body as JSON.
+
+    Raises: UnsupportedMediaType, PayloadTooLarge, RateLimited, InvalidJson.
+    """
+    return decode(read_body())
+
+
+def read_body() -> bytes:
+    """Read the request's body, inflated and within the limit.
+
+    Raises: UnsupportedMediaType, PayloadTooLarge, RateLimited, InvalidJson if it is no gzip though it says so.
+    """
+    exchange = running()
+    if not _is_json(exchange.environ.get("CONTENT_TYPE", "")):
+        raise errors.UnsupportedMediaType
+    body = _inflated(_received(exchange), exchange)
+    if exchange.visit:
+        exchange.visit.settle(len(body))
+    return body
+
+
+def _is_json(content_type: str) -> bool:
+    if content_type == "application/json":
+        return True
+    kind = parse_options_header(content_type)[0].lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def _received(exchange: Exchange) -> bytes:
+    environ, most_bytes = exchange.environ, exchange.most_bytes
+    is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+    length = most_bytes + 1 if is_chunked else int(environ.get("CONTENT_LENGTH") or 0)
+    if length > most_bytes and not is_chunked:
+        raise errors.PayloadTooLarge
+    try:
+        body: bytes = environ["wsgi.input"].read(length)
+    except OSError:
+        raise ClientDisconnected from None
+    if len(body) > most_bytes:
+        raise errors.PayloadTooLarge
+    if len(body) < length and not is_chunked:
+        raise ClientDisconnected
+    return body
+
+
+def _inflated(body: bytes, exchange: Exchange) -> bytes:
+    encoding = (exchange.header("Content-Encoding") or "identity").strip().lower()
+    if encoding == "identity":
+        return body
+    if encoding != "gzip":
+        raise errors.UnsupportedMediaType("The body's Content-Encoding must be gzip, or none.")
+    return _inflate(body, exchange.most_bytes)
+
+
+def _inflate(body: bytes, most_bytes: int) -> bytes:
+    """Inflate gzip, but never more than the limit, so that a small bomb does not fill the memory."""
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        plain = inflate.decompress(body, most_bytes + 1)
+    except zlib.error:
+        raise errors.InvalidJson("The body is not valid gzip.") from None
+    if len(plain) > most_bytes:
+        raise errors.PayloadTooLarge
+    if not inflate.eof or inflate.unused_data:
+        raise errors.InvalidJson("The body is not one complete gzip stream.")
+    return plain
+
+
+def is_allowed_origin(origin: str | None, environ: Mapping[str, Any], allowed: Iterable[str]) -> bool:
+    """Tell whether pages of ``origin`` may call: the server's own, configured ones, and localhost while it is there.
+
+    The scheme is left out of the comparison with the own host, since a proxy may end TLS before this server.
+    """
+    if origin is None:
+        return True
+    host = environ.get("HTTP_HOST", "")
+    own = re.fullmatch(r"https?://(.+)", origin)
+    if origin in allowed or (own and own[1].lower() == host.lower()):
+        return True
+    return bool(_LOCAL_HOST.fullmatch(host) and _LOCAL_ORIGIN.fullmatch(origin))
+
+
+def client_address() -> str:
+    """Give the caller's address; behind trusted proxies the one they report."""
+    return running().environ.get("REMOTE_ADDR") or "unknown"
+
+
+def request_id_of(environ: Mapping[str, Any]) -> str:
+    """Name a request as its client does, if that is sane."""
+    stated = environ.get("HTTP_X_REQUEST_ID", "")
+    return stated if stated and _SANE_REQUEST_ID.fullmatch(stated) else f"{_THIS_PROCESS}-{next(_requests):012x}"
+
+
+# --- out -------------------------------------------------------------------------------------------------------------
+
+
+def answer(data: object, status: int = 200) -> Reply:
+    """Answer with JSON."""
+    return Reply(encode(data), status)
+
+
+def success(data: object, status: int = 200) -> Reply:
+    """Answer with the envelope of success."""
+    return answer({"success": True, "data": data}, status)
+
+
+def stream(parts: Iterable[bytes]) -> Reply:
+    """Answer with JSON that is made while it is sent; a short one goes out whole, with its length."""
+    pieces = _coalesced(parts)
+    first, second = next(pieces, b""), next(pieces, None)
+    if second is None:
+        return Reply(first)
+    return Reply(itertools.chain((first, second), pieces))
+
+
+def _coalesced(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Join parts to pieces of at least ``_PIECE_BYTES``, so that small ones do not travel alone."""
+    waiting, size = [], 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= _PIECE_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+def failure(problem: errors.Problem, request_id: str) -> Reply:
+    """Answer with a failure, in the one shape."""
+    headers = [_JSON]
+    if problem.retry_after_seconds is not None:
+        headers.append(("Retry-After", str(problem.retry_after_seconds)))
+    if problem.status == 408:
+        headers.append(("Connection", "close"))  # RFC 9110 section 15.5.9.
+    if problem.status == 401:
+        headers.append(("WWW-Authenticate", problem.challenge))  # RFC 6750 section 3.
+    if isinstance(problem, errors.UnknownWebSocketVersion):
+        headers.append(("Sec-WebSocket-Version", problem.spoken))  # RFC 6455 section 4.2.2.
+    return Reply(encode(errors.as_body(problem, request_id)), problem.status, headers)
+
+
+def refuse(
+    start_response: Callable[..., Any],
+    problem: errors.Problem,
+    environ: Mapping[str, Any],
+    reader: str | None = None,
+) -> list[bytes]:
+    """Answer with a failure where no exchange runs; ``reader`` is the origin whose pages may read it."""
+    request_id = request_id_of(environ)
+    body, status, headers = failure(problem, request_id)
+    assert isinstance(body, bytes)
+    about = [*SECURITY_HEADERS.items(), ("X-Request-ID", request_id), ("Content-Length", str(len(body)))]
+    about += [("Vary", "Origin"), ("Access-Control-Allow-Origin", reader)] if reader else []
+    start_response(status_line(status), [*headers, *about])
+    return [body]
+
+
+@cache
+def status_line(status: int) -> str:
+    """Write a status as HTTP does."""
+    return f"{status} {HTTPStatus(status).phrase}"

@@ -1,0 +1,184 @@
+"""How the app is served and how it ends: our own server, or gunicorn's worker, with the same end.
+
+Knows: listeners, signals, requests in flight. Must not know: what requests do.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import gevent
+from flask import Flask
+from gevent.event import Event
+from gevent.pywsgi import LoggingLogAdapter, WSGIServer
+from greenlet import greenlet
+
+from server import idle_reader
+from server.http.handler import Handler
+from settings import Settings
+
+log = logging.getLogger("syncapp.server")
+
+_BACKLOG = 1024
+_WITHOUT_BOUND = 1_000_000_000
+
+
+class CannotListen(RuntimeError):
+    """The address or port can't be had; as text it says why and what to do."""
+
+
+class Lifecycle:
+    """Counts the requests in flight, so that the end can wait for them; it wraps the WSGI application."""
+
+    def __init__(
+        self,
+        app: Flask,
+        seconds: int,
+        tell: Callable[[], None],
+        close: Callable[[], None],
+        held: Callable[[], dict[str, int]],
+    ) -> None:
+        """``tell`` says goodbye to sockets, ``close`` closes what requests use; both are called once, at the end.
+
+        ``held`` counts what is open for clients.
+        """
+        self._wrapped, self._seconds, self._tell, self._close, self._held = app.wsgi_app, seconds, tell, close, held
+        self._in_flight = 0
+        self.is_ending = False
+        app.wsgi_app = self  # type: ignore[method-assign]
+        gevent.get_hub().exception_stream = LoggingLogAdapter(log, level=logging.ERROR)  # Else raw lines on stderr.
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self._in_flight += 1
+        try:
+            parts = self._wrapped(environ, start_response)
+        except BaseException:
+            self._done()
+            raise
+        if "wsgi.websocket" in environ:  # Nobody closes what the call gave.
+            inlet = environ.get(idle_reader.KEY)
+            if inlet and inlet.take:
+                inlet.ends.append(self._done)
+            else:
+                self._done()
+            return parts
+        return _InFlight(parts, self._done)
+
+    def _done(self) -> None:
+        self._in_flight -= 1
+
+    def tell_held(self) -> None:
+        """Log what the process holds at this moment, for whoever looks for what does not come back."""
+        running = sum(isinstance(found, greenlet) and not found.dead for found in gc.get_objects())
+        log.info("held", extra={"greenlets": running, "in_flight": self._in_flight, **self._held()})
+
+    def end(self) -> None:
+        """Wait for what is in flight, and close."""
+        self.is_ending = True
+        Handler.connections.is_over = True
+        self._tell()
+        give_up = time.monotonic() + self._seconds
+        while self._in_flight and time.monotonic() < give_up:
+            gevent.sleep(0.02)
+        if self._in_flight:
+            log.warning("%d requests did not finish in %d s", self._in_flight, self._seconds)
+        self._close()
+        log.info("stopped")
+
+
+class _InFlight:
+    """An answer that is counted until it is closed."""
+
+    __slots__ = ("_done", "_parts")
+
+    def __init__(self, parts: Iterable[bytes], done: Callable[[], None]) -> None:
+        self._parts, self._done = parts, done
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._parts)
+
+    def close(self) -> None:
+        """Close the answer, and count it no more."""
+        try:
+            close = getattr(self._parts, "close", None)
+            if close:
+                close()
+        finally:
+            self._done()
+
+
+def serve(app: Flask, lifecycle: Lifecycle, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then end.
+
+    Raises: CannotListen.
+    """
+    listener = listen(settings.host, settings.port)
+    quiet = LoggingLogAdapter(log, level=logging.WARNING)
+    server = WSGIServer(listener, app, handler_class=Handler, log=None, error_log=quiet)
+    told = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, told.set)
+    gevent.signal_handler(signal.SIGUSR1, lifecycle.tell_held)
+    server.start()
+    _say_where(listener)
+    told.wait()
+    server.close()
+    lifecycle.end()
+
+
+def _say_where(listener: Any) -> None:
+    """Log the address in a form to click on; that of a socket in the file system is its path."""
+    where = listener.getsockname()
+    if isinstance(where, tuple):
+        log.info("serving on port %d: http://localhost:%d", where[1], where[1])
+    else:
+        log.info("serving on %s", where)
+
+
+def listen(host: str, port: int) -> Any:
+    """Listen with TCP_NODELAY, which accepted connections inherit (trap 16: without it each answer takes 44 ms).
+
+    Raises: CannotListen.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        what = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
+        raise CannotListen(f"Can't listen on {host}:{port}: {error.strerror}. Set {what} to another one.") from None
+    return listener
+
+
+def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
+    """Serve with our handler in gunicorn's worker, and end when gunicorn says so: idle connections do not hold it up."""
+    worker.wsgi_handler = Handler
+    worker.worker_connections = _WITHOUT_BOUND  # Handler bounds them, and makes room; the worker would only stop.
+
+    def watch() -> None:
+        while worker.alive:
+            gevent.sleep(0.1)
+        lifecycle.end()
+        sys.exit(0)
+
+    for listener in worker.sockets:
+        _say_where(listener)
+    watching, run = gevent.spawn(watch), worker.run
+
+    def run_to_the_end() -> None:
+        run()  # The worker waits for its greenlets only, and an open socket has none.
+        watching.join()
+
+    worker.run = run_to_the_end

@@ -1,0 +1,248 @@
+"""The door of the application: every HTTP request comes in and every answer leaves by it, whoever makes the answer.
+
+Knows: origins, headers, compression, the log line of a request, how an exception becomes an answer. It serves what crowds
+ask for by itself, with the views that the blueprints hold too, since Flask costs more than they do; the rest goes to Flask.
+Must not know: what any endpoint does.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from flask import Flask
+from werkzeug.datastructures import Accept
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import parse_accept_header
+
+from protocol import errors
+from server import log_format
+from server.disk_space import NO_ROOM, room
+from server.http.exchange import (
+    Exchange,
+    Header,
+    Reply,
+    View,
+    begin,
+    client_address,
+    failure,
+    is_allowed_origin,
+    request_id_of,
+    running,
+    status_line,
+)
+from server.http.response_head import SECURITY_HEADERS
+from server.quotas import Budgets
+from settings import Settings
+
+log = logging.getLogger("syncapp.request")
+
+_COMPRESSED_FROM_BYTES = 1024
+_COMPRESSION_LEVEL = 4  # Above it, time grows faster than the answer shrinks.
+_READABLE_HEADERS = "X-Request-ID, Retry-After, Idempotent-Replayed, RateLimit, RateLimit-Policy"
+_SECURITY = [(name.lower(), (name, value)) for name, value in SECURITY_HEADERS.items()]
+_ALL_SECURITY = [header for _, header in _SECURITY]
+_JSON_ALONE = ["content-type"]
+_VARY: list[Header] = [("Vary", "Origin"), ("Vary", "Accept-Encoding")]
+_PREFLIGHT: list[Header] = [
+    ("Access-Control-Allow-Methods", "GET, POST, PATCH, DELETE"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Type, Content-Encoding, X-Request-ID, X-Device-Id, X-Tenant-Id, Idempotency-Key",
+    ),
+    ("Access-Control-Max-Age", "600"),
+]
+
+Wsgi = Callable[..., Iterable[bytes]]
+
+
+class Door:
+    """Wraps the WSGI application. ``views`` are those that it serves by itself, by the address that is posted to."""
+
+    def __init__(self, app: Flask, settings: Settings, budgets: Budgets) -> None:
+        self.views: dict[str, View] = {}
+        self._origins, self._most_bytes, self._budgets = settings.cors_origins, settings.max_body_bytes, budgets
+        self._wrapped: Wsgi = app.wsgi_app
+        app.wsgi_app = self  # type: ignore[method-assign]
+        app.extensions["door"] = self
+        app.register_error_handler(Exception, lambda error: error if _is_no_failure(error) else _reply_to(error))
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        exchange = Exchange(environ, self._budgets, self._most_bytes, request_id_of(environ))
+        end = begin(exchange)
+        try:
+            reply = self._reply(environ)
+            parts, headers = _compressed(environ, reply, self._headers(exchange, reply.headers))
+            start_response(status_line(reply.status), headers)
+        except BaseException:  # Nobody will close what was not given.
+            exchange.leave()
+            end()
+            raise
+        return Parts(parts, reply, exchange, end)
+
+    def _reply(self, environ: dict[str, Any]) -> Reply:
+        method = environ["REQUEST_METHOD"]
+        view = self.views.get(environ["PATH_INFO"]) if method == "POST" else None
+        try:
+            if view:
+                return view()
+            if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
+                return self._preflight(environ)
+        except Exception as error:
+            return _reply_to(error)
+        return self._through_flask(environ)
+
+    def _preflight(self, environ: dict[str, Any]) -> Reply:
+        """Answer a preflight for every address alike. Source: Fetch standard, CORS protocol."""
+        if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
+            raise errors.OriginNotAllowed
+        return Reply(iter(()), 204, [])
+
+    def _through_flask(self, environ: dict[str, Any]) -> Reply:
+        said: list[tuple[str, list[Header]]] = []
+        parts: Any = self._wrapped(environ, lambda status, headers, _=None: said.append((status, headers)))
+        status, headers = said[0]
+        return Reply(parts, int(status[:3]), headers)
+
+    def _headers(self, exchange: Exchange, headers: list[Header]) -> list[Header]:
+        """Add what every answer says."""
+        names = [name.lower() for name, _ in headers]
+        more = _ALL_SECURITY if names == _JSON_ALONE else [header for name, header in _SECURITY if name not in names]
+        standing = exchange.standing().items() if exchange.standing else ()
+        origin = self._cors(exchange.environ) if "HTTP_ORIGIN" in exchange.environ else ()
+        return [*headers, *more, ("X-Request-ID", exchange.request_id), *_VARY, *standing, *origin]
+
+    def _cors(self, environ: dict[str, Any]) -> list[Header]:
+        """Let pages of allowed origins read the answer. Source: Fetch standard, CORS protocol."""
+        origin = environ["HTTP_ORIGIN"]
+        if not is_allowed_origin(origin, environ, self._origins):
+            return []
+        headers = [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", _READABLE_HEADERS)]
+        return headers + (_PREFLIGHT if environ["REQUEST_METHOD"] == "OPTIONS" else [])
+
+
+class Parts:
+    """The body of an answer; once it is sent, its request is over."""
+
+    __slots__ = ("_end", "_exchange", "_parts", "_reply")
+
+    def __init__(self, parts: Iterable[bytes], reply: Reply, exchange: Exchange, end: Callable[[], None]) -> None:
+        self._parts, self._reply, self._exchange, self._end = parts, reply, exchange, end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._parts)
+
+    def close(self) -> None:
+        """Close what the answer was made from, log the request and give its place back."""
+        try:
+            close = getattr(self._reply.body, "close", None)
+            if close:
+                close()
+        finally:
+            _log(self._exchange, self._reply.status)
+            self._exchange.leave()
+            self._end()
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+_HTTP_PROBLEMS: dict[int, type[errors.Problem]] = {
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    413: errors.PayloadTooLarge,
+    415: errors.UnsupportedMediaType,
+}
+
+
+def _is_no_failure(error: Exception) -> bool:
+    """Tell of what Flask raises to redirect."""
+    return isinstance(error, HTTPException) and (error.code is None or error.code < 400)
+
+
+def _reply_to(error: Exception) -> Reply:
+    """Say what went wrong, be it foreseen by us, refused by Flask or a bug."""
+    if isinstance(error, errors.Problem):
+        return _failure(error)
+    if isinstance(error, HTTPException):
+        return _http_reply(error)
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        room.note_full()
+        return _failure(errors.StorageFull())
+    exchange = running()  # Not a word about a bug; the log has the rest.
+    log.exception("unforeseen error", extra={"request_id": exchange.request_id, "path": exchange.path})
+    return _failure(errors.Problem())
+
+
+def _failure(problem: errors.Problem) -> Reply:
+    exchange = running()
+    exchange.code = problem.code
+    return failure(problem, exchange.request_id)
+
+
+def _http_reply(error: HTTPException) -> Reply:
+    """Say what Flask itself refuses in our shape."""
+    body, status, headers = _failure(_HTTP_PROBLEMS.get(error.code or 400, errors.ValidationError)())
+    allow = dict(error.get_headers()).get("Allow")
+    return Reply(body, status, [*headers, ("Allow", allow)] if allow else headers)
+
+
+# --- compression -----------------------------------------------------------------------------------------------------
+
+
+def _compressed(environ: dict[str, Any], reply: Reply, headers: list[Header]) -> tuple[Iterable[bytes], list[Header]]:
+    """Give what is sent of an answer and its headers: compressed if the client asks for it and it is worth it."""
+    body = reply.body
+    parts = (body,) if isinstance(body, bytes) else body
+    is_wanted = reply.status == 200 and _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", ""))
+    if is_wanted and _is_worth_compressing(environ, body, headers):
+        kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "etag")]
+        return _deflated(parts), [*kept, ("Content-Encoding", "gzip")]
+    return parts, [*headers, ("Content-Length", str(len(body)))] if isinstance(body, bytes) else headers
+
+
+def _is_worth_compressing(environ: dict[str, Any], body: bytes | Iterator[bytes], headers: list[Header]) -> bool:
+    said = {name.lower(): value for name, value in headers}
+    size = len(body) if isinstance(body, bytes) else int(said.get("content-length", _COMPRESSED_FROM_BYTES))
+    if size < _COMPRESSED_FROM_BYTES or "content-encoding" in said or environ["REQUEST_METHOD"] == "HEAD":
+        return False
+    return bool(re.match(r"application/json|text/", said.get("content-type", "")))
+
+
+@lru_cache(maxsize=64)
+def _takes_gzip(accept_encoding: str) -> bool:
+    return bool(parse_accept_header(accept_encoding, Accept)["gzip"])
+
+
+def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Compress parts while they are sent."""
+    deflate = zlib.compressobj(_COMPRESSION_LEVEL, wbits=31)
+    for part in parts:
+        small = deflate.compress(part)
+        if small:
+            yield small
+    yield deflate.flush()
+
+
+# --- log -------------------------------------------------------------------------------------------------------------
+
+
+def _log(exchange: Exchange, status: int) -> None:
+    """Log a request: never a body, a header or a query, where secrets may be."""
+    method, path = exchange.environ["REQUEST_METHOD"], exchange.path[:200]
+    about = {
+        "request_id": exchange.request_id,
+        "method": method,
+        "path": path,
+        "status": status,
+        "code": exchange.code,
+        "tenant": exchange.tenant_id,
+        "address": client_address(),
+        "duration_ms": round((time.perf_counter() - exchange.began) * 1000, 2),
+    }
+    is_failure = status >= 500 and status != errors.StorageFull.status  # Of a full disk there is one line.
+    log_format.request(log, logging.ERROR if is_failure else logging.INFO, f"{method} {path} {status}", about)

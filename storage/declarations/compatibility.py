@@ -1,0 +1,211 @@
+"""What is declared now against what was accepted before: what changes, and whether stored rows allow it.
+
+Knows: which change of a declaration rows could violate, and how to look. Must not know: how a declaration is written
+(``toml_file``), how a file becomes what is declared (``schema``), requests, sockets. Declarations are compared, not
+data: what was accepted last is kept in the main database, so that a start costs the same with any number of tenants.
+Only a change that rows could violate has them looked at, in every tenant's file, before anything is touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models import connection, synced_tables
+from protocol.merge import Column
+from storage import main_database
+from storage.row_migration import takes_all
+from storage.schema import columns_of
+from storage.sqlite.engine import Store
+from storage.sqlite.files import look_into
+
+_MOST_SHOWN = 3
+
+Said = Mapping[str, Any]
+"""A table as ``SyncedTable.described`` gives it."""
+
+
+class MigrationRefused(RuntimeError):
+    """The declaration can't be used with the rows there are; as text it says which, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is declared otherwise now; ``is_risk`` if rows could violate it.
+
+    ``is_rewritten``: the column is stored in another form, so that no row may have a value in it. ``is_new``: it is not
+    declared yet, though a file that was not opened since it was may still have it, of whatever type.
+    """
+
+    sentence: str
+    table: str
+    column: str = ""
+    is_risk: bool = False
+    is_rewritten: bool = False
+    remedy: str = ""
+    is_new: bool = False
+
+
+class Offence(NamedTuple):
+    """The rows of one tenant that violate a difference: how many, and the id of one."""
+
+    tenant_id: str
+    rows: int
+    example: str
+
+
+@dataclass(slots=True)
+class Found:
+    """What a comparison found."""
+
+    differences: list[Difference] = field(default_factory=list)
+    offences: dict[Difference, list[Offence]] = field(default_factory=dict)
+
+    def refusal(self) -> str:
+        """Say what is in the way and what to do about it, a line each; nothing if nothing is."""
+        return "\n".join(_refusal(difference, offences) for difference, offences in self.offences.items())
+
+
+def declared_now() -> dict[str, Said]:
+    """Give the tables that this process has from a file, described."""
+    return {name: table.described() for name, table in synced_tables().items() if table.is_declared}
+
+
+def compare(main: Store, files: Iterable[tuple[str, Path]], retiring: Collection[str] = ()) -> Found:
+    """Find what is declared otherwise than it was accepted, and which rows of which tenants do not allow it.
+
+    ``files`` gives tenants' IDs with their files. The tables that ``retiring`` names may go although they have rows.
+    """
+    accepted = main.read(main_database.accepted_tables)
+    now = declared_now()
+    found = Found()
+    for table in accepted:
+        if table.name in now:
+            found.differences += _of_table(table.name, table.declaration, now[table.name], table.is_retired)
+        elif not table.is_retired:
+            found.differences.append(_removed(table.name, table.name in retiring))
+    found.differences += [
+        Difference(f"{name}: new table", name) for name in now if name not in {table.name for table in accepted}
+    ]
+    risks = [difference for difference in found.differences if difference.is_risk]
+    if risks:
+        for tenant_id, path in files:
+            for risk, ids in look_into(path, lambda: [(one, _violating(one)) for one in risks]):
+                if ids:
+                    found.offences.setdefault(risk, []).append(Offence(tenant_id, len(ids), ids[0]))
+    return found
+
+
+def accept(main: Store, files: Iterable[tuple[str, Path]], retiring: Collection[str] = ()) -> list[Difference]:
+    """Keep what is declared now as accepted, and give what is different from before.
+
+    Raises: MigrationRefused, with nothing changed, if rows do not allow it.
+    """
+    found = compare(main, files, retiring)
+    if found.offences:
+        raise MigrationRefused(found.refusal())
+    if found.differences:
+        now = declared_now()
+        main.write(lambda: main_database.accept_tables(now))
+    return found.differences
+
+
+# --- comparing -------------------------------------------------------------------------------------------------------
+
+
+def _removed(name: str, is_agreed: bool) -> Difference:
+    return Difference(
+        f"{name}: no longer declared",
+        name,
+        is_risk=not is_agreed,
+        remedy=f"Declare it again; or keep its rows in the files and sync them no more: migrate --retire {name}",
+    )
+
+
+def _of_table(name: str, before: Said, now: Said, was_retired: bool) -> list[Difference]:
+    found = [Difference(f"{name}: declared again", name)] if was_retired else []
+    for column, said in now["columns"].items():
+        was = before["columns"].get(column)
+        found += _added(name, column, said) if was is None else _of_column(name, column, was, said)
+    for column in before["columns"].keys() - now["columns"].keys():
+        found.append(Difference(f"{name}.{column}: no longer declared; rows keep it as an unknown field", name, column))
+    if before["indexes"] != now["indexes"]:
+        found.append(Difference(f"{name}: other indexes", name))
+    return found
+
+
+def _added(table: str, column: str, said: Said) -> list[Difference]:
+    is_risk = said["required"] and said["default"] is None
+    remedy = "Give it a default, or leave it optional"
+    return [Difference(f"{table}.{column}: new column", table, column, is_risk, remedy=remedy, is_new=True)]
+
+
+def _of_column(table: str, column: str, was: Said, said: Said) -> list[Difference]:
+    changed = [key for key in ("type", "enum", "required", "default") if was[key] != said[key]]
+    if not changed:
+        return []
+    parts = [f"{key} {_word(was[key])} becomes {_word(said[key])}" for key in changed]
+    is_risk = not takes_all(was, said)
+    remedy = "Declare a new column beside it, or change these rows first"
+    is_rewritten = was["type"] != said["type"] and "json" in (was["type"], said["type"])
+    return [Difference(f"{table}.{column}: {', '.join(parts)}", table, column, is_risk, is_rewritten, remedy)]
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def _violating(risk: Difference) -> list[str]:
+    """List the rows that are not deleted and do not allow a change, in the tenant this code is bound to."""
+    present = columns_of(risk.table)
+    if not present:
+        return []
+    if not risk.column:
+        rows = connection().execute(f'SELECT e.id FROM "{risk.table}" AS e WHERE e.is_deleted = 0')
+        return [row_id for (row_id,) in rows]
+    rules = synced_tables()[risk.table].rules
+    rule, is_required = rules.columns[risk.column], risk.column in rules.required
+    is_held = risk.column in present and not risk.is_new
+    values = _held(risk.table, risk.column) if is_held else _held_unknown(risk.table, risk.column)
+    if risk.is_rewritten:
+        return [row_id for row_id, value in values if value is not None or is_required]
+    return [row_id for row_id, value in values if not _fits(value, rule, is_required)]
+
+
+def _held(table: str, column: str) -> Iterator[tuple[str, Any]]:
+    """Read a column's values with their rows' ids; the copy for SQL is as good as the rows, and four times as fast."""
+    yield from connection().execute(f'SELECT e.id, e."{column}" FROM "{table}" AS e WHERE e.is_deleted = 0')
+
+
+def _held_unknown(table: str, column: str) -> Iterator[tuple[str, Any]]:
+    """Read the values of what is no column yet from the rows."""
+    rows = connection().execute(
+        f'SELECT e.id, c.row -> ? FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq WHERE e.is_deleted = 0',
+        (f'$."{column}"',),
+    )
+    return ((row_id, json.loads(held or "null")) for row_id, held in rows)
+
+
+def _fits(value: Any, rule: Column, is_required: bool) -> bool:
+    """Tell whether a stored value is one that the column could have stored."""
+    try:
+        return not is_required if value is None else bool(rule.check(value) == value)
+    except ValueError:
+        return False
+
+
+def _refusal(difference: Difference, offences: Sequence[Offence]) -> str:
+    rows = _counted(sum(offence.rows for offence in offences), "row")
+    shown = "; ".join(f"row {one.example} of tenant {one.tenant_id}" for one in offences[:_MOST_SHOWN])
+    those = f"{rows} of {_counted(len(offences), 'tenant')}"
+    return f"{difference.sentence}. That does not fit {those}: {shown}. {difference.remedy}."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,218 @@
+"""The devices of a tenant: how far each has pulled, when it was last here, and what may be removed for that.
+
+Knows: the statements on devices and on what is too old, bound to one tenant by the caller; ``Seen`` keeps what requests
+tell of devices until it is worth a write. Must not know: Flask, sockets, engines.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from models import connection, synced_tables
+from protocol.codec import Cursor, encode, format_time
+from protocol.errors import NotFound, Problem, ResyncRequired, TenantNotFound
+from protocol.seen_rows import Evidence
+from storage import seen_rows
+from storage.positions import Place, last_until, place
+from storage.seen_rows import Evidences
+from storage.system_tables import Conflict, Device, KeptAnswer, Receipt
+
+log = logging.getLogger("syncapp.devices")
+DAY_MS = 86_400_000
+_SLICE_ROWS = 500
+
+
+class Visit(NamedTuple):
+    """What requests told of a device: the place it said to have reached in each table it pulled, and when it was here.
+
+    The places are of one epoch: after a restore they say nothing.
+    """
+
+    places: Mapping[str, int]
+    at: int
+    epoch: str = ""
+
+
+class Seen:
+    """What requests told of devices and no file knows yet; written together, since a visit alone is no reason to."""
+
+    def __init__(self, write: Callable[[str, Callable[[], None]], None]) -> None:
+        """``write``: runs work in a transaction of a tenant."""
+        self._write = write
+        self.evidences = Evidences()
+        self._visits: dict[str, dict[str, Visit]] = {}
+
+    def note(self, tenant_id: str, device_id: str, places: Mapping[str, int], now: int, epoch: str = "") -> None:
+        """Remember a visit, with the places of an epoch if it told any; what it does not tell of stays as it was."""
+        visits = self._visits.setdefault(tenant_id, {})
+        known = visits.get(device_id, Visit({}, now, epoch))
+        before = known.places if epoch in ("", known.epoch) else {}
+        visits[device_id] = Visit({**before, **places}, now, epoch or known.epoch)
+
+    def had_more(self, tenant_id: str, device_id: str, starts: Mapping[str, int], epoch: str) -> bool:
+        """Tell whether a device said before that it had more of a table: then this is a copy of it, or an older state."""
+        visit = self._visits.get(tenant_id, {}).get(device_id)
+        known = dict(visit.places) if visit and visit.epoch == epoch else {}
+        if not known.keys() >= starts.keys():
+            known = reached(device_id, starts) | known
+        return any(known[table] > since for table, since in starts.items())
+
+    def save(self, tenant_id: str) -> None:
+        """Write what is known of one tenant's devices; what can't be written is kept for the next time."""
+        visits, found = self._visits.pop(tenant_id, {}), self.evidences.take(tenant_id)
+        if not (visits or found):
+            return
+        try:
+            self._write(tenant_id, lambda: _save(visits, found))
+        except TenantNotFound:  # An account that was closed meanwhile.
+            pass
+        except BaseException:
+            self._visits[tenant_id] = visits | self._visits.get(tenant_id, {})
+            self.evidences.give_back(tenant_id, found)
+            raise
+
+    def try_to_save(self, tenant_id: str) -> None:
+        """Write the same for a pull, which goes on if the file can't be written now."""
+        try:
+            self.save(tenant_id)
+        except Problem:  # Full or locked: it is kept for the next time.
+            pass
+        except Exception:
+            log.exception("what a pull told of its device can't be noted", extra={"tenant": tenant_id})
+
+    @property
+    def tenants(self) -> list[str]:
+        """List the tenants of whose devices something is not written yet."""
+        return list({*self._visits, *self.evidences.tenants})
+
+
+def _save(visits: Mapping[str, Visit], found: Mapping[str, Evidence]) -> None:
+    seen_rows.save(found)
+    epoch = place().epoch
+    for device_id, visit in visits.items():
+        places = visit.places if visit.epoch == epoch else {}
+        connection().execute(
+            "INSERT INTO _devices (id, places, first_seen_at, last_seen_at) VALUES (?1, ?2, ?3, ?3)"
+            " ON CONFLICT (id) DO UPDATE SET last_seen_at = ?3, places = json_patch(places, ?2),"
+            " expired_at = iif(?2 = '{}', expired_at, NULL)",
+            (device_id, encode(places).decode(), visit.at),
+        )
+
+
+def expired_at(device_id: str) -> int | None:
+    """Tell when a device was expired that was away for too long, until it pulls from the start."""
+    found = connection().execute("SELECT expired_at FROM _devices WHERE id = ?", (device_id,))
+    return next((row[0] for row in found), None)
+
+
+def expired(at: int) -> ResyncRequired:
+    """Say to a device that was expired why it has to start anew."""
+    return ResyncRequired(
+        f"This device was away for too long and was expired at {format_time(at)}: what it missed is no longer all held."
+        " Pull again from the start, without a cursor or time."
+    )
+
+
+def devices() -> list[dict[str, Any]]:
+    """List the devices, the last seen first."""
+    here = place()
+    return [_shown(device, here) for device in Device.select().order_by(Device.last_seen_at.desc(), Device.id)]
+
+
+def reached(device_id: str, tables: Iterable[str]) -> dict[str, int]:
+    """Give by table the place up to which a device has everything of it, 0 for what it never pulled."""
+    found = Device.get_or_none(Device.id == device_id)
+    return {table: found.places.get(table, 0) if found else 0 for table in tables}
+
+
+def rename(device_id: str, name: str) -> dict[str, Any]:
+    """Give a device a name for people.
+
+    Raises: NotFound.
+    """
+    if not Device.update(name=name).where(Device.id == device_id).execute():
+        raise NotFound("There is no such device.")
+    return _shown(Device.get_by_id(device_id), place())
+
+
+def forget(device_id: str) -> None:
+    """Forget a device, so that nothing is held for it any more; if it comes back it is a new one.
+
+    Raises: NotFound.
+    """
+    if not Device.delete().where(Device.id == device_id).execute():
+        raise NotFound("There is no such device.")
+
+
+def _shown(device: Device, here: Place) -> dict[str, Any]:
+    sequence = min(device.places.values(), default=0)
+    return {
+        "deviceId": device.id,
+        "name": device.name,
+        "cursor": str(Cursor(here.epoch, sequence)),
+        "behind": here.sequence - sequence,
+        "tables": list(device.places),
+        "firstSeen": format_time(device.first_seen_at),
+        "lastSeen": format_time(device.last_seen_at),
+        "expired": device.expired_at is not None,
+    }
+
+
+# --- what is too old -------------------------------------------------------------------------------------------------
+
+
+def expire(now: int, idle_ms: int) -> None:
+    """Expire the devices that have been away for too long."""
+    idle = Device.expired_at.is_null() & (Device.last_seen_at <= now - idle_ms)
+    Device.update(expired_at=now).where(idle).execute()
+    seen_rows.forget(now - idle_ms)
+
+
+def purge_limit(now: int, history_ms: int) -> int:
+    """Find the sequence up to which may be removed what is no longer current: old enough, and pulled by every device."""
+    here = place()
+    old = last_until(now - history_ms, here.sequence)
+    places = "SELECT min(place.value) FROM _devices, json_each(places) AS place WHERE expired_at IS NULL"
+    slowest = next(iter(connection().execute(places)))[0]
+    return old if slowest is None else min(old, int(slowest))
+
+
+def purge(after: int, until: int) -> int | None:
+    """Look through a slice of the log after ``after`` and remove what is no longer current; give where it ended.
+
+    None when nothing is left up to ``until``. From the oldest on, so that no history has a part missing in its middle.
+    Of deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
+    """
+    ends = connection().execute(
+        "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?)",
+        (after, until, _SLICE_ROWS),
+    )
+    end = next(iter(ends))[0]
+    if end is None:
+        return None
+    within = (after, end)
+    for name in synced_tables():
+        deleted = f'"{name}" AS e WHERE e.is_deleted = 1 AND e._seq > ? AND e._seq <= ?'
+        newest = next(iter(connection().execute(f"SELECT max(e._seq) FROM {deleted}", within)))[0]
+        if newest is not None:
+            connection().execute(f"DELETE FROM {deleted}", within)
+            connection().execute(
+                "UPDATE _meta SET purged_until = max(purged_until, ?1),"
+                " purged_at = max(purged_at, (SELECT committed_at FROM _changes WHERE seq = ?1))",
+                (newest,),
+            )
+    current = "".join(f' AND NOT EXISTS (SELECT 1 FROM "{name}" AS e WHERE e._seq = c.seq)' for name in synced_tables())
+    known = ", ".join(f"'{name}'" for name in synced_tables())  # A table that is not synced now may be again.
+    connection().execute(
+        f"DELETE FROM _changes AS c WHERE c.seq > ? AND c.seq <= ? AND c.table_name IN ({known}){current}", within
+    )
+    return int(end)
+
+
+def forget_receipts(before: int) -> None:
+    """Remove receipts, kept answers and resolved conflicts of before ``before``."""
+    Receipt.delete().where(Receipt.taken_at <= before).execute()
+    KeptAnswer.delete().where(KeptAnswer.answered_at <= before).execute()
+    Conflict.delete().where((Conflict.state == "resolved") & (Conflict.resolved_at <= before)).execute()

@@ -1,0 +1,53 @@
+"""How much a tenant may store: looked at in the transaction of a push, so that what would go beyond is undone with it.
+
+Knows: how large a database is, what still may be done in one that is full. Must not know: Flask, sockets, whose it is.
+"""
+
+from __future__ import annotations
+
+from cachetools import LRUCache
+
+from models import connection
+from protocol.errors import QuotaExceeded
+from storage.push_batch import Applied
+
+_GOES_ON = {"deleted", "unchanged", "rejected"}
+"""What becomes of changes that are taken although there is no room: else nobody could make any."""
+
+_LARGEST_PAGE_BYTES = 65_536
+"""Source: sqlite.org/fileformat.html §1.3.2."""
+
+
+_BYTES_A_ROW_BESIDE = 1_048_576
+_TIMES_A_ROW = 16
+"""What a pushed row may take of a database, times its JSON and beside: log, table, conflict, receipt, answer, indexes."""
+
+_spare_rows: LRUCache[str, int] = LRUCache(10_000)
+"""By incarnation of a database, how many rows it takes before it needs to be looked at again."""
+
+
+def check(applied: Applied, most_bytes: int, most_row_bytes: int) -> None:
+    """Refuse a push that makes its tenant's database larger than it may be, unless it only deletes.
+
+    Raises: QuotaExceeded.
+    """
+    epoch = applied.before.epoch
+    spare = _spare_rows.get(epoch, 0) - len(applied.results)
+    if spare < 0:
+        spare = _looked_at(applied, most_bytes) // (_TIMES_A_ROW * most_row_bytes + _BYTES_A_ROW_BESIDE)
+    _spare_rows[epoch] = spare
+
+
+def _looked_at(applied: Applied, most_bytes: int) -> int:
+    """Give how many bytes a database takes at the least, unless it has too many."""
+    sql = connection()
+    pages: int = sql.pragma("page_count")
+    if pages * _LARGEST_PAGE_BYTES <= most_bytes:  # Nearly always, and each further question costs 2 µs.
+        return most_bytes - pages * _LARGEST_PAGE_BYTES
+    page_bytes: int = sql.pragma("page_size")
+    if pages * page_bytes <= most_bytes:
+        return most_bytes - pages * page_bytes
+    is_over = (pages - sql.pragma("freelist_count")) * page_bytes > most_bytes  # Free pages are filled again first.
+    if is_over and not all(result["status"] in _GOES_ON for result in applied.results):
+        raise QuotaExceeded
+    return 0

@@ -1,0 +1,95 @@
+"""How restored contents come in the place of a tenant's file, and where what was there is kept.
+
+Knows: files, and in which order they are replaced. Must not know: whose they are, how a restored file is made, requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from protocol.errors import StorageFull
+from server.disk_threads import disk
+from storage.sqlite.engine import Store
+from storage.sqlite.files import copy_file, replace_contents, sync_folder
+
+log = logging.getLogger("syncapp.takeover")
+
+
+def take_over(ready: Path, path: Path, aside: Path) -> None:
+    """Put the contents of ``ready`` in the place of ``path``, and keep what was there in the folder ``aside``.
+
+    They go into the file that is there, in one transaction: Litestream and others that have it open follow a file, not a
+    name, and would mix pages of two. Whenever this dies, ``path`` is the old or the new, and ``ready`` is there for
+    another attempt.
+    Raises: Busy, StorageFull.
+    """
+    if path.exists() and path.stat().st_size:
+        keep_aside(path, aside)
+        if disk.in_thread(partial(replace_contents, ready, path)):
+            ready.unlink()
+            sync_folder(path.parent)
+            return
+        log.warning(
+            "%s can't take restored contents in and is replaced; restart Litestream if it follows it", path.name
+        )
+    for suffix in ("-wal", "-shm"):  # They belong to the old file and would be read into the new one.
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    os.replace(ready, path)
+    sync_folder(path.parent)
+
+
+def keep_aside(path: Path, folder: Path) -> Path:
+    """Copy a file into a folder, under its name and the time; byte by byte if it is no sound database."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    making = path.with_suffix(".replaced.making")
+    making.unlink(missing_ok=True)
+    kept = _name_aside(path, folder)
+    try:
+        disk.in_thread(partial(copy_file, path, making))
+    except StorageFull:
+        raise
+    except Exception:
+        _copy_bytes(path, making, kept)
+    making.rename(kept)
+    sync_folder(folder)
+    return kept
+
+
+def keep_open_aside(store: Store, folder: Path) -> None:
+    """Keep what is in an open file that is not at its path any more; its log of writes goes, since it is of that file.
+
+    Else the next to open a file under this name would read the log into it.
+    """
+    name, kept = store.path.name, _name_aside(store.path, folder)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        store.keep_as(kept)
+        store.remove_log()
+        sync_folder(folder)
+        log.error("%s was removed or replaced under the server; what it held is kept as %s", name, kept.name)
+    except Exception:
+        log.exception("%s was removed or replaced under the server, and what it held can't be kept", name)
+
+
+def _name_aside(path: Path, folder: Path) -> Path:
+    return folder / f"{path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.db"
+
+
+def _copy_bytes(path: Path, making: Path, kept: Path) -> None:
+    log.warning("%s can't be read as a database; its bytes are kept as %s", path.name, kept.name)
+    making.touch(0o600)
+    shutil.copyfile(path, making)
+    if Path(f"{path}-wal").exists():
+        shutil.copyfile(f"{path}-wal", f"{kept}-wal")
+
+
+def forget_aside(folder: Path, stem: str, before: float) -> None:
+    """Remove what was kept of a file until ``before``, in seconds since 1970."""
+    for path in folder.glob(f"{stem}-*"):
+        if path.stat().st_mtime <= before:
+            path.unlink()

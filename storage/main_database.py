@@ -1,0 +1,317 @@
+"""The main database: customers and their sessions.
+
+Knows: the tables of the installation and every query on them, bound by the caller. Must not know: passwords in clear,
+tokens, requests, which engine or file.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from peewee import BooleanField, IntegerField, TextField
+
+from models import Bound, JsonField, connection
+from protocol.errors import InvalidCredentials
+from storage.schema import add_missing, fingerprint
+
+GRACE_SECONDS = 300
+"""How long a spent refresh token may come once more: longer than a client waits for an answer and tries again."""
+
+_MOST_COMPOSED = 1_000
+
+
+class Customer(Bound):
+    """One business; its ``id`` is the ID of its tenant."""
+
+    id = TextField(primary_key=True)
+    name = TextField()
+    email = TextField(unique=True)
+    companyName = TextField()
+    phone = TextField(null=True)
+    subscriptionPlan = TextField(default="free")
+    firstName = TextField()
+    lastName = TextField()
+    passwordHash = TextField()
+    createdAt = TextField()
+
+    class Meta:
+        table_name = "customers"
+
+
+class Session(Bound):
+    """One login and all tokens that came of it: the family of a refresh token. Times in seconds since 1970.
+
+    ``refresh_id`` names the newest pair. ``spent_id`` is the token that it was given for, as long as nothing shows that
+    the pair arrived. ``dropped_id`` is a pair that another took the place of, because its answer seemed lost.
+    """
+
+    id = TextField(primary_key=True)
+    customer_id = TextField(index=True)
+    refresh_id = TextField()
+    spent_id = TextField(null=True)
+    spent_at = IntegerField(null=True)
+    dropped_id = TextField(null=True)
+    created_at = IntegerField()
+    expires_at = IntegerField()
+    revoked_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "sessions"
+
+
+class Closing(Bound):
+    """An account that was closed. Without ``finished_at``, in seconds since 1970, its files are still to be removed.
+
+    It stays, without anything else of the customer, so that a restore does not bring the account back unasked.
+    """
+
+    tenant_id = TextField(primary_key=True)
+    finished_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "closings"
+
+
+class LastPlace(Bound):
+    """Where a tenant's file stood when it was noted last: a file that is behind that went back (see
+    ``rollback_detection``)."""
+
+    tenant_id = TextField(primary_key=True)
+    epoch = TextField(index=True)
+    sequence = IntegerField()
+
+    class Meta:
+        table_name = "last_places"
+
+
+class DeclaredTable(Bound):
+    """A table as it was last declared and accepted (see ``compatibility``); of a retired one tenants may still hold
+    rows."""
+
+    name = TextField(primary_key=True)
+    declaration = JsonField()
+    is_retired = BooleanField(default=False)
+
+    class Meta:
+        table_name = "declared_tables"
+
+
+_MODELS = [Customer, Session, Closing, LastPlace, DeclaredTable]
+FINGERPRINT = fingerprint(_MODELS)
+
+
+def prepare() -> None:
+    """Make the main database what this version needs."""
+    add_missing(_MODELS)
+
+
+def normal_form(text: str, form: Literal["NFC", "NFD"] = "NFC") -> str:
+    """Write a text in one way, where keyboards differ: ``é`` is one character or two.
+
+    Source: RFC 8265 sections 3.3 and 4.2: names and passwords are compared in NFC. A text that is too long to be either
+    is left alone: sorting the accents of one letter takes their number squared.
+    """
+    return unicodedata.normalize(form, text) if len(text) <= _MOST_COMPOSED else text
+
+
+def forms(text: str) -> list[str]:
+    """Give a text as it was typed and in both normal forms, each once; earlier versions kept what was typed."""
+    return list(dict.fromkeys([text, normal_form(text), normal_form(text, "NFD")]))
+
+
+def normal_email(email: str) -> str:
+    """Give the form in which addresses are compared and stored."""
+    return normal_form(email.strip().lower())
+
+
+def customer_by_email(email: str) -> Customer | None:
+    """Find a customer by address, in any case and normal form and with any space around it; to the letter first."""
+    for form in forms(email.strip().lower()):
+        found: Customer | None = Customer.get_or_none(Customer.email == form)
+        if found:
+            return found
+    return None
+
+
+def customer_by_id(customer_id: str) -> Customer | None:
+    """Find a customer by the ID of its tenant."""
+    found: Customer | None = Customer.get_or_none(Customer.id == customer_id)
+    return found
+
+
+def customer_ids() -> set[str]:
+    """List every customer's ID."""
+    return {row[0] for row in connection().execute("SELECT id FROM customers")}
+
+
+def change_customer(customer_id: str, **columns: str | None) -> None:
+    """Set some columns of a customer."""
+    Customer.update(**columns).where(Customer.id == customer_id).execute()
+
+
+def change_password(customer_id: str, proven: str, password_hash: str, now: int, but: str) -> list[str] | None:
+    """Replace a password and end all sessions except ``but``, whose IDs it gives.
+
+    None, and nothing is done, if ``proven`` is not the hash any more that the old password was compared with.
+    """
+    mine = (Customer.id == customer_id) & (Customer.passwordHash == proven)
+    if not Customer.update(passwordHash=password_hash).where(mine).execute():
+        return None
+    return revoke_sessions(customer_id, now, but)
+
+
+def add_missing_customer(customer: Customer) -> str | None:
+    """Bring a customer back as it was, unless the directory knows it; a new account under its address stays first.
+
+    Gives the address that it has instead then. A closing that is under way ends, else it would remove what was restored.
+    """
+    Closing.delete().where(Closing.tenant_id == customer.id).execute()
+    if customer_by_id(customer.id) is not None:
+        return None
+    fields = {name: getattr(customer, name) for name in Customer._meta.fields}
+    other = f"{customer.id}+{customer.email}" if customer_by_email(customer.email) else None
+    Customer.create(**{**fields, "email": other or customer.email})
+    return other
+
+
+def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
+    """Take an account out of the directory and note that its files are to be removed; return its sessions.
+
+    Raises: InvalidCredentials if ``proven`` is not the hash any more that the password was compared with.
+    """
+    if proven is not None and not _is_hash_of(customer_id, proven):
+        raise InvalidCredentials("The password is wrong.")
+    sessions = revoke_sessions(customer_id, now=0)
+    Session.delete().where(Session.customer_id == customer_id).execute()
+    Customer.delete().where(Customer.id == customer_id).execute()
+    LastPlace.delete().where(LastPlace.tenant_id == customer_id).execute()
+    Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
+    return sessions
+
+
+def unfinished_closings() -> list[str]:
+    """List the accounts whose files are still to be removed."""
+    return [closing.tenant_id for closing in Closing.select().where(Closing.finished_at.is_null())]
+
+
+def finish_closing(tenant_id: str, now: int) -> None:
+    """Note that the files of a closed account are gone."""
+    Closing.update(finished_at=now).where(Closing.tenant_id == tenant_id).execute()
+
+
+def closed_ids() -> set[str]:
+    """List the accounts that were closed."""
+    return {closing.tenant_id for closing in Closing.select()}
+
+
+# --- where files stood ------------------------------------------------------------------------------------------------
+
+
+def note_places(places: Mapping[str, tuple[str, int]]) -> None:
+    """Note where customers' files stand, by ID their epoch and sequence; of those that are no more, nothing."""
+    sql = "INSERT OR REPLACE INTO last_places (tenant_id, epoch, sequence) SELECT ?, ?, ? FROM customers WHERE id = ?"
+    connection().executemany(sql, [(one, *place, one) for one, place in places.items()])
+
+
+def last_place(tenant_id: str) -> tuple[str, int] | None:
+    """Tell where a customer's file stood when it was noted last: its epoch and its sequence."""
+    found = connection().execute("SELECT epoch, sequence FROM last_places WHERE tenant_id = ?", (tenant_id,))
+    return next(((str(epoch), int(sequence)) for epoch, sequence in found), None)
+
+
+def owner_of(epoch: str) -> str | None:
+    """Tell whose file is of an epoch."""
+    found = connection().execute("SELECT tenant_id FROM last_places WHERE epoch = ?", (epoch,))
+    return next((str(row[0]) for row in found), None)
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+def begin_session(session_id: str, customer: Customer, refresh_id: str, now: int, expires_at: int) -> None:
+    """Note a login, and forget those of this customer whose tokens have all run out.
+
+    Raises: InvalidCredentials if the password was changed since ``customer`` was read.
+    """
+    if not _is_hash_of(customer.id, customer.passwordHash):
+        raise InvalidCredentials
+    Session.delete().where((Session.customer_id == customer.id) & (Session.expires_at < now)).execute()
+    Session.create(id=session_id, customer_id=customer.id, refresh_id=refresh_id, created_at=now, expires_at=expires_at)
+
+
+def _is_hash_of(customer_id: str, password_hash: str) -> bool:
+    return bool(Customer.get_or_none((Customer.id == customer_id) & (Customer.passwordHash == password_hash)))
+
+
+class Live(NamedTuple):
+    """What a session that counts says of its pairs (see ``Session``)."""
+
+    refresh_id: str
+    spent_id: str | None
+    dropped_id: str | None
+
+
+def live_session(session_id: str, customer_id: str) -> Live | None:
+    """Look a session up, None if its tokens count no more; asked at each request, so in plain SQL."""
+    sql = (
+        "SELECT refresh_id, spent_id, dropped_id FROM sessions WHERE id = ? AND customer_id = ? AND revoked_at IS NULL"
+    )
+    return next((Live(*row) for row in connection().execute(sql, (session_id, customer_id))), None)
+
+
+def confirm_pair(session_id: str, refresh_id: str) -> None:
+    """Note that a pair arrived, so that the token which it was given for counts no more; unless another took its place."""
+    mine = (Session.id == session_id) & (Session.refresh_id == refresh_id)
+    Session.update(spent_id=None).where(mine).execute()
+
+
+def rotate_session(session_id: str, spent_id: str, refresh_id: str, now: int, expires_at: int) -> bool:
+    """Replace a session's refresh token; False, with the session revoked, if ``spent_id`` was spent before.
+
+    The one that was spent last may come once more, soon, if nothing of the pair that it gave was used: its answer was
+    lost (docs/security.md, "A lost answer to a refresh"). That pair is dropped.
+    Source: RFC 9700 section 4.14.2, refresh token rotation.
+    """
+    session = Session.get_or_none((Session.id == session_id) & Session.revoked_at.is_null())
+    if session is None:
+        return False
+    new: dict[str, Any] = {"refresh_id": refresh_id, "expires_at": expires_at}
+    if session.refresh_id == spent_id:
+        new |= {"spent_id": spent_id, "spent_at": now}
+    elif session.spent_id == spent_id and abs(now - (session.spent_at or 0)) <= GRACE_SECONDS:
+        new |= {"spent_id": None, "dropped_id": session.refresh_id}
+    else:
+        revoke_session(session_id, now)
+        return False
+    Session.update(**new).where(Session.id == session_id).execute()
+    return True
+
+
+def revoke_session(session_id: str, now: int) -> None:
+    """Let the tokens of one session count no more."""
+    Session.update(revoked_at=now).where(Session.id == session_id).execute()
+
+
+def revoke_sessions(customer_id: str, now: int, but: str = "") -> list[str]:
+    """Revoke a customer's sessions except ``but``; return those that were live."""
+    live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.id != but)
+    sessions = [session.id for session in Session.select(Session.id).where(live)]
+    Session.update(revoked_at=now).where(live).execute()
+    return sessions
+
+
+# --- declared tables -------------------------------------------------------------------------------------------------
+
+
+def accepted_tables() -> list[DeclaredTable]:
+    """List the tables as they were last accepted."""
+    return list(DeclaredTable.select().order_by(DeclaredTable.name))
+
+
+def accept_tables(declared: Mapping[str, Any]) -> None:
+    """Keep what is declared now; whatever else was accepted before is retired."""
+    DeclaredTable.update(is_retired=True).execute()
+    for name, declaration in declared.items():
+        DeclaredTable.insert(name=name, declaration=declaration, is_retired=False).on_conflict_replace().execute()

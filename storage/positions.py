@@ -1,0 +1,125 @@
+"""Where a tenant's order of commits stands, and how times and cursors map to places in it.
+
+Knows: the statements on ``_meta`` and on the clock of the log, bound to one tenant by the caller. Must not know: pushes,
+pulls, Flask, sockets, engines.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any, NamedTuple
+
+from models import connection
+from protocol.codec import Cursor
+
+
+class Place(NamedTuple):
+    """Where a tenant's order of commits stands."""
+
+    epoch: str
+    sequence: int
+    clock: int
+    purged_until: int = 0
+    purged_at: int = 0
+    restored_at: int = 0
+
+    @property
+    def cursor(self) -> str:
+        """Write this place as clients hold it."""
+        return str(Cursor(self.epoch, self.sequence))
+
+
+def incarnation() -> tuple[str, int]:
+    """Read the epoch and the sequence alone, which files of every version have."""
+    epoch, sequence = next(iter(connection().execute("SELECT epoch, sequence FROM _meta")))
+    return str(epoch), int(sequence)
+
+
+def place() -> Place:
+    """Read where the order of commits stands."""
+    found = connection().execute(_PLACE).fetchone()
+    if found is None:
+        raise LookupError("the database has no _meta row")
+    return Place(*found)
+
+
+_PLACE = "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"
+
+
+def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
+    """Read where the order of commits stands and each table's digest there, in one statement and so of one moment."""
+    sql = (
+        "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at, (SELECT json_group_object(table_name,"
+        " json_object('count', count, 'hash', hash)) FROM _digests) FROM _meta"
+    )
+    *values, digests = next(iter(connection().execute(sql)))
+    return Place(*values), json.loads(digests)
+
+
+def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
+    """Tell where the order of commits stands and how many changes came after ``cursor``.
+
+    Without a cursor all count; None means that the cursor is of another incarnation.
+    """
+    here = place()
+    if cursor is None:
+        return here, here.sequence
+    foreign = cursor.epoch != here.epoch or cursor.sequence > here.sequence
+    return here, None if foreign else here.sequence - cursor.sequence
+
+
+def begin_epoch(now: int) -> None:
+    """Begin another order of commits on the rows as they stand: no cursor of before fits it, no device's place, no time."""
+    begun = "UPDATE _meta SET epoch = ?1, clock = max(clock + 1, ?2), restored_at = max(clock + 1, ?2)"
+    connection().execute(begun, (secrets.token_hex(6), now))
+    connection().execute("UPDATE _devices SET places = '{}'")
+
+
+def last_until(time: int, newest: int) -> int:
+    """Find the last change committed at ``time`` or before, by bisection: the log's clock rises with its sequence."""
+    low, high = 0, newest
+    while low < high:
+        middle = (low + high + 1) // 2
+        if committed_at(middle) <= time:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+_KEPT_TIMES = 10_000
+_times_until: dict[tuple[str, int], int] = {}
+
+
+def note_commit(here: Place) -> None:
+    """Note the time of a commit that is about to be made: its device will ask for it with its next push.
+
+    If it fails, the one that comes in its place is later, which a time before it misses no more than its own.
+    """
+    if len(_times_until) >= _KEPT_TIMES:
+        _times_until.clear()
+    _times_until[here.epoch, here.sequence] = here.clock
+
+
+def time_until(epoch: str, sequence: int, newest: int) -> int:
+    """Give a time from which on a pull misses nothing that comes after ``sequence``: that of its commit, if it ends one.
+
+    It stays so, for commits come in order: it is looked up once, since devices that never pull ask with each push.
+    """
+    time = _times_until.get((epoch, sequence))
+    if time is None:
+        sql = "SELECT committed_at FROM _changes WHERE seq > ? ORDER BY seq LIMIT 1"
+        found = connection().execute(sql, (sequence,)).fetchone()
+        following, time = found[0] if found else newest + 1, committed_at(sequence)
+        if not time or time >= following:
+            time = max(1, following - 1)
+        if found:
+            _times_until[epoch, sequence] = time
+    return int(time)
+
+
+def committed_at(sequence: int) -> int:
+    """Give the time of the newest change still held at ``sequence`` or before it, 0 if there is none."""
+    sql = "SELECT committed_at FROM _changes WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
+    return next((int(row[0]) for row in connection().execute(sql, (sequence,))), 0)

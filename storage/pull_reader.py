@@ -1,0 +1,224 @@
+"""How a pull reads: which changes its answer holds, and their rows.
+
+Knows: the statements that read synced tables in the order of commits, bound to one tenant by the caller. Must not know:
+Flask, sockets, engines, whose request this is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from models import connection
+from protocol.codec import Cursor, Row, decode_rows, format_time
+from protocol.errors import ResyncRequired
+from protocol.merge import Pull
+from protocol.seen_rows import Evidence
+from storage.positions import Place, committed_at, last_until, place, place_and_digests
+
+
+class Page(NamedTuple):
+    """What a pull's answer holds: of each table the changes after its start up to ``until``, and what it says of itself."""
+
+    starts: Mapping[str, int]
+    until: int
+    tombstones_after: int
+    """Tombstones up to this sequence are of rows that the device never had."""
+    cursor: str
+    sync_timestamp: str
+    has_more: bool
+    epoch: str
+    claimed: int
+    """Up to where the device may have said that it has everything; its time may reach further than the pull starts."""
+    is_complete: bool = False
+    """The device asked for what came after a time, and is given all there is."""
+    digest: dict[str, dict[str, Any]] | None = None
+    unknown_tables: Sequence[str] = ()
+    asked_by: str | None = None
+    """Whose own tombstones are not wanted."""
+    went_back: bool = False
+    """The device said before that it had more than what it starts from now."""
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """List the tables asked for."""
+        return list(self.starts)
+
+    @property
+    def since(self) -> int:
+        """Give the sequence after which the first of its tables starts."""
+        return min(self.starts.values(), default=0)
+
+
+class _Start(NamedTuple):
+    """Where a pull starts: the sequence, up to where its tombstones are not wanted, and as in ``Page``."""
+
+    since: int
+    first_until: int
+    claimed: int
+    is_complete: bool = False
+
+
+def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pushed: Evidence | None = None) -> Page:
+    """Plan a pull's answer; the rows are read afterwards in slices, and each is as it stands when it is read.
+
+    A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull. ``is_expired``:
+    what the device has is not known, so that its time counts for nothing. ``pushed``: what its pushes
+    tell of it. An app that knows only times may ignore what they were answered, and learns here what others deleted since.
+    Raises: ResyncRequired for a cursor of another incarnation.
+    """
+    here, digests = place_and_digests() if pull.digest else (place(), {})
+    start = _start(pull, here, now, skew_ms)
+    if is_expired and isinstance(pull.since, int):
+        start = _Start(0, 0, 0, is_complete=True)
+    if pull.since is not None or pull.limit is not None or pushed is None or pushed.first_push is None:
+        return _page(dict.fromkeys(pull.tables, start.since), start, here, pull, digests)
+    start = _Start(0, pushed.first_push, 0)
+    page = _page(dict.fromkeys(pull.tables, 0), start, here, pull, digests)
+    return page._replace(asked_by=pushed.name) if pushed.may_have_deleted else page
+
+
+def pending_page(places: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
+    """Plan the answer that gives a device what it has not pulled, of each table from where it is known to be, with every
+    tombstone; all that there is if deletions since then are no longer held."""
+    here = place()
+    starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in places.items()}
+    start = _Start(min(starts.values(), default=0), 0, here.sequence, is_complete=starts != places)
+    return _page(starts, start, here, pull, {})
+
+
+def _page(
+    starts: Mapping[str, int], start: _Start, here: Place, pull: Pull, digests: dict[str, dict[str, Any]]
+) -> Page:
+    cut = None
+    if starts and pull.limit and here.sequence - start.since > pull.limit:  # Else there can't be as many rows.
+        cut = _cut(starts, here.sequence, start.first_until, pull.limit)
+    until = here.sequence if cut is None else cut
+    cursor = Cursor(here.epoch, until, start.first_until)
+    clock = here.clock if cut is None else committed_at(cut) - 1  # The commit at the cut may go on behind it.
+    wanted = {name: digests[name] for name in starts} if pull.digest and cut is None else None
+    about = str(cursor), format_time(clock), cut is not None, here.epoch, start.claimed, start.is_complete, wanted
+    return Page(starts, until, start.first_until, *about, pull.unknown_tables)
+
+
+def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> _Start:
+    """Find the sequence a pull starts after, and up to where its tombstones are not wanted."""
+    if pull.since is None:
+        return _Start(0, here.sequence, 0)
+    if isinstance(pull.since, int):
+        return _start_at(pull.since, here, now, skew_ms + _FURTHEST_ZONE_MS * pull.is_local)
+    if pull.since.epoch != here.epoch or pull.since.sequence > here.sequence:
+        raise ResyncRequired
+    if max(pull.since.sequence, pull.since.first_until) < here.purged_until:
+        raise ResyncRequired(_PURGED)
+    return _Start(pull.since.sequence, pull.since.first_until, pull.since.sequence)
+
+
+_PURGED = "Deletions since then are no longer all held. Pull again from the start, without a cursor or time."
+
+
+_FURTHEST_ZONE_MS = 14 * 3_600_000
+"""How far ahead of UTC a local time may be."""
+
+
+def _start_at(time: int, here: Place, now: int, skew_ms: int) -> _Start:
+    """Find the last change of the commit that a device's ``lastSync`` names.
+
+    A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met
+    with a margin, and if it lies in the future it tells nothing, so that everything is sent rather than a change missed.
+    So it is for a time of before a restore or a removed deletion: apps that know only times take no other answer.
+    """
+    if time > max(now, here.clock):
+        return _Start(0, 0, here.sequence, is_complete=True)
+    sequence, floor = last_until(time, here.sequence), max(here.purged_at, here.restored_at)
+    is_exact = time in (here.purged_at, here.restored_at) or (sequence and committed_at(sequence) == time)
+    margin_ms = 0 if is_exact else skew_ms
+    if time - margin_ms < floor:
+        return _Start(0, 0, sequence, is_complete=True)
+    return _Start(last_until(time - margin_ms, here.sequence) if margin_ms else sequence, 0, sequence)
+
+
+_WANTED = "e._seq > {after} AND e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3{tombstone})"
+"""Rows of a table ``e``. A name of ours beside a declared table is always qualified: its columns may have the same."""
+
+_BY_ANOTHER = (
+    " AND EXISTS ("
+    "WITH RECURSIVE past(previous, made_by, deletes) AS ("
+    "SELECT c.previous_seq, coalesce(c.session, c.device_id), ifnull(instr(c.fields, '\"is_deleted\"'), 1) UNION ALL"
+    " SELECT d.previous_seq, coalesce(d.session, d.device_id), ifnull(instr(d.fields, '\"is_deleted\"'), 1)"
+    " FROM past JOIN _changes AS d ON d.seq = past.previous WHERE NOT past.deletes)"
+    " SELECT 1 FROM past WHERE deletes AND made_by IS NOT ?5)"
+)
+"""Tombstones that the device that asks did not make itself; an edit of a deleted row may have come after that."""
+
+
+def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: int) -> int | None:
+    """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
+    parts = (
+        f'SELECT e._seq FROM "{name}" AS e WHERE {_WANTED.format(after=f"?{number}", tombstone="")}'
+        for number, name in enumerate(starts, start=5)
+    )
+    sql = f"{' UNION ALL '.join(parts)} ORDER BY 1 LIMIT 2 OFFSET ?4"
+    found = connection().execute(sql, (None, until, tombstones_after, limit - 1, *starts.values()))
+    sequences = [int(row[0]) for row in found]
+    return sequences[0] if len(sequences) == 2 else None
+
+
+@dataclass(slots=True)
+class Slice:
+    """Some rows of a table in their order: their JSON with commas between, and the sequence of the last."""
+
+    last: int
+    count: int
+    json: bytes
+
+    def rows(self) -> list[Row]:
+        """Parse them."""
+        return decode_rows(b"[" + self.json + b"]")
+
+
+_NOTHING = Slice(0, 0, b"")
+
+
+@cache
+def _rows_sql(table: str, tombstone: str) -> str:
+    return _join(
+        f'SELECT e._seq AS seq, c.row AS row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
+        f" WHERE {_WANTED.format(after='?1', tombstone=tombstone)} ORDER BY e._seq LIMIT ?4"
+    )
+
+
+def rows_of(page: Page, table: str, after: int, count: int) -> Slice:
+    """Read the next ``count`` rows of one table in a page."""
+    if after >= page.until:
+        return _NOTHING
+    values = (after, page.until, page.tombstones_after, count)
+    if page.asked_by is None:
+        return _joined(_rows_sql(table, ""), values)
+    return _joined(_rows_sql(table, _BY_ANOTHER), (*values, page.asked_by))
+
+
+def pending_rows(table: str, after: int, count: int) -> Slice:
+    """Read rows marked as pending; only SQL of the operator's marks one."""
+    sql = _join(
+        "SELECT e._seq AS seq, json_set(c.row, '$.sync_status', 'pending') AS row"
+        f' FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
+        " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?"
+    )
+    return _joined(sql, (after, count))
+
+
+def _join(query: str) -> str:
+    """Have SQLite join the rows: as bytes they leave in half the time that a list of texts takes.
+
+    It takes them as the inner query gives them, which is in order: that has a LIMIT, and so is run by itself. An order
+    stated for the aggregate would have them sorted again, at twice the time.
+    """
+    return f"SELECT max(seq), count(*), CAST(group_concat(row, ',') AS BLOB) FROM ({query})"
+
+
+def _joined(sql: str, values: tuple[int | str | None, ...]) -> Slice:
+    last, count, json = next(iter(connection().execute(sql, values)))
+    return Slice(last or 0, count, json or b"")

@@ -1,0 +1,157 @@
+"""One push on its way into the database: its numbers, its results, what is the same for the short way and the long one.
+
+Knows: the statements that both ways share, all bound to one tenant by the caller. Must not know: Flask, sockets, which
+engine or file, whose request this is, what becomes of a change.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from models import connection
+from protocol.codec import format_time
+from protocol.errors import Detail
+from protocol.merge import Change, Push
+from storage import digest
+from storage.positions import Place, note_commit, time_until
+from storage.system_tables import Logged
+
+_SAID_PROBLEMS = 3
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a push became. ``rows`` and ``results`` are as long as its changes; ``rows`` holds JSON or None."""
+
+    before: Place
+    after: Place
+    rows: list[bytes | None] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    replayed_conflicts: list[dict[str, Any]] = field(default_factory=list)
+    """Those of operations that were taken before: their device may never have had that answer."""
+    touched: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """By table, the id and JSON of each row that changed, in the order of their first change."""
+    speakers: set[str] = field(default_factory=set)
+    """What its rows state as their ``device_id``, other than sent back."""
+    may_delete: bool = False
+    """Whether a row of it may have been deleted."""
+    known_until: int = 0
+    """A time from which on its device may pull next and misses nothing."""
+    unknown_tables: Collection[str] = ()
+    """Tables that the push names and this server does not sync."""
+
+
+class Writing:
+    """What is numbered, noted and refused while a push is written. ``at`` is the time of its commit in milliseconds."""
+
+    def __init__(self, push: Push, row_bytes: int, before: Place, at: int) -> None:
+        self.push, self.row_bytes, self.before, self.at = push, row_bytes, before, at
+        self.time = format_time(at)
+        self.sequence = before.sequence
+        self.is_named, self.session = push.device_id is not None, push.evidence.session
+        self.applied = Applied(before, before)
+        self.problems: list[Detail] = []
+        self.is_faulty = False
+        """Whether a row is refused for another reason than that its table is not synced."""
+        self.rejected: list[str] = []
+        self.differences: defaultdict[str, digest.Difference] = defaultdict(digest.Difference)
+        self.touched: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+
+    def note_speaker(self, stated: object, held: object) -> None:
+        """Note which device a row states that it comes from, unless the row was sent back as it was ``held``."""
+        if isinstance(stated, str) and stated != held:
+            self.applied.speakers.add(stated)
+
+    def new_row_id(self) -> str:
+        """Make an id."""
+        return new_id(self.at)
+
+    def note(self, table: str, row_id: str, status: str, version: int, body: bytes) -> None:
+        """Note what became of a change, and its row as it is now."""
+        if status != "unchanged":
+            self.touched[table][row_id] = body
+        self.applied.rows.append(body)
+        self.applied.results.append({"table": table, "id": row_id, "status": status, "version": version})
+
+    def is_too_large(self, change: Change, body: bytes) -> bool:
+        """Tell whether a row is too large to be stored, and refuse it then."""
+        if len(body) <= self.row_bytes:
+            return False
+        sentence = f"the row would have {len(body):,} bytes of JSON; at most {self.row_bytes:,} are stored"
+        self.refuse(change, [{"path": change.path, "error": sentence}])
+        return True
+
+    def refuse(self, change: Change, problems: Sequence[Detail]) -> None:
+        """Note why a change is not made. One of a table that is not synced is no fault of the others."""
+        self.problems += problems
+        self.is_faulty |= change.unknown_table is None
+        self.rejected.append(change.path)
+        table = change.table.name if change.table else change.unknown_table
+        error = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems)
+        self.applied.rows.append(None)
+        self.applied.results.append(
+            {"table": table, "id": change.row_id, "status": "rejected", "version": None, "error": error}
+        )
+
+    def why_none(self) -> str:
+        """Say why nothing of a push is stored. Of a push with one row the reason itself: many apps show only ``error``."""
+        if self.push.count > 1:
+            return f"{len(self.rejected)} of {self.push.count} rows can't be stored, so none was."
+        problems = self.all_problems
+        some = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems[:_SAID_PROBLEMS])
+        left = len(problems) - _SAID_PROBLEMS
+        more = f"; and {left} more faults" if left > 0 else ""
+        return f"{some}{more}. Nothing was stored."
+
+    @property
+    def all_problems(self) -> list[Detail]:
+        """List what is wrong with each row, or with tables that are named without one."""
+        return self.problems or list(self.push.unknown_tables.values())
+
+    def finish(self) -> Applied:
+        """Bring digests and ledger up to date, and give what the push became."""
+        for table, difference in self.differences.items():
+            digest.change(table, difference)
+        if self.sequence > self.before.sequence:
+            connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
+            self.applied.after = Place(self.before.epoch, self.sequence, self.at, *self.before[3:])
+            note_commit(self.applied.after)
+        self.applied.touched = dict(self.touched)
+        self.applied.known_until = self._known_until(self.applied.after.clock)
+        self.applied.unknown_tables = list(self.push.unknown_tables)
+        return self.applied
+
+    def _known_until(self, clock: int) -> int:
+        epoch, place = self.before.epoch, self.push.evidence.until(self.before.epoch)
+        return clock if place >= self.before.sequence else time_until(epoch, place, clock)
+
+
+def new_id(at: int) -> str:
+    """Make the id of a row that has none: a UUID that begins with the time, so that new rows lie together in the index.
+
+    Source: RFC 9562 section 5.7, UUID version 7.
+    """
+    chance = secrets.randbits(74)
+    digits = f"{at << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & (1 << 62) - 1:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _marks(columns: Sequence[Any]) -> str:
+    return ", ".join("?" * len(columns))
+
+
+INSERT_LOGGED = f"INSERT INTO _changes VALUES ({_marks(Logged._meta.sorted_fields)})"
+
+
+@cache
+def insert_row(table: str, columns: Sequence[str]) -> str:
+    """Write the statement for a row that is not in its table. For ``OR REPLACE``, SQLite keeps what each row's statement
+    might have to undo, which takes as long as all the rest with rows in many places."""
+    names = ", ".join(f'"{column}"' for column in columns)
+    return f'INSERT INTO "{table}" ({names}) VALUES ({_marks(columns)})'

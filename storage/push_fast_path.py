@@ -1,0 +1,245 @@
+"""The short way of a push: rows that are all new, or all edits that missed nothing, are written as they were read.
+
+Knows: the statements that find out which they are and write them, bound to one tenant by the caller. Must not know:
+Flask, sockets, engines. Whatever is not plain is left to the long way (``push_writer``), which decides; where both
+could write a row, they make the same of it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
+
+from models import connection
+from protocol.codec import Row, decode_stored, encode
+from protocol.merge import Stored
+from protocol.row_decoder import Form, TypedRow, stored
+from storage.merge_base import Key, rows_where
+from storage.push_batch import INSERT_LOGGED, Writing, insert_row
+from storage.repeated_creates import is_said_before, may_begin_with, note_beginning, telling
+
+
+class Edited(NamedTuple):
+    """What the short way did to a row that stood: what the long way must know if it meets the row in the same push."""
+
+    typed: TypedRow
+    found: tuple[Any, ...]
+    names: Sequence[str]
+    """Fields that were written."""
+
+    @property
+    def before(self) -> Stored:
+        """Give the row as it stood."""
+        body, *about = self.found
+        return Stored(decode_stored(body), *about)
+
+    @property
+    def said(self) -> Row:
+        """Give what the device said of it."""
+        return self.typed.form.said(self.typed.row)
+
+
+_Found = tuple[Any, dict[str, Any], tuple[Any, ...]]
+"""A row as it stands, what an edit says otherwise, and the row as it was read."""
+
+
+class ShortWay:
+    """Takes the slices of one push that it can."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+        self.edited: dict[Key, Edited] = {}
+
+    def takes(self, some: Sequence[TypedRow], met: Container[Key]) -> bool:
+        """Write rows, and tell whether it could; else nothing was done. ``met``: rows that the long way has had."""
+        if self._takes(some, met):
+            return True
+        for reader in {one.reader for one in some}:
+            reader.misses += 1
+        return all(one.read_otherwise() for one in some) and self._takes(some, met)
+
+    def _takes(self, some: Sequence[TypedRow], met: Container[Key]) -> bool:
+        if all(one.is_new for one in some):
+            return self._create(some)
+        return not any(one.is_new for one in some) and self._edit(some, met)
+
+    def _create(self, some: Sequence[TypedRow]) -> bool:
+        """Write rows of which none stands, and none is named twice."""
+        if _any_stands(some):
+            return _expect(some, new=False)
+        writing = self._writing
+        time, at, is_named, session = writing.time, writing.at, writing.is_named, writing.session
+        pushed_by = writing.push.device_id
+        slice_ = _Slice()
+        for one in some:
+            table, row_id = one.form.table, one.row_id or writing.new_row_id()
+            body = one.complete(row_id, time)
+            if len(body) > writing.row_bytes:
+                writing.is_too_large(one.change(), body)
+                continue
+            writing.sequence = sequence = writing.sequence + 1
+            about = 1, None, at, one.edited_at, pushed_by or one.row.device_id, None, body.decode(), is_named, session
+            writing.note_speaker(one.row.device_id, None)
+            slice_.log.append((sequence, table, row_id, *about))
+            slice_.rows[one.form].append(stored(one.form, one.row, sequence))
+            writing.differences[table].add(row_id, 1)
+            writing.note(table, row_id, "created", 1, body)
+        slice_.write()
+        return True
+
+    def _edit(self, some: Sequence[TypedRow], met: Container[Key]) -> bool:
+        """Write edits of rows that stand, each named once by its id in this push, none deleted, none by a device that
+        missed a change of it."""
+        found = self._found(some, met)
+        if found is None:
+            return False
+        slice_ = _Slice()
+        for one, plain in zip(some, found, strict=True):
+            self._edit_one(one, plain, slice_)
+        slice_.write()
+        return True
+
+    def _found(self, some: Sequence[TypedRow], met: Container[Key]) -> list[_Found] | None:
+        """Find the rows as they stand; None if one of them is not plain."""
+        keys = [(one.table.name, one.row_id) for one in some]
+        if len(set(keys)) < len(keys) or any(key in met or key in self.edited or not key[1] for key in keys):
+            return None
+        rows = {}
+        for table in {table for table, _ in keys}:
+            for row_id, *about in rows_where(table, "id", [key[1] for key in keys if key[0] == table]):
+                rows[table, row_id] = tuple(about)
+        if not rows:
+            _expect(some, new=True)
+        found = []
+        for key, one in zip(keys, some, strict=True):
+            about = rows.get(key)
+            plain = about and self._plain(one, about)
+            if not plain:
+                return None
+            found.append(plain)
+        return found
+
+    def _plain(self, one: TypedRow, as_read: tuple[Any, ...]) -> _Found | None:
+        """Decode a row as it stands, unless there is more to it."""
+        body, version, sequence, *_ = as_read
+        base_version = one.base_version
+        if one.reader.kind == "create" or not self._is_known(one, base_version, version, sequence):
+            return None
+        stood = one.stood(body)
+        if stood is None or stood.is_deleted:
+            return None
+        if one.row.Unique_id and stood.Unique_id and one.row.Unique_id != stood.Unique_id:
+            return None
+        different = one.form.difference(one.row, stood)
+        if base_version is not None:
+            is_plain = self._writing.push.evidence.is_of(one.row.device_id, stood.device_id)
+        else:
+            is_plain = not different or not self._is_late_repeat(one, stood, as_read, different)
+        return (stood, different, as_read) if is_plain else None
+
+    def _is_known(self, one: TypedRow, base_version: int | None, version: int, sequence: int) -> bool:
+        """Tell whether an edit's device knew its row as it stood before this push, or says nothing of it."""
+        push, before = self._writing.push, self._writing.before
+        if sequence > before.sequence:
+            return False
+        if base_version is None:
+            return not push.base or push.base.sequence >= sequence
+        place, _ = push.evidence.places(one.form.table, before.epoch)
+        return place >= sequence and (not base_version or base_version >= version)
+
+    def _is_late_repeat(self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Row) -> bool:
+        """Tell whether an edit without a base may be a create that was taken before: the long way finds out."""
+        push, (_, version, sequence, *_) = self._writing.push, as_read
+        if one.reader.kind != "upsert" or push.base:
+            return False
+        life = self._writing.before.epoch, one.form.table, stood.id, stood.createdAt
+        tells = telling(different, one.form.names)
+        if version == 1:
+            note_beginning(life, {name: getattr(stood, name) for name in tells})
+            return False
+        if not may_begin_with(life, sequence, tells):
+            return False
+        said = one.form.said(one.row)
+        return is_said_before(sequence, said, is_any=False, session=push.evidence.session, device_id=push.device_id)
+
+    def _edit_one(self, one: TypedRow, plain: _Found, slice_: _Slice) -> None:
+        """Write one edit; the row as it stood becomes what it is now."""
+        stood, different, found = plain
+        writing, form, (was, version, sequence, edited_at, _) = self._writing, one.form, found
+        table, row_id = one.table.name, one.row_id
+        assert row_id is not None
+        names = [form.names[name] for name in different]
+        body = one.merge(stood, different, writing.time, edited_at) if different else was.encode()
+        if different and len(body) > writing.row_bytes:
+            writing.is_too_large(one.change(), body)
+            return
+        self.edited[table, row_id] = Edited(one, found, names)
+        if different:
+            writing.sequence += 1
+            device = writing.push.device_id or (None if one.row.device_id is UNSET else one.row.device_id)
+            about = version + 1, sequence, writing.at, one.edited_at, device, encode(names).decode(), body.decode()
+            slice_.log.append((writing.sequence, table, row_id, *about, writing.is_named, writing.session))
+            if "device_id" in different:
+                writing.note_speaker(different["device_id"], None)
+            slice_.rows[form].append(stored(form, stood, writing.sequence))
+            slice_.older[table].append((sequence,))
+            writing.differences[table].change(row_id, version, version + 1)
+        writing.note(table, row_id, "updated" if different else "unchanged", version + bool(different), body)
+
+
+def _expect(some: Sequence[TypedRow], *, new: bool) -> bool:
+    """Say what more rows of the same push probably are, since these are not what they were read as."""
+    for one in some:
+        one.reader.expects_new = new
+    return False
+
+
+class _Slice:
+    """The rows of one slice, as they are written: into the log and, by table and columns, in the place of older ones."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[Any, ...]] = []
+        self.rows: defaultdict[Form, list[tuple[Any, ...]]] = defaultdict(list)
+        self.older: defaultdict[str, list[tuple[int]]] = defaultdict(list)
+        """By table, the sequences of those that go."""
+
+    def write(self) -> None:
+        """Write them."""
+        cursor = connection().cursor()
+        cursor.executemany(INSERT_LOGGED, self.log)
+        for table, older in self.older.items():
+            cursor.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
+        for form, rows in self.rows.items():
+            cursor.executemany(insert_row(form.table, form.columns), rows)
+
+
+def _any_stands(new: Sequence[TypedRow]) -> bool:
+    """Tell whether one of these rows is there already, by its id or its ``Unique_id``, or named twice."""
+    if len(new) == 1:
+        (one,) = new
+        found = connection().execute(_is_there(one.form.table), (one.row_id, one.row.Unique_id or None))
+        return found.fetchone() is not None
+    wanted: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for one in new:
+        if one.row_id:
+            wanted[one.table.name, "id"].append(one.row_id)
+        if one.row.Unique_id:
+            wanted[one.table.name, "Unique_id"].append(one.row.Unique_id)
+    return any(len(set(own)) < len(own) or _stand(table, column, own) for (table, column), own in wanted.items())
+
+
+@cache
+def _is_there(table: str) -> str:
+    return (
+        f'SELECT 1 FROM "{table}" AS e WHERE e.id = ? UNION ALL SELECT 1 FROM "{table}" AS e WHERE e."Unique_id" = ?'
+        " LIMIT 1"
+    )
+
+
+def _stand(table: str, column: str, wanted: list[str]) -> bool:
+    sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
+    return connection().execute(sql, (encode(wanted).decode(),)).fetchone() is not None

@@ -1,0 +1,84 @@
+"""Creates that come once more, late: told by what their row was when it was made, or later.
+
+Knows: the statements that walk a row's history back for it, bound to one tenant by the caller; what rows began as, which
+never changes. Must not know: Flask, sockets, engines, what becomes of a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from models import connection
+from protocol.codec import Row, decode_stored
+from protocol.merge import same
+from storage.merge_base import holds
+
+_MOST_ROWS = 20_000
+_MOST_CHARACTERS = 200
+_TELLING = frozenset({str, int, float})
+
+_PAST = (
+    "WITH RECURSIVE past(seq, previous) AS (SELECT c.seq, c.previous_seq FROM _changes AS c WHERE c.seq = ?1"
+    " UNION ALL SELECT c.seq, c.previous_seq FROM past JOIN _changes AS c ON c.seq = past.previous)"
+)
+_STATES = (
+    f"{_PAST} SELECT c.row, c.session, c.device_id, c.fields IS NULL FROM past JOIN _changes AS c USING (seq)"
+    " WHERE c.seq < ?1 AND (?3 OR c.fields IS NULL) AND (?2 IS NULL OR instr(c.row, ?2))"
+)
+_FIRST = f"{_PAST} SELECT c.row FROM past JOIN _changes AS c USING (seq) WHERE c.fields IS NULL"
+
+
+def is_said_before(sequence: int, says: Row, is_any: bool, session: str | None, device_id: str | None) -> bool:
+    """Tell whether a create is a late repeat: an earlier state of the row has what it says, at its own time of the edit.
+
+    ``is_any``: it may repeat any change of the row, not only the first. Without a time, only the row's first state tells,
+    and only if the same session or device made it.
+    """
+    time = says.get("last_updated")
+    for row, made_in, made_by, is_first in connection().execute(_STATES, (sequence, time, is_any and time is not None)):
+        is_own = made_by == device_id if device_id else session is not None and made_in == session
+        if (time is not None or (is_first and is_own)) and holds(decode_stored(row), says):
+            return True
+    return False
+
+
+Life = tuple[str, str, str, str]
+"""A row from when it was made: the incarnation of the database, its table, its id, and that time."""
+
+
+_begun: dict[Life, Row] = {}
+"""What rows had at first in the fields that were edited since; so that edits need not walk back to it each time."""
+
+
+def note_beginning(life: Life, values: Row) -> None:
+    """Note what a row has that nobody has edited yet, in the fields that are edited now."""
+    if len(_begun) >= _MOST_ROWS:
+        _begun.clear()
+    _begun[life] = {name: value for name, value in values.items() if type(value) is not str or _is_short(value)}
+
+
+def _is_short(text: str) -> bool:
+    return len(text) <= _MOST_CHARACTERS
+
+
+def telling(different: Row, names: Mapping[str, str]) -> Row:
+    """Choose of what an edit says otherwise than its row what is enough to tell it from what the row was: plain values of
+    columns. ``names``: those of the fields, by what they are called in ``different``."""
+    return {name: value for name, value in different.items() if type(value) in _TELLING and names[name] == name}
+
+
+def may_begin_with(life: Life, sequence: int, said: Row) -> bool:
+    """Tell whether a row may have been made with these values: no is certain."""
+    begun = _begun.get(life, {})
+    if not (said.keys() <= begun.keys() or _differs(begun, said)):
+        found = connection().execute(_FIRST, (sequence,)).fetchone()
+        if found is None:
+            return False
+        first = decode_stored(found[0])
+        begun = {name: first.get(name) for name in said}
+        note_beginning(life, begun)
+    return not _differs(begun, said)
+
+
+def _differs(begun: Row, said: Row) -> bool:
+    return any(name in begun and not same(begun[name], value) for name, value in said.items())

@@ -1,0 +1,286 @@
+"""How a database becomes what this version needs, be it empty or of an older version.
+
+Knows: tables, columns and how to add what is missing. Must not know: Flask, sockets, engines, whose database it is.
+"""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
+
+from peewee import Field
+
+from models import (
+    Bound,
+    SyncedTable,
+    connection,
+    database,
+    synced_tables,
+)
+from protocol.codec import encode
+from storage import digest
+from storage.positions import place
+from storage.row_migration import resend, take_over, takes_all
+from storage.system_tables import Conflict, Device, KeptAnswer, LaidOut, Ledger, Logged, Receipt, SeenRows, TableDigest
+
+
+def fingerprint(models: Sequence[type[Bound]]) -> int:
+    """Give a number that changes with any table or column of ``models``, for a quick look at opening."""
+    text = ";".join(f"{m._meta.table_name}({_ddl(m)}){getattr(m._meta, 'indexed', ())}" for m in models)
+    return zlib.crc32(text.encode()) & 0x7FFFFFFF
+
+
+def _ddl(model: type[Bound]) -> str:
+    return ",".join(f"{f.column_name} {f.field_type} {f.null} {f.default}" for f in model._meta.sorted_fields)
+
+
+@cache
+def tenant_fingerprint() -> int:
+    """Give the fingerprint of a tenant's schema in this version, and of what its columns take."""
+    described = encode({name: table.described() for name, table in synced_tables().items()})
+    return zlib.crc32(described, fingerprint(tenant_models())) & 0x7FFFFFFF
+
+
+def is_current() -> bool:
+    """Tell whether the tenant this code is bound to needs nothing."""
+    return bool(connection().pragma("user_version") == tenant_fingerprint())
+
+
+def tenant_models() -> list[type[Bound]]:
+    """List every table of a tenant's database."""
+    return [
+        Ledger,
+        Logged,
+        Conflict,
+        Receipt,
+        KeptAnswer,
+        Device,
+        SeenRows,
+        TableDigest,
+        LaidOut,
+        *(table.model for table in synced_tables().values()),
+    ]
+
+
+def prepare_tenant(now: int) -> None:
+    """Make a tenant's database of an older version, or of another declaration, what this version needs.
+
+    No row loses anything, so that an older version can still read what a newer one wrote: tables stay, and a column that
+    this version does not know stays in the rows as an unknown field. Else rows written by this version would lack it.
+    What becomes of rows thereby, and the rows of a table that is synced again, comes to every device.
+    Raises: LookupError for a file that was never begun: its devices would take it for the end of all rows.
+    """
+    if not database.table_exists(Ledger._meta.table_name) or not Ledger.select().exists():
+        raise LookupError("this is no tenant's database")
+    known = _known()
+    changed = lay_out_tenant(known)
+    at = max(now, place().clock + 1)
+    for name, table in synced_tables().items():
+        was = known.get(name.casefold())
+        if was and (was.is_retired or was.name != name):
+            resend(table, at, None)
+        elif changed[name]:
+            resend(table, at, changed[name])
+        else:
+            continue
+        TableDigest.delete().where(TableDigest.table == name).execute()
+    digest.add_missing(synced_tables().values())
+
+
+def lay_out_tenant(known: Mapping[str, LaidOut] = MappingProxyType({})) -> defaultdict[str, set[int]]:
+    """Make a tenant's tables what this version needs, in an empty database all of them.
+
+    ``known``: the tables as they were before. Gives by table the places of rows that devices have otherwise.
+    """
+    filled = [one for table in synced_tables().values() for one in _clear_way(table, known.get(table.name.casefold()))]
+    filled += [
+        (synced_tables()[name], field) for name, field in add_missing(tenant_models()) if name in synced_tables()
+    ]
+    changed: defaultdict[str, set[int]] = defaultdict(set)
+    for table, field in filled:
+        changed[table.name] |= take_over(table, field)
+    for table in synced_tables().values():
+        _add_indexes(table)
+    _note_tables(known)
+    digest.add_missing(synced_tables().values())
+    return changed
+
+
+def _known() -> dict[str, LaidOut]:
+    """Read, by name without case, the tables that this file was prepared for; of a file that did not say so those that it
+    synced and that are not now."""
+    if columns_of(LaidOut._meta.table_name):
+        return {table.name.casefold(): table for table in LaidOut.select()}
+    gone = [found.table for found in TableDigest.select(TableDigest.table) if found.table not in synced_tables()]
+    return {name.casefold(): LaidOut(name=name, declaration={"columns": {}}, is_retired=True) for name in gone}
+
+
+def _note_tables(known: Mapping[str, LaidOut]) -> None:
+    """Note what the file is prepared for now."""
+    LaidOut.delete().execute()
+    for name, table in synced_tables().items():
+        LaidOut.create(name=name, declaration=table.described())
+    for was in known.values():
+        if was.name.casefold() not in {name.casefold() for name in synced_tables()}:
+            LaidOut.create(name=was.name, declaration=was.declaration, is_retired=True)
+            # A device's place in it would hold what is too old for ever.
+            connection().execute("UPDATE _devices SET places = json_remove(places, ?)", (f'$."{was.name}"',))
+
+
+def begin_tenant(now: int) -> None:
+    """Begin a tenant's order of commits, in tables that are laid out."""
+    Ledger.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
+
+
+def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
+    """Create the tables that are missing, and in the others the columns that are, which are given with their tables."""
+    added = []
+    for model in models:
+        name = model._meta.table_name
+        present = columns_of(name)
+        if not present:
+            model.create_table()
+            continue
+        for field in model._meta.sorted_fields:
+            if field.column_name not in present:
+                _add_column(name, field)
+                added.append((name, field))
+    return added
+
+
+def columns_of(table: str) -> dict[str, str]:
+    """Give the types of a table's columns by their names; none of a table that is not there.
+
+    SQLite's PRAGMA alone tells of its virtual tables too, such as ``dbstat``, until there is a table of that name.
+    """
+    stands = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
+    if not any(connection().execute(stands, (table,))):
+        return {}
+    return {name: kind for _, name, kind, *_ in connection().execute(f'PRAGMA table_info("{table}")')}
+
+
+def _add_column(table: str, field: Field) -> None:
+    """Add a column with its default; what it holds in a synced table, ``take_over`` decides."""
+    name = field.column_name
+    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{name}" {_kind_of(field)}')
+    if table not in synced_tables() and field.default is not None:
+        connection().execute(f'UPDATE "{table}" SET "{name}" = ?', (field.default,))
+
+
+def _kind_of(field: Field) -> str:
+    return str(database._field_types.get(field.field_type, field.field_type))
+
+
+# --- synced tables ---------------------------------------------------------------------------------------------------
+
+
+def _clear_way(table: SyncedTable, known: LaidOut | None) -> list[tuple[SyncedTable, Field]]:
+    """Take away what a synced table has no more: columns, which stay in the rows as fields that it does not know, and
+    indexes. A column whose type is another now goes too, to come back with what the rows hold.
+
+    Gives the columns that stay and may hold what they do not take now.
+    """
+    present = columns_of(table.name)
+    if not present:
+        return []
+    wanted = {index_name(table.name, columns) for columns in table.indexed}
+    kinds = {field.column_name: _kind_of(field) for field in table.model._meta.sorted_fields}
+    going = [name for name, kind in present.items() if kinds.get(name, "").split(" ")[0] != kind.split(" ")[0]]
+    for index, columns in _indexes_of(table.name).items():
+        if (index.startswith(_INDEX) and index not in wanted) or not set(going).isdisjoint(columns):
+            connection().execute(f'DROP INDEX "{_quoted(index)}"')
+    coming = kinds.keys() - present.keys()
+    if not _ROWID_NAMES.isdisjoint(map(str.casefold, [*going, *coming])):
+        kept = [name for name in present if name not in going]
+        return _rebuild(table, kept, going) + _stricter(table, kept, known)
+    for name in going:
+        connection().execute(f'ALTER TABLE "{table.name}" DROP COLUMN "{_quoted(name)}"')
+        if name not in kinds:
+            _keep_as_unknown(table.name, name)
+    return _stricter(table, present.keys() - going, known)
+
+
+def _stricter(table: SyncedTable, present: Collection[str], known: LaidOut | None) -> list[tuple[SyncedTable, Field]]:
+    """Find the columns that may hold what they do not take now, by what the file was prepared for: nobody may have looked
+    at it since, as when a column was taken out of the file of declarations and put in again otherwise."""
+    if known is None:
+        return []
+    was, now = known.declaration["columns"], table.described()["columns"]
+    found = [name for name in now if name in present and not (name in was and takes_all(was[name], now[name]))]
+    fields = {field.column_name: field for field in table.model._meta.sorted_fields}
+    return [(table, fields[name]) for name in found]
+
+
+_ROWID_NAMES = {"rowid", "oid"}
+"""Names that SQLite has for a row's number. It takes a column with such a name when the table is made, and refuses to add
+or drop one later ("cannot drop rowid alias")."""
+
+
+def _rebuild(table: SyncedTable, kept: Sequence[str], going: Sequence[str]) -> list[tuple[SyncedTable, Field]]:
+    """Make a synced table anew with the columns of now, and the rows and indexes that it has; give the columns to fill."""
+    name, before = table.name, "_before"
+    indexes = list(connection().execute(_INDEXES_MADE, (name,)))
+    connection().pragma(
+        "legacy_alter_table", True
+    )  # Else what an operator made on the table would follow its old name.
+    connection().execute(f'ALTER TABLE "{name}" RENAME TO "{before}"')
+    connection().pragma("legacy_alter_table", False)
+    for index, _ in indexes:
+        connection().execute(f'DROP INDEX "{_quoted(index)}"')
+    table.model.create_table()
+    listed = ", ".join(f'"{column}"' for column in kept)
+    connection().execute(f'INSERT INTO "{name}" ({listed}) SELECT {listed} FROM "{before}"')
+    connection().execute(f'DROP TABLE "{before}"')
+    for index, sql in indexes:
+        if index not in _indexes_of(name):
+            connection().execute(sql)
+    fields = {field.column_name: field for field in table.model._meta.sorted_fields}
+    for column in going:
+        if column not in fields:
+            _keep_as_unknown(name, column)
+    return [(table, fields[column]) for column in fields.keys() - set(kept)]
+
+
+_INDEXES_MADE = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
+
+
+def _keep_as_unknown(table: str, name: str) -> None:
+    path = f'$."{name}"'
+    connection().execute(
+        f"UPDATE \"{table}\" AS e SET _extra = json_set(coalesce(e._extra, '{{}}'), ?1, json(c.row -> ?1))"
+        " FROM _changes AS c WHERE c.seq = e._seq AND c.row -> ?1 IS NOT NULL",
+        (path,),
+    )
+
+
+_INDEX = "_ix_"
+
+
+def index_name(table: str, columns: Sequence[str]) -> str:
+    """Name an index that a table is declared to have, so that no other can have this name."""
+    return f"{_INDEX}{table}({','.join(columns)})"
+
+
+def _indexes_of(table: str) -> dict[str, set[str]]:
+    """Give the columns of each index that was made apart from its table."""
+    indexes = [name for _, name, _, origin, _ in connection().execute(f'PRAGMA index_list("{table}")') if origin == "c"]
+    return {name: {row[2] for row in connection().execute(f'PRAGMA index_info("{_quoted(name)}")')} for name in indexes}
+
+
+def _quoted(name: str) -> str:
+    return name.replace('"', '""')  # An operator's own may have any name.
+
+
+def _add_indexes(table: SyncedTable) -> None:
+    connection().execute(
+        f'CREATE INDEX IF NOT EXISTS "{table.name}_Unique_id" ON "{table.name}" ("Unique_id")'
+        ' WHERE "Unique_id" IS NOT NULL'
+    )
+    for columns in table.indexed:
+        listed = ", ".join(f'"{column}"' for column in columns)
+        name = index_name(table.name, columns)
+        connection().execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON "{table.name}" ({listed})')

@@ -1,0 +1,170 @@
+"""What is known of the rows that a device has seen: the base of an edit whose device only counts versions.
+
+Knows: how pulls and pushes move the places that a device was sent and is known to have, the statements on them. Must not
+know: Flask, sockets, engines, what becomes of a change. Only what a device says it has is known: an answer may be lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+from models import connection
+from protocol.codec import encode
+from protocol.seen_rows import Evidence
+from storage.pull_reader import Page
+from storage.push_batch import Applied
+
+_CACHED = 10_000
+_DAY_MS = 86_400_000
+
+Query = Callable[[], Evidence | None]
+
+
+class Evidences:
+    """The evidence of all tenants' devices; what no file has yet is kept until ``take``, the rest may be forgotten."""
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str, str], Evidence] = {}
+        self._unsaved: dict[str, dict[str, Evidence]] = {}
+
+    def find(
+        self, tenant_id: str, device_id: str | None, session_id: str, read: Callable[[str, Query], Evidence | None]
+    ) -> Evidence:
+        """Give what is known of a device: by its name, or by its session. ``read``: runs a query in a tenant."""
+        who = f"device {device_id}" if device_id else f"session {session_id}"
+        found = self._latest.get((tenant_id, who)) or self._unsaved.get(tenant_id, {}).get(who)
+        if found is None:
+            session = None if device_id else session_id[:_SESSION_CHARACTERS]
+            found = read(tenant_id, lambda: _read(who, session)) or Evidence(who, session)
+            self._keep(tenant_id, found)
+        return found
+
+    def pulled(self, tenant_id: str, before: Evidence, page: Page, now: int) -> None:
+        """Note what a device was sent, and what it said that it has: no less than ``since``, no more than ``claimed``."""
+        old, until = before, page.until
+        if before.epoch != page.epoch:
+            old = before._replace(epoch=page.epoch, known={}, sent={}, first_push=None, may_have_deleted=False)
+        known = {table: min(max(old.known.get(table, 0), since), page.claimed) for table, since in page.starts.items()}
+        is_news = any(old.known.get(table) != place or old.sent.get(table) != until for table, place in known.items())
+        if is_news or old is not before or now - before.seen_at > _DAY_MS:
+            sent = dict.fromkeys(known, until)
+            found = old._replace(known={**old.known, **known}, sent={**old.sent, **sent}, seen_at=now)
+            self._note(tenant_id, found)
+
+    def pushed(self, tenant_id: str, before: Evidence, applied: Applied) -> None:
+        """Note that a device made what it pushed: it has all of it, if it had all that was there before.
+
+        Not brought to the file, but for the first (``note_first_push``): without it, the device's changes are still known
+        for its own.
+        """
+        now = self._latest.get((tenant_id, before.who), before)
+        at, after = applied.before, applied.after
+        if after.sequence == at.sequence:
+            return
+        is_same = now.epoch == at.epoch
+        known, sent = (dict(now.known), dict(now.sent)) if is_same else ({}, {})
+        for name in applied.touched:
+            known.setdefault(name, 0)
+        for places in (known, sent):
+            for name, place in places.items():
+                if place >= at.sequence:
+                    places[name] = after.sequence
+        first = at.sequence if now.first_push is None or not is_same else now.first_push
+        about = now.speaker, now.is_shared, now.seen_at, first, now.may_have_deleted or applied.may_delete, now.is_kept
+        found = Evidence(now.who, now.session, at.epoch, known, sent, *about)
+        others = applied.speakers - {now.speaker} if applied.speakers and now.session else None
+        if others:
+            is_shared = now.is_shared or now.speaker is not None or len(others) > 1
+            self._note(tenant_id, found._replace(speaker=now.speaker or min(others), is_shared=is_shared))
+        else:
+            self._keep(tenant_id, found)
+
+    def _keep(self, tenant_id: str, found: Evidence) -> None:
+        if len(self._latest) >= _CACHED:
+            self._latest.clear()
+        self._latest[tenant_id, found.who] = found
+
+    def _note(self, tenant_id: str, found: Evidence) -> None:
+        self._keep(tenant_id, found)
+        self._unsaved.setdefault(tenant_id, {})[found.who] = found
+
+    def take(self, tenant_id: str) -> Mapping[str, Evidence]:
+        """Give what no file of this tenant has yet, to be saved."""
+        taken = self._unsaved.pop(tenant_id, {})
+        for found in taken.values():
+            self._note_kept(tenant_id, found, is_kept=any(found.known.values()))
+        return taken
+
+    def give_back(self, tenant_id: str, taken: Mapping[str, Evidence]) -> None:
+        """Keep again what could not be saved."""
+        for found in taken.values():
+            self._note_kept(tenant_id, found, is_kept=True)
+        self._unsaved[tenant_id] = {**taken, **self._unsaved.get(tenant_id, {})}
+
+    def _note_kept(self, tenant_id: str, found: Evidence, *, is_kept: bool) -> None:
+        latest = self._latest.get((tenant_id, found.who), found)
+        self._keep(tenant_id, latest._replace(is_kept=is_kept))
+
+    @property
+    def tenants(self) -> list[str]:
+        """List the tenants of which something is not written yet."""
+        return list(self._unsaved)
+
+
+_SESSION_CHARACTERS = 13
+"""Of a session's UUID, as the log of changes has it."""
+
+
+_COLUMNS = "epoch, known, sent, speaker, is_shared, seen_at, first_push"
+
+
+def _read(who: str, session: str | None) -> Evidence | None:
+    found = connection().execute(f"SELECT {_COLUMNS} FROM _evidence WHERE who = ?", (who,)).fetchone()
+    if found is None:
+        return None
+    epoch, known, sent, speaker, is_shared, seen_at, first_push = found
+    places = json.loads(known), json.loads(sent)
+    about = speaker, bool(is_shared), seen_at, first_push, first_push is not None, any(places[0].values())
+    return Evidence(who, session, epoch, *places, *about)
+
+
+def save(found: Mapping[str, Evidence]) -> None:
+    """Write what is known of devices."""
+    rows = [
+        (
+            who,
+            one.epoch,
+            encode(one.known).decode(),
+            encode(one.sent).decode(),
+            one.speaker,
+            one.is_shared,
+            one.seen_at,
+            one.first_push,
+        )
+        for who, one in found.items()
+    ]
+    sql = f"INSERT OR REPLACE INTO _evidence (who, {_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
+    connection().cursor().executemany(sql, rows)
+
+
+_FIRST_PUSH = (
+    f"INSERT INTO _evidence AS e (who, {_COLUMNS}) VALUES (?, ?, '{{}}', '{{}}', NULL, 0, ?, ?)"
+    " ON CONFLICT (who) DO UPDATE SET"
+    " first_push = iif(e.epoch = excluded.epoch, coalesce(e.first_push, excluded.first_push), excluded.first_push),"
+    " known = iif(e.epoch = excluded.epoch, e.known, '{}'), sent = iif(e.epoch = excluded.epoch, e.sent, '{}'),"
+    " epoch = excluded.epoch, seen_at = excluded.seen_at"
+)
+
+
+def note_first_push(pusher: Evidence, applied: Applied, now: int) -> None:
+    """Note in the file where a device's first push came, with that push itself: it may never have the answer."""
+    at = applied.before
+    is_noted = pusher.first_push is not None and pusher.epoch == at.epoch
+    if not is_noted and applied.after.sequence > at.sequence:
+        connection().execute(_FIRST_PUSH, (pusher.who, at.epoch, now, at.sequence))
+
+
+def forget(before: int) -> None:
+    """Forget what is known of devices that were last here before ``before``."""
+    connection().execute("DELETE FROM _evidence WHERE seen_at <= ?", (before,))

@@ -1,0 +1,128 @@
+"""SQLite files as wholes: made, copied, looked into, checked, without a store that serves them.
+
+Knows: the engine. Must not know: whose file it is, requests, sockets, rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from server.disk_threads import disk
+from storage.sqlite.engine import LOCK_WAIT_SECONDS, Connected, bound_to
+from storage.sqlite.errors import as_problems
+
+T = TypeVar("T")
+
+_JOURNAL, _WITH_LOG = slice(18, 20), b"\2\2"
+"""Where a file's head says that it is opened with a log of writes (sqlite.org/fileformat.html §1.3.3)."""
+
+
+def file_bytes(base: bytes, work: Callable[[], object], fingerprint: int = 0) -> bytes:
+    """Give the bytes of a database's file: of ``base``, or of none, after ``work``. No disk is touched."""
+    connection = apsw.Connection(":memory:")
+    try:
+        if base:
+            connection.deserialize("main", base)
+        with bound_to(Connected(connection)), connection:
+            work()
+            if fingerprint:
+                connection.pragma("user_version", fingerprint)
+        return connection.serialize("main")
+    finally:
+        connection.close()
+
+
+def is_filled(path: Path) -> bool:
+    """Tell whether a file is there and not empty: an empty one, which a full disk or a power cut leaves, holds no data."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def put_file(path: Path, content: bytes) -> None:
+    """Write a new database's file and bring it to the disk.
+
+    Raises: StorageFull.
+    """
+
+    def put() -> None:
+        path.touch(0o600, exist_ok=False)
+        with path.open("wb") as file:
+            file.write(content[: _JOURNAL.start] + _WITH_LOG + content[_JOURNAL.stop :])
+            file.flush()
+            os.fsync(file.fileno())
+
+    with as_problems():
+        disk.at_once(put)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, also one that a server is writing, as of one moment.
+
+    Source: sqlite.org/lang_vacuum.html, "VACUUM INTO": a consistent snapshot that waits for no writer.
+    Raises: StorageFull.
+    """
+    with as_problems(), _opened(source) as connection:
+        target.touch(0o600, exist_ok=True)  # An empty file is one to write into, and nobody else may read it meanwhile.
+        connection.execute("VACUUM INTO ?", (str(target),))
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def replace_contents(source: Path, target: Path) -> bool:
+    """Put the contents of one file into another in one transaction, which whoever has that open sees as a commit.
+
+    False if the target can't take them: it is no sound database, or of another page size. It takes its time, so run it
+    in a thread.
+    Source: sqlite.org/backup.html and sqlite.org/c3ref/backup_finish.html.
+    Raises: Busy, StorageFull.
+    """
+    with as_problems(), _opened(source) as new, _opened(target) as old:
+        try:
+            old.pragma("synchronous", "full")
+            with old.backup("main", new, "main") as copying:
+                copying.step()
+        except (apsw.NotADBError, apsw.CorruptError, apsw.ReadOnlyError):
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[apsw.Connection]:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)  # Read-only can't read a fresh WAL.
+    try:
+        connection.set_busy_timeout(int(LOCK_WAIT_SECONDS * 1000))
+        yield connection
+    finally:
+        connection.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a removal survive a power loss (fsync(2): a file's entry is in its folder)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def look_into(path: Path, query: Callable[[], T]) -> T:
+    """Run a query bound to a file as it lies there, of whatever version; nothing is written."""
+    with _opened(path) as connection:
+        connection.pragma("query_only", True)
+        with bound_to(Connected(connection)):
+            return query()
+
+
+def faults_of(path: Path) -> list[str]:
+    """Check a file that no one writes from end to end, and list what is wrong with it."""
+    try:
+        with _opened(path) as connection:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+    except apsw.Error as error:
+        return [str(error)]
+    return [] if found == ["ok"] else found

@@ -1,0 +1,1 @@
+"""Tests of ``api``: what each endpoint takes and answers."""

@@ -1,0 +1,1 @@
+"""Tests of clients: JavaScript, Dart, and the table of the kit."""

@@ -1,0 +1,159 @@
+"""What a start looks at: each finding in one clear sentence with what to do."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from operations import doctor
+from operations.doctor import Place
+from settings import Settings
+from storage.sqlite import engine
+from tests import forking
+from tests.conftest import FAST
+
+EXT4 = "/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A place in which nothing is wrong."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "main.db").write_bytes(b"SQLite format 3\0")
+    return Place(Settings(data_dir=tmp_path / "data"), {}, EXT4)
+
+
+def mounted(place: Place, kind: str) -> Place:
+    return replace(place, mounts=EXT4 + f"x {place.folder} {kind} rw 0 0\n")
+
+
+def with_settings(place: Place, **settings: Any) -> Place:
+    return replace(place, settings=replace(place.settings, **settings))
+
+
+def test_good_place_has_no_findings(place: Place) -> None:
+    assert doctor.findings(place) == []
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p"])
+def test_network_filesystem_is_refused(place: Place, kind: str) -> None:
+    (finding,) = doctor.findings(mounted(place, kind))
+    assert finding.refuses and kind in finding.sentence
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "overlay"])
+def test_filesystem_that_a_restart_may_empty_is_warned_of(place: Place, kind: str) -> None:
+    (finding,) = doctor.findings(mounted(place, kind))
+    assert not finding.refuses and "persistent disk" in finding.remedy
+
+
+def test_innermost_mount_counts(place: Place) -> None:
+    inner = replace(place, mounts=f"{EXT4}x {place.folder.parent} nfs4 rw 0 0\ny {place.folder} ext4 rw 0 0\n")
+    assert doctor.findings(inner) == []
+
+
+def test_platform_with_an_ephemeral_disk_is_named(place: Place) -> None:
+    (finding,) = doctor.findings(replace(place, environ={"DYNO": "web.1"}))
+    assert finding.sentence.startswith("Heroku removes the data folder at each restart")
+    (place.folder / "main.db").unlink()
+    (finding,) = doctor.findings(replace(place, environ={"DYNO": "web.1"}))
+    assert "that has just happened" in finding.sentence
+
+
+def test_files_of_tenants_without_the_main_database_are_warned_of(place: Place) -> None:
+    (place.folder / "tenants").mkdir()
+    (place.folder / "tenants" / "tenant_1030070f982449b3b53b8013e2eb363e.db").touch()
+    assert doctor.findings(place) == []
+    for lose in ((place.folder / "main.db").unlink, (place.folder / "main.db").touch):
+        lose()
+        (finding,) = doctor.findings(place)
+        assert not finding.refuses and "main.db" in finding.sentence and "restore" in finding.remedy
+
+
+def test_expected_data_that_is_not_there_is_refused(place: Place) -> None:
+    expecting = with_settings(place, expect_data="yes")
+    assert doctor.findings(expecting) == []
+    (place.folder / "main.db").unlink()
+    (finding,) = doctor.findings(expecting)
+    assert finding.refuses and "did not survive the last restart" in finding.sentence
+
+
+def test_folder_that_others_can_read_is_warned_of(place: Place) -> None:
+    place.folder.chmod(0o755)
+    (finding,) = doctor.findings(place)
+    assert f"chmod -R go= {place.folder}" in finding.remedy
+
+
+def test_folder_that_can_not_be_written_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (finding,) = doctor.findings(place)
+    assert finding.refuses and "can't be written" in finding.sentence
+
+
+@pytest.mark.parametrize("secret", ["a" * 40, "abab" * 10, "123456789" * 5])
+def test_secret_that_is_easy_to_guess_is_refused(place: Place, secret: str) -> None:
+    (finding,) = doctor.findings(with_settings(place, jwt_secret_key=secret))
+    assert finding.refuses
+
+
+def test_cheap_hashes_are_warned_of(place: Place) -> None:
+    (finding,) = doctor.findings(with_settings(place, bcrypt_rounds=8))
+    assert "tests only" in finding.sentence
+
+
+def test_too_few_descriptors_are_warned_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    (finding,) = doctor.findings(place)
+    assert "256 open files are too few" in finding.sentence
+
+
+def test_soft_limit_is_raised_before_it_is_complained_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 65_536))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    assert doctor.findings(place) == [] and raised == [(65_536, 65_536)]
+
+
+def test_sqlite_with_the_wal_reset_bug_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine.engine_version() >= (3, 51, 3)
+    monkeypatch.setattr(engine, "engine_version", lambda: (3, 40, 1))
+    (finding,) = doctor.findings(place)
+    assert finding.refuses and "SQLite 3.40.1" in finding.sentence
+
+
+def test_missing_monkey_patch_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gevent.monkey.is_module_patched", lambda _: False)
+    (finding,) = doctor.findings(place)
+    assert finding.refuses and "gevent" in finding.sentence
+
+
+def test_full_disk_and_clock_that_went_back_are_warned_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_LEAST_FREE_BYTES", 2**62)
+    os.utime(place.folder / "main.db", (time.time() + 200_000,) * 2)
+    assert ["200 MiB" in str(finding) for finding in doctor.findings(place)] == [True, False]
+    assert "clock" in str(doctor.findings(place)[1])
+
+
+def run(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, **FAST, "DATA_DIR": str(tmp_path / "data"), **env}
+    return forking.run([*arguments], environ)
+
+
+def test_doctor_prints_all_with_what_to_do_and_a_start_refuses_in_one_sentence(tmp_path: Path) -> None:
+    sick = {"EXPECT_DATA": "yes", "DYNO": "web.1", "JWT_SECRET_KEY": "a" * 40}
+    told = run(tmp_path, "doctor", **sick)
+    assert told.returncode == 1
+    kinds = [line.partition(":")[0] for line in told.stdout.splitlines()[1:] if not line.startswith("ok: ")]
+    assert kinds[:4] == ["refused", "warning", "refused", "warning"] and told.stdout.count("refused: ") == 2
+    started = run(tmp_path, **sick)
+    assert started.returncode == 1 and started.stderr.startswith("syncapp: EXPECT_DATA is yes")
+    assert len(started.stderr.strip().splitlines()) == 1
+    well = run(tmp_path, "doctor", BCRYPT_ROUNDS="12")
+    assert well.returncode == 0 and well.stdout.strip().endswith("0 warnings.")

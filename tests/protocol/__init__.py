@@ -1,0 +1,1 @@
+"""Tests of ``protocol``: rules and formats."""

@@ -1,0 +1,1 @@
+"""Tests of ``server.http``, most of them on a real socket."""

@@ -1,0 +1,1 @@
+"""Tests of ``server.websocket``: frames, events, sending to many."""

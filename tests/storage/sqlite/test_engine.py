@@ -1,0 +1,464 @@
+"""Group commit, locks, full disks and kill -9: an answered write is on disk, and a failed one is nowhere.
+
+The faults named below were put into a copy of ``storage/sqlite/engine.py``; the tests named with them failed there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import apsw
+import gevent
+import pytest
+import requests
+from gevent.event import Event
+from gevent.monkey import get_original
+
+from models import connection
+from protocol.errors import Busy, StorageFull
+from server import disk_threads
+from storage.sqlite import engine
+from storage.sqlite.engine import Store
+from tenants import Tenants
+from tests import inside
+from tests.conftest import Server
+
+native_ident: Callable[[], int] = get_original("_thread", "get_ident")
+
+HOLD_LOCK = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+time.sleep(float(sys.argv[2]))
+db.execute("ROLLBACK")
+"""
+
+
+def prepare() -> None:
+    connection().execute("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, word TEXT)")
+
+
+def insert(word: str) -> int:
+    connection().execute("INSERT INTO t (word) VALUES (?)", (word,))
+    return int(connection().last_insert_rowid())
+
+
+def words() -> list[str]:
+    return [row[0] for row in connection().execute("SELECT word FROM t ORDER BY n")]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path / "a.db", prepare, 1)
+    yield store
+    store.wait()
+    store.close()
+
+
+@pytest.fixture
+def commits(store: Store) -> list[float]:
+    """When this store committed something, as SQLite's own hook tells."""
+    times: list[float] = []
+
+    def hook() -> bool:
+        times.append(time.monotonic())
+        return False
+
+    store._writer.conn.set_commit_hook(hook)
+    return times
+
+
+@pytest.fixture
+def hold_lock(store: Store) -> Iterator[Callable[[float], None]]:
+    """Let another process hold the file's write lock for some seconds."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def hold(seconds: float) -> None:
+        command = [sys.executable, "-c", HOLD_LOCK, str(store.path), str(seconds)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        processes.append(process)
+        assert process.stdout is not None and process.stdout.readline() == b"locked\n"
+
+    yield hold
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def together(*works: Callable[[], Any]) -> list[Any]:
+    """Run in a greenlet each, and give what each gave or raised."""
+    greenlets = [gevent.spawn(_caught, work) for work in works]
+    gevent.joinall(greenlets, raise_error=True)
+    return [greenlet.value for greenlet in greenlets]
+
+
+def _caught(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:
+        return error
+
+
+# --- where it waits for the disk ------------------------------------------------------------------------------------
+
+
+class Timed:
+    """A clock, and a disk on which each commit takes as long as is said."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.took_seconds = 1000.0, 0.0
+        self.disk = disk_threads.Disk()
+        self.in_loop: list[bool] = []
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        self._loop = native_ident()
+
+    def _work(self) -> None:
+        self.in_loop.append(native_ident() == self._loop)
+        self.now += self.took_seconds
+
+    def commit(self) -> bool:
+        """Commit, and tell whether the event loop waited for it."""
+        self.disk.at_once(self._work)
+        return self.in_loop[-1]
+
+
+def test_disk_that_is_slow_holds_up_the_loop_for_a_hundredth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: ``_slow_until`` never set: each of the slow commits was made in the loop."""
+    timed = Timed(monkeypatch)
+    assert [timed.commit() for _ in range(3)] == [True] * 3
+    timed.took_seconds = 0.05
+    began, held_up_seconds = timed.now, 0.0
+    while timed.now < began + 60:
+        if timed.commit():
+            held_up_seconds += timed.took_seconds
+    assert 0 < held_up_seconds <= 0.015 * 60
+    timed.took_seconds = 0.0
+    timed.now += 6
+    assert timed.commit(), "a disk that is fast again"
+
+
+def test_large_commit_does_not_hold_up_the_loop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def noting(where: str) -> Callable[[Callable[[], object]], object]:
+        return lambda work: work() if done.append(where) is None else None  # type: ignore[func-returns-value]
+
+    for where in ("at_once", "in_thread"):
+        monkeypatch.setattr(disk_threads.disk, where, noting(where))
+    store.write(lambda: [insert(f"w{n}") for n in range(100)])
+    store.write(lambda: [insert(f"w{n}") for n in range(101)])
+    assert done == ["at_once", "in_thread"]
+
+
+def test_log_of_writes_is_taken_into_the_file_after_the_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: no checkpoint of ours: the log of writes grew to 200 pages, since SQLite's own is replaced by ours."""
+    monkeypatch.setattr(engine, "_CHECKPOINT_PAGES", 20)
+    for number in range(100):
+        store.write(lambda: insert(f"w{number}"))
+    store.wait()
+    assert store._wal_pages < 20 and Path(f"{store.path}-wal").stat().st_size < 30 * 4200
+
+
+# --- group commit ----------------------------------------------------------------------------------------------------
+
+
+def test_writes_that_wait_together_share_commits(store: Store, commits: list[float]) -> None:
+    """Fault: groups of one write (``_GROUP_SECONDS = 0``): 300 commits."""
+    numbers = together(*[lambda n=n: store.write(lambda: insert(f"w{n}")) for n in range(300)])
+    assert sorted(numbers) == list(range(1, 301)) and len(store.read(words)) == 300
+    assert 1 <= len(commits) <= 10
+
+
+def test_one_write_alone_is_one_commit(store: Store, commits: list[float]) -> None:
+    store.write(lambda: insert("alone"))
+    assert len(commits) == 1
+
+
+def test_write_that_fails_undoes_itself_and_harms_no_other(store: Store, commits: list[float]) -> None:
+    """Fault: ``ROLLBACK TO one`` left out: the words of the failed writes were stored."""
+
+    def fail() -> None:
+        insert("must not stay")
+        raise ValueError("mine alone")
+
+    works: list[Callable[[], Any]] = [fail if n % 3 == 0 else lambda n=n: insert(f"w{n}") for n in range(30)]  # type: ignore[misc]
+    found = together(*[lambda work=work: store.write(work) for work in works])
+    assert [type(result) for result in found] == [ValueError if n % 3 == 0 else int for n in range(30)]
+    assert store.read(words) == [f"w{n}" for n in range(30) if n % 3]
+    assert len(commits) <= 2
+
+
+def test_write_that_lets_others_run_keeps_its_transaction_to_itself(store: Store) -> None:
+    def slow(name: str) -> list[str]:
+        for part in range(5):
+            insert(f"{name}{part}")
+            gevent.sleep(0.001)
+        return words()[-5:]
+
+    found = together(*[lambda name=name: store.write(lambda: slow(name)) for name in "abcdef"])
+    assert found == [[f"{name}{part}" for part in range(5)] for name in "abcdef"]
+
+
+def test_after_is_called_in_the_order_of_commits_once_it_is_on_disk_and_never_for_a_failure(
+    store: Store, commits: list[float]
+) -> None:
+    """Fault: ``after`` called in ``_run``, before the commit: ``seen`` lacked the row."""
+    told: list[int] = []
+    seen: list[bool] = []
+
+    def work(n: int) -> int:
+        number = insert(f"w{n}")
+        gevent.sleep(0)
+        if n % 5 == 0:
+            raise ValueError
+        return number
+
+    def after(number: int) -> None:
+        told.append(number)
+        seen.append(bool(store.read(lambda: list(connection().execute("SELECT 1 FROM t WHERE n = ?", (number,))))))
+
+    together(*[lambda n=n: store.write(lambda: work(n), after) for n in range(200)])
+    assert told == sorted(told) and len(told) == len(store.read(words)) == 160
+    assert all(seen) and commits
+
+
+def test_after_that_fails_is_logged_and_harms_nobody(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[int] = []
+
+    def fail(_: int) -> None:
+        raise RuntimeError("listener")
+
+    with caplog.at_level(logging.ERROR):
+        found = together(
+            lambda: store.write(lambda: insert("a"), fail), lambda: store.write(lambda: insert("b"), told.append)
+        )
+    assert found == [1, 2] and told == [2]
+    assert "telling of a commit failed" in caplog.text
+
+
+def test_result_is_visible_to_a_reader_right_after(store: Store) -> None:
+    for n in range(50):
+        store.write(lambda n=n: insert(f"w{n}"))  # type: ignore[misc]
+        assert store.read(words)[-1] == f"w{n}"
+
+
+def test_reader_sees_nothing_of_a_write_under_way(store: Store) -> None:
+    gate = Event()
+    writer = gevent.spawn(store.write, lambda: (insert("a"), gate.wait()))
+    gevent.sleep(0.01)
+    assert store.read(words) == [] and not store.is_idle
+    gate.set()
+    writer.get()
+    assert store.read(words) == ["a"]
+
+
+def test_write_of_nothing_waits_for_no_disk(store: Store, commits: list[float]) -> None:
+    """Fault: always COMMIT: the hook was called."""
+    assert store.write(lambda: 5) == 5
+    assert commits == []
+
+
+def test_push_that_changes_nothing_waits_for_no_disk(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
+    tenant_id, body = new_tenant(), {"changes": {"end_user": [{"id": "a", "name": "A"}]}}
+    inside.push(tenants, tenant_id, body)
+    wal = Path(f"{tenants.path_of(tenant_id)}-wal")
+    before = wal.read_bytes()
+    assert inside.push(tenants, tenant_id, body).results[0]["status"] == "unchanged"
+    assert wal.read_bytes() == before
+
+
+# --- when it can't be done -------------------------------------------------------------------------------------------
+
+
+def test_write_is_refused_as_busy_when_too_many_wait(tmp_path: Path) -> None:
+    store, gate = Store.open(tmp_path / "a.db", prepare, 1, most_waiting=3), Event()
+    running = gevent.spawn(store.write, lambda: gate.wait() and insert("running"))
+    gevent.sleep(0)
+    waiting = [gevent.spawn(store.write, lambda n=n: insert(f"w{n}")) for n in range(3)]
+    gevent.sleep(0)
+    with pytest.raises(Busy):
+        store.write(lambda: insert("one too many"))
+    gate.set()
+    gevent.joinall([running, *waiting], raise_error=True)
+    assert store.read(words) == ["running", "w0", "w1", "w2"]
+    store.close()
+
+
+def test_lock_of_another_process_is_waited_for_while_the_loop_runs(
+    store: Store, hold_lock: Callable[[float], None]
+) -> None:
+    """Fault: ``set_busy_timeout(5000)``: the ticker stood still for as long as the lock was held."""
+    hold_lock(0.6)
+    ticks: list[float] = []
+
+    def tick() -> None:
+        while True:
+            ticks.append(time.monotonic())
+            gevent.sleep(0.01)
+
+    ticker = gevent.spawn(tick)
+    began = time.monotonic()
+    assert store.write(lambda: insert("a")) == 1
+    took = time.monotonic() - began
+    ticker.kill()
+    assert took > 0.3
+    assert len(ticks) >= 5, "the loop went on meanwhile"
+
+
+def test_lock_held_for_too_long_is_busy_and_the_next_write_works(
+    store: Store, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOCK_WAIT_SECONDS", 0.1)
+    hold_lock(0.8)
+    found = together(lambda: store.write(lambda: insert("a")), lambda: store.write(lambda: insert("b")))
+    assert [type(result) for result in found] == [Busy, Busy]
+    assert store.read(words) == []
+    gevent.sleep(1.0)
+    store.write(lambda: insert("c"))
+    assert store.read(words) == ["c"]
+
+
+def test_file_of_an_older_schema_that_is_locked_is_busy(
+    store: Store, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOCK_WAIT_SECONDS", 0.1)
+    hold_lock(0.5)
+    with pytest.raises(Busy):
+        Store.open(store.path, prepare, 2)
+
+
+def test_full_disk_is_storage_full_and_later_writes_work(store: Store) -> None:
+    pages = store.write(lambda: connection().pragma("page_count"))
+    store.write(lambda: connection().pragma("max_page_count", pages + 3))
+    with pytest.raises(StorageFull):
+        store.write(lambda: [insert("x" * 2000) for _ in range(100)])
+    assert store.read(words) == []
+    store.write(lambda: connection().pragma("max_page_count", 1_000_000))
+    store.write(lambda: [insert("x" * 2000) for _ in range(100)])
+    assert len(store.read(words)) == 100
+
+
+def test_full_disk_tells_all_of_a_group_the_truth(store: Store) -> None:
+    """Whoever is answered is stored, and whoever is told of a full disk is not."""
+    pages = store.write(lambda: connection().pragma("page_count"))
+    store.write(lambda: connection().pragma("max_page_count", pages + 6))
+    found = together(*[lambda n=n: store.write(lambda: insert(f"w{n}" + "x" * 1500)) for n in range(40)])
+    stored = {word.rstrip("x") for word in store.read(words)}
+    assert {f"w{n}" for n, result in enumerate(found) if isinstance(result, int)} == stored
+    assert {type(result) for result in found} <= {int, StorageFull} and StorageFull in map(type, found)
+
+
+def test_full_disk_under_peewee_is_storage_full_too(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
+    tenant_id = new_tenant()
+    pages = tenants.write(tenant_id, lambda: connection().pragma("page_count"))
+    tenants.write(tenant_id, lambda: connection().pragma("max_page_count", pages + 2))
+    big = {"changes": {"end_user": [{"id": f"r{n}", "note": "x" * 4000} for n in range(200)]}}
+    with pytest.raises(StorageFull):
+        inside.push(tenants, tenant_id, big)
+    tenants.write(tenant_id, lambda: connection().pragma("max_page_count", 1_000_000))
+    assert len(inside.push(tenants, tenant_id, big).results) == 200
+
+
+def test_preparing_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail() -> None:
+        prepare()
+        insert("half")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        Store.open(tmp_path / "a.db", fail, 1)
+    store = Store.open(tmp_path / "a.db", prepare, 1)
+    assert store.read(words) == []
+    store.close()
+
+
+def test_failure_within_a_half_read_statement_leaves_the_connection_free(store: Store) -> None:
+    """Fault: ``clear_frames`` left out: as long as the failure lived, the reader saw nothing that came later."""
+
+    def fail() -> None:
+        rows = connection().execute("SELECT word FROM t")
+        raise ValueError(next(rows))
+
+    store.write(lambda: [insert("one"), insert("two")])
+    kept = [_caught(lambda: store.read(fail)), _caught(lambda: store.write(fail))]
+    with closing(apsw.Connection(str(store.path))) as other:  # sqlite3, another copy of SQLite here, drops our locks.
+        other.execute("INSERT INTO t (word) VALUES ('three')")
+    store.write(lambda: insert("four"))
+    assert store.read(words) == ["one", "two", "three", "four"] and len(kept) == 2
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
+def test_reading_connection_can_not_write(store: Store) -> None:
+    with pytest.raises(Exception, match="readonly"):
+        store.read(lambda: insert("a"))
+    assert store.read(words) == []
+
+
+def test_files_are_in_wal_mode_with_full_synchronisation_and_for_the_owner_only(store: Store) -> None:
+    """Fault: ``synchronous`` set to normal."""
+
+    def pragmas() -> list[Any]:
+        return [connection().pragma(name) for name in ("journal_mode", "synchronous", "foreign_keys")]
+
+    assert store.write(pragmas) == ["wal", 2, 1]
+    assert store.path.stat().st_mode & 0o777 == 0o600
+    assert Path(f"{store.path}-wal").stat().st_mode & 0o777 == 0o600
+
+
+def test_wait_ends_when_the_last_write_is_on_disk(store: Store) -> None:
+    for n in range(10):
+        gevent.spawn(store.write, lambda n=n: (insert(f"w{n}"), gevent.sleep(0.005)))
+    gevent.sleep(0)
+    store.wait()
+    assert len(store.read(words)) == 10
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_every_answered_push_outlives_kill_9(start_server: Callable[..., Server]) -> None:
+    """Fault: answered before COMMIT, which comes 50 ms later: rows that had been answered were missing."""
+    server = start_server()
+    tenant = server.register()
+    answered: set[str] = set()
+    for turn in range(10):
+        stop = threading.Event()
+
+        def pushes(name: str, stop: threading.Event = stop) -> None:
+            device = tenant.device()
+            for number in itertools.count():
+                try:
+                    body = {"changes": {"end_user": [{"id": f"{name}-{number}-{part}"} for part in range(3)]}}
+                    answered.update(row["id"] for row in device.push(body)["data"])
+                except (requests.RequestException, AssertionError):
+                    return
+                if stop.is_set():
+                    return
+
+        threads = [threading.Thread(target=pushes, args=(f"{turn}-{n}",)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(random.uniform(0.05, 0.3))
+        server.kill()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        server.start()
+        stored = {row["id"] for row in tenant.device().rows()}
+        assert answered <= stored
+        assert all(sum(f"{row.rsplit('-', 1)[0]}-{part}" in stored for part in range(3)) == 3 for row in stored)
+    assert len(answered) > 100

@@ -1,0 +1,150 @@
+"""Creates that are sent again, since their answer was lost, when another device has edited the row meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.conftest import JSON, Device, Listener, Server, Tenant
+from tests.storage.test_seen_rows import log_in
+
+FORMS = ("A", "B", "C")
+TIME = "2026-05-04T10:20:30.123"
+
+
+def session(tenant: Tenant) -> Device:
+    """Log in as another device of the tenant."""
+    return Device(replace(tenant, token=log_in(tenant)))
+
+
+def push(device: Device, form: str, row: JSON, kind: str = "create") -> JSON:
+    """Push a row; in form B it is an upsert. Give its result with the row that was answered."""
+    one = {"table": "end_user", "operation": kind, "data": row}
+    bodies: dict[str, JSON] = {"A": one, "B": {"changes": {"end_user": [row]}}, "C": {"operations": [one]}}
+    answer = device.raw("sync/push", bodies[form]).json()
+    assert answer["success"], answer
+    return dict(answer["results"][0], row=answer["data"][0])
+
+
+def stands(device: Device, key: str = "u") -> JSON:
+    rows = device.pull({"table": "end_user", "lastSync": "2999-01-01T00:00:00Z"})["data"]["end_user"]
+    (row,) = [row for row in rows if row["Unique_id"] == key]
+    return dict(row)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Unique_id": "u", "name": "Asha", "note": "n", "last_updated": TIME},
+        {"id": "r", "Unique_id": "u", "name": "Asha", "phone": "1", "last_updated": TIME, "extra": {"a": [1]}},
+        {"id": "r", "Unique_id": "u", "name": "Asha"},
+    ],
+    ids=["timed", "timed with an unknown field", "untimed"],
+)
+def test_create_sent_again_after_anothers_edit_changes_nothing(tenant: Tenant, form: str, row: JSON) -> None:
+    first, second = session(tenant), session(tenant)
+    push(first, form, row)
+    edited = push(second, "A", {"id": stands(second)["id"], "name": "Lakshmi"}, "update")["row"]
+    again = push(first, form, row)
+    assert (again["status"], again["row"]) == ("unchanged", edited)
+    assert stands(second) == edited
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_create_sent_again_is_known_however_many_edits_came_between(tenant: Tenant, form: str) -> None:
+    first, second = session(tenant), session(tenant)
+    row = {"id": "r", "Unique_id": "u", "name": "Asha", "last_updated": TIME}
+    push(first, form, row)
+    for number in range(30):
+        push(second, "A", {"id": "r", "name": f"name {number}"}, "update")
+    assert push(first, form, row)["status"] == "unchanged"
+    assert stands(second)["name"] == "name 29"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_create_with_newer_content_is_an_upsert(tenant: Tenant, form: str) -> None:
+    first, second = session(tenant), session(tenant)
+    row = {"id": "r", "Unique_id": "u", "name": "Asha", "last_updated": TIME}
+    push(first, form, row)
+    push(second, "A", {"id": "r", "name": "Lakshmi"}, "update")
+    again = push(first, form, row | {"name": "Asha", "last_updated": "2026-05-04T10:20:31.123"})
+    assert (again["status"], stands(second)["name"]) == ("updated", "Asha")
+
+
+def test_untimed_create_of_another_device_is_an_upsert(tenant: Tenant) -> None:
+    first, second, third = session(tenant), session(tenant), session(tenant)
+    push(first, "A", {"id": "r", "Unique_id": "u", "name": "Asha"})
+    push(second, "A", {"id": "r", "name": "Lakshmi"}, "update")
+    assert push(third, "A", {"id": "r", "Unique_id": "u", "name": "Asha"})["status"] == "updated"
+
+
+def test_event_knows_a_create_sent_again(tenant: Tenant, listen: Callable[..., Listener]) -> None:
+    first, second = session(tenant), session(tenant)
+    row = {"id": "r", "Unique_id": "u", "name": "Asha", "last_updated": TIME}
+    push(first, "A", row)
+    push(second, "A", {"id": "r", "name": "Lakshmi"}, "update")
+    answer = listen().call("sync_push", {"table": "end_user", "operation": "create", "data": row})
+    assert answer["results"][0]["status"] == "unchanged"
+    assert stands(second)["name"] == "Lakshmi"
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_create_that_states_a_version_overwrites_nothing_unseen(tenant: Tenant, version: int) -> None:
+    """An app that calls a row of its own new until it was pulled sends later edits as creates."""
+    first, second = session(tenant), session(tenant)
+    row = {"id": "r", "Unique_id": "u", "name": "Asha", "note": "n", "version": version}
+    push(first, "A", row | {"last_updated": TIME})
+    push(second, "A", {"id": "r", "name": "Lakshmi"}, "update")
+    again = push(first, "A", row | {"note": "typed later", "last_updated": "2026-05-04T10:20:31.123"})
+    now = stands(second)
+    assert (now["name"], now["note"]) == ("Lakshmi", "typed later"), again
+
+
+@pytest.mark.parametrize("since", [{"lastSync": None}, {"lastSyncTimestamp": "1970-01-01T00:00:00.000"}])
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_first_pull_after_a_push_tells_of_own_rows_that_others_deleted(
+    tenant: Tenant, since: JSON, is_edited: bool
+) -> None:
+    """An app that ignores what a push answers, whose first one got lost."""
+    first, second = session(tenant), session(tenant)
+    push(second, "A", {"id": "old", "name": "Old"})
+    push(second, "A", {"id": "old"}, "delete")
+    row = {"id": "r", "Unique_id": "u", "name": "Asha", "last_updated": TIME}
+    push(first, "A", row)
+    push(second, "A", {"id": "r"}, "delete")
+    push(first, "A", {"id": "own", "name": "Own"})
+    push(first, "A", {"id": "own"}, "delete")
+    if is_edited:
+        edited = row | {"note": "n", "last_updated": "2026-05-04T10:20:31.123", "version": 2}
+        assert push(first, "A", edited, "update")["status"] == "conflict"
+    else:
+        assert push(first, "A", row)["status"] == "unchanged"
+    for _ in range(2):  # The first of these may get lost, too.
+        pulled = first.pull({"table": "end_user", **since})["data"]["end_user"]
+        assert [(one["id"], one["is_deleted"]) for one in pulled] == [("r", 1)]
+    new = session(tenant).pull({"table": "end_user", **since})["data"]["end_user"]
+    assert new == []
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_first_pull_tells_the_same_when_the_server_was_started_anew_since(
+    start_server: Callable[..., Server], end: str
+) -> None:
+    """Fault: only the memory of the running process had where a device first pushed."""
+    server = start_server()
+    tenant = server.register()
+    first, second = session(tenant), session(tenant)
+    push(second, "A", {"id": "old", "name": "Old"})
+    push(second, "A", {"id": "old"}, "delete")
+    push(first, "A", {"id": "r", "name": "Asha"})
+    push(first, "A", {"id": "own", "name": "Own"})
+    push(first, "A", {"id": "own"}, "delete")
+    getattr(server, end)()
+    server.start()
+    push(first, "A", {"id": "later", "name": "Ravi"})
+    push(second, "A", {"id": "r"}, "delete")
+    pulled = first.pull({"table": "end_user", "lastSync": None})["data"]["end_user"]
+    assert {one["id"]: one["is_deleted"] for one in pulled} == {"r": 1, "later": 0}

@@ -1,0 +1,370 @@
+"""The short way of a push and the long way make the same of it: rows, log, digests, results, refusals.
+
+Faults that this was seen to find: ``last_updated`` filled in by its default, flags left ``true``, ``is_deleted`` left
+null, JSON a level too deep, a row that an earlier slice of the same push wrote taken for another device's; an edit's
+base not looked at, JSON of the same value in other words taken for a change, a tombstone edited; and between the two ways
+of one push: what was said or written forgotten, a row named again or made in it taken for one that stood before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import Raw
+from peewee import Field, FloatField, IntegerField, TextField
+
+import models
+from models import connection, synced_tables
+from protocol import parser, row_decoder
+from protocol.codec import decode_push, parse_cursor
+from protocol.errors import Problem
+from protocol.merge import SERVER_FIELDS, Table
+from protocol.row_decoder import Reader, TypedRow, form_of
+from protocol.seen_rows import NOBODY, Evidence
+from storage import push_batch, push_writer
+from storage.push_fast_path import ShortWay
+from tenants import Tenants
+from tests import inside
+from tests.conftest import JSON
+
+NOW = 1_800_000_000_000
+DEEP: Any = 1
+for _ in range(61):
+    DEEP = [DEEP]
+
+IDS: st.SearchStrategy[Any] = st.sampled_from(["a", "b", "c", "d", None, "", 7, 0, 1.5, "a b", "x" * 65, True, [], "é"])
+TEXTS: st.SearchStrategy[Any] = st.sampled_from(["", "x", "Ä", None, 5, 2.5, True, [], "\u2028"])
+FLAGS = st.sampled_from([0, 1, None, True, False, 1.0, 2, "1"])
+OPEN = st.sampled_from([None, {}, {"a": [1, None]}, [1], "text", 5, DEEP, [DEEP], {"a": "Ä"}])
+TIMES = st.sampled_from(["2025-06-29T23:45:26.002Z", "1999", "", None, 5, "2999-01-01T00:00:00Z", "1750000000000"])
+ROW = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": IDS,
+        "Unique_id": st.sampled_from(["u1", "u2", "", None, "u" * 256, 9]),
+        "name": TEXTS,
+        "active": FLAGS,
+        "is_deleted": FLAGS,
+        "isDeleted": FLAGS,
+        "phoneModel": OPEN,
+        "last_updated": TIMES,
+        "device_id": st.sampled_from(["d1", None, 3]),
+        "version": st.sampled_from([1, 2, None, "x", [1], DEEP]),
+        "createdAt": TIMES,
+        "sync_status": TEXTS,
+        "status": st.sampled_from(["pending", "completed", "other", None, 1]),
+        "unknown": OPEN,
+        "other": OPEN,
+        'a "quote"': OPEN,
+        "_seq": st.just(3),
+        "_extra": OPEN,
+    },
+)
+PLAIN = st.fixed_dictionaries(
+    {"id": st.sampled_from([*"abcdefgh", None, 7])},
+    optional={
+        "Unique_id": st.sampled_from(["u1", "u2", "u3", "u4", ""]),
+        "name": st.sampled_from(["", "x", "Ä", None]),
+        "active": st.sampled_from([0, 1, None, True, False]),
+        "is_deleted": st.sampled_from([0, False, None]),
+        "phoneModel": st.sampled_from(
+            [None, {}, {"a": [1, None], "b": 1.0}, {"b": 1, "a": [1, None]}, "text", 5, DEEP]
+        ),
+        "last_updated": st.sampled_from(["2025-06-29T23:45:26.002Z", "1999", "", None, "2999-01-01T00:00:00Z"]),
+        "version": st.integers(1, 3),
+        "updatedAt": st.none(),
+        "unknown": OPEN,
+        "other": st.sampled_from([1, None, {"a": {"b": 1}, "c": 2}, {"c": 2, "a": {"b": 1}}]),
+    },
+)
+"""What the short way takes, mostly."""
+PLAIN_PUSH = st.fixed_dictionaries({"end_user": st.lists(PLAIN, min_size=1, max_size=12)})
+LISTS = st.dictionaries(st.sampled_from(["end_user", "interactions"]), st.lists(ROW | PLAIN, max_size=8), min_size=1)
+ONE = st.fixed_dictionaries(
+    {
+        "table": st.sampled_from(["end_user", "end_user", "interactions", "no"]),
+        "operation": st.sampled_from(["create", "create", "create", "update", "delete", "upsert", None]),
+        "data": ROW | PLAIN,
+    },
+    optional={
+        "timestamp": st.sampled_from(["2025-06-29T23:45:26.002Z", "1999", "", None, 5, "1750000000000"]),
+        "opId": st.sampled_from(["o1", "o2", None]),
+        "baseVersion": st.sampled_from([0, 1, None, "x"]),
+    },
+)
+PUSH = st.fixed_dictionaries({"changes": LISTS | PLAIN_PUSH}, optional={"atomic": st.booleans()}) | ONE
+
+
+SAID_BESIDE = st.tuples(
+    st.sampled_from([None, None, "d1", "d2"]),
+    st.sampled_from([None, None, 0, 1, 2]),
+    st.none() | st.tuples(st.sampled_from(["s1", "s2"]), st.integers(0, 2), st.sampled_from([None, "d1"])),
+)
+"""Which device pushes, and how many pushes ago it pulled; or its session, how many pushes ago it is known to have pulled,
+and what its rows state as ``device_id``."""
+
+
+def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool) -> Any:
+    """Give all that pushes leave and are answered, each with its device and how many pushes ago that had pulled."""
+    answers: list[Any] = []
+    cursors: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        numbers = itertools.count()
+        patch.setattr(push_batch, "new_id", lambda _: f"new-{next(numbers)}")
+        patch.setattr(push_writer, "_SLICE_ROWS", 3)
+        patch.setattr(row_decoder, "_LEARNT_AFTER_ROWS", 1)
+        patch.setattr(row_decoder, "_latest", {})
+        if not is_short:
+            patch.setattr(Reader, "read", lambda *_: None)
+        for number, (push, (device_id, ago, seen)) in enumerate(pushes):
+            base = {} if ago is None or ago > len(cursors) - 1 else {"baseCursor": cursors[-1 - ago]}
+            try:
+                body = decode_push(json.dumps(push | base).encode())
+                known = evidence(device_id, seen, cursors)
+                applied = inside.push(tenants, tenant_id, body, NOW + number, device_id=device_id, evidence=known)
+                cursors.append(applied.after.cursor)
+                rows, touched = meant(applied.rows), meant(applied.touched)
+                answers.append((rows, applied.results, applied.conflicts, touched, applied.speakers))
+            except Problem as problem:
+                answers.append((problem.code, problem.details))
+    return answers, tenants.read(tenant_id, stored)
+
+
+def evidence(device_id: str | None, seen: tuple[str, int, str | None] | None, cursors: list[str]) -> Evidence:
+    """Give what is known of a device that pulled some pushes ago, and was sent all since."""
+    if seen is None or not cursors:
+        return NOBODY
+    session, ago, speaker = seen
+    known, sent = (parse_cursor(cursors[max(0, len(cursors) - 1 - back)]) for back in (ago, 0))
+    places, perhaps = (dict.fromkeys(synced_tables(), cursor.sequence) for cursor in (known, sent))
+    return Evidence("it", None if device_id else session, known.epoch, places, perhaps, speaker)
+
+
+def stored() -> dict[str, Any]:
+    """Read every table that a push writes."""
+    names = ["_changes", "_conflicts", "_digests", *synced_tables()]
+    found = {name: list(connection().execute(f'SELECT * FROM "{name}" ORDER BY 1')) for name in names}
+    return {name: [[meant(value) for value in row] for row in rows] for name, rows in found.items()}
+
+
+def meant(value: Any) -> Any:
+    """Read JSON wherever it stands, since fields that no table knows may come in another order; so may names of fields."""
+    if isinstance(value, dict):
+        return {name: meant(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [meant(inner) for inner in value]
+    if isinstance(value, bytes | str) and value[:1] in ("{", b"{"):
+        return json.loads(value)
+    return sorted(json.loads(value)) if isinstance(value, str) and value[:2] == '["' else value
+
+
+def assert_same(tenants: Tenants, new_tenant: Callable[[], str], pushes: list[Any]) -> None:
+    short, long = (outcome(tenants, new_tenant(), pushes, is_short) for is_short in (True, False))
+    assert short == long
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(PUSH, SAID_BESIDE), min_size=1, max_size=5))
+def test_short_way_and_long_way_make_the_same(
+    tenants: Tenants, new_tenant: Callable[[], str], pushes: list[Any]
+) -> None:
+    assert_same(tenants, new_tenant, pushes)
+
+
+def plain_push(*rows: JSON) -> Any:
+    return {"changes": {"end_user": list(rows)}}, (None, None, None)
+
+
+A, B = {"Unique_id": "u1", "name": "a"}, {"Unique_id": "u1", "name": "b"}
+
+
+@pytest.mark.parametrize("pushes", [[[A], [B]], [[A, B]], [[{"id": "x", **A}, B]], [[A, {"id": "x", **B}]], [[A] * 9]])
+def test_rows_named_by_their_unique_id_alone_are_found(
+    tenants: Tenants, new_tenant: Callable[[], str], pushes: list[list[JSON]]
+) -> None:
+    """Faults: only ids looked up; a ``Unique_id`` twice in one slice not seen: a second row was made."""
+    assert_same(tenants, new_tenant, [plain_push(*rows) for rows in pushes])
+
+
+OPEN_AND_UNKNOWN = {"phoneModel": {"a": [1], "b": "x"}, "unknown": {"c": 1, "d": None}}
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [{"note": "1"}, {"note": "2"}, {"note": "2"}],
+        [{"note": "1", "version": 1}, {"note": "2", "version": 1}, {"name": "3", "version": 2}],
+        [{"phoneModel": {"b": "x", "a": [1]}}, {"phoneModel": {"a": [1.0], "b": "x"}}, {"phoneModel": None}],
+        [{"unknown": {"d": None, "c": 1}}, {"unknown": 1}, {"other": 2}, {"unknown": None, "other": None}],
+        [{"is_deleted": 1}, {"note": "1"}, {"is_deleted": 0}],
+        [
+            {"Unique_id": "u2"},
+            {"id": None, "Unique_id": "u2", "note": "1"},
+            {"id": None, "Unique_id": "u1", "note": "2"},
+        ],
+        [{"last_updated": "2026-01-01"}, {"last_updated": None, "note": "1"}, {"device_id": "", "note": "2"}],
+    ],
+)
+@pytest.mark.parametrize("is_one_push", [True, False])
+def test_edits_of_one_row_after_each_other(
+    tenants: Tenants, new_tenant: Callable[[], str], edits: list[JSON], is_one_push: bool
+) -> None:
+    """Each in a slice or a push of its own, the others in it being rows that stand beside it."""
+    beside = [{"id": f"r{number}", "name": "n"} for number in range(9)]
+    row = {"id": "a", "Unique_id": "u1", "name": "a", **OPEN_AND_UNKNOWN}
+    slices = [[{"id": "a"} | edit, *beside[2 * at : 2 * at + 2]] for at, edit in enumerate(edits)]
+    last = [plain_push(*itertools.chain(*slices))] if is_one_push else [plain_push(*some) for some in slices]
+    assert_same(tenants, new_tenant, [plain_push(row, *beside), *last])
+
+
+SAME: JSON = {"note": "theirs", "last_updated": "2026-01-03"}
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [{"note": "mine", "version": 3}, {"note": "mine again", "name": "x", "version": 2}],
+        [{"note": "mine", "version": 3}, {"note": "old", "version": 2}],
+        [SAME, {"name": "x", "version": 3}, {"note": "old", "version": 2}],
+        [SAME | {"status": 5}, {"note": "mine", "version": 3}, {"note": "old", "version": 2}],
+        [{"id": "c"}, {"id": "c", "note": "1", "version": 2}, {"id": "c", "note": "2", "version": 1}],
+    ],
+)
+def test_later_edit_of_older_base_meets_what_the_same_push_did_before(
+    tenants: Tenants, new_tenant: Callable[[], str], edits: list[JSON]
+) -> None:
+    """Another device changed the note meanwhile, later by its clock; each edit is in a slice of its own."""
+    beside = [{"id": f"r{number}", "name": "n"} for number in range(9)]
+    row = {"id": "a", "note": "old", "last_updated": "2026-01-01"}
+    theirs = {"id": "a", "status": "5", "version": 2} | SAME
+    slices = [
+        [{"id": "a", "last_updated": "2026-01-02"} | edit, *beside[2 * at : 2 * at + 2]]
+        for at, edit in enumerate(edits)
+    ]
+    if "id" in edits[0]:
+        slices[0] = [slices[0][0], {"id": "new 1", "Unique_id": "1"}, {"id": "new 2", "Unique_id": "2"}]
+    assert_same(
+        tenants, new_tenant, [plain_push(row, *beside), plain_push(theirs), plain_push(*itertools.chain(*slices))]
+    )
+
+
+@pytest.mark.parametrize("name", ["_seq", "_extra", "_unknown0", "extra", "id ", "Ä"])
+def test_field_of_any_name_is_kept(tenants: Tenants, new_tenant: Callable[[], str], name: str) -> None:
+    """Fault: a field with the name of one of our own columns written beside the unknown ones."""
+    rows = [{"id": f"r{number}", name: number} for number in range(9)]
+    assert_same(tenants, new_tenant, [plain_push(*rows), plain_push(*[row | {name: "other"} for row in rows])])
+
+
+def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
+    """Tell which rows of a push would go the short way if they are new."""
+    body = decode_push(json.dumps({"changes": {table: rows}}).encode())
+    return [isinstance(one, TypedRow) for one in parser.parse_push(body, inside.tables(), inside.LIMITS, NOW).changes]
+
+
+def test_rows_as_apps_send_them_go_the_short_way() -> None:
+    plain = {"id": "a", "Unique_id": "u", "name": "Asha", "active": True, "phoneModel": {"a": 1}, "is_deleted": 0}
+    pulled = plain | {"version": 3, "sync_status": "pending", "createdAt": "x", "updatedAt": None, "server_synced": 0}
+    local: list[JSON] = [{"id": 5, "name": "local key"}, {"Unique_id": "u"}, {"id": "a b", "Unique_id": "u"}]
+    assert typed_rows([plain, pulled, *local]) == [True] * 5
+
+
+def test_rows_with_anything_to_say_of_them_go_the_long_way() -> None:
+    odd: list[JSON] = [{"unknown": 1}, {"name": 5}, {"active": 2}, {"id": "a b"}, {"id": True}, {"is_deleted": 1}]
+    assert typed_rows(odd) == [False] * len(odd)
+
+
+def ways(tenants: Tenants, tenant_id: str, *rows: JSON) -> tuple[int, int]:
+    """Push rows, and count those that went the short way and the long one."""
+    counts = [0, 0]
+
+    def counted(way: int, take: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(self: Any, some: list[Any], *about: Any) -> Any:
+            taken = take(self, some, *about)
+            counts[way] += len(some) if taken is not False else 0
+            return taken
+
+        return counting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShortWay, "takes", counted(0, ShortWay.takes))
+        patch.setattr(push_writer._LongWay, "take", counted(1, push_writer._LongWay.take))
+        inside.push(tenants, tenant_id, decode_push(json.dumps({"changes": {"end_user": rows}}).encode()), NOW)
+    return counts[0], counts[1]
+
+
+def test_edits_go_the_short_way(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
+    tenant_id = new_tenant()
+    rows = [{"id": f"r{number}", "name": "n"} for number in range(64)]
+    assert ways(tenants, tenant_id, *rows) == (64, 0)
+    assert ways(tenants, tenant_id, *[row | {"name": "m"} for row in rows]) == (64, 0)
+
+
+def test_rows_with_fields_that_no_table_knows_go_the_short_way_once_enough_were_seen(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    tenant_id = new_tenant()
+    names = [f"field {uuid.uuid4()}" for _ in range(2)]
+    rows = [{"id": f"r{number}", names[0]: number, names[1]: {"a": []}} for number in range(64)]
+    assert ways(tenants, tenant_id, *rows[:48]) == (32, 16)
+    assert ways(tenants, tenant_id, *rows[48:]) == (16, 0)
+    assert ways(tenants, tenant_id, *[row | {names[0]: -1} for row in rows]) == (64, 0)
+    assert ways(tenants, tenant_id, *[{"id": row["id"], "note": "n"} for row in rows]) == (64, 0)
+
+
+def test_rows_of_both_kinds_in_every_slice_are_read_short_a_few_times_only(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    tenant_id = new_tenant()
+    rows = [{"id": f"r{number}", "name": "n"} for number in range(160)]
+    inside.push(tenants, tenant_id, {"changes": {"end_user": rows[::2]}}, NOW)
+    tried: list[Any] = []
+    shorten = row_decoder._shorten
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_decoder, "_shorten", lambda *about: tried.append(about) or shorten(*about))  # type: ignore[func-returns-value]
+        assert ways(tenants, tenant_id, *rows) == (0, 160)
+    assert len(tried) == 64
+
+
+def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
+    """Also numbers at the bounds of what is stored, and JSON that every row begins with."""
+    made: dict[str, Field] = {
+        "Unique_id": TextField(null=True),
+        "count": IntegerField(null=True, default=7),
+        "size": FloatField(null=True, default=0.5),
+        "tags": models.JsonField(null=True, default=["a"]),
+        "grade": IntegerField(null=True, choices=[(1, "good"), (3, "bad")]),
+        "kind": TextField(null=True, choices=[("a", "A"), ("b", "B")]),
+        "day": models.DateText(null=True),
+        "title": TextField(null=True),
+    }
+    columns = {name: models.column_of(field) for name, field in made.items()}
+    everywhere = {name: inside.tables()["end_user"].columns[name] for name in ("last_updated", "is_deleted")}
+    table = Table("visit", columns | everywhere, required=("title",))
+
+    def fields(**row: Any) -> Any:
+        found = Reader(table).read(Raw(json.dumps(row).encode()))
+        return found and {name: plain(getattr(found, name)) for name in columns if name != "Unique_id"}
+
+    def plain(value: Any) -> Any:
+        return json.loads(bytes(value)) if isinstance(value, Raw) else value
+
+    first = {"count": 7, "size": 0.5, "tags": ["a"], "grade": None, "kind": None, "day": None, "title": "t"}
+    other = {"count": 2**63 - 1, "size": 3.0, "tags": {}, "kind": "b", "day": "2026-02-28"}
+    assert fields(title="t") == first
+    assert fields(title="t", **other) == first | other
+    odd: list[JSON] = [{"count": 2**63}, {"count": True}, {"size": 1e308}, {"size": "1"}, {"grade": 1}, {"kind": "c"}]
+    odd += [{"day": "2026-02-30"}, {"day": 5}, {"title": None}]
+    assert [fields(**{"title": "t"} | row) for row in odd] == [None] * len(odd) and fields() is None
+
+
+def test_every_column_that_has_a_check_has_a_type_or_goes_the_long_way() -> None:
+    for table in inside.tables().values():
+        assert set(form_of(table).columns) == {"_seq", *table.columns, *SERVER_FIELDS}

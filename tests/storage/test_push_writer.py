@@ -1,0 +1,559 @@
+"""What becomes of each change: whose row it is, what it alters, in which order, and who wins (contract section 4)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from models import connection
+from protocol.codec import format_time
+from protocol.errors import ResyncRequired, ValidationError
+from protocol.seen_rows import Evidence
+from storage.push_batch import Applied
+from tenants import Tenants
+from tests import inside
+from tests.conftest import JSON
+
+NOW = 1_800_000_000_000
+
+
+class Tenant:
+    """One tenant in this process, with the calls these tests read best with."""
+
+    def __init__(self, tenants: Tenants, tenant_id: str) -> None:
+        self.tenants, self.id, self.now = tenants, tenant_id, NOW
+        self.told: list[Applied] = []
+
+    def push(self, body: JSON, **options: Any) -> Applied:
+        self.now += 1000
+        return inside.push(self.tenants, self.id, body, self.now, after=self.told.append, **options)
+
+    def do(self, operation: str, table: str = "end_user", /, about: JSON | None = None, **data: Any) -> JSON:
+        """Push one change, and give its result with the row under ``row``."""
+        return self.results({"operations": [op(operation, table, about, **data)]})[0]
+
+    def results(self, body: JSON, **options: Any) -> list[JSON]:
+        applied = self.push(body, **options)
+        assert len(applied.rows) == len(applied.results)
+        return [
+            result | {"row": row and json.loads(row)} for result, row in zip(applied.results, applied.rows, strict=True)
+        ]
+
+    def statuses(self, body: JSON, **options: Any) -> list[str]:
+        return [result["status"] for result in self.results(body, **options)]
+
+    def row(self, row_id: str) -> JSON:
+        (found,) = [row for row in self.all() if row["id"] == row_id]
+        return found
+
+    def all(self, table: str = "end_user") -> list[JSON]:
+        """Every row as it stands, tombstones too."""
+        sql = f'SELECT c.row FROM "{table}" JOIN _changes AS c ON c.seq = _seq ORDER BY _seq'
+        return self.tenants.read(self.id, lambda: [json.loads(row[0]) for row in connection().execute(sql)])
+
+    def seen_all(self) -> Evidence:
+        return inside.seen_all(self.tenants, self.id)
+
+    @property
+    def sequence(self) -> int:
+        return self.tenants.read(
+            self.id, lambda: int(connection().execute("SELECT sequence FROM _meta").fetchall()[0][0])
+        )
+
+
+def op(operation: str, table: str = "end_user", /, about: JSON | None = None, **data: Any) -> JSON:
+    return {"table": table, "operation": operation, "data": data} | (about or {})
+
+
+@pytest.fixture
+def tenant(tenants: Tenants, new_tenant: Callable[[], str]) -> Tenant:
+    return Tenant(tenants, new_tenant())
+
+
+@pytest.fixture
+def other(tenants: Tenants, new_tenant: Callable[[], str]) -> Tenant:
+    return Tenant(tenants, new_tenant())
+
+
+# --- create, update, delete ------------------------------------------------------------------------------------------
+
+
+def test_stored_row_has_what_the_server_sets(tenant: Tenant) -> None:
+    row = tenant.do("create", id="a", name="A", sync_status="pending", version=9, server_synced=0, createdAt="x")["row"]
+    at = format_time(tenant.now)
+    assert (row["sync_status"], row["server_synced"], row["version"]) == ("synced", 1, 1)
+    assert (row["createdAt"], row["updatedAt"], row["active"], row["is_deleted"]) == (at, at, 1, 0)
+    later = tenant.do("update", id="a", name="B")["row"]
+    assert (later["createdAt"], later["updatedAt"], later["version"]) == (at, format_time(tenant.now), 2)
+
+
+def test_create_twice_makes_one_row(tenant: Tenant) -> None:
+    assert [tenant.do("create", id="a", name="A")["status"] for _ in range(3)] == ["created", "unchanged", "unchanged"]
+    assert len(tenant.all()) == 1
+
+
+def test_unchanged_makes_no_version_no_sequence_and_nothing_to_tell(tenant: Tenant) -> None:
+    """Fault: ``_different`` gives every field that was sent: ``updated``."""
+    full: JSON = {"id": "a", "name": "A", "active": True, "phoneModel": {"b": [1, None, {"c": 2.5}]}, "color": "red"}
+    tenant.do("create", **full)
+    before, place = tenant.row("a"), tenant.sequence
+    for operation in ("create", "update"):
+        result = tenant.do(operation, **full)
+        assert (result["status"], result["version"], result["row"]) == ("unchanged", 1, before)
+    applied = tenant.push({"changes": {"end_user": [full]}})
+    assert applied.touched == {} and applied.before == applied.after
+    assert (tenant.row("a"), tenant.sequence) == (before, place)
+
+
+def test_update_changes_the_fields_present_and_null_clears(tenant: Tenant) -> None:
+    tenant.do("create", id="a", name="A", email="a@x", color="red", phoneModel={"x": 1})
+    row = tenant.do("update", id="a", name="B", email=None, phoneModel=None)["row"]
+    assert (row["name"], row["email"], row["color"], row["phoneModel"], row["version"]) == ("B", None, "red", None, 2)
+    row = tenant.do("update", id="a", color=None, active=None)["row"]
+    assert (row["name"], row["color"], row["active"]) == ("B", None, None)
+
+
+def test_update_of_an_unknown_row_creates_it(tenant: Tenant) -> None:
+    result = tenant.do("update", id="a", name="A")
+    assert (result["status"], result["version"], result["row"]["active"]) == ("created", 1, 1)
+
+
+@pytest.mark.parametrize("data", [{"id": "a"}, {"Unique_id": "u"}, {}, {"id": 17}, {"id": "a", "name": "A"}])
+def test_delete_of_an_unknown_row_succeeds_and_stores_nothing(tenant: Tenant, data: JSON) -> None:
+    result = tenant.do("delete", **data)
+    assert (result["status"], result["version"], result["row"]["is_deleted"]) == ("unchanged", 0, 1)
+    assert tenant.all() == [] and tenant.sequence == 0
+
+
+def test_delete_leaves_a_tombstone_with_its_fields(tenant: Tenant) -> None:
+    tenant.do("create", id="a", name="A")
+    assert tenant.do("delete", id="a")["status"] == "deleted"
+    row = tenant.row("a")
+    assert (row["is_deleted"], row["name"], row["version"]) == (1, "A", 2)
+    assert tenant.do("delete", id="a")["status"] == "unchanged"
+    assert inside.rows(tenant.tenants, tenant.id) == []
+
+
+def test_update_alone_revives_nothing(tenant: Tenant) -> None:
+    tenant.do("create", id="a", name="A")
+    tenant.do("delete", id="a")
+    assert tenant.do("update", id="a", name="C")["row"]["is_deleted"] == 1
+    assert tenant.do("update", id="a", is_deleted=0)["row"]["is_deleted"] == 0
+
+
+# --- several changes in one push -------------------------------------------------------------------------------------
+
+
+def test_order_within_a_push_is_kept(tenant: Tenant) -> None:
+    body = [
+        op("create", id="b"),
+        op("create", "interactions", id="i"),
+        op("create", id="a"),
+        op("update", id="b", name="B"),
+    ]
+    assert tenant.statuses({"operations": body}) == ["created", "created", "created", "updated"]
+    assert [row["id"] for row in tenant.all()] == ["a", "b"]
+    sql = "SELECT row_id, version FROM _changes ORDER BY seq"
+    log = tenant.tenants.read(tenant.id, lambda: connection().execute(sql).fetchall())
+    assert log == [("b", 1), ("i", 1), ("a", 1), ("b", 2)]
+
+
+def test_many_changes_of_one_row_in_one_push_end_as_the_last(tenant: Tenant) -> None:
+    body = [op("create", id="a", n=0), *[op("update", id="a", n=n) for n in range(1, 200)], op("delete", id="a")]
+    results = tenant.results({"operations": body})
+    assert [result["version"] for result in results] == list(range(1, 202))
+    assert [result["row"].get("n") for result in results[:200]] == list(range(200))
+    (row,) = tenant.all()
+    assert (row["n"], row["is_deleted"], row["version"]) == (199, 1, 201)
+    assert list(tenant.told[-1].touched["end_user"]) == ["a"]
+
+
+def test_three_forms_end_in_the_same_row(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
+    data: JSON = {"id": "a", "name": "A", "active": 0, "color": {"r": 1}, "last_updated": "2026-01-01T00:00:00.000Z"}
+    forms: list[list[JSON]] = [
+        [op("create", **data), op("update", id="a", name="B"), op("delete", id="a")],
+        [{"changes": {"end_user": [row]}} for row in (data, {"id": "a", "name": "B"}, {"id": "a", "is_deleted": 1})],
+    ]
+    forms.append([{"operations": [body]} for body in forms[0]])
+    ends = []
+    for bodies in forms:
+        tenant = Tenant(tenants, new_tenant())
+        statuses = [tenant.statuses(body)[0] for body in bodies]
+        assert statuses == ["created", "updated", "deleted"]
+        ends += tenant.all()
+    assert ends[0] == ends[1] == ends[2]
+
+
+@pytest.mark.parametrize("turn", range(6))
+def test_one_push_of_many_changes_ends_like_many_pushes_of_one(
+    tenant: Tenant, other: Tenant, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: ``self.ids`` of changes only ever grows: a Unique_id that had moved led to the wrong row."""
+    seed = int(os.environ.get("SEED", random.randrange(10**9)))
+    print(f"SEED={seed}")
+    chance = random.Random(seed + turn)
+    chosen: list[JSON] = []
+    for _ in range(150):
+        data: JSON = {"name": chance.choice(["A", "B", None]), "n": chance.randrange(3)}
+        who: JSON = chance.choice([{"id": chance.choice("abc")}, {"Unique_id": chance.choice("uvw")}])
+        if "id" in who and chance.random() < 0.5:
+            who["Unique_id"] = chance.choice(["u", "v", "w", "x", None])
+        kind = chance.choice(["create", "update", "update", "delete"])
+        data = dict(chance.sample(sorted(data.items()), chance.randrange(3))) if kind != "delete" else {}
+        about: JSON = {"opId": f"op-{len(chosen)}"} if kind == "create" else {}  # Else a repeat, where it stands alone.
+        chosen.append(op(kind, about=about, **who, **data))
+
+    def ends(of: Tenant) -> list[JSON]:
+        return [row | dict.fromkeys(("updatedAt", "createdAt", "last_updated")) for row in of.all()]
+
+    for part in (chosen[:50], chosen[50:]):
+        numbers, same_numbers = itertools.tee(itertools.count(len(part) * 1000))
+        monkeypatch.setattr("storage.push_batch.new_id", lambda _, numbers=numbers: str(uuid.UUID(int=next(numbers))))
+        at_once = tenant.results({"operations": part}, device_id="phone")
+        monkeypatch.setattr(
+            "storage.push_batch.new_id", lambda _, numbers=same_numbers: str(uuid.UUID(int=next(numbers)))
+        )
+        one_by_one = [other.results({"operations": [change]}, device_id="phone")[0] for change in part]
+        for change, one, two in zip(part, at_once, one_by_one, strict=True):
+            assert [one[name] for name in ("status", "id", "version")] == [two["status"], two["id"], two["version"]], (
+                change
+            )
+        assert ends(tenant) == ends(other)
+    assert tenant.sequence == other.sequence
+
+
+def test_atomic_push_with_one_bad_row_stores_nothing_and_names_every_bad_row(tenant: Tenant) -> None:
+    rows = [{"id": "a"}, {"id": "b", "active": 7}, {"id": "c"}, {"id": "d", "name": []}]
+    with pytest.raises(ValidationError) as refused:
+        tenant.push({"changes": {"end_user": rows}})
+    assert [fault["path"] for fault in refused.value.details] == [
+        "changes.end_user[1].active",
+        "changes.end_user[3].name",
+    ]
+    assert tenant.all() == [] and tenant.sequence == 0 and tenant.told == []
+
+
+def test_push_that_is_not_atomic_stores_the_rest_with_results_aligned(tenant: Tenant) -> None:
+    rows = [{"id": "a"}, {"id": "b", "active": 7}, {"id": "a"}, "no row", {"id": "c", "name": "C"}]
+    results = tenant.results({"atomic": False, "changes": {"end_user": rows, "nope": [{"id": "x"}]}})
+    statuses = ["created", "rejected", "unchanged", "rejected", "created", "rejected"]
+    assert [result["status"] for result in results] == statuses
+    assert [result["row"] and result["row"]["id"] for result in results] == ["a", None, "a", None, "c", None]
+    assert [bool(result.get("error")) for result in results] == [status == "rejected" for status in statuses]
+    assert [row["id"] for row in tenant.all()] == ["a", "c"]
+
+
+def test_empty_push_is_answered_with_nothing(tenant: Tenant) -> None:
+    bodies: list[JSON] = [{"changes": {}}, {"changes": {"end_user": []}}, {"operations": []}]
+    for body in bodies:
+        assert tenant.results(body) == []
+    assert tenant.sequence == 0
+
+
+def test_row_may_have_the_limits_bytes_and_no_more(tenant: Tenant) -> None:
+    """Fault: ``>=`` for ``>`` at the limit: the row of exactly that size was refused."""
+    size = len(json.dumps(tenant.do("create", id="a", note="")["row"], separators=(",", ":")))
+    fits = "x" * (inside.LIMITS.row_bytes - size)
+    assert tenant.do("create", id="b", note=fits)["status"] == "created"
+    body = {"operations": [op("create", id="c", note=fits + "x")]}
+    with pytest.raises(ValidationError) as refused:
+        tenant.push(body)
+    assert refused.value.details[0]["path"] == "operations[0]" and "65,537" in refused.value.details[0]["error"]
+    assert tenant.statuses({**body, "atomic": False}) == ["rejected"]
+    assert sorted(row["id"] for row in tenant.all()) == ["a", "b"]
+
+
+def test_row_can_not_grow_beyond_the_limit_by_unknown_fields(tenant: Tenant) -> None:
+    for number in range(6):
+        field: JSON = {f"field{number}": "x" * 10_000}
+        tenant.do("update", id="a", **field)
+    with pytest.raises(ValidationError):
+        tenant.do("update", id="a", field6="x" * 10_000)
+    assert "field6" not in tenant.row("a")
+
+
+# --- conflicts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edited(tenant: Tenant) -> Tenant:
+    """A row ``a`` at version 2: name A, then B."""
+    tenant.do("create", id="a", name="A", email="a@x", note="n", about={"timestamp": "2026-04-01T00:00:00Z"})
+    tenant.do("update", id="a", name="B", about={"timestamp": "2026-06-01T00:00:00Z"})
+    return tenant
+
+
+LATER, EARLIER, FUTURE = "2026-06-02T00:00:00Z", "2026-05-01T00:00:00Z", "2099-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("stated", "name", "winner"), [(LATER, "C", "client"), (EARLIER, "B", "server"), (FUTURE, "C", "client")]
+)
+def test_field_edited_on_both_sides_goes_to_the_later_edit(edited: Tenant, stated: str, name: str, winner: str) -> None:
+    """Fault: no check of versions (``stale = False``): ``updated``."""
+    applied = edited.push(
+        {"operations": [op("update", about={"baseVersion": 1, "timestamp": stated}, id="a", name="C")]}
+    )
+    assert applied.results[0]["status"] == "conflict" and edited.row("a")["name"] == name
+    (conflict,) = applied.conflicts
+    assert conflict["fields"] == {"name": {"base": "A", "client": "C", "server": "B", "winner": winner}}
+    assert (conflict["table"], conflict["id"], conflict["baseVersion"]) == ("end_user", "a", 1)
+
+
+def test_edit_of_a_clock_in_the_future_loses_against_a_later_one(edited: Tenant) -> None:
+    edited.do("update", id="a", name="F", about={"timestamp": FUTURE})
+    result = edited.do("update", id="a", name="G", about={"baseVersion": 2})
+    assert (result["status"], edited.row("a")["name"]) == ("conflict", "G")
+
+
+def test_fields_of_each_side_are_merged(edited: Tenant) -> None:
+    result = edited.do("update", id="a", email="new@x", about={"baseVersion": 1, "timestamp": EARLIER})
+    row = edited.row("a")
+    assert (result["status"], row["name"], row["email"], row["version"]) == ("merged", "B", "new@x", 3)
+
+
+def test_one_push_may_merge_one_field_and_lose_another(edited: Tenant) -> None:
+    about = {"baseVersion": 1, "timestamp": EARLIER}
+    applied = edited.push({"operations": [op("update", about=about, id="a", name="C", email="new@x", note="n")]})
+    row = edited.row("a")
+    assert (row["name"], row["email"], row["note"]) == ("B", "new@x", "n")
+    assert list(applied.conflicts[0]["fields"]) == ["name"]
+
+
+def test_same_value_on_both_sides_is_no_conflict(edited: Tenant) -> None:
+    result = edited.do("update", id="a", name="B", about={"baseVersion": 1})
+    assert (result["status"], result["version"]) == ("unchanged", 2)
+
+
+def test_value_that_is_only_repeated_does_not_undo_the_other_side(edited: Tenant) -> None:
+    applied = edited.push({"operations": [op("update", about={"baseVersion": 1}, id="a", name="A", note="m")]})
+    assert applied.conflicts == [] and applied.results[0]["status"] == "merged"
+    assert (edited.row("a")["name"], edited.row("a")["note"]) == ("B", "m")
+
+
+def test_base_that_is_current_is_no_conflict(edited: Tenant) -> None:
+    assert edited.do("update", id="a", name="C", about={"baseVersion": 2})["status"] == "updated"
+
+
+@pytest.mark.parametrize(("stated", "name"), [(LATER, "C"), (EARLIER, "B")])
+def test_base_that_the_row_never_had_is_of_another_row(edited: Tenant, stated: str, name: str) -> None:
+    """It was purged and made anew, or a backup was put back: what the device saw is not known, so the later edit wins.
+
+    Fault: a base above the row's version taken for current: ``updated``, and B is in no conflict.
+    """
+    applied = edited.push(
+        {"operations": [op("update", about={"baseVersion": 3, "timestamp": stated}, id="a", name="C")]}
+    )
+    assert (applied.results[0]["status"], edited.row("a")["name"]) == ("conflict", name)
+    assert applied.conflicts[0]["fields"]["name"]["base"] is None
+
+
+def test_base_that_this_push_made_is_current(edited: Tenant) -> None:
+    body = [op("update", about={"baseVersion": base}, id="a", name=name) for base, name in ((2, "C"), (3, "D"))]
+    assert edited.statuses({"operations": body}) == ["updated", "updated"]
+
+
+def test_version_that_a_device_counts_up_by_itself_is_no_conflict(edited: Tenant) -> None:
+    assert edited.statuses(op("update", id="a", name="C", version=9), evidence=edited.seen_all()) == ["updated"]
+
+
+def test_without_a_base_no_check_is_made(edited: Tenant) -> None:
+    assert edited.do("update", id="a", name="C")["status"] == "updated"
+
+
+def test_base_0_means_that_the_device_knew_no_row(edited: Tenant) -> None:
+    """Two devices that make a row of one id conflict in what both set."""
+    applied = edited.push({"operations": [op("create", about={"baseVersion": 0}, id="a", name="C", phone="1")]})
+    assert applied.results[0]["status"] == "conflict"
+    assert applied.conflicts[0]["fields"]["name"]["base"] is None
+    assert (edited.row("a")["name"], edited.row("a")["phone"], edited.row("a")["email"]) == ("C", "1", "a@x")
+
+
+@pytest.mark.parametrize(("version", "status"), [(2, "conflict"), (9, "conflict"), (1, "conflict"), (0, "updated")])
+def test_version_of_a_device_that_was_sent_nothing_proves_nothing(edited: Tenant, version: int, status: str) -> None:
+    """0 states no base at all. Fault: 9 was taken for a base of 8, and B went, untold."""
+    assert edited.statuses(op("update", id="a", name="C", version=version)) == [status]
+
+
+def test_version_of_a_row_among_changes_is_one_above_its_base(edited: Tenant) -> None:
+    assert edited.statuses({"changes": {"end_user": [{"id": "a", "name": "C", "version": 2}]}}) == ["conflict"]
+
+
+def test_base_cursor_holds_for_the_whole_push(tenant: Tenant) -> None:
+    base = tenant.push({"changes": {"end_user": [{"id": "a", "name": "A"}, {"id": "b", "name": "A"}]}}).after.cursor
+    tenant.do("update", id="a", name="B")
+    rows = [{"id": row_id, "name": "C"} for row_id in "abc"]
+    assert tenant.statuses({"baseCursor": base, "changes": {"end_user": rows}}) == ["conflict", "updated", "created"]
+    now = tenant.push({"changes": {}}).after.cursor
+    assert tenant.statuses({"baseCursor": now, "changes": {"end_user": [{"id": "a", "name": "D"}]}}) == ["updated"]
+
+
+@pytest.mark.parametrize("cursor", ["000000000000-0", "{epoch}-99"])
+def test_base_cursor_of_another_incarnation_or_beyond_is_refused(tenant: Tenant, cursor: str) -> None:
+    own = tenant.push({"changes": {"end_user": [{"id": "a"}]}}).after
+    with pytest.raises(ResyncRequired):
+        tenant.push({"baseCursor": cursor.format(epoch=own.epoch), "changes": {"end_user": [{"id": "a", "name": "B"}]}})
+    assert tenant.row("a")["name"] is None
+
+
+def test_second_change_of_a_row_in_one_push_does_not_conflict_with_the_first(edited: Tenant) -> None:
+    about = {"baseVersion": 2}
+    body = [op("update", about=about, id="a", name="C"), op("update", about=about, id="a", name="D", note="o")]
+    assert edited.statuses({"operations": body}) == ["updated", "updated"]
+    assert edited.row("a")["name"] == "D"
+
+
+EDIT = op("update", about={"baseVersion": 2, "opId": "edit"}, id="a", name="C")
+REVERSAL = op("update", about={"baseVersion": 2, "opId": "reversal"}, id="a", name="B")
+
+
+@pytest.mark.parametrize(
+    ("later", "device_id"), [([EDIT, REVERSAL], None), ([EDIT, REVERSAL], "d"), ([REVERSAL], "d")], ids=str
+)
+def test_reversal_of_an_edit_whose_answer_was_lost_is_taken(
+    edited: Tenant, later: list[JSON], device_id: str | None
+) -> None:
+    """The server knows that it was this device, by its name or by the edit that it sends again.
+
+    Fault: the device's own change among those it missed: the reversal is ``unchanged``, and the row stays C.
+    """
+    edited.push({"operations": [EDIT]}, device_id=device_id)
+    assert edited.statuses({"operations": later}, device_id=device_id)[-1] == "updated"
+    assert (edited.row("a")["name"], edited.told[-1].conflicts) == ("B", [])
+
+
+def test_reversal_beside_an_edit_of_another_device_is_taken(edited: Tenant) -> None:
+    """Fault: what this push said before not laid over the base: ``unchanged``, and the row stays C."""
+    edited.do("update", id="a", note="other")
+    assert edited.statuses({"operations": [EDIT, REVERSAL]}) == ["merged", "merged"]
+    assert (edited.row("a")["name"], edited.row("a")["note"]) == ("B", "other")
+
+
+def test_same_value_from_another_device_is_no_reversal(edited: Tenant) -> None:
+    edited.push({"operations": [EDIT]}, device_id="d")
+    assert edited.statuses({"operations": [REVERSAL]}, device_id="e") == ["unchanged"]
+    assert edited.row("a")["name"] == "C"
+
+
+def test_edit_that_lost_is_not_taken_back_over_the_one_that_won(edited: Tenant) -> None:
+    """C came after the edit and its reversal, which are told as lost, each with what the device had then."""
+    edited.do("update", id="a", name="won", about={"timestamp": LATER})
+    early = [one | {"timestamp": EARLIER} for one in (EDIT, REVERSAL)]
+    applied = edited.push({"operations": early}, device_id="d")
+    sides = [conflict["fields"]["name"] for conflict in applied.conflicts]
+    assert edited.row("a")["name"] == "won"
+    assert [(side["base"], side["client"], side["winner"]) for side in sides] == [
+        ("B", "C", "server"),
+        ("C", "B", "server"),
+    ]
+
+
+def test_edit_over_a_conflict_that_its_device_won_is_no_second_conflict(edited: Tenant) -> None:
+    edited.do("update", id="a", name="other", about={"timestamp": EARLIER})
+    assert edited.statuses({"operations": [EDIT]}, device_id="d") == ["conflict"]
+    assert edited.statuses({"operations": [REVERSAL]}, device_id="d") == ["updated"]
+    assert edited.row("a")["name"] == "B"
+
+
+def test_device_that_another_sends_back_in_the_row_is_not_taken_for_its_own(edited: Tenant) -> None:
+    """An older app sends whole rows as it pulled them. Fault: the field believed: ``updated``, and B in no conflict."""
+    edited.push({"operations": [op("update", id="a", name="A1", device_id="d")]}, device_id="d")
+    edited.push({"changes": {"end_user": [{"id": "a", "name": "B1", "device_id": "d", "version": 4}]}})
+    applied = edited.push({"operations": [op("update", about={"baseVersion": 3}, id="a", name="A2")]}, device_id="d")
+    assert applied.results[0]["status"] == "conflict"
+    assert applied.conflicts[0]["fields"]["name"]["server"] == "B1"
+
+
+def test_versions_that_a_device_counts_up_in_one_push_have_the_base_of_the_first(edited: Tenant) -> None:
+    """Fault: each for itself: the second's was the version that another had made, and took the place of its edit."""
+    rows = [{"id": "a", "name": name, "version": n, "last_updated": EARLIER} for n, name in ((2, "A1"), (3, "A2"))]
+    assert edited.statuses({"changes": {"end_user": rows}}) == ["conflict", "conflict"]
+    assert edited.row("a")["name"] == "B"
+
+
+@pytest.mark.parametrize(("stated", "deleted"), [(LATER, 1), (EARLIER, 1)])
+def test_delete_that_did_not_know_an_edit_is_a_merge(edited: Tenant, stated: str, deleted: int) -> None:
+    """``is_deleted`` was changed on one side only, so both are kept: the edit in the tombstone."""
+    edited.do("delete", id="a", about={"baseVersion": 1, "timestamp": stated})
+    assert (edited.row("a")["is_deleted"], edited.row("a")["name"]) == (deleted, "B")
+
+
+def test_edit_that_did_not_know_a_delete_stays_deleted_and_keeps_the_edit(edited: Tenant) -> None:
+    edited.do("delete", id="a")
+    edited.do("update", id="a", note="m", about={"baseVersion": 2})
+    assert (edited.row("a")["is_deleted"], edited.row("a")["note"]) == (1, "m")
+
+
+def test_conflict_is_told_once_and_logged_with_both_sides(edited: Tenant) -> None:
+    edited.push({"operations": [op("update", about={"baseVersion": 1}, id="a", name="C")]})
+    sql = "SELECT count(*), max(pushed ->> 'name'), max(fields ->> '$.name.server') FROM _conflicts"
+    assert edited.tenants.read(edited.id, lambda: connection().execute(sql).fetchall()) == [(1, "C", "B")]
+    assert len(edited.told[-1].conflicts) == 1
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_ids_that_the_server_makes_are_uuids_in_the_order_of_their_commits(tenant: Tenant) -> None:
+    """Source: RFC 9562 section 5.7."""
+    made = [tenant.push({"changes": {"end_user": [{"name": "A"}]}}).results[0]["id"] for _ in range(20)]
+    assert made == sorted(made) and len(set(made)) == 20
+    assert {(one.version, one.variant) for one in map(uuid.UUID, made)} == {(7, uuid.RFC_4122)}
+
+
+# --- slices ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", range(10))
+def test_push_in_slices_of_any_size_comes_to_the_same(
+    tenant: Tenant, other: Tenant, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: ``known`` overwritten by what a slice before had written: a device's own change became a conflict."""
+    seed = int(os.environ.get("SEED", random.randrange(10**9)))
+    print(f"SEED={seed}")
+    chance = random.Random(seed + turn)
+    for number in range(8):
+        body = {"operations": [any_operation(chance) for _ in range(30)], "atomic": chance.random() < 0.2}
+        options: JSON = {"device_id": chance.choice([None, "phone", "tablet"])}
+        if number and chance.random() < 0.3:
+            body["baseCursor"] = chance.randrange(tenant.sequence + 1)
+        found = []
+        for one, slice_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
+            monkeypatch.setattr("storage.push_writer._SLICE_ROWS", slice_rows)
+            made = map("made-{}".format, itertools.count(number * 1000))
+            monkeypatch.setattr("storage.push_batch.new_id", lambda _, made=made: next(made))
+            found.append(outcome(one, body, options))
+        assert found[0] == found[1]
+
+
+def any_operation(chance: random.Random) -> JSON:
+    """Make an operation on one of few rows, by id or by ``Unique_id``, perhaps under a name that was used before."""
+    row: JSON = {chance.choice(["name", "email", "note"]): chance.choice("abc")}
+    row |= {"id": chance.choice("uvwxyz")} if chance.random() < 0.7 else {"Unique_id": chance.choice("123")}
+    about: JSON = {"baseVersion": chance.randrange(6)} if chance.random() < 0.4 else {}
+    if chance.random() < 0.2:
+        about["opId"] = f"op-{chance.randrange(12)}"
+    if chance.random() < 0.05:
+        row["is_deleted"] = "no flag"
+    return op(chance.choice(["create", "update", "update", "delete"]), about=about, **row)
+
+
+def outcome(tenant: Tenant, body: JSON, options: JSON) -> Any:
+    """Push, and give all that it came to."""
+    base = body.get("baseCursor")
+    epoch = tenant.tenants.read(tenant.id, lambda: connection().execute("SELECT epoch FROM _meta").fetchall()[0][0])
+    own = body if base is None else body | {"baseCursor": f"{epoch}-{base}"}
+    try:
+        applied = tenant.push(own, **options)
+        said: Any = (applied.results, applied.rows, applied.conflicts, applied.touched)
+    except ValidationError as problem:
+        said = problem.details
+    log = "SELECT * FROM _changes UNION ALL SELECT 0, table_name, hash, count, 0, 0, 0, 0, 0, 0, 0, 0 FROM _digests"
+    return said, tenant.all(), tenant.tenants.read(tenant.id, lambda: connection().execute(log).fetchall())

@@ -1,0 +1,1 @@
+"""Tests of the whole: crashes, faults, bad networks, fairness, isolation, existing apps, the guides."""
