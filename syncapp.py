@@ -102,7 +102,14 @@ def build(settings: Settings) -> Flask:
     events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
     app.register_blueprint(
         pages.blueprint(
-            VERSION, tenants, monitor, lifecycle, sockets.connected, settings.trusted_proxies, calls, events
+            VERSION,
+            tenants,
+            lambda: bool(monitor.faults),
+            lifecycle,
+            sockets.connected,
+            settings.trusted_proxies,
+            calls,
+            events,
         )
     )
     if settings.trusted_proxies:

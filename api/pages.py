@@ -15,7 +15,6 @@ from flask import Blueprint, Response, render_template, send_from_directory
 
 from api import reference
 from models import synced_tables
-from operations.file_monitor import FileMonitor
 from protocol import errors
 from protocol.codec import format_time
 from protocol.errors import NotFound
@@ -45,7 +44,7 @@ Describe = Callable[[], dict[str, Any]]
 def blueprint(
     version: str,
     tenants: Tenants,
-    monitor: FileMonitor,
+    has_file_faults: Callable[[], bool],
     lifecycle: Lifecycle,
     connected: Callable[[], int],
     trusted_proxies: int,
@@ -78,7 +77,7 @@ def blueprint(
     @routes.get("/health")
     def health() -> Reply:
         """Tell an orchestrator whether to send requests here."""
-        status = _status(tenants, monitor, lifecycle)
+        status = _status(tenants, has_file_faults(), lifecycle)
         body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
         body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
         body["forwardedFor"] = {"addresses": _forwarded(), "trusted": trusted_proxies}
@@ -112,13 +111,13 @@ def _serve_files(routes: Blueprint) -> None:
         return _cached(send_from_directory(_CLIENT, _CLIENT_FILE))
 
 
-def _status(tenants: Tenants, monitor: FileMonitor, lifecycle: Lifecycle) -> str:
+def _status(tenants: Tenants, has_file_faults: bool, lifecycle: Lifecycle) -> str:
     """Say how the server is, the worst first."""
     if lifecycle.is_ending:
         return "ending"
     if not room.look(tenants.folder):
         return "storage_full"
-    return "degraded" if monitor.faults or not tenants.directory.is_in_place else "ok"
+    return "degraded" if has_file_faults or not tenants.directory.is_in_place else "ok"
 
 
 def _describe(routes: Blueprint, openapi: Describe, asyncapi: Describe) -> None:

@@ -34,7 +34,6 @@ FLOORS = [
 """From the bottom up. A module may import those of the floors before its own, and of its own, without a circle."""
 
 NOT_YET = {
-    ("api.pages", "operations.file_monitor"),
     ("protocol.notifications", "storage.push_batch"),
     ("protocol.notifications", "tenants"),
     ("server.http.handler", "server.websocket.frames"),
