@@ -31,7 +31,7 @@ from peewee import (
 )
 
 from protocol.codec import Row, encode, whole_number
-from protocol.merge import Column, Table
+from protocol.messages import Column, Table
 from protocol.row_decoder import CHECKED, FLAG, NUMBER, WHOLE
 
 database = DatabaseProxy()

@@ -29,6 +29,7 @@ from protocol.errors import (
     ValidationError,
     as_acknowledgement,
 )
+from protocol.messages import Applied
 from protocol.notifications import STATUS_TEXTS, Notification, checked_texts, notifications_of
 from protocol.parser import checked_device
 from server.http.exchange import is_allowed_origin
@@ -42,7 +43,6 @@ from settings import Settings
 from storage import positions
 from storage.devices import Seen
 from storage.positions import missed
-from storage.push_batch import Applied
 from tenants import Tenants, now_ms
 
 log = logging.getLogger("syncapp.socket")

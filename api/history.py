@@ -18,13 +18,13 @@ from api.sync import Around, Sync
 from models import synced_tables
 from protocol.codec import Row, decode, whole_number
 from protocol.errors import ValidationError
+from protocol.messages import Applied
 from protocol.notifications import checked_texts
 from protocol.parser import table_named
 from server.http.exchange import Reply, answer, read_body, read_json, success
 from storage import devices, history
 from storage.devices import Seen
 from storage.history import Resolution, State
-from storage.push_batch import Applied
 from tenants import Tenants, now_ms
 
 PAGE_ROWS = (50, 500)

@@ -20,7 +20,7 @@ from api.limits import EVENT_PULL_BYTES, KEY_CHARACTERS, announced_limits
 from models import described_everywhere, synced_tables
 from protocol.codec import Cursor, Row, decode, decode_push, encode, format_time
 from protocol.errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
-from protocol.merge import EDIT_FIELDS, SERVER_FIELDS, Limits, Pull, Push, Strategy, unknown_table
+from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Applied, Limits, Pull, Push, Strategy, unknown_table
 from protocol.notifications import Notification, asked_for
 from protocol.parser import (
     checked_device,
@@ -37,7 +37,6 @@ from sockets import Answer, Caller, Sockets
 from storage import disk_quota, idempotency, positions, pull_reader, push_writer, seen_rows
 from storage.devices import Seen, expired, expired_at, reached
 from storage.pull_reader import Page, Slice
-from storage.push_batch import Applied
 from tenants import Tenants, now_ms
 
 Around = Callable[[Callable[[], Applied]], Applied]

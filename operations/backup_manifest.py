@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from models import synced_tables
-from protocol.merge import Pull
+from protocol.messages import Pull
 from storage import digest, main_database, positions, pull_reader
 from storage.schema import tenant_fingerprint
 from storage.sqlite.engine import Store

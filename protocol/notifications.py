@@ -11,7 +11,7 @@ from msgspec import Raw, Struct, field
 
 from protocol.codec import format_time
 from protocol.errors import ValidationError
-from storage.push_batch import Applied
+from protocol.messages import Applied
 from tenants import now_ms
 
 NOTE_TYPES = ("data_available", "sync_complete", "sync_error", "conflict_detected")

@@ -26,7 +26,7 @@ from protocol.codec import (
     whole_number,
 )
 from protocol.errors import Detail, PayloadTooLarge, ValidationError
-from protocol.merge import SERVER_FIELDS, Change, Limits, Pull, Push, Table
+from protocol.messages import SERVER_FIELDS, Change, Limits, Pull, Push, Table
 from protocol.row_decoder import Reader, TypedRow
 from protocol.seen_rows import NOBODY, Evidence
 

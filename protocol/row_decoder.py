@@ -20,7 +20,7 @@ from cachetools import LRUCache
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from protocol.codec import MAX_DEPTH, decode_any, decode_stored, encode, format_time, whole_number
-from protocol.merge import Change, Kind, Table, same
+from protocol.messages import Change, Kind, Table, same
 
 FLAG = Literal[0, 1] | bool
 WHOLE = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)]

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from models import connection, synced_tables
 from protocol.codec import Cursor, encode, format_time
 from protocol.errors import NotFound, Problem, ResyncRequired, TenantNotFound
+from protocol.messages import Place
 from protocol.seen_rows import Evidence
 from storage import seen_rows
-from storage.positions import Place, last_until, place
+from storage.positions import last_until, place
 from storage.seen_rows import Evidences
 from storage.system_tables import Conflict, Device, KeptAnswer, Receipt
 

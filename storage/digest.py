@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 
 from models import SyncedTable, connection
-from protocol.merge import Stored
+from protocol.messages import Stored
 from storage.system_tables import TableDigest
 
 

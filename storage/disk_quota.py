@@ -9,7 +9,7 @@ from cachetools import LRUCache
 
 from models import connection
 from protocol.errors import QuotaExceeded
-from storage.push_batch import Applied
+from protocol.messages import Applied
 
 _GOES_ON = {"deleted", "unchanged", "rejected"}
 """What becomes of changes that are taken although there is no room: else nobody could make any."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from models import connection
 from protocol.codec import Row, format_time
 from protocol.errors import NotFound, ValidationError
-from storage.push_batch import Applied
+from protocol.messages import Applied
 from storage.system_tables import Conflict, Logged, shown_conflict
 
 State = Literal["open", "resolved", "all"]

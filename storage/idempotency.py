@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from models import connection
 from protocol.codec import encode, encode_sorted, is_exact, whole_number
 from protocol.errors import IdempotencyMismatch
-from protocol.merge import Change
+from protocol.messages import Change
 from storage.system_tables import KeptAnswer
 
 ANSWERS_KEPT_MS = 24 * 3_600_000

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from models import connection
 from protocol.codec import Row, decode_stored, encode
-from protocol.merge import SERVER_FIELDS, Change, Since, Stored, same
+from protocol.messages import SERVER_FIELDS, Change, Since, Stored, same
 
 Key = tuple[str, str]
 """A row: its table and its id."""

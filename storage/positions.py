@@ -8,26 +8,11 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Any, NamedTuple
+from typing import Any
 
 from models import connection
 from protocol.codec import Cursor
-
-
-class Place(NamedTuple):
-    """Where a tenant's order of commits stands."""
-
-    epoch: str
-    sequence: int
-    clock: int
-    purged_until: int = 0
-    purged_at: int = 0
-    restored_at: int = 0
-
-    @property
-    def cursor(self) -> str:
-        """Write this place as clients hold it."""
-        return str(Cursor(self.epoch, self.sequence))
+from protocol.messages import Place
 
 
 def incarnation() -> tuple[str, int]:

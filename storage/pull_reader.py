@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from models import connection
 from protocol.codec import Cursor, Row, decode_rows, format_time
 from protocol.errors import ResyncRequired
-from protocol.merge import Pull
+from protocol.messages import Place, Pull
 from protocol.seen_rows import Evidence
-from storage.positions import Place, committed_at, last_until, place, place_and_digests
+from storage.positions import committed_at, last_until, place, place_and_digests
 
 
 class Page(NamedTuple):

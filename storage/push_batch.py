@@ -8,43 +8,19 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from models import connection
 from protocol.codec import format_time
 from protocol.errors import Detail
-from protocol.merge import Change, Push
+from protocol.messages import Applied, Change, Place, Push
 from storage import digest
-from storage.positions import Place, note_commit, time_until
+from storage.positions import note_commit, time_until
 from storage.system_tables import Logged
 
 _SAID_PROBLEMS = 3
-
-
-@dataclass(slots=True)
-class Applied:
-    """What a push became. ``rows`` and ``results`` are as long as its changes; ``rows`` holds JSON or None."""
-
-    before: Place
-    after: Place
-    rows: list[bytes | None] = field(default_factory=list)
-    results: list[dict[str, Any]] = field(default_factory=list)
-    conflicts: list[dict[str, Any]] = field(default_factory=list)
-    replayed_conflicts: list[dict[str, Any]] = field(default_factory=list)
-    """Those of operations that were taken before: their device may never have had that answer."""
-    touched: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    """By table, the id and JSON of each row that changed, in the order of their first change."""
-    speakers: set[str] = field(default_factory=set)
-    """What its rows state as their ``device_id``, other than sent back."""
-    may_delete: bool = False
-    """Whether a row of it may have been deleted."""
-    known_until: int = 0
-    """A time from which on its device may pull next and misses nothing."""
-    unknown_tables: Collection[str] = ()
-    """Tables that the push names and this server does not sync."""
 
 
 class Writing:

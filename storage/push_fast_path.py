@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from models import connection
 from protocol.codec import Row, decode_stored, encode
-from protocol.merge import Stored
+from protocol.messages import Stored
 from protocol.row_decoder import Form, TypedRow, stored
 from storage.merge_base import Key, rows_where
 from storage.push_batch import INSERT_LOGGED, Writing, insert_row

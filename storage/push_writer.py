@@ -14,7 +14,8 @@ from typing import Any
 from models import connection, synced_tables
 from protocol.codec import Row, encode
 from protocol.errors import ResyncRequired, ValidationError
-from protocol.merge import UNCHECKED, Change, Outcome, Push, Since, Stored, Strategy, decide, decide_again
+from protocol.merge import decide, decide_again
+from protocol.messages import UNCHECKED, Applied, Change, Outcome, Push, Since, Stored, Strategy
 from protocol.row_decoder import TypedRow
 from storage.idempotency import Taken, implied_name, is_retry, keep_receipts, mark_of, taken
 from storage.merge_base import (
@@ -29,7 +30,7 @@ from storage.merge_base import (
     since_version,
 )
 from storage.positions import place
-from storage.push_batch import INSERT_LOGGED, Applied, Writing, insert_row
+from storage.push_batch import INSERT_LOGGED, Writing, insert_row
 from storage.push_fast_path import Edited, ShortWay
 from storage.recreated_rows import Revivals
 from storage.repeated_creates import is_said_before

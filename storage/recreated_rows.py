@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from protocol.codec import Cursor, Row, decode, decode_stored
-from protocol.merge import Change, Stored, same
+from protocol.messages import Change, Stored, same
 from storage.merge_base import Entry, Key, entry_at
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from models import connection
 from protocol.codec import Row, decode_stored
-from protocol.merge import same
+from protocol.messages import same
 from storage.merge_base import holds
 
 _MOST_ROWS = 20_000

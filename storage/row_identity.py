@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from protocol.codec import Cursor
-from protocol.merge import Change, Stored
+from protocol.messages import Change, Stored
 from storage.merge_base import Key
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)

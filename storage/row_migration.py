@@ -13,7 +13,7 @@ from peewee import Field
 
 from models import JsonField, SyncedTable, column_of, connection
 from protocol.codec import Row, decode_stored, encode, format_time
-from protocol.merge import Column
+from protocol.messages import Column
 from storage.positions import place
 
 UNFIT = "_unfit"

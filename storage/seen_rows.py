@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 
 from models import connection
 from protocol.codec import encode
+from protocol.messages import Applied
 from protocol.seen_rows import Evidence
 from storage.pull_reader import Page
-from storage.push_batch import Applied
 
 _CACHED = 10_000
 _DAY_MS = 86_400_000

@@ -8,11 +8,10 @@ from typing import Any
 import gevent
 
 from models import synced_tables
-from protocol.merge import Limits, Strategy, Table
+from protocol.messages import Applied, Limits, Strategy, Table
 from protocol.parser import parse_pull, parse_push
 from protocol.seen_rows import NOBODY, Evidence
 from storage import positions, pull_reader, push_writer
-from storage.push_batch import Applied
 from tenants import Tenants, now_ms
 from tests.conftest import JSON
 

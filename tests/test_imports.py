@@ -34,7 +34,6 @@ FLOORS = [
 """From the bottom up. A module may import those of the floors before its own, and of its own, without a circle."""
 
 NOT_YET = {
-    ("protocol.notifications", "storage.push_batch"),
     ("protocol.notifications", "tenants"),
     ("server.http.handler", "server.websocket.frames"),
 }
@@ -52,6 +51,7 @@ PURE = (
     "protocol.parser",
     "protocol.row_decoder",
     "protocol.merge",
+    "protocol.messages",
     "protocol.seen_rows",
     "protocol.codec",
     "protocol.errors",

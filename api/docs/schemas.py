@@ -39,7 +39,7 @@ from api.docs.json_schema import (
 from api.history import DEVICE_NAME
 from api.limits import announced_limits
 from models import TYPES, SyncedTable, synced_tables
-from protocol.merge import FieldConflict, Status, Strategy
+from protocol.messages import FieldConflict, Status, Strategy
 from protocol.notifications import NOTE_TYPES, STATUS_TEXTS, TEST_NOTE_TEXTS
 from settings import Settings
 from storage.history import Resolution

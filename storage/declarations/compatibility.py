@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models import connection, synced_tables
-from protocol.merge import Column
+from protocol.messages import Column
 from storage import main_database
 from storage.row_migration import takes_all
 from storage.schema import columns_of

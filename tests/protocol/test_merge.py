@@ -9,7 +9,8 @@ import pytest
 from models import synced_tables
 from protocol.codec import Cursor
 from protocol.errors import PayloadTooLarge, ValidationError
-from protocol.merge import Change, Limits, Outcome, Since, Stored, decide, same
+from protocol.merge import decide
+from protocol.messages import Change, Limits, Outcome, Since, Stored, same
 from protocol.parser import parse_pull, parse_push
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}

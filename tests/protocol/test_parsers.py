@@ -35,7 +35,7 @@ from api.docs import json_schema, schemas
 from models import synced_tables
 from protocol.codec import decode, decode_push, edit_time, encode, format_time, parse_cursor, parse_time
 from protocol.errors import Problem, Unauthorized, ValidationError
-from protocol.merge import Change, Limits
+from protocol.messages import Change, Limits
 from protocol.parser import checked_device, parse_pending, parse_pull, parse_push
 from protocol.row_decoder import TypedRow
 from server.http import exchange as http_exchange

@@ -15,10 +15,10 @@ import requests
 
 from models import connection
 from protocol.errors import QuotaExceeded
+from protocol.messages import Applied
 from server import disk_space
 from storage import disk_quota
 from storage.positions import place
-from storage.push_batch import Applied
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON, Server, Tenant, wait_for

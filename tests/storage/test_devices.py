@@ -14,11 +14,10 @@ import pytest
 from models import connection, synced_tables
 from protocol.codec import format_time
 from protocol.errors import NotFound, ResyncRequired
-from protocol.merge import Limits, Pull
+from protocol.messages import Applied, Limits, Pull
 from protocol.parser import parse_pull, parse_push
 from storage import devices, history, idempotency, pull_reader, push_writer
 from storage.devices import DAY_MS
-from storage.push_batch import Applied
 from tenants import Tenants
 from tests.conftest import JSON, Device, Listener, Server, Tenant
 from tests.inside import SKEW_MS

@@ -25,7 +25,7 @@ from models import connection, synced_tables
 from protocol import parser, row_decoder
 from protocol.codec import decode_push, parse_cursor
 from protocol.errors import Problem
-from protocol.merge import SERVER_FIELDS, Table
+from protocol.messages import SERVER_FIELDS, Table
 from protocol.row_decoder import Reader, TypedRow, form_of
 from protocol.seen_rows import NOBODY, Evidence
 from storage import push_batch, push_writer

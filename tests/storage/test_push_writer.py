@@ -15,8 +15,8 @@ import pytest
 from models import connection
 from protocol.codec import format_time
 from protocol.errors import ResyncRequired, ValidationError
+from protocol.messages import Applied
 from protocol.seen_rows import Evidence
-from storage.push_batch import Applied
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON

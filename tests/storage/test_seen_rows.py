@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from protocol.merge import Pull
+from protocol.messages import Pull
 from protocol.seen_rows import NOBODY, Evidence
 from storage import devices, pull_reader
 from storage.devices import DAY_MS, Seen

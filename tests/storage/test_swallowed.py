@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from protocol.merge import Strategy
+from protocol.messages import Strategy
 from tenants import Tenants
 from tests.conftest import JSON, Device, Listener, Server, Tenant
 from tests.storage.test_push_writer import EARLIER, LATER, op

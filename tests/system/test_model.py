@@ -32,10 +32,10 @@ from models import connection
 from operations import restore
 from protocol.codec import decode_stored, format_time
 from protocol.errors import ResyncRequired
+from protocol.messages import Applied
 from protocol.parser import parse_pull, parse_push
 from storage import devices, history, main_database, positions, pull_reader, push_writer
 from storage.devices import DAY_MS
-from storage.push_batch import Applied
 from storage.sqlite import files
 from tenants import Tenants
 from tests.conftest import JSON
