@@ -302,7 +302,7 @@ class Sockets:
         """Tell a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
         if tenant_id not in self._present:
             return
-        for notification in notifications_of(applied):
+        for notification in notifications_of(applied, now_ms()):
             self.notify(tenant_id, notification)
 
     def let_tell(self, tenant_id: str) -> None:
@@ -314,7 +314,10 @@ class Sockets:
         """Tell a tenant's devices that their cursors are of a database that is no more."""
         place = self._tenants.read(tenant_id, positions.place)
         text = "The data was restored from a backup: pull again from the start"
-        self.notify(tenant_id, Notification("data_available", "batch", text, cursor=place.cursor))
+        self.notify(
+            tenant_id,
+            Notification("data_available", "batch", text, cursor=place.cursor, timestamp=format_time(now_ms())),
+        )
 
     def _queue_bounded(self, engine_id: str, packet: Any) -> None:
         """Queue a packet for a socket, unless it has fallen too far behind: then it goes, and comes back to pull."""

@@ -143,7 +143,7 @@ class Sync:
         identity = bearer(self._tokens)
         body = read_json()
         _check_body(identity, body)
-        self._sockets.notify(identity.tenant_id, asked_for(body))
+        self._sockets.notify(identity.tenant_id, asked_for(body, now_ms()))
         return success({"message": "Test notification sent"})
 
     def limits(self) -> Reply:
@@ -245,7 +245,7 @@ class Sync:
         text = (
             f"Sync error for {name}: the server could not store a push. Nothing of it was kept; it can be sent again."
         )
-        self._sockets.notify(tenant_id, Notification("sync_error", name, text))
+        self._sockets.notify(tenant_id, Notification("sync_error", name, text, timestamp=format_time(now_ms())))
 
     # --- pull --------------------------------------------------------------------------------------------------------
 

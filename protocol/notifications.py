@@ -1,18 +1,18 @@
 """What the devices of a tenant are told: the types of notification, and what a push makes of them.
 
-Knows: the payloads of ``sync_notification`` (contract section 6). Must not know: sockets, who listens, SQL.
+Knows: the payloads of ``sync_notification`` (contract section 6). Must not know: sockets, who listens,
+SQL, the clock (the time is passed in).
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
 
 from protocol.codec import format_time
 from protocol.errors import ValidationError
 from protocol.messages import Applied
-from tenants import now_ms
 
 NOTE_TYPES = ("data_available", "sync_complete", "sync_error", "conflict_detected")
 
@@ -26,12 +26,8 @@ _MOST_ROW_BYTES = 8_192
 _OPERATIONS = {"created": "create", "deleted": "delete"}
 
 
-def _now() -> str:
-    return format_time(now_ms())
-
-
-class Notification(Struct, frozen=True, omit_defaults=True, gc=False):
-    """One ``sync_notification``; what is None is left out."""
+class _Told(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a notification tells; what is None is left out."""
 
     type: Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
     entityType: str
@@ -42,14 +38,20 @@ class Notification(Struct, frozen=True, omit_defaults=True, gc=False):
     cursor: str | None = None
     previousCursor: str | None = None
     data: Any = None
-    timestamp: str = field(default_factory=_now)
 
 
-def notifications_of(applied: Applied) -> list[Notification]:
-    """Write what a push changed as a handful of notifications, however many rows it had."""
+class Notification(_Told, frozen=True, omit_defaults=True, gc=False, kw_only=True):
+    """One ``sync_notification``."""
+
+    timestamp: str
+
+
+def notifications_of(applied: Applied, now: int) -> list[Notification]:
+    """Write what a push changed as a handful of notifications, however many rows it had; ``now`` is in milliseconds."""
     if not applied.touched and not applied.conflicts:
         return []
     place: dict[str, Any] = {"cursor": applied.after.cursor, "previousCursor": applied.before.cursor}
+    place["timestamp"] = format_time(now)
     notes = [_data_available(table, rows, applied, place) for table, rows in applied.touched.items()]
     notes += _conflicts_detected(applied, place)
     if applied.touched:
@@ -102,7 +104,7 @@ def _sync_complete(applied: Applied, place: dict[str, Any]) -> Notification:
     return Notification("sync_complete", name, text, row_id, count=count, data=data, **place)
 
 
-def asked_for(body: object) -> Notification:
+def asked_for(body: object, now: int) -> Notification:
     """Read the notification that a client asks for, to test its listeners, from a request's body.
 
     Raises: ValidationError.
@@ -117,6 +119,7 @@ def asked_for(body: object) -> Notification:
         said.get("entityType", "test"),
         said.get("message", "Test notification"),
         said.get("entityId"),
+        timestamp=format_time(now),
     )
 
 
