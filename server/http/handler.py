@@ -26,8 +26,8 @@ from server.connections import LEAST_BYTES_PER_SECOND, Connections
 from server.http import request_head
 from server.http.request_body import Body, ChunkedBody
 from server.http.response_head import date_line, head_bytes, parts_of, refusal
+from server.http.upgrade import UPGRADE, check_handshake, is_handshake
 from server.idle_reader import KEY, Inlet
-from server.websocket.frames import check_handshake, is_handshake
 
 log = logging.getLogger("syncapp.connections")
 
@@ -37,8 +37,6 @@ _MOST_EMPTY_LINES = 8
 _REST_BYTES, _REST_SECONDS = 65_536, 1.0
 """How much of a body that nobody read is read before the answer, so that the connection can go on after it."""
 
-UPGRADE = "syncapp.upgrade"
-"""Where the environ of a request that asks for a WebSocket has what begins one."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

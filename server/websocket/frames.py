@@ -7,12 +7,11 @@ Knows: RFC 6455 framing. Must not know: Socket.IO, who is at the other end.
 
 from __future__ import annotations
 
-import base64
 import codecs
 import contextlib
 import logging
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent
@@ -22,13 +21,10 @@ from geventwebsocket import handler
 from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from geventwebsocket.websocket import Header, WebSocket
 
-from protocol.errors import UnknownWebSocketVersion, ValidationError
-
 log = logging.getLogger("syncapp.socket")
 
 _SEND_SECONDS = 20.0
 _CONTROL_BYTES = 125
-_KEY_BYTES = 16
 _NORMAL, _TOO_BIG = 1000, 1009
 _CONTROL = 0x08
 _CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
@@ -197,38 +193,6 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
     def logger(self) -> logging.Logger:
         """Give where the library says that it closes."""
         return log
-
-
-def is_handshake(environ: Mapping[str, Any]) -> bool:
-    """Tell whether a request asks for a WebSocket; else its ``Upgrade`` is to be ignored.
-
-    Source: RFC 6455 section 4.2.1, RFC 9110 section 7.8.
-    """
-    return (
-        environ["REQUEST_METHOD"] == "GET"
-        and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
-        and "websocket" in _tokens(environ["HTTP_UPGRADE"])
-        and "upgrade" in _tokens(environ.get("HTTP_CONNECTION", ""))
-    )
-
-
-def _tokens(header: str) -> list[str]:
-    return [token.strip().lower() for token in header.split(",")]
-
-
-def check_handshake(environ: Mapping[str, Any]) -> None:
-    """Refuse a handshake that is malformed, before it is answered. Source: RFC 6455 section 4.2.1.
-
-    Raises: UnknownWebSocketVersion, ValidationError.
-    """
-    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != UnknownWebSocketVersion.spoken:
-        raise UnknownWebSocketVersion
-    try:
-        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip(), validate=True)
-    except ValueError:
-        key = b""
-    if len(key) != _KEY_BYTES:
-        raise ValidationError(f"Sec-WebSocket-Key must be {_KEY_BYTES} bytes in Base64.")
 
 
 def text_frames(texts: Iterable[bytes]) -> bytes:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from protocol.errors import Busy, MethodNotAllowed, OriginNotAllowed, Problem, ValidationError
 from server.http.exchange import is_allowed_origin, refuse, request_id_of
-from server.http.handler import UPGRADE
+from server.http.upgrade import UPGRADE
 from server.websocket.polling import Polling
 
 Wsgi = Callable[..., Iterable[bytes]]

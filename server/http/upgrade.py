@@ -1,0 +1,49 @@
+"""The handshake by which a request becomes a WebSocket: who asks for one, and what is malformed.
+
+Knows: RFC 6455 section 4. Must not know: frames, Socket.IO, who is at the other end.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from protocol.errors import UnknownWebSocketVersion, ValidationError
+
+UPGRADE = "syncapp.upgrade"
+"""Where the environ of a request that asks for a WebSocket has what begins one."""
+
+_KEY_BYTES = 16
+
+
+def is_handshake(environ: Mapping[str, Any]) -> bool:
+    """Tell whether a request asks for a WebSocket; else its ``Upgrade`` is to be ignored.
+
+    Source: RFC 6455 section 4.2.1, RFC 9110 section 7.8.
+    """
+    return (
+        environ["REQUEST_METHOD"] == "GET"
+        and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+        and "websocket" in _tokens(environ["HTTP_UPGRADE"])
+        and "upgrade" in _tokens(environ.get("HTTP_CONNECTION", ""))
+    )
+
+
+def _tokens(header: str) -> list[str]:
+    return [token.strip().lower() for token in header.split(",")]
+
+
+def check_handshake(environ: Mapping[str, Any]) -> None:
+    """Refuse a handshake that is malformed, before it is answered. Source: RFC 6455 section 4.2.1.
+
+    Raises: UnknownWebSocketVersion, ValidationError.
+    """
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != UnknownWebSocketVersion.spoken:
+        raise UnknownWebSocketVersion
+    try:
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip(), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise ValidationError(f"Sec-WebSocket-Key must be {_KEY_BYTES} bytes in Base64.")
