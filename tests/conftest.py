@@ -82,11 +82,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Leave out a test whose module another run has taken."""
-    among = item.config.getoption("--among")
-    return None if among is None or _is_ours(among / item.path.relative_to(ROOT).as_posix().replace("/", ".")) else True
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run the tests of modules that no other run has taken, each with the one that really follows, for fixtures' ends.
+
+    Raises: pytest.Session.Failed, pytest.Session.Interrupted, as pytest's own loop does.
+    """
+    among = session.config.getoption("--among")
+    if among is None or session.config.option.collectonly:
+        return None
+    ours = (item for item in session.items if _is_ours(among / str(item.path.relative_to(ROOT)).replace("/", ".")))
+    for item, following in itertools.pairwise(itertools.chain(ours, [None])):
+        assert item
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+    return True
 
 
 @functools.cache

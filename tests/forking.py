@@ -131,6 +131,7 @@ def _fork_on_demand(line: int) -> None:
     monkey = importlib.import_module("gevent.monkey")
     fork, waitpid = monkey.get_original("os", ["fork", "waitpid"])
     running: set[int] = set()
+    ended: dict[int, int] = {}
     own = os.getpid()
     os.set_blocking(line, True)
     gc.freeze()  # The search for cycles shall not copy what all have in common.
@@ -139,11 +140,14 @@ def _fork_on_demand(line: int) -> None:
             for text in iter(asked.readline, b""):
                 request = json.loads(text)
                 if isinstance(request, int):
-                    found, status = waitpid(request, os.WNOHANG)
-                    running -= {found}
-                    answer = os.waitstatus_to_exitcode(status) if found else None
+                    found, status = waitpid(request, os.WNOHANG) if request in running else (0, 0)
+                    if found:
+                        running.remove(found)
+                        ended[found] = os.waitstatus_to_exitcode(status)
+                    answer = ended.get(request)  # Two threads may ask for one that has ended.
                 elif answer := fork():
                     running.add(answer)
+                    ended.pop(answer, None)
                 else:
                     break
                 os.write(line, json.dumps(answer).encode() + b"\n")
