@@ -508,8 +508,9 @@ def test_two_tabs_show_the_same_three_devices(multi: Page, tenant: Tenant, devic
         two.wait_queue("Add Typed in the second tab")
         App(multi, 1).add("Typed in the first")
         multi.driver.switch_to.window(second)
+        # Tabs share a device's store: a row may be shown before it is sent.
         App(multi, 1).wait_rows(("Typed in the first", ""))
-        assert [row["name"] for row in device.rows()] == ["Typed in the first"]
+        wait_for(lambda: [row["name"] for row in device.rows()] == ["Typed in the first"], "the row of the first tab")
         two.switch(True)
         wait_equal(multi)
         multi.driver.switch_to.window(first)
