@@ -333,7 +333,8 @@ def test_open_line_is_served_by_its_inlet(
     gevent.sleep(0.02)
     assert phone.engine.said == ["a", "b", "transport close"]
     assert not fanout._lines and not phone.engine.server.sockets and not phone.engine.queue.qsize()
-    assert [record.levelname for record in caplog.records] == ([level] if level else [])
+    ours = [record for record in caplog.records if record.name == "syncapp.socket"]  # Others' clients log too.
+    assert [record.levelname for record in ours] == ([level] if level else [])
 
 
 def test_closed_line_takes_nothing_more(fanout: Fanout, phone: Phone) -> None:
