@@ -91,7 +91,7 @@ def build(settings: Settings) -> Flask:
     app.register_blueprint(Review(tenants, tokens, sync, seen).blueprint())
 
     def close() -> None:
-        upkeep.save()
+        upkeep.end()
         tenants.close()
 
     def held() -> dict[str, int]:
