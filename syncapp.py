@@ -98,20 +98,7 @@ def build(settings: Settings) -> Flask:
         return sockets.held() | {"open_tenants": tenants.open_count}
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
-    calls = cache(lambda: openapi.document(app, settings, VERSION))
-    events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
-    app.register_blueprint(
-        pages.blueprint(
-            VERSION,
-            tenants,
-            lambda: bool(monitor.faults),
-            lifecycle,
-            sockets.connected,
-            settings.trusted_proxies,
-            calls,
-            events,
-        )
-    )
+    _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
@@ -120,6 +107,17 @@ def build(settings: Settings) -> Flask:
     sockets.start()
     upkeep.start()
     return app
+
+
+def _add_pages(
+    app: Flask, settings: Settings, tenants: Tenants, monitor: FileMonitor, lifecycle: Lifecycle, sockets: Sockets
+) -> None:
+    calls = cache(lambda: openapi.document(app, settings, VERSION))
+    events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
+    has_faults, trusted = lambda: bool(monitor.faults), settings.trusted_proxies
+    app.register_blueprint(
+        pages.blueprint(VERSION, tenants, has_faults, lifecycle, sockets.connected, trusted, calls, events)
+    )
 
 
 class StartRefused(RuntimeError):
