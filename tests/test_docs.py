@@ -30,9 +30,9 @@ from tests.sources import FOLDERS, modules, name_of
 API = (ROOT / "docs" / "api.md").read_text()
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
-DOCS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(
-    ROOT.glob("docs/*.md")
-)
+DOCS = [
+    ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "server/README.md")
+] + sorted(ROOT.glob("docs/*.md"))
 MODULES = modules()
 OTHER_CAPITALS = {"TCP_NODELAY", "WEB_CONCURRENCY", "JWT_SECRET", "SYNCAPP_PORT"}
 """Words in the docs that look like a setting and are none."""
