@@ -112,6 +112,8 @@ def build(settings: Settings) -> Flask:
             events,
         )
     )
+    openapi.must_describe(app)
+    asyncapi.must_describe(sockets.events)
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]

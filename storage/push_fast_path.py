@@ -135,10 +135,9 @@ class ShortWay:
         if one.row.Unique_id and stood.Unique_id and one.row.Unique_id != stood.Unique_id:
             return None
         different = one.form.difference(one.row, stood)
-        if base_version is not None:
-            is_plain = self._writing.push.evidence.is_of(one.row.device_id, stood.device_id)
-        else:
-            is_plain = not different or not self._is_late_repeat(one, stood, as_read, different)
+        if base_version is not None and not self._writing.push.evidence.is_of(one.row.device_id, stood.device_id):
+            return None
+        is_plain = not different or not self._is_late_repeat(one, stood, as_read, different)
         return (stood, different, as_read) if is_plain else None
 
     def _is_known(self, one: TypedRow, base_version: int | None, version: int, sequence: int) -> bool:
@@ -152,7 +151,7 @@ class ShortWay:
         return place >= sequence and (not base_version or base_version >= version)
 
     def _is_late_repeat(self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Row) -> bool:
-        """Tell whether an edit without a base may be a create that was taken before: the long way finds out."""
+        """Tell whether an edit whose base is not stated may be a create that was taken before: the long way finds out."""
         push, (_, version, sequence, *_) = self._writing.push, as_read
         if one.reader.kind != "upsert" or push.base:
             return False

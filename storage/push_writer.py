@@ -139,6 +139,8 @@ class _LongWay:
         self.writing.note_speaker(change.fields.get("device_id"), stored.row["device_id"] if stored else None)
         outcome = self._outcome(change, stored, (table, row_id))
         version, body = stored.version if stored else 0, b""
+        if (outcome.conflicts or outcome.replaced) and self.writing.is_too_large(change, encode(change.fields)):
+            return None  # What loses is kept too, and is no larger than a row that wins.
         if outcome.row is not None:
             lacks = change.lacks(outcome.row, stored) if change.lacking else []
             if lacks:

@@ -74,6 +74,19 @@ def test_create_with_newer_content_is_an_upsert(tenant: Tenant, form: str) -> No
     assert (again["status"], stands(second)["name"]) == ("updated", "Asha")
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_create_sent_again_after_a_pull_changes_nothing_either(tenant: Tenant, form: str) -> None:
+    """Fault: an app that counts versions, has pulled another's edit, and finds its first push still unanswered."""
+    first, second = session(tenant), session(tenant)
+    row = {"id": "r", "Unique_id": "u", "name": "Asha", "version": 1, "last_updated": TIME}
+    push(first, form, row)
+    push(second, "A", {"id": "r", "name": "Lakshmi"}, "update")
+    since = first.pull({"table": "end_user", "lastSync": None})["syncTimestamp"]
+    first.pull({"table": "end_user", "lastSync": since})
+    again = push(first, form, row)
+    assert (again["status"], stands(second)["name"]) == ("unchanged", "Lakshmi")
+
+
 def test_untimed_create_of_another_device_is_an_upsert(tenant: Tenant) -> None:
     first, second, third = session(tenant), session(tenant), session(tenant)
     push(first, "A", {"id": "r", "Unique_id": "u", "name": "Asha"})
