@@ -1,4 +1,4 @@
-"""One WebSocket as Engine.IO uses it: a line, that takes frames past the queue and waits for nothing by a greenlet.
+"""One WebSocket as Engine.IO uses it: its frames go past the queue, and no greenlet waits for it.
 
 Knows: how Engine.IO and gevent-websocket serve a WebSocket, its queue, its tasks, and when its network takes more. Must not
 know: Socket.IO, rooms, what is told.
