@@ -222,6 +222,7 @@ class Sync:
             return applied
 
         def told(applied: Applied) -> None:
+            positions.note_commit(applied.after)
             self._seen.evidences.pushed(tenant_id, push.evidence, applied)
             self._sockets.announce(tenant_id, applied)
 
