@@ -176,7 +176,11 @@ def test_every_endpoint_that_answers_json_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: f"{example.method} {example.path}")
-def test_example_of_the_reference_is_what_the_server_answers(server: Server, example: Example) -> None:
+def test_example_of_the_reference_is_what_the_server_answers(
+    server: Server, start_server: Callable[..., Server], example: Example
+) -> None:
+    if example.path == "/health":  # On the shared server other tests have taken files of customers away.
+        server = start_server()
     tenant = server.register(firstName="Test", lastName="User", phone="1234567890", companyName="Test Company")
     if "/sync/pull" in example.path:
         tenant.device().create(id="u1", name="Asha")
