@@ -71,6 +71,26 @@ class Caller(NamedTuple):
     device_id: str | None
 
 
+def _socket_io(app: Flask, settings: Settings) -> SocketIO:
+    quiet = logging.getLogger("syncapp.socketio")
+    quiet.setLevel(logging.CRITICAL)  # The library logs payloads and what hostile clients send, with tracebacks.
+    return SocketIO(
+        app,
+        async_mode="gevent",
+        async_handlers=False,  # One event of a socket after the other: order, and a flood waits in its own network.
+        always_connect=True,  # So that a refusal can be told before the connection ends.
+        manage_session=False,
+        cors_allowed_origins=lambda origin, environ: is_allowed_origin(origin, environ, settings.cors_origins),
+        max_http_buffer_size=settings.max_frame_bytes,
+        ping_interval=settings.ping_interval_seconds,
+        ping_timeout=settings.ping_timeout_seconds,
+        serializer=TextPacket,
+        json=Json,
+        logger=quiet,
+        engineio_logger=quiet,
+    )
+
+
 class Sockets:
     """All sockets of this server."""
 
@@ -90,24 +110,8 @@ class Sockets:
         self._present: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
         frames.install(settings.max_frame_bytes)
-        quiet = logging.getLogger("syncapp.socketio")
-        quiet.setLevel(logging.CRITICAL)  # The library logs payloads and what hostile clients send, with tracebacks.
         beside = app.wsgi_app
-        self._io = SocketIO(
-            app,
-            async_mode="gevent",
-            async_handlers=False,  # One event of a socket after the other: order, and a flood waits in its own network.
-            always_connect=True,  # So that a refusal can be told before the connection ends.
-            manage_session=False,
-            cors_allowed_origins=lambda origin, environ: is_allowed_origin(origin, environ, settings.cors_origins),
-            max_http_buffer_size=settings.max_frame_bytes,
-            ping_interval=settings.ping_interval_seconds,
-            ping_timeout=settings.ping_timeout_seconds,
-            serializer=TextPacket,
-            json=Json,
-            logger=quiet,
-            engineio_logger=quiet,
-        )
+        self._io = _socket_io(app, settings)
         self._engine = self._io.server.eio
         contained = Contained(app.wsgi_app, beside, self._engine, settings.cors_origins, self._is_full)
         app.wsgi_app = contained  # type: ignore[method-assign]

@@ -282,8 +282,8 @@ class Sync:
         """Note what a device says that it has, and what it is sent."""
         tenant_id, now, before = identity.tenant_id, now_ms(), self._evidence(identity, device_id)
         self._seen.evidences.pulled(tenant_id, before, page, now)
-        if device_id:
-            self._seen.note(tenant_id, device_id, page.starts, now, page.epoch)
+        if device_id:  # What went back is told so until it goes by another name, also if this answer is lost.
+            self._seen.note(tenant_id, device_id, {} if page.went_back else page.starts, now, page.epoch)
         if page.claimed == 0 and (device_id or before.is_kept):  # It starts anew; an expired one is live from here on.
             self._seen.try_to_save(tenant_id)
         return page

@@ -84,7 +84,7 @@ def decode_push(body: bytes) -> Any:
     """Parse the body of a push as ``decode`` does, but leave its rows as bytes, for ``decode_row`` or their own types.
 
     A thousand rows as objects are megabytes that no cache holds, and making them stops the event loop for milliseconds.
-    One that may have U+0000 in a text is decoded whole, since it goes the long way, which refuses that.
+    One that may have U+0000 in a text is decoded whole, since it takes the general path, which refuses that.
     """
     if b"\\" in body and b"\\u0000" in body:  # Twice, since a single byte is found ten times as fast.
         return decode(body)

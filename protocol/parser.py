@@ -149,7 +149,7 @@ class _Parser:
     def _row(
         self, reader: Reader | None, raw: object, index: int, again: Callable[[int], Change], timestamp: object = None
     ) -> Change | TypedRow:
-        """Read a row the short way, or ``again`` the long one, which teaches the reader what more of them may be like."""
+        """Read a row by the fast path, or ``again`` by the general one, which teaches the reader about others like it."""
         if reader is None or type(raw) is not Raw:
             return again(index)
         row = self._typed(reader, raw, index, again, timestamp)
@@ -162,7 +162,7 @@ class _Parser:
     def _typed(
         self, reader: Reader, raw: Raw, index: int, again: Callable[[int], Change], timestamp: object
     ) -> TypedRow | None:
-        """Read a row the short way, unless there is anything to say of it."""
+        """Read a row by the fast path, unless there is anything to say of it."""
         row = reader.read(raw)
         if row is None or row.is_deleted == 1 or (row.Unique_id and len(row.Unique_id) > MAX_UNIQUE_ID_CHARACTERS):
             return None

@@ -1,6 +1,6 @@
-"""One push on its way into the database: its numbers, its results, what is the same for the short way and the long one.
+"""One push on its way into the database: its numbers, its results, what is the same on the fast path and the general one.
 
-Knows: the statements that both ways share, all bound to one tenant by the caller. Must not know: Flask, sockets, which
+Knows: the statements that both paths share, all bound to one tenant by the caller. Must not know: Flask, sockets, which
 engine or file, whose request this is, what becomes of a change.
 """
 

@@ -30,9 +30,9 @@ from tests.sources import FOLDERS, modules, name_of
 API = (ROOT / "docs" / "api.md").read_text()
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
-DOCS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(
-    ROOT.glob("docs/*.md")
-)
+DOCS = [
+    ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "server/README.md")
+] + sorted(ROOT.glob("docs/*.md"))
 MODULES = modules()
 OTHER_CAPITALS = {"TCP_NODELAY", "WEB_CONCURRENCY", "JWT_SECRET", "SYNCAPP_PORT"}
 """Words in the docs that look like a setting and are none."""
@@ -176,7 +176,11 @@ def test_every_endpoint_that_answers_json_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: f"{example.method} {example.path}")
-def test_example_of_the_reference_is_what_the_server_answers(server: Server, example: Example) -> None:
+def test_example_of_the_reference_is_what_the_server_answers(
+    server: Server, start_server: Callable[..., Server], example: Example
+) -> None:
+    if example.path == "/health":  # On the shared server other tests have taken files of customers away.
+        server = start_server()
     tenant = server.register(firstName="Test", lastName="User", phone="1234567890", companyName="Test Company")
     if "/sync/pull" in example.path:
         tenant.device().create(id="u1", name="Asha")

@@ -93,6 +93,8 @@ class Door:
                 return view()
             if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
                 return self._preflight(environ)
+            if method == "OPTIONS" and environ["PATH_INFO"] == "*":  # RFC 9110 section 9.3.7: all of the server.
+                return Reply(iter(()), 204, [])
         except Exception as error:
             return _reply_to(error)
         return self._through_flask(environ)

@@ -11,6 +11,7 @@ import { synchronize } from "@nozbe/watermelondb/sync/index.js";
 import { createRxDatabase } from "rxdb/plugins/core";
 import { replicateRxCollection } from "rxdb/plugins/replication";
 import { getRxStorageDexie } from "rxdb/plugins/storage-dexie";
+import { getRxStorageMemory } from "rxdb/plugins/storage-memory";
 import { newId } from "syncapp-client";
 import { rxdbReplication } from "syncapp-client/rxdb";
 import { watermelonSync } from "syncapp-client/watermelondb";
@@ -97,6 +98,31 @@ const APPS = {
     };
   },
 };
+
+test("rxdb: what RxDB had not stored before it was closed makes no copy of a device", async () => {
+  const [account, deviceId, db] = [await registered(), newId(), await createRxDatabase({ name: newId(), storage: getRxStorageMemory() })];
+  const properties = { id: { type: "string", maxLength: 64 }, name: { type: "string" }, version: { type: "number" } };
+  await db.addCollections({ end_user: { schema: { version: 0, primaryKey: "id", type: "object", properties } } });
+  // As on a slow line, where a batch takes several pages.
+  const slow = (address, init) => fetch(address, !address.endsWith("/pull") ? init : { ...init, body: JSON.stringify({ ...JSON.parse(init.body), limit: 2 }) });
+  const batches = async (client, checkpoint, count) => {
+    const [{ handler }, found] = [rxdbReplication(client, { collection: db.end_user }).pull, [{ checkpoint }]];
+    while (found.length <= count) found.push(await handler(found.at(-1).checkpoint, 4));
+    return found;
+  };
+  const [client, server] = [deviceOf(account, { deviceId, fetch: slow }), deviceOf(account)];
+  await server.push({ changes: { end_user: [{ id: "first", name: "n" }] } });
+  const [, { checkpoint: kept }] = await batches(client, undefined, 1);
+  await server.push({ changes: { end_user: Array.from({ length: 15 }, (_, at) => ({ id: `row-${at}`, name: "n" })) } });
+  const [, { checkpoint: later }] = await batches(client, kept, 3); // RxDB asks for the next before it stored the last.
+  await batches(client, kept, 2);
+  const [, ...rest] = await batches(client, later, 4);
+  assert.deepEqual(rest.map(({ documents }) => documents.length), [4, 4, 3, 0]);
+  assert.equal(client.deviceId, deviceId);
+  await batches(client, kept, 1);
+  assert.notEqual(client.deviceId, deviceId, "what had all of it was stored: this is an older state");
+  await db.close();
+});
 
 for (const [library, open] of Object.entries(APPS)) {
   test(`${library}: a copy of a device is another device, and stays it`, async () => {

@@ -76,12 +76,15 @@ class Pulling:
                 self._catch_up(groups)
 
     def _catch_up(self, groups: list[list[str]]) -> None:
-        """Pull each group by itself; tables that the server does not sync keep to the place of the others."""
+        """Pull each group by itself; tables that the server does not sync keep to the place of the others.
+
+        Without the device's name: those that got further go back to the place of the first, which would look like a copy.
+        """
         caught_up: list[list[str]] = []
         refused: SyncError | None = None
         for tables in groups:
             try:
-                self._pull_group(tables, is_all=False)
+                self._pull_group(tables, is_all=False, is_named=False)
                 caught_up.append(tables)
             except SyncError as error:
                 if error.code != "validation_error":  # None of these tables is one of the server's.
@@ -93,13 +96,13 @@ class Pulling:
             everywhere = [table for tables in groups for table in tables]
             places.move(connection, everywhere, places.place_of(connection, caught_up[0]))
 
-    def _pull_group(self, tables: list[str], is_all: bool) -> JSON:
+    def _pull_group(self, tables: list[str], is_all: bool, is_named: bool = True) -> JSON:
         """Pull tables that have one place page by page to the end, and give the digests there; ``is_all``: new ones too."""
         while True:
             with self._replica.reading() as connection:
                 place = places.place_of(connection, tables)
             try:
-                page = self._ask(place, None if is_all else tables)
+                page = self._ask(place, None if is_all else tables, is_named)
             except ResyncRequired:
                 self._is_verified = False
                 self._start_anew(tables)
@@ -121,11 +124,11 @@ class Pulling:
                 return digests
             tables = tables or list(page["data"])
 
-    def _ask(self, place: str | None, tables: list[str] | None) -> JSON:
+    def _ask(self, place: str | None, tables: list[str] | None, is_named: bool) -> JSON:
         body: JSON = {"cursor": place, "digest": True}
         body |= {"limit": self._pace.rows} if self._page_rows or self._pace.rows < self._pace.most else {}
         body |= {"entityTypes": tables} if tables is not None else {}
-        return page_of(self._session.ask("POST", PULL, body))
+        return page_of(self._session.ask("POST", PULL, body, **{} if is_named else {"X_Device_Id": None}))
 
     def _tell_apart(self) -> None:
         """Take a new name after the server heard of a later place from this one: an older state of the file was put back.
