@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from msgspec import Raw, Struct
 
 from protocol.codec import format_time
-from protocol.errors import ValidationError
+from protocol.errors import invalid
 from protocol.messages import Applied
 
 NoteType = Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
@@ -113,8 +113,7 @@ def asked_for(body: object, now: int) -> Notification:
     said = checked_texts(body, TEST_NOTE_TEXTS)
     kind = said.get("type", "data_available")
     if kind not in NOTE_TYPES:
-        sentence = "must be one of " + ", ".join(NOTE_TYPES)
-        raise ValidationError(f"type {sentence}.", details=[{"path": "type", "error": sentence}])
+        raise invalid("type", "must be one of " + ", ".join(NOTE_TYPES))
     return Notification(
         kind,
         said.get("entityType", "test"),
@@ -130,14 +129,13 @@ def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
     Raises: ValidationError.
     """
     if not isinstance(body, dict):
-        raise ValidationError("The body must be an object.", details=[{"path": "$", "error": "must be an object"}])
+        raise invalid("$", "must be an object")
     said = {}
     for name, most in lengths.items():
         value = body.get(name)
         if value is None:
             continue
         if not isinstance(value, str) or not 1 <= len(value) <= most:
-            sentence = f"must be a text of 1 to {most} characters"
-            raise ValidationError(f"{name} {sentence}.", details=[{"path": name, "error": sentence}])
+            raise invalid(name, f"must be a text of 1 to {most} characters")
         said[name] = value
     return said
