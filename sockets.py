@@ -1,4 +1,4 @@
-"""Real time: who listens to which tenant, and what they are told (contract section 6).
+"""Real time: who listens to which tenant, and what they are told (docs/api.md, real time).
 
 Knows: Socket.IO, authentication of sockets, rooms, the types of notification, the bounds of a listener. Must not know:
 SQL, engines, how a push is stored.

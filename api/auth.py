@@ -1,4 +1,4 @@
-"""Customers: register, log in, stay logged in, leave (contract section 2).
+"""Customers: register, log in, stay logged in, leave (docs/api.md, customers).
 
 Knows: what an account is made of and what each call takes and gives. Must not know: sync, sockets, engines; tokens and
 passwords only by name.

@@ -1,4 +1,4 @@
-"""Push and pull, over HTTP and as socket events (contract sections 4 and 5).
+"""Push and pull, over HTTP and as socket events (docs/api.md).
 
 Knows: how a push travels from bytes to the disk and on to the listeners, how a pull leaves as a stream. Must not know:
 engines, SQL, JWT details. The rules are in ``merge``, the statements in ``push_writer``.

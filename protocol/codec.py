@@ -1,4 +1,4 @@
-"""The small words of the wire: JSON, times, cursors.
+"""What travels, from bytes and back: JSON, times, cursors.
 
 Knows: how bytes become checked values and back. Must not know: pushes, tables, Flask, files, the clock.
 """

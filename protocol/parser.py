@@ -1,4 +1,4 @@
-"""What a push or a pull may say (contract sections 4 and 5), and what it means, without I/O.
+"""What a push or a pull may say (docs/api.md), and what it means, without I/O.
 
 Knows: the forms of the bodies, whose row a change names, the version it was based on. Must not know: the stored rows and
 what becomes of a change (``merge``), Flask, peewee, sockets, files, the clock (it is passed in). What is wrong with one
@@ -271,7 +271,7 @@ _NO_NULL = "must have no U+0000"
 
 
 def _read_identity(change: Change, row: Row, path: str) -> None:
-    """Find whose row is meant: its id, else its Unique_id, else it is new (contract section 4, identity).
+    """Find whose row is meant: its id, else its Unique_id, else it is new (docs/api.md, rules of a push).
 
     A number, null or an empty text is a device's local key and counts as no id. Any other id that is not well formed
     may only stand beside a ``Unique_id``: without one, a retry could not find the row that the first try made.

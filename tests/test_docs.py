@@ -145,7 +145,8 @@ def test_columns_are_those_of_the_models() -> None:
     for name, table in models.synced_tables().items():
         own = section.partition(f"`{name}`: ")[2].partition("\n\n")[0].replace("`end_user`", "")
         columns = {column for column in table.columns if not column.startswith("_")}
-        assert set(re.findall(r"`(\w+)`", own)) | common == columns
+        said = set(re.findall(r"`(\w+)`", own)) | common
+        assert said == columns, f"docs/api.md, section Columns, must have those of `{name}`"
 
 
 # --- examples --------------------------------------------------------------------------------------------------------
