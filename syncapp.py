@@ -145,7 +145,7 @@ def assemble() -> tuple[Flask, Settings]:
     except _REFUSALS as error:
         raise StartRefused(str(error)) from None
     gc.collect()
-    gc.freeze()  # What is made at the start stays: the search for cycles need not walk through it again and again.
+    gc.freeze()  # What is made at the start stays: garbage collection need not walk through it again and again.
     gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, and none of them a cycle.
     return app, settings
 

@@ -1,7 +1,7 @@
-"""Open networks that no greenlet waits for: one is lent to them while there is something to read.
+"""Open sockets that no greenlet waits for: one of a pool serves them while there is something to read.
 
 A greenlet that waits costs a socket 25 KiB: CPython 3.11 gives each a piece of stack for its frames, greenlet keeps what
-it had on that of C, and its frames hold much that is of no more use. Knows: greenlets, the event loop, when a network has
+it had on that of C, and its frames hold much that is of no more use. Knows: greenlets, the event loop, when a socket has
 something to read. Must not know: frames, Socket.IO, HTTP.
 """
 

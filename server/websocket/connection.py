@@ -1,4 +1,4 @@
-"""One WebSocket as Engine.IO uses it: a line, that takes frames past the queue and waits for nothing by a greenlet.
+"""One WebSocket as Engine.IO uses it: its frames go past the queue, and no greenlet waits for it.
 
 Knows: how Engine.IO and gevent-websocket serve a WebSocket, its queue, its tasks, and when its network takes more. Must not
 know: Socket.IO, rooms, what is told.
@@ -77,7 +77,8 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
     """Called when something was put into it."""
     is_waited_for = False
     """Whether somebody waits for something to be put into it."""
-    _is_over = False
+    is_over = False
+    """Whether nobody takes packets any more, or the last of them is in it."""
     _shorter: Event | None = None
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
@@ -105,14 +106,14 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
 
     def wait_while(self, is_long: Callable[[], bool]) -> None:
         """Wait until others have taken enough of it, or nobody will."""
-        while not self._is_over and is_long():
+        while not self.is_over and is_long():
             self._shorter = Event()
             self._shorter.wait()
         self._shorter = None
 
     def end(self) -> None:
-        """Note that nobody takes packets any more."""
-        self._is_over = True
+        """Note that it is over: nobody is to wait for room in it."""
+        self.is_over = True
         if self._shorter:
             self._shorter.set()
 
@@ -223,6 +224,10 @@ class Line:
         else:
             self._sock.raw_write(b"")
 
+    def close_soon(self) -> None:
+        """Bound how long the last packets may take: whoever reads nothing would keep them all."""
+        self._sock.close_soon()
+
     def close(self) -> None:
         """Say goodbye."""
         self._sock.close()
@@ -254,6 +259,8 @@ class _Writer:
         self._begin()
 
     def _begin(self) -> None:
+        if self._queue.is_over:
+            self._line.close_soon()
         if not self._is_writing and not self._is_over.is_set():
             self._is_writing = True
             gevent.spawn(self._write)
