@@ -1,4 +1,4 @@
-"""Real time: who listens to which tenant, and what they are told (contract section 6).
+"""Real time: who listens to which tenant, and what they are told (docs/api.md, real time).
 
 Knows: Socket.IO, authentication of sockets, rooms, the types of notification, the bounds of a listener. Must not know:
 SQL, engines, how a push is stored.
@@ -26,8 +26,8 @@ from protocol.errors import (
     RateLimited,
     TokenExpired,
     Unauthorized,
-    ValidationError,
     as_acknowledgement,
+    invalid,
 )
 from protocol.messages import Applied
 from protocol.notifications import STATUS_TEXTS, Notification, checked_texts, notifications_of
@@ -385,5 +385,5 @@ class Sockets:
         """Pass a device's status on to the tenant's other sockets, with nothing else that it sent."""
         said = checked_texts(body, STATUS_TEXTS)
         if "status" not in said:
-            raise ValidationError("status must be a text.", details=[{"path": "status", "error": "must be a text"}])
+            raise invalid("status", "must be a text")
         self._emit("sync_status_update", said, caller.identity.tenant_id, but=caller.sid)

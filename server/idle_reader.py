@@ -1,6 +1,6 @@
-"""Reads open sockets without a greenlet for each: a pooled one reads a socket while there is something to read.
+"""Open sockets that no greenlet waits for: one of a pool serves them while there is something to read.
 
-A greenlet that waits costs a socket 25 KiB: CPython 3.11 gives each a part of a stack for its frames, greenlet keeps what
+A greenlet that waits costs a socket 25 KiB: CPython 3.11 gives each a piece of stack for its frames, greenlet keeps what
 it had on that of C, and its frames hold much that is of no more use. Knows: greenlets, the event loop, when a socket has
 something to read. Must not know: frames, Socket.IO, HTTP.
 """

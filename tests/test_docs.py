@@ -145,7 +145,8 @@ def test_columns_are_those_of_the_models() -> None:
     for name, table in models.synced_tables().items():
         own = section.partition(f"`{name}`: ")[2].partition("\n\n")[0].replace("`end_user`", "")
         columns = {column for column in table.columns if not column.startswith("_")}
-        assert set(re.findall(r"`(\w+)`", own)) | common == columns
+        said = set(re.findall(r"`(\w+)`", own)) | common
+        assert said == columns, f"docs/api.md, section Columns, must have those of `{name}`"
 
 
 # --- examples --------------------------------------------------------------------------------------------------------
@@ -176,7 +177,11 @@ def test_every_endpoint_that_answers_json_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: f"{example.method} {example.path}")
-def test_example_of_the_reference_is_what_the_server_answers(server: Server, example: Example) -> None:
+def test_example_of_the_reference_is_what_the_server_answers(
+    server: Server, start_server: Callable[..., Server], example: Example
+) -> None:
+    if example.path == "/health":  # On the shared server other tests have taken files of customers away.
+        server = start_server()
     tenant = server.register(firstName="Test", lastName="User", phone="1234567890", companyName="Test Company")
     if "/sync/pull" in example.path:
         tenant.device().create(id="u1", name="Asha")

@@ -1,4 +1,4 @@
-"""Who is let in, who hears what, and what ends a socket (contract section 6)."""
+"""Who is let in, who hears what, and what ends a socket (docs/api.md, real time)."""
 
 from __future__ import annotations
 

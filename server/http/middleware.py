@@ -1,4 +1,4 @@
-"""WSGI middleware: every HTTP request comes in and every answer leaves by it, whoever makes the answer.
+"""WSGI middleware around the application: every request passes it, and every answer, whoever makes the answer.
 
 Knows: origins, headers, compression, the log line of a request, how an exception becomes an answer. It serves what crowds
 ask for by itself, with the views that the blueprints hold too, since Flask costs more than they do; the rest goes to Flask.

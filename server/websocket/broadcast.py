@@ -1,4 +1,4 @@
-"""Telling sockets: one packet, one frame, the same bytes to each, at once where the network takes them.
+"""One notification to many sockets: one packet, one frame, the same bytes to each, at once where a socket takes them.
 
 Knows: how Socket.IO and Engine.IO make bytes of an event, and which rooms wait to be told. Must not
 know: what is told, and to whom. A socket that polls, upgrades, or has not taken all that was sent before gets its packets

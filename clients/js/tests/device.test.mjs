@@ -124,6 +124,40 @@ test("rxdb: what RxDB had not stored before it was closed makes no copy of a dev
   await db.close();
 });
 
+for (const store of Object.keys(STORES)) {
+  test(`${store}: two tabs on one replica, a lost answer and a table that is added make no copy of a device`, async () => {
+    const [account, name] = [await registered(), newId()];
+    const server = deviceOf(account, { deviceId: undefined });
+    let loses = 0;
+    const losing = async (address, init) => {
+      const answer = await fetch(address, init);
+      if (address.endsWith("/pull") && loses-- > 0) throw new TypeError("the answer is lost");
+      return answer;
+    };
+    const opened = (tables) => replicaOf(store, account, { name, tables, fetch: losing });
+    const writes = () => server.push({ changes: { end_user: [{ id: newId(), name: "n" }], interactions: [{ id: newId(), title: "t" }] } });
+    const tabs = [await opened(["end_user"]), await opened(["end_user"])];
+    for (let round = 0; round < 4; round++) {
+      for (const tab of tabs) {
+        await writes();
+        loses = round % 2;
+        await tab.sync().catch(() => tab.sync());
+      }
+      await writes();
+      await Promise.all(tabs.map((tab) => tab.sync()));
+    }
+    for (const tab of tabs) await tab.close();
+    const wider = await opened(["end_user", "interactions"]);
+    for (let round = 0; round < 2; round++) {
+      await writes();
+      await wider.sync();
+    }
+    const { data } = await server.call("/api/client/devices", { method: "GET" });
+    assert.deepEqual(data.map(({ deviceId }) => deviceId), [wider.client.deviceId]);
+    await wider.close();
+  });
+}
+
 for (const [library, open] of Object.entries(APPS)) {
   test(`${library}: a copy of a device is another device, and stays it`, async () => {
     const [account, name, copy, deviceId] = [await registered(), newId(), newId(), newId()];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,8 +152,9 @@ def test_table_that_catches_up_beyond_the_others_is_no_copy(make_client: MakeCli
     assert len(client.rows("interactions")) == 5 and client.status().device_id == device_id
 
 
+@pytest.mark.parametrize("exchange", [SyncClient.sync, SyncClient.push])
 def test_file_that_was_put_back_to_an_older_state_is_another_device(
-    make_client: MakeClient, account: Account, tmp_path: Path
+    make_client: MakeClient, account: Account, tmp_path: Path, exchange: Callable[[SyncClient], None]
 ) -> None:
     """As a snapshot of a machine does, or a backup of a phone: it is the same file in the same place.
 
@@ -172,11 +174,15 @@ def test_file_that_was_put_back_to_an_older_state_is_another_device(
     gone_on.close()
     (tmp_path / "replica.db").write_bytes(kept)
     back = make_client("replica.db")
+    beside = make_client("replica.db", session=None)
     back.put("end_user", {"id": "a", "name": "typed after it was put back"})
-    back.sync()
+    exchange(back)
     assert back.status().device_id != device_id
     assert [one.row_id for one in back.conflicts()] == ["a"]
+    back.sync()
     equals_server(back, account)
     named = back.status().device_id
+    beside.sync()
+    assert beside.status().device_id == named, "another process on the file goes by the old name"
     back.close()
     assert make_client("replica.db", session=None).status().device_id == named

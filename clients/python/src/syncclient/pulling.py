@@ -38,6 +38,8 @@ class Pulling:
         self._tables, self._page_rows = sorted(tables) if tables else None, page_rows
         self._pace = Pace(page_rows or _PAGE_ROWS)
         self._is_verified = False
+        self.is_known = False
+        """Whether the server has heard since the start from where this replica goes on, and told if that is a copy."""
 
     def run(self, verify: bool = False) -> None:
         """Pull to the end; the first time, after starting anew, and on demand also compare the digest, and repair.
@@ -46,6 +48,7 @@ class Pulling:
         """
         with self._replica.transaction() as connection:
             places.want(connection, self._tables)
+        self._session.go_by(self._replica.meta("device_id"))  # Another process may have told a copy apart.
         differing: list[str] = []
         for round_ in range(_ROUNDS):
             digests = self._pull_all()
@@ -118,6 +121,7 @@ class Pulling:
             self._pace.grow()
             if page.get("wentBack"):
                 self._tell_apart()
+            self.is_known = self.is_known or is_named
             self._take(page, tables, place)
             if not page["hasMore"]:
                 digests: JSON = page["digest"]
