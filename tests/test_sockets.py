@@ -279,7 +279,7 @@ def test_listeners_that_read_nothing_make_room_as_soon_as_their_sessions_are_ove
     start_server: Callable[..., Server], why: str
 ) -> None:
     """Fault: what was still being sent came first: each kept its connection and its megabytes for up to 25 s."""
-    pings = {"PING_INTERVAL_SECONDS": "1", "PING_TIMEOUT_SECONDS": "3"} if why == "ping time-out" else {}
+    pings = {"PING_INTERVAL_SECONDS": "1", "PING_TIMEOUT_SECONDS": "2"} if why == "ping time-out" else {}
     server = start_server(MAX_CONNECTIONS="10", MAX_ROW_BYTES="2000000", **pings)
     *tenants, newcomer = (server.register() for _ in range(3))
     with ExitStack() as stack:

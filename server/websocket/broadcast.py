@@ -21,7 +21,7 @@ from server.websocket import connection
 from server.websocket.frames import text_frames
 
 _SLICE_SOCKETS = 128
-"""Sockets told between two breaths."""
+"""Sockets told before all others go on."""
 
 
 class _Waiting:
@@ -37,7 +37,7 @@ class _Waiting:
 
 
 class Fanout:
-    """The lines of a Socket.IO server, and what its rooms are still to be told."""
+    """The WebSocket connections of a Socket.IO server, and what its rooms are still to be told."""
 
     def __init__(self, io: Any, queue: Callable[[str, Packet], None]) -> None:
         """``queue`` puts a packet into the queue of a socket, named by its Engine.IO ID."""

@@ -27,7 +27,7 @@ _UPGRADE_SECONDS = 10.0
 
 
 def install(engine: Any) -> dict[str, Line]:
-    """Have an Engine.IO server use lines, and no greenlet that waits for one; give those there are, by Engine.IO ID."""
+    """Have an Engine.IO server use ``Line``, and no greenlet that waits for one; give those there are, by Engine.IO ID."""
     lines: dict[str, Line] = {}
     own = {"websocket": lambda handler, _: Line(handler.__self__, lines), "queue": _Queue}
     engine._async = {**engine._async, **own}
@@ -57,10 +57,10 @@ def _ping(socket: Any, timer: Any) -> None:
 
 
 class _Rest(Packet):  # type: ignore[misc]
-    """Stands in a socket's queue for bytes that its network has not taken yet."""
+    """Stands in a socket's queue for bytes that the kernel has not taken yet."""
 
     def encode(self, b64: bool = False) -> str:
-        """Give nothing: the line knows what is left."""
+        """Give nothing: the connection knows what is left."""
         return ""
 
 
@@ -119,7 +119,7 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
 
 
 class Line:
-    """A WebSocket as Engine.IO uses it, that also takes frames past the queue while that is empty."""
+    """A WebSocket connection as Engine.IO uses it, that also takes frames past the queue while that is empty."""
 
     def __init__(self, socket: Any, lines: dict[str, Line]) -> None:
         self._socket, self._lines = socket, lines
@@ -237,7 +237,7 @@ class Line:
         self._sock.abort()
 
     def takes(self, frames: bytes) -> bool:
-        """Send whole frames at once if nothing has to go before them; what the network leaves goes by the queue."""
+        """Send whole frames at once if nothing has to go before them; what the kernel leaves goes by the queue."""
         socket = self._socket
         if not socket.upgraded or socket.closing or socket.queue.qsize() or not self._sock.takes(frames):
             return False

@@ -75,7 +75,7 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
     def takes(self, frames: bytes) -> bool:
         """Send whole frames without a wait, if nothing has to go before them.
 
-        What the network leaves of them goes before whatever is written next: ``has_rest`` tells.
+        What the kernel leaves of them goes before whatever is written next: ``has_rest`` tells.
         """
         if self.closed or self._rest or self._is_free.locked():
             return False
