@@ -1,4 +1,4 @@
-"""Real time: who listens to which tenant, and what they are told (contract section 6).
+"""Real time: who listens to which tenant, and what they are told (docs/api.md, real time).
 
 Knows: Socket.IO, authentication of sockets, rooms, the types of notification, the bounds of a listener. Must not know:
 SQL, engines, how a push is stored.
@@ -26,8 +26,8 @@ from protocol.errors import (
     RateLimited,
     TokenExpired,
     Unauthorized,
-    ValidationError,
     as_acknowledgement,
+    invalid,
 )
 from protocol.messages import Applied
 from protocol.notifications import STATUS_TEXTS, Notification, checked_texts, notifications_of
@@ -71,6 +71,26 @@ class Caller(NamedTuple):
     device_id: str | None
 
 
+def _socket_io(app: Flask, settings: Settings) -> SocketIO:
+    quiet = logging.getLogger("syncapp.socketio")
+    quiet.setLevel(logging.CRITICAL)  # The library logs payloads and what hostile clients send, with tracebacks.
+    return SocketIO(
+        app,
+        async_mode="gevent",
+        async_handlers=False,  # One event of a socket after the other: order, and a flood waits in its own network.
+        always_connect=True,  # So that a refusal can be told before the connection ends.
+        manage_session=False,
+        cors_allowed_origins=lambda origin, environ: is_allowed_origin(origin, environ, settings.cors_origins),
+        max_http_buffer_size=settings.max_frame_bytes,
+        ping_interval=settings.ping_interval_seconds,
+        ping_timeout=settings.ping_timeout_seconds,
+        serializer=TextPacket,
+        json=Json,
+        logger=quiet,
+        engineio_logger=quiet,
+    )
+
+
 class Sockets:
     """All sockets of this server."""
 
@@ -90,24 +110,8 @@ class Sockets:
         self._present: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
         frames.install(settings.max_frame_bytes)
-        quiet = logging.getLogger("syncapp.socketio")
-        quiet.setLevel(logging.CRITICAL)  # The library logs payloads and what hostile clients send, with tracebacks.
         beside = app.wsgi_app
-        self._io = SocketIO(
-            app,
-            async_mode="gevent",
-            async_handlers=False,  # One event of a socket after the other: order, and a flood waits in its own network.
-            always_connect=True,  # So that a refusal can be told before the connection ends.
-            manage_session=False,
-            cors_allowed_origins=lambda origin, environ: is_allowed_origin(origin, environ, settings.cors_origins),
-            max_http_buffer_size=settings.max_frame_bytes,
-            ping_interval=settings.ping_interval_seconds,
-            ping_timeout=settings.ping_timeout_seconds,
-            serializer=TextPacket,
-            json=Json,
-            logger=quiet,
-            engineio_logger=quiet,
-        )
+        self._io = _socket_io(app, settings)
         self._engine = self._io.server.eio
         contained = Contained(app.wsgi_app, beside, self._engine, settings.cors_origins, self._is_full)
         app.wsgi_app = contained  # type: ignore[method-assign]
@@ -381,5 +385,5 @@ class Sockets:
         """Pass a device's status on to the tenant's other sockets, with nothing else that it sent."""
         said = checked_texts(body, STATUS_TEXTS)
         if "status" not in said:
-            raise ValidationError("status must be a text.", details=[{"path": "status", "error": "must be a text"}])
+            raise invalid("status", "must be a text")
         self._emit("sync_status_update", said, caller.identity.tenant_id, but=caller.sid)

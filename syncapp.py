@@ -118,6 +118,8 @@ def _add_pages(
     app.register_blueprint(
         pages.blueprint(VERSION, tenants, has_faults, lifecycle, sockets.connected, trusted, calls, events)
     )
+    openapi.must_describe(app)
+    asyncapi.must_describe(sockets.events)
 
 
 class StartRefused(RuntimeError):
@@ -141,7 +143,7 @@ def assemble() -> tuple[Flask, Settings]:
     except _REFUSALS as error:
         raise StartRefused(str(error)) from None
     gc.collect()
-    gc.freeze()  # What is made at the start stays: the search for cycles need not walk through it again and again.
+    gc.freeze()  # What is made at the start stays: garbage collection need not walk through it again and again.
     gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, and none of them a cycle.
     return app, settings
 

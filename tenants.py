@@ -323,7 +323,7 @@ class Tenants:
     # --- restored files ----------------------------------------------------------------------------------------------
 
     def restored_path_of(self, tenant_id: str) -> Path:
-        """Give where ``backup.restore`` lays a tenant's file ready to be taken over."""
+        """Give where ``restore`` lays a tenant's file ready to be taken over."""
         return self.path_of(tenant_id).with_suffix(".restored")
 
     def take_all_restored(self) -> list[str]:

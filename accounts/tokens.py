@@ -1,7 +1,7 @@
 """Who is asking: access and refresh tokens, passwords, attempts.
 
 Knows: JWT claims, bcrypt, how long a login lives. Must not know: endpoints, sync, sockets, engines. It gives the rest an
-``Identity``, and that is the only source of a tenant ID (contract section 2).
+``Identity``, and that is the only source of a tenant ID (docs/api.md, customers).
 """
 
 from __future__ import annotations

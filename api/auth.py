@@ -1,4 +1,4 @@
-"""Customers: register, log in, stay logged in, leave (contract section 2).
+"""Customers: register, log in, stay logged in, leave (docs/api.md, customers).
 
 Knows: what an account is made of and what each call takes and gives. Must not know: sync, sockets, engines; tokens and
 passwords only by name.
@@ -15,7 +15,7 @@ from flask import Blueprint
 
 from accounts.tokens import PASSWORD_BYTES, Attempts, Identity, Pair, Passwords, Tokens, check_tenant
 from protocol.codec import format_time
-from protocol.errors import Detail, InvalidCredentials, NotFound, NoToken, RegistrationClosed, ValidationError
+from protocol.errors import Detail, InvalidCredentials, NotFound, NoToken, RegistrationClosed, ValidationError, invalid
 from server.http.exchange import Reply, View, client_address, read_json, running, success
 from settings import Settings
 from storage import main_database
@@ -221,7 +221,7 @@ def _shown(customer: main_database.Customer) -> dict[str, Any]:
 
 def _object(body: object) -> dict[str, Any]:
     if not isinstance(body, dict):
-        raise ValidationError("The body must be an object.", details=[{"path": "$", "error": "must be an object"}])
+        raise invalid("$", "must be an object")
     return body
 
 

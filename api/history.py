@@ -17,7 +17,7 @@ from api.auth import bearer
 from api.sync import Around, Sync
 from models import synced_tables
 from protocol.codec import Row, decode, whole_number
-from protocol.errors import ValidationError
+from protocol.errors import invalid
 from protocol.messages import Applied
 from protocol.notifications import checked_texts
 from protocol.parser import table_named
@@ -118,7 +118,7 @@ class Review:
         tenant_id = bearer(self._tokens).tenant_id
         said = checked_texts(read_json(), DEVICE_NAME)
         if "name" not in said:
-            raise _fault("name", "must be a text")
+            raise invalid("name", "must be a text")
         self._seen.save(tenant_id)
         return success(self._tenants.write(tenant_id, lambda: devices.rename(device_id, said["name"])))
 
@@ -133,20 +133,20 @@ class Review:
 def _field(body: object, name: str, kind: type) -> Any:
     value = body.get(name) if isinstance(body, dict) else None
     if not isinstance(value, kind):
-        raise _fault(name, "must be a text" if kind is str else "must be an object")
+        raise invalid(name, "must be a text" if kind is str else "must be an object")
     return value
 
 
 def _version(body: object) -> int:
     version = whole_number(body.get("version") if isinstance(body, dict) else None)
     if version is None:
-        raise _fault("version", "must be a whole number")
+        raise invalid("version", "must be a whole number")
     return version
 
 
 def _one_of(value: str, choices: tuple[Any, ...], name: str) -> Any:
     if value not in choices:
-        raise _fault(name, "must be one of " + ", ".join(choices))
+        raise invalid(name, "must be one of " + ", ".join(choices))
     return value
 
 
@@ -156,7 +156,7 @@ def _whole(name: str) -> int | None:
         return None
     stated = _STATED.fullmatch(text)
     if not stated:
-        raise _fault(name, "must be a whole number")
+        raise invalid(name, "must be a whole number")
     return int(stated[1])
 
 
@@ -169,9 +169,5 @@ def _limit() -> int:
     if limit is None:
         return default
     if not 1 <= limit <= most:
-        raise _fault("limit", f"must be from 1 to {most}")
+        raise invalid("limit", f"must be from 1 to {most}")
     return limit
-
-
-def _fault(path: str, sentence: str) -> ValidationError:
-    return ValidationError(f"{path} {sentence}.", details=[{"path": path, "error": sentence}])

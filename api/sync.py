@@ -1,4 +1,4 @@
-"""Push and pull, over HTTP and as socket events (contract sections 4 and 5).
+"""Push and pull, over HTTP and as socket events (docs/api.md).
 
 Knows: how a push travels from bytes to the disk and on to the listeners, how a pull leaves as a stream. Must not know:
 engines, SQL, JWT details. The rules are in ``merge``, the statements in ``push_writer``.
@@ -19,7 +19,7 @@ from api.auth import bearer
 from api.limits import EVENT_PULL_BYTES, KEY_CHARACTERS, announced_limits
 from models import described_everywhere, synced_tables
 from protocol.codec import Cursor, Row, decode, decode_push, encode, format_time
-from protocol.errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, ValidationError
+from protocol.errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, invalid
 from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Applied, Limits, Pull, Push, Strategy, unknown_table
 from protocol.notifications import Notification, asked_for
 from protocol.parser import (
@@ -222,6 +222,7 @@ class Sync:
             return applied
 
         def told(applied: Applied) -> None:
+            positions.note_commit(applied.after)
             self._seen.evidences.pushed(tenant_id, push.evidence, applied)
             self._sockets.announce(tenant_id, applied)
 
@@ -281,8 +282,8 @@ class Sync:
         """Note what a device says that it has, and what it is sent."""
         tenant_id, now, before = identity.tenant_id, now_ms(), self._evidence(identity, device_id)
         self._seen.evidences.pulled(tenant_id, before, page, now)
-        if device_id:
-            self._seen.note(tenant_id, device_id, page.starts, now, page.epoch)
+        if device_id:  # What went back is told so until it goes by another name, also if this answer is lost.
+            self._seen.note(tenant_id, device_id, {} if page.went_back else page.starts, now, page.epoch)
         if page.claimed == 0 and (device_id or before.is_kept):  # It starts anew; an expired one is live from here on.
             self._seen.try_to_save(tenant_id)
         return page
@@ -336,8 +337,7 @@ def stated_key() -> str | None:
         return None
     key = IDEMPOTENCY_KEY.fullmatch(stated)
     if not key:
-        sentence = f"must be 1 to {KEY_CHARACTERS} visible ASCII characters without quotes"
-        raise ValidationError(f"Idempotency-Key {sentence}.", details=[{"path": "Idempotency-Key", "error": sentence}])
+        raise invalid("Idempotency-Key", f"must be 1 to {KEY_CHARACTERS} visible ASCII characters without quotes")
     return key[1]
 
 

@@ -279,4 +279,5 @@ def findings(place: Place) -> list[Finding]:
 def looked(place: Place, checks: Iterable[Check]) -> Iterator[tuple[str, Finding | None]]:
     """Run checks; give what each looks for, in words, and what it found."""
     for check in checks:
-        yield (check.__doc__ or check.__name__).partition(".")[0].partition(";")[0].removeprefix("Look "), check(place)
+        said = (check.__doc__ or check.__name__).partition("\n")[0].partition(";")[0]
+        yield said.removeprefix("Look ").removesuffix("."), check(place)

@@ -1,4 +1,4 @@
-"""The small words of the wire: JSON, times, cursors.
+"""What travels, from bytes and back: JSON, times, cursors.
 
 Knows: how bytes become checked values and back. Must not know: pushes, tables, Flask, files, the clock.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from protocol.errors import InvalidJson, ValidationError
+from protocol.errors import InvalidJson, invalid
 
 MAX_DEPTH = 64
 """Levels of nesting a body may have; one sentence in the API reference, far below what breaks an encoder."""
@@ -84,7 +84,7 @@ def decode_push(body: bytes) -> Any:
     """Parse the body of a push as ``decode`` does, but leave its rows as bytes, for ``decode_row`` or their own types.
 
     A thousand rows as objects are megabytes that no cache holds, and making them stops the event loop for milliseconds.
-    One that may have U+0000 in a text is decoded whole, since it goes the long way, which refuses that.
+    One that may have U+0000 in a text is decoded whole, since it takes the general path, which refuses that.
     """
     if b"\\" in body and b"\\u0000" in body:  # Twice, since a single byte is found ten times as fast.
         return decode(body)
@@ -185,8 +185,7 @@ def parse_time(text: object, path: str) -> int:
     """
     milliseconds = _milliseconds(text)
     if milliseconds is None:
-        sentence = "must be an ISO 8601 time such as 2025-06-29T23:45:26.002Z"
-        raise ValidationError(f"{path} {sentence}.", details=[{"path": path, "error": sentence}])
+        raise invalid(path, "must be an ISO 8601 time such as 2025-06-29T23:45:26.002Z")
     return milliseconds
 
 
@@ -266,6 +265,5 @@ def parse_cursor(text: object, path: str = "cursor") -> Cursor:
     """
     match = CURSOR.fullmatch(text) if isinstance(text, str) else None
     if not match:
-        sentence = "must be a cursor from an earlier answer, or null"
-        raise ValidationError(f"{path} {sentence}.", details=[{"path": path, "error": sentence}])
+        raise invalid(path, "must be a cursor from an earlier answer, or null")
     return Cursor(match[1], int(match[2]), int(match[3] or 0))

@@ -52,6 +52,12 @@ class ValidationError(Problem):
     sentence = "The request is not valid."
 
 
+def invalid(path: str, sentence: str) -> ValidationError:
+    """Say what is wrong at one place: a field of the body, ``$`` for the body as a whole, or a header."""
+    where = "The body" if path == "$" else path
+    return ValidationError(f"{where} {sentence}.", details=[{"path": path, "error": sentence}])
+
+
 class InvalidTenantId(Problem):
     status, code = 400, "invalid_tenant_id"
     sentence = "Invalid tenant ID. Use the exact ID from the JWT token or database."

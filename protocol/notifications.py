@@ -1,20 +1,21 @@
 """What the devices of a tenant are told: the types of notification, and what a push makes of them.
 
-Knows: the payloads of ``sync_notification`` (contract section 6). Must not know: sockets, who listens,
+Knows: the payloads of ``sync_notification`` (docs/api.md, real time). Must not know: sockets, who listens,
 SQL, the clock (the time is passed in).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from msgspec import Raw, Struct
 
 from protocol.codec import format_time
-from protocol.errors import ValidationError
+from protocol.errors import invalid
 from protocol.messages import Applied
 
-NOTE_TYPES = ("data_available", "sync_complete", "sync_error", "conflict_detected")
+NoteType = Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
+NOTE_TYPES: tuple[NoteType, ...] = get_args(NoteType)
 
 STATUS_TEXTS = {"status": 100, "entityType": 64}
 TEST_NOTE_TEXTS = {"type": 32, "entityType": 64, "entityId": 64, "message": 500}
@@ -29,7 +30,7 @@ _OPERATIONS = {"created": "create", "deleted": "delete"}
 class _Told(Struct, frozen=True, omit_defaults=True, gc=False):
     """What a notification tells; what is None is left out."""
 
-    type: Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
+    type: NoteType
     entityType: str
     message: str
     entityId: str | None = None
@@ -112,10 +113,9 @@ def asked_for(body: object, now: int) -> Notification:
     said = checked_texts(body, TEST_NOTE_TEXTS)
     kind = said.get("type", "data_available")
     if kind not in NOTE_TYPES:
-        sentence = "must be one of " + ", ".join(NOTE_TYPES)
-        raise ValidationError(f"type {sentence}.", details=[{"path": "type", "error": sentence}])
+        raise invalid("type", "must be one of " + ", ".join(NOTE_TYPES))
     return Notification(
-        kind,  # type: ignore[arg-type]
+        kind,
         said.get("entityType", "test"),
         said.get("message", "Test notification"),
         said.get("entityId"),
@@ -129,14 +129,13 @@ def checked_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
     Raises: ValidationError.
     """
     if not isinstance(body, dict):
-        raise ValidationError("The body must be an object.", details=[{"path": "$", "error": "must be an object"}])
+        raise invalid("$", "must be an object")
     said = {}
     for name, most in lengths.items():
         value = body.get(name)
         if value is None:
             continue
         if not isinstance(value, str) or not 1 <= len(value) <= most:
-            sentence = f"must be a text of 1 to {most} characters"
-            raise ValidationError(f"{name} {sentence}.", details=[{"path": name, "error": sentence}])
+            raise invalid(name, f"must be a text of 1 to {most} characters")
         said[name] = value
     return said

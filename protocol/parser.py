@@ -1,4 +1,4 @@
-"""What a push or a pull may say (contract sections 4 and 5), and what it means, without I/O.
+"""What a push or a pull may say (docs/api.md), and what it means, without I/O.
 
 Knows: the forms of the bodies, whose row a change names, the version it was based on. Must not know: the stored rows and
 what becomes of a change (``merge``), Flask, peewee, sockets, files, the clock (it is passed in). What is wrong with one
@@ -25,13 +25,14 @@ from protocol.codec import (
     parse_time,
     whole_number,
 )
-from protocol.errors import Detail, PayloadTooLarge, ValidationError
+from protocol.errors import Detail, PayloadTooLarge, ValidationError, invalid
 from protocol.messages import SERVER_FIELDS, Change, Limits, Pull, Push, Table
 from protocol.row_decoder import Reader, TypedRow
 from protocol.seen_rows import NOBODY, Evidence
 
 MAX_ID_CHARACTERS = 64
 _ROW_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}", re.ASCII)
+_ROW_ID_SENTENCE = f"must be 1 to {MAX_ID_CHARACTERS} characters from A-Z a-z 0-9 _ . : -"
 MAX_UNIQUE_ID_CHARACTERS = 255
 
 NOT_SYNCED = "is not a synced table"
@@ -54,14 +55,13 @@ def parse_push(
     since a push that is not atomic goes on without it.
     """
     if not isinstance(body, dict):
-        raise _invalid("", "must be an object")
+        raise invalid("$", "must be an object")
     forms = [form for form in ("operations", "changes", "table") if form in body]
     if len(forms) != 1:
-        raise _invalid("", 'must have exactly one of "table" (with "operation" and "data"), "changes" or "operations"')
+        raise invalid("$", 'must have exactly one of "table" (with "operation" and "data"), "changes" or "operations"')
     atomic = body.get("atomic", True)
     if not isinstance(atomic, bool):
-        raise _invalid("atomic", "must be true or false")
-    is_atomic_stated = "atomic" in body
+        raise invalid("atomic", "must be true or false")
     base = body.get("baseCursor")
     cursor = None if base is None else parse_cursor(base, "baseCursor")
     count = _count(forms[0], body)
@@ -72,7 +72,7 @@ def parse_push(
     rows = getattr(parser, forms[0])(body)
     for name in named if forms[0] == "changes" else ():
         parser.note_unknown(name, f"changes.{name[:64]}")
-    return Push(rows, count, parser.met, atomic, cursor, device_id, parser.unknown, is_atomic_stated, evidence)
+    return Push(rows, count, parser.met, atomic, cursor, device_id, parser.unknown, "atomic" in body, evidence)
 
 
 def _count(form: str, body: Row) -> int:
@@ -81,13 +81,13 @@ def _count(form: str, body: Row) -> int:
         return 1
     if form == "operations":
         if not isinstance(body["operations"], list):
-            raise _invalid("operations", "must be a list")
+            raise invalid("operations", "must be a list")
         return len(body["operations"])
     if not isinstance(body["changes"], dict):
-        raise _invalid("changes", "must be an object of lists of rows by table")
+        raise invalid("changes", "must be an object of lists of rows by table")
     for name, rows in body["changes"].items():
         if not isinstance(rows, list):
-            raise _invalid(f"changes.{name[:64]}", "must be a list of rows")
+            raise invalid(f"changes.{name[:64]}", "must be a list of rows")
     return sum(map(len, body["changes"].values()))
 
 
@@ -149,7 +149,7 @@ class _Parser:
     def _row(
         self, reader: Reader | None, raw: object, index: int, again: Callable[[int], Change], timestamp: object = None
     ) -> Change | TypedRow:
-        """Read a row the short way, or ``again`` the long one, which teaches the reader what more of them may be like."""
+        """Read a row by the fast path, or ``again`` by the general one, which teaches the reader about others like it."""
         if reader is None or type(raw) is not Raw:
             return again(index)
         row = self._typed(reader, raw, index, again, timestamp)
@@ -162,7 +162,7 @@ class _Parser:
     def _typed(
         self, reader: Reader, raw: Raw, index: int, again: Callable[[int], Change], timestamp: object
     ) -> TypedRow | None:
-        """Read a row the short way, unless there is anything to say of it."""
+        """Read a row by the fast path, unless there is anything to say of it."""
         row = reader.read(raw)
         if row is None or row.is_deleted == 1 or (row.Unique_id and len(row.Unique_id) > MAX_UNIQUE_ID_CHARACTERS):
             return None
@@ -184,24 +184,22 @@ class _Parser:
         inner = f"{path}." if path else ""
         name, kind = body.get("table"), body.get("operation")
         table = self.tables.get(name) if isinstance(name, str) else None
-        if table is not None:
-            self.met.add(table.name)
-        change = self._change(path or "data", inner + "data", table, kind, body.get("data"), body, inner)
         if table is None:
-            change.problems[:] = [{"path": inner + "table", "error": NOT_SYNCED}]
-            change.unknown_table = self.note_unknown(name, inner + "table")
-        elif kind not in ("create", "update", "delete"):
+            problem: Detail = {"path": inner + "table", "error": NOT_SYNCED}
+            unknown = self.note_unknown(name, inner + "table")
+            return Change(path or "data", None, problems=[problem], unknown_table=unknown)
+        self.met.add(table.name)
+        change = self._change(path or "data", inner + "data", table, kind, body.get("data"), body, inner)
+        if kind not in ("create", "update", "delete"):
             change.problems.append({"path": inner + "operation", "error": "must be create, update or delete"})
         return change
 
     def _change(
-        self, path: str, row_path: str, table: Table | None, kind: Any, row: object, about: Row, about_path: str = ""
+        self, path: str, row_path: str, table: Table, kind: Any, row: object, about: Row, about_path: str = ""
     ) -> Change:
         """Check one change; ``about`` is what is said of the row beside it, each under ``about_path`` and its name."""
         change = Change(path, table, kind)
-        if table is None:
-            change.problems.append({"path": path, "error": "is not of a synced table"})
-        elif not isinstance(row, dict):
+        if not isinstance(row, dict):
             change.problems.append({"path": row_path, "error": "must be an object with the row's fields"})
         else:
             _read_fields(change, table, row, row_path, self.limits)
@@ -273,7 +271,7 @@ _NO_NULL = "must have no U+0000"
 
 
 def _read_identity(change: Change, row: Row, path: str) -> None:
-    """Find whose row is meant: its id, else its Unique_id, else it is new (contract section 4, identity).
+    """Find whose row is meant: its id, else its Unique_id, else it is new (docs/api.md, rules of a push).
 
     A number, null or an empty text is a device's local key and counts as no id. Any other id that is not well formed
     may only stand beside a ``Unique_id``: without one, a retry could not find the row that the first try made.
@@ -288,8 +286,7 @@ def _read_identity(change: Change, row: Row, path: str) -> None:
     elif type(row_id) in (int, float) and not change.unique_id and -(2**63) < row_id < 2**63:  # type: ignore[operator]
         change.local_id = row_id
     elif isinstance(row_id, bool | list | dict) or (row_id and isinstance(row_id, str) and not change.unique_id):
-        sentence = "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -"
-        change.problems.append({"path": f"{path}.id", "error": sentence})
+        change.problems.append({"path": f"{path}.id", "error": _ROW_ID_SENTENCE})
 
 
 def _read_base(change: Change, row: Row, about: Row, path: str) -> None:
@@ -312,8 +309,7 @@ def _read_op_id(change: Change, about: Row, path: str) -> None:
     if stated is None or (isinstance(stated, str) and _ROW_ID.fullmatch(stated)):
         change.op_id = stated
     else:
-        sentence = "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -"
-        change.problems.append({"path": f"{path}opId", "error": sentence})
+        change.problems.append({"path": f"{path}opId", "error": _ROW_ID_SENTENCE})
 
 
 def checked_device(device_id: object, path: str) -> str | None:
@@ -323,7 +319,7 @@ def checked_device(device_id: object, path: str) -> str | None:
     """
     if device_id is None or (isinstance(device_id, str) and _ROW_ID.fullmatch(device_id)):
         return device_id
-    raise _invalid(path, "must be 1 to 64 characters from A-Z a-z 0-9 _ . : -")
+    raise invalid(path, _ROW_ID_SENTENCE)
 
 
 def parse_pull(body: object, tables: Mapping[str, Table], limits: Limits) -> Pull:
@@ -332,10 +328,10 @@ def parse_pull(body: object, tables: Mapping[str, Table], limits: Limits) -> Pul
     Raises: ValidationError.
     """
     if not isinstance(body, dict):
-        raise _invalid("", "must be an object")
+        raise invalid("$", "must be an object")
     (names, unknown), digest = tables_of(body, tables), body.get("digest", False)
     if not isinstance(digest, bool):
-        raise _invalid("digest", "must be true or false")
+        raise invalid("digest", "must be true or false")
     if "cursor" in body:
         since = None if body["cursor"] is None else parse_cursor(body["cursor"])
         return Pull(names, since, _limit(body.get("limit"), limits.pull_rows), digest, unknown_tables=unknown)
@@ -354,19 +350,19 @@ def tables_of(body: object, tables: Mapping[str, Table]) -> tuple[list[str], lis
     Raises: ValidationError if none is synced, or if the body is no object.
     """
     if not isinstance(body, dict):
-        raise _invalid("", "must be an object")
+        raise invalid("$", "must be an object")
     if "table" in body and "entityTypes" in body:
-        raise _invalid("table", 'must not stand beside "entityTypes"')
+        raise invalid("table", 'must not stand beside "entityTypes"')
     path = "table" if "table" in body else "entityTypes"
     names = [body["table"]] if "table" in body else body.get("entityTypes")
     if names is None:
         return list(tables), []
     if not isinstance(names, list) or not names:
-        raise _invalid(path, "must be a list of at least one table")
+        raise invalid(path, "must be a list of at least one table")
     known = [name for name in names if isinstance(name, str) and name in tables]
     unknown = [name for name in names if isinstance(name, str) and name not in tables and 0 < len(name) <= 64]
     if not known or len(known) + len(unknown) < len(names):
-        raise _invalid(path, _MUST_NAME + ", ".join(tables))
+        raise invalid(path, _MUST_NAME + ", ".join(tables))
     return list(dict.fromkeys(known)), list(dict.fromkeys(unknown))
 
 
@@ -390,7 +386,7 @@ def table_named(name: object, tables: Collection[str], path: str = "table") -> s
     Raises: ValidationError, which names those there are.
     """
     if not isinstance(name, str) or name not in tables:
-        raise _invalid(path, _MUST_NAME + ", ".join(tables))
+        raise invalid(path, _MUST_NAME + ", ".join(tables))
     return name
 
 
@@ -399,9 +395,5 @@ def _limit(value: object, most: int) -> int:
         return min(1000, most)
     rows = whole_number(value)
     if rows is None or not 1 <= rows <= most:
-        raise _invalid("limit", f"must be a whole number from 1 to {most}")
+        raise invalid("limit", f"must be a whole number from 1 to {most}")
     return rows
-
-
-def _invalid(path: str, sentence: str) -> ValidationError:
-    return ValidationError(f"{path or 'The body'} {sentence}.", details=[{"path": path or "$", "error": sentence}])

@@ -1,8 +1,8 @@
-"""Whole rows of a push, decoded straight into checked values: the short way (``push_fast_path``).
+"""Whole rows of a push, decoded straight into checked values: the fast path (``push_fast_path``).
 
 Knows: how the columns of a table make types by which msgspec decodes, checks and fills in a row at once. Must not know:
-stored rows, Flask, peewee, sockets, files, the clock. A row that its type does not take goes the long way (``parser``,
-``merge``), which knows more forms and says what is wrong. Both ways make the same row of what both take:
+stored rows, Flask, peewee, sockets, files, the clock. A row that does not fit its type takes the general path (``parser``,
+``merge``), which knows more forms and says what is wrong. Both paths make the same row of what both take:
 ``tests/storage/test_push_fast_path.py`` and ``tests/storage/test_fast_path_of_declared.py`` hold them to it.
 """
 
@@ -80,7 +80,7 @@ class Form:
         }
 
     def said(self, edit: Any) -> dict[str, Any]:
-        """Give by name what an edit says, as the long way has it."""
+        """Give by name what an edit says, as the general path has it."""
         found = zip(self.names.values(), self.own_of(edit), strict=True)
         return {name: decode_any(value) if type(value) is Raw else value for name, value in found if value is not UNSET}
 
@@ -181,7 +181,7 @@ class Reader:
         return row
 
     def learn(self, names: Iterable[str]) -> None:
-        """Note which fields a row has that went the long way: more of its kind may come."""
+        """Note which fields a row has that took the general path: more of its kind may come."""
         unknown = tuple(name for name in names if name not in self.table.columns and name not in _SET)
         if len(unknown) > _MOST_UNKNOWN or set(unknown) <= set(self.form.unknown):
             return
@@ -222,7 +222,7 @@ def _check(row: Any, form: Form) -> None:
 
 
 class TypedRow(msgspec.Struct, gc=False):
-    """A row of a push that can be written as it is, if it is what it was read as; ``change`` reads it the long way."""
+    """A row of a push that can be written as it is, if it is what it was read as; ``change`` is for the general path."""
 
     reader: Reader
     form: Form
@@ -240,7 +240,7 @@ class TypedRow(msgspec.Struct, gc=False):
         return self.reader.table
 
     def change(self) -> Change:
-        """Read the same the long way."""
+        """Read the same by the general path."""
         return self.again(self.index)
 
     def read_otherwise(self) -> bool:

@@ -89,9 +89,13 @@ class Stream(io.RawIOBase):
         self._patience, self._left_bytes = self._parts[part]
 
     def close_soon(self) -> None:
-        """Give the client of a WebSocket that is closed a moment to close too. Source: RFC 6455 section 7.1.1."""
-        self.begin("closing")
-        self.until = time.monotonic() + self._patience
+        """Give the client of a WebSocket that ends a moment to take the rest and to close too, counted from the first call.
+
+        Source: RFC 6455 section 7.1.1.
+        """
+        if self._part != "closing":
+            self.begin("closing")
+            self.until = time.monotonic() + self._patience
 
     def stop(self) -> None:
         """Read no more: others do."""
@@ -190,7 +194,9 @@ class Connections:
             "closing": _Part(_CLOSING_SECONDS),
         }
         self._open: OrderedDict[Stream, None] = OrderedDict()
-        self._ending = self._knocking = self._away = self._turned_away = 0
+        self._ending: set[Stream] = set()
+        """Those that made room for others, and are not closed yet."""
+        self._knocking = self._away = self._turned_away = 0
         self.is_over = False
         """From when the server stops, each answer is the last of its connection."""
 
@@ -210,7 +216,7 @@ class Connections:
         return True
 
     def _has_room(self) -> bool:
-        if len(self._open) - self._ending < self._most:
+        if len(self._open) - len(self._ending) < self._most:
             return True
         slowest = next((stream for stream in self._open if stream.is_waited_for), None)
         if slowest is not None:
@@ -250,10 +256,10 @@ class Connections:
     def leave(self, stream: Stream) -> None:
         """Forget a connection that is closed."""
         del self._open[stream]
-        self._ending -= stream.is_ended
+        self._ending.discard(stream)
 
     def _end(self, stream: Stream) -> None:
-        self._ending += not stream.is_ended
+        self._ending.add(stream)
         stream.end()
 
     def _watch(self) -> None:

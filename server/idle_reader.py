@@ -1,7 +1,7 @@
-"""Open networks that no greenlet waits for: one is lent to them while there is something to read.
+"""Open sockets that no greenlet waits for: one of a pool serves them while there is something to read.
 
 A greenlet that waits costs a socket 25 KiB: CPython 3.11 gives each a piece of stack for its frames, greenlet keeps what
-it had on that of C, and its frames hold much that is of no more use. Knows: greenlets, the event loop, when a network has
+it had on that of C, and its frames hold much that is of no more use. Knows: greenlets, the event loop, when a socket has
 something to read. Must not know: frames, Socket.IO, HTTP.
 """
 
@@ -31,22 +31,22 @@ _free: list[greenlet] = []
 
 
 class Inlet:
-    """What comes in on one open network, with no time by which it must come."""
+    """What comes in on one open socket, with no time by which it must come."""
 
     __slots__ = ("_came", "_keeper", "ends", "socket", "take")
 
     def __init__(self, network: Any) -> None:
         self.socket = network
         self.take: Callable[[], bool] | None = None
-        """Takes one piece of what comes, and tells whether others may follow. Who sets it wants it to be called."""
+        """Takes one message of what comes, and tells whether others may follow. Who sets it wants it to be called."""
         self.ends: list[Callable[[], None]] = []
         """Called one after the other when it is over."""
         self._came = bytearray()
 
     def begin(self, came: bytes) -> None:
-        """Go on without the greenlet that served the network, after what that has read already.
+        """Go on without the greenlet that served the socket, after what that has read already.
 
-        It may close the network: that stays open until the inlet is over.
+        It may close the socket: that stays open until the inlet is over.
         """
         self._keeper = self.socket.makefile("rb", buffering=0)
         self._came += came
@@ -76,7 +76,7 @@ class Inlet:
                     return
         except (GreenletExit, KeyboardInterrupt, SystemExit):  # The process ends.
             raise
-        except BaseException:  # gevent's Timeout is one. The greenlet is lent to others next.
+        except BaseException:  # gevent's Timeout is one. The greenlet serves others next.
             log.exception("reading failed")
         self._end()
 

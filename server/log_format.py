@@ -1,6 +1,6 @@
 """How the log looks: one JSON object a line, or a quiet line for a person at a terminal.
 
-Knows: formatting, and a short way for the line that comes with every request. Must not know: what is logged; who logs must
+Knows: formatting, and a fast path for the line that comes with every request. Must not know: what is logged; who logs must
 leave out secrets, tokens and rows.
 """
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: in each round of the event loop, a few pieces of each tenant's work go on.
+"""Fair scheduling: in each round of the event loop, a few requests or events of each tenant go on.
 
 A tenant with a thousand requests then costs the others no more waiting than one with a few does. A few rather than one,
 since what comes in one round can share a commit. Knows: greenlets, the event loop. Must not know: what the work is.

@@ -78,10 +78,7 @@ _times_until: dict[tuple[str, int], int] = {}
 
 
 def note_commit(here: Place) -> None:
-    """Note the time of a commit that is about to be made: its device will ask for it with its next push.
-
-    If it fails, the one that comes in its place is later, which a time before it misses no more than its own.
-    """
+    """Note the time of a commit that was made: its device will ask for it with its next push."""
     if len(_times_until) >= _KEPT_TIMES:
         _times_until.clear()
     _times_until[here.epoch, here.sequence] = here.clock

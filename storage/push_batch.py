@@ -1,6 +1,6 @@
-"""One push on its way into the database: its numbers, its results, what is the same for the short way and the long one.
+"""One push on its way into the database: its numbers, its results, what is the same on the fast path and the general one.
 
-Knows: the statements that both ways share, all bound to one tenant by the caller. Must not know: Flask, sockets, which
+Knows: the statements that both paths share, all bound to one tenant by the caller. Must not know: Flask, sockets, which
 engine or file, whose request this is, what becomes of a change.
 """
 
@@ -17,7 +17,7 @@ from protocol.codec import format_time
 from protocol.errors import Detail
 from protocol.messages import Applied, Change, Place, Push
 from storage import digest
-from storage.positions import note_commit, time_until
+from storage.positions import time_until
 from storage.system_tables import Logged
 
 _SAID_PROBLEMS = 3
@@ -91,13 +91,12 @@ class Writing:
         return self.problems or list(self.push.unknown_tables.values())
 
     def finish(self) -> Applied:
-        """Bring digests and ledger up to date, and give what the push became."""
+        """Bring digests and the order of commits up to date, and give what the push became."""
         for table, difference in self.differences.items():
             digest.change(table, difference)
         if self.sequence > self.before.sequence:
             connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
             self.applied.after = Place(self.before.epoch, self.sequence, self.at, *self.before[3:])
-            note_commit(self.applied.after)
         self.applied.touched = dict(self.touched)
         self.applied.known_until = self._known_until(self.applied.after.clock)
         self.applied.unknown_tables = list(self.push.unknown_tables)

@@ -1,7 +1,7 @@
-"""The short way of a push: rows that are all new, or all edits that missed nothing, are written as they were read.
+"""The fast path of a push: rows that are all new, or all edits that missed nothing, are written as they were read.
 
 Knows: the statements that find out which they are and write them, bound to one tenant by the caller. Must not know:
-Flask, sockets, engines. Whatever is not plain is left to the long way (``push_writer``), which decides; where both
+Flask, sockets, engines. Whatever is not plain is left to the general path (``push_writer``), which decides; where both
 could write a row, they make the same of it.
 """
 
@@ -24,7 +24,7 @@ from storage.repeated_creates import is_said_before, may_begin_with, note_beginn
 
 
 class Edited(NamedTuple):
-    """What the short way did to a row that stood: what the long way must know if it meets the row in the same push."""
+    """What the fast path did to a row that stood: what the general path must know if it meets the row in the same push."""
 
     typed: TypedRow
     found: tuple[Any, ...]
@@ -55,7 +55,7 @@ class ShortWay:
         self.edited: dict[Key, Edited] = {}
 
     def takes(self, some: Sequence[TypedRow], met: Container[Key]) -> bool:
-        """Write rows, and tell whether it could; else nothing was done. ``met``: rows that the long way has had."""
+        """Write rows, and tell whether it could; else nothing was done. ``met``: rows that the general path has had."""
         if self._takes(some, met):
             return True
         for reader in {one.reader for one in some}:
@@ -135,10 +135,9 @@ class ShortWay:
         if one.row.Unique_id and stood.Unique_id and one.row.Unique_id != stood.Unique_id:
             return None
         different = one.form.difference(one.row, stood)
-        if base_version is not None:
-            is_plain = self._writing.push.evidence.is_of(one.row.device_id, stood.device_id)
-        else:
-            is_plain = not different or not self._is_late_repeat(one, stood, as_read, different)
+        if base_version is not None and not self._writing.push.evidence.is_of(one.row.device_id, stood.device_id):
+            return None
+        is_plain = not different or not self._is_late_repeat(one, stood, as_read, different)
         return (stood, different, as_read) if is_plain else None
 
     def _is_known(self, one: TypedRow, base_version: int | None, version: int, sequence: int) -> bool:
@@ -152,7 +151,7 @@ class ShortWay:
         return place >= sequence and (not base_version or base_version >= version)
 
     def _is_late_repeat(self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Row) -> bool:
-        """Tell whether an edit without a base may be a create that was taken before: the long way finds out."""
+        """Tell whether an edit whose base is not stated may be a create that was taken before: the general path knows."""
         push, (_, version, sequence, *_) = self._writing.push, as_read
         if one.reader.kind != "upsert" or push.base:
             return False

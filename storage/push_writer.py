@@ -87,7 +87,7 @@ class _LongWay:
         self.counted: dict[Key, int] = {}
 
     def take(self, changes: Sequence[Change], edited: Mapping[Key, Edited]) -> None:
-        """Take some changes, and write what becomes of them; ``edited``: what the short way did to rows before."""
+        """Take some changes, and write what becomes of them; ``edited``: what the fast path did to rows before."""
         for change in changes:
             change.op_id = change.op_id or implied_name(change, self.push.device_id)
         self._look_up(changes, edited)
@@ -112,7 +112,7 @@ class _LongWay:
                     self._recall(key, edited[key])
 
     def _recall(self, key: Key, edited: Edited) -> None:
-        """Know of a row what the long way would know if it had made the edit, whose base was the row as it stood."""
+        """Know of a row what the general path would know if it had made the edit, whose base was the row as it stood."""
         self.known[key] = edited.before
         self.said[key] |= edited.said
         self.written[key].update(edited.names)
@@ -139,6 +139,8 @@ class _LongWay:
         self.writing.note_speaker(change.fields.get("device_id"), stored.row["device_id"] if stored else None)
         outcome = self._outcome(change, stored, (table, row_id))
         version, body = stored.version if stored else 0, b""
+        if (outcome.conflicts or outcome.replaced) and self.writing.is_too_large(change, encode(change.fields)):
+            return None  # What loses is kept too, and is no larger than a row that wins.
         if outcome.row is not None:
             lacks = change.lacks(outcome.row, stored) if change.lacking else []
             if lacks:

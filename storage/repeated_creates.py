@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from models import connection
 from protocol.codec import Row, decode_stored
-from protocol.messages import same
 from storage.merge_base import holds
 
 _MOST_ROWS = 20_000
@@ -70,15 +69,18 @@ def telling(different: Row, names: Mapping[str, str]) -> Row:
 def may_begin_with(life: Life, sequence: int, said: Row) -> bool:
     """Tell whether a row may have been made with these values: no is certain."""
     begun = _begun.get(life, {})
-    if not (said.keys() <= begun.keys() or _differs(begun, said)):
-        found = connection().execute(_FIRST, (sequence,)).fetchone()
-        if found is None:
-            return False
-        first = decode_stored(found[0])
-        begun = {name: first.get(name) for name in said}
-        note_beginning(life, begun)
+    if _differs(begun, said):
+        return False
+    if said.keys() <= begun.keys():
+        return True
+    found = connection().execute(_FIRST, (sequence,)).fetchone()
+    if found is None:
+        return False
+    first = decode_stored(found[0])
+    begun = {name: first.get(name) for name in said}
+    note_beginning(life, begun)
     return not _differs(begun, said)
 
 
 def _differs(begun: Row, said: Row) -> bool:
-    return any(name in begun and not same(begun[name], value) for name, value in said.items())
+    return any(name in begun and begun[name] != value for name, value in said.items())

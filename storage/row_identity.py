@@ -1,4 +1,4 @@
-"""Which row a change means: by its id, by its ``Unique_id``, or a new one (contract section 4, identity).
+"""Which row a change means: by its id, by its ``Unique_id``, or a new one (docs/api.md, rules of a push).
 
 Knows: the rows that a push has met so far, which ids it gave. Must not know: SQL, Flask, sockets, engines, what becomes
 of a change (``merge``).

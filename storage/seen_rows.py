@@ -144,15 +144,24 @@ def save(found: Mapping[str, Evidence]) -> None:
         )
         for who, one in found.items()
     ]
-    sql = f"INSERT OR REPLACE INTO _evidence (who, {_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
-    connection().cursor().executemany(sql, rows)
+    connection().cursor().executemany(_SAVE, rows)
 
+
+_KEEPS_FIRST_PUSH = (
+    " first_push = iif(e.epoch = excluded.epoch, coalesce(e.first_push, excluded.first_push), excluded.first_push),"
+)
+_SAVE = (
+    f"INSERT INTO _evidence AS e (who, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (who) DO UPDATE SET"
+    f"{_KEEPS_FIRST_PUSH} epoch = excluded.epoch, known = excluded.known, sent = excluded.sent,"
+    " speaker = excluded.speaker, is_shared = excluded.is_shared, seen_at = excluded.seen_at"
+)
+"""What a pull told may be written after a push that came later."""
 
 _FIRST_PUSH = (
     f"INSERT INTO _evidence AS e (who, {_COLUMNS}) VALUES (?, ?, '{{}}', '{{}}', NULL, 0, ?, ?)"
     " ON CONFLICT (who) DO UPDATE SET"
-    " first_push = iif(e.epoch = excluded.epoch, coalesce(e.first_push, excluded.first_push), excluded.first_push),"
-    " known = iif(e.epoch = excluded.epoch, e.known, '{}'), sent = iif(e.epoch = excluded.epoch, e.sent, '{}'),"
+    f"{_KEEPS_FIRST_PUSH} known = iif(e.epoch = excluded.epoch, e.known, '{{}}'),"
+    " sent = iif(e.epoch = excluded.epoch, e.sent, '{}'),"
     " epoch = excluded.epoch, seen_at = excluded.seen_at"
 )
 

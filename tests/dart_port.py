@@ -175,6 +175,8 @@ class Client:
             self.page_rows = min(1000, self.page_rows + self.page_rows // 8 + 1)
             has_more = page["hasMore"]
             with self.db.together():
+                if page.get("wentBack") is True:
+                    self.set("device", self.new_id())
                 self.take(table, page)
 
     def push(self) -> bool:

@@ -32,13 +32,16 @@ def push(
     after: Callable[[Applied], None] | None = None,
     device_id: str | None = None,
     evidence: Evidence = NOBODY,
+    around: Callable[[Callable[[], Applied]], Applied] = lambda write: write(),
 ) -> Applied:
     """Push at the time ``now``; like the server's, it lets others run between its rows."""
     at = now_ms() if now is None else now
     parsed = parse_push(body, tables(), LIMITS, at, device_id, evidence)
-    return tenants.write(
-        tenant_id, lambda: push_writer.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy), after
-    )
+
+    def write() -> Applied:
+        return push_writer.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy)
+
+    return tenants.write(tenant_id, lambda: around(write), after)
 
 
 def seen_all(tenants: Tenants, tenant_id: str, session: str | None = "session") -> Evidence:

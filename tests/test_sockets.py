@@ -1,4 +1,4 @@
-"""Who is let in, who hears what, and what ends a socket (contract section 6)."""
+"""Who is let in, who hears what, and what ends a socket (docs/api.md, real time)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import websocket
 
 from tests.by_hand import Raw
 from tests.conftest import Device, Listener, Server, Tenant, wait_for
+from tests.system.test_soak import counts
 
 Listen = Callable[..., Listener]
 
@@ -271,6 +272,27 @@ def test_closed_sockets_whose_clients_are_silent_keep_no_newcomer_out(
             raw.closed()
         for _ in range(3):
             assert stack.enter_context(Raw(server)).answer.startswith("HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize("why", ["ping time-out", "logout"])
+def test_listeners_that_read_nothing_make_room_as_soon_as_their_sessions_are_over(
+    start_server: Callable[..., Server], why: str
+) -> None:
+    """Fault: what was still being sent came first: each kept its connection and its megabytes for up to 25 s."""
+    pings = {"PING_INTERVAL_SECONDS": "1", "PING_TIMEOUT_SECONDS": "2"} if why == "ping time-out" else {}
+    server = start_server(MAX_CONNECTIONS="10", MAX_ROW_BYTES="2000000", **pings)
+    *tenants, newcomer = (server.register() for _ in range(3))
+    with ExitStack() as stack:
+        for tenant in tenants:
+            for _ in range(5):
+                tenant.device().create(note="x" * 1_500_000)
+            for _ in range(4):
+                stack.enter_context(Raw(server)).join(tenant).say('420["sync_pull",{"cursor":null}]')
+        for tenant in tenants if why == "logout" else ():
+            server.post("/api/customers/logout", {}, tenant.token)
+        wait_for(lambda: not counts(server)["sockets"], "the end of the sessions")
+        for _ in range(5):
+            stack.enter_context(Raw(server)).join(newcomer)
 
 
 def test_tenant_has_no_more_sockets_than_it_may(start_server: Callable[..., Server]) -> None:

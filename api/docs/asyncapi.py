@@ -1,7 +1,7 @@
 """The events of Socket.IO as one AsyncAPI 3.0 document, made from the events that are served.
 
 Knows: how AsyncAPI says an event, its acknowledgement and the handshake. Must not know: what payloads look like beyond the
-handshake's (``schemas``), who listens. An event that is served and not described here is a ``KeyError``.
+handshake's (``schemas``), who listens. An event that is served and not described here refuses the start.
 """
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ _TOLD: dict[str, tuple[str, Schema]] = {
 }
 _ADDRESS = "/socket.io/"
 _JSON = "application/json"
+
+
+def must_describe(events: Iterable[str]) -> None:
+    """Look whether every event that clients may emit is described, so that a new one can't be served without.
+
+    Raises: LookupError, which names the event and the file to edit.
+    """
+    for event in events:
+        if event not in _HEARD:
+            raise LookupError(f"The event {event} is not described: add it to _HEARD in api/docs/asyncapi.py.")
 
 
 def document(events: Iterable[str], settings: Settings, version: str) -> dict[str, Any]:

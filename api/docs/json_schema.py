@@ -98,6 +98,7 @@ def object_of(properties: Mapping[str, Schema | bool], optional: Iterable[str] =
 
 
 def list_of(items: Schema, **more: Any) -> Schema:
+    """Describe a list of ``items``."""
     return {"type": "array", "items": items, **more}
 
 
@@ -158,6 +159,7 @@ def _fields(table: SyncedTable) -> list[Field]:
 
 
 def row(table: SyncedTable) -> Schema:
+    """Describe a row as answers have it."""
     properties = {field.column_name: _shown(field) for field in _fields(table)}
     properties |= {"id": NAME, "version": COUNT, "createdAt": TIME, "updatedAt": TIME}
     always = {"id", "is_deleted", "version", "sync_status"}
@@ -194,6 +196,7 @@ def edit(table: SyncedTable, settings: Settings) -> Schema:
 
 
 def operation(table: SyncedTable, **beside: Schema | bool) -> Schema:
+    """Describe one change of a row, as forms A and C of a push say it; ``beside``: what else may stand there."""
     properties: dict[str, Schema | bool] = {
         "table": {"const": table.name},
         "operation": {"type": "string", "enum": ["create", "update", "delete"]},

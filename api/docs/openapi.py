@@ -2,7 +2,7 @@
 
 Knows: how OpenAPI says an endpoint, a header, an error. Must not know: what bodies look like (``schemas``), which endpoint
 takes which (``endpoints``), what an endpoint does. An address comes from the route, its summary from the view's docstring,
-an error from its class; a route under ``/api`` that ``endpoints`` leaves out is a ``KeyError``.
+an error from its class; a route under ``/api`` that ``endpoints`` leaves out refuses the start.
 """
 
 from __future__ import annotations
@@ -51,6 +51,16 @@ _ABOUT = (
     ' Every answer is JSON. Success is `{"success": true, …}`, failure has a sentence and a `code` to rely on. The events'
     " of Socket.IO are in `/asyncapi.json`."
 )
+
+
+def must_describe(app: Flask) -> None:
+    """Look whether every endpoint of the API is described, so that a new one can't be served without.
+
+    Raises: LookupError, which names the endpoint and the file to edit.
+    """
+    for rule in app.url_map.iter_rules():
+        if _is_described(rule) and rule.endpoint not in CALLS:
+            raise LookupError(f"{rule.rule} is not described: add {rule.endpoint!r} to CALLS in api/docs/endpoints.py.")
 
 
 def document(app: Flask, settings: Settings, version: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One HTTP request on its way, and the answer to it, the same whether Flask routes it or the door serves it itself.
+"""One HTTP request on its way, and the answer to it, the same whether Flask routes it or the middleware serves it itself.
 
 Knows: bodies, headers, origins, request IDs, what is read from a WSGI environ. Must not know: what any endpoint does, how
 an answer leaves (``middleware``).

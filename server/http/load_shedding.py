@@ -1,7 +1,7 @@
 """Refuses what there is no room for before it costs anything, so that a crowd does not hold up those who are in.
 
 Knows: heads of requests. Must not know: what endpoints do, rules, Flask. It refuses nothing that would be served further
-in, where a request costs thirty times as much by then; of whom it knows nothing, it lets all pass.
+in, where a refusal costs about as much as a push; what comes with a token that it does not know, it lets pass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The door of the application: every HTTP request comes in and every answer leaves by it, whoever makes the answer.
+"""WSGI middleware around the application: every request passes it, and every answer, whoever makes the answer.
 
 Knows: origins, headers, compression, the log line of a request, how an exception becomes an answer. It serves what crowds
 ask for by itself, with the views that the blueprints hold too, since Flask costs more than they do; the rest goes to Flask.
@@ -93,6 +93,8 @@ class Door:
                 return view()
             if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
                 return self._preflight(environ)
+            if method == "OPTIONS" and environ["PATH_INFO"] == "*":  # RFC 9110 section 9.3.7: all of the server.
+                return Reply(iter(()), 204, [])
         except Exception as error:
             return _reply_to(error)
         return self._through_flask(environ)

@@ -1,7 +1,7 @@
 """The head of a request: its request line and headers, read strictly into what a WSGI environ holds of them.
 
 Knows: RFC 9112, and what of RFC 9110 says where a request ends, whether others follow and who waits for whom. Must not
-know: what other headers mean, connections. Most heads were met before, since clients repeat them: ``ordinary`` remembers.
+know: what other headers mean, connections. Most heads were read before, since clients repeat them: ``ordinary`` remembers.
 """
 
 from __future__ import annotations

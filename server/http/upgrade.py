@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from protocol.errors import UnknownWebSocketVersion, ValidationError
+from server.http.request_head import tokens
 
 UPGRADE = "syncapp.upgrade"
 """Where the environ of a request that asks for a WebSocket has what begins one."""
@@ -25,13 +26,9 @@ def is_handshake(environ: Mapping[str, Any]) -> bool:
     return (
         environ["REQUEST_METHOD"] == "GET"
         and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
-        and "websocket" in _tokens(environ["HTTP_UPGRADE"])
-        and "upgrade" in _tokens(environ.get("HTTP_CONNECTION", ""))
+        and "websocket" in tokens(environ["HTTP_UPGRADE"])
+        and "upgrade" in tokens(environ.get("HTTP_CONNECTION", ""))
     )
-
-
-def _tokens(header: str) -> list[str]:
-    return [token.strip().lower() for token in header.split(",")]
 
 
 def check_handshake(environ: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Telling sockets: one packet, one frame, the same bytes to each, at once where the network takes them.
+"""One notification to many sockets: one packet, one frame, the same bytes to each, at once where a socket takes them.
 
 Knows: how Socket.IO and Engine.IO make bytes of an event, and which rooms wait to be told. Must not
 know: what is told, and to whom. A socket that polls, upgrades, or has not taken all that was sent before gets its packets
@@ -21,7 +21,7 @@ from server.websocket import connection
 from server.websocket.frames import text_frames
 
 _SLICE_SOCKETS = 128
-"""Sockets told between two breaths."""
+"""Sockets told before all others go on."""
 
 
 class _Waiting:
@@ -37,7 +37,7 @@ class _Waiting:
 
 
 class Fanout:
-    """The lines of a Socket.IO server, and what its rooms are still to be told."""
+    """The WebSocket connections of a Socket.IO server, and what its rooms are still to be told."""
 
     def __init__(self, io: Any, queue: Callable[[str, Packet], None]) -> None:
         """``queue`` puts a packet into the queue of a socket, named by its Engine.IO ID."""

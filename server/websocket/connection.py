@@ -1,4 +1,4 @@
-"""One WebSocket as Engine.IO uses it: a line, that takes frames past the queue and waits for nothing by a greenlet.
+"""One WebSocket as Engine.IO uses it: its frames go past the queue, and no greenlet waits for it.
 
 Knows: how Engine.IO and gevent-websocket serve a WebSocket, its queue, its tasks, and when its network takes more. Must not
 know: Socket.IO, rooms, what is told.
@@ -27,7 +27,7 @@ _UPGRADE_SECONDS = 10.0
 
 
 def install(engine: Any) -> dict[str, Line]:
-    """Have an Engine.IO server use lines, and no greenlet that waits for one; give those there are, by Engine.IO ID."""
+    """Have an Engine.IO server use ``Line``, and no greenlet that waits for one; give those there are, by Engine.IO ID."""
     lines: dict[str, Line] = {}
     own = {"websocket": lambda handler, _: Line(handler.__self__, lines), "queue": _Queue}
     engine._async = {**engine._async, **own}
@@ -57,10 +57,10 @@ def _ping(socket: Any, timer: Any) -> None:
 
 
 class _Rest(Packet):  # type: ignore[misc]
-    """Stands in a socket's queue for bytes that its network has not taken yet."""
+    """Stands in a socket's queue for bytes that the kernel has not taken yet."""
 
     def encode(self, b64: bool = False) -> str:
-        """Give nothing: the line knows what is left."""
+        """Give nothing: the connection knows what is left."""
         return ""
 
 
@@ -77,7 +77,8 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
     """Called when something was put into it."""
     is_waited_for = False
     """Whether somebody waits for something to be put into it."""
-    _is_over = False
+    is_over = False
+    """Whether nobody takes packets any more, or the last of them is in it."""
     _shorter: Event | None = None
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
@@ -105,20 +106,20 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
 
     def wait_while(self, is_long: Callable[[], bool]) -> None:
         """Wait until others have taken enough of it, or nobody will."""
-        while not self._is_over and is_long():
+        while not self.is_over and is_long():
             self._shorter = Event()
             self._shorter.wait()
         self._shorter = None
 
     def end(self) -> None:
-        """Note that nobody takes packets any more."""
-        self._is_over = True
+        """Note that it is over: nobody is to wait for room in it."""
+        self.is_over = True
         if self._shorter:
             self._shorter.set()
 
 
 class Line:
-    """A WebSocket as Engine.IO uses it, that also takes frames past the queue while that is empty."""
+    """A WebSocket connection as Engine.IO uses it, that also takes frames past the queue while that is empty."""
 
     def __init__(self, socket: Any, lines: dict[str, Line]) -> None:
         self._socket, self._lines = socket, lines
@@ -223,6 +224,10 @@ class Line:
         else:
             self._sock.raw_write(b"")
 
+    def close_soon(self) -> None:
+        """Bound how long the last packets may take: whoever reads nothing would keep them all."""
+        self._sock.close_soon()
+
     def close(self) -> None:
         """Say goodbye."""
         self._sock.close()
@@ -232,7 +237,7 @@ class Line:
         self._sock.abort()
 
     def takes(self, frames: bytes) -> bool:
-        """Send whole frames at once if nothing has to go before them; what the network leaves goes by the queue."""
+        """Send whole frames at once if nothing has to go before them; what the kernel leaves goes by the queue."""
         socket = self._socket
         if not socket.upgraded or socket.closing or socket.queue.qsize() or not self._sock.takes(frames):
             return False
@@ -254,6 +259,8 @@ class _Writer:
         self._begin()
 
     def _begin(self) -> None:
+        if self._queue.is_over:
+            self._line.close_soon()
         if not self._is_writing and not self._is_over.is_set():
             self._is_writing = True
             gevent.spawn(self._write)

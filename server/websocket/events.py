@@ -1,4 +1,4 @@
-"""Events that clients emit: read from their packets, served, and acknowledged (contract section 6).
+"""Events that clients emit: read from their packets, served, and acknowledged (docs/api.md, real time).
 
 Knows: Socket.IO's packets of events. Must not know: who listens, what an event does, how bytes leave. An event as nearly
 all clients write it goes past the library, which takes three times as long; all else goes its way, to the same end.

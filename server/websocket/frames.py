@@ -69,12 +69,13 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
                 rest, self._rest = self._rest, b""
                 self._write_to_network(rest + data)
         except gevent.Timeout:
+            self.abort()  # Nothing can follow a part of a frame.
             raise OSError("the listener does not read") from None
 
     def takes(self, frames: bytes) -> bool:
         """Send whole frames without a wait, if nothing has to go before them.
 
-        What the network leaves of them goes before whatever is written next: ``has_rest`` tells.
+        What the kernel leaves of them goes before whatever is written next: ``has_rest`` tells.
         """
         if self.closed or self._rest or self._is_free.locked():
             return False
@@ -101,6 +102,10 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
             self.send_frame(struct.pack("!H", code) + bytes(reason or b"")[: _CONTROL_BYTES - 2], self.OPCODE_CLOSE)
         self.closed, self.environ = True, None
         self.stream = self.raw_write = self.raw_read = None
+
+    def close_soon(self) -> None:
+        """Bound how long the rest may take, and the close after it."""
+        self._ends.close_soon()
 
     def abort(self) -> None:
         """End the connection at once, with all that is still to be sent."""

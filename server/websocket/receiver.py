@@ -1,7 +1,7 @@
-"""How packets of sockets come in: without binary, within the budgets of socket and tenant, when it is the tenant's turn.
+"""How packets of sockets come in: without binary, within the quotas of socket and tenant, when the tenant is scheduled.
 
-Knows: how Engine.IO hands a message over, budgets and turns. Must not know: what an event does, who listens, how an answer
-looks.
+Knows: how Engine.IO hands a message over, quotas and scheduling. Must not know: what an event does, who listens, how an
+answer looks.
 """
 
 from __future__ import annotations

@@ -378,7 +378,7 @@ def _run(write: _Write[Any], connection: apsw.Connection, is_first: bool) -> Non
 
 def _drop_statements(error: Exception) -> None:
     """Drop what the failed code held: a statement that is half read keeps its connection at an old state of the file, as
-    long as the traceback lives, which may be until the next search for cycles."""
+    long as the traceback lives, which may be until the next garbage collection."""
     traceback.clear_frames(error.__traceback__)
 
 

@@ -1,4 +1,4 @@
-"""Accounts and tokens (contract section 2): who gets in, how long, and what never gets out."""
+"""Accounts and tokens (docs/api.md, customers): who gets in, how long, and what never gets out."""
 
 from __future__ import annotations
 

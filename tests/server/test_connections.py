@@ -21,7 +21,8 @@ from contextlib import ExitStack, closing
 import pytest
 import requests
 
-from server.connections import fitted
+from server import connections
+from server.connections import Connections, fitted
 from settings import Settings
 from tests.conftest import JSON, Server, wait_for
 from tests.refusals import complaints, say, shaped
@@ -305,3 +306,17 @@ def test_handshake_that_is_none_is_refused_without_a_traceback(server: Server, l
 def test_requests_in_one_packet_are_answered_one_by_one(server: Server) -> None:
     one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     assert say(server, one * 300).count(b"HTTP/1.1 200") == 300
+
+
+def test_connection_that_others_ended_leaves_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: each WebSocket that was reset because it fell behind took one from ``MAX_CONNECTIONS`` for ever."""
+    monkeypatch.setattr(connections, "_KNOCK_SECONDS", 0.0)
+    crowd = Connections(Settings(max_connections=2))
+    for _ in range(5):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            streams = [crowd.stream(ours) for _ in range(2)]
+            assert all(crowd.admit(stream) for stream in streams)
+            for stream in streams:
+                stream.end()
+                crowd.leave(stream)

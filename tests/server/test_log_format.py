@@ -1,4 +1,4 @@
-"""The line of a request is the same by the short way, and nothing in it can become a line or an escape of its own."""
+"""The line of a request is the same by the fast path, and nothing in it can become a line or an escape of its own."""
 
 from __future__ import annotations
 

@@ -91,6 +91,7 @@ def test_device_that_says_less_than_before_is_told_so(
     assert not went_back(first, "tablet") and not went_back(None), "another device, or one that starts anew"
     assert not went_back(third["cursor"])
     assert went_back(second["cursor"])
+    assert went_back(second["cursor"]), "that answer may have been lost too"
     listed(tenant)  # Which brings to the file what is known.
     assert not went_back(third["cursor"]) and went_back(first)
 

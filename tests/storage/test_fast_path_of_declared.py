@@ -1,4 +1,4 @@
-"""The short way of a push and the long one make the same of declared tables, with every option of a column, and of every
+"""The fast path of a push and the general one make the same of declared tables, with every option of a column, and of every
 optional member of every form. Seen to fail: a required JSON column that was ``null`` or left out was stored; a create with
 ``data.version`` was not checked against its ``baseCursor``.
 """

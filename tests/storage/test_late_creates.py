@@ -74,6 +74,19 @@ def test_create_with_newer_content_is_an_upsert(tenant: Tenant, form: str) -> No
     assert (again["status"], stands(second)["name"]) == ("updated", "Asha")
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_create_sent_again_after_a_pull_changes_nothing_either(tenant: Tenant, form: str) -> None:
+    """Fault: an app that counts versions, has pulled another's edit, and finds its first push still unanswered."""
+    first, second = session(tenant), session(tenant)
+    row = {"id": "r", "Unique_id": "u", "name": "Asha", "version": 1, "last_updated": TIME}
+    push(first, form, row)
+    push(second, "A", {"id": "r", "name": "Lakshmi"}, "update")
+    since = first.pull({"table": "end_user", "lastSync": None})["syncTimestamp"]
+    first.pull({"table": "end_user", "lastSync": since})
+    again = push(first, form, row)
+    assert (again["status"], stands(second)["name"]) == ("unchanged", "Lakshmi")
+
+
 def test_untimed_create_of_another_device_is_an_upsert(tenant: Tenant) -> None:
     first, second, third = session(tenant), session(tenant), session(tenant)
     push(first, "A", {"id": "r", "Unique_id": "u", "name": "Asha"})
@@ -130,21 +143,25 @@ def test_first_pull_after_a_push_tells_of_own_rows_that_others_deleted(
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
+@pytest.mark.parametrize("has_pulled", [False, True])
 def test_first_pull_tells_the_same_when_the_server_was_started_anew_since(
-    start_server: Callable[..., Server], end: str
+    start_server: Callable[..., Server], end: str, has_pulled: bool
 ) -> None:
-    """Fault: only the memory of the running process had where a device first pushed."""
+    """Faults: only the memory of the running process had where a device first pushed; what was noted of an earlier pull
+    went over it when the server stopped."""
     server = start_server()
     tenant = server.register()
     first, second = session(tenant), session(tenant)
     push(second, "A", {"id": "old", "name": "Old"})
     push(second, "A", {"id": "old"}, "delete")
+    if has_pulled:  # The answer got lost, and the app begins again with a pull of everything.
+        first.pull({"table": "end_user", "lastSync": None})
     push(first, "A", {"id": "r", "name": "Asha"})
     push(first, "A", {"id": "own", "name": "Own"})
     push(first, "A", {"id": "own"}, "delete")
     getattr(server, end)()
     server.start()
-    push(first, "A", {"id": "later", "name": "Ravi"})
     push(second, "A", {"id": "r"}, "delete")
+    push(first, "A", {"id": "later", "name": "Ravi"})
     pulled = first.pull({"table": "end_user", "lastSync": None})["data"]["end_user"]
     assert {one["id"]: one["is_deleted"] for one in pulled} == {"r": 1, "later": 0}

@@ -1,4 +1,4 @@
-"""The short way of a push and the long way make the same of it: rows, log, digests, results, refusals.
+"""The fast path of a push and the general path make the same of it: rows, log, digests, results, refusals.
 
 Faults that this was seen to find: ``last_updated`` filled in by its default, flags left ``true``, ``is_deleted`` left
 null, JSON a level too deep, a row that an earlier slice of the same push wrote taken for another device's; an edit's
@@ -84,7 +84,7 @@ PLAIN = st.fixed_dictionaries(
         "other": st.sampled_from([1, None, {"a": {"b": 1}, "c": 2}, {"c": 2, "a": {"b": 1}}]),
     },
 )
-"""What the short way takes, mostly."""
+"""What the fast path takes, mostly."""
 PLAIN_PUSH = st.fixed_dictionaries({"end_user": st.lists(PLAIN, min_size=1, max_size=12)})
 LISTS = st.dictionaries(st.sampled_from(["end_user", "interactions"]), st.lists(ROW | PLAIN, max_size=8), min_size=1)
 ONE = st.fixed_dictionaries(
@@ -264,7 +264,7 @@ def test_field_of_any_name_is_kept(tenants: Tenants, new_tenant: Callable[[], st
 
 
 def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
-    """Tell which rows of a push would go the short way if they are new."""
+    """Tell which rows of a push would take the fast path if they are new."""
     body = decode_push(json.dumps({"changes": {table: rows}}).encode())
     return [isinstance(one, TypedRow) for one in parser.parse_push(body, inside.tables(), inside.LIMITS, NOW).changes]
 
@@ -282,7 +282,7 @@ def test_rows_with_anything_to_say_of_them_go_the_long_way() -> None:
 
 
 def ways(tenants: Tenants, tenant_id: str, *rows: JSON) -> tuple[int, int]:
-    """Push rows, and count those that went the short way and the long one."""
+    """Push rows, and count those that took the fast path and the general one."""
     counts = [0, 0]
 
     def counted(way: int, take: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""What becomes of each change: whose row it is, what it alters, in which order, and who wins (contract section 4)."""
+"""What becomes of each change: whose row it is, what it alters, in which order, and who wins (docs/api.md)."""
 
 from __future__ import annotations
 

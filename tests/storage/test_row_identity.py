@@ -1,4 +1,4 @@
-"""Whose row a change means: its id, its ``Unique_id``, or neither (contract section 4, identity)."""
+"""Whose row a change means: its id, its ``Unique_id``, or neither (docs/api.md, rules of a push)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices that only count versions, or only know times: what the server knows that they have seen (contract section 4).
+"""Devices that only count versions, or only know times: what the server knows that they have seen (docs/api.md).
 
 Each phone here has a session of its own, or says its name in one of the ways there are. Seen to fail on faults: a counted
 version taken for a base as before; a place that was only sent taken for known; a shared session not found out.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.messages import Applied
 from storage import positions
 from tenants import Tenants
 from tests import inside
@@ -117,3 +118,24 @@ def test_time_until_a_place_is_never_that_of_a_commit_that_goes_on_behind_it(
         time = tenants.read(tenant_id, lambda place=place: positions.time_until(epoch, place, clock))  # type: ignore[misc]
         assert tenants.read(tenant_id, lambda time=time: positions.last_until(time, 6)) <= place  # type: ignore[misc]
     assert clock == tenants.read(tenant_id, lambda: positions.time_until(epoch, 6, clock))
+
+
+def test_time_of_a_push_that_came_to_nothing_is_not_that_of_the_one_in_its_place(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    """Fault: a time was noted before its commit was made. The next one, of the same millisecond, goes on behind it."""
+    tenant_id = new_tenant()
+    with pytest.raises(RuntimeError):
+        inside.push(tenants, tenant_id, rows("a"), T0, around=fail_after)
+    inside.push(tenants, tenant_id, rows("a", "b"), T0)
+    time = tenants.read(tenant_id, lambda: positions.time_until(positions.place().epoch, 1, T0))
+    assert time < T0, "a pull from then on would not have the second row"
+
+
+def fail_after(write: Callable[[], Applied]) -> Applied:
+    write()
+    raise RuntimeError("no room")
+
+
+def rows(*ids: str) -> JSON:
+    return {"changes": {"end_user": [{"id": row_id} for row_id in ids]}}

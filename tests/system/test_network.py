@@ -24,6 +24,7 @@ import requests
 import socketio
 
 from tests.conftest import JSON, Device, Listener, Server, Tenant, wait_for
+from tests.kit.proxy import carry, cut, read_request
 from tests.storage.test_devices import digest_of
 
 TABLES = ("end_user", "interactions")
@@ -146,35 +147,6 @@ class BadNetwork:
 
 FAULTS = ["none", "delayed", *[fault for fault in vars(BadNetwork) if re.match(r"_(request|answer|cut_|sent)", fault)]]
 FAULTS = [fault.removeprefix("_") for fault in FAULTS]
-
-
-def read_request(client: socket.socket) -> bytes:
-    """Read a whole HTTP request, and ask in it that its answer ends the connection; empty if it never gets whole."""
-    found = b""
-    while b"\r\n\r\n" not in found:
-        if not (part := client.recv(65_536)):
-            return b""
-        found += part
-    head, _, body = found.partition(b"\r\n\r\n")
-    length = re.search(rb"(?im)^content-length: *(\d+)", head)
-    while len(body) < int(length[1] if length else 0):
-        body += client.recv(65_536)
-    return re.sub(rb"(?im)^connection: keep-alive", b"Connection: close", head) + b"\r\n\r\n" + body
-
-
-def carry(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while part := source.recv(65_536):
-            target.sendall(part)
-    for one in (source, target):
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-
-
-def cut(one: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
-    one.close()
 
 
 # --- devices ---------------------------------------------------------------------------------------------------------

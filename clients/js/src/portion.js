@@ -23,7 +23,7 @@ export class Portion {
 
   /** Take less the next time. @param {number} taken what was too much @returns {boolean} false if it was the least already */
   shrink(taken) {
-    this.#ceiling = Math.max(this.least, taken >> 1);
+    this.#ceiling = Math.max(this.least, Math.min(this.#ceiling, taken >> 1)); // Others may be under way that were larger.
     this.size = Math.max(this.least, Math.min(this.size, taken) >> 2);
     this.#cameAtCeiling = 0;
     return taken > this.least;

@@ -28,6 +28,7 @@ import { Sweep } from "./sweep.js";
  *   from the start that gives them more, and where it goes on; `unbased` are documents with edits on a base that a restore took;
  *   `again` names the pull from the start that was asked for last and has begun
  * @typedef {{ rows: Doc[], place: Checkpoint, hasMore: boolean }} Page
+ * @typedef {Page & { from: string, isStored: boolean }} Batch `isStored` tells whether RxDB has stored that it got to `place`
  * @typedef {{ collection: any, table?: string, replicationIdentifier?: string, batchSize?: number,
  *   onRejected?: (doc: Doc, error: string) => void, onConflict?: (conflict: any) => void,
  *   onRenamed?: (names: { table: string, from: string, to: string }) => void, onSignedOut?: (error: Error) => void, [option: string]: any }} Options
@@ -66,8 +67,14 @@ class Handlers {
   #waiting = new Set();
   /** Up to where the documents are the server's; null until that is known. @type {string | null} */
   #cursor = null;
-  /** A batch that is not whole yet: if a page fails, those before it are kept. @type {(Page & { from: string }) | undefined} */
+  /** A batch that is not whole yet: if a page fails, those before it are kept. @type {Batch | undefined} */
   #begun;
+  /**
+   * Up to where RxDB was given documents that it may not have stored: it asks for the next batch before. A pull from there is
+   * anonymous, since an app that is closed meanwhile comes back with an earlier place, and would look like a copy.
+   * @type {string | null | undefined}
+   */
+  #ahead;
   /** @type {Sweep | undefined} */
   #sweep;
   /** Documents with edits on a base of an incarnation that is lost, as far as they are known. @type {Map<string, Doc | undefined>} */
@@ -109,6 +116,8 @@ class Handlers {
     const documents = new Map(echo);
     for (const row of found.rows) documents.set(row.id, row);
     for (const [id, row] of echo) if (this.#echo.get(id) === row) this.#echo.delete(id);
+    if (documents.size < batchSize) this.#ahead = undefined;
+    else if (found.place.cursor !== checkpoint?.cursor) this.#ahead = found.place.cursor;
     if (!this.#sweep) {
       this.#cursor = found.place.cursor;
       this.#reached();
@@ -122,11 +131,14 @@ class Handlers {
     this.#types ??= await columnTypes(this.client);
     this.documents.types = this.#types[this.table] ?? {};
     const from = JSON.stringify(checkpoint ?? null);
-    if (this.#begun?.from !== from) this.#begun = { from, rows: [], place: await this.#begin(checkpoint), hasMore: true };
+    if (this.#begun?.from !== from) {
+      const isStored = (checkpoint?.cursor ?? null) !== this.#ahead;
+      this.#begun = { from, rows: [], place: await this.#begin(checkpoint), hasMore: true, isStored };
+    }
     const batch = this.#begun;
     batch.rows.push(...(await this.#unedited()));
     while (batch.hasMore && batch.rows.length < limit) {
-      const { rows, ...next } = await (this.#sweep ? this.#swept(batch.place, this.#sweep) : this.#page(batch.place, limit));
+      const { rows, ...next } = await (this.#sweep ? this.#swept(batch.place, this.#sweep) : this.#page(batch, limit));
       Object.assign(batch, next);
       batch.rows.push(...rows);
     }
@@ -142,14 +154,14 @@ class Handlers {
     return this.#placeOf(checkpoint, await askedAgain(this.collection));
   }
 
-  /** @param {Checkpoint} place @param {number} limit @returns {Promise<Page>} */
-  async #page(place, limit) {
+  /** @param {Batch} batch @param {number} limit @returns {Promise<Page & { isStored?: boolean }>} */
+  async #page({ place, isStored }, limit) {
     try {
       const { deviceId } = this.client;
-      const isAnonymous = Boolean(place.fill);
+      const isAnonymous = Boolean(place.fill) || !isStored;
       const page = await this.client.pull({ cursor: (place.fill ?? place).cursor, tables: [this.table], limit, isAnonymous });
       await tellDeviceApart(this.collection, this.client, deviceId, page);
-      return { rows: page.data[this.table] ?? [], place: passed(place, page), hasMore: page.hasMore || Boolean(place.fill) };
+      return { rows: page.data[this.table] ?? [], place: passed(place, page), hasMore: page.hasMore || Boolean(place.fill), isStored: isStored && Boolean(place.fill) };
     } catch (error) {
       if (!(error instanceof ResyncRequired)) throw error;
       this.#sweep = new Sweep(this.client, [this.table], place.cursor);

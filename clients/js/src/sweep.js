@@ -37,7 +37,8 @@ export class Sweep {
    * @returns {Promise<Map<string, Row[]>>} by table, each row as the server has it now
    */
   async page(heldOf) {
-    const { data, cursor, hasMore } = await this.client.pull({ cursor: this.cursor, tables: this.tables });
+    // Anonymous after the start: until the end nothing of it counts, and what is cut off says an earlier place again.
+    const { data, cursor, hasMore } = await this.client.pull({ cursor: this.cursor, tables: this.tables, isAnonymous: this.cursor !== null });
     this.isRestored = this.before !== null && incarnationOf(this.before) !== incarnationOf(cursor);
     const found = new Map(this.tables.map((table) => [table, new Map((data[table] ?? []).map((row) => [row.id, row]))]));
     if (this.isRestored) {

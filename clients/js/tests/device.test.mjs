@@ -11,6 +11,7 @@ import { synchronize } from "@nozbe/watermelondb/sync/index.js";
 import { createRxDatabase } from "rxdb/plugins/core";
 import { replicateRxCollection } from "rxdb/plugins/replication";
 import { getRxStorageDexie } from "rxdb/plugins/storage-dexie";
+import { getRxStorageMemory } from "rxdb/plugins/storage-memory";
 import { newId } from "syncapp-client";
 import { rxdbReplication } from "syncapp-client/rxdb";
 import { watermelonSync } from "syncapp-client/watermelondb";
@@ -92,11 +93,70 @@ const APPS = {
       client,
       put: (named) => database.write(async () => (await database.get("end_user").find("shared")).update((record) => record._setRaw("name", named))),
       sync: watermelonSync(client, { database, synchronize }),
-      // LokiJS saves by itself, twice a second.
-      close: () => new Promise((resume) => setTimeout(resume, 1500)),
+      // LokiJS saves by itself, twice a second: here at once.
+      close: () => new Promise((saved) => database.adapter.unsafeExecute({ loki: (loki) => loki.saveDatabase(saved) })),
     };
   },
 };
+
+test("rxdb: what RxDB had not stored before it was closed makes no copy of a device", async () => {
+  const [account, deviceId, db] = [await registered(), newId(), await createRxDatabase({ name: newId(), storage: getRxStorageMemory() })];
+  const properties = { id: { type: "string", maxLength: 64 }, name: { type: "string" }, version: { type: "number" } };
+  await db.addCollections({ end_user: { schema: { version: 0, primaryKey: "id", type: "object", properties } } });
+  // As on a slow line, where a batch takes several pages.
+  const slow = (address, init) => fetch(address, !address.endsWith("/pull") ? init : { ...init, body: JSON.stringify({ ...JSON.parse(init.body), limit: 2 }) });
+  const batches = async (client, checkpoint, count) => {
+    const [{ handler }, found] = [rxdbReplication(client, { collection: db.end_user }).pull, [{ checkpoint }]];
+    while (found.length <= count) found.push(await handler(found.at(-1).checkpoint, 4));
+    return found;
+  };
+  const [client, server] = [deviceOf(account, { deviceId, fetch: slow }), deviceOf(account)];
+  await server.push({ changes: { end_user: [{ id: "first", name: "n" }] } });
+  const [, { checkpoint: kept }] = await batches(client, undefined, 1);
+  await server.push({ changes: { end_user: Array.from({ length: 15 }, (_, at) => ({ id: `row-${at}`, name: "n" })) } });
+  const [, { checkpoint: later }] = await batches(client, kept, 3); // RxDB asks for the next before it stored the last.
+  await batches(client, kept, 2);
+  const [, ...rest] = await batches(client, later, 4);
+  assert.deepEqual(rest.map(({ documents }) => documents.length), [4, 4, 3, 0]);
+  assert.equal(client.deviceId, deviceId);
+  await batches(client, kept, 1);
+  assert.notEqual(client.deviceId, deviceId, "what had all of it was stored: this is an older state");
+  await db.close();
+});
+
+for (const store of Object.keys(STORES)) {
+  test(`${store}: two tabs on one replica, a lost answer and a table that is added make no copy of a device`, async () => {
+    const [account, name] = [await registered(), newId()];
+    const server = deviceOf(account, { deviceId: undefined });
+    let loses = 0;
+    const losing = async (address, init) => {
+      const answer = await fetch(address, init);
+      if (address.endsWith("/pull") && loses-- > 0) throw new TypeError("the answer is lost");
+      return answer;
+    };
+    const opened = (tables) => replicaOf(store, account, { name, tables, fetch: losing });
+    const writes = () => server.push({ changes: { end_user: [{ id: newId(), name: "n" }], interactions: [{ id: newId(), title: "t" }] } });
+    const tabs = [await opened(["end_user"]), await opened(["end_user"])];
+    for (let round = 0; round < 4; round++) {
+      for (const tab of tabs) {
+        await writes();
+        loses = round % 2;
+        await tab.sync().catch(() => tab.sync());
+      }
+      await writes();
+      await Promise.all(tabs.map((tab) => tab.sync()));
+    }
+    for (const tab of tabs) await tab.close();
+    const wider = await opened(["end_user", "interactions"]);
+    for (let round = 0; round < 2; round++) {
+      await writes();
+      await wider.sync();
+    }
+    const { data } = await server.call("/api/client/devices", { method: "GET" });
+    assert.deepEqual(data.map(({ deviceId }) => deviceId), [wider.client.deviceId]);
+    await wider.close();
+  });
+}
 
 for (const [library, open] of Object.entries(APPS)) {
   test(`${library}: a copy of a device is another device, and stays it`, async () => {

@@ -37,3 +37,10 @@ test("a line that became better is found out", () => {
   assert.equal(carried(portion, 300_000, 10_000), 0);
   assert.equal(portion.size, 10_000);
 });
+
+test("a larger one that was under way, and fails last, is no reason to ask for more", () => {
+  const portion = new Portion(1000, 1);
+  for (const taken of [1000, 250, 62, 1000]) portion.shrink(taken);
+  for (let page = 0; page < 15; page++) portion.took(portion.size, 100, false);
+  assert.equal(portion.size, 31);
+});

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from conftest import MakeClient
@@ -12,7 +13,7 @@ from tests.kit.proxy import Proxy
 from tests.kit.server import LocalServer, wait_for
 from tests.kit.truth import Account, register
 
-from syncclient import Hooks, LoginNeeded, SyncClient, SyncError, runner
+from syncclient import Busy, Hooks, LoginNeeded, SyncClient, SyncError, runner
 
 
 def holds(client: SyncClient, row_id: str) -> Callable[[], bool]:
@@ -37,22 +38,37 @@ def test_without_live_it_looks_every_so_often(make_client: MakeClient, account: 
     wait_for(holds(client, "a"), "the interval")
     client.stop()
     account.put("end_user", {"id": "b", "name": "x"})
-    time.sleep(0.2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("syncclient")]
     assert not holds(client, "b")()
 
 
-def test_own_push_does_not_come_back_as_a_pull(make_client: MakeClient, proxy: Proxy) -> None:
+def test_own_push_does_not_come_back_as_a_pull(
+    make_client: MakeClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = make_client(url=proxy.url)
     client.sync()
+    heard: list[str] = []
+    looked: list[str | None] = []
+    hear, place = runner.Runner.hear, client._place
+
+    def told(self: runner.Runner, cursor: str) -> None:
+        hear(self, cursor)
+        heard.append(cursor)
+
+    def look() -> str | None:
+        looked.append(place())
+        return looked[-1]
+
+    monkeypatch.setattr(runner.Runner, "hear", told)
+    monkeypatch.setattr(client, "_place", look)
     client.start(every_seconds=3600)
-    wait_for(lambda: any("socket.io" in address for address in proxy.requests), "the connection")
-    wait_for(lambda: sum("pull" in address for address in proxy.requests) >= 2, "the first exchange")
-    time.sleep(0.3)
-    proxy.requests.clear()
+    wait_for(lambda: heard, "the connection")
+    before = client.status().cursor
     client.put("end_user", {"id": "a"})
-    wait_for(lambda: client.status().waiting == 0, "the push")
-    time.sleep(0.5)
-    assert [address.rpartition("/")[2] for address in proxy.requests] == ["pull", "push"]
+    wait_for(lambda: looked and looked[-1] == heard[-1] != before, "its own news")
+    client.stop()  # After an exchange that began for it.
+    exchanges = [address.rpartition("/")[2] for address in proxy.requests if "/sync/" in address]
+    assert exchanges.count("push") == 1 and exchanges[-1] == "push"
 
 
 def test_listener_whose_token_expires_goes_on_with_a_new_one(
@@ -150,12 +166,22 @@ def test_many_threads_write_read_and_exchange_at_once(make_client: MakeClient, a
 
 
 def test_closing_does_not_wait_for_a_server_that_is_busy(
-    start_server: Callable[..., LocalServer], make_client: MakeClient
+    start_server: Callable[..., LocalServer], make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = register(start_server(TENANT_REQUESTS="2 per 600 seconds").url)
     client = make_client(to=account, patience_seconds=3600)
+    once, is_busy = client._transport._once, threading.Event()
+
+    def told(*request: Any) -> Any:
+        try:
+            return once(*request)
+        except Busy:
+            is_busy.set()
+            raise
+
+    monkeypatch.setattr(client._transport, "_once", told)
     client.start(every_seconds=0.01, live=False)
-    time.sleep(0.5)
+    assert is_busy.wait(60)
     closing = threading.Thread(target=client.close)
     closing.start()
     closing.join(10)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import pytest
 import requests
 from tests.kit.server import LocalServer, wait_for
 from tests.kit.truth import Account
+
+from syncclient import SyncClient
 
 PACKAGE = Path(__file__).resolve().parent.parent
 README = (PACKAGE / "README.md").read_text()
@@ -99,7 +100,12 @@ def test_watch_tells_of_changes_until_it_is_interrupted(
     watching: subprocess.Popen[str], tmp_path: Path, url: str
 ) -> None:
     account = _account(url)
-    time.sleep(0.5)
+
+    def place() -> str | None:
+        with SyncClient(tmp_path / "watch.db", url) as client:
+            return client.status().cursor
+
+    wait_for(place, "its first exchange")
     account.put("interactions", {"id": "watched", "title": "x"})
     wait_for(lambda: "interactions: 1 changed" in (tmp_path / "watch.log").read_text(), "the change")
     watching.send_signal(signal.SIGINT)

@@ -42,6 +42,26 @@ def restored(start_server: Callable[..., LocalServer], tmp_path: Path) -> Restor
     return Restored(start_server(), tmp_path)
 
 
+def test_restore_makes_no_copy_of_a_device(restored: Restored, make_client: MakeClient) -> None:
+    """Places of before say nothing after it, though their numbers are higher."""
+    account = restored.account
+    account.put("end_user", *({"id": f"u{number}", "name": "x"} for number in range(4)))
+    client = make_client(to=account, page_rows=1)
+    client.sync()
+    restored.back_up()
+    for number in range(5):
+        account.put("end_user", {"id": f"later-{number}", "name": "x"})
+        client.sync()
+    device_id = client.status().device_id
+    restored.restore()
+    account.put("end_user", {"id": "after", "name": "x"})
+    for _ in range(3):
+        client.put("end_user", {"id": "u1", "phone": "typed"})
+        client.sync()
+    assert client.status().device_id == device_id
+    assert [one["deviceId"] for one in account.ask("GET", "/api/client/devices")["data"]].count(device_id) == 1
+
+
 def test_push_after_a_restore_never_takes_a_base_of_before_for_one_of_now(
     restored: Restored, make_client: MakeClient
 ) -> None:

@@ -21,6 +21,7 @@ from openapi_spec_validator import validate
 
 import syncapp
 from api import reference
+from api.docs import asyncapi, openapi
 from models import synced_tables
 from protocol import errors
 from protocol.errors import Problem
@@ -99,6 +100,18 @@ def test_every_endpoint_under_api_is_described_in_the_words_of_its_view(app: Fla
         if rule.rule.startswith("/api/"):
             doc = app.view_functions[rule.endpoint].__doc__ or ""
             assert described[rule.endpoint]["summary"] == doc.splitlines()[0].rstrip(".")
+
+
+def test_endpoint_that_is_not_described_refuses_the_start_with_the_file_to_edit() -> None:
+    app = Flask("of_a_newcomer")
+    app.add_url_rule("/api/tides", "pages.tides", lambda: "")
+    with pytest.raises(LookupError, match=r"/api/tides .*'pages\.tides' .*api/docs/endpoints\.py"):
+        openapi.must_describe(app)
+
+
+def test_event_that_is_not_described_refuses_the_start_with_the_file_to_edit() -> None:
+    with pytest.raises(LookupError, match=r"sync_tides .*api/docs/asyncapi\.py"):
+        asyncapi.must_describe(["sync_push", "sync_tides"])
 
 
 def test_every_link_leads_to_an_operation_and_names_what_it_takes(contract: Contract) -> None:

@@ -81,6 +81,7 @@ RULES: list[Rule] = [
     ("9110 9.1", "a method that nobody knows", line(b"BREW /health HTTP/1.1"), 405, ON),
     ("9110 9.1", "a method that is no token", line(b"G(T /health HTTP/1.1"), 400, END),
     ("9110 9.3.6", "CONNECT", line(b"CONNECT x:80 HTTP/1.1"), 501, END),
+    ("9110 9.3.7", "OPTIONS of the whole server", line(b"OPTIONS * HTTP/1.1"), 204, ON),
     ("9112 3.2.1", "an address without a slash", line(b"GET health HTTP/1.1"), 400, END),
     ("9112 3.2.4", "an asterisk where none may stand", line(b"GET * HTTP/1.1"), 400, END),
     ("9112 3.2.2", "an absolute address", line(b"GET http://x/health HTTP/1.1"), 200, ON),

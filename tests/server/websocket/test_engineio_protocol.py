@@ -32,21 +32,9 @@ APART = {
 suite = Suite()
 
 
-@pytest.fixture(scope="module")
-def member(hasty_server: Server) -> Tenant:
-    return hasty_server.register()
-
-
 @pytest.fixture
 def poller(hasty_server: Server) -> Poller:
     return Poller(hasty_server)
-
-
-@pytest.fixture
-def raw(hasty_server: Server) -> Iterator[Raw]:
-    with Raw(hasty_server) as raw:
-        assert raw.packet().startswith("0{")
-        yield raw
 
 
 def join(poller: Poller, member: Tenant) -> Poller:

@@ -32,19 +32,6 @@ APART = {
 suite = Suite()
 
 
-@pytest.fixture(scope="module")
-def member(hasty_server: Server) -> Tenant:
-    return hasty_server.register()
-
-
-@pytest.fixture
-def raw(hasty_server: Server) -> Iterator[Raw]:
-    """A connection of Engine.IO's."""
-    with Raw(hasty_server) as raw:
-        assert raw.packet().startswith("0{")
-        yield raw
-
-
 @pytest.fixture
 def joined(raw: Raw, member: Tenant) -> Raw:
     """One to the main namespace."""

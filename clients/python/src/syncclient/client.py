@@ -189,11 +189,15 @@ class SyncClient:
             self._pulling.run(verify)
 
     def push(self) -> None:
-        """Only send; after a restore of the server it fetches first, since what waits is based on what was before."""
+        """Only send; the first time in a process, and after a restore of the server, it fetches first.
+
+        For the server has to tell whether this is a copy of another device, and what waits is based on what was before.
+        """
         with self._exchange():
             with self._replica.reading() as connection:
-                is_starting = bool(places.starting(connection))
-            if is_starting:
+                may_be_copy = places.latest(connection) is not None and not self._pulling.is_known
+                fetches_first = may_be_copy or bool(places.starting(connection))
+            if fetches_first:
                 self._pulling.run()
             self._push()
 

@@ -38,6 +38,8 @@ class Pulling:
         self._tables, self._page_rows = sorted(tables) if tables else None, page_rows
         self._pace = Pace(page_rows or _PAGE_ROWS)
         self._is_verified = False
+        self.is_known = False
+        """Whether the server has heard since the start from where this replica goes on, and told if that is a copy."""
 
     def run(self, verify: bool = False) -> None:
         """Pull to the end; the first time, after starting anew, and on demand also compare the digest, and repair.
@@ -46,6 +48,7 @@ class Pulling:
         """
         with self._replica.transaction() as connection:
             places.want(connection, self._tables)
+        self._session.go_by(self._replica.meta("device_id"))  # Another process may have told a copy apart.
         differing: list[str] = []
         for round_ in range(_ROUNDS):
             digests = self._pull_all()
@@ -76,12 +79,15 @@ class Pulling:
                 self._catch_up(groups)
 
     def _catch_up(self, groups: list[list[str]]) -> None:
-        """Pull each group by itself; tables that the server does not sync keep to the place of the others."""
+        """Pull each group by itself; tables that the server does not sync keep to the place of the others.
+
+        Without the device's name: those that got further go back to the place of the first, which would look like a copy.
+        """
         caught_up: list[list[str]] = []
         refused: SyncError | None = None
         for tables in groups:
             try:
-                self._pull_group(tables, is_all=False)
+                self._pull_group(tables, is_all=False, is_named=False)
                 caught_up.append(tables)
             except SyncError as error:
                 if error.code != "validation_error":  # None of these tables is one of the server's.
@@ -93,13 +99,13 @@ class Pulling:
             everywhere = [table for tables in groups for table in tables]
             places.move(connection, everywhere, places.place_of(connection, caught_up[0]))
 
-    def _pull_group(self, tables: list[str], is_all: bool) -> JSON:
+    def _pull_group(self, tables: list[str], is_all: bool, is_named: bool = True) -> JSON:
         """Pull tables that have one place page by page to the end, and give the digests there; ``is_all``: new ones too."""
         while True:
             with self._replica.reading() as connection:
                 place = places.place_of(connection, tables)
             try:
-                page = self._ask(place, None if is_all else tables)
+                page = self._ask(place, None if is_all else tables, is_named)
             except ResyncRequired:
                 self._is_verified = False
                 self._start_anew(tables)
@@ -115,17 +121,18 @@ class Pulling:
             self._pace.grow()
             if page.get("wentBack"):
                 self._tell_apart()
+            self.is_known = self.is_known or is_named
             self._take(page, tables, place)
             if not page["hasMore"]:
                 digests: JSON = page["digest"]
                 return digests
             tables = tables or list(page["data"])
 
-    def _ask(self, place: str | None, tables: list[str] | None) -> JSON:
+    def _ask(self, place: str | None, tables: list[str] | None, is_named: bool) -> JSON:
         body: JSON = {"cursor": place, "digest": True}
         body |= {"limit": self._pace.rows} if self._page_rows or self._pace.rows < self._pace.most else {}
         body |= {"entityTypes": tables} if tables is not None else {}
-        return page_of(self._session.ask("POST", PULL, body))
+        return page_of(self._session.ask("POST", PULL, body, **{} if is_named else {"X_Device_Id": None}))
 
     def _tell_apart(self) -> None:
         """Take a new name after the server heard of a later place from this one: an older state of the file was put back.
