@@ -91,29 +91,14 @@ def build(settings: Settings) -> Flask:
     app.register_blueprint(Review(tenants, tokens, sync, seen).blueprint())
 
     def close() -> None:
-        upkeep.save()
+        upkeep.end()
         tenants.close()
 
     def held() -> dict[str, int]:
         return sockets.held() | {"open_tenants": tenants.open_count}
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
-    calls = cache(lambda: openapi.document(app, settings, VERSION))
-    events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
-    app.register_blueprint(
-        pages.blueprint(
-            VERSION,
-            tenants,
-            lambda: bool(monitor.faults),
-            lifecycle,
-            sockets.connected,
-            settings.trusted_proxies,
-            calls,
-            events,
-        )
-    )
-    openapi.must_describe(app)
-    asyncapi.must_describe(sockets.events)
+    _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
     if settings.trusted_proxies:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
@@ -122,6 +107,19 @@ def build(settings: Settings) -> Flask:
     sockets.start()
     upkeep.start()
     return app
+
+
+def _add_pages(
+    app: Flask, settings: Settings, tenants: Tenants, monitor: FileMonitor, lifecycle: Lifecycle, sockets: Sockets
+) -> None:
+    calls = cache(lambda: openapi.document(app, settings, VERSION))
+    events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
+    has_faults, trusted = lambda: bool(monitor.faults), settings.trusted_proxies
+    app.register_blueprint(
+        pages.blueprint(VERSION, tenants, has_faults, lifecycle, sockets.connected, trusted, calls, events)
+    )
+    openapi.must_describe(app)
+    asyncapi.must_describe(sockets.events)
 
 
 class StartRefused(RuntimeError):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import gevent
+from greenlet import GreenletExit
 
 from operations.file_monitor import FileMonitor
 from protocol.errors import StorageFull
@@ -44,17 +45,42 @@ class Upkeep:
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
         self.seen = seen
+        self._is_over = False
+        self._running: list[gevent.Greenlet] = []
+        self._resting: set[gevent.Greenlet] = set()
 
     def start(self) -> None:
         """Begin the work in the background."""
-        gevent.spawn(self._run)
-        gevent.spawn(self._take_restored)
-        gevent.spawn(self._look)
+        self._running = [gevent.spawn(work) for work in (self._run, self._take_restored, self._look)]
 
-    def save(self) -> None:
-        """Write what is known of every tenant's devices; also the last thing before the end."""
+    def end(self) -> None:
+        """End the work where it rests next, since what is cut short may lose a file that is moved; then save for good."""
+        self._is_over = True
+        for resting in list(self._resting):
+            resting.kill(block=False)
+        gevent.joinall(self._running)
+        self._save()
+
+    def _save(self) -> None:
+        """Write what is known of every tenant's devices."""
         for tenant_id in self.seen.tenants:
             self._safely(lambda: self.seen.save(tenant_id))
+
+    def _rest(self, seconds: float) -> None:
+        """Let others run.
+
+        Not by ``Event.wait``: in gevent 26.9 one of several waiters may stay away if ``set`` comes as their time runs out.
+        Raises: GreenletExit once all is over, which ends a greenlet without a word.
+        """
+        resting = gevent.getcurrent()
+        if not self._is_over:
+            self._resting.add(resting)
+            try:
+                gevent.sleep(seconds)
+            finally:
+                self._resting.discard(resting)
+        if self._is_over:
+            raise GreenletExit
 
     def purge(self, tenant_id: str) -> None:
         """Expire one tenant's idle devices and remove what is too old, in slices that hold up no one."""
@@ -67,14 +93,14 @@ class Upkeep:
         while after is not None:
             start = after
             after = self._tenants.write(tenant_id, lambda: devices.purge(start, until))
-            gevent.sleep(_BREATH_SECONDS)
+            self._rest(_BREATH_SECONDS)
 
     def _run(self) -> None:
         purged_at = time.monotonic()
         while True:
-            gevent.sleep(_SAVE_SECONDS)
+            self._rest(_SAVE_SECONDS)
             self._safely(lambda: room.look(self._tenants.folder))
-            self._safely(self.save)
+            self._safely(self._save)
             self._safely(self._tenants.look_at_open)
             if time.monotonic() - purged_at >= self._purge_seconds:
                 self._safely(self._purge_all)
@@ -83,14 +109,14 @@ class Upkeep:
     def _take_restored(self) -> None:
         """Take over what the operator restores while the server runs."""
         while True:
-            gevent.sleep(_RESTORED_SECONDS)
+            self._rest(_RESTORED_SECONDS)
             self._safely(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.take_all_restored()])
 
     def _look(self) -> None:
         """Look for customers whose files are missing, broken or went back, at the start and once in a while."""
         while True:
-            self._safely(lambda: self._monitor.look_over(lambda: gevent.sleep(_BREATH_SECONDS)))
-            gevent.sleep(_LOOK_SECONDS)
+            self._safely(lambda: self._monitor.look_over(lambda: self._rest(_BREATH_SECONDS)))
+            self._rest(_LOOK_SECONDS)
 
     def _purge_all(self) -> None:
         for tenant_id in self._tenants.directory.read(main_database.customer_ids):

@@ -1,0 +1,98 @@
+"""What the server does by itself ends with the server: quietly, before the files are closed that it works with.
+
+Fault: it went on for as long as the process did, met a closed ``main.db`` and logged that it would try again.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+import syncapp
+from operations import housekeeping
+from operations.file_monitor import FileMonitor
+from operations.housekeeping import Upkeep
+from settings import Settings
+from storage.devices import Seen
+from tenants import Tenants
+from tests.conftest import wait_for
+from tests.declaring import provision
+
+SHORT_SECONDS = 0.001
+CUSTOMERS = 25
+
+
+@pytest.fixture(autouse=True)
+def hardly_any_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each kind of work done again and again, so that the end comes in the midst of it."""
+    for name in ("_SAVE_SECONDS", "_RESTORED_SECONDS", "_LOOK_SECONDS", "_BREATH_SECONDS"):
+        monkeypatch.setattr(housekeeping, name, SHORT_SECONDS)
+
+
+def upkeep_of(tenants: Tenants, tell: Callable[[str], None] = lambda _: None) -> Upkeep:
+    return Upkeep(Settings(purge_seconds=0), tenants, FileMonitor(tenants), Seen(tenants.write), tell)
+
+
+def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tenants = Tenants(tmp_path)
+    for _ in range(CUSTOMERS):
+        provision(tenants, str(uuid.uuid4()))
+    tenants.close()
+    app = syncapp.build(Settings(data_dir=tmp_path, purge_seconds=0))
+    gevent.sleep(SHORT_SECONDS)  # Now it works, and the rest of the customers is to come.
+    app.extensions["lifecycle"].end()
+    gevent.sleep(20 * SHORT_SECONDS)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("work", ["look_at_open", "take_all_restored", "read", "write"])
+def test_no_kind_of_work_goes_on_after_the_end(
+    tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    new_tenant()
+    calls, do = list[object](), getattr(tenants, work)
+
+    def noted(*given: Any) -> Any:
+        calls.append(given)
+        return do(*given)
+
+    monkeypatch.setattr(tenants, work, noted)
+    upkeep = upkeep_of(tenants)
+    upkeep.start()
+    wait_for(lambda: calls, work)
+    upkeep.end()
+    calls.clear()
+    gevent.sleep(20 * SHORT_SECONDS)
+    assert calls == []
+
+
+def test_end_waits_for_the_work_that_is_under_way(
+    tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, going_on, done = Event(), Event(), list[str]()
+
+    def tell(tenant_id: str) -> None:
+        begun.set()
+        going_on.wait()
+        done.append(tenant_id)
+
+    tenant_id = new_tenant()
+    monkeypatch.setattr(tenants, "take_all_restored", lambda: [tenant_id])
+    upkeep = upkeep_of(tenants, tell)
+    upkeep.start()
+    begun.wait()
+    ending = gevent.spawn(upkeep.end)
+    gevent.sleep(20 * SHORT_SECONDS)
+    assert not ending.ready() and done == []
+    going_on.set()
+    ending.get()
+    assert done == [tenant_id]
