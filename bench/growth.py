@@ -94,7 +94,11 @@ class Server:
             "REMOTE_ADDR": "127.0.0.1",
             "wsgi.input": io.BytesIO(raw),
         }
-        parts: Any = self.app.wsgi_app(environ, lambda status, *_: said.append(status))  # type: ignore[arg-type]
+
+        def start(status: str, *_: Any) -> Any:
+            said.append(status)
+
+        parts: Any = self.app.wsgi_app(environ, start)
         answer = b"".join(parts)
         parts.close()
         assert said == ["200 OK"], answer

@@ -100,8 +100,8 @@ def restore(path: Path | None, file: Path | None, tenant: str | None, closed: bo
     with data(creates=new) as (_, tenants):
         if file:
             _restore_file(tenants, file, str(tenant), yes)
-        else:
-            _restore_backup(tenants, restoring.choose(tenants, path, tenant, closed), yes)  # type: ignore[arg-type]
+        elif path:
+            _restore_backup(tenants, restoring.choose(tenants, path, tenant, closed), yes)
 
 
 def _restore_backup(tenants: Tenants, choice: Choice, yes: bool) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -106,15 +107,34 @@ class _Parent:
             command = [sys.executable, __file__, str(theirs.fileno())]
             self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._answers = self._socket.makefile()
+        self._numbers = itertools.count()
 
     def ask(self, what: Any) -> Any:
+        """Ask, and leave out what answers an earlier one, whose asker was interrupted by the time-out of its test.
+
+        Raises: RuntimeError if the process has ended, and all that it forked with it.
+        """
         with self._asking:
-            self._socket.sendall(json.dumps(what).encode() + b"\n")
-            return json.loads(self._answers.readline())
+            number = next(self._numbers)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._socket.sendall(json.dumps([number, what]).encode() + b"\n")
+            for line in self._answers:
+                answered, answer = json.loads(line)
+                if answered == number:
+                    return answer
+        raise RuntimeError("The process that forks servers has ended; stderr may tell why.")
+
+
+_one_begins = threading.Lock()
+
+
+def _parent() -> _Parent:
+    with _one_begins:  # Else two threads may begin one each, and only one of them knows a process.
+        return _only_parent()
 
 
 @functools.cache
-def _parent() -> _Parent:
+def _only_parent() -> _Parent:
     return _Parent()
 
 
@@ -138,7 +158,7 @@ def _fork_on_demand(line: int) -> None:
     try:
         with os.fdopen(line, "rb", buffering=0) as asked:
             for text in iter(asked.readline, b""):
-                request = json.loads(text)
+                number, request = json.loads(text)
                 if isinstance(request, int):
                     found, status = waitpid(request, os.WNOHANG) if request in running else (0, 0)
                     if found:
@@ -150,7 +170,7 @@ def _fork_on_demand(line: int) -> None:
                     ended.pop(answer, None)
                 else:
                     break
-                os.write(line, json.dumps(answer).encode() + b"\n")
+                os.write(line, json.dumps([number, answer]).encode() + b"\n")
             else:
                 return
     finally:
