@@ -101,7 +101,9 @@ def idle(deployment: Deployment) -> Finding | None:
     try:
         opened = WebSocket(deployment.address, _WEBSOCKET)
     except (Refused, NoAnswer):
-        return None  # Another probe tells.
+        return Finding(
+            "No WebSocket opens: whether a silent one stays open can't be seen.", "Look again when one does."
+        )
     began = time.monotonic()
     try:
         seconds, refusal = _silence(opened, deployment)

@@ -285,6 +285,12 @@ def test_silent_socket_that_is_cut_is_found(behind: Behind) -> None:
     assert finding is not None and finding.sentence.startswith("A silent socket is cut after 1 s")
 
 
+@needs("nginx", "openssl")
+def test_silence_that_can_not_be_looked_at_is_not_called_good(behind: Behind) -> None:
+    finding = probe_sockets.idle(behind("nginx", NGINX.format(line="", inside="")))
+    assert finding is not None and not finding.refuses and "can't be seen" in finding.sentence
+
+
 @needs("haproxy", "openssl")
 def test_requests_that_reach_two_servers_are_found(behind: Behind, start_server: Callable[..., Server]) -> None:
     other = start_server()
