@@ -179,7 +179,7 @@ def weak_secret(place: Place) -> Finding | None:
 def kept_secret(place: Place) -> Finding | None:
     """Look whether the signing key in the data folder can sign."""
     try:
-        signing_key.check_kept(place.settings)
+        signing_key.check_stored_key(place.settings)
     except signing_key.BadSigningKey as error:
         return Finding(str(error), "", refuses=True)
     except OSError as error:

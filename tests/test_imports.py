@@ -37,7 +37,7 @@ FLOORS = [
 ONLY_THERE = {
     "apsw": {"storage.sqlite.errors", "storage.sqlite.files", "storage.sqlite.database"},
     "playhouse": {"storage.sqlite.database"},
-    "bcrypt": {"accounts.tokens"},
+    "bcrypt": {"accounts.passwords"},
     "flask_socketio": {"sockets"},
 }
 """Packages that one module alone may import."""

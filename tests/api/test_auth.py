@@ -21,7 +21,7 @@ import bcrypt
 import jwt
 import pytest
 
-from accounts.tokens import Passwords
+from accounts.passwords import Passwords
 from tests.conftest import FAST, JSON, ROOT, Device, Listener, Server, Tenant
 from tests.refusals import customers, forged, paths, refused
 
