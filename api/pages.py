@@ -18,10 +18,10 @@ from models import synced_tables
 from protocol import errors
 from protocol.codec import format_time
 from protocol.errors import NotFound
-from server.disk_space import room
 from server.http.exchange import Reply, answer, running
 from server.http.lifecycle import Lifecycle
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
 _HERE = Path(__file__).resolve().parent.parent
 _OURS = _HERE / "clients" / "js" / "src"
@@ -115,9 +115,9 @@ def _status(tenants: Tenants, has_file_faults: bool, lifecycle: Lifecycle) -> st
     """Say how the server is, the worst first."""
     if lifecycle.is_ending:
         return "ending"
-    if not room.look(tenants.folder):
+    if not tenants.engine.has_room():
         return "storage_full"
-    return "degraded" if has_file_faults or not tenants.directory.is_in_place else "ok"
+    return "degraded" if has_file_faults or not tenants.engine.is_intact() else "ok"
 
 
 def _describe(routes: Blueprint, openapi: Describe, asyncapi: Describe) -> None:

@@ -36,8 +36,9 @@ from settings import Settings
 from sockets import Answer, Caller, Sockets
 from storage import disk_quota, idempotency, positions, pull_reader, push_writer, seen_rows
 from storage.devices import Seen, expired, expired_at, reached
+from storage.positions import now_ms
 from storage.pull_reader import Page, Slice
-from tenants import Tenants, now_ms
+from tenants import Tenants
 
 Around = Callable[[Callable[[], Applied]], Applied]
 

@@ -20,7 +20,9 @@ sys.path.insert(0, str(Path.cwd()))
 import settings  # noqa: E402
 from protocol.codec import format_time  # noqa: E402
 from storage import main_database, positions  # noqa: E402
-from tenants import Tenants, now_ms, parse_tenant_id  # noqa: E402
+from storage.positions import now_ms  # noqa: E402
+from storage.sqlite.engine import SQLiteEngine  # noqa: E402
+from tenants import Tenants, parse_tenant_id  # noqa: E402
 
 
 def rss_kib() -> int:
@@ -37,7 +39,8 @@ def descriptors() -> int:
 def main(count: int) -> None:
     """Make tenants, open each, and print what that took."""
     chosen = settings.load()
-    tenants = Tenants(chosen.data_dir, most_open=chosen.open_tenants, is_server=False)
+    engine = SQLiteEngine(chosen.data_dir, most_open=chosen.open_tenants, is_server=False)
+    tenants = Tenants(engine)
     ids, took = [], []
     for number in range(count):
         customer = _customer(number)
@@ -56,13 +59,13 @@ def main(count: int) -> None:
         "p50": took[count // 2],
         "p99": took[int(count * 0.99)],
         "openMs": opening,
-        "open": tenants.open_count,
-        "openKib": (rss_kib() - memory) / tenants.open_count,
-        "openDescriptors": (descriptors() - files) / tenants.open_count,
+        "open": len(engine.files),
+        "openKib": (rss_kib() - memory) / len(engine.files),
+        "openDescriptors": (descriptors() - files) / len(engine.files),
         "diskKib": size / 1024 / count,
     }
     print(json.dumps(said))
-    tenants.close()
+    engine.close()
 
 
 def _customer(number: int) -> main_database.Customer:

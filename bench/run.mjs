@@ -171,7 +171,7 @@ async function manyTenants(count) {
   let open;
   for (const [name, checkout, where] of [['syncapp', app, folder], ...(against ? [['peer', against, `${folder}-against`]] : [])]) {
     fs.mkdirSync(where, { recursive: true });
-    const own = run(path.join(checkout, '.venv/bin/python'), [path.join(HERE, 'many_tenants.py'), String(count)], checkout, where);
+    const own = run(path.join(checkout, '.venv/bin/python'), [path.join(checkout, 'bench/many_tenants.py'), String(count)], checkout, where);
     open ??= own.open;
     note('making one besides hashing, p50', 'ms', name, own.p50, { goal: ['≤', 10], own: true });
     note('making one besides hashing, p99', 'ms', name, own.p99);

@@ -33,6 +33,7 @@ import socketio
 from storage import main_database
 from tenants import Tenants
 from tests import contract, forking
+from tests.data_folder import opened
 from tests.needs import where
 
 if TYPE_CHECKING:
@@ -462,7 +463,7 @@ def listen(tenant: Tenant) -> Iterator[Callable[..., Listener]]:
 @pytest.fixture
 def tenants(tmp_path: Path) -> Iterator[Tenants]:
     """A data folder opened in this process, without a server."""
-    tenants = Tenants(tmp_path / "data")
+    tenants = opened(tmp_path / "data")
     yield tenants
     tenants.close()
 
@@ -501,7 +502,7 @@ def restart(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
         if running:
             running.pop().close()
         declare(text)
-        running.append(Tenants(tmp_path / "data", retiring=retiring))
+        running.append(opened(tmp_path / "data", retiring=retiring))
         return running[-1]
 
     yield start

@@ -30,6 +30,7 @@ from storage.sqlite.folder_locks import DataFolderInUse
 from tenants import Tenants, parse_tenant_id
 from tests import inside
 from tests.conftest import ROOT, Server, wait_for
+from tests.data_folder import engine_of, folder_of, opened, path_of
 
 NewTenant = Callable[[], str]
 ROW = {"changes": {"end_user": [{"id": "a", "name": "A"}]}}
@@ -67,14 +68,14 @@ def customers(tenants: Tenants) -> dict[str, str]:
 @pytest.fixture
 def open_folder(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
     """Open the test's data folder, as a start of the server does."""
-    opened: list[Tenants] = []
+    running: list[Tenants] = []
 
     def start(**options: Any) -> Tenants:
-        opened.append(Tenants(tmp_path / "data", **options))
-        return opened[-1]
+        running.append(opened(tmp_path / "data", **options))
+        return running[-1]
 
     yield start
-    for tenants in opened:
+    for tenants in running:
         tenants.close()
 
 
@@ -83,11 +84,11 @@ def open_folder(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
 
 def test_new_tenant_has_a_file_of_its_name_for_the_owner_only(tenants: Tenants, new_tenant: NewTenant) -> None:
     tenant_id = new_tenant()
-    path = tenants.folder / "tenants" / f"tenant_{tenant_id.replace('-', '')}.db"
-    assert tenants.path_of(tenant_id) == path and path.stat().st_mode & 0o777 == 0o600
-    assert [folder.stat().st_mode & 0o777 for folder in (tenants.folder, path.parent)] == [0o700, 0o700]
-    assert (tenants.folder / "main.db").stat().st_mode & 0o777 == 0o600
-    assert files(tenants.folder) == {path.name}
+    path = folder_of(tenants).path / "tenants" / f"tenant_{tenant_id.replace('-', '')}.db"
+    assert path_of(tenants, tenant_id) == path and path.stat().st_mode & 0o777 == 0o600
+    assert [folder.stat().st_mode & 0o777 for folder in (folder_of(tenants).path, path.parent)] == [0o700, 0o700]
+    assert (folder_of(tenants).path / "main.db").stat().st_mode & 0o777 == 0o600
+    assert files(folder_of(tenants).path) == {path.name}
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         names = {row[0] for row in file.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -105,7 +106,7 @@ def test_address_that_is_taken_leaves_no_file(tenants: Tenants) -> None:
     tenants.provision(first)
     with pytest.raises(EmailTaken):
         tenants.provision(customer())
-    assert files(tenants.folder) == {tenants.path_of(first.id).name}
+    assert files(folder_of(tenants).path) == {path_of(tenants, first.id).name}
 
 
 def test_one_of_many_concurrent_registrations_of_an_address_wins(tenants: Tenants) -> None:
@@ -114,7 +115,7 @@ def test_one_of_many_concurrent_registrations_of_an_address_wins(tenants: Tenant
     gevent.joinall(greenlets)
     assert sorted(type(greenlet.exception).__name__ for greenlet in greenlets) == ["EmailTaken"] * 19 + ["NoneType"]
     (winner,) = customers(tenants).values()
-    assert files(tenants.folder) == {tenants.path_of(winner).name}
+    assert files(folder_of(tenants).path) == {path_of(tenants, winner).name}
 
 
 def test_concurrent_registrations_over_http_have_one_winner_that_works(server: Server) -> None:
@@ -143,7 +144,9 @@ CRASH = """
 import syncapp
 import os, sys
 from storage import main_database
-from storage.sqlite import database
+from storage import group_commit
+from storage.sqlite import database, engine
+from storage.sqlite.engine import SQLiteEngine
 import tenants
 from pathlib import Path
 sys.path.insert(0, "tests")
@@ -166,10 +169,10 @@ def after(module, name):
 
 customer = main_database.Customer(id=sys.argv[2], name="A B", email="a@example.com", companyName="C", firstName="A",
     lastName="B", passwordHash="-", createdAt="2026-01-01T00:00:00.000Z")
-opened = tenants.Tenants(Path(sys.argv[1]))
+opened = tenants.Tenants(SQLiteEngine(Path(sys.argv[1])))
 if sys.argv[3].startswith("close"):
     opened.provision(customer)
-    opened.write(customer.id, lambda: database.models.connection().execute("UPDATE _meta SET sequence = 5"))
+    opened.write(customer.id, lambda: main_database.connection().execute("UPDATE _meta SET sequence = 5"))
 {
     "file half made": lambda: after(Path, "touch"),
     "file made": lambda: before(os, "fsync"),
@@ -177,10 +180,10 @@ if sys.argv[3].startswith("close"):
     "after rename": lambda: after(os, "replace"),
     "before insert": lambda: before(main_database, "customer_by_email"),
     "before commit": lambda: after(main_database.Customer, "save"),
-    "after commit": lambda: before(database, "_answer"),
+    "after commit": lambda: before(group_commit, "_answer"),
     "close: before commit": lambda: after(main_database, "remove_customer"),
-    "close: after commit": lambda: before(database, "_answer"),
-    "close: before removal": lambda: before(tenants, "remove_file"),
+    "close: after commit": lambda: before(group_commit, "_answer"),
+    "close: before removal": lambda: before(engine, "remove_file"),
     "close: half removed": lambda: before(Path, "unlink", 2),
     "close: before note": lambda: before(main_database, "finish_closing"),
 }[sys.argv[3]]()
@@ -206,8 +209,8 @@ def test_crash_before_a_registration_counts_leaves_the_address_free_and_no_file(
     """Fault: ``_recover`` left out: the files stayed. Fault: the directory's row first: a customer without a file."""
     crash(tmp_path / "data", point)
     tenants = open_folder()
-    assert files(tenants.folder) == set() and customers(tenants) == {}
-    assert list((tenants.folder / "tenants").iterdir()) == []
+    assert files(folder_of(tenants).path) == set() and customers(tenants) == {}
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == []
     again = customer()
     tenants.provision(again)
     inside.push(tenants, again.id, ROW)
@@ -228,7 +231,7 @@ def test_next_attempt_needs_no_restart(open_folder: Callable[..., Tenants], tmp_
     again = customer()
     tenants.provision(again)
     inside.push(tenants, again.id, ROW)
-    assert tenants.path_of(again.id).exists()
+    assert path_of(tenants, again.id).exists()
 
 
 @pytest.mark.parametrize("where", ["os.fsync", "os.replace", "storage.main_database.customer_by_email"])
@@ -246,7 +249,7 @@ def test_registration_that_fails_leaves_nothing_at_once(
         patch.setattr(where, fail)
         with pytest.raises(OSError if where == "os.replace" else StorageFull):
             tenants.provision(customer())
-    assert list((tenants.folder / "tenants").iterdir()) == [] and customers(tenants) == {}
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == [] and customers(tenants) == {}
     tenants.provision(customer())
 
 
@@ -259,26 +262,28 @@ def test_registration_whose_caller_ends_while_it_waits_is_whole_or_nothing(
     busy = gevent.spawn(tenants.directory.write, lambda: (begun.set(), gate.wait()))
     begun.wait()
     registering = gevent.spawn(tenants.provision, new)
-    wait_for(lambda: tenants.directory._waiting, "the registration to wait for its turn")
+    wait_for(lambda: engine_of(tenants).directory._waiting, "the registration to wait for its turn")
     registering.kill()
     gate.set()
     busy.get()
-    tenants.directory.wait()
+    engine_of(tenants).directory.wait()
     assert customers(tenants) == {new.email: new.id}
     inside.push(tenants, new.id, ROW)
 
 
 def test_start_beside_a_registration_leaves_its_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operator registers while a server starts. Fault: no lock: the start removed the file, its customer stayed."""
-    operators, new, starts = Tenants(tmp_path / "data", is_server=False), customer(), []
-    script = "import syncapp, sys, tenants, pathlib; tenants.Tenants(pathlib.Path(sys.argv[1])).close()"
+    operators, new, starts = opened(tmp_path / "data", is_server=False), customer(), []
+    script = (
+        "import syncapp, sys, pathlib; syncapp.Tenants(syncapp.SQLiteEngine(pathlib.Path(sys.argv[1]))).engine.close()"
+    )
 
     def start_meanwhile(folder: Path) -> None:
-        starts.append(subprocess.Popen([sys.executable, "-c", script, str(operators.folder)], cwd=ROOT))
+        starts.append(subprocess.Popen([sys.executable, "-c", script, str(folder_of(operators).path)], cwd=ROOT))
         with contextlib.suppress(subprocess.TimeoutExpired):
             starts[0].wait(2)
 
-    monkeypatch.setattr("tenants.sync_folder", start_meanwhile)
+    monkeypatch.setattr("storage.sqlite.engine.sync_folder", start_meanwhile)
     operators.provision(new)
     assert starts[0].wait(20) == 0
     inside.push(operators, new.id, ROW)
@@ -294,7 +299,7 @@ def test_closing_that_a_crash_cut_off_is_finished_at_the_next_start(
     """Fault: no ``closings`` table: the file with its rows stayed for good."""
     crash(tmp_path / "data", point)
     tenants = open_folder()
-    assert list((tenants.folder / "tenants").iterdir()) == [] and customers(tenants) == {}
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == [] and customers(tenants) == {}
     assert tenants.directory.read(main_database.unfinished_closings) == []
     tenants.provision(customer())
 
@@ -310,13 +315,13 @@ def test_file_of_nobody_with_rows_is_left_alone(
     open_folder: Callable[..., Tenants], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fault: every file of nobody removed: the rows were gone."""
-    first, kept = Tenants(tmp_path / "data"), customer()
+    first, kept = opened(tmp_path / "data"), customer()
     first.provision(kept)
     inside.push(first, kept.id, ROW)
     first.directory.write(lambda: Customer.delete().execute())
     first.close()
     tenants = open_folder()
-    assert files(tenants.folder) == {tenants.path_of(kept.id).name}
+    assert files(folder_of(tenants).path) == {path_of(tenants, kept.id).name}
     assert "belongs to no customer but holds rows" in caplog.text
     assert [row["id"] for row in inside.rows(tenants, kept.id)] == ["a"]
 
@@ -351,15 +356,15 @@ def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
     tenants = open_folder(most_open=5)
     before = open_descriptors()
     ids = provisioned(tenants, 30)
-    close = database.Store.close
+    close = database.SQLiteDatabase.close
     closed_amid: list[bool] = []
     most: list[tuple[int, int]] = []
 
-    def spy(store: database.Store) -> None:
+    def spy(store: database.SQLiteDatabase) -> None:
         closed_amid.append(not store.is_idle or not store._writer.conn.get_autocommit())
         close(store)
 
-    monkeypatch.setattr(database.Store, "close", spy)
+    monkeypatch.setattr(database.SQLiteDatabase, "close", spy)
 
     def use(number: int) -> None:
         chance = random.Random(number)
@@ -369,14 +374,14 @@ def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
             inside.push(tenants, tenant_id, {"changes": {"end_user": rows}})
             found = {row["id"] for row in inside.rows(tenants, tenant_id)}
             assert {row["id"] for row in rows} <= found
-            most.append((tenants.open_count, open_descriptors() - before))
+            most.append((len(engine_of(tenants).files), open_descriptors() - before))
 
     gevent.joinall([gevent.spawn(use, number) for number in range(8)], raise_error=True)
     assert len(closed_amid) > 50 and not any(closed_amid)
     assert max(count for count, _ in most) <= 5 + 8
     assert max(descriptors for _, descriptors in most) <= (5 + 8) * 5
     inside.rows(tenants, ids[0]), inside.rows(tenants, ids[1])
-    assert tenants.open_count <= 5
+    assert len(engine_of(tenants).files) <= 5
 
 
 def test_tenant_that_is_being_written_is_not_closed(open_folder: Callable[..., Tenants]) -> None:
@@ -387,16 +392,16 @@ def test_tenant_that_is_being_written_is_not_closed(open_folder: Callable[..., T
     )
     gevent.sleep(0.001)
     inside.push(tenants, ids[1], ROW)
-    assert tenants.open_count == 2
+    assert len(engine_of(tenants).files) == 2
     gate.set()
     busy.get()
     inside.rows(tenants, ids[2])
-    assert tenants.open_count == 1
+    assert len(engine_of(tenants).files) == 1
     assert tenants.read(ids[0], lambda: connection().execute("SELECT clock FROM _meta").fetchall()) == [(7,)]
 
 
 def test_end_waits_for_writes_under_way(open_folder: Callable[..., Tenants], tmp_path: Path) -> None:
-    tenants, new = Tenants(tmp_path / "data"), customer()
+    tenants, new = opened(tmp_path / "data"), customer()
     tenants.provision(new)
     rows = [{"id": f"r{number}"} for number in range(500)]
     writes = [gevent.spawn(inside.push, tenants, new.id, {"changes": {"end_user": rows[part::5]}}) for part in range(5)]
@@ -418,7 +423,7 @@ def test_closed_account_leaves_nothing_and_is_not_found(tenants: Tenants) -> Non
     for call in (tenants.read, tenants.write):
         with pytest.raises(TenantNotFound):
             call(new.id, lambda: None)
-    assert list((tenants.folder / "tenants").iterdir()) == [] and tenants.open_count == 0
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == [] and len(engine_of(tenants).files) == 0
     tenants.provision(customer())
 
 
@@ -452,8 +457,8 @@ def test_account_closed_amid_pushes_ends_each_of_them_one_way_or_the_other(open_
             inside.push(tenants, other.id, ROW)
         gevent.joinall([*closings, *pushing], raise_error=True)
         assert [type(error) for error in ended] == [TenantNotFound] * 6
-        assert not tenants.path_of(new.id).exists()
-    assert len(files(tenants.folder)) == 3
+        assert not path_of(tenants, new.id).exists()
+    assert len(files(folder_of(tenants).path)) == 3
 
 
 def test_account_closed_over_http_amid_pushes_answers_without_errors_of_ours(
@@ -491,7 +496,7 @@ def test_account_closed_over_http_amid_pushes_answers_without_errors_of_ours(
 
 
 def test_second_server_in_a_folder_is_refused(open_folder: Callable[..., Tenants], tmp_path: Path) -> None:
-    first = Tenants(tmp_path / "data")
+    first = opened(tmp_path / "data")
     with pytest.raises(DataFolderInUse):
         open_folder()
     first.close()
@@ -501,7 +506,7 @@ def test_second_server_in_a_folder_is_refused(open_folder: Callable[..., Tenants
 def test_second_server_process_in_a_folder_ends_with_one_sentence(start_server: Callable[..., Server]) -> None:
     first = start_server()
     environ = {**os.environ, "DATA_DIR": str(first.data), "PORT": "0"}
-    code = "import os, pathlib, syncapp; syncapp.Tenants(pathlib.Path(os.environ['DATA_DIR']))"
+    code = "import os, pathlib, syncapp; syncapp.SQLiteEngine(pathlib.Path(os.environ['DATA_DIR']))"
     command = [sys.executable, "-c", code]
     second = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=30)
     assert second.returncode == 1 and "Another server is running in" in second.stderr
@@ -511,7 +516,7 @@ def test_second_server_process_in_a_folder_ends_with_one_sentence(start_server: 
 def test_tenant_without_a_database_is_not_found(tenants: Tenants) -> None:
     with pytest.raises(TenantNotFound):
         tenants.read(str(uuid.uuid4()), lambda: None)
-    assert list((tenants.folder / "tenants").iterdir()) == []
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == []
 
 
 def test_token_of_a_tenant_whose_file_is_gone_says_so(start_server: Callable[..., Server]) -> None:
@@ -533,7 +538,7 @@ def test_malformed_id_is_refused_and_never_becomes_a_path(tenants: Tenants, text
     with pytest.raises(InvalidTenantId):
         parse_tenant_id(text)
     with contextlib.suppress(ValueError, TypeError, AttributeError):
-        assert tenants.path_of(text).parent == tenants.folder / "tenants"
+        assert path_of(tenants, text).parent == folder_of(tenants).path / "tenants"
 
 
 @pytest.mark.parametrize(
@@ -543,4 +548,4 @@ def test_malformed_id_is_refused_and_never_becomes_a_path(tenants: Tenants, text
 def test_id_in_any_form_is_read_as_one_and_stays_in_the_folder(tenants: Tenants, text: str) -> None:
     tenant_id = parse_tenant_id(text)
     assert str(uuid.UUID(tenant_id)) == tenant_id
-    assert tenants.path_of(tenant_id).parent == tenants.folder / "tenants"
+    assert path_of(tenants, tenant_id).parent == folder_of(tenants).path / "tenants"

@@ -35,10 +35,11 @@ from operations import backup, restore
 from protocol.errors import Problem, StorageFull
 from storage import positions
 from storage.sqlite import database, files
-from storage.sqlite.database import Store
+from storage.sqlite.database import SQLiteDatabase
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON, ROOT, Device, Server, Tenant, needs, wait_for
+from tests.data_folder import engine_of, folder_of, opened, path_of
 from tests.refusals import refused, shaped
 
 pytestmark = pytest.mark.slow
@@ -169,12 +170,12 @@ def disk() -> Iterator[Disk]:
 
 
 @pytest.fixture
-def store(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SQLiteDatabase]:
     """A store on the disk that can fail."""
     original = apsw.Connection
     with monkeypatch.context() as patch:
         patch.setattr(apsw, "Connection", lambda path: original(path, vfs="faults"))
-        store = Store.open(tmp_path / "a.db", prepare, 1)
+        store = SQLiteDatabase.open(tmp_path / "a.db", prepare, 1)
     monkeypatch.setattr(database, "_CHECKPOINT_PAGES", 12)  # So that some of the images lie amid a checkpoint.
     yield store
     disk.fault = lambda *_: None
@@ -182,13 +183,13 @@ def store(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     store.close()
 
 
-def answer_many(store: Store, disk: Disk, count: int) -> None:
+def answer_many(store: SQLiteDatabase, disk: Disk, count: int) -> None:
     for number in range(count):
         store.write(lambda: insert(number))
         disk.answered = number + 1
 
 
-def test_log_of_writes_is_synced_between_its_last_bytes_and_the_answer(store: Store, disk: Disk) -> None:
+def test_log_of_writes_is_synced_between_its_last_bytes_and_the_answer(store: SQLiteDatabase, disk: Disk) -> None:
     for number in range(20):
         disk.log.clear()
         store.write(lambda: insert(number))
@@ -198,7 +199,7 @@ def test_log_of_writes_is_synced_between_its_last_bytes_and_the_answer(store: St
 
 @pytest.mark.parametrize("is_torn", [False, True], ids=["unsynced writes are lost", "some sectors of them are not"])
 def test_power_loss_at_any_moment_keeps_what_was_answered_and_a_sound_file(
-    store: Store, disk: Disk, tmp_path: Path, is_torn: bool
+    store: SQLiteDatabase, disk: Disk, tmp_path: Path, is_torn: bool
 ) -> None:
     """Fault: ``synchronous`` set to normal, which the next test holds this disk against."""
     answer_many(store, disk, 60)
@@ -206,17 +207,17 @@ def test_power_loss_at_any_moment_keeps_what_was_answered_and_a_sound_file(
     images = [image for image in disk.images if image.answered]
     for turn, image in enumerate(random.Random(1).sample(images, 60)):
         path = lose_power(image, tmp_path / str(turn), random.Random(turn) if is_torn else None)
-        after = Store.open(path, prepare, 1)
+        after = SQLiteDatabase.open(path, prepare, 1)
         found = after.read(numbers)
         after.close()
         assert found in (list(range(image.answered)), list(range(image.answered + 1)))
         assert files.faults_of(path) == []
 
 
-def test_disk_of_these_tests_finds_out_what_does_not_sync(store: Store, disk: Disk, tmp_path: Path) -> None:
+def test_disk_of_these_tests_finds_out_what_does_not_sync(store: SQLiteDatabase, disk: Disk, tmp_path: Path) -> None:
     store._writer.conn.pragma("synchronous", "normal")
     answer_many(store, disk, 5)
-    after = Store.open(lose_power(disk.image(), tmp_path / "after", None), prepare, 1)
+    after = SQLiteDatabase.open(lose_power(disk.image(), tmp_path / "after", None), prepare, 1)
     assert len(after.read(numbers)) < 5
     after.close()
 
@@ -224,7 +225,7 @@ def test_disk_of_these_tests_finds_out_what_does_not_sync(store: Store, disk: Di
 @pytest.mark.parametrize("error", [apsw.IOError, apsw.FullError, apsw.ReadOnlyError, apsw.CantOpenError])
 @pytest.mark.parametrize("what", ["write", "sync"])
 def test_failing_disk_fails_the_write_alone_and_the_next_one_works(
-    store: Store, disk: Disk, what: str, error: type[apsw.Error]
+    store: SQLiteDatabase, disk: Disk, what: str, error: type[apsw.Error]
 ) -> None:
     def fail(now: str, name: str) -> None:
         if (now, name) == (what, "a.db-wal"):
@@ -242,7 +243,7 @@ def test_failing_disk_fails_the_write_alone_and_the_next_one_works(
     assert store.read(numbers) == [1, 4]
 
 
-def test_failing_sync_tells_every_write_of_its_group(store: Store, disk: Disk) -> None:
+def test_failing_sync_tells_every_write_of_its_group(store: SQLiteDatabase, disk: Disk) -> None:
     def fail(now: str, _: str) -> None:
         if now == "sync":
             raise apsw.FullError
@@ -261,7 +262,7 @@ def test_failing_sync_tells_every_write_of_its_group(store: Store, disk: Disk) -
     assert store.read(numbers) == []
 
 
-def test_failing_checkpoint_loses_nothing(store: Store, disk: Disk) -> None:
+def test_failing_checkpoint_loses_nothing(store: SQLiteDatabase, disk: Disk) -> None:
     """SQLite commits and goes on; only apsw raises at the end what a file of Python's raised on the way."""
 
     def fail(_: str, name: str) -> None:
@@ -358,6 +359,7 @@ DYING_SERVER = """
 import syncapp
 import os, sys
 from pathlib import Path
+from storage import group_commit
 from storage.sqlite import database
 from storage import push_writer
 from storage import push_fast_path
@@ -382,7 +384,7 @@ def amid_commit(original, commit):
     "between log and rows": lambda: (before(push_writer, "insert_row"), before(push_fast_path, "insert_row")),
     "before COMMIT": lambda: before(database.disk, "at_once"),
     "amid COMMIT": lambda: before(database.disk, "at_once", amid_commit),
-    "after COMMIT": lambda: before(database, "_answer"),
+    "after COMMIT": lambda: before(group_commit, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """
@@ -445,10 +447,10 @@ from operations import restore
 from storage import schema
 from storage.sqlite import database
 from storage.sqlite import file_replacement
-import tenants
 
 folder, tenant_id, made, work, when, owner, name, about = sys.argv[1:]
-opened = tenants.Tenants(Path(folder), is_server=False)
+from storage.sqlite.engine import SQLiteEngine
+engine = SQLiteEngine(Path(folder), is_server=False)
 module, _, attribute = owner.partition(":")
 owner = getattr(sys.modules[module], attribute) if attribute else sys.modules[module]
 original = getattr(owner, name)
@@ -464,9 +466,9 @@ def dying(*arguments, **named):
 
 setattr(owner, name, dying)
 if work == "open":
-    opened.read(tenant_id, positions.place)
+    engine.tenant(tenant_id).read(positions.place)
 else:
-    restore.restore(opened, restore.choose(opened, Path(made)), print)
+    restore.restore(engine, restore.choose(engine, Path(made)), print)
 """
 
 
@@ -510,12 +512,12 @@ def test_migration_that_dies_has_not_happened_and_the_next_opening_does_it(
     """Fault: no transaction around ``prepare``."""
     tenant_id = new_tenant()
     inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a", "name": "A", "firstName": "F"}]}})
-    shutil.copytree(tenants.folder, tmp_path / "older")
-    new = Tenants(tmp_path / "older")
-    path = new.path_of(tenant_id)
+    shutil.copytree(folder_of(tenants).path, tmp_path / "older")
+    new = opened(tmp_path / "older")
+    path = path_of(new, tenant_id)
     make_older(path)
     before = everything_in(path)
-    die(new.folder, tenant_id, tmp_path, "open", *point)
+    die(folder_of(new).path, tenant_id, tmp_path, "open", *point)
     assert everything_in(path) == before
     assert [(row["name"], row["firstName"]) for row in inside.rows(new, tenant_id)] == [("A", "F")]
     assert new.read(tenant_id, positions.place_and_digests)[1]["end_user"]["count"] == 1
@@ -537,22 +539,22 @@ class Crashed(NamedTuple):
 def crashed(tmp_path: Path, tenants: Tenants, new_tenant: Callable[[], str]) -> Crashed:
     tenant_id = new_tenant()
     inside.push(tenants, tenant_id, ROW)
-    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None).path
+    made = backup.make(engine_of(tenants), tmp_path / "backups", None, None, lambda _: None).path
     inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a", "name": "now"}]}})
     folder = tmp_path / "crashed"
-    shutil.copytree(tenants.folder, folder)
+    shutil.copytree(folder_of(tenants).path, folder)
     return Crashed(folder, tenant_id, made, tenants.read(tenant_id, positions.place).epoch)
 
 
 def check_state(crashed: Crashed, expected: str) -> None:
     """Open the folder as the next start does: one state or the other, with its epoch, and nothing left over."""
-    tenants = Tenants(crashed.folder)
+    tenants = opened(crashed.folder)
     assert [row["name"] for row in inside.rows(tenants, crashed.tenant_id)] == [expected]
     assert (tenants.read(crashed.tenant_id, positions.place).epoch == crashed.epoch) == (expected == "now")
     inside.push(tenants, crashed.tenant_id, push_of("on"))
     assert len(inside.rows(tenants, crashed.tenant_id)) == 2
     tenants.close()
-    path = tenants.path_of(crashed.tenant_id)
+    path = path_of(tenants, crashed.tenant_id)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert files.faults_of(path) == []
 
@@ -560,11 +562,11 @@ def check_state(crashed: Crashed, expected: str) -> None:
 @pytest.mark.parametrize(
     ("expected", "point"),
     [
-        ("now", ("before", "operations.restore", "open_tenant_file", ".making")),
+        ("now", ("before", "storage.sqlite.restored_files", "open_tenant_file", ".making")),
         ("now", ("before", "storage.positions", "begin_epoch", "")),
         ("now", ("after", "storage.positions", "begin_epoch", "")),
         ("now", ("before", "pathlib:Path", "rename", ".making")),
-        ("then", ("before", "operations.restore", "sync_folder", "")),
+        ("then", ("before", "storage.sqlite.restored_files", "sync_folder", "")),
         ("then", ("before", "storage.main_database", "add_missing_customer", "")),
         ("then", ("before", "storage.sqlite.file_replacement", "keep_aside", "")),
         ("then", ("after", "storage.sqlite.file_replacement", "copy_file", "")),
@@ -590,10 +592,10 @@ def test_restore_of_a_lost_customer_that_dies_before_it_is_known_is_put_right_by
     die(
         lost.folder, lost.tenant_id, lost.made, "restore", "before", "storage.main_database", "add_missing_customer", ""
     )
-    Tenants(lost.folder).close()
-    tenants = Tenants(lost.folder)
-    assert tenants.path_of(lost.tenant_id).exists(), "rows of nobody were removed"
-    restore.restore(tenants, restore.choose(tenants, lost.made), lambda _: None)
+    opened(lost.folder).close()
+    tenants = opened(lost.folder)
+    assert path_of(tenants, lost.tenant_id).exists(), "rows of nobody were removed"
+    restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), lost.made), lambda _: None)
     tenants.close()
     check_state(lost, "then")
 
