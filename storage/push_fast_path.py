@@ -18,6 +18,7 @@ from models import connection
 from protocol.codec import Row, decode_stored, encode
 from protocol.messages import Stored
 from protocol.row_decoder import Form, TypedRow, stored
+from storage.dialect import dialect
 from storage.merge_base import Key, rows_where
 from storage.push_batch import INSERT_LOGGED, Writing, insert_row
 from storage.repeated_creates import is_said_before, may_begin_with, note_beginning, telling
@@ -208,12 +209,12 @@ class _Slice:
 
     def write(self) -> None:
         """Write them."""
-        cursor = connection().cursor()
-        cursor.executemany(INSERT_LOGGED, self.log)
+        sql = connection()
+        sql.executemany(INSERT_LOGGED, self.log)
         for table, older in self.older.items():
-            cursor.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
+            sql.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
         for form, rows in self.rows.items():
-            cursor.executemany(insert_row(form.table, form.columns), rows)
+            sql.executemany(insert_row(form.table, form.columns), rows)
 
 
 def _any_stands(new: Sequence[TypedRow]) -> bool:
@@ -240,5 +241,5 @@ def _is_there(table: str) -> str:
 
 
 def _stand(table: str, column: str, wanted: list[str]) -> bool:
-    sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
-    return connection().execute(sql, (encode(wanted).decode(),)).fetchone() is not None
+    words = dialect()
+    return connection().execute(words.any_where(table, column), (words.listed(wanted),)).fetchone() is not None
