@@ -18,7 +18,7 @@ from operations import doctor as doctor_checks
 from operations.command_line import data, failures, progress
 from server import connections
 from storage.declarations import compatibility, toml_file
-from storage.tenant_files import is_current
+from storage.sqlite.tenant_files import is_current
 from tenants import Tenants
 
 

@@ -24,9 +24,9 @@ import requests
 from models import connection
 from protocol.errors import Busy, EmailTaken, InvalidTenantId, StorageFull, TenantNotFound
 from storage import main_database
-from storage.folder_locks import DataFolderInUse
 from storage.main_database import Customer
-from storage.sqlite import engine
+from storage.sqlite import database
+from storage.sqlite.folder_locks import DataFolderInUse
 from tenants import Tenants, parse_tenant_id
 from tests import inside
 from tests.conftest import ROOT, Server, wait_for
@@ -143,7 +143,7 @@ CRASH = """
 import syncapp
 import os, sys
 from storage import main_database
-from storage.sqlite import engine
+from storage.sqlite import database
 import tenants
 from pathlib import Path
 sys.path.insert(0, "tests")
@@ -169,7 +169,7 @@ customer = main_database.Customer(id=sys.argv[2], name="A B", email="a@example.c
 opened = tenants.Tenants(Path(sys.argv[1]))
 if sys.argv[3].startswith("close"):
     opened.provision(customer)
-    opened.write(customer.id, lambda: engine.models.connection().execute("UPDATE _meta SET sequence = 5"))
+    opened.write(customer.id, lambda: database.models.connection().execute("UPDATE _meta SET sequence = 5"))
 {
     "file half made": lambda: after(Path, "touch"),
     "file made": lambda: before(os, "fsync"),
@@ -177,9 +177,9 @@ if sys.argv[3].startswith("close"):
     "after rename": lambda: after(os, "replace"),
     "before insert": lambda: before(main_database, "customer_by_email"),
     "before commit": lambda: after(main_database.Customer, "save"),
-    "after commit": lambda: before(engine, "_answer"),
+    "after commit": lambda: before(database, "_answer"),
     "close: before commit": lambda: after(main_database, "remove_customer"),
-    "close: after commit": lambda: before(engine, "_answer"),
+    "close: after commit": lambda: before(database, "_answer"),
     "close: before removal": lambda: before(tenants, "remove_file"),
     "close: half removed": lambda: before(Path, "unlink", 2),
     "close: before note": lambda: before(main_database, "finish_closing"),
@@ -351,15 +351,15 @@ def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
     tenants = open_folder(most_open=5)
     before = open_descriptors()
     ids = provisioned(tenants, 30)
-    close = engine.Store.close
+    close = database.Store.close
     closed_amid: list[bool] = []
     most: list[tuple[int, int]] = []
 
-    def spy(store: engine.Store) -> None:
+    def spy(store: database.Store) -> None:
         closed_amid.append(not store.is_idle or not store._writer.conn.get_autocommit())
         close(store)
 
-    monkeypatch.setattr(engine.Store, "close", spy)
+    monkeypatch.setattr(database.Store, "close", spy)
 
     def use(number: int) -> None:
         chance = random.Random(number)

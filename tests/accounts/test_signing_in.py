@@ -246,7 +246,7 @@ import syncapp
 import os, sys
 from pathlib import Path
 from storage import main_database
-from storage.sqlite import engine
+from storage.sqlite import database
 from accounts import tokens
 arm = Path(os.environ["DATA_DIR"] + ".arm")
 
@@ -260,8 +260,8 @@ def before(owner, name):
 
 {
     "before the sessions": lambda: before(main_database, "revoke_sessions"),
-    "before COMMIT": lambda: before(engine.disk, "at_once"),
-    "after COMMIT": lambda: before(engine, "_answer"),
+    "before COMMIT": lambda: before(database.disk, "at_once"),
+    "after COMMIT": lambda: before(database, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """
