@@ -29,9 +29,9 @@ from protocol.errors import (
     as_acknowledgement,
     invalid,
 )
+from protocol.identifiers import parse_device_id
 from protocol.messages import Applied
 from protocol.notifications import STATUS_TEXTS, Notification, checked_texts, notifications_of
-from protocol.parser import checked_device
 from server.http.exchange import is_allowed_origin
 from server.quotas import Budgets
 from server.websocket import frames
@@ -190,7 +190,7 @@ class Sockets:
             identity = self._tokens.verify(body.get("token"))
             check_tenant(identity, body.get("tenantId"))
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
-            device_id = checked_device(body.get("deviceId"), "deviceId")
+            device_id = parse_device_id(body.get("deviceId"), "deviceId")
             greeting = self._greeting(identity, cursor)
             if self._present[identity.tenant_id] >= self._settings.max_tenant_sockets:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)

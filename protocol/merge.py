@@ -1,7 +1,7 @@
 """The rules of a push, without I/O: what becomes of a change.
 
 Knows: how a change meets the row as it stands and what others did to it.
-Must not know: how a body says it (``parser``), Flask, peewee, sockets, files, the clock (it is passed in). Foreseen
+Must not know: how a body says it (``push_parser``), Flask, peewee, sockets, files, the clock (it is passed in). Foreseen
 outcomes are values.
 """
 

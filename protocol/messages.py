@@ -1,7 +1,7 @@
 """The values of a push and a pull, as the rest of the server has them.
 
 Knows: what a change, a push, a pull, a stored row and an outcome hold, and what a push became. Must not know: how a body
-says it (``parser``), what becomes of a change (``merge``), Flask, peewee, sockets, files, the clock.
+says it (``push_parser``), what becomes of a change (``merge``), Flask, peewee, sockets, files, the clock.
 """
 
 from __future__ import annotations

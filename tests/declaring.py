@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import models
-from storage import schema, tenant_files
+from storage import schema
 from storage.declarations import toml_file
 from storage.declarations.table import model_of
+from storage.sqlite import tenant_files
 from tenants import Tenants
 from tests.conftest import JSON
 from tests.customers import customer

@@ -22,8 +22,8 @@ import requests
 
 from models import connection
 from protocol.errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
-from storage.folder_locks import DataFolderInUse
-from storage.sqlite import engine
+from storage.sqlite import database
+from storage.sqlite.folder_locks import DataFolderInUse
 from tenants import Tenants, parse_tenant_id
 from tests import inside
 from tests.conftest import ROOT, Server, wait_for
@@ -111,15 +111,15 @@ def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
     tenants = open_folder(most_open=5)
     before = open_descriptors()
     ids = provisioned(tenants, 30)
-    close = engine.Store.close
+    close = database.Store.close
     closed_amid: list[bool] = []
     most: list[tuple[int, int]] = []
 
-    def spy(store: engine.Store) -> None:
+    def spy(store: database.Store) -> None:
         closed_amid.append(not store.is_idle or not store._writer.conn.get_autocommit())
         close(store)
 
-    monkeypatch.setattr(engine.Store, "close", spy)
+    monkeypatch.setattr(database.Store, "close", spy)
 
     def use(number: int) -> None:
         chance = random.Random(number)

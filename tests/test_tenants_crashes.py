@@ -27,7 +27,7 @@ CRASH = """
 import syncapp
 import os, sys
 from storage import main_database
-from storage.sqlite import engine
+from storage.sqlite import database
 import tenants
 from pathlib import Path
 sys.path.insert(0, "tests")
@@ -53,7 +53,7 @@ customer = main_database.Customer(id=sys.argv[2], name="A B", email="a@example.c
 opened = tenants.Tenants(Path(sys.argv[1]))
 if sys.argv[3].startswith("close"):
     opened.provision(customer)
-    opened.write(customer.id, lambda: engine.models.connection().execute("UPDATE _meta SET sequence = 5"))
+    opened.write(customer.id, lambda: database.models.connection().execute("UPDATE _meta SET sequence = 5"))
 {
     "file half made": lambda: after(Path, "touch"),
     "file made": lambda: before(os, "fsync"),
@@ -61,9 +61,9 @@ if sys.argv[3].startswith("close"):
     "after rename": lambda: after(os, "replace"),
     "before insert": lambda: before(main_database, "customer_by_email"),
     "before commit": lambda: after(main_database.Customer, "save"),
-    "after commit": lambda: before(engine, "_answer"),
+    "after commit": lambda: before(database, "_answer"),
     "close: before commit": lambda: after(main_database, "remove_customer"),
-    "close: after commit": lambda: before(engine, "_answer"),
+    "close: after commit": lambda: before(database, "_answer"),
     "close: before removal": lambda: before(tenants, "remove_file"),
     "close: half removed": lambda: before(Path, "unlink", 2),
     "close: before note": lambda: before(main_database, "finish_closing"),

@@ -25,7 +25,7 @@ from models import (
 )
 from protocol.codec import CURSOR
 from protocol.errors import Problem
-from protocol.parser import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
+from protocol.identifiers import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
 from settings import Settings
 
 Schema = dict[str, Any]

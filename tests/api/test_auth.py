@@ -16,7 +16,7 @@ import bcrypt
 import jwt
 import pytest
 
-from accounts.tokens import Passwords
+from accounts.passwords import Passwords
 from tests.conftest import FAST, JSON, ROOT, Listener, Server, Tenant
 from tests.refusals import customers, paths, refused
 from tests.signing_in import API, StartServer, account, log_in, me, refresh, session

@@ -32,7 +32,7 @@ DYING_SERVER = """
 import syncapp
 import os, sys
 from pathlib import Path
-from storage.sqlite import engine
+from storage.sqlite import database
 from storage import push_writer
 from storage import push_fast_path
 arm = Path(os.environ["DATA_DIR"] + ".arm")
@@ -49,14 +49,14 @@ def before(owner, name, act=die):
     setattr(owner, name, dying)
 
 def amid_commit(original, commit):
-    engine.disk._threads.spawn(commit)
+    database.disk._threads.spawn(commit)
     die()
 
 {
     "between log and rows": lambda: (before(push_writer, "insert_row"), before(push_fast_path, "insert_row")),
-    "before COMMIT": lambda: before(engine.disk, "at_once"),
-    "amid COMMIT": lambda: before(engine.disk, "at_once", amid_commit),
-    "after COMMIT": lambda: before(engine, "_answer"),
+    "before COMMIT": lambda: before(database.disk, "at_once"),
+    "amid COMMIT": lambda: before(database.disk, "at_once", amid_commit),
+    "after COMMIT": lambda: before(database, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """
@@ -117,8 +117,8 @@ from storage.sqlite import files
 from storage import positions
 from operations import restore
 from storage import schema
-from storage.sqlite import engine
-from storage import file_replacement
+from storage.sqlite import database
+from storage.sqlite import file_replacement
 import tenants
 
 folder, tenant_id, made, work, when, owner, name, about = sys.argv[1:]
@@ -240,12 +240,12 @@ def check_state(crashed: Crashed, expected: str) -> None:
         ("now", ("before", "pathlib:Path", "rename", ".making")),
         ("then", ("before", "operations.restore", "sync_folder", "")),
         ("then", ("before", "storage.main_database", "add_missing_customer", "")),
-        ("then", ("before", "storage.file_replacement", "keep_aside", "")),
-        ("then", ("after", "storage.file_replacement", "copy_file", "")),
-        ("then", ("before", "storage.file_replacement", "replace_contents", "")),
-        ("then", ("after", "storage.file_replacement", "replace_contents", "")),
+        ("then", ("before", "storage.sqlite.file_replacement", "keep_aside", "")),
+        ("then", ("after", "storage.sqlite.file_replacement", "copy_file", "")),
+        ("then", ("before", "storage.sqlite.file_replacement", "replace_contents", "")),
+        ("then", ("after", "storage.sqlite.file_replacement", "replace_contents", "")),
         ("then", ("before", "pathlib:Path", "unlink", ".restored")),
-        ("then", ("before", "storage.file_replacement", "sync_folder", "/crashed/tenants")),
+        ("then", ("before", "storage.sqlite.file_replacement", "sync_folder", "/crashed/tenants")),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

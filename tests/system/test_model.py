@@ -32,7 +32,8 @@ from operations import restore
 from protocol.codec import decode_stored
 from protocol.errors import ResyncRequired
 from protocol.messages import Applied
-from protocol.parser import parse_pull, parse_push
+from protocol.pull_parser import parse_pull
+from protocol.push_parser import parse_push
 from storage import devices, history, positions, pull_reader, push_writer
 from storage.devices import DAY_MS
 from storage.sqlite import files

@@ -22,8 +22,8 @@ import pytest
 
 from models import connection
 from protocol.errors import Problem, StorageFull
-from storage.sqlite import engine, files
-from storage.sqlite.engine import Store
+from storage.sqlite import database, files
+from storage.sqlite.database import Store
 from tests.conftest import Server, Tenant, needs, wait_for
 
 pytestmark = pytest.mark.slow
@@ -152,7 +152,7 @@ def store(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     with monkeypatch.context() as patch:
         patch.setattr(apsw, "Connection", lambda path: original(path, vfs="faults"))
         store = Store.open(tmp_path / "a.db", prepare, 1)
-    monkeypatch.setattr(engine, "_CHECKPOINT_PAGES", 12)  # So that some of the images lie amid a checkpoint.
+    monkeypatch.setattr(database, "_CHECKPOINT_PAGES", 12)  # So that some of the images lie amid a checkpoint.
     yield store
     disk.fault = lambda *_: None
     store.wait()
