@@ -31,7 +31,7 @@ from protocol.errors import (
 )
 from protocol.identifiers import parse_device_id
 from protocol.messages import Applied
-from protocol.notifications import STATUS_TEXTS, Notification, checked_texts, notifications_of
+from protocol.notifications import STATUS_TEXTS, Notification, notifications_of, parse_texts
 from server.http.exchange import is_allowed_origin
 from server.quotas import Budgets
 from server.websocket import frames
@@ -383,7 +383,7 @@ class Sockets:
 
     def _relay_status(self, caller: Caller, body: object) -> None:
         """Pass a device's status on to the tenant's other sockets, with nothing else that it sent."""
-        said = checked_texts(body, STATUS_TEXTS)
+        said = parse_texts(body, STATUS_TEXTS)
         if "status" not in said:
             raise invalid("status", "must be a text")
         self._emit("sync_status_update", said, caller.identity.tenant_id, but=caller.sid)

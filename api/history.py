@@ -19,7 +19,7 @@ from models import synced_tables
 from protocol.codec import Row, decode, whole_number
 from protocol.errors import invalid
 from protocol.messages import Applied
-from protocol.notifications import checked_texts
+from protocol.notifications import parse_texts
 from protocol.pull_parser import parse_table
 from server.http.exchange import Reply, answer, read_body, read_json, success
 from storage import devices, history
@@ -116,7 +116,7 @@ class Review:
     def rename_device(self, device_id: str) -> Reply:
         """Give a device a name for people."""
         tenant_id = bearer(self._tokens).tenant_id
-        said = checked_texts(read_json(), DEVICE_NAME)
+        said = parse_texts(read_json(), DEVICE_NAME)
         if "name" not in said:
             raise invalid("name", "must be a text")
         self._seen.save(tenant_id)

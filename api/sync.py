@@ -22,7 +22,7 @@ from protocol.codec import Cursor, Row, decode, decode_push, encode, format_time
 from protocol.errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, invalid
 from protocol.identifiers import parse_device_id
 from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Applied, Limits, Pull, Push, Strategy, unknown_table
-from protocol.notifications import Notification, asked_for
+from protocol.notifications import Notification, parse_test_notification
 from protocol.pull_parser import parse_pending, parse_pull
 from protocol.push_parser import parse_push
 from protocol.seen_rows import Evidence
@@ -140,7 +140,7 @@ class Sync:
         identity = bearer(self._tokens)
         body = read_json()
         _check_body(identity, body)
-        self._sockets.notify(identity.tenant_id, asked_for(body, now_ms()))
+        self._sockets.notify(identity.tenant_id, parse_test_notification(body, now_ms()))
         return success({"message": "Test notification sent"})
 
     def limits(self) -> Reply:

@@ -110,7 +110,7 @@ def line(most: int) -> Schema:
 
 
 def texts(lengths: Mapping[str, int], required: Sequence[str] = ()) -> dict[str, Schema]:
-    """Describe what ``notifications.checked_texts`` takes."""
+    """Describe what ``notifications.parse_texts`` takes."""
     found = {name: TEXT | {"minLength": 1, "maxLength": most} for name, most in lengths.items()}
     return {name: text if name in required else or_null(text) for name, text in found.items()}
 

@@ -40,7 +40,7 @@ from api.history import DEVICE_NAME
 from api.limits import announced_limits
 from models import TYPES, SyncedTable, synced_tables
 from protocol.messages import FieldConflict, Status, Strategy
-from protocol.notifications import NOTE_TYPES, STATUS_TEXTS, TEST_NOTE_TEXTS
+from protocol.notifications import NOTIFICATION_TYPES, STATUS_TEXTS, TEST_NOTIFICATION_TEXTS
 from settings import Settings
 from storage.history import Resolution
 
@@ -292,8 +292,8 @@ def _device() -> Schema:
 
 
 def _notifications() -> dict[str, Schema]:
-    kind: Schema = {"type": "string", "enum": list(NOTE_TYPES)}
-    test = texts(TEST_NOTE_TEXTS) | {"type": {"enum": [*NOTE_TYPES, None]}, "tenantId": or_null(TENANT)}
+    kind: Schema = {"type": "string", "enum": list(NOTIFICATION_TYPES)}
+    test = texts(TEST_NOTIFICATION_TEXTS) | {"type": {"enum": [*NOTIFICATION_TYPES, None]}, "tenantId": or_null(TENANT)}
     status = texts(STATUS_TEXTS, ["status"])
     note = {
         "type": kind,
