@@ -42,8 +42,8 @@ from sockets import Sockets  # noqa: E402
 from storage.declarations import toml_file  # noqa: E402
 from storage.declarations.compatibility import MigrationRefused  # noqa: E402
 from storage.devices import Seen  # noqa: E402
-from storage.folder_locks import DataFolderInUse  # noqa: E402
 from storage.sqlite.errors import EngineError  # noqa: E402
+from storage.sqlite.folder_locks import DataFolderInUse  # noqa: E402
 from tenants import MainDatabaseBroken, Tenants  # noqa: E402
 
 VERSION = "0.1.0"

@@ -25,7 +25,7 @@ from models import (
 )
 from protocol.codec import CURSOR
 from protocol.errors import Problem
-from protocol.parser import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
+from protocol.identifiers import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
 from settings import Settings
 
 Schema = dict[str, Any]
@@ -110,7 +110,7 @@ def line(most: int) -> Schema:
 
 
 def texts(lengths: Mapping[str, int], required: Sequence[str] = ()) -> dict[str, Schema]:
-    """Describe what ``notifications.checked_texts`` takes."""
+    """Describe what ``notifications.parse_texts`` takes."""
     found = {name: TEXT | {"minLength": 1, "maxLength": most} for name, most in lengths.items()}
     return {name: text if name in required else or_null(text) for name, text in found.items()}
 

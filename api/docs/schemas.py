@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
-from accounts.tokens import PASSWORD_BYTES
-from api.auth import EMAIL, NAME_CHARACTERS, PROFILE_FIELDS
+from accounts.account_fields import EMAIL, NAME_CHARACTERS, OPTIONAL_FIELDS, PROFILE_FIELDS
+from accounts.passwords import PASSWORD_BYTES
 from api.docs.json_schema import (
     COUNT,
     CURSOR_TEXT,
@@ -40,7 +40,7 @@ from api.history import DEVICE_NAME
 from api.limits import announced_limits
 from models import TYPES, SyncedTable, synced_tables
 from protocol.messages import FieldConflict, Status, Strategy
-from protocol.notifications import NOTE_TYPES, STATUS_TEXTS, TEST_NOTE_TEXTS
+from protocol.notifications import NOTIFICATION_TYPES, STATUS_TEXTS, TEST_NOTIFICATION_TEXTS
 from settings import Settings
 from storage.history import Resolution
 
@@ -80,12 +80,12 @@ def _customers() -> dict[str, Schema]:
         "pattern": rf"^\s*{EMAIL.pattern}\s*$",
         "description": "Compared in NFC, without case and space around it.",
     }
-    profile = {name: optional_line if name in ("phone", "companyName") else one_line for name in PROFILE_FIELDS}
+    profile = {name: optional_line if name in OPTIONAL_FIELDS else one_line for name in PROFILE_FIELDS}
     customer = {"id": UUID, "name": TEXT, "email": TEXT, "companyName": TEXT, "phone": or_null(TEXT)}
     pair = {"token": TEXT | {"description": "Access token, a JWT."}, "refreshToken": TEXT}
     session = {**pair, "customer": ref("Customer"), "message": TEXT}
     return {
-        "Registration": object_of({**profile, "email": email, "password": password}, {"phone", "companyName"}),
+        "Registration": object_of({**profile, "email": email, "password": password}, OPTIONAL_FIELDS),
         "Login": object_of({"email": some, "password": some}),
         "Refresh": object_of({"refreshToken": some}),
         "Profile": object_of(profile, profile, additionalProperties=False),
@@ -292,8 +292,8 @@ def _device() -> Schema:
 
 
 def _notifications() -> dict[str, Schema]:
-    kind: Schema = {"type": "string", "enum": list(NOTE_TYPES)}
-    test = texts(TEST_NOTE_TEXTS) | {"type": {"enum": [*NOTE_TYPES, None]}, "tenantId": or_null(TENANT)}
+    kind: Schema = {"type": "string", "enum": list(NOTIFICATION_TYPES)}
+    test = texts(TEST_NOTIFICATION_TEXTS) | {"type": {"enum": [*NOTIFICATION_TYPES, None]}, "tenantId": or_null(TENANT)}
     status = texts(STATUS_TEXTS, ["status"])
     note = {
         "type": kind,
