@@ -44,7 +44,7 @@ from server.http import exchange as http_exchange
 from server.quotas import Budgets
 from server.scheduler import Turns
 from settings import SettingError, Settings
-from tests.api.test_bad_input import ANY_JSON, PULL, PUSH, TEXT
+from tests.api.bad_input.strategies import ANY_JSON, PULL, PUSH, TEXT
 from tests.server.websocket.test_frames import frame, websocket
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
