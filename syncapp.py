@@ -36,7 +36,7 @@ from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import Admission  # noqa: E402
 from server.http.middleware import Door  # noqa: E402
 from server.quotas import Budgets  # noqa: E402
-from server.scheduler import Turns  # noqa: E402
+from server.scheduler import Scheduler  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
 from sockets import Sockets  # noqa: E402
 from storage.declarations import toml_file  # noqa: E402
@@ -70,7 +70,7 @@ def build(settings: Settings) -> Flask:
     """
     settings = connections.fitted(settings)
     app = Flask(__name__, static_folder=None)
-    budgets = Budgets(settings, Turns())
+    budgets = Budgets(settings, Scheduler())
     tenants = Tenants(
         settings.data_dir,
         most_open=settings.open_tenants,

@@ -31,7 +31,7 @@ from protocol.parser import (
 from protocol.seen_rows import Evidence
 from server.http.exchange import Reply, View, answer, read_body, read_json, running, stream, success
 from server.quotas import Budgets
-from server.scheduler import breathe_at_times
+from server.scheduler import yield_if_due
 from settings import Settings
 from sockets import Answer, Caller, Sockets
 from storage import disk_quota, idempotency, positions, pull_reader, push_writer, seen_rows
@@ -98,7 +98,7 @@ class Sync:
         """Take a push."""
         identity = bearer(self._tokens)
         raw = read_body()
-        with running().alone():
+        with running().exclusive():
             push = self._parse(identity, decode_push(raw), stated_device())
             try:
                 reply = self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
@@ -131,7 +131,7 @@ class Sync:
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
         tail |= _errors_of(unknown)
-        turn = partial(self._budgets.turns.pass_on, tenant_id)
+        turn = partial(self._budgets.scheduler.yield_turn, tenant_id)
         return stream(_envelope(dict.fromkeys(tables, 0), unknown, rows, tail, turn))
 
     def health(self) -> Reply:
@@ -216,7 +216,7 @@ class Sync:
 
         def write() -> Applied:
             now, settings = now_ms(), self._settings
-            applied = push_writer.apply(push, settings.max_row_bytes, now, breathe_at_times, self._strategy)
+            applied = push_writer.apply(push, settings.max_row_bytes, now, yield_if_due, self._strategy)
             seen_rows.note_first_push(push.evidence, applied, now)
             disk_quota.check(applied, settings.tenant_stored_bytes, settings.max_row_bytes)
             return applied
@@ -302,7 +302,7 @@ class Sync:
         if page.digest is not None:
             tail["digest"] = page.digest
         tail |= _errors_of(page.unknown_tables)
-        turn = partial(self._budgets.turns.pass_on, tenant_id)
+        turn = partial(self._budgets.scheduler.yield_turn, tenant_id)
         return _envelope(page.starts, page.unknown_tables, rows, tail, turn)
 
     def _pull_event(self, caller: Caller, body: object) -> Raw:

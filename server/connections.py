@@ -24,7 +24,7 @@ import gevent
 from gevent.ssl import SSLSocket
 
 from protocol.errors import HeadTooLarge, RequestTimeout
-from server.scheduler import breathe_at_times
+from server.scheduler import yield_if_due
 from settings import Settings
 
 log = logging.getLogger("syncapp.connections")
@@ -137,7 +137,7 @@ class Stream(io.RawIOBase):
             count: int = self._network.recv_into(buffer)
             waited = time.monotonic() - began
             if waited < _AT_ONCE_SECONDS:
-                breathe_at_times(_READ_SECONDS)  # Who sends without a break would keep all others from being heard.
+                yield_if_due(_READ_SECONDS)  # Who sends without a break would keep all others from being heard.
             return count, waited
         except OSError:
             if not self.is_ended:

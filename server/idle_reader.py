@@ -16,7 +16,7 @@ from typing import Any
 import gevent
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from server.scheduler import breathe_at_times
+from server.scheduler import yield_if_due
 
 log = logging.getLogger("syncapp.connections")
 
@@ -62,7 +62,7 @@ class Inlet:
             if not more:
                 break
             self._came += more
-            breathe_at_times(_READ_SECONDS)  # Who sends without a break would keep all others from being heard.
+            yield_if_due(_READ_SECONDS)  # Who sends without a break would keep all others from being heard.
         taken = bytes(self._came[:count])
         del self._came[:count]
         return taken

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from limits import parse
 
 from protocol.errors import Busy, RateLimited
-from server.scheduler import Turns
+from server.scheduler import Scheduler
 from settings import Settings
 
 _KEPT_AT_LEAST = 1_024
@@ -134,9 +134,9 @@ class Visit:
         if total_bytes > self._size_bytes:
             self._budgets.spend_bytes(self._tenant_id, total_bytes - self._size_bytes)
 
-    def alone(self) -> AbstractContextManager[None]:
+    def exclusive(self) -> AbstractContextManager[None]:
         """Wait until no other large work of the tenant goes on, if its own is large."""
-        return self._budgets.turns.alone(self._tenant_id, self._held_bytes)
+        return self._budgets.scheduler.exclusive(self._tenant_id, self._held_bytes)
 
     def leave(self) -> None:
         """Say that it is over."""
@@ -146,8 +146,8 @@ class Visit:
 class Budgets:
     """All budgets of a server."""
 
-    def __init__(self, settings: Settings, turns: Turns, clock: Callable[[], float] = time.monotonic) -> None:
-        self.turns, self._clock = turns, clock
+    def __init__(self, settings: Settings, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
+        self.scheduler, self._clock = scheduler, clock
         self._requests = Budget("requests", settings.tenant_requests)
         self._bytes = Budget("bytes", settings.tenant_bytes)
         self._rows = Budget("rows", settings.tenant_rows)
@@ -163,7 +163,7 @@ class Budgets:
     # --- a tenant's --------------------------------------------------------------------------------------------------
 
     def enter(self, tenant_id: str, size_bytes: int, held_bytes: int | None = None) -> Visit:
-        """Let a tenant's request or event in, when it is its turn; the caller must ``leave`` the visit.
+        """Let a tenant's request or event in, once it is scheduled; the caller must ``leave`` the visit.
 
         ``size_bytes`` are spent at once. ``held_bytes``: how much memory its body may take, if that is another number.
         Raises: Busy if too much of the tenant is under way, RateLimited if it has used up a budget.
@@ -175,7 +175,7 @@ class Budgets:
         self.hold(tenant_id, held)
         visit = Visit(self, tenant_id, size_bytes, held)
         try:
-            self.turns.take(tenant_id)
+            self.scheduler.wait_turn(tenant_id)
             self._requests.check(tenant_id, 1, self._clock())
             self.spend_bytes(tenant_id, size_bytes)
         except BaseException:

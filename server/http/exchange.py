@@ -77,9 +77,9 @@ class Exchange:
         self.standing = partial(self.budgets.headers, tenant_id)  # A closure would hold the exchange that holds it.
         self.visit = self.budgets.enter(tenant_id, size_bytes, held_bytes)
 
-    def alone(self) -> AbstractContextManager[None]:
+    def exclusive(self) -> AbstractContextManager[None]:
         """Wait until no other large work of the tenant goes on, if the request's own is large."""
-        return self.visit.alone() if self.visit else nullcontext()
+        return self.visit.exclusive() if self.visit else nullcontext()
 
     def leave(self) -> None:
         """Say that the request is over."""

@@ -16,7 +16,7 @@ from engineio.exceptions import SocketIsClosedError
 from engineio.packet import Packet
 
 from protocol.codec import encode
-from server.scheduler import breathe
+from server.scheduler import yield_to_loop
 from server.websocket import connection
 from server.websocket.frames import text_frames
 
@@ -108,7 +108,7 @@ class Fanout:
         for start in range(0, len(listeners), _SLICE_SOCKETS):
             some = listeners[start : start + _SLICE_SOCKETS]
             if start:
-                breathe()
+                yield_to_loop()
                 here = rooms.get("/", {}).get(room, ())
                 some = [listener for listener in some if listener[0] in here]  # Others have left meanwhile.
             for _, engine_id in some:

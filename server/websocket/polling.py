@@ -18,7 +18,7 @@ from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
 from protocol.errors import PayloadTooLarge, ValidationError
-from server.scheduler import breathe_at_times
+from server.scheduler import yield_if_due
 
 _SEPARATOR = "\x1e"
 _COMPRESSED_BYTES = 1_024
@@ -96,7 +96,7 @@ class Polling:
                 break
             if socket.closed:
                 raise ValidationError("The session has ended; what came after was not taken.")
-            breathe_at_times(_READ_SECONDS)
+            yield_if_due(_READ_SECONDS)
         return b"ok"
 
     def _body(self, environ: dict[str, Any]) -> str:

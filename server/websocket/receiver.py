@@ -105,7 +105,7 @@ class Intake:
         except Problem as problem:
             return self._take_refused(engine_id, data, problem)
         try:
-            with visit.alone() if visit else nullcontext():
+            with visit.exclusive() if visit else nullcontext():
                 self._obey(engine_id, data)
         finally:
             if visit:
@@ -116,7 +116,7 @@ class Intake:
         """Wait for the turn of whose packet it is; all sockets that have not authenticated share one, and are nobody's."""
         tenant_id = self._tenant_of(engine_id)
         if tenant_id is None:
-            self._budgets.turns.take("")
+            self._budgets.scheduler.wait_turn("")
             return None
         return self._budgets.enter(tenant_id, size_bytes)
 

@@ -1,6 +1,6 @@
 """What a tenant and a socket may use, whose turn it is, and what who goes beyond is told.
 
-Seen to fail with: a ``Budget`` that never refuses, a ``Turns.take`` that returns at once, a ``Turns.alone`` that only
+Seen to fail with: a ``Budget`` that never refuses, a ``Scheduler.take`` that returns at once, a ``Scheduler.exclusive`` that only
 yields, a ``_sweep`` that forgets nobody, a ``leave`` that does not count, an ``is_flood`` that is never so.
 """
 
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import syncapp
 from protocol.errors import Busy, RateLimited
 from server.quotas import Budget, Budgets, Standing, rate_headers
-from server.scheduler import _AT_ONCE, Turns, breathe, breathe_at_times
+from server.scheduler import _MOST_A_ROUND, Scheduler, yield_if_due, yield_to_loop
 from settings import SettingError, Settings, load
 from tests.conftest import Device, Listener, Server, wait_for
 from tests.refusals import nothing_changes, refused
@@ -95,7 +95,7 @@ def test_budget_that_no_allowed_request_would_fit_is_refused_at_the_start(name: 
 @pytest.fixture
 def budgets() -> Budgets:
     settings = Settings(max_tenant_requests=3, max_tenant_body_bytes=1_000, max_body_bytes=1_024)
-    return Budgets(settings, Turns(), lambda: 1000.0)
+    return Budgets(settings, Scheduler(), lambda: 1000.0)
 
 
 def test_no_more_of_a_tenant_is_under_way_than_may_be(budgets: Budgets) -> None:
@@ -121,29 +121,29 @@ def test_no_more_bytes_of_a_tenants_bodies_are_under_way_than_may_be(budgets: Bu
 
 
 def test_refused_visit_holds_nothing() -> None:
-    budgets = Budgets(Settings(tenant_requests="1 per day", max_tenant_requests=1), Turns())
+    budgets = Budgets(Settings(tenant_requests="1 per day", max_tenant_requests=1), Scheduler())
     budgets.enter("a", 10).leave()
     for _ in range(3):
         with pytest.raises(RateLimited):
             budgets.enter("a", 10)
 
 
-# --- turns -----------------------------------------------------------------------------------------------------------
+# --- scheduler -----------------------------------------------------------------------------------------------------------
 
 
 def test_one_request_waits_for_one_of_a_thousand_and_not_for_all() -> None:
     """Of the busy tenant's thousand that came first, a few go before the only one of the other."""
-    turns, order = Turns(), list[str]()
+    scheduler, order = Scheduler(), list[str]()
 
     def work(who: str) -> None:
         for _ in range(3):
-            turns.take(who)
+            scheduler.wait_turn(who)
             order.append(who)
 
     gevent.joinall([*(gevent.spawn(work, "busy") for _ in range(1000)), gevent.spawn(work, "other")], raise_error=True)
     assert len(order) == 3003
     last = max(index for index, who in enumerate(order) if who == "other")
-    assert last < 30 * _AT_ONCE, last  # Three rounds, or a few more on a machine with other work.
+    assert last < 30 * _MOST_A_ROUND, last  # Three rounds, or a few more on a machine with other work.
 
 
 def test_breath_lets_clocks_go_on_too() -> None:
@@ -160,35 +160,35 @@ def test_breath_lets_clocks_go_on_too() -> None:
         end = time.monotonic() + 0.001
         while time.monotonic() < end:
             pass
-        breathe()
+        yield_to_loop()
     ticker.kill()
     assert next(ticks) >= 20
 
 
-def test_long_work_breathes_at_times_and_not_each_time_it_may() -> None:
+def test_long_work_yields_when_due_and_not_at_each_call() -> None:
     """Faults: at each call, which makes a tick of each; never, which makes none."""
     ticks = itertools.count()
 
     def tick() -> None:
         while True:
             next(ticks)
-            breathe()
+            yield_to_loop()
 
     ticker = gevent.spawn(tick)
     end = time.monotonic() + 0.03
     calls = 0
     while time.monotonic() < end:
         calls += 1
-        breathe_at_times()
+        yield_if_due()
     ticker.kill()
     assert 2 <= next(ticks) < calls / 2
 
 
-def test_turns_of_one_go_in_the_order_of_their_coming() -> None:
-    turns, order = Turns(), list[int]()
+def test_requests_of_a_tenant_go_on_in_the_order_of_their_arrival() -> None:
+    scheduler, order = Scheduler(), list[int]()
 
     def work(number: int) -> None:
-        turns.take("a")
+        scheduler.wait_turn("a")
         order.append(number)
 
     gevent.joinall([gevent.spawn(work, number) for number in range(50)], raise_error=True)
@@ -196,10 +196,10 @@ def test_turns_of_one_go_in_the_order_of_their_coming() -> None:
 
 
 def test_who_gives_up_waiting_holds_nobody_up() -> None:
-    turns, went = Turns(), list[int]()
+    scheduler, went = Scheduler(), list[int]()
 
     def work(number: int) -> None:
-        turns.take("a")
+        scheduler.wait_turn("a")
         went.append(number)
         if number == 1:
             line[3].kill(block=False)
@@ -208,21 +208,21 @@ def test_who_gives_up_waiting_holds_nobody_up() -> None:
     gevent.joinall(line)
     assert went == [0, 1, 2, 4]
     gevent.sleep(0.01)
-    assert not turns._lines
+    assert not scheduler._queues
 
 
 def test_large_work_of_one_tenant_goes_one_after_the_other() -> None:
-    turns, running, most = Turns(), list[str](), list[int]()
+    scheduler, running, most = Scheduler(), list[str](), list[int]()
 
     def work(who: str, size_bytes: int) -> None:
-        with turns.alone(who, size_bytes):
+        with scheduler.exclusive(who, size_bytes):
             running.append(who)
             most.append(running.count(who))
             gevent.sleep(0.001)
             running.remove(who)
 
     gevent.joinall([gevent.spawn(work, "a", 10_000_000) for _ in range(10)], raise_error=True)
-    assert most == [1] * 10 and not turns._alone
+    assert most == [1] * 10 and not scheduler._locks
     most.clear()
     gevent.joinall([gevent.spawn(work, "a", 100) for _ in range(10)], raise_error=True)
     assert max(most) == 10
@@ -405,7 +405,7 @@ def test_socket_that_sends_many_bytes_is_read_more_slowly_and_loses_nothing(star
 
 
 def test_bytes_of_a_socket_beyond_its_budget_are_waited_for() -> None:
-    budgets = Budgets(Settings(socket_bytes="2000000 per second"), Turns(), lambda: 50.0)
+    budgets = Budgets(Settings(socket_bytes="2000000 per second"), Scheduler(), lambda: 50.0)
     assert budgets.pause_seconds("s", 2_000_000) == 0.0
     assert budgets.pause_seconds("s", 1_000_000) == pytest.approx(0.5)
     assert budgets.pause_seconds("s", 1_000_000) == pytest.approx(1.0)

@@ -11,7 +11,7 @@ from flask import Flask
 from server.http.exchange import Reply, answer, running
 from server.http.middleware import Door
 from server.quotas import Budgets
-from server.scheduler import Turns
+from server.scheduler import Scheduler
 from settings import Settings
 
 PATH = "/api/client/sync/push"
@@ -26,7 +26,7 @@ def entered() -> Reply:
 @pytest.mark.parametrize("is_broken", [False, True], ids=["answered", "the server refuses the head"])
 def test_request_gives_its_place_back_however_it_ends(is_broken: bool) -> None:
     """Fault: ``start_response`` called after the guard: the second kept its place for ever."""
-    budgets = Budgets(Settings(), Turns())
+    budgets = Budgets(Settings(), Scheduler())
     door = Door(Flask("door"), Settings(), budgets)
     door.views[PATH] = entered
 
