@@ -33,7 +33,7 @@ from protocol.messages import Applied
 from protocol.notifications import STATUS_TEXTS, Notification, checked_texts, notifications_of
 from protocol.parser import checked_device
 from server.http.exchange import is_allowed_origin
-from server.quotas import Budgets
+from server.quotas import Quotas
 from server.websocket import frames
 from server.websocket.broadcast import Fanout
 from server.websocket.events import Events, Json, Read, TextPacket
@@ -101,10 +101,10 @@ class Sockets:
         tenants: Tenants,
         tokens: Tokens,
         seen: Seen,
-        budgets: Budgets,
+        quotas: Quotas,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
-        self._budgets = budgets
+        self._quotas = quotas
         self._members: dict[str, _Member] = {}
         self._strangers: dict[str, float] = {}
         self._present: Counter[str] = Counter()
@@ -119,7 +119,7 @@ class Sockets:
         self._fanout = Fanout(self._io.server, self._queue_bounded)
         self._engine.send_packet = self._fanout.send
         self._events = Events(self._io.server, self._acknowledge)
-        Intake(self._engine, budgets, self._tenant_of, self._is_slow, self._close_engine, self._end_flood)
+        Intake(self._engine, quotas, self._tenant_of, self._is_slow, self._close_engine, self._end_flood)
         self._engine.disconnect = self._close_engine  # The library's own waits for a client that may never come.
         self._forget_environs()
         self._forget_closed()

@@ -33,7 +33,7 @@ from protocol.errors import (
     TokenExpired,
     Unauthorized,
 )
-from server.quotas import Standing, rate_headers
+from server.quotas import RemainingQuota, rate_headers
 from settings import Settings
 from storage import main_database
 from tenants import Tenants, parse_tenant_id
@@ -288,10 +288,10 @@ class Attempts:
 
     def headers(self, who: str) -> dict[str, str]:
         """Write the headers that tell ``who`` how many attempts are left."""
-        return rate_headers([self._standing(rate, who) for rate in self._rates])
+        return rate_headers([self._remaining(rate, who) for rate in self._rates])
 
-    def _standing(self, rate: RateLimitItem, who: str) -> Standing:
+    def _remaining(self, rate: RateLimitItem, who: str) -> RemainingQuota:
         stats = self._limiter.get_window_stats(rate, self._purpose, who)
         name = f"{self._purpose} per {rate.GRANULARITY.name}"
         reset_seconds = max(0, math.ceil(stats.reset_time - time.time()))
-        return Standing(name, rate.amount, rate.get_expiry(), stats.remaining, reset_seconds)
+        return RemainingQuota(name, rate.amount, rate.get_expiry(), stats.remaining, reset_seconds)

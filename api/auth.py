@@ -38,7 +38,7 @@ def bearer(tokens: Tokens) -> Identity:
     if scheme.lower() != "bearer" or not token:
         raise NoToken
     identity = tokens.verify(token.strip())
-    exchange.enter(identity.tenant_id)
+    exchange.reserve(identity.tenant_id)
     check_tenant(identity, exchange.header("X-Tenant-Id"))
     return identity
 
@@ -206,7 +206,7 @@ def _count(attempts: Attempts, who: str) -> None:
 
     Raises: RateLimited.
     """
-    running().standing = lambda: attempts.headers(who)
+    running().quota_headers = lambda: attempts.headers(who)
     attempts.count(who)
 
 

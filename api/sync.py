@@ -30,7 +30,7 @@ from protocol.parser import (
 )
 from protocol.seen_rows import Evidence
 from server.http.exchange import Reply, View, answer, read_body, read_json, running, stream, success
-from server.quotas import Budgets
+from server.quotas import Quotas
 from server.scheduler import yield_if_due
 from settings import Settings
 from sockets import Answer, Caller, Sockets
@@ -58,10 +58,10 @@ class Sync:
         tokens: Tokens,
         sockets: Sockets,
         seen: Seen,
-        budgets: Budgets,
+        quotas: Quotas,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._sockets = settings, tenants, tokens, sockets
-        self._seen, self._budgets = seen, budgets
+        self._seen, self._quotas = seen, quotas
         self._tables = {name: table.rules for name, table in synced_tables().items()}
         self._limits = Limits(
             settings.max_push_rows, settings.max_pull_rows, settings.max_row_bytes, settings.max_name_characters
@@ -105,7 +105,7 @@ class Sync:
             except InvalidJson:
                 decode(raw)  # Where in the whole body it is that a row can't be read.
                 raise
-        if self._budgets.is_alone(identity.tenant_id):  # Else its group was told before anyone of it goes on.
+        if self._quotas.is_alone(identity.tenant_id):  # Else its group was told before anyone of it goes on.
             self._sockets.let_tell(identity.tenant_id)
         return reply
 
@@ -131,7 +131,7 @@ class Sync:
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
         tail |= _errors_of(unknown)
-        turn = partial(self._budgets.scheduler.yield_turn, tenant_id)
+        turn = partial(self._quotas.scheduler.yield_turn, tenant_id)
         return stream(_envelope(dict.fromkeys(tables, 0), unknown, rows, tail, turn))
 
     def health(self) -> Reply:
@@ -161,7 +161,7 @@ class Sync:
         _check_body(identity, body)
         known = self._evidence(identity, device_id)
         push = parse_push(body, self._tables, self._limits, now_ms(), device_id, known)
-        self._budgets.spend_rows(identity.tenant_id, push.count)
+        self._quotas.spend_rows(identity.tenant_id, push.count)
         return push
 
     def _evidence(self, identity: Identity, device_id: str | None) -> Evidence:
@@ -233,7 +233,7 @@ class Sync:
                 tenant_id,
                 lambda: around(write),
                 told,
-                is_alone=self._budgets.is_alone(tenant_id),
+                is_alone=self._quotas.is_alone(tenant_id),
             )
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:
@@ -302,7 +302,7 @@ class Sync:
         if page.digest is not None:
             tail["digest"] = page.digest
         tail |= _errors_of(page.unknown_tables)
-        turn = partial(self._budgets.scheduler.yield_turn, tenant_id)
+        turn = partial(self._quotas.scheduler.yield_turn, tenant_id)
         return _envelope(page.starts, page.unknown_tables, rows, tail, turn)
 
     def _pull_event(self, caller: Caller, body: object) -> Raw:

@@ -25,7 +25,7 @@ from werkzeug.http import parse_options_header
 from protocol import errors
 from protocol.codec import decode, encode
 from server.http.response_head import SECURITY_HEADERS
-from server.quotas import Budgets, Visit
+from server.quotas import Quotas, Reservation
 
 _THIS_PROCESS = str(uuid.uuid4())[:23]
 _requests = itertools.count()
@@ -42,17 +42,17 @@ _JSON: Header = ("Content-Type", "application/json")
 
 @dataclass(slots=True)
 class Exchange:
-    """One request, and what becomes known of it: ``standing`` gives the headers on what is left of a budget."""
+    """One request, and what becomes known of it. ``quota_headers`` writes the headers on remaining quotas."""
 
     environ: dict[str, Any]
-    budgets: Budgets
+    quotas: Quotas
     most_bytes: int
     request_id: str
     began: float = field(default_factory=time.perf_counter)
     tenant_id: str | None = None
     code: str | None = None
-    visit: Visit | None = None
-    standing: Callable[[], Mapping[str, str]] | None = None
+    reservation: Reservation | None = None
+    quota_headers: Callable[[], Mapping[str, str]] | None = None
 
     @property
     def path(self) -> str:
@@ -64,8 +64,8 @@ class Exchange:
         """Give a header's value, None if the client sent none."""
         return self.environ.get(_key_of(name))
 
-    def enter(self, tenant_id: str) -> None:
-        """Let the request in as its tenant's, when it is its turn and within what the tenant may use.
+    def reserve(self, tenant_id: str) -> None:
+        """Admit the request for a tenant, once it is scheduled and within the tenant's quotas.
 
         Raises: Busy, RateLimited.
         """
@@ -74,17 +74,17 @@ class Exchange:
         is_read = announced_bytes <= self.most_bytes  # More than that is refused, not read.
         size_bytes = announced_bytes if is_read else 0
         held_bytes = self.most_bytes if "HTTP_TRANSFER_ENCODING" in self.environ else size_bytes
-        self.standing = partial(self.budgets.headers, tenant_id)  # A closure would hold the exchange that holds it.
-        self.visit = self.budgets.enter(tenant_id, size_bytes, held_bytes)
+        self.quota_headers = partial(self.quotas.headers, tenant_id)  # A closure would hold the exchange that holds it.
+        self.reservation = self.quotas.reserve(tenant_id, size_bytes, held_bytes)
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Wait until no other large work of the tenant goes on, if the request's own is large."""
-        return self.visit.exclusive() if self.visit else nullcontext()
+        """Wait until no other large request of the tenant is processed, if this one is large."""
+        return self.reservation.exclusive() if self.reservation else nullcontext()
 
-    def leave(self) -> None:
-        """Say that the request is over."""
-        if self.visit:
-            self.visit.leave()
+    def release(self) -> None:
+        """Give back what the request holds of its tenant's quotas."""
+        if self.reservation:
+            self.reservation.release()
 
 
 class Reply(NamedTuple):
@@ -137,8 +137,8 @@ def read_body() -> bytes:
     if not _is_json(exchange.environ.get("CONTENT_TYPE", "")):
         raise errors.UnsupportedMediaType
     body = _inflated(_received(exchange), exchange)
-    if exchange.visit:
-        exchange.visit.settle(len(body))
+    if exchange.reservation:
+        exchange.reservation.adjust(len(body))
     return body
 
 

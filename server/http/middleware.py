@@ -37,7 +37,7 @@ from server.http.exchange import (
     status_line,
 )
 from server.http.response_head import SECURITY_HEADERS
-from server.quotas import Budgets
+from server.quotas import Quotas
 from settings import Settings
 
 log = logging.getLogger("syncapp.request")
@@ -64,23 +64,23 @@ Wsgi = Callable[..., Iterable[bytes]]
 class Door:
     """Wraps the WSGI application. ``views`` are those that it serves by itself, by the address that is posted to."""
 
-    def __init__(self, app: Flask, settings: Settings, budgets: Budgets) -> None:
+    def __init__(self, app: Flask, settings: Settings, quotas: Quotas) -> None:
         self.views: dict[str, View] = {}
-        self._origins, self._most_bytes, self._budgets = settings.cors_origins, settings.max_body_bytes, budgets
+        self._origins, self._most_bytes, self._quotas = settings.cors_origins, settings.max_body_bytes, quotas
         self._wrapped: Wsgi = app.wsgi_app
         app.wsgi_app = self  # type: ignore[method-assign]
         app.extensions["door"] = self
         app.register_error_handler(Exception, lambda error: error if _is_no_failure(error) else _reply_to(error))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        exchange = Exchange(environ, self._budgets, self._most_bytes, request_id_of(environ))
+        exchange = Exchange(environ, self._quotas, self._most_bytes, request_id_of(environ))
         end = begin(exchange)
         try:
             reply = self._reply(environ)
             parts, headers = _compressed(environ, reply, self._headers(exchange, reply.headers))
             start_response(status_line(reply.status), headers)
         except BaseException:  # Nobody will close what was not given.
-            exchange.leave()
+            exchange.release()
             end()
             raise
         return Parts(parts, reply, exchange, end)
@@ -115,9 +115,9 @@ class Door:
         """Add what every answer says."""
         names = [name.lower() for name, _ in headers]
         more = _ALL_SECURITY if names == _JSON_ALONE else [header for name, header in _SECURITY if name not in names]
-        standing = exchange.standing().items() if exchange.standing else ()
+        quota_headers = exchange.quota_headers().items() if exchange.quota_headers else ()
         origin = self._cors(exchange.environ) if "HTTP_ORIGIN" in exchange.environ else ()
-        return [*headers, *more, ("X-Request-ID", exchange.request_id), *_VARY, *standing, *origin]
+        return [*headers, *more, ("X-Request-ID", exchange.request_id), *_VARY, *quota_headers, *origin]
 
     def _cors(self, environ: dict[str, Any]) -> list[Header]:
         """Let pages of allowed origins read the answer. Source: Fetch standard, CORS protocol."""
@@ -147,7 +147,7 @@ class Parts:
                 close()
         finally:
             _log(self._exchange, self._reply.status)
-            self._exchange.leave()
+            self._exchange.release()
             self._end()
 
 

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import gevent
 
 from protocol.errors import Problem
-from server.quotas import Budgets, Visit
+from server.quotas import Quotas, Reservation
 
 log = logging.getLogger("syncapp.socket")
 
@@ -35,7 +35,7 @@ class Intake:
     def __init__(
         self,
         engine: Any,
-        budgets: Budgets,
+        quotas: Quotas,
         tenant_of: Callable[[str], str | None],
         is_slow: Callable[[Any], bool],
         close: Callable[[str], None],
@@ -43,7 +43,7 @@ class Intake:
     ) -> None:
         """``tenant_of`` tells whose a socket is, None before it has authenticated; ``is_slow`` whether much waits for it;
         ``close`` ends one without a word, ``end_flood`` one that went on and on after it was refused."""
-        self._budgets, self._tenant_of, self._is_slow = budgets, tenant_of, is_slow
+        self._quotas, self._tenant_of, self._is_slow = quotas, tenant_of, is_slow
         self._close, self._end_flood = close, end_flood
         self._engine = engine
         self._attachments: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
@@ -91,38 +91,38 @@ class Intake:
     def _drop(self, engine_id: str, left: int, data: bytes) -> None:
         if left:
             self._expect(engine_id, left - 1)
-            gevent.sleep(self._budgets.pause_seconds(engine_id, len(data)))
+            gevent.sleep(self._quotas.pause_seconds(engine_id, len(data)))
         else:
             self._close(engine_id)
 
     def _take_within_budget(self, engine_id: str, data: str) -> None:
-        pause_seconds = self._budgets.pause_seconds(engine_id, len(data))
+        pause_seconds = self._quotas.pause_seconds(engine_id, len(data))
         if pause_seconds:
             gevent.sleep(pause_seconds)  # The rest waits in its own network.
         try:
-            self._budgets.check_event(engine_id)
-            visit = self._enter(engine_id, len(data))
+            self._quotas.check_event(engine_id)
+            reservation = self._enter(engine_id, len(data))
         except Problem as problem:
             return self._take_refused(engine_id, data, problem)
         try:
-            with visit.exclusive() if visit else nullcontext():
+            with reservation.exclusive() if reservation else nullcontext():
                 self._obey(engine_id, data)
         finally:
-            if visit:
-                visit.leave()
+            if reservation:
+                reservation.release()
         return None
 
-    def _enter(self, engine_id: str, size_bytes: int) -> Visit | None:
+    def _enter(self, engine_id: str, size_bytes: int) -> Reservation | None:
         """Wait for the turn of whose packet it is; all sockets that have not authenticated share one, and are nobody's."""
         tenant_id = self._tenant_of(engine_id)
         if tenant_id is None:
-            self._budgets.scheduler.wait_turn("")
+            self._quotas.scheduler.wait_turn("")
             return None
-        return self._budgets.enter(tenant_id, size_bytes)
+        return self._quotas.reserve(tenant_id, size_bytes)
 
     def _take_refused(self, engine_id: str, data: str, problem: Problem) -> None:
         """Have an event's acknowledgement say why it was not done; end a socket that goes on and on."""
-        if self._budgets.is_flood(engine_id):
+        if self._quotas.is_flood(engine_id):
             return self._end_flood(engine_id, problem)
         token = _refused.set(problem)
         try:

@@ -39,7 +39,7 @@ from protocol.messages import Change, Limits
 from protocol.parser import checked_device, parse_pending, parse_pull, parse_push
 from protocol.row_decoder import TypedRow
 from server.http import exchange as http_exchange
-from server.quotas import Budgets
+from server.quotas import Quotas
 from server.scheduler import Scheduler
 from settings import SettingError, Settings
 from tests.api.test_bad_input import ANY_JSON, PULL, PUSH, TEXT
@@ -252,7 +252,7 @@ def test_cursor_is_read_as_the_schema_says_and_written_back_or_refused(text: Any
 def exchange(**request: Any) -> Iterator[None]:
     """Have a request be the running one."""
     environ = EnvironBuilder(method="POST", **request).get_environ()
-    end = http_exchange.begin(http_exchange.Exchange(environ, Budgets(Settings(), Scheduler()), 10**6, "r"))
+    end = http_exchange.begin(http_exchange.Exchange(environ, Quotas(Settings(), Scheduler()), 10**6, "r"))
     yield
     end()
 

@@ -366,7 +366,7 @@ def acknowledged(said: str) -> list[int]:
 
 
 def test_flood_waits_in_its_own_network(start_server: Callable[..., Server]) -> None:
-    """Fault: what comes after is taken while the budget makes the first wait."""
+    """Fault: what comes after is taken while the quota makes the first wait."""
     tenant = start_server(SOCKET_BYTES="30000 per second", MAX_FRAME_BYTES="4096").register()
     events = [frame(f'42{number}["ping","{"x" * 1_000}"]'.encode()) for number in range(1, 61)]
     with raw_socket(tenant) as flood, raw_socket(tenant) as other:

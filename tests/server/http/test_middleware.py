@@ -10,7 +10,7 @@ from flask import Flask
 
 from server.http.exchange import Reply, answer, running
 from server.http.middleware import Door
-from server.quotas import Budgets
+from server.quotas import Quotas
 from server.scheduler import Scheduler
 from settings import Settings
 
@@ -19,19 +19,19 @@ ENVIRON = {"REQUEST_METHOD": "POST", "PATH_INFO": PATH, "CONTENT_LENGTH": "3", "
 
 
 def entered() -> Reply:
-    running().enter("a")
+    running().reserve("a")
     return answer({"success": True})
 
 
 @pytest.mark.parametrize("is_broken", [False, True], ids=["answered", "the server refuses the head"])
 def test_request_gives_its_place_back_however_it_ends(is_broken: bool) -> None:
     """Fault: ``start_response`` called after the guard: the second kept its place for ever."""
-    budgets = Budgets(Settings(), Scheduler())
-    door = Door(Flask("door"), Settings(), budgets)
+    quotas = Quotas(Settings(), Scheduler())
+    door = Door(Flask("door"), Settings(), quotas)
     door.views[PATH] = entered
 
     def start(status: str, headers: Any) -> None:
-        assert status == "200 OK" and budgets._under_way == {"a": 1}
+        assert status == "200 OK" and quotas._under_way == {"a": 1}
         if is_broken:
             raise ValueError("carriage return or newline in header value")
 
@@ -42,6 +42,6 @@ def test_request_gives_its_place_back_however_it_ends(is_broken: bool) -> None:
         parts: Any = door(dict(ENVIRON), start)
         assert b"".join(parts) == b'{"success":true}'
         parts.close()
-    assert not budgets._under_way
+    assert not quotas._under_way
     with pytest.raises(LookupError):
         running()

@@ -154,7 +154,7 @@ def test_what_is_told_goes_to_its_room_only_also_if_one_changes_rooms_meanwhile(
     for name, sid in sids.items():
         io.manager.enter_room(sid, "/", "other" if name == "phone 3" else "tenant")
     fanout.tell("note", {}, "tenant")
-    gevent.spawn(io.manager.leave_room, sids["phone 129"], "/", "tenant")  # Runs at the first breath.
+    gevent.spawn(io.manager.leave_room, sids["phone 129"], "/", "tenant")  # Runs at the first yield.
     gevent.sleep(0.05)
     silent = []
     for name, phone in phones.items():
@@ -215,7 +215,7 @@ def test_answer_does_not_wait_for_a_room_that_is_being_told(
 ) -> None:
     """Fault: ``is_under_way`` never set: it was lost, since nothing more was told."""
     fanout.tell("note", {}, "tenant")
-    gevent.spawn(fanout.answer, "phone 250", b"30[{}]", "tenant")  # Runs at the first breath.
+    gevent.spawn(fanout.answer, "phone 250", b"30[{}]", "tenant")  # Runs at the first yield.
     gevent.sleep(0.1)
     assert room_of_300[128] == ("phone 250", ANSWER) and room_of_300[251] == ("phone 250", NOTE)
 
