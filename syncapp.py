@@ -33,8 +33,8 @@ from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format  # noqa: E402
 from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
-from server.http.load_shedding import Admission  # noqa: E402
-from server.http.middleware import Door  # noqa: E402
+from server.http.load_shedding import LoadShedding  # noqa: E402
+from server.http.middleware import Middleware  # noqa: E402
 from server.quotas import Quotas  # noqa: E402
 from server.scheduler import Scheduler  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
@@ -68,7 +68,7 @@ def build(settings: Settings) -> Flask:
 
     Raises: DataFolderInUse.
     """
-    settings = connections.fitted(settings)
+    settings = connections.fitted_to_open_files(settings)
     app = Flask(__name__, static_folder=None)
     quotas = Quotas(settings, Scheduler())
     tenants = Tenants(
@@ -78,8 +78,8 @@ def build(settings: Settings) -> Flask:
         lock_wait_seconds=settings.shutdown_seconds + 5,
     )
     tokens = Tokens(app, settings, signing_key.signing_key(settings), tenants)
-    door = Door(app, settings, quotas)
-    app.wsgi_app = Admission(door, door.views, tokens.tenant_of, quotas.is_full)  # type: ignore[method-assign]
+    middleware = Middleware(app, settings, quotas)
+    app.wsgi_app = LoadShedding(middleware, middleware.views, tokens.tenant_of, quotas.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
     monitor = FileMonitor(tenants)
@@ -87,7 +87,7 @@ def build(settings: Settings) -> Flask:
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     app.register_blueprint(sync.blueprint())
-    door.views.update(sync.crowded)
+    middleware.views.update(sync.hot_views)
     app.register_blueprint(Review(tenants, tokens, sync, seen).blueprint())
 
     def close() -> None:

@@ -16,7 +16,7 @@ from flask import Blueprint
 from accounts.tokens import PASSWORD_BYTES, Attempts, Identity, Pair, Passwords, Tokens, check_tenant
 from protocol.codec import format_time
 from protocol.errors import Detail, InvalidCredentials, NotFound, NoToken, RegistrationClosed, ValidationError, invalid
-from server.http.exchange import Reply, View, client_address, read_json, running, success
+from server.http.exchange import Reply, View, client_address, current_exchange, read_json, success
 from settings import Settings
 from storage import main_database
 from tenants import Tenants, now_ms
@@ -33,7 +33,7 @@ def bearer(tokens: Tokens) -> Identity:
     A tenant that the request states in ``X-Tenant-Id`` must be the token's.
     Raises: NoToken, Unauthorized, TokenExpired, InvalidTenantId, TenantMismatch, Busy, RateLimited.
     """
-    exchange = running()
+    exchange = current_exchange()
     scheme, _, token = (exchange.header("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise NoToken
@@ -117,7 +117,7 @@ class Accounts:
         customer = self._tenants.directory.read(lambda: main_database.customer_by_email(email))
         if not self._passwords.matches(password, customer.passwordHash if customer else None) or not customer:
             raise InvalidCredentials
-        running().tenant_id = customer.id
+        current_exchange().tenant_id = customer.id
         return success(_session(self._tokens.begin(customer), customer))
 
     def refresh(self) -> Reply:
@@ -206,7 +206,7 @@ def _count(attempts: Attempts, who: str) -> None:
 
     Raises: RateLimited.
     """
-    running().quota_headers = lambda: attempts.headers(who)
+    current_exchange().quota_headers = lambda: attempts.headers(who)
     attempts.count(who)
 
 

@@ -19,7 +19,7 @@ from protocol import errors
 from protocol.codec import format_time
 from protocol.errors import NotFound
 from server.disk_space import room
-from server.http.exchange import Reply, answer, running
+from server.http.exchange import Reply, answer, current_exchange
 from server.http.lifecycle import Lifecycle
 from tenants import Tenants, now_ms
 
@@ -88,7 +88,7 @@ def blueprint(
 
 def _forwarded() -> int:
     """Count the addresses that proxies, or the caller, say the request came by."""
-    said = running().header("X-Forwarded-For")
+    said = current_exchange().header("X-Forwarded-For")
     return said.count(",") + 1 if said else 0
 
 

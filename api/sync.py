@@ -29,7 +29,7 @@ from protocol.parser import (
     parse_push,
 )
 from protocol.seen_rows import Evidence
-from server.http.exchange import Reply, View, answer, read_body, read_json, running, stream, success
+from server.http.exchange import Reply, View, answer, current_exchange, read_body, read_json, stream, success
 from server.quotas import Quotas
 from server.scheduler import yield_if_due
 from settings import Settings
@@ -72,7 +72,7 @@ class Sync:
         sockets.on("sync_pull", self._pull_event)
 
     @property
-    def crowded(self) -> dict[str, View]:
+    def hot_views(self) -> dict[str, View]:
         """Give the views that crowds ask for, by their addresses."""
         return {"/api/client/sync/push": self.push, "/api/client/sync/pull": self.pull}
 
@@ -98,7 +98,7 @@ class Sync:
         """Take a push."""
         identity = bearer(self._tokens)
         raw = read_body()
-        with running().exclusive():
+        with current_exchange().exclusive():
             push = self._parse(identity, decode_push(raw), stated_device())
             try:
                 reply = self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
@@ -180,7 +180,7 @@ class Sync:
         tenant_id, key = identity.tenant_id, stated_key()
         if key is None:
             return answer(_push_answer(store(lambda write: write())))
-        mark = idempotency.mark_of_request(running().path, raw)
+        mark = idempotency.mark_of_request(current_exchange().path, raw)
         kept = self._tenants.read(tenant_id, lambda: idempotency.kept_answer(key, mark, now_ms()))
         if kept is not None:
             return Reply(kept, headers=[*Reply(kept).headers, ("Idempotent-Replayed", "true")])
@@ -324,7 +324,7 @@ def stated_device() -> str | None:
 
     Raises: ValidationError.
     """
-    return checked_device(running().header("X-Device-Id"), "X-Device-Id")
+    return checked_device(current_exchange().header("X-Device-Id"), "X-Device-Id")
 
 
 def stated_key() -> str | None:
@@ -332,7 +332,7 @@ def stated_key() -> str | None:
 
     Raises: ValidationError.
     """
-    stated = running().header("Idempotency-Key")
+    stated = current_exchange().header("Idempotency-Key")
     if stated is None:
         return None
     key = IDEMPOTENCY_KEY.fullmatch(stated)

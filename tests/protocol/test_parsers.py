@@ -252,7 +252,7 @@ def test_cursor_is_read_as_the_schema_says_and_written_back_or_refused(text: Any
 def exchange(**request: Any) -> Iterator[None]:
     """Have a request be the running one."""
     environ = EnvironBuilder(method="POST", **request).get_environ()
-    end = http_exchange.begin(http_exchange.Exchange(environ, Quotas(Settings(), Scheduler()), 10**6, "r"))
+    end = http_exchange.set_current(http_exchange.Exchange(environ, Quotas(Settings(), Scheduler()), 10**6, "r"))
     yield
     end()
 
