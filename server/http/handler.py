@@ -27,7 +27,7 @@ from server.http import request_head
 from server.http.request_body import Body, ChunkedBody
 from server.http.response_head import date_line, head_bytes, parts_of, refusal
 from server.http.upgrade import UPGRADE, check_handshake, is_handshake
-from server.idle_reader import KEY, Inlet
+from server.idle_reader import KEY, IdleReader
 
 log = logging.getLogger("syncapp.connections")
 
@@ -209,20 +209,20 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.upgrade_websocket()
         self.write(b"")
         self.stream.begin("open")
-        self.environ[KEY] = None if isinstance(self.socket, SSLSocket) else Inlet(self.socket)
+        self.environ[KEY] = None if isinstance(self.socket, SSLSocket) else IdleReader(self.socket)
 
     def _leave_websocket(self) -> None:
-        inlet, websocket, self.websocket = self.environ[KEY], self.websocket, None
-        if inlet and inlet.take:
-            self._hand_over(inlet)
+        reader, websocket, self.websocket = self.environ[KEY], self.websocket, None
+        if reader and reader.receive_one:
+            self._hand_over(reader)
         elif not websocket.closed:
             websocket.close()
 
-    def _hand_over(self, inlet: Inlet) -> None:
+    def _hand_over(self, reader: IdleReader) -> None:
         self._is_handed_over = True
-        inlet.ends.append(partial(self.connections.remove, self.stream))
+        reader.on_end.append(partial(self.connections.remove, self.stream))
         self.stream.detach()
-        inlet.begin(self.rfile.peek())
+        reader.begin(self.rfile.peek())
         self.socket = None  # So that pywsgi does not close it.
 
     # --- out ---------------------------------------------------------------------------------------------------------

@@ -71,8 +71,8 @@ class Lifecycle:
             raise
         if "wsgi.websocket" in environ:  # The body of an upgraded request is never closed.
             reader = environ.get(idle_reader.KEY)
-            if reader and reader.take:
-                reader.ends.append(self._done)
+            if reader and reader.receive_one:
+                reader.on_end.append(self._done)
             else:
                 self._done()
             return parts

@@ -71,4 +71,6 @@ def test_refusals_are_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.WARNING):
         for _ in range(100):
             middleware(dict(BEARER), lambda *_: None)
-    assert [record.getMessage() for record in caplog.records] == ["1 requests were shed: the tenant has too many in flight"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 requests were shed: the tenant has too many in flight"
+    ]

@@ -11,7 +11,7 @@ from tests.conftest import Server, Tenant
 
 
 @pytest.fixture(scope="module")
-def member(hasty_server: Server) -> Tenant:
+def account(hasty_server: Server) -> Tenant:
     return hasty_server.register()
 
 

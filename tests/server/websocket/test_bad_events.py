@@ -241,7 +241,7 @@ PACKETS: list[str | bytes] = [
 ]
 
 
-@pytest.mark.parametrize("joined", [True, False], ids=["member", "stranger"])
+@pytest.mark.parametrize("joined", [True, False], ids=["account", "stranger"])
 @pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: repr(packet)[:40])
 def test_malformed_packet_harms_nobody(
     victim: Tenant, good: Listener, all_well: None, packet: str | bytes, joined: bool
@@ -329,7 +329,7 @@ def is_closed(connection: Any) -> bool:
     return True
 
 
-@pytest.mark.parametrize("joined", [True, False], ids=["member", "stranger"])
+@pytest.mark.parametrize("joined", [True, False], ids=["account", "stranger"])
 @pytest.mark.parametrize(
     "data",
     [
