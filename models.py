@@ -32,7 +32,7 @@ from peewee import (
 
 from protocol.codec import Row, encode, whole_number
 from protocol.messages import Column, Table
-from protocol.row_decoder import CHECKED, FLAG, NUMBER, WHOLE
+from protocol.row_types import CHECKED, FLAG, NUMBER, WHOLE
 
 database = DatabaseProxy()
 

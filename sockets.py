@@ -29,9 +29,9 @@ from protocol.errors import (
     as_acknowledgement,
     invalid,
 )
+from protocol.identifiers import parse_device_id
 from protocol.messages import Applied
-from protocol.notifications import STATUS_TEXTS, Notification, checked_texts, notifications_of
-from protocol.parser import checked_device
+from protocol.notifications import STATUS_TEXTS, Notification, notifications_of, parse_texts
 from server.http.exchange import is_allowed_origin
 from server.quotas import Quotas
 from server.websocket import frames
@@ -190,7 +190,7 @@ class Sockets:
             identity = self._tokens.verify(body.get("token"))
             check_tenant(identity, body.get("tenantId"))
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
-            device_id = checked_device(body.get("deviceId"), "deviceId")
+            device_id = parse_device_id(body.get("deviceId"), "deviceId")
             greeting = self._greeting(identity, cursor)
             if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
@@ -385,7 +385,7 @@ class Sockets:
 
     def _relay_status(self, caller: Caller, body: object) -> None:
         """Relay a device's status to the tenant's other sockets, without further fields."""
-        said = checked_texts(body, STATUS_TEXTS)
+        said = parse_texts(body, STATUS_TEXTS)
         if "status" not in said:
             raise invalid("status", "must be a text")
         self._emit("sync_status_update", said, caller.identity.tenant_id, but=caller.sid)

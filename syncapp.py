@@ -21,10 +21,10 @@ import settings as environment  # noqa: E402
 from accounts import signing_key  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
-from api import pages  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
+from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import commands, doctor  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
@@ -42,8 +42,8 @@ from sockets import Sockets  # noqa: E402
 from storage.declarations import toml_file  # noqa: E402
 from storage.declarations.compatibility import MigrationRefused  # noqa: E402
 from storage.devices import Seen  # noqa: E402
-from storage.folder_locks import DataFolderInUse  # noqa: E402
 from storage.sqlite.errors import EngineError  # noqa: E402
+from storage.sqlite.folder_locks import DataFolderInUse  # noqa: E402
 from tenants import MainDatabaseBroken, Tenants  # noqa: E402
 
 VERSION = "0.1.0"
@@ -112,12 +112,17 @@ def build(settings: Settings) -> Flask:
 def _add_pages(
     app: Flask, settings: Settings, tenants: Tenants, monitor: FileMonitor, lifecycle: Lifecycle, sockets: Sockets
 ) -> None:
-    calls = cache(lambda: openapi.document(app, settings, VERSION))
-    events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
-    has_faults, trusted = lambda: bool(monitor.faults), settings.trusted_proxies
-    app.register_blueprint(
-        pages.blueprint(VERSION, tenants, has_faults, lifecycle, sockets.connected, trusted, calls, events)
+    pages = Pages(
+        version=VERSION,
+        tenants=tenants,
+        has_file_faults=lambda: bool(monitor.faults),
+        lifecycle=lifecycle,
+        connected=sockets.connected,
+        trusted_proxies=settings.trusted_proxies,
+        openapi=cache(lambda: openapi.document(app, settings, VERSION)),
+        asyncapi=cache(lambda: asyncapi.document(sockets.events, settings, VERSION)),
     )
+    app.register_blueprint(pages.blueprint())
     openapi.must_describe(app)
     asyncapi.must_describe(sockets.events)
 

@@ -20,14 +20,11 @@ from api.limits import EVENT_PULL_BYTES, KEY_CHARACTERS, announced_limits
 from models import described_everywhere, synced_tables
 from protocol.codec import Cursor, Row, decode, decode_push, encode, format_time
 from protocol.errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, invalid
+from protocol.identifiers import parse_device_id
 from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Applied, Limits, Pull, Push, Strategy, unknown_table
-from protocol.notifications import Notification, asked_for
-from protocol.parser import (
-    checked_device,
-    parse_pending,
-    parse_pull,
-    parse_push,
-)
+from protocol.notifications import Notification, parse_test_notification
+from protocol.pull_parser import parse_pending, parse_pull
+from protocol.push_parser import parse_push
 from protocol.seen_rows import Evidence
 from server.http.exchange import Reply, View, answer, current_exchange, read_body, read_json, stream, success
 from server.quotas import Quotas
@@ -143,7 +140,7 @@ class Sync:
         identity = bearer(self._tokens)
         body = read_json()
         _check_body(identity, body)
-        self._sockets.notify(identity.tenant_id, asked_for(body, now_ms()))
+        self._sockets.notify(identity.tenant_id, parse_test_notification(body, now_ms()))
         return success({"message": "Test notification sent"})
 
     def limits(self) -> Reply:
@@ -324,7 +321,7 @@ def stated_device() -> str | None:
 
     Raises: ValidationError.
     """
-    return checked_device(current_exchange().header("X-Device-Id"), "X-Device-Id")
+    return parse_device_id(current_exchange().header("X-Device-Id"), "X-Device-Id")
 
 
 def stated_key() -> str | None:

@@ -11,14 +11,14 @@ import sys
 import click
 
 import settings as environment
-from accounts.tokens import Passwords
-from api.auth import create_customer
+from accounts.passwords import Passwords
+from accounts.registration import create_customer
 from operations import backup_commands, probe, trial_start
 from operations import doctor as doctor_checks
 from operations.command_line import data, failures, progress
 from server import connections
 from storage.declarations import compatibility, toml_file
-from storage.tenant_files import is_current
+from storage.sqlite.tenant_files import is_current
 from tenants import Tenants
 
 

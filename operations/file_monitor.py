@@ -14,9 +14,9 @@ from pathlib import Path
 from server.disk_threads import disk
 from storage import main_database
 from storage.positions import incarnation, place
-from storage.rollback_detection import went_back
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import look_into
+from storage.sqlite.rollback_detection import went_back
 from tenants import Tenants
 
 _LOOKED_AT_ONCE = 10

@@ -14,7 +14,7 @@ from typing import Any
 from models import connection, synced_tables
 from protocol.codec import Row, encode
 from protocol.errors import ResyncRequired, ValidationError
-from protocol.merge import decide, decide_again
+from protocol.merge import decide, decide_recreation
 from protocol.messages import UNCHECKED, Applied, Change, Outcome, Push, Since, Stored, Strategy
 from protocol.row_decoder import TypedRow
 from storage.idempotency import Taken, implied_name, is_retry, keep_receipts, mark_of, taken
@@ -168,7 +168,7 @@ class _LongWay:
         if self.revivals.is_repeat(change, key):
             return Outcome("unchanged")
         since = self._missed_deletion(change, key) if self.revivals.is_late(change, key) else None
-        return decide_again(change, stored, since, self.strategy)
+        return decide_recreation(change, stored, since, self.strategy)
 
     def _is_late_repeat(self, change: Change, key: Key) -> bool:
         """Tell whether a create of a row that stands, or what may be one, was taken before, and others edited since."""

@@ -19,7 +19,7 @@ from protocol.messages import Column
 from storage import main_database
 from storage.row_migration import takes_all
 from storage.schema import columns_of
-from storage.sqlite.engine import Store
+from storage.sqlite.database import Store
 from storage.sqlite.files import look_into
 
 _MOST_SHOWN = 3

@@ -25,7 +25,7 @@ from greenlet import greenlet
 from server import idle_reader
 from server.idle_reader import IdleReader
 from tests.conftest import Device, Listener, Server, Tenant, wait_for
-from tests.server.websocket.test_bad_events import address, raw_socket
+from tests.raw_sockets import address, raw_socket
 from tests.server.websocket.test_frames import frame
 from tests.system.test_soak import counts, target
 

@@ -385,11 +385,11 @@ def test_socket_that_goes_on_regardless_is_told_and_ended(start_server: StartSer
 
 def test_unauthenticated_socket_that_floods_is_ended(start_server: StartServer) -> None:
     server = start_server(SOCKET_EVENTS="20 per minute", SOCKET_AUTH_SECONDS="300")
-    stranger = Listener(server.url)
+    anonymous = Listener(server.url)
     for _ in range(60):
-        stranger.client.emit("nonsense")
-    assert stranger.is_gone.wait(5)
-    stranger.close()
+        anonymous.client.emit("nonsense")
+    assert anonymous.is_gone.wait(5)
+    anonymous.close()
 
 
 def test_socket_that_sends_many_bytes_is_read_more_slowly_and_loses_nothing(start_server: StartServer) -> None:
