@@ -264,12 +264,12 @@ def _wrong_together(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
             ("ping_interval_seconds", "ping_timeout_seconds"),
             f"PING_INTERVAL_SECONDS + PING_TIMEOUT_SECONDS must stay below 55, and are {pings}: routers cut idle sockets.",
         )
-    for budget, one in (
+    for quota, one in (
         ("tenant_bytes", "max_body_bytes"),
         ("tenant_rows", "max_push_rows"),
         ("max_tenant_body_bytes", "max_body_bytes"),
         ("socket_bytes", "max_frame_bytes"),
     ):
-        most, least = int(re.findall(r"\d+", str(getattr(settings, budget)))[0]), getattr(settings, one)
+        most, least = int(re.findall(r"\d+", str(getattr(settings, quota)))[0]), getattr(settings, one)
         if most < least:  # One allowed request would exceed it for ever.
-            yield (budget, one), f"{budget.upper()} must allow at least one of {one.upper()}: {least}, not {most}."
+            yield (quota, one), f"{quota.upper()} must allow at least one of {one.upper()}: {least}, not {most}."
