@@ -285,12 +285,12 @@ def _inconsistent(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
             ("ping_interval_seconds", "ping_timeout_seconds"),
             f"PING_INTERVAL_SECONDS + PING_TIMEOUT_SECONDS must stay below 55, and are {pings}: routers cut idle sockets.",
         )
-    for budget, one in (
+    for quota, one in (
         ("tenant_bytes", "max_body_bytes"),
         ("tenant_rows", "max_push_rows"),
         ("max_tenant_body_bytes", "max_body_bytes"),
         ("socket_bytes", "max_frame_bytes"),
     ):
-        allowed, needed = int(re.findall(r"\d+", str(getattr(settings, budget)))[0]), getattr(settings, one)
+        allowed, needed = int(re.findall(r"\d+", str(getattr(settings, quota)))[0]), getattr(settings, one)
         if allowed < needed:  # One request of that size would be refused for ever.
-            yield (budget, one), f"{budget.upper()} must allow at least one of {one.upper()}: {needed}, not {allowed}."
+            yield (quota, one), f"{quota.upper()} must allow at least one of {one.upper()}: {needed}, not {allowed}."

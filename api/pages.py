@@ -20,7 +20,7 @@ from protocol import errors
 from protocol.codec import format_time
 from protocol.errors import NotFound
 from server.disk_space import room
-from server.http.exchange import Reply, answer, running
+from server.http.exchange import Reply, answer, current_exchange
 from server.http.lifecycle import Lifecycle
 from tenants import Tenants, now_ms
 
@@ -151,7 +151,7 @@ class Pages:
 
 def _forwarded_addresses() -> int:
     """Count the addresses in the request's X-Forwarded-For."""
-    header = running().header("X-Forwarded-For")
+    header = current_exchange().header("X-Forwarded-For")
     return header.count(",") + 1 if header else 0
 
 
