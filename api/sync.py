@@ -17,7 +17,7 @@ from msgspec import Raw
 from accounts.tokens import Identity, Tokens, check_tenant
 from api.auth import bearer
 from api.limits import EVENT_PULL_BYTES, KEY_CHARACTERS, announced_limits
-from models import described_everywhere, synced_tables
+from models import described_common_columns, synced_tables
 from protocol.codec import Cursor, Row, decode, decode_push, encode, format_time
 from protocol.errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, invalid
 from protocol.identifiers import parse_device_id
@@ -150,7 +150,7 @@ class Sync:
     def tables(self) -> Reply:
         """Tell which tables are synced, and their columns."""
         tables = {name: table.described() for name, table in synced_tables().items()}
-        return success({"tables": tables, "everyRow": described_everywhere()})
+        return success({"tables": tables, "everyRow": described_common_columns()})
 
     # --- push --------------------------------------------------------------------------------------------------------
 
