@@ -41,8 +41,8 @@ from protocol.pull_parser import parse_pending, parse_pull
 from protocol.push_parser import parse_push
 from protocol.row_decoder import TypedRow
 from server.http import exchange as http_exchange
-from server.quotas import Budgets
-from server.scheduler import Turns
+from server.quotas import Quotas
+from server.scheduler import Scheduler
 from settings import SettingError, Settings
 from tests.api.bad_input.strategies import ANY_JSON, PULL, PUSH, TEXT
 from tests.server.websocket.test_frames import frame, websocket
@@ -254,7 +254,7 @@ def test_cursor_is_read_as_the_schema_says_and_written_back_or_refused(text: Any
 def exchange(**request: Any) -> Iterator[None]:
     """Have a request be the running one."""
     environ = EnvironBuilder(method="POST", **request).get_environ()
-    end = http_exchange.begin(http_exchange.Exchange(environ, Budgets(Settings(), Turns()), 10**6, "r"))
+    end = http_exchange.set_current(http_exchange.Exchange(environ, Quotas(Settings(), Scheduler()), 10**6, "r"))
     yield
     end()
 

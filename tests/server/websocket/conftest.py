@@ -12,7 +12,7 @@ from tests.refusals import complaints
 
 
 @pytest.fixture(scope="module")
-def member(hasty_server: Server) -> Tenant:
+def account(hasty_server: Server) -> Tenant:
     return hasty_server.register()
 
 

@@ -97,11 +97,11 @@ def test_event_named_like_one_of_the_library_is_acknowledged_as_unknown(
 
 @pytest.mark.parametrize("payload", [*ANYTHING, {"token": []}, {"token": {"a": 1}}, {"token": "a.b.c"}, {"token": "é"}])
 def test_bad_authenticate_is_told_and_ends_the_socket(victim: Tenant, all_well: None, payload: Any) -> None:
-    stranger = Listener(victim.server.url)
-    stranger.client.emit("authenticate", payload)
-    assert stranger.wait("authentication_error")["code"] == "unauthorized"
-    assert stranger.is_gone.wait(5)
-    stranger.close()
+    anonymous = Listener(victim.server.url)
+    anonymous.client.emit("authenticate", payload)
+    assert anonymous.wait("authentication_error")["code"] == "unauthorized"
+    assert anonymous.is_gone.wait(5)
+    anonymous.close()
 
 
 # --- packets ---------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ PACKETS: list[str | bytes] = [
 ]
 
 
-@pytest.mark.parametrize("joined", [True, False], ids=["member", "stranger"])
+@pytest.mark.parametrize("joined", [True, False], ids=["authenticated", "unauthenticated"])
 @pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: repr(packet)[:40])
 def test_malformed_packet_harms_nobody(
     victim: Tenant, good: Listener, all_well: None, packet: str | bytes, joined: bool

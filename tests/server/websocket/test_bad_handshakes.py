@@ -19,7 +19,7 @@ from tests.refusals import nothing_changes, peak_kilobytes, shaped
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("joined", [True, False], ids=["member", "stranger"])
+@pytest.mark.parametrize("joined", [True, False], ids=["authenticated", "unauthenticated"])
 @pytest.mark.parametrize(
     "data",
     [
