@@ -13,7 +13,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from protocol.errors import RateLimited
-from server.quotas import Standing, rate_headers
+from server.quotas import RemainingQuota, rate_headers
 
 
 class Attempts:
@@ -37,8 +37,8 @@ class Attempts:
         """Write the headers that tell ``key`` how many attempts are left."""
         return rate_headers([self._remaining(rate, key) for rate in self._rates])
 
-    def _remaining(self, rate: RateLimitItem, key: str) -> Standing:
+    def _remaining(self, rate: RateLimitItem, key: str) -> RemainingQuota:
         stats = self._limiter.get_window_stats(rate, self._purpose, key)
         name = f"{self._purpose} per {rate.GRANULARITY.name}"
         reset_seconds = max(0, math.ceil(stats.reset_time - time.time()))
-        return Standing(name, rate.amount, rate.get_expiry(), stats.remaining, reset_seconds)
+        return RemainingQuota(name, rate.amount, rate.get_expiry(), stats.remaining, reset_seconds)

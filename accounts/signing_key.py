@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 
 from server.durable_files import sync_folder
-from settings import LEAST_SECRET_BYTES, Settings
+from settings import MIN_SECRET_BYTES, Settings
 
 _LEAST_DISTINCT_CHARACTERS = 10
 
@@ -55,7 +55,7 @@ def check_stored_key(settings: Settings) -> None:
 def _read_stored(path: Path) -> str:
     """Read the stored key. Earlier versions left an empty file after a full disk or a power cut."""
     key = path.read_bytes().decode("utf-8", "replace")
-    if len(key.strip().encode()) < LEAST_SECRET_BYTES or is_easy_to_guess(key) or "\N{REPLACEMENT CHARACTER}" in key:
+    if len(key.strip().encode()) < MIN_SECRET_BYTES or is_easy_to_guess(key) or "\N{REPLACEMENT CHARACTER}" in key:
         raise BadSigningKey(
             f"The signing key in {path} is empty or damaged. Put it back from a copy, or remove the file to have a new one "
             "made: then everybody has to log in again."

@@ -15,7 +15,7 @@ from accounts.passwords import Passwords
 from accounts.registration import create_customer
 from accounts.tokens import Identity, TokenPair, Tokens, check_tenant
 from protocol.errors import InvalidCredentials, NotFound, NoToken, RegistrationClosed, invalid
-from server.http.exchange import Reply, View, client_address, read_json, running, success
+from server.http.exchange import Reply, View, client_address, current_exchange, read_json, success
 from settings import Settings
 from storage import main_database
 from tenants import Tenants
@@ -27,12 +27,12 @@ def bearer(tokens: Tokens) -> Identity:
     A tenant in ``X-Tenant-Id`` must be the token's.
     Raises: NoToken, Unauthorized, TokenExpired, InvalidTenantId, TenantMismatch, Busy, RateLimited.
     """
-    exchange = running()
+    exchange = current_exchange()
     scheme, _, token = (exchange.header("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise NoToken
     identity = tokens.verify(token.strip())
-    exchange.enter(identity.tenant_id)
+    exchange.reserve(identity.tenant_id)
     check_tenant(identity, exchange.header("X-Tenant-Id"))
     return identity
 
@@ -85,7 +85,7 @@ class Accounts:
         customer = self._tenants.directory.read(lambda: main_database.customer_by_email(email))
         if not self._passwords.matches(password, customer.passwordHash if customer else None) or not customer:
             raise InvalidCredentials
-        running().tenant_id = customer.id
+        current_exchange().tenant_id = customer.id
         return success(_session_body(self._tokens.start_session(customer), customer))
 
     def refresh(self) -> Reply:
@@ -170,7 +170,7 @@ def _count(attempts: Attempts, who: str) -> None:
 
     Raises: RateLimited.
     """
-    running().standing = lambda: attempts.headers(who)
+    current_exchange().quota_headers = lambda: attempts.headers(who)
     attempts.count(who)
 
 

@@ -19,8 +19,8 @@ from models import synced_tables
 from protocol.codec import Row, decode, whole_number
 from protocol.errors import invalid
 from protocol.messages import Applied
-from protocol.notifications import checked_texts
-from protocol.parser import table_named
+from protocol.notifications import parse_texts
+from protocol.pull_parser import parse_table
 from server.http.exchange import Reply, answer, read_body, read_json, success
 from storage import devices, history
 from storage.devices import Seen
@@ -59,7 +59,7 @@ class Review:
     def history(self, table: str, row_id: str) -> Reply:
         """List what became of a row, newest first."""
         tenant_id = bearer(self._tokens).tenant_id
-        name = table_named(table, synced_tables())
+        name = parse_table(table, synced_tables())
         before, limit = _whole("before"), _limit()
         entries, more = self._tenants.read(tenant_id, lambda: history.history(name, row_id, before, limit))
         return answer({"success": True, "data": entries, "hasMore": more})
@@ -67,7 +67,7 @@ class Review:
     def revert(self, table: str, row_id: str) -> Reply:
         """Make a row again what it was at a version, as a new change."""
         identity = bearer(self._tokens)
-        name = table_named(table, synced_tables())
+        name = parse_table(table, synced_tables())
         raw = read_body()
         version = _version(decode(raw))
         fields, base = self._tenants.read(identity.tenant_id, lambda: history.fields_of_version(name, row_id, version))
@@ -93,7 +93,7 @@ class Review:
         resolution = _one_of(_field(body, "resolution", str), choices, "resolution")
         found = self._tenants.read(identity.tenant_id, lambda: history.conflict(number))
         fields: Row = history.losing_fields(found)
-        table_named(found.table, synced_tables())
+        parse_table(found.table, synced_tables())
         if resolution == "keep":  # A delete of a row that is not there stores nothing, where an update would make one.
             is_held = self._tenants.read(identity.tenant_id, lambda: history.is_row_held(found))
             fields = {} if is_held else {"is_deleted": 1}
@@ -117,7 +117,7 @@ class Review:
     def rename_device(self, device_id: str) -> Reply:
         """Give a device a name for people."""
         tenant_id = bearer(self._tokens).tenant_id
-        said = checked_texts(read_json(), DEVICE_NAME)
+        said = parse_texts(read_json(), DEVICE_NAME)
         if "name" not in said:
             raise invalid("name", "must be a text")
         self._seen.save(tenant_id)

@@ -9,7 +9,7 @@ from typing import Any
 
 from accounts.passwords import PASSWORD_BYTES
 from protocol.codec import MAX_DEPTH
-from protocol.parser import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
+from protocol.identifiers import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
 from settings import Settings
 
 EVENT_PULL_BYTES = 8_388_608

@@ -17,21 +17,18 @@ from msgspec import Raw
 from accounts.tokens import Identity, Tokens, check_tenant
 from api.auth import bearer
 from api.limits import EVENT_PULL_BYTES, KEY_CHARACTERS, announced_limits
-from models import described_everywhere, synced_tables
+from models import described_common_columns, synced_tables
 from protocol.codec import Cursor, Row, decode, decode_push, encode, format_time
 from protocol.errors import InvalidJson, PayloadTooLarge, Problem, StillRunning, invalid
+from protocol.identifiers import parse_device_id
 from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Applied, Limits, Pull, Push, Strategy, unknown_table
-from protocol.notifications import Notification, asked_for
-from protocol.parser import (
-    checked_device,
-    parse_pending,
-    parse_pull,
-    parse_push,
-)
+from protocol.notifications import Notification, parse_test_notification
+from protocol.pull_parser import parse_pending, parse_pull
+from protocol.push_parser import parse_push
 from protocol.seen_rows import Evidence
-from server.http.exchange import Reply, View, answer, read_body, read_json, running, stream, success
-from server.quotas import Budgets
-from server.scheduler import breathe_at_times
+from server.http.exchange import Reply, View, answer, current_exchange, read_body, read_json, stream, success
+from server.quotas import Quotas
+from server.scheduler import yield_if_due
 from settings import Settings
 from sockets import Answer, Caller, Sockets
 from storage import disk_quota, idempotency, positions, pull_reader, push_writer, seen_rows
@@ -59,10 +56,10 @@ class Sync:
         tokens: Tokens,
         sockets: Sockets,
         seen: Seen,
-        budgets: Budgets,
+        quotas: Quotas,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._sockets = settings, tenants, tokens, sockets
-        self._seen, self._budgets = seen, budgets
+        self._seen, self._quotas = seen, quotas
         self._tables = {name: table.rules for name, table in synced_tables().items()}
         self._limits = Limits(
             settings.max_push_rows, settings.max_pull_rows, settings.max_row_bytes, settings.max_name_characters
@@ -73,7 +70,7 @@ class Sync:
         sockets.on("sync_pull", self._pull_event)
 
     @property
-    def crowded(self) -> dict[str, View]:
+    def hot_views(self) -> dict[str, View]:
         """Give the views that crowds ask for, by their addresses."""
         return {"/api/client/sync/push": self.push, "/api/client/sync/pull": self.pull}
 
@@ -99,14 +96,14 @@ class Sync:
         """Take a push."""
         identity = bearer(self._tokens)
         raw = read_body()
-        with running().alone():
+        with current_exchange().exclusive():
             push = self._parse(identity, decode_push(raw), stated_device())
             try:
                 reply = self.once(identity, raw, lambda around: self._store(identity.tenant_id, push, around))
             except InvalidJson:
                 decode(raw)  # Where in the whole body it is that a row can't be read.
                 raise
-        if self._budgets.is_alone(identity.tenant_id):  # Else its group was told before anyone of it goes on.
+        if self._quotas.is_alone(identity.tenant_id):  # Else its group was told before anyone of it goes on.
             self._sockets.let_tell(identity.tenant_id)
         return reply
 
@@ -132,7 +129,7 @@ class Sync:
 
         tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
         tail |= _errors_of(unknown)
-        turn = partial(self._budgets.turns.pass_on, tenant_id)
+        turn = partial(self._quotas.scheduler.yield_turn, tenant_id)
         return stream(_envelope(dict.fromkeys(tables, 0), unknown, rows, tail, turn))
 
     def health(self) -> Reply:
@@ -144,7 +141,7 @@ class Sync:
         identity = bearer(self._tokens)
         body = read_json()
         _check_body(identity, body)
-        self._sockets.notify(identity.tenant_id, asked_for(body, now_ms()))
+        self._sockets.notify(identity.tenant_id, parse_test_notification(body, now_ms()))
         return success({"message": "Test notification sent"})
 
     def limits(self) -> Reply:
@@ -154,7 +151,7 @@ class Sync:
     def tables(self) -> Reply:
         """Tell which tables are synced, and their columns."""
         tables = {name: table.described() for name, table in synced_tables().items()}
-        return success({"tables": tables, "everyRow": described_everywhere()})
+        return success({"tables": tables, "everyRow": described_common_columns()})
 
     # --- push --------------------------------------------------------------------------------------------------------
 
@@ -162,7 +159,7 @@ class Sync:
         _check_body(identity, body)
         known = self._evidence(identity, device_id)
         push = parse_push(body, self._tables, self._limits, now_ms(), device_id, known)
-        self._budgets.spend_rows(identity.tenant_id, push.count)
+        self._quotas.spend_rows(identity.tenant_id, push.count)
         return push
 
     def _evidence(self, identity: Identity, device_id: str | None) -> Evidence:
@@ -181,7 +178,7 @@ class Sync:
         tenant_id, key = identity.tenant_id, stated_key()
         if key is None:
             return answer(_push_answer(store(lambda write: write())))
-        mark = idempotency.mark_of_request(running().path, raw)
+        mark = idempotency.mark_of_request(current_exchange().path, raw)
         kept = self._tenants.read(tenant_id, lambda: idempotency.kept_answer(key, mark, now_ms()))
         if kept is not None:
             return Reply(kept, headers=[*Reply(kept).headers, ("Idempotent-Replayed", "true")])
@@ -217,7 +214,7 @@ class Sync:
 
         def write() -> Applied:
             now, settings = now_ms(), self._settings
-            applied = push_writer.apply(push, settings.max_row_bytes, now, breathe_at_times, self._strategy)
+            applied = push_writer.apply(push, settings.max_row_bytes, now, yield_if_due, self._strategy)
             seen_rows.note_first_push(push.evidence, applied, now)
             disk_quota.check(applied, settings.tenant_stored_bytes, settings.max_row_bytes)
             return applied
@@ -234,7 +231,7 @@ class Sync:
                 tenant_id,
                 lambda: around(write),
                 told,
-                is_alone=self._budgets.is_alone(tenant_id),
+                is_alone=self._quotas.is_alone(tenant_id),
             )
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:
@@ -303,7 +300,7 @@ class Sync:
         if page.digest is not None:
             tail["digest"] = page.digest
         tail |= _errors_of(page.unknown_tables)
-        turn = partial(self._budgets.turns.pass_on, tenant_id)
+        turn = partial(self._quotas.scheduler.yield_turn, tenant_id)
         return _envelope(page.starts, page.unknown_tables, rows, tail, turn)
 
     def _pull_event(self, caller: Caller, body: object) -> Raw:
@@ -325,7 +322,7 @@ def stated_device() -> str | None:
 
     Raises: ValidationError.
     """
-    return checked_device(running().header("X-Device-Id"), "X-Device-Id")
+    return parse_device_id(current_exchange().header("X-Device-Id"), "X-Device-Id")
 
 
 def stated_key() -> str | None:
@@ -333,7 +330,7 @@ def stated_key() -> str | None:
 
     Raises: ValidationError.
     """
-    stated = running().header("Idempotency-Key")
+    stated = current_exchange().header("Idempotency-Key")
     if stated is None:
         return None
     key = IDEMPOTENCY_KEY.fullmatch(stated)

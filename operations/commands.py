@@ -119,7 +119,7 @@ def _look_here() -> None:
         found.append(finding)
         kind = "ok: looked" if finding is None else "refused:" if finding.refuses else "warning:"
         click.echo(f"{kind} {finding or what}")
-    for name, value in environment.in_force(connections.fitted(settings)):
+    for name, value in environment.effective(connections.fitted_to_open_files(settings)):
         click.echo(f"{name}={value}{'' if place.environ.get(name) else ' (default)'}")
     refusals = sum(finding.refuses for finding in found if finding)
     warnings = sum(not finding.refuses for finding in found if finding)

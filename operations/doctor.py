@@ -18,7 +18,7 @@ from gevent import monkey
 
 from accounts import signing_key
 from operations import misspelled_settings
-from settings import Settings, in_force
+from settings import Settings, effective
 from storage.declarations import toml_file
 from storage.sqlite import database as sqlite
 from storage.sqlite.data_folder import is_filled
@@ -246,7 +246,7 @@ def declaration(place: Place) -> Finding | None:
 
 def misnamed_variables(place: Place) -> Finding | None:
     """Look whether variables are meant as settings and are none."""
-    known = {name for name, _ in in_force(place.settings)}
+    known = {name for name, _ in effective(place.settings)}
     found = list(misspelled_settings.sentences(place.environ, known))
     return Finding(" ".join(found), "Write them as docs/settings.md does.") if found else None
 

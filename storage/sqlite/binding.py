@@ -15,12 +15,14 @@ from playhouse.apsw_ext import APSWDatabase
 
 import models
 from models import NotBound, bound
+from storage.sqlite import dialect
 
 
 class Binding:
     """What peewee asks a connection's state for, with a connection that is always open."""
 
     closed = False
+    dialect = dialect
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.conn = connection
