@@ -1,6 +1,6 @@
-"""The synced tables, and how a model is bound to a database.
+"""The synced tables as peewee models, and how code is bound to a tenant's database.
 
-Knows: columns and what each takes. Must not know: Flask, sockets, which engine or file: ``database`` stands for the one
+Knows: columns and what each accepts. Must not know: Flask, sockets, which engine or file: ``database`` stands for the one
 that the running code is bound to (see ``engine``).
 
 A new synced table is one subclass of ``SyncedRow``, written here or made of a declaration (``table``): push, pull,
@@ -32,20 +32,20 @@ from peewee import (
 
 from protocol.codec import Row, encode, whole_number
 from protocol.messages import Column, Table
-from protocol.row_decoder import CHECKED, FLAG, NUMBER, WHOLE
+from protocol.row_types import CHECKED, FLAG, NUMBER, WHOLE
 
 database = DatabaseProxy()
 
 bound: ContextVar[Any] = ContextVar("bound")
-"""What the running code is bound to, with its connection as ``conn``; ``storage`` alone sets it."""
+"""What the running code is bound to, with its connection as ``conn``; only ``storage`` sets it."""
 
 
 class NotBound(RuntimeError):
-    """Code asked for a database without being bound to one: a bug, and never the data of another tenant."""
+    """Code used a database without being bound to one. That is a bug; it must never reach the data of another tenant."""
 
 
 def connection() -> Any:
-    """Give the connection that the running code is bound to, for statements that are prepared once.
+    """Give the connection that the running code is bound to, for prepared statements.
 
     Raises: NotBound.
     """
@@ -62,15 +62,15 @@ class JsonField(JSONField):
 
 
 class DateText(TextField):
-    """A day, as its device wrote it."""
+    """A date, as the device wrote it."""
 
 
 class TimeText(TextField):
-    """A time of a day, as its device wrote it."""
+    """A time of day, as the device wrote it."""
 
 
 class TimestampText(TextField):
-    """A moment, as its device wrote it; without a zone it is UTC."""
+    """A timestamp, as the device wrote it; without a zone it is UTC."""
 
 
 TYPES: dict[str, type[Field]] = {
@@ -83,11 +83,11 @@ TYPES: dict[str, type[Field]] = {
     "time": TimeText,
     "timestamp": TimestampText,
 }
-"""What a synced column may be, by the word for it."""
+"""The types of synced columns by name."""
 
 
 class Bound(Model):
-    """Base of every model: it reads and writes the database that the running code is bound to, and no other."""
+    """Base of every model. It reads and writes only the database that the running code is bound to."""
 
     class Meta:
         database = database
@@ -95,15 +95,15 @@ class Bound(Model):
 
 
 def _after(field: Field) -> Field:
-    """Put a column of the base class behind those of the table itself, so that it reads well in a shell."""
+    """Put a column of the base class after the table's own columns, which reads better in a shell."""
     field._sort_key = (3, field._order)  # type: ignore[attr-defined]
     return field
 
 
 class SyncedRow(Bound):
-    """A row that devices share. ``sequence`` is the place of its latest change in the tenant's order of commits.
+    """A row that devices share. ``sequence`` is the position of its latest change in the tenant's commit order.
 
-    That place is the primary key, so the table itself lies in the order in which pulls read it.
+    It is the primary key, so that the table is stored in the order in which pulls read it.
     """
 
     sequence = IntegerField(primary_key=True, column_name="_seq")
@@ -160,7 +160,7 @@ class Interaction(SyncedRow):
         table_name = "interactions"
 
 
-# --- what the columns take -------------------------------------------------------------------------------------------
+# --- what the columns accept ------------------------------------------------------------------------------------------
 
 
 def _text(value: Any) -> str:
@@ -212,7 +212,7 @@ _TYPES: dict[type[Field], Any] = {
 CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
 DATE = r"\d{4}-\d{2}-\d{2}"
 TIMESTAMP = rf"{DATE}[T ]{CLOCK}(Z|[+-]\d{{2}}:\d{{2}})?"
-"""The form of each, beside which the numbers must be those of a day and a clock."""
+"""Patterns of dates and times; the numbers are checked too."""
 
 
 def _written(form: str, read: Callable[[str], object], sentence: str) -> Callable[[Any], str]:
@@ -253,10 +253,10 @@ _PLAIN: dict[Any, tuple[type, ...]] = {_text: (str,), _json: (dict, list, str, i
 
 
 def column_of(field: Field) -> Column:
-    """Derive a column's rule from its field.
+    """Derive a column's rules from its field.
 
-    Raises: TypeError for a field whose JSON form would not be obvious, or that can't be empty: a device may leave out
-    or clear any.
+    Raises: TypeError for a field whose JSON form would not be obvious, or that can't be null: a device may leave out or
+    clear any column.
     """
     check = _CHECKS.get(type(field))
     if check is None or callable(field.default):
@@ -283,7 +283,7 @@ SERVER_COLUMNS = {"_seq", "id", "sync_status", "version", "server_synced", "crea
 
 @dataclass(frozen=True, slots=True)
 class SyncedTable:
-    """A synced table with what is derived from its model once: its rules and the order of its stored columns."""
+    """A synced table, with its rules and the order of its stored columns."""
 
     model: type[SyncedRow]
     rules: Table
@@ -303,18 +303,18 @@ class SyncedTable:
         return tuple(getattr(self.model._meta, "indexed", ()))
 
     def described(self) -> dict[str, Any]:
-        """Say what the table itself has beside what every row has, as JSON."""
+        """Describe the table's own columns and indexes as JSON."""
         own = [field for field in self.model._meta.sorted_fields if field.name not in SyncedRow._meta.fields]
         columns = {field.column_name: _described(field, self.rules.required) for field in own}
         return {"columns": columns, "indexes": [list(columns) for columns in self.indexed]}
 
     @property
     def is_declared(self) -> bool:
-        """Tell whether the table comes from a file of declarations."""
+        """Tell whether the table is declared in ``tables.toml``."""
         return bool(getattr(self.model._meta, "is_declared", False))
 
     def stored(self, row: Row, sequence: int) -> tuple[Any, ...]:
-        """Lay a row out as the values of ``columns``; what the table does not know goes into ``_extra`` as JSON."""
+        """Give a row as the values of ``columns``; fields that the table does not know go into ``_extra`` as JSON."""
         values = {**row, "_seq": sequence, "_extra": None}
         if len(values) > len(self.columns):
             known = frozenset(self.columns)
@@ -335,8 +335,8 @@ def _described(field: Field, required: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def described_everywhere() -> dict[str, Any]:
-    """Say which columns every row of every table has, as JSON."""
+def described_common_columns() -> dict[str, Any]:
+    """Describe the columns of every table as JSON."""
     fields = [field for field in SyncedRow._meta.sorted_fields if not field.column_name.startswith("_")]
     return {field.column_name: _described(field, ("id", "version", "createdAt", "updatedAt")) for field in fields}
 
@@ -345,21 +345,21 @@ _declared: list[type[SyncedRow]] = []
 
 
 def declare(declared: Sequence[type[SyncedRow]]) -> None:
-    """Set the models that stand for declared tables, before anyone has asked for tables."""
+    """Set the models of the declared tables. Call it before ``synced_tables``."""
     _declared[:] = declared
     synced_tables.cache_clear()
 
 
-def written_models() -> list[type[SyncedRow]]:
-    """List the models that are classes in Python."""
+def python_models() -> list[type[SyncedRow]]:
+    """List the models that are written in Python."""
     return [model for model in SyncedRow.__subclasses__() if not getattr(model._meta, "is_declared", False)]
 
 
 @cache
 def synced_tables() -> dict[str, SyncedTable]:
-    """Give every synced table by its name, in the order of their declaration."""
+    """Give every synced table by its name, in the order of declaration."""
     tables = {}
-    for model in (*written_models(), *_declared):
+    for model in (*python_models(), *_declared):
         fields = model._meta.sorted_fields
         columns = tuple(field.column_name for field in fields)
         rules = {field.column_name: column_of(field) for field in fields if field.column_name not in SERVER_COLUMNS}

@@ -1,7 +1,7 @@
-"""Real time: who listens to which tenant, and what they are told (docs/api.md, real time).
+"""Real time over Socket.IO: authentication, rooms by tenant, notifications and events (docs/api.md, real time).
 
-Knows: Socket.IO, authentication of sockets, rooms, the types of notification, the bounds of a listener. Must not know:
-SQL, engines, how a push is stored.
+Knows: Socket.IO, which socket belongs to which tenant, types of notification, limits of a listener. Must not know: SQL,
+engines, how a push is stored.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from protocol.errors import (
     as_acknowledgement,
     invalid,
 )
+from protocol.identifiers import parse_device_id
 from protocol.messages import Applied
-from protocol.notifications import STATUS_TEXTS, Notification, checked_texts, notifications_of
-from protocol.parser import checked_device
+from protocol.notifications import STATUS_TEXTS, Notification, notifications_of, parse_texts
 from server.http.exchange import is_allowed_origin
-from server.quotas import Budgets
+from server.quotas import Quotas
 from server.websocket import frames
-from server.websocket.broadcast import Fanout
+from server.websocket.broadcast import Broadcaster
 from server.websocket.events import Events, Json, Read, TextPacket
-from server.websocket.handshake import Contained
-from server.websocket.receiver import Intake, check_not_refused
+from server.websocket.handshake import SocketIOMiddleware
+from server.websocket.receiver import Receiver, check_not_refused
 from settings import Settings
 from storage import positions
 from storage.devices import Seen
@@ -49,14 +49,14 @@ log = logging.getLogger("syncapp.socket")
 
 _SWEEP_SECONDS = 1.0
 _GOODBYE_SECONDS = 2.0
-"""How long a socket that was refused may take to hear it and leave."""
+"""How long a refused socket may take to receive the error and leave."""
 
 Answer = dict[str, Any]
 
 
 @dataclass(slots=True)
-class _Member:
-    """A connected socket: its engine's ID, and who it is once it has shown a token."""
+class _Client:
+    """A client of the main namespace: its Engine.IO ID, and its identity once it is authenticated."""
 
     engine_id: str
     identity: Identity | None = None
@@ -64,7 +64,7 @@ class _Member:
 
 
 class Caller(NamedTuple):
-    """Who sends an event: an authenticated socket, and which device it said it is."""
+    """The sender of an event: an authenticated socket, and the device that it named."""
 
     sid: str
     identity: Identity
@@ -77,8 +77,8 @@ def _socket_io(app: Flask, settings: Settings) -> SocketIO:
     return SocketIO(
         app,
         async_mode="gevent",
-        async_handlers=False,  # One event of a socket after the other: order, and a flood waits in its own network.
-        always_connect=True,  # So that a refusal can be told before the connection ends.
+        async_handlers=False,  # Events of a socket run in order, and a flood waits in its own socket's buffer.
+        always_connect=True,  # So that an error can be sent before the connection is closed.
         manage_session=False,
         cors_allowed_origins=lambda origin, environ: is_allowed_origin(origin, environ, settings.cors_origins),
         max_http_buffer_size=settings.max_frame_bytes,
@@ -101,26 +101,26 @@ class Sockets:
         tenants: Tenants,
         tokens: Tokens,
         seen: Seen,
-        budgets: Budgets,
+        quotas: Quotas,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
-        self._budgets = budgets
-        self._members: dict[str, _Member] = {}
-        self._strangers: dict[str, float] = {}
-        self._present: Counter[str] = Counter()
+        self._quotas = quotas
+        self._clients: dict[str, _Client] = {}
+        self._auth_deadlines: dict[str, float] = {}
+        self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
         frames.install(settings.max_frame_bytes)
-        beside = app.wsgi_app
+        other = app.wsgi_app
         self._io = _socket_io(app, settings)
         self._engine = self._io.server.eio
-        contained = Contained(app.wsgi_app, beside, self._engine, settings.cors_origins, self._is_full)
-        app.wsgi_app = contained  # type: ignore[method-assign]
+        middleware = SocketIOMiddleware(app.wsgi_app, other, self._engine, settings.cors_origins, self._is_full)
+        app.wsgi_app = middleware  # type: ignore[method-assign]
         self._send_packet = self._engine.send_packet
-        self._fanout = Fanout(self._io.server, self._queue_bounded)
-        self._engine.send_packet = self._fanout.send
+        self._broadcaster = Broadcaster(self._io.server, self._queue_bounded)
+        self._engine.send_packet = self._broadcaster.send
         self._events = Events(self._io.server, self._acknowledge)
-        Intake(self._engine, budgets, self._tenant_of, self._is_slow, self._close_engine, self._end_flood)
-        self._engine.disconnect = self._close_engine  # The library's own waits for a client that may never come.
+        Receiver(self._engine, quotas, self._tenant_of, self._is_slow, self._close_engine, self._close_flooding)
+        self._engine.disconnect = self._close_engine  # The library's own waits for the client.
         self._forget_environs()
         self._forget_closed()
         self._io.server.on("connect", self._connected)
@@ -136,27 +136,27 @@ class Sockets:
         return self._events.names
 
     def held(self) -> dict[str, int]:
-        """Count the connections and the rooms that there are for them."""
+        """Count what is held: sessions, clients, rooms."""
         rooms = self._io.server.manager.rooms.get("/", {})
-        return {"sockets": len(self._engine.sockets), "members": len(self._members), "rooms": len(rooms)}
+        return {"sockets": len(self._engine.sockets), "clients": len(self._clients), "rooms": len(rooms)}
 
     def connected(self) -> int:
-        """Count the sockets that have authenticated."""
-        return self._present.total()
+        """Count the authenticated sockets."""
+        return self._authenticated_by_tenant.total()
 
     def start(self) -> None:
-        """Begin to watch for sockets that do not authenticate and for tokens that expire."""
+        """Start the sweep for sockets that do not authenticate and for tokens that expire."""
         gevent.spawn(self._watch)
 
-    # --- joining -----------------------------------------------------------------------------------------------------
+    # --- connecting --------------------------------------------------------------------------------------------------
 
     def _forget_environs(self) -> None:
-        """Keep no environ as long as its socket is open, for nobody here asks for it: it is 3 KiB with what hangs on it."""
+        """Keep no environ for the life of a socket: nothing here needs it, and it takes 3 KiB."""
         connected = self._engine.handlers["connect"]
         self._engine.on("connect", lambda engine_id, _: connected(engine_id, {}))
 
     def _forget_closed(self) -> None:
-        """Count none as a stranger whose session is over, though its client is slow to leave."""
+        """Do not count a closed session as unauthenticated though its client is slow to leave."""
         disconnected = self._engine.handlers["disconnect"]
 
         def forget(engine_id: str, reason: str) -> None:
@@ -166,62 +166,62 @@ class Sockets:
         self._engine.on("disconnect", forget)
 
     def _connected(self, sid: str, environ: object = None, auth: object = None, *_: object) -> None:
-        if sid in self._members:  # It is an event that a client called so.
+        if sid in self._clients:  # A client emitted an event of this name.
             return
-        self._members[sid] = _Member(self._io.server.manager.eio_sid_from_sid(sid, "/"))
+        self._clients[sid] = _Client(self._io.server.manager.eio_sid_from_sid(sid, "/"))
         if isinstance(auth, dict) and auth.get("token") is not None:
             self._authenticate(sid, auth)
 
     def _disconnected(self, sid: str, reason: object = None, *_: object) -> None:
         if self._io.server.manager.is_connected(sid, "/"):  # The same.
             return
-        member = self._members.pop(sid, None)
-        if member and member.identity:
-            self._leave(member.identity)
-            log.info("socket left", extra={"tenant": member.identity.tenant_id, "reason": str(reason)[:40]})
+        client = self._clients.pop(sid, None)
+        if client and client.identity:
+            self._forget_authenticated(client.identity)
+            log.info("socket left", extra={"tenant": client.identity.tenant_id, "reason": str(reason)[:40]})
 
     def _authenticate_event(self, sid: str, body: object = None, *_: object) -> None:
         self._authenticate(sid, body if isinstance(body, dict) else {})
 
     def _authenticate(self, sid: str, body: Answer) -> None:
-        """Let a socket into its tenant's room, or say why not and end it."""
+        """Add a socket to its tenant's room, or send it an error and close it."""
         try:
             check_not_refused()
             identity = self._tokens.verify(body.get("token"))
             check_tenant(identity, body.get("tenantId"))
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
-            device_id = checked_device(body.get("deviceId"), "deviceId")
+            device_id = parse_device_id(body.get("deviceId"), "deviceId")
             greeting = self._greeting(identity, cursor)
-            if self._present[identity.tenant_id] >= self._settings.max_tenant_sockets:
+            if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
         except Problem as problem:
             return self._refuse(sid, problem)
         except Exception:
             log.exception("authenticating a socket failed")
             return self._refuse(sid, Problem())
-        member = self._members.get(sid)
-        if member is None:
-            return None  # It left while its token was looked up.
-        if member.identity:
-            self._io.server.leave_room(sid, member.identity.tenant_id)
-            self._leave(member.identity)
-        self._present[identity.tenant_id] += 1
-        member.identity, member.device_id = identity, device_id
+        client = self._clients.get(sid)
+        if client is None:
+            return None  # It left while its token was verified.
+        if client.identity:
+            self._io.server.leave_room(sid, client.identity.tenant_id)
+            self._forget_authenticated(client.identity)
+        self._authenticated_by_tenant[identity.tenant_id] += 1
+        client.identity, client.device_id = identity, device_id
         if device_id:
             self._seen.note(identity.tenant_id, device_id, {}, now_ms())
         self._io.server.enter_room(sid, identity.tenant_id)
         self._emit("authenticated", greeting, sid)
         return log.info("socket joined", extra={"tenant": identity.tenant_id})
 
-    def _leave(self, identity: Identity) -> None:
-        self._present[identity.tenant_id] -= 1
-        if not self._present[identity.tenant_id]:
-            del self._present[identity.tenant_id]
+    def _forget_authenticated(self, identity: Identity) -> None:
+        self._authenticated_by_tenant[identity.tenant_id] -= 1
+        if not self._authenticated_by_tenant[identity.tenant_id]:
+            del self._authenticated_by_tenant[identity.tenant_id]
 
     def _is_full(self) -> bool:
-        """Tell whether so many have connected without saying who they are that no more are let in."""
-        strangers = len(self._engine.sockets) - self._present.total()
-        return strangers >= self._settings.max_stranger_sockets
+        """Tell whether there are as many unauthenticated sockets as allowed."""
+        unauthenticated = len(self._engine.sockets) - self._authenticated_by_tenant.total()
+        return unauthenticated >= self._settings.max_stranger_sockets
 
     def _greeting(self, identity: Identity, cursor: Cursor | None) -> Answer:
         place, count = self._tenants.read(identity.tenant_id, lambda: missed(cursor))
@@ -232,11 +232,11 @@ class Sockets:
     def _refuse(self, sid: str, problem: Problem) -> None:
         log.info("socket refused", extra={"code": problem.code})
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
-        if member := self._members.get(sid):
-            self._strangers[member.engine_id] = time.time() + _GOODBYE_SECONDS
+        if client := self._clients.get(sid):
+            self._auth_deadlines[client.engine_id] = time.time() + _GOODBYE_SECONDS
         self._io.server.disconnect(sid)
 
-    # --- leaving -----------------------------------------------------------------------------------------------------
+    # --- closing -----------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         while True:
@@ -244,44 +244,46 @@ class Sockets:
             try:
                 self._sweep(time.time())
             except Exception:
-                log.exception("looking after sockets failed")
+                log.exception("the sweep of sockets failed")
 
     def _sweep(self, now: float) -> None:
-        """End sockets that have not authenticated in time, at whatever stage they are, and those of expired tokens."""
-        for sid, member in list(self._members.items()):
-            if member.identity and member.identity.expires_at <= now:
+        """Close sockets that did not authenticate in time, at whatever stage they are, and those of expired tokens."""
+        for sid, client in list(self._clients.items()):
+            if client.identity and client.identity.expires_at <= now:
                 self._refuse(sid, TokenExpired())
-        known = {member.engine_id for member in self._members.values() if member.identity}
-        strangers = self._engine.sockets.keys() - known
-        deadlines = {key: self._strangers.get(key, now + self._settings.socket_auth_seconds) for key in strangers}
-        self._strangers = deadlines
+        known = {client.engine_id for client in self._clients.values() if client.identity}
+        unauthenticated = self._engine.sockets.keys() - known
+        deadlines = {
+            key: self._auth_deadlines.get(key, now + self._settings.socket_auth_seconds) for key in unauthenticated
+        }
+        self._auth_deadlines = deadlines
         for engine_id in [key for key, deadline in deadlines.items() if deadline <= now]:
-            self._end_stranger(engine_id)
+            self._close_unauthenticated(engine_id)
 
-    def _end_stranger(self, engine_id: str) -> None:
+    def _close_unauthenticated(self, engine_id: str) -> None:
         late = Unauthorized(f"The socket did not authenticate within {self._settings.socket_auth_seconds} s.")
-        for sid, member in list(self._members.items()):
-            if member.engine_id == engine_id:
+        for sid, client in list(self._clients.items()):
+            if client.engine_id == engine_id:
                 self._refuse(sid, late)
         self._close_engine(engine_id)
 
     def _sessions_ended(self, session_ids: Iterable[str]) -> None:
         ended = set(session_ids)
-        for sid, member in list(self._members.items()):
-            if member.identity and member.identity.session_id in ended:
+        for sid, client in list(self._clients.items()):
+            if client.identity and client.identity.session_id in ended:
                 self._refuse(sid, Unauthorized("The session has ended. Log in again."))
 
-    def _end_flood(self, engine_id: str, problem: Problem) -> None:
-        log.warning("a socket that sent too many events was ended", extra={"tenant": self._tenant_of(engine_id)})
-        for sid in [sid for sid, member in self._members.items() if member.engine_id == engine_id]:
+    def _close_flooding(self, engine_id: str, problem: Problem) -> None:
+        log.warning("a socket that sent too many events was closed", extra={"tenant": self._tenant_of(engine_id)})
+        for sid in [sid for sid, client in self._clients.items() if client.engine_id == engine_id]:
             self._emit("error", as_acknowledgement(problem), sid)
             self._io.server.disconnect(sid)
         self._close_engine(engine_id)
 
     def _tenant_of(self, engine_id: str) -> str | None:
-        """Tell whose socket it is, None before it has authenticated."""
-        member = self._members.get(self._io.server.manager.sid_from_eio_sid(engine_id, "/") or "")
-        return member.identity.tenant_id if member and member.identity else None
+        """Return a socket's tenant, None before it has authenticated."""
+        client = self._clients.get(self._io.server.manager.sid_from_eio_sid(engine_id, "/") or "")
+        return client.identity.tenant_id if client and client.identity else None
 
     def _close_engine(self, engine_id: str, abort: bool = False) -> None:
         socket = self._engine.sockets.get(engine_id)
@@ -289,33 +291,33 @@ class Sockets:
             socket.close(wait=False, abort=abort)
 
     def close(self) -> None:
-        """Tell every socket that this server ends; clients take it as a lost connection and come back."""
+        """Close all sockets when the server stops; clients see a lost connection and reconnect."""
         for engine_id in list(self._engine.sockets):
             self._close_engine(engine_id)
 
-    # --- telling -----------------------------------------------------------------------------------------------------
+    # --- notifications -----------------------------------------------------------------------------------------------
 
     def _emit(self, event: str, payload: Answer, to: str, but: str | None = None) -> None:
         self._io.server.emit(event, payload, to=to, skip_sid=but)
 
     def notify(self, tenant_id: str, notification: Notification) -> None:
         """Send a notification to every socket of a tenant."""
-        self._fanout.tell("sync_notification", notification, tenant_id)
+        self._broadcaster.broadcast("sync_notification", notification, tenant_id)
 
     def announce(self, tenant_id: str, applied: Applied) -> None:
-        """Tell a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
-        if tenant_id not in self._present:
+        """Notify a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
+        if tenant_id not in self._authenticated_by_tenant:
             return
         for notification in notifications_of(applied, now_ms()):
             self.notify(tenant_id, notification)
 
-    def let_tell(self, tenant_id: str) -> None:
-        """Let what was announced leave before the caller goes on: a crowd waits for it, for the answer only one."""
-        if tenant_id in self._present:
+    def let_notify(self, tenant_id: str) -> None:
+        """Have notifications sent before the caller goes on: many may wait for them, and only one for the answer."""
+        if tenant_id in self._authenticated_by_tenant:
             gevent.sleep(0)
 
     def announce_restored(self, tenant_id: str) -> None:
-        """Tell a tenant's devices that their cursors are of a database that is no more."""
+        """Notify a tenant's devices that their cursors are invalid after a restore."""
         place = self._tenants.read(tenant_id, positions.place)
         text = "The data was restored from a backup: pull again from the start"
         self.notify(
@@ -324,22 +326,22 @@ class Sockets:
         )
 
     def _queue_bounded(self, engine_id: str, packet: Any) -> None:
-        """Queue a packet for a socket, unless it has fallen too far behind: then it goes, and comes back to pull."""
+        """Queue a packet for a socket; one that has fallen too far behind is closed instead, and will pull again."""
         socket = self._engine.sockets.get(engine_id)
         if socket and not socket.closed and self._is_behind(socket):
             log.warning("a socket fell behind and was closed")
             socket.queue.queue.clear()
             self._close_engine(engine_id, abort=True)
-            self._fanout.abort(engine_id)
+            self._broadcaster.abort(engine_id)
             return
         self._send_packet(engine_id, packet)
 
-    def _is_behind(self, socket: Any, parts: int = 1) -> bool:
-        """Tell whether as much waits for a socket as may, or one of so many parts of it."""
-        waiting = socket.queue.qsize() * parts
+    def _is_behind(self, socket: Any, divisor: int = 1) -> bool:
+        """Tell whether a socket's queue has reached its limit, or the given fraction of it (2 means half)."""
+        waiting = socket.queue.qsize() * divisor
         if waiting < 8:
             return False
-        size = sum(len(packet.data or "") for packet in socket.queue.queue if packet is not None) * parts
+        size = sum(len(packet.data or "") for packet in socket.queue.queue if packet is not None) * divisor
         return bool(waiting >= self._settings.socket_queue_messages or size > self._settings.socket_queue_bytes)
 
     def _is_slow(self, socket: Any) -> bool:
@@ -348,9 +350,9 @@ class Sockets:
     # --- events ------------------------------------------------------------------------------------------------------
 
     def on(self, event: str, handle: Callable[[Caller, Any], Answer | Raw | None], read: Read = codec.decode) -> None:
-        """Serve an event of authenticated sockets; the answer, or the failure in the one shape, is its acknowledgement.
+        """Handle an event of authenticated sockets; the result or an error is its acknowledgement.
 
-        Not through Flask-SocketIO, which makes a request of Flask's for each event. ``read`` parses the event's body.
+        This bypasses Flask-SocketIO, which makes a Flask request context for each event. ``read`` parses the event's body.
         """
 
         def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
@@ -366,24 +368,24 @@ class Sockets:
         self._events.on(event, serve, read)
 
     def _acknowledge(self, engine_id: str, message: bytes) -> None:
-        """Send an acknowledgement, after what the push that it is for tells this socket too."""
-        self._fanout.answer(engine_id, message, self._tenant_of(engine_id))
+        """Send an acknowledgement, after the notifications of the push that it acknowledges."""
+        self._broadcaster.answer(engine_id, message, self._tenant_of(engine_id))
 
     def _caller(self, sid: str) -> Caller:
-        """Tell who a socket is; its token may have expired since."""
-        member = self._members.get(sid)
-        if member is None or member.identity is None:
+        """Return the sender of an event. Raises: Unauthorized, TokenExpired."""
+        client = self._clients.get(sid)
+        if client is None or client.identity is None:
             raise Unauthorized("Authenticate first: emit authenticate with a token.")
-        if member.identity.expires_at <= time.time():
+        if client.identity.expires_at <= time.time():
             raise TokenExpired()
-        return Caller(sid, member.identity, member.device_id)
+        return Caller(sid, client.identity, client.device_id)
 
     def _ping(self, caller: Caller, body: object) -> None:
         self._emit("pong", {"timestamp": format_time(now_ms())}, caller.sid)
 
     def _relay_status(self, caller: Caller, body: object) -> None:
-        """Pass a device's status on to the tenant's other sockets, with nothing else that it sent."""
-        said = checked_texts(body, STATUS_TEXTS)
+        """Relay a device's status to the tenant's other sockets, without further fields."""
+        said = parse_texts(body, STATUS_TEXTS)
         if "status" not in said:
             raise invalid("status", "must be a text")
         self._emit("sync_status_update", said, caller.identity.tenant_id, but=caller.sid)

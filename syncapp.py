@@ -21,10 +21,10 @@ import settings as environment  # noqa: E402
 from accounts import signing_key  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
-from api import pages  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
+from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import commands, doctor  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
@@ -33,17 +33,17 @@ from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format  # noqa: E402
 from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
-from server.http.load_shedding import Admission  # noqa: E402
-from server.http.middleware import Door  # noqa: E402
-from server.quotas import Budgets  # noqa: E402
-from server.scheduler import Turns  # noqa: E402
+from server.http.load_shedding import LoadShedding  # noqa: E402
+from server.http.middleware import Middleware  # noqa: E402
+from server.quotas import Quotas  # noqa: E402
+from server.scheduler import Scheduler  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
 from sockets import Sockets  # noqa: E402
 from storage.declarations import toml_file  # noqa: E402
 from storage.declarations.compatibility import MigrationRefused  # noqa: E402
 from storage.devices import Seen  # noqa: E402
-from storage.folder_locks import DataFolderInUse  # noqa: E402
 from storage.sqlite.errors import EngineError  # noqa: E402
+from storage.sqlite.folder_locks import DataFolderInUse  # noqa: E402
 from tenants import MainDatabaseBroken, Tenants  # noqa: E402
 
 VERSION = "0.1.0"
@@ -68,9 +68,9 @@ def build(settings: Settings) -> Flask:
 
     Raises: DataFolderInUse.
     """
-    settings = connections.fitted(settings)
+    settings = connections.fitted_to_open_files(settings)
     app = Flask(__name__, static_folder=None)
-    budgets = Budgets(settings, Turns())
+    quotas = Quotas(settings, Scheduler())
     tenants = Tenants(
         settings.data_dir,
         most_open=settings.open_tenants,
@@ -78,17 +78,17 @@ def build(settings: Settings) -> Flask:
         lock_wait_seconds=settings.shutdown_seconds + 5,
     )
     tokens = Tokens(app, settings, signing_key.signing_key(settings), tenants)
-    door = Door(app, settings, budgets)
-    app.wsgi_app = Admission(door, door.views, tokens.tenant_of, budgets.is_full)  # type: ignore[method-assign]
+    middleware = Middleware(app, settings, quotas)
+    app.wsgi_app = LoadShedding(middleware, middleware.views, tokens.tenant_of, quotas.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
-    sockets = Sockets(app, settings, tenants, tokens, seen, budgets)
+    sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
     monitor = FileMonitor(tenants)
     upkeep = Upkeep(settings, tenants, monitor, seen, sockets.announce_restored)
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
-    sync = Sync(settings, tenants, tokens, sockets, seen, budgets)
+    sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     app.register_blueprint(sync.blueprint())
-    door.views.update(sync.crowded)
-    app.register_blueprint(Review(tenants, tokens, sync, seen).blueprint())
+    middleware.views.update(sync.hot_views)
+    app.register_blueprint(Review(tenants, tokens, sync.pushes, seen).blueprint())
 
     def close() -> None:
         upkeep.end()
@@ -112,12 +112,17 @@ def build(settings: Settings) -> Flask:
 def _add_pages(
     app: Flask, settings: Settings, tenants: Tenants, monitor: FileMonitor, lifecycle: Lifecycle, sockets: Sockets
 ) -> None:
-    calls = cache(lambda: openapi.document(app, settings, VERSION))
-    events = cache(lambda: asyncapi.document(sockets.events, settings, VERSION))
-    has_faults, trusted = lambda: bool(monitor.faults), settings.trusted_proxies
-    app.register_blueprint(
-        pages.blueprint(VERSION, tenants, has_faults, lifecycle, sockets.connected, trusted, calls, events)
+    pages = Pages(
+        version=VERSION,
+        tenants=tenants,
+        has_file_faults=lambda: bool(monitor.faults),
+        lifecycle=lifecycle,
+        connected=sockets.connected,
+        trusted_proxies=settings.trusted_proxies,
+        openapi=cache(lambda: openapi.document(app, settings, VERSION)),
+        asyncapi=cache(lambda: asyncapi.document(sockets.events, settings, VERSION)),
     )
+    app.register_blueprint(pages.blueprint())
     openapi.must_describe(app)
     asyncapi.must_describe(sockets.events)
 

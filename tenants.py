@@ -22,17 +22,18 @@ from typing import TypeVar
 from blinker import Signal
 
 from protocol.errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
-from storage import main_database, tenant_files
+from storage import main_database
 from storage.declarations import compatibility
-from storage.file_replacement import forget_aside, keep_open_aside, take_over
-from storage.folder_locks import SERVER_LOCK, alone, hold_alone, shared
-from storage.orphaned_files import remove_leftovers
 from storage.positions import place
-from storage.rollback_detection import Incarnations
-from storage.sqlite.engine import Moved, Store
+from storage.sqlite import tenant_files
+from storage.sqlite.database import Moved, Store
 from storage.sqlite.errors import EngineError, reason_of
+from storage.sqlite.file_replacement import forget_aside, keep_open_aside, take_over
 from storage.sqlite.files import is_filled, put_file, sync_folder
-from storage.tenant_files import new_tenant_file, open_tenant_file, remove_file
+from storage.sqlite.folder_locks import SERVER_LOCK, alone, hold_alone, shared
+from storage.sqlite.orphaned_files import remove_leftovers
+from storage.sqlite.rollback_detection import Incarnations
+from storage.sqlite.tenant_files import new_tenant_file, open_tenant_file, remove_file
 
 T = TypeVar("T")
 _REGISTRATIONS_LOCK = "registrations.lock"

@@ -1,6 +1,6 @@
-"""The key that signs tokens: the operator's, or one that is made once and kept in the data folder.
+"""Gives the key that signs tokens: the operator's, or one that is generated once and stored in the data folder.
 
-Knows: where the key is kept, when it is none to sign with. Must not know: tokens, claims, requests.
+Knows: where the key is stored, and which keys are too weak. Must not know: tokens, claims, requests.
 """
 
 from __future__ import annotations
@@ -9,53 +9,53 @@ import os
 import secrets
 from pathlib import Path
 
-from settings import LEAST_SECRET_BYTES, Settings
+from settings import MIN_SECRET_BYTES, Settings
 from storage.sqlite.files import sync_folder
 
 _LEAST_DISTINCT_CHARACTERS = 10
 
 
 class BadSigningKey(RuntimeError):
-    """The kept key is no key: whoever signs with it lets everybody in."""
+    """The stored key is empty or damaged, so that anybody could sign tokens."""
 
 
 def key_path(settings: Settings) -> Path:
-    """Give where a key of the server's own making is kept."""
+    """Give the path of the generated key."""
     return Path(settings.data_dir) / "jwt_secret_key"
 
 
 def signing_key(settings: Settings) -> str:
-    """Give the key that signs tokens. The caller has the data folder for itself.
+    """Give the key that signs tokens. The caller holds the lock of the data folder.
 
-    Raises: BadSigningKey; OSError, with nothing left of a key that could not be kept.
+    Raises: BadSigningKey; OSError, after which no half-written key is left.
     """
     if settings.jwt_secret_key:
         return settings.jwt_secret_key
     path = key_path(settings)
     if not path.exists():
-        _keep(path, secrets.token_urlsafe(48))
+        _store(path, secrets.token_urlsafe(48))
     os.chmod(path, 0o600)
-    return _kept(path)
+    return _read_stored(path)
 
 
 def is_easy_to_guess(key: str) -> bool:
-    """Tell whether a key is long enough and yet nearly nothing."""
+    """Tell whether a key is long enough but has very few different characters."""
     return len(set(key)) < _LEAST_DISTINCT_CHARACTERS
 
 
-def check_kept(settings: Settings) -> None:
-    """Look whether the kept key, if it is needed and there is one, can sign.
+def check_stored_key(settings: Settings) -> None:
+    """Check the stored key, if there is one and the settings have none.
 
     Raises: BadSigningKey, OSError.
     """
     if not settings.jwt_secret_key and key_path(settings).exists():
-        _kept(key_path(settings))
+        _read_stored(key_path(settings))
 
 
-def _kept(path: Path) -> str:
-    """Read the kept key. An empty file is what a full disk or a power cut left of it under earlier versions."""
+def _read_stored(path: Path) -> str:
+    """Read the stored key. Earlier versions left an empty file after a full disk or a power cut."""
     key = path.read_bytes().decode("utf-8", "replace")
-    if len(key.strip().encode()) < LEAST_SECRET_BYTES or is_easy_to_guess(key) or "\N{REPLACEMENT CHARACTER}" in key:
+    if len(key.strip().encode()) < MIN_SECRET_BYTES or is_easy_to_guess(key) or "\N{REPLACEMENT CHARACTER}" in key:
         raise BadSigningKey(
             f"The signing key in {path} is empty or damaged. Put it back from a copy, or remove the file to have a new one "
             "made: then everybody has to log in again."
@@ -63,8 +63,8 @@ def _kept(path: Path) -> str:
     return key
 
 
-def _keep(path: Path, key: str) -> None:
-    """Write a new key under another name first, so that under its own there is a whole one or none."""
+def _store(path: Path, key: str) -> None:
+    """Write a new key under another name first, so that a file under its own name is always complete."""
     new = path.with_suffix(".new")
     try:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

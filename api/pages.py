@@ -1,6 +1,6 @@
-"""The pages for people: what is served, where the Socket.IO client comes from, whether the server is well.
+"""Serves the pages for people, their files, the descriptions of the API, and ``/health``.
 
-Knows: templates, static files and the modules of our JavaScript client. Must not know: tenants' data.
+Knows: templates, static files, where the pages get their JavaScript from. Must not know: tenants' data.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,20 @@ from protocol import errors
 from protocol.codec import format_time
 from protocol.errors import NotFound
 from server.disk_space import room
-from server.http.exchange import Reply, answer, running
+from server.http.exchange import Reply, answer, current_exchange
 from server.http.lifecycle import Lifecycle
 from tenants import Tenants, now_ms
 
-_HERE = Path(__file__).resolve().parent.parent
-_OURS = _HERE / "clients" / "js" / "src"
-_CLIENT = _HERE / "node_modules" / "socket.io-client" / "dist"
-_CLIENT_FILE = "socket.io.min.js"
+_ROOT = Path(__file__).resolve().parent.parent
+_OUR_CLIENT = _ROOT / "clients" / "js" / "src"
+_SOCKET_IO = _ROOT / "node_modules" / "socket.io-client" / "dist"
+_SOCKET_IO_FILE = "socket.io.min.js"
 CDN = "https://cdn.jsdelivr.net"
 CLIENT_VERSION = "4.8.4"
 CLIENT_INTEGRITY = "sha384-fBrXvbDtHoeKWJ/hcA6M+YGueiDW+h45I7V6F2kD1S8bOkrF9rZYPLVkCR6BLR/1"
-"""Of that file in the npm package; a test compares them."""
+"""The hash of that file in the npm package; a test compares them."""
 
-_SELF_POLICY = (
+_CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'{cdn}; style-src 'self'; img-src 'self' data:; connect-src 'self' http: https:"
     " ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -41,110 +42,117 @@ _SELF_POLICY = (
 Describe = Callable[[], dict[str, Any]]
 
 
-def blueprint(
-    version: str,
-    tenants: Tenants,
-    has_file_faults: Callable[[], bool],
-    lifecycle: Lifecycle,
-    connected: Callable[[], int],
-    trusted_proxies: int,
-    openapi: Describe,
-    asyncapi: Describe,
-) -> Blueprint:
-    """Lay the pages out; ``connected`` counts the sockets that listen, ``trusted_proxies`` is how many proxies are
-    believed, ``openapi`` and ``asyncapi`` give the documents that describe calls and events."""
-    routes = Blueprint("pages", __name__)
-    began = time.monotonic()
+@dataclass(frozen=True, kw_only=True)
+class Pages:
+    """The pages, their files, the API's descriptions and ``/health``.
 
-    @routes.get("/")
-    def index() -> Response:
+    ``connected`` counts the sockets that listen, ``trusted_proxies`` is the setting, ``openapi`` and ``asyncapi`` give the
+    documents that describe requests and events.
+    """
+
+    version: str
+    tenants: Tenants
+    has_file_faults: Callable[[], bool]
+    lifecycle: Lifecycle
+    connected: Callable[[], int]
+    trusted_proxies: int
+    openapi: Describe
+    asyncapi: Describe
+    started_at: float = field(default_factory=time.monotonic)
+
+    def blueprint(self) -> Blueprint:
+        """Give the routes."""
+        routes = Blueprint("pages", __name__)
+        views: list[tuple[str, Callable[..., Response | Reply]]] = [
+            ("/", self.index),
+            ("/websocket-test.html", self.websocket_test),
+            ("/test-multi-app-sync.html", self.multi_app),
+            ("/docs", self.docs),
+            ("/openapi.json", self.openapi_document),
+            ("/asyncapi.json", self.asyncapi_document),
+            ("/static/<path:name>", self.static),
+            ("/static/client/<name>", self.our_client),
+            ("/static/socket.io.min.js", self.socket_io_client),
+            ("/health", self.health),
+        ]
+        for path, view in views:
+            routes.add_url_rule(path, view.__name__, view)
+        return routes
+
+    # --- pages -------------------------------------------------------------------------------------------------------
+
+    def index(self) -> Response:
         """Name the service and link the rest."""
-        return _page("index.html", version=version)
+        return _page("index.html", version=self.version)
 
-    @routes.get("/websocket-test.html")
-    def websocket_test() -> Response:
+    def websocket_test(self) -> Response:
         """Serve the page on which one connection is tried."""
         return _page("websocket-test.html", client=_client_script(), tables=list(synced_tables()))
 
-    @routes.get("/test-multi-app-sync.html")
-    def multi_app() -> Response:
+    def multi_app(self) -> Response:
         """Serve the page with three apps side by side."""
         return _page("test-multi-app-sync.html", client=_client_script())
 
-    _describe(routes, openapi, asyncapi)
-    _serve_files(routes)
-
-    @routes.get("/health")
-    def health() -> Reply:
-        """Tell an orchestrator whether to send requests here."""
-        status = _status(tenants, has_file_faults(), lifecycle)
-        body = {"status": status, "version": version, "uptimeSeconds": int(time.monotonic() - began)}
-        body |= {"timestamp": format_time(now_ms()), "connectedClients": connected()}  # As the older API had it.
-        body["forwardedFor"] = {"addresses": _forwarded(), "trusted": trusted_proxies}
-        return answer(body, 200 if status in ("ok", "degraded") else 503)
-
-    return routes
-
-
-def _forwarded() -> int:
-    """Count the addresses that proxies, or the caller, say the request came by."""
-    said = running().header("X-Forwarded-For")
-    return said.count(",") + 1 if said else 0
-
-
-def _serve_files(routes: Blueprint) -> None:
-    @routes.get("/static/<path:name>")
-    def static(name: str) -> Response:
-        """Serve a script, a style or an image of the pages."""
-        return _cached(send_from_directory(_HERE / "static", name))
-
-    @routes.get("/static/client/<name>")
-    def our_client(name: str) -> Response:
-        """Serve a module of our JavaScript client as it is: the page with three apps runs on it."""
-        return _cached(send_from_directory(_OURS, name))
-
-    @routes.get("/static/socket.io.min.js")
-    def socket_io_client() -> Response:
-        """Serve the Socket.IO client that npm installed."""
-        if not (_CLIENT / _CLIENT_FILE).is_file():
-            raise NotFound("The Socket.IO client is not installed here; the pages take it from the CDN.")
-        return _cached(send_from_directory(_CLIENT, _CLIENT_FILE))
-
-
-def _status(tenants: Tenants, has_file_faults: bool, lifecycle: Lifecycle) -> str:
-    """Say how the server is, the worst first."""
-    if lifecycle.is_ending:
-        return "ending"
-    if not room.look(tenants.folder):
-        return "storage_full"
-    return "degraded" if has_file_faults or not tenants.directory.is_in_place else "ok"
-
-
-def _describe(routes: Blueprint, openapi: Describe, asyncapi: Describe) -> None:
-    @routes.get("/docs")
-    def docs() -> Response:
+    def docs(self) -> Response:
         """Show the API's description to people."""
-        calls, events = openapi(), asyncapi()
-        every = events["components"]["schemas"] | calls["components"]["schemas"]
+        calls, events = self.openapi(), self.asyncapi()
         return _page(
             "docs.html",
             calls=calls,
             events=events,
-            schemas=every,
+            schemas=events["components"]["schemas"] | calls["components"]["schemas"],
             reference=reference.calls(),
             sentences=errors.sentences(),
             as_text=_as_text,
         )
 
-    @routes.get("/openapi.json")
-    def openapi_document() -> Reply:
+    def openapi_document(self) -> Reply:
         """Describe every call, for programs."""
-        return answer(openapi())
+        return answer(self.openapi())
 
-    @routes.get("/asyncapi.json")
-    def asyncapi_document() -> Reply:
+    def asyncapi_document(self) -> Reply:
         """Describe every event, for programs."""
-        return answer(asyncapi())
+        return answer(self.asyncapi())
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def static(self, name: str) -> Response:
+        """Serve a script, a style or an image of the pages."""
+        return _revalidated(send_from_directory(_ROOT / "static", name))
+
+    def our_client(self, name: str) -> Response:
+        """Serve a module of our JavaScript client, which the page with three apps uses."""
+        return _revalidated(send_from_directory(_OUR_CLIENT, name))
+
+    def socket_io_client(self) -> Response:
+        """Serve the Socket.IO client that npm installed."""
+        if not _is_client_installed():
+            raise NotFound("The Socket.IO client is not installed here; the pages take it from the CDN.")
+        return _revalidated(send_from_directory(_SOCKET_IO, _SOCKET_IO_FILE))
+
+    # --- health ------------------------------------------------------------------------------------------------------
+
+    def health(self) -> Reply:
+        """Tell an orchestrator whether to send requests here."""
+        status = self._status()
+        body = {"status": status, "version": self.version, "uptimeSeconds": int(time.monotonic() - self.started_at)}
+        body |= {"timestamp": format_time(now_ms()), "connectedClients": self.connected()}  # As the older API had it.
+        body["forwardedFor"] = {"addresses": _forwarded_addresses(), "trusted": self.trusted_proxies}
+        return answer(body, 200 if status in ("ok", "degraded") else 503)
+
+    def _status(self) -> str:
+        """Give the server's status, the worst that applies."""
+        if self.lifecycle.is_ending:
+            return "ending"
+        if not room.look(self.tenants.folder):
+            return "storage_full"
+        return "degraded" if self.has_file_faults() or not self.tenants.directory.is_in_place else "ok"
+
+
+def _forwarded_addresses() -> int:
+    """Count the addresses in the request's X-Forwarded-For."""
+    header = current_exchange().header("X-Forwarded-For")
+    return header.count(",") + 1 if header else 0
 
 
 def _as_text(value: object) -> str:
@@ -153,23 +161,25 @@ def _as_text(value: object) -> str:
 
 def _page(name: str, **values: object) -> Response:
     response = Response(render_template(name, **values), mimetype="text/html")
-    cdn = "" if _is_client_here() else f" {CDN}"
-    response.headers["Content-Security-Policy"] = _SELF_POLICY.format(cdn=cdn)
+    cdn = "" if _is_client_installed() else f" {CDN}"
+    response.headers["Content-Security-Policy"] = _CONTENT_POLICY.format(cdn=cdn)
     return response
 
 
-def _cached(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-cache"  # Kept, but asked about each time: an update shows at once.
+def _revalidated(response: Response) -> Response:
+    response.headers["Cache-Control"] = (
+        "no-cache"  # Cached, but revalidated each time, so that an update shows at once.
+    )
     return response
 
 
-def _is_client_here() -> bool:
-    return (_CLIENT / _CLIENT_FILE).is_file()
+def _is_client_installed() -> bool:
+    return (_SOCKET_IO / _SOCKET_IO_FILE).is_file()
 
 
 def _client_script() -> dict[str, str]:
-    """Say where pages get the Socket.IO client: from us if npm installed it, else pinned from the CDN."""
-    if _is_client_here():
+    """Say where pages get the Socket.IO client: from this server if npm installed it, else from the CDN, with its hash."""
+    if _is_client_installed():
         return {"src": "/static/socket.io.min.js", "integrity": ""}
-    path = f"/npm/socket.io-client@{CLIENT_VERSION}/dist/{_CLIENT_FILE}"
+    path = f"/npm/socket.io-client@{CLIENT_VERSION}/dist/{_SOCKET_IO_FILE}"
     return {"src": CDN + path, "integrity": CLIENT_INTEGRITY}

@@ -23,8 +23,8 @@ from operations.backup_manifest import BackupError, Manifest
 from operations.backup_verification import verify
 from protocol.errors import StorageFull
 from storage import main_database
-from storage.file_replacement import forget_aside
 from storage.sqlite.errors import reason_of
+from storage.sqlite.file_replacement import forget_aside
 from storage.sqlite.files import copy_file, sync_folder
 from tenants import Tenants
 

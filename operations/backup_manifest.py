@@ -20,9 +20,9 @@ from models import synced_tables
 from protocol.messages import Pull
 from storage import digest, main_database, positions, pull_reader
 from storage.schema import tenant_fingerprint
-from storage.sqlite.engine import Store
+from storage.sqlite.database import Store
 from storage.sqlite.errors import reason_of
-from storage.tenant_files import file_name, open_tenant_file
+from storage.sqlite.tenant_files import file_name, open_tenant_file
 from tenants import now_ms
 
 NAME = "manifest.json"

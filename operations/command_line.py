@@ -16,8 +16,8 @@ import settings as environment
 from operations.backup_manifest import BackupError
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
-from storage.folder_locks import DataFolderInUse
 from storage.sqlite.errors import EngineError
+from storage.sqlite.folder_locks import DataFolderInUse
 from tenants import MainDatabaseBroken, NoData, Tenants
 
 _ACTED_ON = (

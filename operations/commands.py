@@ -11,14 +11,14 @@ import sys
 import click
 
 import settings as environment
-from accounts.tokens import Passwords
-from api.auth import create_customer
+from accounts.passwords import Passwords
+from accounts.registration import create_customer
 from operations import backup_commands, probe, trial_start
 from operations import doctor as doctor_checks
 from operations.command_line import data, failures, progress
 from server import connections
 from storage.declarations import compatibility, toml_file
-from storage.tenant_files import is_current
+from storage.sqlite.tenant_files import is_current
 from tenants import Tenants
 
 
@@ -125,7 +125,7 @@ def _look_here() -> None:
         found.append(finding)
         kind = "ok: looked" if finding is None else "refused:" if finding.refuses else "warning:"
         click.echo(f"{kind} {finding or what}")
-    for name, value in environment.in_force(connections.fitted(settings)):
+    for name, value in environment.effective(connections.fitted_to_open_files(settings)):
         click.echo(f"{name}={value}{'' if place.environ.get(name) else ' (default)'}")
     refusals = sum(finding.refuses for finding in found if finding)
     warnings = sum(not finding.refuses for finding in found if finding)

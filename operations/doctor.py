@@ -18,9 +18,9 @@ from gevent import monkey
 
 from accounts import signing_key
 from operations import misspelled_settings
-from settings import Settings, in_force
+from settings import Settings, effective
 from storage.declarations import toml_file
-from storage.sqlite import engine as sqlite_engine
+from storage.sqlite import database as sqlite
 from storage.sqlite.files import is_filled
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "afs"}
@@ -99,7 +99,7 @@ def patched(_: Place) -> Finding | None:
 
 def engine(_: Place) -> Finding | None:
     """Look whether SQLite is one without the WAL-reset bug; trap 9."""
-    version = sqlite_engine.engine_version()
+    version = sqlite.engine_version()
     if version >= _SAFE_SQLITE:
         return None
     text = ".".join(map(str, version))
@@ -179,7 +179,7 @@ def weak_secret(place: Place) -> Finding | None:
 def kept_secret(place: Place) -> Finding | None:
     """Look whether the signing key in the data folder can sign."""
     try:
-        signing_key.check_kept(place.settings)
+        signing_key.check_stored_key(place.settings)
     except signing_key.BadSigningKey as error:
         return Finding(str(error), "", refuses=True)
     except OSError as error:
@@ -246,7 +246,7 @@ def declaration(place: Place) -> Finding | None:
 
 def misnamed_variables(place: Place) -> Finding | None:
     """Look whether variables are meant as settings and are none."""
-    known = {name for name, _ in in_force(place.settings)}
+    known = {name for name, _ in effective(place.settings)}
     found = list(misspelled_settings.sentences(place.environ, known))
     return Finding(" ".join(found), "Write them as docs/settings.md does.") if found else None
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from server.disk_threads import disk
 from storage import main_database
 from storage.positions import incarnation, place
-from storage.rollback_detection import went_back
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import look_into
+from storage.sqlite.rollback_detection import went_back
 from tenants import Tenants
 
 _LOOKED_AT_ONCE = 10
@@ -33,14 +33,14 @@ class FileMonitor:
         self._marks: dict[str, int] = {}
         tenants.missed.connect(self._note)
 
-    def look_over(self, breathe: Callable[[], None]) -> None:
+    def look_over(self, yield_to_loop: Callable[[], None]) -> None:
         """Look at the file of every customer, and keep in ``faults`` what is wrong; what is new is logged."""
         main, found = self._tenants.directory, {}
         for number, tenant_id in enumerate(sorted(main.read(main_database.customer_ids))):
             if fault := self.look_at(tenant_id):
                 found[tenant_id] = fault
             if number % _LOOKED_AT_ONCE == 0:
-                breathe()
+                yield_to_loop()
         known = main.read(main_database.customer_ids)  # Some may have closed their accounts meanwhile.
         self._marks = {one: mark for one, mark in self._marks.items() if one in known}
         before, self.faults = self.faults, {one: fault for one, fault in found.items() if one in known}

@@ -19,11 +19,11 @@ from operations import backup_manifest as manifests
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify
 from storage import main_database, positions
-from storage.folder_locks import has_server
 from storage.main_database import Customer
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import copy_file, faults_of, look_into, sync_folder
-from storage.tenant_files import open_tenant_file
+from storage.sqlite.folder_locks import has_server
+from storage.sqlite.tenant_files import open_tenant_file
 from tenants import Tenants, now_ms, parse_tenant_id
 
 Say = Callable[[str], None]

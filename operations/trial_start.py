@@ -15,8 +15,8 @@ from protocol.errors import Problem
 from server.http.lifecycle import CannotListen, listen
 from storage import main_database
 from storage.declarations import compatibility, toml_file
-from storage.folder_locks import has_server
 from storage.sqlite.errors import EngineError
+from storage.sqlite.folder_locks import has_server
 from tenants import MainDatabaseBroken, Tenants
 
 _SHOWN = 10

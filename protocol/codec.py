@@ -1,4 +1,4 @@
-"""What travels, from bytes and back: JSON, times, cursors.
+"""Encodes and decodes what is on the wire: JSON, times, cursors.
 
 Knows: how bytes become checked values and back. Must not know: pushes, tables, Flask, files, the clock.
 """
@@ -17,7 +17,7 @@ import msgspec
 from protocol.errors import InvalidJson, invalid
 
 MAX_DEPTH = 64
-"""Levels of nesting a body may have; one sentence in the API reference, far below what breaks an encoder."""
+"""Levels of nesting that a body may have, far below what breaks an encoder."""
 
 _EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 _NUMBER = re.compile(r"-?[0-9]{1,17}(\.[0-9]{1,9})?", re.ASCII)
@@ -25,21 +25,21 @@ _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999  # Years 1 to 9999, whi
 CURSOR = re.compile(r"([0-9a-f]{12})-([0-9]{1,18})(?:-([0-9]{1,18}))?", re.ASCII)
 
 Row = dict[str, Any]
-"""One row as clients see it: the table's columns and the fields that it does not know."""
+"""A row as clients see it: the table's columns, and fields that the table does not know."""
 
 encode = msgspec.json.Encoder().encode
 
 encode_sorted = msgspec.json.Encoder(order="sorted").encode
-"""The same with the names of each object in order, to compare by."""
+"""The same with the names of each object sorted, for comparisons."""
 
 decode_stored = msgspec.json.Decoder(Row).decode
-"""Parse JSON of our own making, which needs no checks."""
+"""Parse JSON that this server wrote, without checks."""
 
 decode_rows = msgspec.json.Decoder(list[Row]).decode
-"""The same of a list of rows."""
+"""The same for a list of rows."""
 
 decode_any = msgspec.json.Decoder().decode
-"""The same of any value."""
+"""The same for any value."""
 
 
 def decode(body: bytes | str) -> Any:
@@ -52,7 +52,7 @@ def decode(body: bytes | str) -> Any:
     except RecursionError:
         raise InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidJson(f"The body is not valid JSON: {_where(body, error)}.") from None
+        raise InvalidJson(f"The body is not valid JSON: {_position_of(body, error)}.") from None
     if deeper_than(value, MAX_DEPTH):
         raise InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
     return value
@@ -61,8 +61,8 @@ def decode(body: bytes | str) -> Any:
 _Scalar = str | int | float | bool | msgspec.UnsetType | None
 
 
-class _Forms(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The bodies of pushes, down to their rows."""
+class _PushBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The body of a push in any of its forms; its rows stay bytes."""
 
     table: str | msgspec.UnsetType = msgspec.UNSET
     operation: str | msgspec.UnsetType = msgspec.UNSET
@@ -77,22 +77,22 @@ class _Forms(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     tenantId: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-_forms = msgspec.json.Decoder(_Forms).decode
+_decode_push_body = msgspec.json.Decoder(_PushBody).decode
 
 
 def decode_push(body: bytes) -> Any:
     """Parse the body of a push as ``decode`` does, but leave its rows as bytes, for ``decode_row`` or their own types.
 
-    A thousand rows as objects are megabytes that no cache holds, and making them stops the event loop for milliseconds.
-    One that may have U+0000 in a text is decoded whole, since it takes the general path, which refuses that.
+    A thousand rows as objects take megabytes, which no processor cache holds, and making them blocks the event loop for
+    milliseconds. A body that may have U+0000 in a text is decoded at once, since the general path refuses that.
     """
     if b"\\" in body and b"\\u0000" in body:  # Twice, since a single byte is found ten times as fast.
         return decode(body)
     try:
-        said = msgspec.structs.asdict(_forms(body))
+        fields = msgspec.structs.asdict(_decode_push_body(body))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return decode(body)
-    return {name: value for name, value in said.items() if value is not msgspec.UNSET}
+    return {name: value for name, value in fields.items() if value is not msgspec.UNSET}
 
 
 def decode_row(row: object, level: int) -> object:
@@ -102,7 +102,7 @@ def decode_row(row: object, level: int) -> object:
     try:
         value = msgspec.json.decode(row)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidJson from None  # Who has the whole body can say where.
+        raise InvalidJson from None  # The caller has the whole body and can tell the line.
     if deeper_than(value, MAX_DEPTH - level):
         raise InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
     return value
@@ -122,7 +122,7 @@ _CONTAINERS = {dict, list}
 
 
 def has_null(value: Any) -> bool:
-    """Tell whether a text in a value, or a name, has U+0000, at which SQLite's functions and programs in C end."""
+    """Tell whether a text or a name in a value has U+0000, which ends a text for SQLite's functions and for C programs."""
     if type(value) is str:
         return "\0" in value
     if type(value) is dict:
@@ -130,37 +130,37 @@ def has_null(value: Any) -> bool:
     return type(value) is list and any(map(has_null, value))
 
 
-def _where(body: bytes | str, error: Exception) -> str:
-    """Say where the standard library's parser stumbles, since msgspec gives a byte at the most.
+def _position_of(body: bytes | str, error: Exception) -> str:
+    """Say where the standard library's parser fails, since msgspec tells the byte at best.
 
-    It takes some values that msgspec refuses without a place: those are named instead.
+    For values that only msgspec refuses, and without a position, say what is wrong instead.
     """
     try:
         text = body if isinstance(body, str) else body.decode()
-        json.loads(text, parse_constant=_refuse)
-    except json.JSONDecodeError as stumble:
-        return f"line {stumble.lineno}, column {stumble.colno}"
-    except UnicodeDecodeError as stumble:
-        offset: int | None = stumble.start
+        json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as failure:
+        return f"line {failure.lineno}, column {failure.colno}"
+    except UnicodeDecodeError as failure:
+        offset: int | None = failure.start
     except RecursionError:
         return f"it is nested deeper than {MAX_DEPTH} levels"
     except ValueError:
-        offset = _byte(error)
+        offset = _byte_offset(error)
     else:
-        offset = _byte(error)
+        offset = _byte_offset(error)
     if offset is None:
         return "a number is out of range" if "range" in str(error) else "half of a surrogate pair is no character"
     before = (body.encode() if isinstance(body, str) else body)[:offset].decode("utf-8", "replace")
     return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
 
 
-def _byte(error: Exception) -> int | None:
-    """Give the place that msgspec tells."""
+def _byte_offset(error: Exception) -> int | None:
+    """Give the position that msgspec's message names."""
     byte = re.search(r"byte (\d+)", str(error))
     return int(byte[1]) if byte else None
 
 
-def _refuse(word: str) -> None:
+def _refuse_constant(word: str) -> None:
     raise ValueError(word)
 
 
@@ -171,7 +171,7 @@ _EXACT = 2**53
 def whole_number(value: object) -> int | None:
     """Read a whole number, which some write as ``2.0``; None for anything else.
 
-    The one rule for all that takes a whole number. A larger float may stand for a whole number beside it, and is none.
+    Everything that takes a whole number uses this. A float beyond 2^53 may have been rounded, so it is refused.
     """
     if type(value) is float and value.is_integer() and abs(value) <= _EXACT:
         return int(value)
@@ -190,26 +190,26 @@ def parse_time(text: object, path: str) -> int:
 
 
 def has_zone(text: str) -> bool:
-    """Tell whether a time that was read says in which zone it is."""
+    """Tell whether a time names its zone."""
     return datetime.fromisoformat(text).tzinfo is not None
 
 
 def is_exact(value: object) -> bool:
-    """Tell whether a device's edit time is one to the millisecond, not perhaps of whole seconds only."""
+    """Tell whether a device's edit time has milliseconds, not perhaps only whole seconds."""
     time = edit_time(value)
     return time is not None and time % 1000 != 0
 
 
 def edit_time(value: object) -> int | None:
-    """Read when a device says it edited a row, or None if that can't be made out.
+    """Read when a device says that it edited a row; None if that can't be read.
 
-    Devices write ISO 8601, or a number since 1970 whose unit its size tells: seconds below 10^11, which is the year 5138,
-    milliseconds below 10^14, microseconds below 10^17. A clock that can't be read must not cost them the row.
+    Devices write ISO 8601, or a number since 1970 whose size tells its unit: seconds below 10^11, which is the year 5138,
+    milliseconds below 10^14, microseconds below 10^17. A time that can't be read must not fail the row.
     """
     if not isinstance(value, str) or value[4:5] == "-" or not _NUMBER.fullmatch(value):  # Most begin with a year.
         return _milliseconds(value)
     size = abs(number := float(value))
-    return _within(round(number * 1000 if size < 1e11 else number if size < 1e14 else number / 1000))
+    return _clamped(round(number * 1000 if size < 1e11 else number if size < 1e14 else number / 1000))
 
 
 def _milliseconds(text: object) -> int | None:
@@ -220,11 +220,11 @@ def _milliseconds(text: object) -> int | None:
         milliseconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         return None
-    return milliseconds if _FIRST <= milliseconds <= _LAST else _within(milliseconds)
+    return milliseconds if _FIRST <= milliseconds <= _LAST else _clamped(milliseconds)
 
 
-def _within(milliseconds: int) -> int:
-    """Bring a moment into the years that can be written."""
+def _clamped(milliseconds: int) -> int:
+    """Move a time into the years that can be written."""
     return min(max(milliseconds, _FIRST), _LAST)
 
 
@@ -232,20 +232,20 @@ def _within(milliseconds: int) -> int:
 def format_time(milliseconds: int) -> str:
     """Write a time as ``2025-06-29T23:45:26.002Z``."""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{_second(seconds)}.{rest:03d}Z"
+    return f"{_format_second(seconds)}.{rest:03d}Z"
 
 
 @lru_cache(maxsize=64)
-def _second(since_1970: int) -> str:
+def _format_second(since_1970: int) -> str:
     """Write a time to its second, which many rows share."""
     return (_EPOCH + timedelta(seconds=since_1970)).isoformat().removesuffix("+00:00")
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in a tenant's order of commits.
+    """A position in a tenant's commit order.
 
-    ``epoch`` names the database's incarnation. ``first_until`` is set while the pages of a first pull last: tombstones
+    ``epoch`` names the incarnation of the database. ``first_until`` is set during the pages of a first pull: tombstones
     up to it belong to rows that this device never had.
     """
 
@@ -259,9 +259,9 @@ class Cursor:
 
 
 def parse_cursor(text: object, path: str = "cursor") -> Cursor:
-    """Read a cursor that some answer gave.
+    """Parse a cursor from an earlier answer.
 
-    Raises: ValidationError if no server can have given it.
+    Raises: ValidationError if no server can have sent it.
     """
     match = CURSOR.fullmatch(text) if isinstance(text, str) else None
     if not match:

@@ -1,4 +1,4 @@
-"""What can go wrong, and how it is said.
+"""Every error that a client may get, with its status, code and message.
 
 Knows: every error's status and code, and the one JSON shape. Must not know: Flask, tables, sockets; standard library
 only. An error a client may meet is one class here; anything else is a bug and leaves as ``internal_error``.
@@ -11,18 +11,18 @@ from typing import Any, TypedDict
 
 
 class Detail(TypedDict):
-    """One fault inside a body: where (``changes.end_user[3].dob``) and what."""
+    """One error inside a body: where (``changes.end_user[3].dob``) and what."""
 
     path: str
     error: str
 
 
-_OPENS_NOTHING = 'Bearer error="invalid_token"'
-"""What an answer asks for when a token came and does not open. Source: RFC 6750 sections 3 and 3.1."""
+_INVALID_CHALLENGE = 'Bearer error="invalid_token"'
+"""The challenge for a token that was sent and is not valid. Source: RFC 6750 sections 3 and 3.1."""
 
 
 class Problem(Exception):
-    """An outcome that ends a request or an event. ``args[0]`` is the sentence that clients see."""
+    """An error that ends a request or an event. ``args[0]`` is the message that clients see."""
 
     status = 500
     code = "internal_error"
@@ -53,7 +53,7 @@ class ValidationError(Problem):
 
 
 def invalid(path: str, sentence: str) -> ValidationError:
-    """Say what is wrong at one place: a field of the body, ``$`` for the body as a whole, or a header."""
+    """Say what is wrong with a field of the body, the body as a whole (``$``), or a header."""
     where = "The body" if path == "$" else path
     return ValidationError(f"{where} {sentence}.", details=[{"path": path, "error": sentence}])
 
@@ -66,11 +66,11 @@ class InvalidTenantId(Problem):
 class Unauthorized(Problem):
     status, code = 401, "unauthorized"
     sentence = "A valid access token is needed: Authorization: Bearer <token>."
-    challenge = _OPENS_NOTHING
+    challenge = _INVALID_CHALLENGE
 
 
 class NoToken(Unauthorized):
-    """No token came with the request: its answer names no error."""
+    """The request has no token: the challenge names no error."""
 
     challenge = "Bearer"
 
@@ -78,7 +78,7 @@ class NoToken(Unauthorized):
 class TokenExpired(Problem):
     status, code = 401, "token_expired"
     sentence = "The token has expired. Refresh it or log in again."
-    challenge = _OPENS_NOTHING
+    challenge = _INVALID_CHALLENGE
 
 
 class InvalidCredentials(Problem):
@@ -203,9 +203,9 @@ class StorageFull(Problem):
 
 
 def sentences() -> dict[tuple[int, str], str]:
-    """Give the sentence of each error by its status and code."""
+    """Give the message of each error by its status and code."""
     kinds = [Problem]
-    for kind in kinds:  # It grows while it is walked through.
+    for kind in kinds:  # The list grows while it is read.
         kinds += kind.__subclasses__()
     return {(kind.status, kind.code): kind.sentence for kind in kinds}
 
@@ -218,7 +218,7 @@ class QuotaExceeded(Problem):
 
 
 class ErrorBody(TypedDict, total=False):
-    """The one shape of a failure, over HTTP and in acknowledgements of events."""
+    """The body of every error, over HTTP and in acknowledgements of events."""
 
     success: bool
     error: str
@@ -229,7 +229,7 @@ class ErrorBody(TypedDict, total=False):
 
 
 def as_body(problem: Problem, request_id: str | None = None) -> ErrorBody:
-    """Write the failure as clients see it: ``error`` serves sync clients, ``message`` customer clients."""
+    """Write the error as clients see it: ``error`` is for sync clients, ``message`` for customer clients."""
     sentence = str(problem)
     body = ErrorBody(success=False, error=sentence, message=sentence, code=problem.code)
     if problem.details:
@@ -240,6 +240,6 @@ def as_body(problem: Problem, request_id: str | None = None) -> ErrorBody:
 
 
 def as_acknowledgement(problem: Problem) -> dict[str, Any]:
-    """Write the failure as an event's acknowledgement, which has no headers to say when to try again."""
+    """Write the error as an acknowledgement, which has no headers to say when to retry."""
     wait = problem.retry_after_seconds
     return dict(as_body(problem)) | ({} if wait is None else {"retryAfterSeconds": wait})

@@ -1,7 +1,7 @@
-"""The values of a push and a pull, as the rest of the server has them.
+"""The values of a push and a pull that the rest of the server works with.
 
-Knows: what a change, a push, a pull, a stored row and an outcome hold, and what a push became. Must not know: how a body
-says it (``parser``), what becomes of a change (``merge``), Flask, peewee, sockets, files, the clock.
+Knows: what a change, a push, a pull, a stored row, an outcome and the result of a push hold. Must not know: how a body
+says it (``push_parser``), what becomes of a change (``merge``), Flask, peewee, sockets, files, the clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from protocol.seen_rows import NOBODY, Evidence
 
 
 class Place(NamedTuple):
-    """Where a tenant's order of commits stands."""
+    """A position in a tenant's commit order."""
 
     epoch: str
     sequence: int
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
     @property
     def cursor(self) -> str:
-        """Write this place as clients hold it."""
+        """Give the position as the cursor that clients get."""
         return str(Cursor(self.epoch, self.sequence))
 
 
@@ -37,48 +37,47 @@ Strategy = Literal["merge", "last-write-wins", "server-wins", "client-wins"]
 Status = Literal["created", "updated", "deleted", "unchanged", "merged", "conflict", "rejected"]
 
 EDIT_FIELDS = frozenset({"last_updated", "device_id"})
-"""Fields that describe the edit: they follow the later one and are no conflict by themselves."""
-
+"""Fields that describe an edit: they follow the later edit and are no conflict by themselves."""
 
 SERVER_FIELDS = frozenset({"id", "sync_status", "version", "server_synced", "createdAt", "updatedAt"})
-"""Fields of every row that the server sets; what a device sends for them is no change."""
+"""Fields of every row that the server sets; a device's values for them are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a synced table: ``check`` gives the value to store or raises ValueError with what is wrong."""
+    """A column of a synced table. ``check`` gives the value to store, or raises ValueError with what is wrong."""
 
     check: Callable[[Any], Any]
     default: Any = None
     plain: tuple[type, ...] = ()
-    """The types of which any value passes ``check`` as it is: most fields of most rows."""
+    """Types whose values all pass ``check`` unchanged, which is true of most fields of most rows."""
     typed: Any = None
-    """A type by which msgspec takes some of what ``check`` takes, with the same value; None if there is none."""
+    """A type by which msgspec accepts some of what ``check`` accepts, with the same result; None if there is none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A synced table as the rules see it: its name and the columns that devices may write. Equal to itself alone."""
+    """A synced table: its name and the columns that devices may write. Equal to itself alone."""
 
     name: str
     columns: Mapping[str, Column]
     required: Sequence[str] = ()
-    """Columns that a row that is not deleted always has, and that no device may clear."""
+    """Columns that every row has until it is deleted, and that no device may clear."""
 
     @cached_property
     def defaults(self) -> Row:
-        """What a new row has in the columns that its device leaves out."""
+        """The values of the columns that the device of a new row leaves out."""
         return {name: column.default for name, column in self.columns.items()}
 
     @cached_property
     def plain(self) -> Mapping[str, tuple[type, ...]]:
-        """The columns with the types of which their values need no check."""
+        """By column, the types whose values need no check."""
         return {name: column.plain for name, column in self.columns.items() if column.plain}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one push or pull may ask for."""
+    """The limits of one push or pull."""
 
     push_rows: int
     pull_rows: int
@@ -88,14 +87,14 @@ class Limits:
 
 @dataclass(slots=True)
 class Change:
-    """One change that a device asks for, checked as far as possible without the stored row.
+    """One change of a push, checked as far as possible without the stored row.
 
-    ``path`` is its place in the body, ``edited_at`` in milliseconds and never in the future; ``is_timed`` tells a time that
-    was said from that of the arrival. ``is_base_stated`` tells a ``base_version`` that was stated from one inferred from
-    the row's own version, which a device may have counted up by itself; ``is_counted`` tells that a create has such a
-    version, which says nothing of what the device had. ``problems`` says why it cannot be taken at all;
-    then ``table`` may be None, and ``unknown_table`` the name that was said for it. ``lacking`` says by column what is
-    wrong if it makes a row that has none of it yet. ``local_id`` is the number that its device has for a row without names.
+    ``path`` is where it is in the body. ``edited_at`` is in milliseconds and never in the future; ``is_timed`` says that
+    the device stated it, otherwise it is the time of arrival. ``is_base_stated`` says that ``base_version`` was stated,
+    not inferred from the row's version, which a device may have counted up by itself; ``is_counted`` says that the row
+    has such a version. ``problems`` says why the change can't be accepted; then ``table`` may be None and
+    ``unknown_table`` the name that was given. ``lacking`` has, by required column, the error if the change creates a row
+    without it. ``local_id`` is the device's own number for a row that has no id yet.
     """
 
     path: str
@@ -116,7 +115,7 @@ class Change:
     unknown_table: str | None = None
 
     def lacks(self, row: Row, stored: Stored | None) -> list[Detail]:
-        """Say what a row lacks that this change makes or brings back; a row that stands is not asked."""
+        """Give the errors for required columns that a created or undeleted row lacks; none for an existing row."""
         if self.lacking is None or row["is_deleted"] or (stored is not None and not stored.row["is_deleted"]):
             return []
         return [detail for name, detail in self.lacking.items() if row.get(name) is None]
@@ -124,11 +123,11 @@ class Change:
 
 @dataclass(slots=True)
 class Push:
-    """A push as parsed; ``base`` is the place up to which its device had seen everything, if it said so.
+    """A parsed push. ``base`` is the cursor up to which its device had seen everything, if it stated one.
 
-    ``changes`` can be read once, since they are checked while they are read; ``count`` tells how many they are, and
-    ``tables`` which they are of, as far as they were read, and ``unknown_tables`` which others they name, each with what is
-    wrong there. A ``NewRow`` among them becomes a change if it is asked to.
+    ``changes`` can be read once, since they are parsed while they are read; ``count`` is their number. ``tables`` are the
+    synced tables that were read so far, ``unknown_tables`` the others, each with its error. A ``TypedRow`` among the
+    changes gives its ``Change`` on request.
     """
 
     changes: Iterator[Any]
@@ -143,32 +142,37 @@ class Push:
 
     @property
     def fails_for_unknown_tables(self) -> bool:
-        """Tell whether tables that are not synced cost the whole push: not others' rows, unless that was asked for."""
+        """Tell whether tables that are not synced fail the whole push: if it states ``atomic``, or has no other rows."""
         return self.atomic and bool(self.unknown_tables) and (self.is_atomic_stated or not self.tables)
 
 
 def unknown_table(name: str) -> dict[str, str]:
-    """Answer for a table that is not synced here."""
+    """Give the error for a table that is not synced here."""
     sentence = f"{name} is not a synced table of this server: nothing of it is stored or sent. Other tables go on."
     return {"code": "unknown_table", "error": sentence}
 
 
+def unknown_table_errors(names: Collection[str]) -> dict[str, Any]:
+    """Give the ``errors`` of an answer for the tables that are not synced; nothing if there are none."""
+    return {"errors": {name: unknown_table(name) for name in names}} if names else {}
+
+
 @dataclass(slots=True)
 class Pull:
-    """A pull as parsed; ``since`` is a cursor, a time in milliseconds or None for a first pull."""
+    """A parsed pull; ``since`` is a cursor, a time in milliseconds, or None for a first pull."""
 
     tables: Sequence[str]
     since: Cursor | int | None
     limit: int | None
-    """Rows in the answer; None for all of them, as the forms with a time have it."""
+    """The greatest number of rows in the answer; None for all of them, in the forms with a time."""
     digest: bool = False
     is_local: bool = False
-    """``since`` is a time that named no zone: it may be a device's local one, ahead of UTC."""
+    """``since`` is a time without a zone: it may be a device's local time, ahead of UTC."""
     unknown_tables: Sequence[str] = ()
 
 
 class Stored(NamedTuple):
-    """A row as it stands, and where it came from."""
+    """An existing row, and the change that made it."""
 
     row: Row
     version: int
@@ -178,12 +182,12 @@ class Stored(NamedTuple):
 
 
 class Since(NamedTuple):
-    """What others did to a row since the version a device knew.
+    """The edits of a row that a device missed: those of others since the version that it knew.
 
-    ``changed`` maps each field to the time of its latest edit, ``perhaps`` those of edits that the device was sent and has
-    most likely seen. ``base`` is the row as the device knew it, with what it said of it since, or None if that version is
-    not held: then each field may have been changed by the device. ``before`` has the values that others replaced and that
-    it may still have.
+    ``changed`` maps each field to the time of its latest edit; ``perhaps`` does so for edits that the device was sent and
+    has most likely seen. ``base`` is the row as the device knew it, with its own edits since, or None if that version is
+    no longer stored: then the device may have changed each field. ``before`` has the values that others replaced and that
+    the device may still have.
     """
 
     changed: Mapping[str, int]
@@ -193,19 +197,19 @@ class Since(NamedTuple):
 
     @property
     def whole(self) -> Since:
-        """Give the same, with what the device has perhaps seen among what it missed."""
+        """Give the same, with the edits that the device has perhaps seen counted as missed."""
         both = self.perhaps.keys() | self.changed.keys()
         changed = {name: max(self.changed.get(name, 0), self.perhaps.get(name, 0)) for name in both}
         return self._replace(changed=changed, perhaps={})
 
     def repeats(self, name: str, value: Any) -> bool:
-        """Tell whether a value is what the field was for the device, or may have been before others edited it."""
+        """Tell whether a value is what the device had in the field, or one that others have replaced."""
         is_base = self.base is not None and same(self.base.get(name), value)
         return is_base or any(same(value, before) for before in self.before.get(name, ()))
 
 
 UNCHECKED = Since({}, None)
-"""Of a change that states no base: it is not checked, but an edit may meet a row that another device deleted."""
+"""For a change that states no base: it is accepted, unless it edits a row that another device deleted."""
 
 
 class FieldConflict(TypedDict):
@@ -216,9 +220,10 @@ class FieldConflict(TypedDict):
 
 
 class Outcome(NamedTuple):
-    """What becomes of one change: ``row`` is None if nothing is to be written.
+    """What becomes of one change; ``row`` is None if nothing is to be written.
 
-    ``replaced`` is what the change replaced of others' edits that its device has most likely seen: kept in case it did not.
+    ``replaced`` has others' edits that the change replaced and that its device has most likely seen; they are recorded in
+    case it had not.
     """
 
     status: Status
@@ -246,7 +251,7 @@ def same(one: Any, other: Any) -> bool:
 
 @dataclass(slots=True)
 class Applied:
-    """What a push became. ``rows`` and ``results`` are as long as its changes; ``rows`` holds JSON or None."""
+    """The result of a push. ``rows`` and ``results`` are as long as its changes; ``rows`` has JSON or None."""
 
     before: Place
     after: Place
@@ -254,14 +259,14 @@ class Applied:
     results: list[dict[str, Any]] = field(default_factory=list)
     conflicts: list[dict[str, Any]] = field(default_factory=list)
     replayed_conflicts: list[dict[str, Any]] = field(default_factory=list)
-    """Those of operations that were taken before: their device may never have had that answer."""
+    """Those of operations that were applied before: the device may never have got that answer."""
     touched: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """By table, the id and JSON of each row that changed, in the order of their first change."""
     speakers: set[str] = field(default_factory=set)
-    """What its rows state as their ``device_id``, other than sent back."""
+    """The values of ``device_id`` in its rows, without those that were only sent back."""
     may_delete: bool = False
-    """Whether a row of it may have been deleted."""
+    """Whether it may have deleted a row."""
     known_until: int = 0
-    """A time from which on its device may pull next and misses nothing."""
+    """A time from which its device may pull next without missing anything."""
     unknown_tables: Collection[str] = ()
     """Tables that the push names and this server does not sync."""

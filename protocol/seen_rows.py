@@ -1,6 +1,6 @@
-"""What is known of the rows that a device has seen, as a value.
+"""What the server knows about the rows that a device has seen, as a value.
 
-Knows: when a place in the order of commits counts for a device. Must not know: how it came to be known
+Knows: up to which position a device has seen a table. Must not know: how the server learnt it
 (``storage.seen_rows``), rows, what becomes of a change, Flask, peewee, sockets, files, the clock.
 """
 
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 
 class Evidence(NamedTuple):
-    """What is known of the rows that a device has seen, in one incarnation (``epoch``) of the database.
+    """What is known about the rows that a device has seen, in one incarnation (``epoch``) of the database.
 
-    ``who`` names it, ``session`` is that of its token if it does not name itself. By table: up to ``known`` it has said
-    that it has everything, up to ``sent`` it was answered. ``speaker`` is the ``device_id`` that its rows state; a session
-    in which several do is of several devices, so that nobody knows who of them pulled.
+    ``who`` names the device, or the ``session`` of its token if it does not name itself. By table, the device confirmed
+    everything up to ``known`` and was sent everything up to ``sent``. ``speaker`` is the ``device_id`` in its rows; a
+    session with several of them is shared by several devices, and nobody knows which of them pulled.
     """
 
     who: str = ""
@@ -27,32 +27,32 @@ class Evidence(NamedTuple):
     is_shared: bool = False
     seen_at: int = 0
     first_push: int | None = None
-    """The place before its first push: deletions after it may be of rows that it made."""
+    """The position before its first push: later deletions may be of rows that it created."""
     may_have_deleted: bool = False
     """Whether one of these deletions may be its own."""
     is_kept: bool = False
-    """Whether a file may say that it knows of any row."""
+    """Whether the database may have a record of it."""
 
     @property
     def name(self) -> str:
-        """Give its name as the log of changes has it."""
+        """Give its name in the log of changes."""
         return self.session or self.who.removeprefix("device ")
 
     def places(self, table: str, epoch: str) -> tuple[int, int]:
-        """Give up to where a table is known to be seen, and up to where it perhaps is."""
+        """Give the positions up to which the device has seen a table, for certain and perhaps."""
         if self.is_shared or epoch != self.epoch:
             return 0, 0
         known = self.known.get(table, 0)
         return known, max(known, self.sent.get(table, 0))
 
     def is_of(self, stated: object, held: object) -> bool:
-        """Tell whether a row that states a ``device_id`` may come from this device; ``held``: what the row had, which is
-        sent back as it was pulled."""
+        """Tell whether a row with this ``device_id`` may come from this device; ``held`` is the existing row's, which a
+        device sends back as it was pulled."""
         speaks = self.session is not None and self.speaker is not None and isinstance(stated, str)
         return not speaks or stated in (held, self.speaker)
 
     def until(self, epoch: str) -> int:
-        """Give up to where everything is known that this device ever asked for or pushed to."""
+        """Give the position up to which the device has seen every table that it ever asked for or pushed to."""
         if self.is_shared or epoch != self.epoch or not self.known.keys() >= self.sent.keys():
             return 0
         return min(self.known.values(), default=0)

@@ -1,7 +1,7 @@
-"""Connections below HTTP: how many there may be, and how long a client may make the server wait.
+"""Connections below HTTP: their maximum number, and time-outs for slow clients.
 
-Knows: when a client is too slow, whom to end to make room. Must not know: HTTP (``handler``), what requests do. A WebSocket
-is left alone until it is closed; it has pings.
+Knows: when a client is too slow, which connection to end to make room. Must not know: HTTP (``handler``), what requests do.
+An open WebSocket has no time-out here; it has pings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import gevent
 from gevent.ssl import SSLSocket
 
 from protocol.errors import HeadTooLarge, RequestTimeout
-from server.scheduler import breathe_at_times
+from server.scheduler import yield_if_due
 from settings import Settings
 
 log = logging.getLogger("syncapp.connections")
@@ -32,25 +32,25 @@ log = logging.getLogger("syncapp.connections")
 _SWEEP_SECONDS = 1.0
 LEAST_BYTES_PER_SECOND = 1_024
 _HEAD_BYTES = 65_536
-_AT_ONCE_SECONDS = 0.00005
+_IMMEDIATE_SECONDS = 0.00005
 _CLOSING_SECONDS = 5.0
 _DRAINED_BYTES = 33_554_432
-_AWAY_SECONDS = 1.0
+_REJECT_SECONDS = 1.0
 _READ_SECONDS = 0.005
 _DESCRIPTORS_A_TENANT = 5
 _DESCRIPTORS_BESIDE = 300
-_MOST_KNOCKING = 100
-_KNOCKS, _KNOCK_SECONDS = 10, 0.05
-_FEWEST = 10
+_MOST_WAITING = 100
+_ROOM_TRIES, _ROOM_TRY_SECONDS = 10, 0.05
+_LEAST_CONNECTIONS = 10
 _NEVER = math.inf
 _RESET = struct.pack("ii", 1, 0)
 
 
-def fitted(settings: Settings) -> Settings:
-    """Lower what this process has not the open files for, and what would let one tenant take every connection."""
+def fitted_to_open_files(settings: Settings) -> Settings:
+    """Lower the limits to the open files of this process, and so that one tenant can't take every connection."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = limit - settings.open_tenants * _DESCRIPTORS_A_TENANT - _DESCRIPTORS_BESIDE
-    most = max(_FEWEST, min(settings.max_connections, room))
+    most = max(_LEAST_CONNECTIONS, min(settings.max_connections, room))
     if most < settings.max_connections:
         log.warning("%d open files leave room for %d connections. Raise ulimit -n for more.", limit, most)
     return dataclasses.replace(
@@ -62,112 +62,115 @@ def fitted(settings: Settings) -> Settings:
     )
 
 
-class _Part(NamedTuple):
-    """A part of what a client sends: how long it may be waited for in all, and how much it may be."""
+class _Phase(NamedTuple):
+    """A phase of a connection: how long its bytes may be waited for in all, and how many there may be."""
 
-    patience_seconds: float
+    timeout_seconds: float
     most_bytes: float = _NEVER
 
 
 class Stream(io.RawIOBase):
-    """What comes in on one connection, part by part: ``idle``, ``head``, ``body``, the ``rest`` that nobody reads, and
-    ``open`` once it is a WebSocket, and ``closing`` when that is closed. It begins as ``new``."""
+    """The bytes received on one connection, with time-outs by phase.
 
-    def __init__(self, network: Any, parts: dict[str, _Part]) -> None:
-        self._network, self._parts = network, parts
-        self._is_plain = not isinstance(network, SSLSocket)  # TLS may have read what the network has no more.
-        self.until = _NEVER
-        """When the wait that is going on will have been too long, on the monotonic clock."""
-        self._is_reading = self._is_sending = self._is_over = False
+    Phases: ``new``, ``idle`` between requests, ``head``, ``body``, the ``rest`` that is read and discarded, ``open`` for a
+    WebSocket, ``closing`` when that is closed.
+    """
+
+    def __init__(self, sock: Any, phases: dict[str, _Phase]) -> None:
+        self._sock, self._phases = sock, phases
+        self._is_plain = not isinstance(sock, SSLSocket)  # TLS may have decrypted bytes already.
+        self.deadline = _NEVER
+        """When the current wait times out, on the monotonic clock."""
+        self._is_reading = self._is_sending = self._is_at_end = False
         self.is_ended = False
-        """Ended from another greenlet: it was too slow, or made room."""
+        """Ended from another greenlet: it timed out, or made room."""
         self.begin("new")
 
-    def begin(self, part: str) -> None:
-        """Begin a part."""
-        self._part = part
-        self._patience, self._left_bytes = self._parts[part]
+    def begin(self, phase: str) -> None:
+        """Begin a phase."""
+        self._phase = phase
+        self._left_seconds, self._left_bytes = self._phases[phase]
 
     def close_soon(self) -> None:
-        """Give the client of a WebSocket that ends a moment to take the rest and to close too, counted from the first call.
+        """Start the time-out for the client of a WebSocket to read the rest and close too; only the first call does.
 
         Source: RFC 6455 section 7.1.1.
         """
-        if self._part != "closing":
+        if self._phase != "closing":
             self.begin("closing")
-            self.until = time.monotonic() + self._patience
+            self.deadline = time.monotonic() + self._left_seconds
 
-    def stop(self) -> None:
-        """Read no more: others do."""
-        self._is_over = True
+    def detach(self) -> None:
+        """Read no more: the idle reader does."""
+        self._is_at_end = True
 
     def readable(self) -> bool:
         """Tell that this can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Wait for bytes, but not for too long.
+        """Wait for bytes until the time-out.
 
-        Raises: RequestTimeout, HeadTooLarge, once, where there is a request to answer; else it is at its end.
+        Raises: RequestTimeout, HeadTooLarge, once, where there is a request to answer; otherwise it is at its end.
         """
-        if self._is_over:
+        if self._is_at_end:
             return 0
         count, waited = self._receive(buffer)
-        if count and self._part in ("new", "idle"):
+        if count and self._phase in ("new", "idle"):
             self.begin("head")
         else:
-            self._patience -= waited
+            self._left_seconds -= waited
         self._left_bytes -= count
         if self.is_ended or self._left_bytes < 0:
-            self._is_over = True
-            if self._part in ("head", "body"):
+            self._is_at_end = True
+            if self._phase in ("head", "body"):
                 raise RequestTimeout if self.is_ended else HeadTooLarge
             return 0
-        if self._part == "body":  # What comes gives more time, but never more than there was at first.
-            self._patience += count / LEAST_BYTES_PER_SECOND
-            self._patience = min(self._patience, self._parts["body"].patience_seconds)
+        if self._phase == "body":  # Received bytes extend the time-out, up to the initial one.
+            self._left_seconds += count / LEAST_BYTES_PER_SECOND
+            self._left_seconds = min(self._left_seconds, self._phases["body"].timeout_seconds)
         return count
 
     def _receive(self, buffer: Any) -> tuple[int, float]:
         began = time.monotonic()
-        self.until, self._is_reading = began + self._patience, True
+        self.deadline, self._is_reading = began + self._left_seconds, True
         try:
-            if self._part == "idle" and self._is_plain:  # Hardly ever is anything there; asking in vain costs.
-                self._network._wait(self._network._read_event)
-            count: int = self._network.recv_into(buffer)
+            if self._phase == "idle" and self._is_plain:  # Hardly ever is anything there, and a failing recv costs.
+                self._sock._wait(self._sock._read_event)
+            count: int = self._sock.recv_into(buffer)
             waited = time.monotonic() - began
-            if waited < _AT_ONCE_SECONDS:
-                breathe_at_times(_READ_SECONDS)  # Who sends without a break would keep all others from being heard.
+            if waited < _IMMEDIATE_SECONDS:
+                yield_if_due(_READ_SECONDS)  # A client that sends without pause must not block the event loop.
             return count, waited
         except OSError:
             if not self.is_ended:
                 raise
-            return 0, 0.0  # gevent wakes who waits on a socket that is shut down with an error.
+            return 0, 0.0  # gevent raises in greenlets that wait on a socket when it is shut down.
         finally:
-            self.until, self._is_reading = _NEVER, False
+            self.deadline, self._is_reading = _NEVER, False
 
     @property
     def is_waited_for(self) -> bool:
-        """Tell whether the server waits for a request that it could do without."""
-        is_between = self._part in ("new", "idle", "rest", "closing")
-        return (is_between or (self._is_reading and self._part != "open")) and not self.is_ended
+        """Tell whether the server waits for this client, so that the connection may be ended to make room."""
+        is_between = self._phase in ("new", "idle", "rest", "closing")
+        return (is_between or (self._is_reading and self._phase != "open")) and not self.is_ended
 
     def end(self) -> None:
-        """End it from another greenlet; whoever waits for it goes on at once."""
+        """End it from another greenlet; a greenlet that waits for it continues at once."""
         self.is_ended = True
-        is_unread = self._is_sending or self._part == "closing"
+        is_unread = self._is_sending or self._phase == "closing"
         with contextlib.suppress(OSError):
-            if is_unread:  # Nobody will read what is queued.
-                self._network.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._network.shutdown(socket.SHUT_RDWR if is_unread else socket.SHUT_RD)
+            if is_unread:  # Queued bytes will never be read.
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._sock.shutdown(socket.SHUT_RDWR if is_unread else socket.SHUT_RD)
 
     @contextlib.contextmanager
     def sending(self, seconds: float) -> Iterator[None]:
-        """Send to the client, but not for longer than ``seconds``.
+        """Send to the client, with a time-out.
 
-        Raises: BrokenPipeError if it was ended meanwhile; pywsgi takes that silently.
+        Raises: BrokenPipeError if it was ended meanwhile; pywsgi ignores that silently.
         """
-        self.until, self._is_sending = time.monotonic() + seconds, True
+        self.deadline, self._is_sending = time.monotonic() + seconds, True
         try:
             yield
         except OSError as error:
@@ -175,41 +178,41 @@ class Stream(io.RawIOBase):
                 raise
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
         finally:
-            self.until, self._is_sending = _NEVER, False
+            self.deadline, self._is_sending = _NEVER, False
 
 
 class Connections:
-    """All connections of this server, those whose request began longest ago first."""
+    """All connections of this server, ordered by when their latest request began."""
 
     def __init__(self, settings: Settings) -> None:
         self._most = settings.max_connections
         self.stall_seconds = settings.stall_seconds
-        self._parts = {
-            "new": _Part(settings.head_seconds),
-            "idle": _Part(settings.keep_alive_seconds),
-            "head": _Part(settings.head_seconds, _HEAD_BYTES),
-            "body": _Part(settings.stall_seconds),
-            "rest": _Part(settings.stall_seconds, max(_DRAINED_BYTES, 2 * settings.max_body_bytes)),
-            "open": _Part(_NEVER),
-            "closing": _Part(_CLOSING_SECONDS),
+        self._phases = {
+            "new": _Phase(settings.head_seconds),
+            "idle": _Phase(settings.keep_alive_seconds),
+            "head": _Phase(settings.head_seconds, _HEAD_BYTES),
+            "body": _Phase(settings.stall_seconds),
+            "rest": _Phase(settings.stall_seconds, max(_DRAINED_BYTES, 2 * settings.max_body_bytes)),
+            "open": _Phase(_NEVER),
+            "closing": _Phase(_CLOSING_SECONDS),
         }
         self._open: OrderedDict[Stream, None] = OrderedDict()
         self._ending: set[Stream] = set()
-        """Those that made room for others, and are not closed yet."""
-        self._knocking = self._away = self._turned_away = 0
-        self.is_over = False
-        """From when the server stops, each answer is the last of its connection."""
+        """Ended to make room, and not closed yet."""
+        self._waiting = self._rejecting = self._rejected = 0
+        self.is_stopping = False
+        """Once the server stops, each response is the last of its connection."""
 
     def watch(self) -> None:
-        """Begin to look after them."""
+        """Start the sweep that ends late connections."""
         gevent.spawn(self._watch)
 
-    def stream(self, network: Any) -> Stream:
-        """Give what comes in on a new connection."""
-        return Stream(network, self._parts)
+    def stream(self, sock: Any) -> Stream:
+        """Make the stream of a new connection."""
+        return Stream(sock, self._phases)
 
     def admit(self, stream: Stream) -> bool:
-        """Let a connection in, if need be in the place of one that makes the server wait; tell whether there was room."""
+        """Admit a connection, if need be by ending an idle or slow one; tell whether there was room."""
         if not (self._has_room() or self._wait_for_room()):
             return False
         self._open[stream] = None
@@ -224,37 +227,37 @@ class Connections:
         return slowest is not None
 
     def _wait_for_room(self) -> bool:
-        """Wait a little: of many requests that came at once, some are answered in a moment."""
-        if self._knocking >= _MOST_KNOCKING:
+        """Wait briefly: in a burst of requests, some are answered in a moment."""
+        if self._waiting >= _MOST_WAITING:
             return False
-        self._knocking += 1
+        self._waiting += 1
         try:
-            for _ in range(_KNOCKS):
-                gevent.sleep(_KNOCK_SECONDS)
+            for _ in range(_ROOM_TRIES):
+                gevent.sleep(_ROOM_TRY_SECONDS)
                 if self._has_room():
                     return True
             return False
         finally:
-            self._knocking -= 1
+            self._waiting -= 1
 
     @contextlib.contextmanager
-    def turning_away(self) -> Iterator[None]:
-        """Bound how long somebody for whom there is no room is told so, and how many are at a time."""
-        seconds = _AWAY_SECONDS if self._away < _MOST_KNOCKING else 0.0
-        self._turned_away += 1
-        self._away += 1
+    def rejecting(self) -> Iterator[None]:
+        """Limit how long a rejection may take to send, and how many are sent at a time."""
+        seconds = _REJECT_SECONDS if self._rejecting < _MOST_WAITING else 0.0
+        self._rejected += 1
+        self._rejecting += 1
         try:
             with gevent.Timeout(seconds, False):
                 yield
         finally:
-            self._away -= 1
+            self._rejecting -= 1
 
-    def requested(self, stream: Stream) -> None:
-        """Note that a request begins."""
+    def request_begins(self, stream: Stream) -> None:
+        """Move a connection to the end of the order."""
         self._open.move_to_end(stream)
 
-    def leave(self, stream: Stream) -> None:
-        """Forget a connection that is closed."""
+    def remove(self, stream: Stream) -> None:
+        """Remove a closed connection."""
         del self._open[stream]
         self._ending.discard(stream)
 
@@ -268,15 +271,15 @@ class Connections:
             try:
                 self._end_late(time.monotonic())
             except Exception:
-                log.exception("looking after connections failed")
+                log.exception("the sweep of connections failed")
 
     def _end_late(self, now: float) -> None:
-        if self._turned_away:  # A line for each would cost more than all the rest of it.
-            log.warning("%d connections found no room and were turned away", self._turned_away)
-            self._turned_away = 0
-        late = [stream for stream in self._open if stream.until < now]
+        if self._rejected:  # One log line each would cost more than the rejection.
+            log.warning("%d connections were rejected, since there was no room for them", self._rejected)
+            self._rejected = 0
+        late = [stream for stream in self._open if stream.deadline < now]
         for stream in late:
-            stream.until = _NEVER
+            stream.deadline = _NEVER
             self._end(stream)
         if late:
-            log.info("%d connections were idle or slow for too long and were ended", len(late))
+            log.info("%d connections timed out, idle or slow, and were closed", len(late))

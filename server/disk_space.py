@@ -1,7 +1,6 @@
-"""Whether the disk of the data folder has room: noted when a write finds none, then looked for until there is some.
+"""Whether the disk of the data folder is full: noted when a write fails, then checked until there is room again.
 
-Knows: what a full disk is to the operating system, how it is said once in the log. Must not know: the engine, whose data it
-is, requests.
+Knows: the errors of a full disk, that it is logged once. Must not know: the engine, whose data it is, requests.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ _LOOK_SECONDS = 1.0
 
 
 class Room:
-    """What is known of the disk. The log has one line when it is full, and one when it no longer is."""
+    """Whether the disk has room. One line is logged when it is full, and one when it no longer is."""
 
     def __init__(self) -> None:
         self.is_full = False
         self._looked = -_LOOK_SECONDS
 
     def note_full(self) -> None:
-        """Note that a write found no room."""
+        """Note that a write failed for lack of room."""
         if not self.is_full:
             log.error("the disk is full: nothing is stored until there is room; pulls go on")
         self.is_full = True
 
     def look(self, folder: Path) -> bool:
-        """Look whether there is room in a folder, or is again, at most once a second, and tell."""
+        """Check whether a folder has room, at most once a second, and tell."""
         if time.monotonic() - self._looked >= _LOOK_SECONDS:
             self._looked = time.monotonic()
             if not self.is_full and has_none(folder):
@@ -45,18 +44,18 @@ class Room:
 
 
 room = Room()
-"""That of this process, which has one data folder."""
+"""Of this process, which has one data folder."""
 
 
 def has_none(folder: Path) -> bool:
-    """Tell whether there is as good as no room, in bytes or in files; some of both may be kept for root."""
+    """Tell whether bytes or inodes have practically run out; some of both may be reserved for root."""
     found, is_root = os.statvfs(folder), os.geteuid() == 0
     blocks, files = (found.f_bfree, found.f_ffree) if is_root else (found.f_bavail, found.f_favail)
     return blocks * found.f_frsize < _LEAST_BYTES or (found.f_files > 0 and files == 0)
 
 
 def _can_take(folder: Path) -> bool:
-    """Try to take some room, which finds out quotas too; a file system that can't do that is asked for what is free."""
+    """Try to allocate some room, which finds disk quotas too; where that is not supported, check what is free."""
     path = folder / "room.probe"
     try:
         with path.open("wb") as file:

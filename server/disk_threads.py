@@ -1,4 +1,4 @@
-"""Where what waits for the disk is done: in threads, or at once while the disk is fast.
+"""Runs what waits for the disk: in a thread pool, or in the event loop while the disk is fast.
 
 Knows: threads, how long the disk took. Must not know: what is written, SQLite.
 """
@@ -17,22 +17,22 @@ _FAST_SECONDS = 0.002
 
 
 class Disk:
-    """Where what waits for the disk is done. ``at_once`` is slower by a hundredth at the most than threads alone."""
+    """Runs blocking disk work. ``at_once`` blocks the event loop for at most a hundredth of the time."""
 
     def __init__(self) -> None:
         self._threads = ThreadPool(_COMMIT_THREADS)
         self._slow_until = 0.0
 
     def in_thread(self, work: Callable[[], T]) -> T:
-        """Do it in a thread, so that the event loop goes on meanwhile."""
+        """Run ``work`` in a thread, so that the event loop goes on meanwhile."""
         done, error = self._threads.apply(_outcome_of, (work,))
         if error is not None:
-            raise error  # Here, where somebody acts on it; the pool would print it as well.
+            raise error  # Raised here, since the pool would print it as well.
         return cast(T, done)
 
     def at_once(self, work: Callable[[], object]) -> None:
-        """Do it in the event loop, which spares two switches of threads, if the disk is fast; who was not is left alone
-        for a hundred times as long as it took."""
+        """Run ``work`` in the event loop, which saves two thread switches; after a slow one, threads do so for a hundred
+        times as long as that took."""
         began = time.monotonic()
         if began < self._slow_until:
             self.in_thread(work)

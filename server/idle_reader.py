@@ -1,8 +1,8 @@
-"""Open sockets that no greenlet waits for: one of a pool serves them while there is something to read.
+"""Idle sockets without a greenlet each: a pooled greenlet serves a socket only while there is something to read.
 
-A greenlet that waits costs a socket 25 KiB: CPython 3.11 gives each a piece of stack for its frames, greenlet keeps what
-it had on that of C, and its frames hold much that is of no more use. Knows: greenlets, the event loop, when a socket has
-something to read. Must not know: frames, Socket.IO, HTTP.
+A waiting greenlet costs 25 KiB per socket: CPython 3.11 allocates each a stack chunk for its frames, greenlet saves its C
+stack, and its frames keep objects alive. Knows: greenlets, the event loop, when a socket is readable. Must not know:
+frames, Socket.IO, HTTP.
 """
 
 from __future__ import annotations
@@ -16,94 +16,94 @@ from typing import Any
 import gevent
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from server.scheduler import breathe_at_times
+from server.scheduler import yield_if_due
 
 log = logging.getLogger("syncapp.connections")
 
-KEY = "syncapp.inlet"
-"""Where the environ of a WebSocket has its inlet, None if there can be none."""
+KEY = "syncapp.idle_reader"
+"""The key of a WebSocket's environ that holds its idle reader, None if it can have none."""
 
 _LEAST_BYTES, _MOST_BYTES = 2_048, 65_536
 _READ_SECONDS = 0.005
-_MOST_FREE = 8
-_free: list[greenlet] = []
-"""Greenlets that have nothing to do, the one that was busy last at the end."""
+_POOL_SIZE = 8
+_pool: list[greenlet] = []
+"""Idle greenlets, the one used last at the end."""
 
 
-class Inlet:
-    """What comes in on one open socket, with no time by which it must come."""
+class IdleReader:
+    """Reads one open socket, without a time-out, and without a greenlet while there is nothing to read."""
 
-    __slots__ = ("_came", "_keeper", "ends", "socket", "take")
+    __slots__ = ("_keeps_open", "_received", "on_end", "receive_one", "socket")
 
-    def __init__(self, network: Any) -> None:
-        self.socket = network
-        self.take: Callable[[], bool] | None = None
-        """Takes one message of what comes, and tells whether others may follow. Who sets it wants it to be called."""
-        self.ends: list[Callable[[], None]] = []
-        """Called one after the other when it is over."""
-        self._came = bytearray()
+    def __init__(self, sock: Any) -> None:
+        self.socket = sock
+        self.receive_one: Callable[[], bool] | None = None
+        """Receives one message, and returns whether others may follow. It is set by whoever is to be called."""
+        self.on_end: list[Callable[[], None]] = []
+        """Callbacks, called in order at the end of the connection."""
+        self._received = bytearray()
 
-    def begin(self, came: bytes) -> None:
-        """Go on without the greenlet that served the socket, after what that has read already.
+    def begin(self, received: bytes) -> None:
+        """Take over the socket from the greenlet that served it, and the bytes that it has read already.
 
-        It may close the socket: that stays open until the inlet is over.
+        That greenlet may close the socket: its descriptor stays open until this reader ends.
         """
-        self._keeper = self.socket.makefile("rb", buffering=0)
-        self._came += came
-        if came:
-            gevent.get_hub().loop.run_callback(_lend, self)
+        self._keeps_open = self.socket.makefile("rb", buffering=0)
+        self._received += received
+        if received:
+            gevent.get_hub().loop.run_callback(_on_readable, self)
         else:
-            self.socket._read_event.start(_lend, self)
+            self.socket._read_event.start(_on_readable, self)
 
     def read(self, count: int) -> bytes:
-        """Wait for so many bytes; fewer are the last."""
-        while (lacking := count - len(self._came)) > 0:
-            more = self.socket.recv(min(max(lacking, _LEAST_BYTES), _MOST_BYTES))
+        """Wait for ``count`` bytes; fewer mean the end of the connection."""
+        while (missing := count - len(self._received)) > 0:
+            more = self.socket.recv(min(max(missing, _LEAST_BYTES), _MOST_BYTES))
             if not more:
                 break
-            self._came += more
-            breathe_at_times(_READ_SECONDS)  # Who sends without a break would keep all others from being heard.
-        taken = bytes(self._came[:count])
-        del self._came[:count]
-        return taken
+            self._received += more
+            yield_if_due(_READ_SECONDS)  # A client that sends without pause must not block the event loop.
+        result = bytes(self._received[:count])
+        del self._received[:count]
+        return result
 
     def serve(self) -> None:
-        """Take what has come, and wait for more without a greenlet; at its end, end it."""
+        """Receive all messages that are there, then wait for more without a greenlet, or close."""
         try:
-            while self.take and self.take():
-                if not self._came:
-                    self.socket._read_event.start(_lend, self)
+            while self.receive_one and self.receive_one():
+                if not self._received:
+                    self.socket._read_event.start(_on_readable, self)
                     return
         except (GreenletExit, KeyboardInterrupt, SystemExit):  # The process ends.
             raise
-        except BaseException:  # gevent's Timeout is one. The greenlet serves others next.
+        except BaseException:  # Such as gevent's Timeout. The greenlet goes back to the pool.
             log.exception("reading failed")
-        self._end()
+        self._close()
 
-    def _end(self) -> None:
-        for end in self.ends:
+    def _close(self) -> None:
+        for callback in self.on_end:
             try:
-                end()
-            except Exception:  # The others must be called all the same.
+                callback()
+            except Exception:  # The other callbacks must run all the same.
                 log.exception("the end of a connection failed")
-        self.take, self.ends = None, []
+        self.receive_one, self.on_end = None, []
         with contextlib.suppress(OSError):
-            self.socket._sock.recv(_MOST_BYTES)  # What nobody has read would make the end a reset.
+            self.socket._sock.recv(_MOST_BYTES)  # With unread bytes, closing would reset the connection.
         self.socket.close()
-        self._keeper.close()
+        self._keeps_open.close()
 
 
-def _lend(inlet: Inlet) -> None:
-    """Run in the event loop when there is something to read."""
-    inlet.socket._read_event.stop()
-    lent = _free.pop() if _free else greenlet(_work, gevent.get_hub())
-    lent.switch(inlet)
+def _on_readable(reader: IdleReader) -> None:
+    """Run in the event loop when a socket is readable."""
+    reader.socket._read_event.stop()
+    pooled = _pool.pop() if _pool else greenlet(_serve_readers, gevent.get_hub())
+    pooled.switch(reader)
 
 
-def _work(inlet: Inlet | None) -> None:
-    while inlet:
-        Context().run(inlet.serve)
-        inlet = None  # It may be over, and is not kept from going.
-        if len(_free) < _MOST_FREE:
-            _free.append(getcurrent())
-            inlet = gevent.get_hub().switch()
+def _serve_readers(reader: IdleReader | None) -> None:
+    while reader:
+        Context().run(reader.serve)
+        reader = None  # The pool must not keep it alive.
+        if len(_pool) < _POOL_SIZE:
+            _pool.append(getcurrent())
+            reader = gevent.get_hub().switch()

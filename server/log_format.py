@@ -1,7 +1,7 @@
-"""How the log looks: one JSON object a line, or a quiet line for a person at a terminal.
+"""The format of the log: one JSON object per line, or a short line for a person at a terminal.
 
-Knows: formatting, and a fast path for the line that comes with every request. Must not know: what is logged; who logs must
-leave out secrets, tokens and rows.
+Knows: formatting, and a fast path for the line of each request. Must not know: what is logged; callers must leave out
+secrets, tokens and rows.
 """
 
 from __future__ import annotations
@@ -24,31 +24,29 @@ def install(log_format: str) -> None:
     human = log_format == "human" or (log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(Human() if human else Json())
-    logging._srcfile = None  # No line names its place in the code. Source: Python's Logging HOWTO, Optimization.
+    logging._srcfile = None  # No record looks up its caller. Source: Python's Logging HOWTO, Optimization.
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    """Give what was said beside the message, without what is empty."""
-    said = vars(record).items()
-    return {name: value for name, value in said if name not in _STANDARD and value is not None}
+    """Return the extra fields of a record that are not None."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD and value is not None}
 
 
 def request(logger: logging.Logger, level: int, message: str, about: dict[str, Any]) -> None:
-    """Log the line of a request; where it comes to the same, without a record of ``logging``, which costs five times as
-    much as the line."""
+    """Log the line of a request; as JSON without a record of ``logging``, which costs five times as much as the line."""
     handlers = logging.root.handlers
     if len(handlers) != 1 or not isinstance(handlers[0].formatter, Json):
         return logger.log(level, message, extra=about)
-    said = _line(time.time(), level, logger.name, message)
+    line = _line(time.time(), level, logger.name, message)
     for name, value in about.items():
         if value is not None:
-            said[name] = value
-    if not _lines:  # Those of a crowd leave together, in one turn of the event loop.
+            line[name] = value
+    if not _lines:  # The lines of one round of the event loop are written together.
         gevent.get_hub().loop.run_callback(_write, handlers[0].stream)  # type: ignore[attr-defined]
-    return _lines.append(_encode(said))
+    return _lines.append(_encode(line))
 
 
 _lines: list[str] = []
@@ -61,7 +59,7 @@ def _write(stream: TextIO) -> None:
     try:
         stream.write(lines)
         stream.flush()
-    except (OSError, ValueError):  # Whoever read the log is gone; the requests are not to suffer for it.
+    except (OSError, ValueError):  # The reader of the log is gone; requests must not fail for it.
         pass
 
 
@@ -81,16 +79,16 @@ def _name_of(level: int) -> str:
 
 
 def _encode(line: dict[str, Any]) -> str:
-    """Write JSON in ASCII alone: other characters could be escape sequences to a terminal too."""
+    """Encode JSON in ASCII only: other characters could be escape sequences of a terminal."""
     try:
         text = msgspec.json.encode(line, enc_hook=str)
-    except ValueError:  # Half of a surrogate pair, which the other way knows to write.
+    except ValueError:  # A lone surrogate, which ``json`` can encode.
         return json.dumps(line, default=str)
     return text.decode() if text.isascii() else json.dumps(line, default=str)
 
 
 class Json(logging.Formatter):
-    """One object a line; JSON itself keeps a line break or an escape sequence from becoming one in the log."""
+    """One JSON object per line, which escapes line breaks and terminal escape sequences."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record as one line."""
@@ -101,7 +99,7 @@ class Json(logging.Formatter):
 
 
 class Human(logging.Formatter):
-    """Time, level if it matters, message, and the rest as name=value."""
+    """Time, level from WARNING up, message, and the extra fields as name=value."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record as one line."""

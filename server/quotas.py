@@ -1,7 +1,7 @@
-"""What a tenant and a socket may use: so much a time, and so much at once.
+"""Rate limits and concurrency limits of tenants and sockets.
 
-Knows: quotas, windows, what is under way, the words in which clients are told (``RateLimit`` headers). Must not know:
-requests, sockets, tables. Whoever is over a budget is refused before anything is done.
+Knows: quotas, windows, how much is in flight, the ``RateLimit`` headers. Must not know: requests, sockets, tables. What is
+over a quota is refused before any work is done for it.
 """
 
 from __future__ import annotations
@@ -16,179 +16,179 @@ from typing import NamedTuple
 from limits import parse
 
 from protocol.errors import Busy, RateLimited
-from server.scheduler import Turns
+from server.scheduler import Scheduler
 from settings import Settings
 
 _KEPT_AT_LEAST = 1_024
 
 
-class Standing(NamedTuple):
-    """How somebody stands with one budget: what is left of the quota, and in how many seconds all of it is back."""
+class RemainingQuota(NamedTuple):
+    """What is left of one quota, and in how many seconds all of it is available again."""
 
     name: str
-    quota: int
+    limit: int
     window_seconds: int
     remaining: int
     reset_seconds: int
 
 
-def rate_headers(standings: Sequence[Standing]) -> dict[str, str]:
-    """Write the headers that tell clients how they stand.
+def rate_headers(remaining_quotas: Sequence[RemainingQuota]) -> dict[str, str]:
+    """Write the headers that tell clients their remaining quotas.
 
     Source: draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4: lists of structured fields.
     """
-    return {"RateLimit-Policy": _policy(standings), "RateLimit": _state(standings)}
+    return {"RateLimit-Policy": _policy(remaining_quotas), "RateLimit": _state(remaining_quotas)}
 
 
-def _policy(standings: Iterable[Standing]) -> str:
-    return ", ".join([f'"{name}";q={quota};w={window}' for name, quota, window, _, _ in standings])
+def _policy(remaining_quotas: Iterable[RemainingQuota]) -> str:
+    return ", ".join([f'"{name}";q={limit};w={window}' for name, limit, window, _, _ in remaining_quotas])
 
 
-def _state(standings: Iterable[Standing]) -> str:
-    return ", ".join([_item(name, remaining, reset) for name, _, _, remaining, reset in standings])
+def _state(remaining_quotas: Iterable[RemainingQuota]) -> str:
+    return ", ".join([_item(name, remaining, reset) for name, _, _, remaining, reset in remaining_quotas])
 
 
 def _item(name: str, remaining: int, reset_seconds: int) -> str:
     return f'"{name}";r={remaining};t={reset_seconds}'
 
 
-class Budget:
-    """A quota in a window, for each of many: all of it may be used at once, and it comes back evenly.
+class Quota:
+    """A rate limit, counted for each key: all of it may be used in one burst, and it refills evenly.
 
-    It keeps one time for each: when all that was used will have come back. Who has all of it is not kept at all.
+    Per key it stores one time: when the quota will be full again. Keys whose quota is full are not stored.
     Source: the generic cell rate algorithm, ITU-T I.371 annex A, "virtual scheduling".
     """
 
     def __init__(self, name: str, rate: str) -> None:
-        limit = parse(rate)
-        self.name, self.quota, self.window_seconds = name, limit.amount, limit.get_expiry()
-        self._unit_seconds = self.window_seconds / self.quota
-        self._whole_at: dict[str, float] = {}
+        parsed = parse(rate)
+        self.name, self.limit, self.window_seconds = name, parsed.amount, parsed.get_expiry()
+        self._unit_seconds = self.window_seconds / self.limit
+        self._full_at: dict[str, float] = {}
         self._swept_at_size = _KEPT_AT_LEAST
 
-    def spend(self, who: str, amount: int, now: float) -> float:
-        """Spend, or leave all as it is and give the seconds until so much can be spent; 0 says that it was."""
-        whole_at = max(self._whole_at.get(who, 0.0), now) + amount * self._unit_seconds
-        missing_seconds = whole_at - now - self.window_seconds
-        if missing_seconds > 1e-6:  # Rounding alone does not make the last of a quota too much.
+    def spend(self, key: str, amount: int, now: float) -> float:
+        """Spend ``amount`` and return 0, or spend nothing and return the seconds until so much is available."""
+        full_at = max(self._full_at.get(key, 0.0), now) + amount * self._unit_seconds
+        missing_seconds = full_at - now - self.window_seconds
+        if missing_seconds > 1e-6:  # A rounding error must not refuse the last unit of a quota.
             return missing_seconds
-        self._whole_at[who] = whole_at
-        if len(self._whole_at) > self._swept_at_size:
+        self._full_at[key] = full_at
+        if len(self._full_at) > self._swept_at_size:
             self._sweep(now)
         return 0.0
 
-    def check(self, who: str, amount: int, now: float) -> None:
+    def check(self, key: str, amount: int, now: float) -> None:
         """Spend.
 
         Raises: RateLimited, with the seconds to wait.
         """
-        missing_seconds = self.spend(who, amount, now)
+        missing_seconds = self.spend(key, amount, now)
         if missing_seconds:
             wait = math.ceil(missing_seconds)
             raise RateLimited(
-                f"Too many {self.name}: {self.quota:,} in {self.window_seconds} s are the most. Try again in {wait} s.",
+                f"Too many {self.name}: {self.limit:,} in {self.window_seconds} s are the most. Try again in {wait} s.",
                 retry_after_seconds=wait,
             )
 
-    def standing(self, who: str, now: float) -> Standing:
-        """Tell how somebody stands."""
-        return Standing(self.name, self.quota, self.window_seconds, *self._left(who, now))
+    def remaining(self, key: str, now: float) -> RemainingQuota:
+        """Return what is left for a key."""
+        return RemainingQuota(self.name, self.limit, self.window_seconds, *self._left(key, now))
 
-    def state(self, who: str, now: float) -> str:
-        """Write the same as an item of the header ``RateLimit``."""
-        return _item(self.name, *self._left(who, now))
+    def state(self, key: str, now: float) -> str:
+        """Return the same as an item of the header ``RateLimit``."""
+        return _item(self.name, *self._left(key, now))
 
-    def _left(self, who: str, now: float) -> tuple[int, int]:
-        """Give what is left, and in how many seconds all of it is back."""
-        used_seconds = self._whole_at.get(who, 0.0) - now
+    def _left(self, key: str, now: float) -> tuple[int, int]:
+        """Return what is left, and in how many seconds all of it is available again."""
+        used_seconds = self._full_at.get(key, 0.0) - now
         if used_seconds <= 0:
-            return self.quota, 0
-        remaining = self.quota - math.ceil(used_seconds / self._unit_seconds - 1e-6)
+            return self.limit, 0
+        remaining = self.limit - math.ceil(used_seconds / self._unit_seconds - 1e-6)
         return max(remaining, 0), math.ceil(used_seconds)
 
     def _sweep(self, now: float) -> None:
-        """Forget who has all of it back; done when the number has doubled, so that it costs each a constant."""
-        self._whole_at = {who: whole_at for who, whole_at in self._whole_at.items() if whole_at > now}
-        self._swept_at_size = max(_KEPT_AT_LEAST, 2 * len(self._whole_at))
+        """Drop keys whose quota is full again; done whenever the number of keys has doubled, so amortized it is O(1)."""
+        self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}
+        self._swept_at_size = max(_KEPT_AT_LEAST, 2 * len(self._full_at))
 
     def __len__(self) -> int:
-        return len(self._whole_at)
+        return len(self._full_at)
 
 
-class Visit:
-    """A request or an event of a tenant while it is under way; ``leave`` ends it."""
+class Reservation:
+    """What an in-flight request or event of a tenant holds of its quotas, until ``release``."""
 
-    __slots__ = ("_budgets", "_held_bytes", "_size_bytes", "_tenant_id")
+    __slots__ = ("_held_bytes", "_quotas", "_size_bytes", "_tenant_id")
 
-    def __init__(self, budgets: Budgets, tenant_id: str, size_bytes: int, held_bytes: int) -> None:
-        self._budgets, self._tenant_id = budgets, tenant_id
+    def __init__(self, quotas: Quotas, tenant_id: str, size_bytes: int, held_bytes: int) -> None:
+        self._quotas, self._tenant_id = quotas, tenant_id
         self._size_bytes, self._held_bytes = size_bytes, held_bytes
 
-    def settle(self, total_bytes: int) -> None:
+    def adjust(self, total_bytes: int) -> None:
         """Account for a body that is larger than it announced: it was compressed, or came in chunks.
 
         Raises: RateLimited.
         """
-        self._budgets.hold(self._tenant_id, total_bytes - self._held_bytes)
+        self._quotas.hold(self._tenant_id, total_bytes - self._held_bytes)
         self._held_bytes = total_bytes
         if total_bytes > self._size_bytes:
-            self._budgets.spend_bytes(self._tenant_id, total_bytes - self._size_bytes)
+            self._quotas.spend_bytes(self._tenant_id, total_bytes - self._size_bytes)
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Wait until no other large work of the tenant goes on, if its own is large."""
-        return self._budgets.turns.alone(self._tenant_id, self._held_bytes)
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Wait until no other large request of the tenant is processed, if this one is large."""
+        return self._quotas.scheduler.exclusive(self._tenant_id, self._held_bytes)
 
-    def leave(self) -> None:
-        """Say that it is over."""
-        self._budgets.leave(self._tenant_id, self._held_bytes)
+    def release(self) -> None:
+        """Give back what is held: the request has ended."""
+        self._quotas.release(self._tenant_id, self._held_bytes)
 
 
-class Budgets:
-    """All budgets of a server."""
+class Quotas:
+    """All quotas of a server."""
 
-    def __init__(self, settings: Settings, turns: Turns, clock: Callable[[], float] = time.monotonic) -> None:
-        self.turns, self._clock = turns, clock
-        self._requests = Budget("requests", settings.tenant_requests)
-        self._bytes = Budget("bytes", settings.tenant_bytes)
-        self._rows = Budget("rows", settings.tenant_rows)
+    def __init__(self, settings: Settings, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
+        self.scheduler, self._clock = scheduler, clock
+        self._requests = Quota("requests", settings.tenant_requests)
+        self._bytes = Quota("bytes", settings.tenant_bytes)
+        self._rows = Quota("rows", settings.tenant_rows)
         self._shown = (self._requests, self._bytes, self._rows)
-        self._policy = _policy([budget.standing("", 0.0) for budget in self._shown])
-        self._events = Budget("events", settings.socket_events)
-        self._refused_events = Budget("refused events", settings.socket_events)
-        self._event_bytes = Budget("event bytes", settings.socket_bytes)
-        self._most, self._most_held_bytes = settings.max_tenant_requests, settings.max_tenant_body_bytes
+        self._policy = _policy([quota.remaining("", 0.0) for quota in self._shown])
+        self._events = Quota("events", settings.socket_events)
+        self._refused_events = Quota("refused events", settings.socket_events)
+        self._event_bytes = Quota("event bytes", settings.socket_bytes)
+        self._most_requests, self._most_held_bytes = settings.max_tenant_requests, settings.max_tenant_body_bytes
         self._under_way: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
 
     # --- a tenant's --------------------------------------------------------------------------------------------------
 
-    def enter(self, tenant_id: str, size_bytes: int, held_bytes: int | None = None) -> Visit:
-        """Let a tenant's request or event in, when it is its turn; the caller must ``leave`` the visit.
+    def reserve(self, tenant_id: str, size_bytes: int, held_bytes: int | None = None) -> Reservation:
+        """Admit a request or event of a tenant, once it is scheduled; the caller must ``release`` the reservation.
 
-        ``size_bytes`` are spent at once. ``held_bytes``: how much memory its body may take, if that is another number.
-        Raises: Busy if too much of the tenant is under way, RateLimited if it has used up a budget.
+        ``size_bytes`` are spent at once. ``held_bytes``: how much memory its body may take, if that differs.
+        Raises: Busy if too much of the tenant is in flight, RateLimited if it has used up a quota.
         """
         held = size_bytes if held_bytes is None else held_bytes
         if self.is_full(tenant_id) or self._held[tenant_id] + held > self._most_held_bytes:
             raise Busy("Too many requests of this tenant are under way. Try again soon.")
         self._under_way[tenant_id] += 1
         self.hold(tenant_id, held)
-        visit = Visit(self, tenant_id, size_bytes, held)
+        reservation = Reservation(self, tenant_id, size_bytes, held)
         try:
-            self.turns.take(tenant_id)
+            self.scheduler.wait_turn(tenant_id)
             self._requests.check(tenant_id, 1, self._clock())
             self.spend_bytes(tenant_id, size_bytes)
         except BaseException:
-            visit.leave()
+            reservation.release()
             raise
-        return visit
+        return reservation
 
     def is_full(self, tenant_id: str) -> bool:
-        """Tell whether as much of a tenant is under way as may be."""
-        return self._under_way[tenant_id] >= self._most
+        """Tell whether as many requests of a tenant are in flight as allowed."""
+        return self._under_way[tenant_id] >= self._most_requests
 
     def is_alone(self, tenant_id: str) -> bool:
-        """Tell whether no more than one request or event of a tenant is under way."""
+        """Tell whether at most one request or event of a tenant is in flight."""
         return self._under_way[tenant_id] <= 1
 
     def spend_bytes(self, tenant_id: str, count: int) -> None:
@@ -207,22 +207,22 @@ class Budgets:
         self._rows.check(tenant_id, count, self._clock())
 
     def hold(self, tenant_id: str, more_bytes: int) -> None:
-        """Count memory that bodies of a tenant take; less than none gives it back."""
+        """Count memory that bodies of a tenant take; a negative number gives it back."""
         self._held[tenant_id] += more_bytes
 
-    def leave(self, tenant_id: str, held_bytes: int) -> None:
-        """Count a visit as over."""
+    def release(self, tenant_id: str, held_bytes: int) -> None:
+        """Give back what a reservation held."""
         self._under_way[tenant_id] -= 1
         self._held[tenant_id] -= held_bytes
         if not self._under_way[tenant_id]:
             del self._under_way[tenant_id], self._held[tenant_id]
 
     def headers(self, tenant_id: str) -> dict[str, str]:
-        """Write the headers that tell a tenant how it stands."""
+        """Write the headers that tell a tenant its remaining quotas."""
         now = self._clock()
         return {
             "RateLimit-Policy": self._policy,
-            "RateLimit": ", ".join([budget.state(tenant_id, now) for budget in self._shown]),
+            "RateLimit": ", ".join([quota.state(tenant_id, now) for quota in self._shown]),
         }
 
     # --- a socket's --------------------------------------------------------------------------------------------------
@@ -235,11 +235,11 @@ class Budgets:
         self._events.check(socket_id, 1, self._clock())
 
     def is_flood(self, socket_id: str) -> bool:
-        """Count an event that was refused; tell whether the socket went on until a whole quota of them was."""
+        """Count a refused event; tell whether a whole quota of refused events is used up too."""
         return self._refused_events.spend(socket_id, 1, self._clock()) > 0
 
     def pause_seconds(self, socket_id: str, size_bytes: int) -> float:
-        """Spend bytes of a socket, and tell for how long it must not be read first."""
+        """Spend bytes of a socket; return for how long it must not be read."""
         pause = self._event_bytes.spend(socket_id, size_bytes, self._clock())
         if pause:
             self._event_bytes.spend(socket_id, size_bytes, self._clock() + pause)

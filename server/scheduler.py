@@ -15,93 +15,92 @@ import gevent
 from gevent.hub import Waiter
 from gevent.lock import Semaphore
 
-_AT_ONCE = 8
-"""Pieces of a tenant's work that go on in one round."""
+_MOST_A_ROUND = 8
+"""Requests of one tenant that go on in one round."""
 
-_MOMENT_SECONDS = 1e-6
+_YIELD_SECONDS = 1e-6
 
 _LARGE_BYTES = 262_144
-"""From here on, reading a body holds the event loop for milliseconds, and what it becomes holds much memory."""
+"""From here on, parsing a body blocks the event loop for milliseconds, and its objects take much memory."""
+
+_UNLOCKED = nullcontext()
 
 
-_NOT_ALONE = nullcontext()
-
-
-def breathe() -> None:
-    """Let all others go on who can.
+def yield_to_loop() -> None:
+    """Yield to the event loop: everything that is ready runs first.
 
     ``gevent.sleep(0)`` does not: gevent runs up to 50 greenlets that sleep so before it looks at network and clock again.
     """
-    gevent.sleep(_MOMENT_SECONDS)
+    gevent.sleep(_YIELD_SECONDS)
 
 
-def breathe_at_times(seconds: float = 1e-3) -> None:
-    """Let all others go on if the event loop could not for so long; for what long work calls often."""
+def yield_if_due(seconds: float = 1e-3) -> None:
+    """Yield to the event loop if it had no round for so long; long work calls this often."""
     if time.time() - gevent.get_hub().loop.now() > seconds:  # The loop notes the time when it begins a round.
-        breathe()
+        yield_to_loop()
 
 
-class Turns:
-    """The lines in which the work of tenants waits."""
+class Scheduler:
+    """The queues in which requests and events wait, one for each tenant."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, deque[Waiter[None]]] = {}
-        self._taken: dict[str, int] = {}
-        """How many pieces of each went on in this round."""
+        self._queues: dict[str, deque[Waiter[None]]] = {}
+        self._resumed: dict[str, int] = {}
+        """How many requests of each tenant went on in this round."""
         self._round_ends = gevent.get_hub().loop.timer(0)
-        self._alone: dict[str, Semaphore] = {}
+        self._locks: dict[str, Semaphore] = {}
         self._holders: Counter[str] = Counter()
 
-    def take(self, who: str) -> None:
-        """Return in this round if few of ``who`` went on in it yet, else in a later one, in the order of the calls."""
-        taken = self._taken.get(who, 0)
-        if not self._taken:
+    def wait_turn(self, tenant_id: str) -> None:
+        """Return in this round if few requests of the tenant went on in it, else in a later one, first in, first out."""
+        resumed = self._resumed.get(tenant_id, 0)
+        if not self._resumed:
             self._round_ends.start(self._next_round)
-        if taken < _AT_ONCE:
-            self._taken[who] = taken + 1
+        if resumed < _MOST_A_ROUND:
+            self._resumed[tenant_id] = resumed + 1
             return
-        self._wait(who)
+        self._wait(tenant_id)
 
-    def pass_on(self, who: str) -> None:
-        """Return in a later round: long work goes on when all others had their turn."""
-        if not self._taken:
+    def yield_turn(self, tenant_id: str) -> None:
+        """Return in a later round, for work that is done in time slices."""
+        if not self._resumed:
             self._round_ends.start(self._next_round)
-            self._taken[who] = 0
-        self._wait(who)
+            self._resumed[tenant_id] = 0
+        self._wait(tenant_id)
 
-    def _wait(self, who: str) -> None:
+    def _wait(self, tenant_id: str) -> None:
         waiter: Waiter[None] = Waiter()
-        self._lines.setdefault(who, deque()).append(waiter)
+        self._queues.setdefault(tenant_id, deque()).append(waiter)
         waiter.get()
 
     def _next_round(self) -> None:
-        """Run in the event loop, once a round as long as somebody takes turns."""
-        self._taken, lines = {}, self._lines
-        self._lines = {}
-        going: list[Waiter[None]] = []
-        for who, line in lines.items():
-            some = [line.popleft() for _ in range(min(len(line), _AT_ONCE))]
-            self._taken[who] = len(some)
-            if line:
-                self._lines[who] = line
-            going += some
+        """Run in the event loop, once a round as long as requests come."""
+        self._resumed, queues = {}, self._queues
+        self._queues = {}
+        waiters: list[Waiter[None]] = []
+        for tenant_id, queue in queues.items():
+            some = [queue.popleft() for _ in range(min(len(queue), _MOST_A_ROUND))]
+            self._resumed[tenant_id] = len(some)
+            if queue:
+                self._queues[tenant_id] = queue
+            waiters += some
         self._round_ends.stop()
-        if self._taken:
+        if self._resumed:
             self._round_ends.start(self._next_round)
-        for waiter in going:
+        for waiter in waiters:
             waiter.switch(None)
 
-    def alone(self, who: str, size_bytes: int) -> AbstractContextManager[None]:
-        """Let large work of ``who`` go on one after the other, so that only one is in memory as more than bytes."""
-        return self._alone_of(who) if size_bytes >= _LARGE_BYTES else _NOT_ALONE
+    def exclusive(self, tenant_id: str, size_bytes: int) -> AbstractContextManager[None]:
+        """Run large requests of a tenant one after the other, so that the body of only one is in memory as objects."""
+        return self._exclusive(tenant_id) if size_bytes >= _LARGE_BYTES else _UNLOCKED
 
     @contextmanager
-    def _alone_of(self, who: str) -> Iterator[None]:
-        self._holders[who] += 1
+    def _exclusive(self, tenant_id: str) -> Iterator[None]:
+        self._holders[tenant_id] += 1
         try:
-            with self._alone.setdefault(who, Semaphore(1)):
+            with self._locks.setdefault(tenant_id, Semaphore(1)):
                 yield
         finally:
-            self._holders[who] -= 1
-            if not self._holders[who]:
-                del self._holders[who], self._alone[who]
+            self._holders[tenant_id] -= 1
+            if not self._holders[tenant_id]:
+                del self._holders[tenant_id], self._locks[tenant_id]

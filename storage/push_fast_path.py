@@ -17,7 +17,9 @@ from msgspec import UNSET
 from models import connection
 from protocol.codec import Row, decode_stored, encode
 from protocol.messages import Stored
-from protocol.row_decoder import Form, TypedRow, stored
+from protocol.row_decoder import TypedRow
+from protocol.row_types import RowType
+from storage.dialect import dialect
 from storage.merge_base import Key, rows_where
 from storage.push_batch import INSERT_LOGGED, Writing, insert_row
 from storage.repeated_creates import is_said_before, may_begin_with, note_beginning, telling
@@ -40,7 +42,7 @@ class Edited(NamedTuple):
     @property
     def said(self) -> Row:
         """Give what the device said of it."""
-        return self.typed.form.said(self.typed.row)
+        return self.typed.row_type.fields_of(self.typed.row)
 
 
 _Found = tuple[Any, dict[str, Any], tuple[Any, ...]]
@@ -58,9 +60,9 @@ class ShortWay:
         """Write rows, and tell whether it could; else nothing was done. ``met``: rows that the general path has had."""
         if self._takes(some, met):
             return True
-        for reader in {one.reader for one in some}:
-            reader.misses += 1
-        return all(one.read_otherwise() for one in some) and self._takes(some, met)
+        for decoder in {one.decoder for one in some}:
+            decoder.misses += 1
+        return all(one.decode_as_expected() for one in some) and self._takes(some, met)
 
     def _takes(self, some: Sequence[TypedRow], met: Container[Key]) -> bool:
         if all(one.is_new for one in some):
@@ -76,7 +78,7 @@ class ShortWay:
         pushed_by = writing.push.device_id
         slice_ = _Slice()
         for one in some:
-            table, row_id = one.form.table, one.row_id or writing.new_row_id()
+            table, row_id = one.row_type.table, one.row_id or writing.new_row_id()
             body = one.complete(row_id, time)
             if len(body) > writing.row_bytes:
                 writing.is_too_large(one.change(), body)
@@ -85,7 +87,7 @@ class ShortWay:
             about = 1, None, at, one.edited_at, pushed_by or one.row.device_id, None, body.decode(), is_named, session
             writing.note_speaker(one.row.device_id, None)
             slice_.log.append((sequence, table, row_id, *about))
-            slice_.rows[one.form].append(stored(one.form, one.row, sequence))
+            slice_.rows[one.row_type].append(one.row_type.stored(one.row, sequence))
             writing.differences[table].add(row_id, 1)
             writing.note(table, row_id, "created", 1, body)
         slice_.write()
@@ -127,14 +129,14 @@ class ShortWay:
         """Decode a row as it stands, unless there is more to it."""
         body, version, sequence, *_ = as_read
         base_version = one.base_version
-        if one.reader.kind == "create" or not self._is_known(one, base_version, version, sequence):
+        if one.decoder.kind == "create" or not self._is_known(one, base_version, version, sequence):
             return None
-        stood = one.stood(body)
+        stood = one.decode_existing(body)
         if stood is None or stood.is_deleted:
             return None
         if one.row.Unique_id and stood.Unique_id and one.row.Unique_id != stood.Unique_id:
             return None
-        different = one.form.difference(one.row, stood)
+        different = one.row_type.difference(one.row, stood)
         if base_version is not None and not self._writing.push.evidence.is_of(one.row.device_id, stood.device_id):
             return None
         is_plain = not different or not self._is_late_repeat(one, stood, as_read, different)
@@ -147,31 +149,31 @@ class ShortWay:
             return False
         if base_version is None:
             return not push.base or push.base.sequence >= sequence
-        place, _ = push.evidence.places(one.form.table, before.epoch)
+        place, _ = push.evidence.places(one.row_type.table, before.epoch)
         return place >= sequence and (not base_version or base_version >= version)
 
     def _is_late_repeat(self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Row) -> bool:
         """Tell whether an edit whose base is not stated may be a create that was taken before: the general path knows."""
         push, (_, version, sequence, *_) = self._writing.push, as_read
-        if one.reader.kind != "upsert" or push.base:
+        if one.decoder.kind != "upsert" or push.base:
             return False
-        life = self._writing.before.epoch, one.form.table, stood.id, stood.createdAt
-        tells = telling(different, one.form.names)
+        life = self._writing.before.epoch, one.row_type.table, stood.id, stood.createdAt
+        tells = telling(different, one.row_type.names)
         if version == 1:
             note_beginning(life, {name: getattr(stood, name) for name in tells})
             return False
         if not may_begin_with(life, sequence, tells):
             return False
-        said = one.form.said(one.row)
+        said = one.row_type.fields_of(one.row)
         return is_said_before(sequence, said, is_any=False, session=push.evidence.session, device_id=push.device_id)
 
     def _edit_one(self, one: TypedRow, plain: _Found, slice_: _Slice) -> None:
         """Write one edit; the row as it stood becomes what it is now."""
         stood, different, found = plain
-        writing, form, (was, version, sequence, edited_at, _) = self._writing, one.form, found
+        writing, row_type, (was, version, sequence, edited_at, _) = self._writing, one.row_type, found
         table, row_id = one.table.name, one.row_id
         assert row_id is not None
-        names = [form.names[name] for name in different]
+        names = [row_type.names[name] for name in different]
         body = one.merge(stood, different, writing.time, edited_at) if different else was.encode()
         if different and len(body) > writing.row_bytes:
             writing.is_too_large(one.change(), body)
@@ -184,7 +186,7 @@ class ShortWay:
             slice_.log.append((writing.sequence, table, row_id, *about, writing.is_named, writing.session))
             if "device_id" in different:
                 writing.note_speaker(different["device_id"], None)
-            slice_.rows[form].append(stored(form, stood, writing.sequence))
+            slice_.rows[row_type].append(row_type.stored(stood, writing.sequence))
             slice_.older[table].append((sequence,))
             writing.differences[table].change(row_id, version, version + 1)
         writing.note(table, row_id, "updated" if different else "unchanged", version + bool(different), body)
@@ -193,7 +195,7 @@ class ShortWay:
 def _expect(some: Sequence[TypedRow], *, new: bool) -> bool:
     """Say what more rows of the same push probably are, since these are not what they were read as."""
     for one in some:
-        one.reader.expects_new = new
+        one.decoder.expects_new = new
     return False
 
 
@@ -202,25 +204,25 @@ class _Slice:
 
     def __init__(self) -> None:
         self.log: list[tuple[Any, ...]] = []
-        self.rows: defaultdict[Form, list[tuple[Any, ...]]] = defaultdict(list)
+        self.rows: defaultdict[RowType, list[tuple[Any, ...]]] = defaultdict(list)
         self.older: defaultdict[str, list[tuple[int]]] = defaultdict(list)
         """By table, the sequences of those that go."""
 
     def write(self) -> None:
         """Write them."""
-        cursor = connection().cursor()
-        cursor.executemany(INSERT_LOGGED, self.log)
+        sql = connection()
+        sql.executemany(INSERT_LOGGED, self.log)
         for table, older in self.older.items():
-            cursor.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
-        for form, rows in self.rows.items():
-            cursor.executemany(insert_row(form.table, form.columns), rows)
+            sql.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
+        for row_type, rows in self.rows.items():
+            sql.executemany(insert_row(row_type.table, row_type.columns), rows)
 
 
 def _any_stands(new: Sequence[TypedRow]) -> bool:
     """Tell whether one of these rows is there already, by its id or its ``Unique_id``, or named twice."""
     if len(new) == 1:
         (one,) = new
-        found = connection().execute(_is_there(one.form.table), (one.row_id, one.row.Unique_id or None))
+        found = connection().execute(_is_there(one.row_type.table), (one.row_id, one.row.Unique_id or None))
         return found.fetchone() is not None
     wanted: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for one in new:
@@ -240,5 +242,5 @@ def _is_there(table: str) -> str:
 
 
 def _stand(table: str, column: str, wanted: list[str]) -> bool:
-    sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
-    return connection().execute(sql, (encode(wanted).decode(),)).fetchone() is not None
+    words = dialect()
+    return connection().execute(words.any_where(table, column), (words.listed(wanted),)).fetchone() is not None

@@ -14,7 +14,7 @@ from typing import Any
 from models import connection, synced_tables
 from protocol.codec import Row, encode
 from protocol.errors import ResyncRequired, ValidationError
-from protocol.merge import decide, decide_again
+from protocol.merge import decide, decide_recreation
 from protocol.messages import UNCHECKED, Applied, Change, Outcome, Push, Since, Stored, Strategy
 from protocol.row_decoder import TypedRow
 from storage.idempotency import Taken, implied_name, is_retry, keep_receipts, mark_of, taken
@@ -168,7 +168,7 @@ class _LongWay:
         if self.revivals.is_repeat(change, key):
             return Outcome("unchanged")
         since = self._missed_deletion(change, key) if self.revivals.is_late(change, key) else None
-        return decide_again(change, stored, since, self.strategy)
+        return decide_recreation(change, stored, since, self.strategy)
 
     def _is_late_repeat(self, change: Change, key: Key) -> bool:
         """Tell whether a create of a row that stands, or what may be one, was taken before, and others edited since."""
@@ -316,8 +316,8 @@ class _LongWay:
         """Write what was taken: receipts, the log, and the rows in their last state."""
         if self.receipts:
             keep_receipts(self.receipts, self.at)
-        cursor = connection().cursor()
-        cursor.executemany(INSERT_LOGGED, self.log)
+        sql = connection()
+        sql.executemany(INSERT_LOGGED, self.log)
         written = dict.fromkeys((table, row_id) for _, table, row_id, *_ in self.log)
         for name in dict.fromkeys(table for table, _ in written):
             table = synced_tables()[name]
@@ -325,7 +325,7 @@ class _LongWay:
             before = [(key[1],) for key in keys if key in self.standing]
             current = (self.current[key] for key in keys)
             rows = (table.stored(stored.row, stored.sequence) for stored in current)
-            cursor.executemany(f'DELETE FROM "{name}" AS e WHERE e.id = ?', before)
-            cursor.executemany(insert_row(name, table.columns), rows)
+            sql.executemany(f'DELETE FROM "{name}" AS e WHERE e.id = ?', before)
+            sql.executemany(insert_row(name, table.columns), rows)
         self.standing.update(written)
         self.receipts, self.log = {}, []

@@ -9,8 +9,6 @@ import syncapp  # noqa: F401 -- first, for its monkey patch
 
 # isort: split
 import contextlib
-import functools
-import inspect
 import itertools
 import json
 import os
@@ -19,7 +17,6 @@ import socket
 import subprocess
 import threading
 import time
-import types
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,9 +27,9 @@ import pytest
 import requests
 import socketio
 
-from storage import main_database
 from tenants import Tenants
 from tests import contract, forking
+from tests.customers import customer
 from tests.needs import where
 
 if TYPE_CHECKING:
@@ -53,6 +50,8 @@ FAST = {
 }
 """Settings of a server under test: no waiting for hashes or limits."""
 
+pytest_plugins = ["tests.collection"]
+
 JSON = dict[str, Any]
 _numbers = itertools.count(1)
 
@@ -63,75 +62,6 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     if absent and os.environ.get("CI") == "true":
         raise RuntimeError(f"CI must have {', '.join(absent)}: see tests/needs.py")
     return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}: run tests/needs.py for how to get it")
-
-
-LONGEST = ("test_js_handlers", "test_fairness", "test_dart", "test_backup_losses", "test_pages", "test_network")
-"""What begins first, so that what runs beside it does not wait for it in the end."""
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    about = "run only modules that no other run with this folder has taken, so that runs side by side end together"
-    parser.addoption("--among", metavar="FOLDER", type=Path, help=about)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what is longest first; mark what works against a server process, so that ``make unit`` leaves it out."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
-    for item in items:
-        if _works_with_processes(item):
-            item.add_marker("server")
-
-
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Run the tests of modules that no other run has taken, each with the one that really follows, for fixtures' ends.
-
-    Raises: pytest.Session.Failed, pytest.Session.Interrupted, as pytest's own loop does.
-    """
-    among = session.config.getoption("--among")
-    if among is None or session.config.option.collectonly:
-        return None
-    ours = (item for item in session.items if _is_ours(among / str(item.path.relative_to(ROOT)).replace("/", ".")))
-    for item, following in itertools.pairwise(itertools.chain(ours, [None])):
-        assert item
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if session.shouldfail:
-            raise session.Failed(session.shouldfail)
-        if session.shouldstop:
-            raise session.Interrupted(session.shouldstop)
-    return True
-
-
-@functools.cache
-def _is_ours(mark: Path) -> bool:
-    """Take a module, if it is still to be had."""
-    try:
-        mark.mkdir()
-    except FileExistsError:
-        return False
-    return True
-
-
-def _works_with_processes(item: pytest.Item) -> bool:
-    """Tell whether a test, a fixture of its, or a function of its module that one of them calls starts a process."""
-    known = getattr(item, "_fixtureinfo", None)
-    definitions = known.name2fixturedefs.values() if known else ()
-    functions = [getattr(item, "function", None), *(one.func for some in definitions for one in some)]
-    return any(_starts_processes(one) for one in functions if one)
-
-
-@functools.cache
-def _starts_processes(function: Callable[..., Any]) -> bool:
-    function = inspect.unwrap(function)
-    names, own = set[str](), getattr(function, "__globals__", {})
-    waiting = [getattr(function, "__code__", None)]
-    while waiting:
-        if code := waiting.pop():
-            names |= set(code.co_names)
-            waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    called = [own[name] for name in names if isinstance(own.get(name), types.FunctionType)]
-    return bool(names & {"subprocess", "forking", "Server"}) or any(
-        _starts_processes(one) for one in called if one is not function and one.__module__ == function.__module__
-    )
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
@@ -468,24 +398,27 @@ def tenants(tmp_path: Path) -> Iterator[Tenants]:
 
 
 @pytest.fixture
+def open_folder(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
+    """Open the test's data folder, as a start of the server does."""
+    opened: list[Tenants] = []
+
+    def start(**options: Any) -> Tenants:
+        opened.append(Tenants(tmp_path / "data", **options))
+        return opened[-1]
+
+    yield start
+    for tenants in opened:
+        tenants.close()
+
+
+@pytest.fixture
 def new_tenant(tenants: Tenants) -> Callable[[], str]:
     """Provision tenants in ``tenants``; give their IDs."""
 
     def provision() -> str:
-        tenant_id = str(uuid.uuid4())
-        tenants.provision(
-            main_database.Customer(
-                id=tenant_id,
-                name="A B",
-                email=f"{tenant_id}@example.com",
-                companyName="C",
-                firstName="A",
-                lastName="B",
-                passwordHash="-",
-                createdAt="2026-01-01T00:00:00.000Z",
-            )
-        )
-        return tenant_id
+        one = customer(f"{uuid.uuid4()}@example.com")
+        tenants.provision(one)
+        return one.id
 
     return provision
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import models
-from storage import main_database, schema, tenant_files
+from storage import schema
 from storage.declarations import toml_file
 from storage.declarations.table import model_of
+from storage.sqlite import tenant_files
 from tenants import Tenants
 from tests.conftest import JSON
+from tests.customers import customer
 from tests.inside import push
 
 Restart = Callable[..., Tenants]
@@ -25,9 +27,7 @@ def declare(text: str) -> None:
 
 
 def provision(tenants: Tenants, tenant_id: str) -> Tenants:
-    names = {"name": "A B", "companyName": "C", "firstName": "A", "lastName": "B", "passwordHash": "-"}
-    email = f"{tenant_id}@example.com"
-    tenants.provision(main_database.Customer(id=tenant_id, email=email, createdAt="2026-01-01T00:00:00.000Z", **names))
+    tenants.provision(customer(f"{tenant_id}@example.com", tenant_id))
     return tenants
 
 

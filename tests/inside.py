@@ -9,7 +9,8 @@ import gevent
 
 from models import synced_tables
 from protocol.messages import Applied, Limits, Strategy, Table
-from protocol.parser import parse_pull, parse_push
+from protocol.pull_parser import parse_pull
+from protocol.push_parser import parse_push
 from protocol.seen_rows import NOBODY, Evidence
 from storage import positions, pull_reader, push_writer
 from tenants import Tenants, now_ms

@@ -96,10 +96,10 @@ def test_socket_without_a_token_is_ended_in_time_and_hears_nothing(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(SOCKET_AUTH_SECONDS="1")
-    stranger = Listener(server.url)
+    anonymous = Listener(server.url)
     server.register().device().create(name="Asha")
-    assert stranger.is_gone.wait(5)
-    assert stranger.of("sync_notification") == []
+    assert anonymous.is_gone.wait(5)
+    assert anonymous.of("sync_notification") == []
 
 
 def test_expiry_of_the_token_ends_the_socket(start_server: Callable[..., Server]) -> None:
@@ -137,13 +137,15 @@ def test_row_of_an_event_that_is_nested_too_deep_is_refused_and_stores_nothing(d
     assert device.rows() == [] and listener.call("ping", {})["success"]
 
 
-def test_events_of_a_stranger_are_refused_and_reach_nobody(server: Server, tenant: Tenant, listen: Listen) -> None:
-    member, stranger = listen(), Listener(server.url)
+def test_events_of_an_unauthenticated_socket_are_refused_and_reach_nobody(
+    server: Server, tenant: Tenant, listen: Listen
+) -> None:
+    listener, anonymous = listen(), Listener(server.url)
     for event in ("ping", "sync_status_update", "sync_push", "sync_pull"):
-        answer = stranger.call(event, {"status": "x", "table": "end_user", "operation": "create", "data": {"id": "a"}})
+        answer = anonymous.call(event, {"status": "x", "table": "end_user", "operation": "create", "data": {"id": "a"}})
         assert (answer["success"], answer["code"]) == (False, "unauthorized"), event
-    stranger.close()
-    assert member.heard == [("authenticated", member.of("authenticated")[0])]
+    anonymous.close()
+    assert listener.heard == [("authenticated", listener.of("authenticated")[0])]
 
 
 def test_ping_is_answered(listen: Listen) -> None:
@@ -236,12 +238,14 @@ def test_what_socket_io_refuses_is_said_in_the_one_shape(
     assert body["error"] == body["message"] and body["requestId"] == answer.headers["X-Request-ID"]
 
 
-def test_strangers_beyond_the_bound_are_turned_away_and_members_stay(start_server: Callable[..., Server]) -> None:
+def test_unauthenticated_sockets_beyond_the_limit_are_refused_and_authenticated_ones_stay(
+    start_server: Callable[..., Server],
+) -> None:
     server = start_server(MAX_STRANGER_SOCKETS="3", SOCKET_AUTH_SECONDS="2")
     device = server.register().device()
     with ExitStack() as stack:
-        members = [stack.enter_context(closing(device.listen())) for _ in range(5)]
-        strangers = [stack.enter_context(closing(Listener(server.url))) for _ in range(3)]
+        authenticated = [stack.enter_context(closing(device.listen())) for _ in range(5)]
+        unauthenticated = [stack.enter_context(closing(Listener(server.url))) for _ in range(3)]
         refused = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=5)
         for claimed in ("xsid=1", "sid="):  # Neither names a socket that there is.
             again = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling&{claimed}", timeout=5)
@@ -250,16 +254,16 @@ def test_strangers_beyond_the_bound_are_turned_away_and_members_stay(start_serve
         address = f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket"
         with pytest.raises(websocket.WebSocketBadStatusException, match="503"):
             websocket.create_connection(address)
-        assert all(stranger.is_gone.wait(5) for stranger in strangers)
+        assert all(anonymous.is_gone.wait(5) for anonymous in unauthenticated)
         device.listen().close()
-        assert not any(member.is_gone.is_set() for member in members)
+        assert not any(listener.is_gone.is_set() for listener in authenticated)
 
 
 @pytest.mark.parametrize("bound", ["MAX_STRANGER_SOCKETS", "MAX_CONNECTIONS"])
 def test_closed_sockets_whose_clients_are_silent_keep_no_newcomer_out(
     start_server: Callable[..., Server], bound: str
 ) -> None:
-    """Faults: they counted as strangers, or as connections, until their clients closed or their time was over."""
+    """Faults: they counted as unauthenticated, or as connections, until their clients closed or their time was over."""
     env = {"MAX_STRANGER_SOCKETS": "3"} if bound == "MAX_STRANGER_SOCKETS" else {"MAX_CONNECTIONS": "12"}
     server = start_server(SOCKET_AUTH_SECONDS="1", **env)
     with ExitStack() as stack:

@@ -1,9 +1,8 @@
-"""Accounts and their files come and go together, whatever crashes; files are open in bounded number."""
+"""Accounts and their files come and go together; files are open in bounded number."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import random
 import sqlite3
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,30 +21,13 @@ import pytest
 import requests
 
 from models import connection
-from protocol.errors import Busy, EmailTaken, InvalidTenantId, StorageFull, TenantNotFound
-from storage import main_database
-from storage.folder_locks import DataFolderInUse
-from storage.main_database import Customer
-from storage.sqlite import engine
+from protocol.errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
+from storage.sqlite import database
+from storage.sqlite.folder_locks import DataFolderInUse
 from tenants import Tenants, parse_tenant_id
 from tests import inside
 from tests.conftest import ROOT, Server, wait_for
-
-NewTenant = Callable[[], str]
-ROW = {"changes": {"end_user": [{"id": "a", "name": "A"}]}}
-
-
-def customer(email: str = "a@example.com") -> Customer:
-    return Customer(
-        id=str(uuid.uuid4()),
-        name="A B",
-        email=email,
-        companyName="C",
-        firstName="A",
-        lastName="B",
-        passwordHash="-",
-        createdAt="2026-01-01T00:00:00.000Z",
-    )
+from tests.customers import ROW, NewTenant, customer, customers, files
 
 
 def provisioned(tenants: Tenants, count: int) -> list[str]:
@@ -53,29 +35,6 @@ def provisioned(tenants: Tenants, count: int) -> list[str]:
     for one in new:
         tenants.provision(one)
     return [one.id for one in new]
-
-
-def files(folder: Path) -> set[str]:
-    return {path.name for path in (folder / "tenants").iterdir() if not path.name.endswith(("-wal", "-shm"))}
-
-
-def customers(tenants: Tenants) -> dict[str, str]:
-    """Every customer's ID by e-mail address."""
-    return tenants.directory.read(lambda: {found.email: found.id for found in Customer.select()})
-
-
-@pytest.fixture
-def open_folder(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
-    """Open the test's data folder, as a start of the server does."""
-    opened: list[Tenants] = []
-
-    def start(**options: Any) -> Tenants:
-        opened.append(Tenants(tmp_path / "data", **options))
-        return opened[-1]
-
-    yield start
-    for tenants in opened:
-        tenants.close()
 
 
 # --- provisioning ----------------------------------------------------------------------------------------------------
@@ -137,205 +96,6 @@ def test_concurrent_registrations_over_http_have_one_winner_that_works(server: S
     assert list((server.data / "tenants").glob("*.new*")) == []
 
 
-# --- crashes ---------------------------------------------------------------------------------------------------------
-
-CRASH = """
-import syncapp
-import os, sys
-from storage import main_database
-from storage.sqlite import engine
-import tenants
-from pathlib import Path
-sys.path.insert(0, "tests")
-
-def before(module, name, count=1):
-    original, calls = getattr(module, name), [0]
-    def crash(*arguments, **named):
-        calls[0] += 1
-        if calls[0] == count:
-            os._exit(9)
-        return original(*arguments, **named)
-    setattr(module, name, crash)
-
-def after(module, name):
-    original = getattr(module, name)
-    def crash(*arguments, **named):
-        original(*arguments, **named)
-        os._exit(9)
-    setattr(module, name, crash)
-
-customer = main_database.Customer(id=sys.argv[2], name="A B", email="a@example.com", companyName="C", firstName="A",
-    lastName="B", passwordHash="-", createdAt="2026-01-01T00:00:00.000Z")
-opened = tenants.Tenants(Path(sys.argv[1]))
-if sys.argv[3].startswith("close"):
-    opened.provision(customer)
-    opened.write(customer.id, lambda: engine.models.connection().execute("UPDATE _meta SET sequence = 5"))
-{
-    "file half made": lambda: after(Path, "touch"),
-    "file made": lambda: before(os, "fsync"),
-    "before rename": lambda: before(os, "replace"),
-    "after rename": lambda: after(os, "replace"),
-    "before insert": lambda: before(main_database, "customer_by_email"),
-    "before commit": lambda: after(main_database.Customer, "save"),
-    "after commit": lambda: before(engine, "_answer"),
-    "close: before commit": lambda: after(main_database, "remove_customer"),
-    "close: after commit": lambda: before(engine, "_answer"),
-    "close: before removal": lambda: before(tenants, "remove_file"),
-    "close: half removed": lambda: before(Path, "unlink", 2),
-    "close: before note": lambda: before(main_database, "finish_closing"),
-}[sys.argv[3]]()
-opened.close_account(customer.id) if sys.argv[3].startswith("close") else opened.provision(customer)
-"""
-
-
-def crash(folder: Path, point: str) -> str:
-    """Register, or close an account that has rows, in a process that dies at ``point``; give the customer's ID."""
-    tenant_id = str(uuid.uuid4())
-    command = [sys.executable, "-c", CRASH, str(folder), tenant_id, point]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert process.returncode == 9, process.stderr
-    return tenant_id
-
-
-@pytest.mark.parametrize(
-    "point", ["file half made", "file made", "before rename", "after rename", "before insert", "before commit"]
-)
-def test_crash_before_a_registration_counts_leaves_the_address_free_and_no_file(
-    open_folder: Callable[..., Tenants], tmp_path: Path, point: str
-) -> None:
-    """Fault: ``_recover`` left out: the files stayed. Fault: the directory's row first: a customer without a file."""
-    crash(tmp_path / "data", point)
-    tenants = open_folder()
-    assert files(tenants.folder) == set() and customers(tenants) == {}
-    assert list((tenants.folder / "tenants").iterdir()) == []
-    again = customer()
-    tenants.provision(again)
-    inside.push(tenants, again.id, ROW)
-
-
-def test_crash_after_a_registration_counts_leaves_an_account_that_works(
-    open_folder: Callable[..., Tenants], tmp_path: Path
-) -> None:
-    tenant_id = crash(tmp_path / "data", "after commit")
-    tenants = open_folder()
-    assert customers(tenants) == {"a@example.com": tenant_id}
-    assert inside.push(tenants, tenant_id, ROW).results[0]["status"] == "created"
-
-
-def test_next_attempt_needs_no_restart(open_folder: Callable[..., Tenants], tmp_path: Path) -> None:
-    crash(tmp_path / "data", "after rename")
-    tenants = open_folder(is_server=False)  # Like the operator's command, it recovers nothing.
-    again = customer()
-    tenants.provision(again)
-    inside.push(tenants, again.id, ROW)
-    assert tenants.path_of(again.id).exists()
-
-
-@pytest.mark.parametrize("where", ["os.fsync", "os.replace", "storage.main_database.customer_by_email"])
-def test_registration_that_fails_leaves_nothing_at_once(
-    tenants: Tenants, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    """Fault: the file made outside of ``try``: it stayed, and on a full disk each attempt left another."""
-
-    with monkeypatch.context() as patch:
-
-        def fail(*_: object) -> None:
-            patch.undo()
-            raise StorageFull if where.startswith("storage.main_database") else OSError(errno.ENOSPC, "no room")
-
-        patch.setattr(where, fail)
-        with pytest.raises(OSError if where == "os.replace" else StorageFull):
-            tenants.provision(customer())
-    assert list((tenants.folder / "tenants").iterdir()) == [] and customers(tenants) == {}
-    tenants.provision(customer())
-
-
-def test_registration_whose_caller_ends_while_it_waits_is_whole_or_nothing(
-    open_folder: Callable[..., Tenants],
-) -> None:
-    """Fault: the file removed on any BaseException: the insert came later, and the customer had no file."""
-    tenants, gate, new = open_folder(), gevent.event.Event(), customer()
-    begun = gevent.event.Event()
-    busy = gevent.spawn(tenants.directory.write, lambda: (begun.set(), gate.wait()))
-    begun.wait()
-    registering = gevent.spawn(tenants.provision, new)
-    wait_for(lambda: tenants.directory._waiting, "the registration to wait for its turn")
-    registering.kill()
-    gate.set()
-    busy.get()
-    tenants.directory.wait()
-    assert customers(tenants) == {new.email: new.id}
-    inside.push(tenants, new.id, ROW)
-
-
-def test_start_beside_a_registration_leaves_its_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator registers while a server starts. Fault: no lock: the start removed the file, its customer stayed."""
-    operators, new, starts = Tenants(tmp_path / "data", is_server=False), customer(), []
-    script = "import syncapp, sys, tenants, pathlib; tenants.Tenants(pathlib.Path(sys.argv[1])).close()"
-
-    def start_meanwhile(folder: Path) -> None:
-        starts.append(subprocess.Popen([sys.executable, "-c", script, str(operators.folder)], cwd=ROOT))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            starts[0].wait(2)
-
-    monkeypatch.setattr("tenants.sync_folder", start_meanwhile)
-    operators.provision(new)
-    assert starts[0].wait(20) == 0
-    inside.push(operators, new.id, ROW)
-    operators.close()
-
-
-@pytest.mark.parametrize(
-    "point", ["close: after commit", "close: before removal", "close: half removed", "close: before note"]
-)
-def test_closing_that_a_crash_cut_off_is_finished_at_the_next_start(
-    open_folder: Callable[..., Tenants], tmp_path: Path, point: str
-) -> None:
-    """Fault: no ``closings`` table: the file with its rows stayed for good."""
-    crash(tmp_path / "data", point)
-    tenants = open_folder()
-    assert list((tenants.folder / "tenants").iterdir()) == [] and customers(tenants) == {}
-    assert tenants.directory.read(main_database.unfinished_closings) == []
-    tenants.provision(customer())
-
-
-def test_closing_that_a_crash_prevented_has_not_happened(open_folder: Callable[..., Tenants], tmp_path: Path) -> None:
-    tenant_id = crash(tmp_path / "data", "close: before commit")
-    tenants = open_folder()
-    assert customers(tenants) == {"a@example.com": tenant_id}
-    assert tenants.read(tenant_id, lambda: connection().execute("SELECT sequence FROM _meta").fetchall()) == [(5,)]
-
-
-def test_file_of_nobody_with_rows_is_left_alone(
-    open_folder: Callable[..., Tenants], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Fault: every file of nobody removed: the rows were gone."""
-    first, kept = Tenants(tmp_path / "data"), customer()
-    first.provision(kept)
-    inside.push(first, kept.id, ROW)
-    first.directory.write(lambda: Customer.delete().execute())
-    first.close()
-    tenants = open_folder()
-    assert files(tenants.folder) == {tenants.path_of(kept.id).name}
-    assert "belongs to no customer but holds rows" in caplog.text
-    assert [row["id"] for row in inside.rows(tenants, kept.id)] == ["a"]
-
-
-@pytest.mark.parametrize(
-    "content", [b"no database at all, but something someone may want" * 100, b"SQLite format 3\0x"]
-)
-def test_file_of_nobody_that_is_no_database_is_left_alone_and_does_not_stop_the_start(
-    open_folder: Callable[..., Tenants], tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "data" / "tenants"
-    folder.mkdir(parents=True)
-    odd = folder / f"tenant_{uuid.uuid4().hex}.db"
-    odd.write_bytes(content)
-    tenants = open_folder()
-    assert odd.read_bytes() == content and odd.name in caplog.text
-    tenants.provision(customer())
-
-
 # --- open files ------------------------------------------------------------------------------------------------------
 
 
@@ -351,15 +111,15 @@ def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
     tenants = open_folder(most_open=5)
     before = open_descriptors()
     ids = provisioned(tenants, 30)
-    close = engine.Store.close
+    close = database.Store.close
     closed_amid: list[bool] = []
     most: list[tuple[int, int]] = []
 
-    def spy(store: engine.Store) -> None:
+    def spy(store: database.Store) -> None:
         closed_amid.append(not store.is_idle or not store._writer.conn.get_autocommit())
         close(store)
 
-    monkeypatch.setattr(engine.Store, "close", spy)
+    monkeypatch.setattr(database.Store, "close", spy)
 
     def use(number: int) -> None:
         chance = random.Random(number)

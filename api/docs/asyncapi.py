@@ -1,7 +1,7 @@
-"""The events of Socket.IO as one AsyncAPI 3.0 document, made from the events that are served.
+"""Makes the AsyncAPI 3.0 document of the Socket.IO events that are served.
 
-Knows: how AsyncAPI says an event, its acknowledgement and the handshake. Must not know: what payloads look like beyond the
-handshake's (``schemas``), who listens. An event that is served and not described here refuses the start.
+Knows: how AsyncAPI describes an event, its acknowledgement and the handshake. Must not know: what other payloads look like
+(``schemas``), who listens. The server refuses to start with an event that is not described here.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from api.docs import schemas
 from api.docs.json_schema import COUNT, CURSOR_TEXT, NAME, TENANT, TEXT, TIME, UUID, Schema, error_codes, or_null, ref
 from settings import Settings
 
-_HEARD: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
+_CLIENT_EVENTS: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
     "authenticate": ("Show a token, unless the handshake did.", ref("Handshake"), ()),
     "ping": ("Ask for a pong.", {}, ("Done",)),
     "sync_status_update": ("Tell the tenant's other sockets how this device fares.", ref("StatusUpdate"), ("Done",)),
     "sync_push": ("Push, with the body that HTTP takes.", ref("Push"), ("PushAnswer",)),
     "sync_pull": ("Pull, with the body that HTTP takes.", ref("Pull"), ("PullAnswer",)),
 }
-"""What clients emit: a summary, the payload, and what a success is acknowledged with; none means no acknowledgement."""
+"""What clients emit: a summary, the payload, and the schemas of a successful acknowledgement; none if there is none."""
 
-_TOLD: dict[str, tuple[str, Schema]] = {
+_SERVER_EVENTS: dict[str, tuple[str, Schema]] = {
     "authenticated": ("The socket is in its tenant's room.", ref("Authenticated")),
     "authentication_error": ("The socket was refused and is disconnected.", ref("AuthenticationError")),
     "error": (
@@ -38,22 +38,24 @@ _JSON = "application/json"
 
 
 def must_describe(events: Iterable[str]) -> None:
-    """Look whether every event that clients may emit is described, so that a new one can't be served without.
+    """Check that every event that clients may emit is described.
 
     Raises: LookupError, which names the event and the file to edit.
     """
     for event in events:
-        if event not in _HEARD:
-            raise LookupError(f"The event {event} is not described: add it to _HEARD in api/docs/asyncapi.py.")
+        if event not in _CLIENT_EVENTS:
+            raise LookupError(f"The event {event} is not described: add it to _CLIENT_EVENTS in api/docs/asyncapi.py.")
 
 
 def document(events: Iterable[str], settings: Settings, version: str) -> dict[str, Any]:
-    """Describe the events that clients may emit, ``events``, and those that they hear."""
-    heard = {event: _HEARD[event] for event in sorted(events)}
-    messages = {_sent(event): _message(event, said, payload) for event, (said, payload, _) in heard.items()}
-    messages |= {_received(event): _message(event, said, payload) for event, (said, payload) in _TOLD.items()}
+    """Describe the events that clients may emit (``events``), and those that the server emits."""
+    emitted = {event: _CLIENT_EVENTS[event] for event in sorted(events)}
+    messages = {_sent(event): _message(event, summary, payload) for event, (summary, payload, _) in emitted.items()}
     messages |= {
-        _acknowledgement(event): _answer(event, answers) for event, (_, _, answers) in heard.items() if answers
+        _received(event): _message(event, summary, payload) for event, (summary, payload) in _SERVER_EVENTS.items()
+    }
+    messages |= {
+        _acknowledgement(event): _answer(event, answers) for event, (_, _, answers) in emitted.items() if answers
     }
     return {
         "asyncapi": "3.0.0",
@@ -70,8 +72,8 @@ def document(events: Iterable[str], settings: Settings, version: str) -> dict[st
             }
         },
         "operations": {
-            **{_sent(event): _operation("receive", _sent(event), heard[event][2]) for event in heard},
-            **{_received(event): _operation("send", _received(event), ()) for event in _TOLD},
+            **{_sent(event): _operation("receive", _sent(event), emitted[event][2]) for event in emitted},
+            **{_received(event): _operation("send", _received(event), ()) for event in _SERVER_EVENTS},
         },
         "components": {"messages": messages, "schemas": schemas.components(settings) | _SCHEMAS},
     }
@@ -107,11 +109,11 @@ def _answer(event: str, answers: Iterable[str]) -> dict[str, Any]:
 
 def _operation(action: str, message: str, answers: Iterable[str]) -> dict[str, Any]:
     channel = {"$ref": "#/channels/socket"}
-    said: dict[str, Any] = {"action": action, "channel": channel, "messages": [_in_channel(message)]}
+    operation: dict[str, Any] = {"action": action, "channel": channel, "messages": [_in_channel(message)]}
     if answers:
         answer = _acknowledgement(message.partition(".")[0])
-        said["reply"] = {"channel": channel, "messages": [_in_channel(answer)]}
-    return said
+        operation["reply"] = {"channel": channel, "messages": [_in_channel(answer)]}
+    return operation
 
 
 def _in_channel(message: str) -> Schema:

@@ -1,6 +1,6 @@
-"""Which endpoint takes and answers what: the table that the API's description is made from.
+"""The table of endpoints from which the API's description is made: what each takes and answers.
 
-Knows: by endpoint, the names of its schemas, the errors of its own, examples, and what of an answer goes into which next
+Knows: the names of each endpoint's schemas, its own errors, its examples, and which parts of an answer go into which next
 request. Must not know: what the schemas say (``schemas``), how a description looks (``openapi``), what an endpoint does.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.docs.json_schema import COUNT, Schema
-from api.history import MOST_STATED, PAGE_ROWS
+from api.history import MAX_DIGITS, PAGE_ROWS
 from protocol import errors
 from protocol.errors import Problem
 
@@ -22,8 +22,8 @@ _PROOF = (errors.InvalidCredentials, errors.NotFound)
 class Call:
     """What one endpoint takes and answers, by the names of schemas.
 
-    ``errors`` are those beside the ones that every endpoint of its kind may give. ``links`` gives by endpoint what of an
-    answer goes into a request there. ``is_once``: it takes an ``Idempotency-Key``.
+    ``errors`` are added to those that every endpoint of its kind may give. ``links`` says, by endpoint, which parts of the
+    answer go into a request there. ``is_idempotent``: it takes an ``Idempotency-Key``.
     """
 
     answer: str
@@ -31,7 +31,7 @@ class Call:
     errors: Sequence[type[Problem]] = ()
     status: int = 200
     needs_token: bool = True
-    is_once: bool = False
+    is_idempotent: bool = False
     names_device: bool = False
     queries: Mapping[str, Schema] = field(default_factory=dict)
     examples: Mapping[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ _AFTER_PUSH: Mapping[str, Mapping[str, Any]] = {
 _PASSWORD, _EMAIL = "password123", "test@example.com"
 _ROW_EXAMPLE = {"id": "u1", "name": "Asha", "phone": "555-0100"}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS[1], "default": PAGE_ROWS[0]}
-_PLACE = COUNT | {"maximum": 10**MOST_STATED - 1}
+_NUMBER = COUNT | {"maximum": 10**MAX_DIGITS - 1}
 _STATE = {"type": "string", "enum": ["open", "resolved", "all"], "default": "open"}
 
 CALLS: Mapping[str, Call] = {
@@ -104,7 +104,7 @@ CALLS: Mapping[str, Call] = {
         "PushAnswer",
         "Push",
         (errors.ResyncRequired,),
-        is_once=True,
+        is_idempotent=True,
         names_device=True,
         examples={
             "one": {"table": "end_user", "operation": "create", "data": _ROW_EXAMPLE},
@@ -153,7 +153,7 @@ CALLS: Mapping[str, Call] = {
     "review.history": Call(
         "HistoryAnswer",
         errors=(errors.ValidationError, errors.NotFound),
-        queries={"before": _PLACE | {"description": "Only versions below this one."}, "limit": _LIMIT},
+        queries={"before": _NUMBER | {"description": "Only versions below this one."}, "limit": _LIMIT},
         links={
             "review.revert": {
                 "parameters": {"table": "$request.path.table", "row_id": "$request.path.row_id"},
@@ -165,7 +165,7 @@ CALLS: Mapping[str, Call] = {
         "PushAnswer",
         "Revert",
         (errors.NotFound,),
-        is_once=True,
+        is_idempotent=True,
         names_device=True,
         examples={"first": {"version": 1}},
         links=_AFTER_PUSH,
@@ -173,7 +173,11 @@ CALLS: Mapping[str, Call] = {
     "review.conflicts": Call(
         "ConflictsAnswer",
         errors=(errors.ValidationError,),
-        queries={"state": _STATE, "after": _PLACE | {"description": "Only conflicts after this one."}, "limit": _LIMIT},
+        queries={
+            "state": _STATE,
+            "after": _NUMBER | {"description": "Only conflicts after this one."},
+            "limit": _LIMIT,
+        },
         links={
             "review.resolve": {
                 "parameters": {"number": f"{_DATA}/0/conflictId"},
@@ -185,7 +189,7 @@ CALLS: Mapping[str, Call] = {
         "PushAnswer",
         "Resolve",
         (errors.NotFound,),
-        is_once=True,
+        is_idempotent=True,
         names_device=True,
         examples={"other": {"resolution": "other"}, "row": {"resolution": "row", "row": {"name": "Asha"}}},
         links=_AFTER_PUSH,

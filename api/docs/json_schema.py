@@ -1,8 +1,8 @@
-"""The words that schemas are written in, and the rows of the synced tables said in them.
+"""Builds JSON Schemas: of basic types and envelopes, and of the rows of the synced tables.
 
-Knows: how JSON Schema says a text, a time, an object, the envelopes; how a model's columns look to clients and what each
-takes. Must not know: bodies and answers (``schemas``), Flask, stored data. The keywords are those that JSON Schema draft 7
-and 2020-12 have in common, since AsyncAPI has the one and OpenAPI the other.
+Knows: how JSON Schema describes a text, a time, an object, the envelopes; how a model's columns look to clients and what
+each accepts. Must not know: bodies and answers (``schemas``), Flask, stored data. The keywords are those that JSON Schema
+draft 7 and 2020-12 have in common, since AsyncAPI uses the one and OpenAPI the other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models import (
 )
 from protocol.codec import CURSOR
 from protocol.errors import Problem
-from protocol.parser import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
+from protocol.identifiers import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
 from settings import Settings
 
 Schema = dict[str, Any]
@@ -38,7 +38,7 @@ TIME: Schema = {"type": "string", "format": "date-time", "examples": ["2025-06-2
 STATED_TIME: Schema = TIME | {"description": "ISO 8601; without a zone it is UTC.", "maxLength": 40}
 CURSOR_TEXT: Schema = {"type": "string", "pattern": f"^{CURSOR.pattern}$", "examples": ["00102cf0e16f-1"]}
 NAME: Schema = {"type": "string", "pattern": rf"^[A-Za-z0-9_.:-]{{1,{MAX_ID_CHARACTERS}}}$"}
-"""The form of an id: of a row, a device, an operation."""
+"""An ID of a row, a device or an operation."""
 
 TENANT: Schema = {
     "type": "string",
@@ -48,23 +48,23 @@ TENANT: Schema = {
 
 
 def ref(name: str) -> Schema:
-    """Point at one of ``components``; the place is the same in both documents."""
+    """Refer to one of ``components``, which has the same path in both documents."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def success(data: Schema, optional: Iterable[str] = (), **beside: Schema) -> Schema:
-    """Describe the envelope of success around ``data``."""
+    """Describe the envelope of a successful answer around ``data``."""
     return object_of({"success": {"const": True}, "data": data, **beside}, optional)
 
 
 def error_codes() -> list[str]:
-    """List every code that a failure may have."""
+    """List every error code."""
     problems: list[type[Problem]] = [Problem, *Problem.__subclasses__()]
     return sorted({problem.code for problem in problems if problem.__module__ == Problem.__module__})
 
 
 def failure() -> Schema:
-    """Describe the one shape of a failure."""
+    """Describe the body of every error."""
     detail = object_of({"path": TEXT, "error": TEXT}, additionalProperties=False)
     properties = {
         "success": {"const": False},
@@ -84,7 +84,7 @@ def table_name() -> Schema:
 
 
 def or_null(schema: Schema) -> Schema:
-    """Let a schema take null too."""
+    """Let a schema accept null too."""
     if "type" in schema and "enum" not in schema:
         kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
         return schema | {"type": [*kinds, "null"]}
@@ -92,7 +92,7 @@ def or_null(schema: Schema) -> Schema:
 
 
 def object_of(properties: Mapping[str, Schema | bool], optional: Iterable[str] = (), **more: Any) -> Schema:
-    """Describe an object that has all of ``properties`` but the ``optional`` ones, and may have others."""
+    """Describe an object: all ``properties`` are required but the ``optional`` ones, and others are allowed."""
     required = [name for name in properties if name not in set(optional)]
     return {"type": "object", "properties": dict(properties), **({"required": required} if required else {}), **more}
 
@@ -102,16 +102,20 @@ def list_of(items: Schema, **more: Any) -> Schema:
     return {"type": "array", "items": items, **more}
 
 
-def line(most: int) -> Schema:
-    """Describe a text of one line that is kept without the space around it (``auth``)."""
+def line(max_characters: int) -> Schema:
+    """Describe a text of one line that is stored without the space around it (``account_fields``)."""
     inside, end = r"[^\x00-\x1f\x7f-\x9f]", r"[^\s\x00-\x1f\x7f-\x9f]"
-    said = f"1 to {most} characters without control characters; space around it is not kept."
-    return {"type": "string", "pattern": rf"^\s*{end}({inside}{{0,{most - 2}}}{end})?\s*$", "description": said}
+    description = f"1 to {max_characters} characters without control characters; space around it is not kept."
+    return {
+        "type": "string",
+        "pattern": rf"^\s*{end}({inside}{{0,{max_characters - 2}}}{end})?\s*$",
+        "description": description,
+    }
 
 
 def texts(lengths: Mapping[str, int], required: Sequence[str] = ()) -> dict[str, Schema]:
-    """Describe what ``notifications.checked_texts`` takes."""
-    found = {name: TEXT | {"minLength": 1, "maxLength": most} for name, most in lengths.items()}
+    """Describe what ``notifications.parse_texts`` accepts."""
+    found = {name: TEXT | {"minLength": 1, "maxLength": max_characters} for name, max_characters in lengths.items()}
     return {name: text if name in required else or_null(text) for name, text in found.items()}
 
 
@@ -133,7 +137,7 @@ def _shown(field: Field) -> Schema:
 
 
 def _form(field: Field) -> Schema:
-    """Describe how a day or a time is written."""
+    """Describe how a date or a time is written."""
     form = {DateText: DATE, TimeText: CLOCK, TimestampText: TIMESTAMP}.get(type(field))
     return {"pattern": f"^{form}$"} if form else {}
 
@@ -163,8 +167,8 @@ def row(table: SyncedTable) -> Schema:
     properties = {field.column_name: _shown(field) for field in _fields(table)}
     properties |= {"id": NAME, "version": COUNT, "createdAt": TIME, "updatedAt": TIME}
     always = {"id", "is_deleted", "version", "sync_status"}
-    said = f"A row of `{table.name}` as stored; fields that the table does not know are kept beside these."
-    return object_of(properties, properties.keys() - always, description=said)
+    description = f"A row of `{table.name}` as stored; fields that the table does not know are kept beside these."
+    return object_of(properties, properties.keys() - always, description=description)
 
 
 def edit(table: SyncedTable, settings: Settings) -> Schema:
@@ -180,9 +184,11 @@ def edit(table: SyncedTable, settings: Settings) -> Schema:
     }
     local = {"type": ["number", "null"]}
     known = {"properties": {"id": {"anyOf": [NAME, {"const": ""}, local]}}}
-    said = f"Fields of a row of `{table.name}`: those present are changed, `null` clears one, unknown ones are kept."
+    description = (
+        f"Fields of a row of `{table.name}`: those present are changed, `null` clears one, unknown ones are kept."
+    )
     if table.rules.required:
-        said += (
+        description += (
             f" A new row has {', '.join(f'`{name}`' for name in table.rules.required)}, which `null` does not clear."
         )
     names = {"minLength": 1, "maxLength": settings.max_name_characters, "pattern": r"^[^\x00]*$"}
@@ -191,12 +197,12 @@ def edit(table: SyncedTable, settings: Settings) -> Schema:
         properties.keys() | {"id"},
         propertyNames=names,
         anyOf=[known, found],
-        description=said,
+        description=description,
     )
 
 
 def operation(table: SyncedTable, **beside: Schema | bool) -> Schema:
-    """Describe one change of a row, as forms A and C of a push say it; ``beside``: what else may stand there."""
+    """Describe one change of a row, in forms A and C of a push; ``beside``: what else may be there."""
     properties: dict[str, Schema | bool] = {
         "table": {"const": table.name},
         "operation": {"type": "string", "enum": ["create", "update", "delete"]},

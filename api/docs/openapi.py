@@ -1,8 +1,8 @@
-"""The HTTP API as one OpenAPI 3.1 document, made from the routes that are served.
+"""Makes the OpenAPI 3.1 document of the routes that are served.
 
-Knows: how OpenAPI says an endpoint, a header, an error. Must not know: what bodies look like (``schemas``), which endpoint
-takes which (``endpoints``), what an endpoint does. An address comes from the route, its summary from the view's docstring,
-an error from its class; a route under ``/api`` that ``endpoints`` leaves out refuses the start.
+Knows: how OpenAPI describes an endpoint, a header, an error. Must not know: what bodies look like (``schemas``), which
+endpoint takes which (``endpoints``), what an endpoint does. An address comes from the route, its summary from the view's
+docstring, an error from its class. The server refuses to start with a route under ``/api`` that ``endpoints`` leaves out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 from api.docs import schemas
 from api.docs.endpoints import CALLS, Call
 from api.docs.json_schema import COUNT, NAME, TENANT, TEXT, TIME, Schema, ref, table_name
-from api.sync import IDEMPOTENCY_KEY
+from api.request_headers import IDEMPOTENCY_KEY
 from protocol import errors
 from protocol.errors import Problem
 from settings import Settings
@@ -54,7 +54,7 @@ _ABOUT = (
 
 
 def must_describe(app: Flask) -> None:
-    """Look whether every endpoint of the API is described, so that a new one can't be served without.
+    """Check that every endpoint of the API is described.
 
     Raises: LookupError, which names the endpoint and the file to edit.
     """
@@ -70,8 +70,8 @@ def document(app: Flask, settings: Settings, version: str) -> dict[str, Any]:
     used: dict[str, Schema] = {}
     for rule, call in sorted(described, key=lambda pair: list(CALLS).index(pair[0].endpoint)):
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            said = _operation(rule, method, call, app.view_functions[rule.endpoint].__doc__ or "", used)
-            paths.setdefault(address(rule.rule), {})[method.lower()] = said
+            operation = _operation(rule, method, call, app.view_functions[rule.endpoint].__doc__ or "", used)
+            paths.setdefault(address(rule.rule), {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -81,7 +81,7 @@ def document(app: Flask, settings: Settings, version: str) -> dict[str, Any]:
             "description": _about(settings),
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": said} for name, said in _TAGS.items()],
+        "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
         "paths": paths,
         "components": {
             "schemas": schemas.components(settings) | _SCHEMAS,
@@ -111,24 +111,27 @@ def _about(settings: Settings) -> str:
 
 
 def _operation(rule: Rule, method: str, call: Call, doc: str, used: dict[str, Schema]) -> dict[str, Any]:
-    said: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "operationId": rule.endpoint,
         "tags": [rule.endpoint.partition(".")[0]],
         "summary": doc.strip().partition("\n")[0].rstrip("."),
         "parameters": _parameters(rule, call),
-        "responses": {str(call.status): _answer(call), **_refusals(_errors(rule, method, call), used)},
+        "responses": {str(call.status): _answer(call), **_error_responses(_errors(rule, method, call), used)},
         "security": [{"bearer": []}] if call.needs_token else [],
     }
-    if rule.endpoint == "pages.health":  # The one answer that is a failure and yet of its own shape.
-        said["responses"]["503"] = {
+    if rule.endpoint == "pages.health":  # Its 503 has the body of a success.
+        operation["responses"]["503"] = {
             "description": "The server is ending, or its disk is full.",
             **_content("Health"),
             "headers": _headers(200),
         }
     if call.body:
         examples = {name: {"value": value} for name, value in call.examples.items()}
-        said["requestBody"] = {"required": True, "content": {_JSON: {"schema": ref(call.body), "examples": examples}}}
-    return said
+        operation["requestBody"] = {
+            "required": True,
+            "content": {_JSON: {"schema": ref(call.body), "examples": examples}},
+        }
+    return operation
 
 
 def _content(schema: str) -> dict[str, Any]:
@@ -136,37 +139,41 @@ def _content(schema: str) -> dict[str, Any]:
 
 
 def _answer(call: Call) -> dict[str, Any]:
-    headers = _headers(call.status) | ({"Idempotent-Replayed": _head("Idempotent-Replayed")} if call.is_once else {})
+    headers = _headers(call.status) | (
+        {"Idempotent-Replayed": _head("Idempotent-Replayed")} if call.is_idempotent else {}
+    )
     links = {name.replace(".", "_"): {"operationId": name, **link} for name, link in call.links.items()}
     return {"description": "Done.", "headers": headers, **_content(call.answer), **({"links": links} if links else {})}
 
 
 def _errors(rule: Rule, method: str, call: Call) -> Iterable[type[Problem]]:
-    """Collect what may go wrong: of this endpoint, and of all of its kind."""
+    """Collect the errors of this endpoint, and of all of its kind."""
     found = [*_ALWAYS, *call.errors]
     found += [*_TOKEN] if call.needs_token else []
     found += [*_BODY] if call.body else []
-    found += [*_ONCE] if call.is_once else []
+    found += [*_ONCE] if call.is_idempotent else []
     found += [*_DEVICE] if call.names_device else []
     found += [errors.NotFound] if rule.arguments else []
     found += [errors.StorageFull] if method != "GET" or call.needs_token else []
     return dict.fromkeys(found)
 
 
-def _refusals(problems: Iterable[type[Problem]], used: dict[str, Schema]) -> dict[str, Schema]:
-    """Describe the failures of each status once, in ``used``, and point there."""
+def _error_responses(problems: Iterable[type[Problem]], used: dict[str, Schema]) -> dict[str, Schema]:
+    """Describe the errors of each status once, in ``used``, and refer to them."""
     by_status: dict[int, list[type[Problem]]] = {}
     for problem in problems:
         by_status.setdefault(problem.status, []).append(problem)
-    said = {}
+    responses = {}
     for status, those in sorted(by_status.items()):
         codes = sorted({problem.code for problem in those})
-        used[name := ".".join([str(status), *codes])] = _refusal(status, codes, [problem.sentence for problem in those])
-        said[str(status)] = {"$ref": f"#/components/responses/{name}"}
-    return said
+        used[name := ".".join([str(status), *codes])] = _error_response(
+            status, codes, [problem.sentence for problem in those]
+        )
+        responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
+    return responses
 
 
-def _refusal(status: int, codes: list[str], sentences: list[str]) -> Schema:
+def _error_response(status: int, codes: list[str], sentences: list[str]) -> Schema:
     schema = {"allOf": [ref("Error"), {"type": "object", "properties": {"code": {"enum": codes}}}]}
     return {
         "description": " ".join(dict.fromkeys(sentences)),
@@ -191,8 +198,8 @@ _HEADERS: dict[str, Schema] = {
 }
 
 _PARAMETERS: dict[str, Schema] = {
-    name: {"name": name, "in": "header", "required": False, "schema": schema, "description": said}
-    for name, schema, said in (
+    name: {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+    for name, schema, description in (
         ("X-Request-ID", TEXT, "A name for this request; one that is not 1 to 128 of A-Z a-z 0-9 _ . : - is replaced."),
         ("X-Tenant-Id", TENANT, "The tenant that the caller means."),
         ("X-Device-Id", NAME, "The device that asks: the server then knows how far it has pulled."),
@@ -249,19 +256,19 @@ def _headers(status: int) -> dict[str, Schema]:
 
 def _parameters(rule: Rule, call: Call) -> list[Schema]:
     names = ["X-Request-ID"] + (["X-Tenant-Id"] if call.needs_token else [])
-    names += (["X-Device-Id"] if call.names_device else []) + (["Idempotency-Key"] if call.is_once else [])
+    names += (["X-Device-Id"] if call.names_device else []) + (["Idempotency-Key"] if call.is_idempotent else [])
     found = [_in_path(name) for name in re.findall(r"{(\w+)}", address(rule.rule))]
     found += [{"name": name, "in": "query", "schema": schema} for name, schema in call.queries.items()]
     return found + [{"$ref": f"#/components/parameters/{name}"} for name in names]
 
 
 def _in_path(name: str) -> Schema:
-    schema_of, example, said = _PATH[name]
+    schema_of, example, description = _PATH[name]
     return {
         "name": name,
         "in": "path",
         "required": True,
         "schema": schema_of(),
         "example": example,
-        "description": said,
+        "description": description,
     }

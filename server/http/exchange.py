@@ -1,7 +1,7 @@
-"""One HTTP request on its way, and the answer to it, the same whether Flask routes it or the middleware serves it itself.
+"""The context of one HTTP request, and its response, whether Flask routes it or the middleware serves it itself.
 
-Knows: bodies, headers, origins, request IDs, what is read from a WSGI environ. Must not know: what any endpoint does, how
-an answer leaves (``middleware``).
+Knows: bodies, headers, origins, request IDs, the WSGI environ. Must not know: what any endpoint does, how a response is
+sent (``middleware``).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from werkzeug.http import parse_options_header
 from protocol import errors
 from protocol.codec import decode, encode
 from server.http.response_head import SECURITY_HEADERS
-from server.quotas import Budgets, Visit
+from server.quotas import Quotas, Reservation
 
 _THIS_PROCESS = str(uuid.uuid4())[:23]
 _requests = itertools.count()
-"""A UUID for each request costs its chance; one for the process and a number tell them apart as well."""
+"""A UUID of the process and a counter are as unique as a UUID for each request, and cost no randomness."""
 
-_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+_VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 _LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
-_PIECE_BYTES = 65_536
+_CHUNK_BYTES = 65_536
 
 Header = tuple[str, str]
 _JSON: Header = ("Content-Type", "application/json")
@@ -42,53 +42,53 @@ _JSON: Header = ("Content-Type", "application/json")
 
 @dataclass(slots=True)
 class Exchange:
-    """One request, and what becomes known of it: ``standing`` gives the headers on what is left of a budget."""
+    """One request, and what becomes known of it. ``quota_headers`` writes the headers on remaining quotas."""
 
     environ: dict[str, Any]
-    budgets: Budgets
+    quotas: Quotas
     most_bytes: int
     request_id: str
     began: float = field(default_factory=time.perf_counter)
     tenant_id: str | None = None
     code: str | None = None
-    visit: Visit | None = None
-    standing: Callable[[], Mapping[str, str]] | None = None
+    reservation: Reservation | None = None
+    quota_headers: Callable[[], Mapping[str, str]] | None = None
 
     @property
     def path(self) -> str:
-        """Give the address that was asked for."""
+        """Return the path of the request."""
         path: str = self.environ["PATH_INFO"]
         return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
 
     def header(self, name: str) -> str | None:
-        """Give a header's value, None if the client sent none."""
+        """Return a header's value, None if the client did not send it."""
         return self.environ.get(_key_of(name))
 
-    def enter(self, tenant_id: str) -> None:
-        """Let the request in as its tenant's, when it is its turn and within what the tenant may use.
+    def reserve(self, tenant_id: str) -> None:
+        """Admit the request for a tenant, once it is scheduled and within the tenant's quotas.
 
         Raises: Busy, RateLimited.
         """
         self.tenant_id = tenant_id
         announced_bytes = int(self.environ.get("CONTENT_LENGTH") or 0)
-        is_read = announced_bytes <= self.most_bytes  # More than that is refused, not read.
+        is_read = announced_bytes <= self.most_bytes  # A larger body is refused unread.
         size_bytes = announced_bytes if is_read else 0
         held_bytes = self.most_bytes if "HTTP_TRANSFER_ENCODING" in self.environ else size_bytes
-        self.standing = partial(self.budgets.headers, tenant_id)  # A closure would hold the exchange that holds it.
-        self.visit = self.budgets.enter(tenant_id, size_bytes, held_bytes)
+        self.quota_headers = partial(self.quotas.headers, tenant_id)  # A closure would hold the exchange that holds it.
+        self.reservation = self.quotas.reserve(tenant_id, size_bytes, held_bytes)
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Wait until no other large work of the tenant goes on, if the request's own is large."""
-        return self.visit.alone() if self.visit else nullcontext()
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Wait until no other large request of the tenant is processed, if this one is large."""
+        return self.reservation.exclusive() if self.reservation else nullcontext()
 
-    def leave(self) -> None:
-        """Say that the request is over."""
-        if self.visit:
-            self.visit.leave()
+    def release(self) -> None:
+        """Give back what the request holds of its tenant's quotas."""
+        if self.reservation:
+            self.reservation.release()
 
 
 class Reply(NamedTuple):
-    """What an endpoint answers; Flask takes it as it is."""
+    """The response of an endpoint; Flask takes it as it is."""
 
     body: bytes | Iterator[bytes]
     status: int = 200
@@ -97,27 +97,27 @@ class Reply(NamedTuple):
 
 View = Callable[[], Reply]
 
-_running: ContextVar[Exchange] = ContextVar("exchange")
+_current: ContextVar[Exchange] = ContextVar("exchange")
 
 
-def running() -> Exchange:
-    """Give the exchange that the running code serves."""
-    return _running.get()
+def current_exchange() -> Exchange:
+    """Return the exchange that is being served."""
+    return _current.get()
 
 
-def begin(exchange: Exchange) -> Callable[[], None]:
-    """Make an exchange the running one, and give what ends that."""
-    token = _running.set(exchange)
-    return lambda: _running.reset(token)
+def set_current(exchange: Exchange) -> Callable[[], None]:
+    """Make an exchange the current one, and return the function that undoes it."""
+    token = _current.set(exchange)
+    return lambda: _current.reset(token)
 
 
 @cache
 def _key_of(header: str) -> str:
-    """Give the name that a WSGI environ has for a header. Source: PEP 3333, "environ Variables"."""
+    """Return a header's key in a WSGI environ. Source: PEP 3333, "environ Variables"."""
     return "HTTP_" + header.upper().replace("-", "_")
 
 
-# --- in --------------------------------------------------------------------------------------------------------------
+# --- the request -----------------------------------------------------------------------------------------------------
 
 
 def read_json() -> Any:
@@ -129,16 +129,16 @@ def read_json() -> Any:
 
 
 def read_body() -> bytes:
-    """Read the request's body, inflated and within the limit.
+    """Read the request's body, decompressed and within the limit.
 
-    Raises: UnsupportedMediaType, PayloadTooLarge, RateLimited, InvalidJson if it is no gzip though it says so.
+    Raises: UnsupportedMediaType, PayloadTooLarge, RateLimited, InvalidJson if it is announced as gzip and is not.
     """
-    exchange = running()
+    exchange = current_exchange()
     if not _is_json(exchange.environ.get("CONTENT_TYPE", "")):
         raise errors.UnsupportedMediaType
-    body = _inflated(_received(exchange), exchange)
-    if exchange.visit:
-        exchange.visit.settle(len(body))
+    body = _inflated(_read(exchange), exchange)
+    if exchange.reservation:
+        exchange.reservation.adjust(len(body))
     return body
 
 
@@ -149,7 +149,7 @@ def _is_json(content_type: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def _received(exchange: Exchange) -> bytes:
+def _read(exchange: Exchange) -> bytes:
     environ, most_bytes = exchange.environ, exchange.most_bytes
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
     length = most_bytes + 1 if is_chunked else int(environ.get("CONTENT_LENGTH") or 0)
@@ -176,7 +176,7 @@ def _inflated(body: bytes, exchange: Exchange) -> bytes:
 
 
 def _inflate(body: bytes, most_bytes: int) -> bytes:
-    """Inflate gzip, but never more than the limit, so that a small bomb does not fill the memory."""
+    """Decompress gzip up to the limit, so that a decompression bomb does not fill the memory."""
     inflate = zlib.decompressobj(wbits=31)
     try:
         plain = inflate.decompress(body, most_bytes + 1)
@@ -204,17 +204,17 @@ def is_allowed_origin(origin: str | None, environ: Mapping[str, Any], allowed: I
 
 
 def client_address() -> str:
-    """Give the caller's address; behind trusted proxies the one they report."""
-    return running().environ.get("REMOTE_ADDR") or "unknown"
+    """Return the client's address; behind trusted proxies the one they report."""
+    return current_exchange().environ.get("REMOTE_ADDR") or "unknown"
 
 
 def request_id_of(environ: Mapping[str, Any]) -> str:
-    """Name a request as its client does, if that is sane."""
-    stated = environ.get("HTTP_X_REQUEST_ID", "")
-    return stated if stated and _SANE_REQUEST_ID.fullmatch(stated) else f"{_THIS_PROCESS}-{next(_requests):012x}"
+    """Return the request ID that the client sent, if it is valid, or a new one."""
+    given = environ.get("HTTP_X_REQUEST_ID", "")
+    return given if given and _VALID_REQUEST_ID.fullmatch(given) else f"{_THIS_PROCESS}-{next(_requests):012x}"
 
 
-# --- out -------------------------------------------------------------------------------------------------------------
+# --- the response ----------------------------------------------------------------------------------------------------
 
 
 def answer(data: object, status: int = 200) -> Reply:
@@ -228,21 +228,21 @@ def success(data: object, status: int = 200) -> Reply:
 
 
 def stream(parts: Iterable[bytes]) -> Reply:
-    """Answer with JSON that is made while it is sent; a short one goes out whole, with its length."""
-    pieces = _coalesced(parts)
-    first, second = next(pieces, b""), next(pieces, None)
+    """Stream JSON; a body of a single chunk is sent whole, with its length."""
+    chunks = _coalesced(parts)
+    first, second = next(chunks, b""), next(chunks, None)
     if second is None:
         return Reply(first)
-    return Reply(itertools.chain((first, second), pieces))
+    return Reply(itertools.chain((first, second), chunks))
 
 
 def _coalesced(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Join parts to pieces of at least ``_PIECE_BYTES``, so that small ones do not travel alone."""
+    """Join parts to chunks of at least ``_CHUNK_BYTES``."""
     waiting, size = [], 0
     for part in parts:
         waiting.append(part)
         size += len(part)
-        if size >= _PIECE_BYTES:
+        if size >= _CHUNK_BYTES:
             yield b"".join(waiting)
             waiting, size = [], 0
     if waiting:
@@ -250,7 +250,7 @@ def _coalesced(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def failure(problem: errors.Problem, request_id: str) -> Reply:
-    """Answer with a failure, in the one shape."""
+    """Answer with an error."""
     headers = [_JSON]
     if problem.retry_after_seconds is not None:
         headers.append(("Retry-After", str(problem.retry_after_seconds)))
@@ -267,19 +267,19 @@ def refuse(
     start_response: Callable[..., Any],
     problem: errors.Problem,
     environ: Mapping[str, Any],
-    reader: str | None = None,
+    readable_by: str | None = None,
 ) -> list[bytes]:
-    """Answer with a failure where no exchange runs; ``reader`` is the origin whose pages may read it."""
+    """Answer with an error outside any exchange; ``readable_by`` is the origin whose pages may read it."""
     request_id = request_id_of(environ)
     body, status, headers = failure(problem, request_id)
     assert isinstance(body, bytes)
-    about = [*SECURITY_HEADERS.items(), ("X-Request-ID", request_id), ("Content-Length", str(len(body)))]
-    about += [("Vary", "Origin"), ("Access-Control-Allow-Origin", reader)] if reader else []
-    start_response(status_line(status), [*headers, *about])
+    more = [*SECURITY_HEADERS.items(), ("X-Request-ID", request_id), ("Content-Length", str(len(body)))]
+    more += [("Vary", "Origin"), ("Access-Control-Allow-Origin", readable_by)] if readable_by else []
+    start_response(status_line(status), [*headers, *more])
     return [body]
 
 
 @cache
 def status_line(status: int) -> str:
-    """Write a status as HTTP does."""
+    """Return code and reason phrase."""
     return f"{status} {HTTPStatus(status).phrase}"

@@ -1,8 +1,8 @@
-"""HTTP on one connection: requests from its bytes to the application, and answers back.
+"""HTTP on one connection: from received bytes to the WSGI application, and the response back.
 
-Knows: gevent's handler of a connection, how a head is written, when the connection ends. Must not know: what requests
-do, how they are framed (``request_head``, ``request_body``), when a client is too slow (``connections``). Both ways to
-serve use this handler: our own server and gunicorn's worker.
+Knows: gevent's handler of a connection, status lines and headers, when the connection ends. Must not know: what requests
+do, how they are framed (``request_head``, ``request_body``), time-outs (``connections``). Our own server and gunicorn's
+worker both use this handler.
 """
 
 from __future__ import annotations
@@ -27,81 +27,80 @@ from server.http import request_head
 from server.http.request_body import Body, ChunkedBody
 from server.http.response_head import date_line, head_bytes, parts_of, refusal
 from server.http.upgrade import UPGRADE, check_handshake, is_handshake
-from server.idle_reader import KEY, Inlet
+from server.idle_reader import KEY, IdleReader
 
 log = logging.getLogger("syncapp.connections")
 
-_BUFFER_BYTES = 1_024  # Most heads fit; each idle connection keeps it, and a body is read past it.
-_TOGETHER_BYTES = 65_536
+_BUFFER_BYTES = 1_024  # Most request heads fit; each idle connection keeps the buffer, and bodies bypass it.
+_SENT_WITH_HEAD_BYTES = 65_536
 _MOST_EMPTY_LINES = 8
 _REST_BYTES, _REST_SECONDS = 65_536, 1.0
-"""How much of a body that nobody read is read before the answer, so that the connection can go on after it."""
+"""How much of an unread body is read before the response, so that the connection can be kept alive."""
 
-
-_END_OF_HEAD = b"\r\n\r\n"
+_HEAD_END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_UNFRAMED = {101, 204, 304}
-_WASTE = bytearray(65_536)
-"""Where all connections read to what nobody wants."""
+_WITHOUT_BODY = {101, 204, 304}
+_DISCARDED = bytearray(65_536)
+"""The buffer into which all connections read what they discard."""
 
 
 class Handler(WebSocketHandler):  # type: ignore[misc]
-    """Serves one connection, and does not wait for its client for ever."""
+    """Serves one connection, with time-outs."""
 
     connections: Connections
     socket: Any
     websocket: Any = None
     _head: bytes = b""
-    """The head of an answer so far."""
-    _says_connection = _is_head = _is_websocket = _is_handed_over = False
+    """Status line and headers of the response so far."""
+    _has_connection_header = _is_head_request = _is_websocket = _is_handed_over = False
 
-    def __init__(self, network: Any, address: Any, server: Any, rfile: Any = None) -> None:
-        self.stream = self.connections.stream(network)
-        super().__init__(network, address, server, rfile or io.BufferedReader(self.stream, _BUFFER_BYTES))
+    def __init__(self, sock: Any, address: Any, server: Any, rfile: Any = None) -> None:
+        self.stream = self.connections.stream(sock)
+        super().__init__(sock, address, server, rfile or io.BufferedReader(self.stream, _BUFFER_BYTES))
 
     def handle(self) -> None:
-        """Serve requests until the connection ends; without room for it, say so."""
+        """Serve requests until the connection ends; without room for it, answer 503."""
         if not self.connections.admit(self.stream):
-            self._turn_away()
+            self._reject()
             return
         try:
             super().handle()
-        except OSError:  # The client left before it could be told.
+        except OSError:  # The client left before the answer was sent.
             log.debug("a client left")
         finally:
             if not self._is_handed_over:
-                self.connections.leave(self.stream)
+                self.connections.remove(self.stream)
 
-    def _turn_away(self) -> None:
-        with contextlib.suppress(OSError), self.connections.turning_away():
+    def _reject(self) -> None:
+        with contextlib.suppress(OSError), self.connections.rejecting():
             problem = Busy("The server has too many connections just now. Try again soon.")
-            self._say_last(refusal(problem, str(uuid.uuid4())))
+            self._send_last(refusal(problem, str(uuid.uuid4())))
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
     def handle_one_request(self) -> bool | None:
-        """Serve one request, and tell pywsgi whether others may follow; what is none is refused in the one shape."""
+        """Serve one request, and tell pywsgi whether others may follow; a malformed one gets an error answer."""
         if self.requestline is not None:
             self.stream.begin("idle")
-        self.connections.requested(self.stream)
+        self.connections.request_begins(self.stream)
         try:
-            request = self._whole() or self._by_lines()
+            request = self._read_whole_head() or self._read_head_by_lines()
         except Problem as problem:
             self._refuse(problem)
             return None
         return self._serve(request) if request else None
 
-    def _whole(self) -> request_head.Request | None:
-        """Wait for a request, and take its head if that came whole; else it is still to be read."""
-        came: bytes = self.rfile.peek()
-        size = came.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-        request = request_head.ordinary(came[:size]) if size >= len(_END_OF_HEAD) else None
+    def _read_whole_head(self) -> request_head.Request | None:
+        """Wait for a request, and read its head if all of it was received; otherwise leave it unread."""
+        received: bytes = self.rfile.peek()
+        size = received.find(_HEAD_END) + len(_HEAD_END)
+        request = request_head.parse_cached(received[:size]) if size >= len(_HEAD_END) else None
         if request:
             self.rfile.read(size)
         return request
 
-    def _by_lines(self) -> request_head.Request | None:
-        """Read a head by its lines; a few empty ones before it are skipped. Source: RFC 9112 section 2.2."""
+    def _read_head_by_lines(self) -> request_head.Request | None:
+        """Read a request head line by line; a few empty lines before it are skipped. Source: RFC 9112 section 2.2."""
         for _ in range(_MOST_EMPTY_LINES):
             if self.rfile.peek()[:1] not in (b"\r", b"\n"):
                 break
@@ -111,16 +110,16 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         return request_head.read(self.rfile)
 
     def _serve(self, request: request_head.Request) -> bool | None:
-        """Serve a request whose head is known, and tell whether others may follow, as pywsgi does."""
+        """Serve a request, and tell whether others may follow, as pywsgi does."""
         self.requestline, self.request_version = request.line, request.environ["SERVER_PROTOCOL"]
         self.close_connection = request.is_last
         body = ChunkedBody(self.rfile) if request.is_chunked else Body(self.rfile, request.length)
-        if request.is_waiting and body.left:
-            body.invite = self._invite
+        if request.expects_continue and body.left:
+            body.send_continue = self._send_continue
         self.wsgi_input = body
         self.environ = environ = self.server.get_environ()
         environ.update(request.environ)
-        self._is_head = environ["REQUEST_METHOD"] == "HEAD"
+        self._is_head_request = environ["REQUEST_METHOD"] == "HEAD"
         if isinstance(self.client_address, tuple):
             environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
         environ["wsgi.input"], environ["wsgi.input_terminated"] = body, True
@@ -128,39 +127,39 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.handle_one_response()
         if not self.close_connection:
             return True
-        body.invite = None
+        body.send_continue = None
         if body.left:
             self._linger("rest")
         elif self._is_websocket and not self._is_handed_over:
             self._linger("closing")
         return None
 
-    def _invite(self) -> None:
-        """Let a client that waits send its body. Source: RFC 9110 section 10.1.1."""
+    def _send_continue(self) -> None:
+        """Send 100 (Continue) to a client that waits for it before it sends the body. Source: RFC 9110 section 10.1.1."""
         with self.stream.sending(self.connections.stall_seconds):
             self.socket.sendall(_CONTINUE)
 
     # --- the end of a connection -------------------------------------------------------------------------------------
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer a request that the application never sees; the connection ends with it."""
+        """Answer a request that does not reach the application, and end the connection."""
         request_id = str(uuid.uuid4())
-        about = {"status": problem.status, "code": problem.code, "request_id": request_id}
+        extra = {"status": problem.status, "code": problem.code, "request_id": request_id}
         address = self.client_address[0] if isinstance(self.client_address, tuple) else "unknown"
-        log.info("refused: %s", problem, extra={**about, "address": address})
-        self._say_last(refusal(problem, request_id))
+        log.info("refused: %s", problem, extra={**extra, "address": address})
+        self._send_last(refusal(problem, request_id))
 
-    def _say_last(self, answer: bytes) -> None:
+    def _send_last(self, answer: bytes) -> None:
         with self.stream.sending(self.connections.stall_seconds):
             self.socket.sendall(answer)
         self._linger("rest")
 
-    def _settle(self) -> None:
-        """Before an answer to a request whose body nobody read: read it, if it is small and here; else say that the
-        connection ends, for where the next request would begin is not known. Source: RFC 9112 sections 6.3 and 9.3.
+    def _skip_small_body(self) -> None:
+        """Read the unread body of a request before its response, if it is small and arrives; otherwise end the connection,
+        since the begin of the next request is unknown. Source: RFC 9112 sections 6.3 and 9.3.
         """
         body = self.wsgi_input
-        if not self.close_connection and body.invite is None and body.left <= _REST_BYTES:
+        if not self.close_connection and body.send_continue is None and body.left <= _REST_BYTES:
             self.stream.begin("rest")
             with gevent.Timeout(_REST_SECONDS, False), contextlib.suppress(OSError, Problem):
                 body.skip(_REST_BYTES)
@@ -168,27 +167,27 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         if body.left:
             self.close_connection = True
 
-    def _linger(self, part: str) -> None:
-        """Say that no more comes, and read on for a while: to close with bytes unread would reset the connection, and
-        its client might never see the answer. Source: RFC 9112 section 9.6.
+    def _linger(self, phase: str) -> None:
+        """Close in stages: shut down the sending side and read on for a while. Closing with unread bytes would reset the
+        connection, and the client might never see the response. Source: RFC 9112 section 9.6.
         """
-        self.stream.begin(part)
+        self.stream.begin(phase)
         with contextlib.suppress(OSError):
-            if not isinstance(self.socket, SSLSocket):  # With TLS that would end the reading too.
+            if not isinstance(self.socket, SSLSocket):  # With TLS this would end reading too.
                 self.socket.shutdown(socket.SHUT_WR)
-            while self.stream.readinto(_WASTE):
+            while self.stream.readinto(_DISCARDED):
                 pass
 
     # --- within ------------------------------------------------------------------------------------------------------
 
     def run_application(self) -> None:
-        """Serve a request whose head is known; the application begins a WebSocket, if that is asked for, or refuses to."""
+        """Run the application; it accepts or refuses a WebSocket handshake, if the request is one."""
         self.stream.begin("body")
         if "HTTP_UPGRADE" in self.environ:
             if is_handshake(self.environ):
-                self.environ["HTTP_UPGRADE"] = "websocket"  # The libraries know no list, and no capitals.
+                self.environ["HTTP_UPGRADE"] = "websocket"  # The libraries compare it as is.
                 self.environ[UPGRADE] = self._begin_websocket
-            else:  # RFC 9110 section 7.8: an upgrade that is not understood is ignored.
+            else:  # RFC 9110 section 7.8: an unknown upgrade is ignored.
                 del self.environ["HTTP_UPGRADE"]
         try:
             WSGIHandler.run_application(self)
@@ -197,11 +196,11 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
                 self._leave_websocket()
 
     def _begin_websocket(self) -> None:
-        """Answer the handshake: from here on the connection speaks frames.
+        """Answer the handshake: from here on the connection carries WebSocket frames.
 
-        Its client may be silent, for Socket.IO's pings find out who is gone. Who serves it may leave the waiting for more
-        to its inlet; not with TLS, which may have read what the network has no more.
-        Raises: ValidationError if the handshake is malformed; the request is answered as any other then.
+        It has no idle time-out, since Socket.IO's pings find dead clients. An idle reader may wait for its frames, but not
+        with TLS, which may have decrypted bytes that the socket no longer has.
+        Raises: ValidationError if the handshake is malformed; it is answered as any other request then.
         """
         check_handshake(self.environ)
         if self.wsgi_input.left:
@@ -210,61 +209,61 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.upgrade_websocket()
         self.write(b"")
         self.stream.begin("open")
-        self.environ[KEY] = None if isinstance(self.socket, SSLSocket) else Inlet(self.socket)
+        self.environ[KEY] = None if isinstance(self.socket, SSLSocket) else IdleReader(self.socket)
 
     def _leave_websocket(self) -> None:
-        inlet, websocket, self.websocket = self.environ[KEY], self.websocket, None
-        if inlet and inlet.take:
-            self._hand_over(inlet)
+        reader, websocket, self.websocket = self.environ[KEY], self.websocket, None
+        if reader and reader.receive_one:
+            self._hand_over(reader)
         elif not websocket.closed:
             websocket.close()
 
-    def _hand_over(self, inlet: Inlet) -> None:
+    def _hand_over(self, reader: IdleReader) -> None:
         self._is_handed_over = True
-        inlet.ends.append(partial(self.connections.leave, self.stream))
-        self.stream.stop()
-        inlet.begin(self.rfile.peek())
+        reader.on_end.append(partial(self.connections.remove, self.stream))
+        self.stream.detach()
+        reader.begin(self.rfile.peek())
         self.socket = None  # So that pywsgi does not close it.
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        """Note the head of an answer, checked and written as one text. Source: PEP 3333."""
+        """Check and keep status line and headers, written as one text. Source: PEP 3333."""
         if exc_info and self.headers_sent:
             raise exc_info[1]
-        named = {name.lower(): value for name, value in headers}
-        connection = named.get("connection")
-        self._says_connection = connection is not None
+        by_name = {name.lower(): value for name, value in headers}
+        connection = by_name.get("connection")
+        self._has_connection_header = connection is not None
         if connection and "close" in request_head.tokens(connection):
             self.close_connection = True
-        self.provided_content_length = named.get("content-length")
-        said = [name + ": " + value for name, value in headers]
-        if "date" not in named:
-            said.append(date_line(int(time.time())))
-        self._head = head_bytes(["HTTP/1.1 " + status, *said])
+        self.provided_content_length = by_name.get("content-length")
+        lines = [name + ": " + value for name, value in headers]
+        if "date" not in by_name:
+            lines.append(date_line(int(time.time())))
+        self._head = head_bytes(["HTTP/1.1 " + status, *lines])
         self.status, self.code = parts_of(status)
         return self.write
 
     def _write_with_headers(self, data: bytes) -> None:
-        """Send the head and what comes first of the body, together unless that is large."""
+        """Send status line and headers with the first part of the body, together unless that is large."""
         self.headers_sent = True
         if self.wsgi_input.left:
-            self._settle()
-        if self.connections.is_over:
+            self._skip_small_body()
+        if self.connections.is_stopping:
             self.close_connection = True
-        head = b"".join((self._head, self._framing(), self._end(), b"\r\n"))
-        if self.response_use_chunked or len(data) > _TOGETHER_BYTES:
+        head = b"".join((self._head, self._framing_header(), self._connection_header(), b"\r\n"))
+        if self.response_use_chunked or len(data) > _SENT_WITH_HEAD_BYTES:
             self._sendall(head)
             self._write(data)
         else:
-            self._sendall(head + data if data and not self._is_head else head)
+            self._sendall(head + data if data and not self._is_head_request else head)
 
-    def _framing(self) -> bytes:
-        """Say where the body of an answer ends: by its length, by chunks, or by the connection's end.
+    def _framing_header(self) -> bytes:
+        """Return the header that frames the body: its length, or chunks; without either the connection's end does.
 
         Source: RFC 9112 section 6.3.
         """
-        if self.provided_content_length is not None or self.code in _UNFRAMED or self._is_head:
+        if self.provided_content_length is not None or self.code in _WITHOUT_BODY or self._is_head_request:
             return b""
         if hasattr(self.result, "__len__"):
             return b"Content-Length: %d\r\n" % sum(map(len, self.result))
@@ -274,32 +273,32 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.close_connection = True
         return b""
 
-    def _end(self) -> bytes:
-        """Say whether the connection ends. Source: RFC 9112 sections 9.3 and 9.6."""
-        if self._says_connection:
+    def _connection_header(self) -> bytes:
+        """Return the header that says whether the connection ends. Source: RFC 9112 sections 9.3 and 9.6."""
+        if self._has_connection_header:
             return b""
         if self.close_connection:
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if self.request_version == "HTTP/1.0" else b""
 
     def _write(self, data: bytes) -> None:
-        if not self._is_head:
+        if not self._is_head_request:
             super()._write(data)
 
     def _sendall(self, data: Any) -> None:
-        """Send, but do not wait forever for a client that does not read."""
-        sent = self._send_at_once(data)
+        """Send, with a time-out for a client that does not read."""
+        sent = self._send_nowait(data)
         if sent < len(data):
             self._send_rest(memoryview(data)[sent:])
         self.response_length += sent
 
-    def _send_at_once(self, data: Any) -> int:
-        """Send what the network takes without a wait, and tell how much that was."""
-        if isinstance(self.socket, SSLSocket):  # Below it the bytes would go in clear.
+    def _send_nowait(self, data: Any) -> int:
+        """Send what the kernel takes without waiting, and return how much that was."""
+        if isinstance(self.socket, SSLSocket):  # The inner socket would send in clear.
             return 0
         try:
-            return int(self.socket._sock.send(data))  # gevent's own would wait.
-        except OSError:  # It would block, or it is gone: sending the rest finds out which.
+            return int(self.socket._sock.send(data))  # gevent's send would wait.
+        except OSError:  # It would block, or the connection is gone: sending the rest finds out which.
             return 0
 
     def _send_rest(self, data: memoryview) -> None:
@@ -311,6 +310,6 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
 
 def install(connections: Connections) -> None:
-    """Let ``Handler`` serve among these connections, and look after them, whoever serves this process with it."""
+    """Have ``Handler`` serve these connections, and start their sweep; for our own server and gunicorn's worker."""
     Handler.connections = connections
     connections.watch()

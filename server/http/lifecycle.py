@@ -1,6 +1,6 @@
-"""How the app is served and how it ends: our own server, or gunicorn's worker, with the same end.
+"""Start and graceful shutdown, for our own server and for gunicorn's worker.
 
-Knows: listeners, signals, requests in flight. Must not know: what requests do.
+Knows: listening sockets, signals, requests in flight. Must not know: what requests do.
 """
 
 from __future__ import annotations
@@ -32,25 +32,31 @@ _WITHOUT_BOUND = 1_000_000_000
 
 
 class CannotListen(RuntimeError):
-    """The address or port can't be had; as text it says why and what to do."""
+    """The address or port is not available; as text it says why and what to do."""
 
 
 class Lifecycle:
-    """Counts the requests in flight, so that the end can wait for them; it wraps the WSGI application."""
+    """Counts the requests in flight, so that the shutdown can wait for them; it wraps the WSGI application."""
 
     def __init__(
         self,
         app: Flask,
         seconds: int,
-        tell: Callable[[], None],
+        notify: Callable[[], None],
         close: Callable[[], None],
-        held: Callable[[], dict[str, int]],
+        counts: Callable[[], dict[str, int]],
     ) -> None:
-        """``tell`` says goodbye to sockets, ``close`` closes what requests use; both are called once, at the end.
+        """``notify`` closes the WebSockets, ``close`` what requests use; each is called once, at shutdown.
 
-        ``held`` counts what is open for clients.
+        ``counts`` returns what is open for clients.
         """
-        self._wrapped, self._seconds, self._tell, self._close, self._held = app.wsgi_app, seconds, tell, close, held
+        self._wrapped, self._seconds, self._notify, self._close, self._counts = (
+            app.wsgi_app,
+            seconds,
+            notify,
+            close,
+            counts,
+        )
         self._in_flight = 0
         self.is_ending = False
         app.wsgi_app = self  # type: ignore[method-assign]
@@ -63,30 +69,30 @@ class Lifecycle:
         except BaseException:
             self._done()
             raise
-        if "wsgi.websocket" in environ:  # Nobody closes what the call gave.
-            inlet = environ.get(idle_reader.KEY)
-            if inlet and inlet.take:
-                inlet.ends.append(self._done)
+        if "wsgi.websocket" in environ:  # The body of an upgraded request is never closed.
+            reader = environ.get(idle_reader.KEY)
+            if reader and reader.receive_one:
+                reader.on_end.append(self._done)
             else:
                 self._done()
             return parts
-        return _InFlight(parts, self._done)
+        return _CountedBody(parts, self._done)
 
     def _done(self) -> None:
         self._in_flight -= 1
 
-    def tell_held(self) -> None:
-        """Log what the process holds at this moment, for whoever looks for what does not come back."""
+    def log_counts(self) -> None:
+        """Log what the process holds at this moment, to find leaks."""
         running = sum(isinstance(found, greenlet) and not found.dead for found in gc.get_objects())
-        log.info("held", extra={"greenlets": running, "in_flight": self._in_flight, **self._held()})
+        log.info("held", extra={"greenlets": running, "in_flight": self._in_flight, **self._counts()})
 
     def end(self) -> None:
-        """Wait for what is in flight, and close."""
+        """Wait for the requests in flight, and close."""
         self.is_ending = True
-        Handler.connections.is_over = True
-        self._tell()
-        give_up = time.monotonic() + self._seconds
-        while self._in_flight and time.monotonic() < give_up:
+        Handler.connections.is_stopping = True
+        self._notify()
+        deadline = time.monotonic() + self._seconds
+        while self._in_flight and time.monotonic() < deadline:
             gevent.sleep(0.02)
         if self._in_flight:
             log.warning("%d requests did not finish in %d s", self._in_flight, self._seconds)
@@ -94,8 +100,8 @@ class Lifecycle:
         log.info("stopped")
 
 
-class _InFlight:
-    """An answer that is counted until it is closed."""
+class _CountedBody:
+    """The body of a response, counted as in flight until it is closed."""
 
     __slots__ = ("_done", "_parts")
 
@@ -106,7 +112,7 @@ class _InFlight:
         return iter(self._parts)
 
     def close(self) -> None:
-        """Close the answer, and count it no more."""
+        """Close the body, and count it no more."""
         try:
             close = getattr(self._parts, "close", None)
             if close:
@@ -116,26 +122,26 @@ class _InFlight:
 
 
 def serve(app: Flask, lifecycle: Lifecycle, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then end.
+    """Serve until SIGTERM or SIGINT, then shut down.
 
     Raises: CannotListen.
     """
     listener = listen(settings.host, settings.port)
     quiet = LoggingLogAdapter(log, level=logging.WARNING)
     server = WSGIServer(listener, app, handler_class=Handler, log=None, error_log=quiet)
-    told = Event()
+    stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, told.set)
-    gevent.signal_handler(signal.SIGUSR1, lifecycle.tell_held)
+        gevent.signal_handler(number, stopping.set)
+    gevent.signal_handler(signal.SIGUSR1, lifecycle.log_counts)
     server.start()
-    _say_where(listener)
-    told.wait()
+    _log_address(listener)
+    stopping.wait()
     server.close()
     lifecycle.end()
 
 
-def _say_where(listener: Any) -> None:
-    """Log the address in a form to click on; that of a socket in the file system is its path."""
+def _log_address(listener: Any) -> None:
+    """Log the address as a link; that of a Unix domain socket is its path."""
     where = listener.getsockname()
     if isinstance(where, tuple):
         log.info("serving on port %d: http://localhost:%d", where[1], where[1])
@@ -163,9 +169,9 @@ def listen(host: str, port: int) -> Any:
 
 
 def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
-    """Serve with our handler in gunicorn's worker, and end when gunicorn says so: idle connections do not hold it up."""
+    """Serve with our handler in gunicorn's worker, and shut down with it; idle connections do not delay that."""
     worker.wsgi_handler = Handler
-    worker.worker_connections = _WITHOUT_BOUND  # Handler bounds them, and makes room; the worker would only stop.
+    worker.worker_connections = _WITHOUT_BOUND  # Handler limits them, and makes room; the worker would stop accepting.
 
     def watch() -> None:
         while worker.alive:
@@ -174,11 +180,11 @@ def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
         sys.exit(0)
 
     for listener in worker.sockets:
-        _say_where(listener)
+        _log_address(listener)
     watching, run = gevent.spawn(watch), worker.run
 
     def run_to_the_end() -> None:
-        run()  # The worker waits for its greenlets only, and an open socket has none.
+        run()  # The worker waits for its greenlets only, and an idle WebSocket has none.
         watching.join()
 
     worker.run = run_to_the_end

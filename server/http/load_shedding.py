@@ -1,7 +1,7 @@
-"""Refuses what there is no room for before it costs anything, so that a crowd does not hold up those who are in.
+"""Load shedding: refuses requests of a tenant over its limit before they cost anything.
 
-Knows: heads of requests. Must not know: what endpoints do, rules, Flask. It refuses nothing that would be served further
-in, where a refusal costs about as much as a push; what comes with a token that it does not know, it lets pass.
+Knows: request lines and headers. Must not know: what endpoints do, rules, Flask. It refuses only what would be refused
+further in, where a refusal costs about as much as a push; requests with a token that it does not know pass.
 """
 
 from __future__ import annotations
@@ -19,42 +19,45 @@ log = logging.getLogger("syncapp.request")
 Wsgi = Callable[..., Iterable[bytes]]
 
 
-class Admission:
-    """Wraps the WSGI application."""
+class LoadShedding:
+    """WSGI middleware that refuses requests of tenants that have too many in flight."""
 
     def __init__(
         self,
         wrapped: Wsgi,
-        crowded: Container[str],
+        paths: Container[str],
         tenant_of: Callable[[str], str | None],
         is_full: Callable[[str], bool],
     ) -> None:
-        """``tenant_of`` tells whose a token is that was verified before, ``is_full`` if no more of a tenant fits in.
+        """``tenant_of`` returns the tenant of a token that was verified before, ``is_full`` whether too many are in flight.
 
-        ``crowded``: the addresses that crowds ask for. Some others take no room of a tenant, even if a token comes with
-        the request.
+        ``paths``: the hot paths, whose requests all count as in flight; those to some others do not, even with a token.
         """
-        self._wrapped, self._crowded, self._tenant_of, self._is_full = wrapped, crowded, tenant_of, is_full
-        self._refused, self._told_at = 0, 0.0
+        self._wrapped, self._paths, self._tenant_of, self._is_full = wrapped, paths, tenant_of, is_full
+        self._refused, self._logged_at = 0, 0.0
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        tenant_id = self._without_room(environ)
+        tenant_id = self._full_tenant(environ)
         if tenant_id is None:
             return self._wrapped(environ, start_response)
-        self._count(tenant_id)
+        self._log(tenant_id)
         return refuse(start_response, Busy("Too many requests of this tenant are under way. Try again soon."), environ)
 
-    def _without_room(self, environ: dict[str, Any]) -> str | None:
-        """Tell for whose request there is no room; a page's goes further in, to be told in a way that it may read."""
-        if environ["PATH_INFO"] not in self._crowded or "HTTP_ORIGIN" in environ:
+    def _full_tenant(self, environ: dict[str, Any]) -> str | None:
+        """Return the tenant whose request is to be shed; those of web pages pass, to get an error with CORS headers."""
+        if environ["PATH_INFO"] not in self._paths or "HTTP_ORIGIN" in environ:
             return None
         tenant_id = self._tenant_of(environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2])
         return tenant_id if tenant_id and self._is_full(tenant_id) else None
 
-    def _count(self, tenant_id: str) -> None:
-        """Log refusals once a second, since a line for each would cost more than all the rest of it."""
+    def _log(self, tenant_id: str) -> None:
+        """Log refusals once a second, since a log line each would cost more than the refusal."""
         self._refused += 1
         now = time.monotonic()
-        if now - self._told_at >= 1:
-            log.warning("%d requests were refused at the door", self._refused, extra={"tenant": tenant_id})
-            self._refused, self._told_at = 0, now
+        if now - self._logged_at >= 1:
+            log.warning(
+                "%d requests were shed: the tenant has too many in flight",
+                self._refused,
+                extra={"tenant": tenant_id},
+            )
+            self._refused, self._logged_at = 0, now

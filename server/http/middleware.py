@@ -1,8 +1,8 @@
-"""WSGI middleware around the application: every request passes it, and every answer, whoever makes the answer.
+"""WSGI middleware around the application: every request and every response pass it.
 
-Knows: origins, headers, compression, the log line of a request, how an exception becomes an answer. It serves what crowds
-ask for by itself, with the views that the blueprints hold too, since Flask costs more than they do; the rest goes to Flask.
-Must not know: what any endpoint does.
+Knows: origins, headers, compression, the log line of a request, how an exception becomes a response. It calls the views of
+hot paths itself, which the blueprints hold too, since routing through Flask costs more than they do. Must not know: what
+any endpoint does.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from server.http.exchange import (
     Header,
     Reply,
     View,
-    begin,
     client_address,
+    current_exchange,
     failure,
     is_allowed_origin,
     request_id_of,
-    running,
+    set_current,
     status_line,
 )
 from server.http.response_head import SECURITY_HEADERS
-from server.quotas import Budgets
+from server.quotas import Quotas
 from settings import Settings
 
 log = logging.getLogger("syncapp.request")
@@ -61,29 +61,29 @@ _PREFLIGHT: list[Header] = [
 Wsgi = Callable[..., Iterable[bytes]]
 
 
-class Door:
-    """Wraps the WSGI application. ``views`` are those that it serves by itself, by the address that is posted to."""
+class Middleware:
+    """Wraps the WSGI application. ``views`` are those that it calls itself for a POST, by path."""
 
-    def __init__(self, app: Flask, settings: Settings, budgets: Budgets) -> None:
+    def __init__(self, app: Flask, settings: Settings, quotas: Quotas) -> None:
         self.views: dict[str, View] = {}
-        self._origins, self._most_bytes, self._budgets = settings.cors_origins, settings.max_body_bytes, budgets
+        self._origins, self._most_bytes, self._quotas = settings.cors_origins, settings.max_body_bytes, quotas
         self._wrapped: Wsgi = app.wsgi_app
         app.wsgi_app = self  # type: ignore[method-assign]
-        app.extensions["door"] = self
+        app.extensions["middleware"] = self
         app.register_error_handler(Exception, lambda error: error if _is_no_failure(error) else _reply_to(error))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        exchange = Exchange(environ, self._budgets, self._most_bytes, request_id_of(environ))
-        end = begin(exchange)
+        exchange = Exchange(environ, self._quotas, self._most_bytes, request_id_of(environ))
+        end = set_current(exchange)
         try:
             reply = self._reply(environ)
             parts, headers = _compressed(environ, reply, self._headers(exchange, reply.headers))
             start_response(status_line(reply.status), headers)
-        except BaseException:  # Nobody will close what was not given.
-            exchange.leave()
+        except BaseException:  # No body was returned whose ``close`` would do this.
+            exchange.release()
             end()
             raise
-        return Parts(parts, reply, exchange, end)
+        return ResponseBody(parts, reply, exchange, end)
 
     def _reply(self, environ: dict[str, Any]) -> Reply:
         method = environ["REQUEST_METHOD"]
@@ -93,34 +93,34 @@ class Door:
                 return view()
             if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
                 return self._preflight(environ)
-            if method == "OPTIONS" and environ["PATH_INFO"] == "*":  # RFC 9110 section 9.3.7: all of the server.
+            if method == "OPTIONS" and environ["PATH_INFO"] == "*":  # RFC 9110 section 9.3.7: about the whole server.
                 return Reply(iter(()), 204, [])
         except Exception as error:
             return _reply_to(error)
         return self._through_flask(environ)
 
     def _preflight(self, environ: dict[str, Any]) -> Reply:
-        """Answer a preflight for every address alike. Source: Fetch standard, CORS protocol."""
+        """Answer a CORS preflight, the same for every path. Source: Fetch standard, CORS protocol."""
         if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
             raise errors.OriginNotAllowed
         return Reply(iter(()), 204, [])
 
     def _through_flask(self, environ: dict[str, Any]) -> Reply:
-        said: list[tuple[str, list[Header]]] = []
-        parts: Any = self._wrapped(environ, lambda status, headers, _=None: said.append((status, headers)))
-        status, headers = said[0]
+        response: list[tuple[str, list[Header]]] = []
+        parts: Any = self._wrapped(environ, lambda status, headers, _=None: response.append((status, headers)))
+        status, headers = response[0]
         return Reply(parts, int(status[:3]), headers)
 
     def _headers(self, exchange: Exchange, headers: list[Header]) -> list[Header]:
-        """Add what every answer says."""
+        """Add the headers of every response."""
         names = [name.lower() for name, _ in headers]
         more = _ALL_SECURITY if names == _JSON_ALONE else [header for name, header in _SECURITY if name not in names]
-        standing = exchange.standing().items() if exchange.standing else ()
+        quota_headers = exchange.quota_headers().items() if exchange.quota_headers else ()
         origin = self._cors(exchange.environ) if "HTTP_ORIGIN" in exchange.environ else ()
-        return [*headers, *more, ("X-Request-ID", exchange.request_id), *_VARY, *standing, *origin]
+        return [*headers, *more, ("X-Request-ID", exchange.request_id), *_VARY, *quota_headers, *origin]
 
     def _cors(self, environ: dict[str, Any]) -> list[Header]:
-        """Let pages of allowed origins read the answer. Source: Fetch standard, CORS protocol."""
+        """Return the CORS headers for an allowed origin. Source: Fetch standard, CORS protocol."""
         origin = environ["HTTP_ORIGIN"]
         if not is_allowed_origin(origin, environ, self._origins):
             return []
@@ -128,8 +128,8 @@ class Door:
         return headers + (_PREFLIGHT if environ["REQUEST_METHOD"] == "OPTIONS" else [])
 
 
-class Parts:
-    """The body of an answer; once it is sent, its request is over."""
+class ResponseBody:
+    """The body of a response; once it is sent, its request ends."""
 
     __slots__ = ("_end", "_exchange", "_parts", "_reply")
 
@@ -140,14 +140,14 @@ class Parts:
         return iter(self._parts)
 
     def close(self) -> None:
-        """Close what the answer was made from, log the request and give its place back."""
+        """Close the reply's iterator, log the request and release its quotas."""
         try:
             close = getattr(self._reply.body, "close", None)
             if close:
                 close()
         finally:
             _log(self._exchange, self._reply.status)
-            self._exchange.leave()
+            self._exchange.release()
             self._end()
 
 
@@ -162,12 +162,12 @@ _HTTP_PROBLEMS: dict[int, type[errors.Problem]] = {
 
 
 def _is_no_failure(error: Exception) -> bool:
-    """Tell of what Flask raises to redirect."""
+    """Tell whether Flask raised it to redirect."""
     return isinstance(error, HTTPException) and (error.code is None or error.code < 400)
 
 
 def _reply_to(error: Exception) -> Reply:
-    """Say what went wrong, be it foreseen by us, refused by Flask or a bug."""
+    """Answer an exception: an error of ours, one that Flask raised, or a bug."""
     if isinstance(error, errors.Problem):
         return _failure(error)
     if isinstance(error, HTTPException):
@@ -175,19 +175,19 @@ def _reply_to(error: Exception) -> Reply:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         room.note_full()
         return _failure(errors.StorageFull())
-    exchange = running()  # Not a word about a bug; the log has the rest.
+    exchange = current_exchange()  # The client is told nothing about a bug; it is logged.
     log.exception("unforeseen error", extra={"request_id": exchange.request_id, "path": exchange.path})
     return _failure(errors.Problem())
 
 
 def _failure(problem: errors.Problem) -> Reply:
-    exchange = running()
+    exchange = current_exchange()
     exchange.code = problem.code
     return failure(problem, exchange.request_id)
 
 
 def _http_reply(error: HTTPException) -> Reply:
-    """Say what Flask itself refuses in our shape."""
+    """Answer what Flask itself refuses."""
     body, status, headers = _failure(_HTTP_PROBLEMS.get(error.code or 400, errors.ValidationError)())
     allow = dict(error.get_headers()).get("Allow")
     return Reply(body, status, [*headers, ("Allow", allow)] if allow else headers)
@@ -197,7 +197,7 @@ def _http_reply(error: HTTPException) -> Reply:
 
 
 def _compressed(environ: dict[str, Any], reply: Reply, headers: list[Header]) -> tuple[Iterable[bytes], list[Header]]:
-    """Give what is sent of an answer and its headers: compressed if the client asks for it and it is worth it."""
+    """Return the body and headers to send: compressed if the client accepts it and it is worth it."""
     body = reply.body
     parts = (body,) if isinstance(body, bytes) else body
     is_wanted = reply.status == 200 and _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", ""))
@@ -208,11 +208,11 @@ def _compressed(environ: dict[str, Any], reply: Reply, headers: list[Header]) ->
 
 
 def _is_worth_compressing(environ: dict[str, Any], body: bytes | Iterator[bytes], headers: list[Header]) -> bool:
-    said = {name.lower(): value for name, value in headers}
-    size = len(body) if isinstance(body, bytes) else int(said.get("content-length", _COMPRESSED_FROM_BYTES))
-    if size < _COMPRESSED_FROM_BYTES or "content-encoding" in said or environ["REQUEST_METHOD"] == "HEAD":
+    response = {name.lower(): value for name, value in headers}
+    size = len(body) if isinstance(body, bytes) else int(response.get("content-length", _COMPRESSED_FROM_BYTES))
+    if size < _COMPRESSED_FROM_BYTES or "content-encoding" in response or environ["REQUEST_METHOD"] == "HEAD":
         return False
-    return bool(re.match(r"application/json|text/", said.get("content-type", "")))
+    return bool(re.match(r"application/json|text/", response.get("content-type", "")))
 
 
 @lru_cache(maxsize=64)
@@ -246,5 +246,5 @@ def _log(exchange: Exchange, status: int) -> None:
         "address": client_address(),
         "duration_ms": round((time.perf_counter() - exchange.began) * 1000, 2),
     }
-    is_failure = status >= 500 and status != errors.StorageFull.status  # Of a full disk there is one line.
+    is_failure = status >= 500 and status != errors.StorageFull.status  # A full disk is logged once.
     log_format.request(log, logging.ERROR if is_failure else logging.INFO, f"{method} {path} {status}", about)

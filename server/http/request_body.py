@@ -1,7 +1,7 @@
-"""The body of a request, as a WSGI application reads it: to its end and not beyond, or not at all.
+"""The body of a request, as a WSGI application reads it: to its end and not beyond.
 
-Knows: RFC 9112 sections 6 and 7. Must not know: what a body holds, how large one may be, when its client is too slow. What
-is malformed, or cut short, is never over: so the connection, on which nobody knows where the next request begins, ends.
+Knows: RFC 9112 sections 6 and 7. Must not know: what a body holds, how large one may be, time-outs. A malformed or
+truncated body never reaches its end, so that the connection is closed: the begin of the next request is unknown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from protocol.errors import HeadTooLarge, ValidationError
 
-_PIECE_BYTES = 16_384
+_STEP_BYTES = 16_384
 _SIZE_LINE_BYTES = 4_096
 _EXTENSION_BYTES = 16_384
 _TRAILER_BYTES = 8_192
@@ -22,23 +22,23 @@ _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*\r\n")
 
 
 class Body:
-    """A body whose length is known."""
+    """A body with a Content-Length."""
 
-    __slots__ = ("_file", "invite", "left")
+    __slots__ = ("_file", "left", "send_continue")
 
     def __init__(self, file: Any, length: int) -> None:
         self._file, self.left = file, length
-        """How many bytes are still to come; 0 once it is over."""
-        self.invite: Callable[[], None] | None = None
-        """What asks the client to send it, if that waits for it."""
+        """How many bytes are still to come; 0 at the end."""
+        self.send_continue: Callable[[], None] | None = None
+        """Sends 100 (Continue), if the client waits for it before it sends the body."""
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read so many bytes, or all. Raises: OSError if the client left before it had sent them."""
+        """Read up to ``size`` bytes, or all. Raises: OSError if the client left before it had sent them."""
         wanted = self.left if size is None or size < 0 else min(size, self.left)
         if not wanted:
             return b""
-        if self.invite:
-            self._invite()
+        if self.send_continue:
+            self._send_continue()
         data: bytes = self._file.read(wanted)
         self.left -= len(data)
         if len(data) < wanted:
@@ -60,25 +60,25 @@ class Body:
         return iter(self.readline, b"")
 
     def skip(self, most_bytes: int) -> None:
-        """Read to the end, if that is no further than so many bytes. Raises: as ``read``."""
-        while self.left and self._announced() <= most_bytes and most_bytes > 0:
-            most_bytes -= len(self.read(min(_PIECE_BYTES, most_bytes)))
+        """Read to the end and discard, if that is at most ``most_bytes``. Raises: as ``read``."""
+        while self.left and self._known_bytes() <= most_bytes and most_bytes > 0:
+            most_bytes -= len(self.read(min(_STEP_BYTES, most_bytes)))
 
-    def _announced(self) -> int:
-        """Tell how much is known to come."""
+    def _known_bytes(self) -> int:
+        """Return how many bytes are known to come."""
         return self.left
 
-    def _invite(self) -> None:
-        invite, self.invite = self.invite, None
-        if invite:
-            invite()
+    def _send_continue(self) -> None:
+        send_continue, self.send_continue = self.send_continue, None
+        if send_continue:
+            send_continue()
 
     def _discard(self) -> None:
-        """Do nothing: pywsgi asks for the rest to be read after the answer, which settles that before."""
+        """Do nothing: pywsgi wants the rest read after the response, and ``Handler`` has done so before it."""
 
 
 class ChunkedBody(Body):
-    """A body that comes in chunks; ``left`` is 1 until the last of them. Source: RFC 9112 section 7.1."""
+    """A body in chunked transfer coding; ``left`` is 1 until the last chunk. Source: RFC 9112 section 7.1."""
 
     __slots__ = ("_chunk", "_extension_bytes")
 
@@ -87,21 +87,24 @@ class ChunkedBody(Body):
         self._chunk = self._extension_bytes = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read so many bytes, or all. Raises: OSError as for any body; ValidationError, HeadTooLarge if it is malformed."""
-        if self.invite:
-            self._invite()
+        """Read up to ``size`` bytes, or all.
+
+        Raises: OSError as ``Body.read``; ValidationError, HeadTooLarge if it is malformed.
+        """
+        if self.send_continue:
+            self._send_continue()
         parts, wanted = [], -1 if size is None else size
         while wanted and self._has_chunk():
-            part = self._take(self._chunk if wanted < 0 else min(wanted, self._chunk))
+            part = self._read_data(self._chunk if wanted < 0 else min(wanted, self._chunk))
             parts.append(part)
             wanted -= len(part) if wanted > 0 else 0
         return b"".join(parts)
 
-    def _announced(self) -> int:
+    def _known_bytes(self) -> int:
         return self._chunk
 
     def _has_chunk(self) -> bool:
-        """Tell whether data comes next; before it, read the size of its chunk."""
+        """Tell whether data follows; reads the chunk's size line if need be."""
         if not self._chunk and self.left:
             self._chunk = self._size()
             if not self._chunk:
@@ -118,17 +121,17 @@ class ChunkedBody(Body):
             raise self._malformed("its extensions are too long")
         return int(match[1], 16)
 
-    def _take(self, size: int) -> bytes:
+    def _read_data(self, size: int) -> bytes:
         data: bytes = self._file.read(size)
         self._chunk -= len(data)
         if len(data) < size:
-            raise self._cut()
+            raise self._truncated()
         if not self._chunk and (end := self._file.read(2)) != b"\r\n":
-            raise self._malformed("a chunk is longer than its size") if len(end) == 2 else self._cut()
+            raise self._malformed("a chunk is longer than its size") if len(end) == 2 else self._truncated()
         return data
 
     def _read_trailers(self) -> None:
-        """Read what may follow the last chunk, and forget it. Source: RFC 9112 section 7.1.2."""
+        """Read and discard the trailer section. Source: RFC 9112 section 7.1.2."""
         left_bytes = _TRAILER_BYTES
         while (line := self._line(left_bytes)) != b"\r\n":
             left_bytes -= len(line)
@@ -141,13 +144,13 @@ class ChunkedBody(Body):
     def _line(self, most_bytes: int) -> bytes:
         line: bytes = self._file.readline(most_bytes)
         if not line.endswith(b"\n") and len(line) < most_bytes:
-            raise self._cut()
+            raise self._truncated()
         return line
 
     def _malformed(self, what: str) -> ValidationError:
-        self._file = io.BytesIO()  # Whatever else is there belongs to nothing.
+        self._file = io.BytesIO()  # Further bytes belong to no request.
         return ValidationError(f"The body's chunks are malformed: {what}.")
 
-    def _cut(self) -> OSError:
+    def _truncated(self) -> OSError:
         self._file = io.BytesIO()
         return OSError("the body ended before its last chunk")

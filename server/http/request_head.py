@@ -1,7 +1,7 @@
-"""The head of a request: its request line and headers, read strictly into what a WSGI environ holds of them.
+"""The head of a request: its request line and headers, parsed strictly into entries of a WSGI environ.
 
-Knows: RFC 9112, and what of RFC 9110 says where a request ends, whether others follow and who waits for whom. Must not
-know: what other headers mean, connections. Most heads were read before, since clients repeat them: ``ordinary`` remembers.
+Knows: RFC 9112, and those parts of RFC 9110 that say where a request ends, whether others follow and ``Expect``. Must not
+know: what other headers mean, connections. Clients repeat their heads, so ``parse_cached`` caches whole ones.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from protocol.errors import (
 _LINE_BYTES = 65_536
 _REQUEST_LINE_BYTES = 8_192
 _MOST_LINES = 100
-_KEPT_BYTES = 1_024
+_CACHED_BYTES = 1_024
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LINE = re.compile(rb"(" + _TOKEN + rb"):([^\0\r\n]*)\r?\n")
-_FIRST = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r?\n")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r?\n")
 _ABSOLUTE = re.compile(r"https?://([^/?]*)([^?]*)(?:\?(.*))?", re.IGNORECASE)
 _HOST = re.compile(r"(?:[\w.~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+(?:%[\w.~%-]+)?\])(?::[0-9]*)?", re.ASCII)
 _LENGTH = re.compile(r"[0-9]{1,100}", re.ASCII)
 _CODING = re.compile(_TOKEN.decode())
 
-_ONCE = {"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_HOST"}
-"""Headers of which there may be but one, since two could mean two requests to two readers."""
+_SINGLE = {"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_HOST"}
+"""Headers that may occur once only: two parsers could see two different requests otherwise (request smuggling)."""
 
 _OWN_KEYS = {"CONTENT-LENGTH": "CONTENT_LENGTH", "CONTENT-TYPE": "CONTENT_TYPE"}
 EMPTY_LINES = (b"\r\n", b"\n")
 
 
 class Request(NamedTuple):
-    """What the head of a request says: its first line, what a WSGI environ holds of it, how long its body is, whether that
-    comes in chunks, whether the client wants the connection to end with it, and whether it waits for a 100 (Continue)."""
+    """A parsed request head: the request line, its part of the WSGI environ, the length of the body, whether the body is
+    chunked, whether the connection ends after it, and whether the client expects a 100 (Continue)."""
 
     line: str
     environ: dict[str, str]
     length: int
     is_chunked: bool
     is_last: bool
-    is_waiting: bool
+    expects_continue: bool
 
 
 def read(file: Any) -> Request | None:
-    """Read a head line by line; None if the connection is at its end.
+    """Read a request head line by line; None at the end of the connection.
 
     Raises: ValidationError, AddressTooLong, HeadTooLarge, ExpectationFailed, Unimplemented, UnknownVersion.
     """
@@ -75,8 +75,8 @@ def read(file: Any) -> Request | None:
 
 
 @lru_cache(maxsize=1_024)
-def ordinary(head: bytes) -> Request | None:
-    """Read a whole head; None if it is to be refused, or does not end where it seems to."""
+def parse_cached(head: bytes) -> Request | None:
+    """Parse a whole request head; None if it is malformed, or does not end where it seems to."""
     *lines, _ = head.splitlines(keepends=True)
     try:
         return parse(lines)
@@ -85,18 +85,18 @@ def ordinary(head: bytes) -> Request | None:
 
 
 def parse(lines: list[bytes]) -> Request:
-    """Read a head from its lines, without the empty one that ends it.
+    """Parse a request head from its lines, without the empty one that ends it.
 
     Raises: as ``read``.
     Source: RFC 9112 sections 2 to 6 and 9.3; RFC 9110 section 10.1.1; PEP 3333, "environ Variables".
     """
     first, *rest = lines or [b""]
-    begun, authority = _request_line(first)
-    environ = dict(begun)
+    first_line, authority = _request_line(first)
+    environ = dict(first_line)
     if len(rest) > _MOST_LINES:
         raise HeadTooLarge(f"A request may have at most {_MOST_LINES} header lines.")
     for line in rest:
-        parsed = _parse_again(line) if len(line) <= _KEPT_BYTES else _parse(line)
+        parsed = _parse_line_cached(line) if len(line) <= _CACHED_BYTES else _parse_line(line)
         if parsed is None:
             raise ValidationError("A header line is malformed.")
         key, value = parsed
@@ -104,36 +104,36 @@ def parse(lines: list[bytes]) -> Request:
             value = _joined(key, environ[key], value)
         if key:
             environ[key] = value
-    is_newest = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
-    _check_host(environ.get("HTTP_HOST"), is_newest)
+    is_http_1_1 = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+    _check_host(environ.get("HTTP_HOST"), is_http_1_1)
     if authority is not None:  # RFC 9112 section 3.2.2: it is what counts.
         environ["HTTP_HOST"] = authority
-    length, is_chunked = _framing(environ, is_newest)
-    is_waiting = "HTTP_EXPECT" in environ and is_newest and _is_waiting(environ["HTTP_EXPECT"])
-    is_last = _is_last(environ.get("HTTP_CONNECTION"), is_newest)
-    return Request(_shown(first), environ, length, is_chunked, is_last, is_waiting)
+    length, is_chunked = _framing(environ, is_http_1_1)
+    expects_continue = "HTTP_EXPECT" in environ and is_http_1_1 and _expects_continue(environ["HTTP_EXPECT"])
+    is_last = _is_last(environ.get("HTTP_CONNECTION"), is_http_1_1)
+    return Request(_as_text(first), environ, length, is_chunked, is_last, expects_continue)
 
 
 @lru_cache(maxsize=512)
 def _key_of(name: bytes) -> str:
-    """Give a header's key in a WSGI environ: none for a name with an underscore, since that could pass for another (as
-    nginx drops them too)."""
+    """Return a header's key in a WSGI environ; empty for a name with an underscore, which could pass for another header
+    (nginx drops them too)."""
     upper = name.decode("latin-1").upper()
     return "" if "_" in upper else _OWN_KEYS.get(upper) or "HTTP_" + upper.replace("-", "_")
 
 
-def _parse(line: bytes) -> tuple[str, str] | None:
-    """Give a line's key in a WSGI environ and its value; None if it is no header."""
+def _parse_line(line: bytes) -> tuple[str, str] | None:
+    """Return a header line's key in a WSGI environ and its value; None if it is malformed."""
     match = _LINE.fullmatch(line)
     return match and (_key_of(match[1]), match[2].decode("latin-1").strip(" \t"))
 
 
-_parse_again = lru_cache(maxsize=1_024)(_parse)
-"""The same, with what many requests say: who asks, of whom, in which form. Their texts are then in memory once."""
+_parse_line_cached = lru_cache(maxsize=1_024)(_parse_line)
+"""The same, for header lines that many requests repeat; their texts are then in memory once."""
 
 
 def _joined(key: str, before: str, value: str) -> str:
-    if key in _ONCE:
+    if key in _SINGLE:
         raise ValidationError(f"The header {key.removeprefix('HTTP_').replace('_', '-').title()} stands there twice.")
     if key == "CONTENT_TYPE":
         return before
@@ -141,7 +141,7 @@ def _joined(key: str, before: str, value: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _shown(line: bytes) -> str:
+def _as_text(line: bytes) -> str:
     return line.decode("latin-1").rstrip("\r\n")
 
 
@@ -150,17 +150,17 @@ def _shown(line: bytes) -> str:
 
 @lru_cache(maxsize=256)
 def _request_line(line: bytes) -> tuple[dict[str, str], str | None]:
-    """Give what a WSGI environ holds of a request line, and the host that its address names, if it does.
+    """Return a request line's part of a WSGI environ, and the host if the request target names one.
 
     Source: RFC 9112 section 3; RFC 9110 sections 2.5 and 9.1.
     """
-    match = _FIRST.fullmatch(line)
+    match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         raise ValidationError("The first line of the request is malformed.")
     method, target, major, minor = match[1].decode(), match[2].decode("latin-1"), match[3], match[4]
     if major != b"1":
         raise UnknownVersion
-    if method != method.upper():  # Werkzeug would take it for the other.
+    if method != method.upper():  # Werkzeug would change it to capitals.
         raise Unimplemented("This server does not know the method. Methods are case-sensitive: GET, not get.")
     if method == "CONNECT":
         raise Unimplemented("This server is no proxy.")
@@ -171,7 +171,7 @@ def _request_line(line: bytes) -> tuple[dict[str, str], str | None]:
 
 
 def _parts_of(target: str, method: str) -> tuple[str, str, str | None]:
-    """Give an address's path and query, and the host in it. Source: RFC 9112 section 3.2."""
+    """Return path and query of a request target, and the host in it. Source: RFC 9112 section 3.2."""
     if target.startswith("/") or (target == "*" and method == "OPTIONS"):
         path, _, query = target.partition("?")
         return path, query, None
@@ -182,25 +182,25 @@ def _parts_of(target: str, method: str) -> tuple[str, str, str | None]:
 
 
 @lru_cache(maxsize=256)
-def _check_host(host: str | None, is_newest: bool) -> None:
+def _check_host(host: str | None, is_http_1_1: bool) -> None:
     """Refuse a request without a good ``Host``. Source: RFC 9112 section 3.2; RFC 9110 section 4.2.1."""
-    if host is None and is_newest:
+    if host is None and is_http_1_1:
         raise ValidationError("A request must have a Host header.")
     if host is not None and not _HOST.fullmatch(host):
         raise ValidationError("The Host header is malformed.")
 
 
-# --- what the headers say of the connection --------------------------------------------------------------------------
+# --- headers about the connection ------------------------------------------------------------------------------------
 
 
-def _framing(environ: dict[str, str], is_newest: bool) -> tuple[int, bool]:
+def _framing(environ: dict[str, str], is_http_1_1: bool) -> tuple[int, bool]:
     """Tell how long the body is, or that it comes in chunks. Source: RFC 9112 sections 6.1 to 6.3."""
     length, codings = environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
     if length is not None and not _LENGTH.fullmatch(length):
         raise ValidationError("The Content-Length is malformed.")
     if codings is None:
         return int(length or 0), False
-    if length is not None or not is_newest:
+    if length is not None or not is_http_1_1:
         raise ValidationError("Transfer-Encoding stands beside Content-Length, or in HTTP/1.0.")
     named = tokens(codings)
     if not all(map(_CODING.fullmatch, named)) or named.count("chunked") > 1 or not named:
@@ -211,15 +211,15 @@ def _framing(environ: dict[str, str], is_newest: bool) -> tuple[int, bool]:
 
 
 @lru_cache(maxsize=64)
-def _is_last(said: str | None, is_newest: bool) -> bool:
+def _is_last(connection: str | None, is_http_1_1: bool) -> bool:
     """Tell whether the connection ends with this request. Source: RFC 9112 section 9.3."""
-    if said is None:
-        return not is_newest
-    named = tokens(said)
-    return "close" in named or not (is_newest or "keep-alive" in named)
+    if connection is None:
+        return not is_http_1_1
+    options = tokens(connection)
+    return "close" in options or not (is_http_1_1 or "keep-alive" in options)
 
 
-def _is_waiting(expect: str) -> bool:
+def _expects_continue(expect: str) -> bool:
     """Tell whether the client waits for a 100 (Continue) before it sends the body. Raises: ExpectationFailed."""
     expected = tokens(expect)
     if any(one != "100-continue" for one in expected):
@@ -228,5 +228,5 @@ def _is_waiting(expect: str) -> bool:
 
 
 def tokens(header: str) -> list[str]:
-    """Give the members of a header that is a list, in lower case. Source: RFC 9110 section 5.6.1."""
+    """Return the elements of a list header, in lower case. Source: RFC 9110 section 5.6.1."""
     return [token for one in header.lower().split(",") if (token := one.strip(" \t"))]

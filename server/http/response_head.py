@@ -1,6 +1,6 @@
-"""Answers as bytes: their heads, and those whole that no application makes.
+"""Responses as bytes: status line and headers, and whole responses that no application makes.
 
-Knows: how a status line and headers are written. Must not know: connections, what is answered.
+Knows: how they are written. Must not know: connections, what is answered.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ SECURITY_HEADERS = {
 
 
 def head_bytes(lines: list[str]) -> bytes:
-    """Write lines of a head.
+    """Write a status line and headers.
 
-    Raises: ValueError for a line break within one, which would begin another, or a character beyond Latin-1.
+    Raises: ValueError for a line break within one (header injection), or a character beyond Latin-1.
     """
     text = "\r\n".join([*lines, ""])
     if text.count("\r") != len(lines) or text.count("\n") != len(lines):
@@ -35,19 +35,19 @@ def head_bytes(lines: list[str]) -> bytes:
 
 @lru_cache(maxsize=64)
 def parts_of(status: str) -> tuple[bytes, int]:
-    """Give a status as bytes, and its number."""
+    """Return a status as bytes, and its code."""
     return status.encode("latin-1"), int(status.split(" ", 1)[0])
 
 
 @lru_cache(maxsize=2)
 def date_line(since_1970: int) -> str:
-    """Give the line that says when an answer was made. Source: RFC 9110 section 6.6.1."""
+    """Return the ``Date`` header. Source: RFC 9110 section 6.6.1."""
     moment: bytes = format_date_time(since_1970)
     return "Date: " + moment.decode()
 
 
 def refusal(problem: Problem, request_id: str) -> bytes:
-    """Write the answer to a request that the application never sees."""
+    """Write the response to a request that does not reach the application."""
     body = encode(as_body(problem, request_id))
     lines = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}", "Connection: close"]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", f"X-Request-ID: {request_id}"]

@@ -1,6 +1,6 @@
-"""The handshake by which a request becomes a WebSocket: who asks for one, and what is malformed.
+"""The opening handshake of a WebSocket: which requests are one, and which are malformed.
 
-Knows: RFC 6455 section 4. Must not know: frames, Socket.IO, who is at the other end.
+Knows: RFC 6455 section 4. Must not know: frames, Socket.IO.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from protocol.errors import UnknownWebSocketVersion, ValidationError
 from server.http.request_head import tokens
 
 UPGRADE = "syncapp.upgrade"
-"""Where the environ of a request that asks for a WebSocket has what begins one."""
+"""The key of a handshake's environ that holds the function to accept it."""
 
 _KEY_BYTES = 16
 

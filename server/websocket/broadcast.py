@@ -1,8 +1,8 @@
-"""One notification to many sockets: one packet, one frame, the same bytes to each, at once where a socket takes them.
+"""Broadcasts one notification to many sockets: encoded once, one frame, the same bytes to each, sent without waiting.
 
-Knows: how Socket.IO and Engine.IO make bytes of an event, and which rooms wait to be told. Must not
-know: what is told, and to whom. A socket that polls, upgrades, or has not taken all that was sent before gets its packets
-through the library's own queue, so that each hears everything in order.
+Knows: how Socket.IO and Engine.IO encode an event, what is pending for which room. Must not know: what is sent, and to
+whom. A socket that polls, upgrades, or has not taken all earlier bytes gets its packets through the library's own queue, so
+that each receives everything in order.
 """
 
 from __future__ import annotations
@@ -16,109 +16,111 @@ from engineio.exceptions import SocketIsClosedError
 from engineio.packet import Packet
 
 from protocol.codec import encode
-from server.scheduler import breathe
-from server.websocket import connection
+from server.scheduler import yield_to_loop
+from server.websocket.connection import install
 from server.websocket.frames import text_frames
 
-_SLICE_SOCKETS = 128
-"""Sockets told before all others go on."""
+_BATCH_SOCKETS = 128
+"""Sockets that are sent to before the next yield to the event loop."""
 
 
-class _Waiting:
-    """What a room is to be told, and the answers that sockets of it get after that."""
+class _Pending:
+    """The messages that are pending for a room, and the acknowledgements that its sockets get after them."""
 
-    __slots__ = ("answers", "is_under_way", "told")
+    __slots__ = ("answers", "is_under_way", "messages")
 
     def __init__(self) -> None:
-        self.told: list[bytes] = []
+        self.messages: list[bytes] = []
         self.answers: dict[str, list[bytes]] = {}
         self.is_under_way = False
-        """Whether some are being told already: an answer then is not to wait for all of them."""
+        """Whether sending has begun: further acknowledgements do not wait for it."""
 
 
-class Fanout:
-    """The WebSocket connections of a Socket.IO server, and what its rooms are still to be told."""
+class Broadcaster:
+    """The WebSocket connections of a Socket.IO server, and the pending messages of its rooms."""
 
     def __init__(self, io: Any, queue: Callable[[str, Packet], None]) -> None:
-        """``queue`` puts a packet into the queue of a socket, named by its Engine.IO ID."""
+        """``queue`` puts a packet into the queue of the socket of an Engine.IO ID."""
         self._io, self._queue = io, queue
-        self._lines = connection.install(io.eio)
-        self._waiting: dict[str, _Waiting] = {}
-        self._late: dict[str, list[bytes]] = {}
-        """By socket, what waits until its room has been told."""
+        self._connections = install(io.eio)
+        self._pending: dict[str, _Pending] = {}
+        self._delayed: dict[str, list[bytes]] = {}
+        """By socket, packets that wait until the messages of its room are sent."""
 
     def send(self, engine_id: str, packet: Packet) -> None:
-        """Send a packet to one socket, behind those that go there before it."""
-        late = self._late.get(engine_id)
+        """Send a packet to one socket, after those that are delayed for it."""
+        delayed = self._delayed.get(engine_id)
         if packet.binary:
             self._queue(engine_id, packet)
-        elif late is None:
-            self._hand_over(engine_id, [packet.encode().encode()])
+        elif delayed is None:
+            self._send(engine_id, [packet.encode().encode()])
         else:
-            late.append(packet.encode().encode())
+            delayed.append(packet.encode().encode())
 
     def abort(self, engine_id: str) -> None:
-        """End the WebSocket of one socket at once, with all that is still to be sent."""
-        line = self._lines.get(engine_id)
-        if line:
-            line.abort()
+        """Close the WebSocket of one socket at once; what is unsent is dropped."""
+        connection = self._connections.get(engine_id)
+        if connection:
+            connection.abort()
 
-    def tell(self, event: str, payload: object, room: str) -> None:
-        """Tell an event to each socket of a room; what is told before others run leaves together."""
-        waiting = self._waiting.get(room)
-        if waiting is None:
-            waiting = self._waiting[room] = _Waiting()
-            gevent.spawn(self._tell_room, room, waiting)
-        waiting.told.append(b"42" + encode((event, payload)))
+    def broadcast(self, event: str, payload: object, room: str) -> None:
+        """Send an event to each socket of a room; events of one round of the event loop are sent together."""
+        pending = self._pending.get(room)
+        if pending is None:
+            pending = self._pending[room] = _Pending()
+            gevent.spawn(self._send_to_room, room, pending)
+        pending.messages.append(b"42" + encode((event, payload)))
 
     def answer(self, engine_id: str, message: bytes, room: str | None) -> None:
-        """Send a message to one socket: with what its room is about to be told, after that, else at once."""
-        waiting = self._waiting.get(room or "")
-        if waiting and not waiting.is_under_way and engine_id not in self._late:
-            self._late[engine_id] = waiting.answers[engine_id] = []
-        late = self._late.get(engine_id)
-        if late is None:
-            self._hand_over(engine_id, [b"4" + message])
+        """Send a message to one socket, together with pending messages of its room, after them."""
+        pending = self._pending.get(room or "")
+        if pending and not pending.is_under_way and engine_id not in self._delayed:
+            self._delayed[engine_id] = pending.answers[engine_id] = []
+        delayed = self._delayed.get(engine_id)
+        if delayed is None:
+            self._send(engine_id, [b"4" + message])
         else:
-            late.append(b"4" + message)
+            delayed.append(b"4" + message)
 
-    def _hand_over(self, engine_id: str, packets: list[bytes], frames: bytes = b"") -> None:
-        """Send packets at once if their socket's network takes them, else queue them; ``frames``: them, if ready."""
-        line = self._lines.get(engine_id)
-        if not (line and line.takes(frames or text_frames(packets))):
+    def _send(self, engine_id: str, packets: list[bytes], frames: bytes = b"") -> None:
+        """Send packets without waiting if the kernel takes them, else queue them; ``frames``: them, if encoded already."""
+        connection = self._connections.get(engine_id)
+        if not (connection and connection.send_nowait(frames or text_frames(packets))):
             with contextlib.suppress(SocketIsClosedError):
                 for packet in packets:
                     self._queue(engine_id, Packet(encoded_packet=packet.decode()))
 
-    def _tell_room(self, room: str, waiting: _Waiting) -> None:
+    def _send_to_room(self, room: str, pending: _Pending) -> None:
         try:
-            while waiting.told:
-                told, waiting.told, waiting.is_under_way = waiting.told, [], True
-                self._tell_all(room, told, waiting.answers)
+            while pending.messages:
+                messages, pending.messages, pending.is_under_way = pending.messages, [], True
+                self._send_to_all(room, messages, pending.answers)
         finally:
-            del self._waiting[room]
-            for engine_id in waiting.answers:  # None, unless this broke off.
-                del self._late[engine_id]
+            del self._pending[room]
+            for engine_id in pending.answers:  # Empty, unless sending failed.
+                del self._delayed[engine_id]
 
-    def _tell_all(self, room: str, told: list[bytes], answers: dict[str, list[bytes]]) -> None:
-        frames, rooms = text_frames(told), self._io.manager.rooms
+    def _send_to_all(self, room: str, messages: list[bytes], answers: dict[str, list[bytes]]) -> None:
+        frames, rooms = text_frames(messages), self._io.manager.rooms
         listeners = list(self._io.manager.get_participants("/", room))
         if answers:
-            listeners.sort(key=lambda listener: listener[1] not in answers)  # Who waits for an answer comes first.
-        for start in range(0, len(listeners), _SLICE_SOCKETS):
-            some = listeners[start : start + _SLICE_SOCKETS]
+            listeners.sort(
+                key=lambda listener: listener[1] not in answers
+            )  # Those that wait for an acknowledgement come first.
+        for start in range(0, len(listeners), _BATCH_SOCKETS):
+            batch = listeners[start : start + _BATCH_SOCKETS]
             if start:
-                breathe()
-                here = rooms.get("/", {}).get(room, ())
-                some = [listener for listener in some if listener[0] in here]  # Others have left meanwhile.
-            for _, engine_id in some:
+                yield_to_loop()
+                still_there = rooms.get("/", {}).get(room, ())
+                batch = [listener for listener in batch if listener[0] in still_there]  # Others have left meanwhile.
+            for _, engine_id in batch:
                 if engine_id in answers:
-                    self._hand_over(engine_id, told + self._answers_of(engine_id, answers))
+                    self._send(engine_id, messages + self._answers_of(engine_id, answers))
                 else:
-                    self._hand_over(engine_id, told, frames)
-        for engine_id in list(answers):  # They left the room, and wait for their answers all the same.
-            self._hand_over(engine_id, self._answers_of(engine_id, answers))
+                    self._send(engine_id, messages, frames)
+        for engine_id in list(answers):  # They left the room meanwhile.
+            self._send(engine_id, self._answers_of(engine_id, answers))
 
     def _answers_of(self, engine_id: str, answers: dict[str, list[bytes]]) -> list[bytes]:
-        del self._late[engine_id]
+        del self._delayed[engine_id]
         return answers.pop(engine_id)

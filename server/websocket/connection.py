@@ -1,7 +1,7 @@
-"""One WebSocket as Engine.IO uses it: its frames go past the queue, and no greenlet waits for it.
+"""One WebSocket connection as Engine.IO uses it: frames bypass the queue, and no greenlet waits for it.
 
-Knows: how Engine.IO and gevent-websocket serve a WebSocket, its queue, its tasks, and when its network takes more. Must not
-know: Socket.IO, rooms, what is told.
+Knows: how Engine.IO and gevent-websocket serve a WebSocket, its queue, its tasks, when the kernel takes more. Must not
+know: Socket.IO, rooms, what is sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engineio.payload import Payload
 from gevent.event import Event
 from gevent.queue import Empty, JoinableQueue
 
-from server.idle_reader import KEY, Inlet
+from server.idle_reader import KEY, IdleReader
 
 log = logging.getLogger("syncapp.socket")
 
@@ -26,24 +26,24 @@ _UPGRADE_SECONDS = 10.0
 """How long a WebSocket may be open without taking over the session that it was opened for."""
 
 
-def install(engine: Any) -> dict[str, Line]:
-    """Have an Engine.IO server use ``Line``, and no greenlet that waits for one; give those there are, by Engine.IO ID."""
-    lines: dict[str, Line] = {}
-    own = {"websocket": lambda handler, _: Line(handler.__self__, lines), "queue": _Queue}
+def install(engine: Any) -> dict[str, WebSocketConnection]:
+    """Have an Engine.IO server use ``WebSocketConnection``; return the open ones, by Engine.IO ID."""
+    connections: dict[str, WebSocketConnection] = {}
+    own = {"websocket": lambda handler, _: WebSocketConnection(handler.__self__, connections), "queue": _Queue}
     engine._async = {**engine._async, **own}
     start_task = engine.start_background_task
 
     def start(target: Callable[..., Any], *values: Any, **named: Any) -> Any:
-        """Start a task of Engine.IO's; that of which each socket has one is done in another way."""
+        """Start a background task of Engine.IO; the one that each socket has is replaced by a timer."""
         if getattr(target, "__qualname__", "") == "Socket._send_ping":
-            return _ping_later(target.__self__)  # type: ignore[attr-defined]
+            return _start_ping_timer(target.__self__)  # type: ignore[attr-defined]
         return start_task(target, *values, **named)
 
     engine.start_background_task = start
-    return lines
+    return connections
 
 
-def _ping_later(socket: Any) -> None:
+def _start_ping_timer(socket: Any) -> None:
     """Do what ``Socket._send_ping`` does, by a timer."""
     timer = gevent.get_hub().loop.timer(socket.server.ping_interval)
     timer.start(_ping, socket, timer)
@@ -56,137 +56,137 @@ def _ping(socket: Any, timer: Any) -> None:
         socket.send(Packet(PING))
 
 
-class _Rest(Packet):  # type: ignore[misc]
-    """Stands in a socket's queue for bytes that the kernel has not taken yet."""
+class _Unsent(Packet):  # type: ignore[misc]
+    """Stands in a socket's queue for the unsent rest of a frame."""
 
     def encode(self, b64: bool = False) -> str:
-        """Give nothing: the connection knows what is left."""
+        """Return nothing: the WebSocket has the rest."""
         return ""
 
 
 class _Queue(JoinableQueue):  # type: ignore[misc]
-    """The packets that wait for a socket; one answer to polling has no more than each client takes.
+    """The packets that wait for a socket; the response to one poll has no more than each client takes.
 
     Source: engineio/payload.py, ``max_decode_packets``: a client of python-engineio ends the connection over more.
-    No client is told by a close packet that its session ends, but sees its connection end: python-engineio takes the packet
-    as wanted, and does not come back (engineio/base_client.py, ``SERVER_DISCONNECT``).
+    Close packets are not sent, the connection just ends: python-engineio takes such a packet as final, and does not
+    reconnect (engineio/base_client.py, ``SERVER_DISCONNECT``).
     """
 
-    _taken = 0
-    told: Callable[[], None] | None = None
-    """Called when something was put into it."""
+    _in_this_poll = 0
+    on_put: Callable[[], None] | None = None
+    """Called after each put."""
     is_waited_for = False
-    """Whether somebody waits for something to be put into it."""
+    """Whether a greenlet waits in ``get``."""
     is_over = False
-    """Whether nobody takes packets any more, or the last of them is in it."""
-    _shorter: Event | None = None
+    """Whether no packets are taken any more, or the last one is in it."""
+    _became_shorter: Event | None = None
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put a packet behind the others."""
+        """Append a packet."""
         if item is not None and item.packet_type == CLOSE:
             return
         super().put(item, block, timeout)
         if item is None:
             self.end()
-        if self.told:
-            self.told()
+        if self.on_put:
+            self.on_put()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take a packet; the library waits for the first of an answer, and takes the others as long as there are any."""
-        self._taken = 1 if block else self._taken + 1
-        if self._taken > Payload.max_decode_packets:
+        """Take a packet; the library waits for the first of a response, and takes the others as long as there are any."""
+        self._in_this_poll = 1 if block else self._in_this_poll + 1
+        if self._in_this_poll > Payload.max_decode_packets:
             raise Empty
         self.is_waited_for = block and not self.qsize()
         try:
             return super().get(block, timeout)
         finally:
             self.is_waited_for = False
-            if self._shorter:
-                self._shorter.set()
+            if self._became_shorter:
+                self._became_shorter.set()
 
     def wait_while(self, is_long: Callable[[], bool]) -> None:
-        """Wait until others have taken enough of it, or nobody will."""
+        """Wait until enough packets were taken, or it has ended."""
         while not self.is_over and is_long():
-            self._shorter = Event()
-            self._shorter.wait()
-        self._shorter = None
+            self._became_shorter = Event()
+            self._became_shorter.wait()
+        self._became_shorter = None
 
     def end(self) -> None:
-        """Note that it is over: nobody is to wait for room in it."""
+        """Note that it has ended, and wake those that wait for it to become shorter."""
         self.is_over = True
-        if self._shorter:
-            self._shorter.set()
+        if self._became_shorter:
+            self._became_shorter.set()
 
 
-class Line:
-    """A WebSocket connection as Engine.IO uses it, that also takes frames past the queue while that is empty."""
+class WebSocketConnection:
+    """A WebSocket connection as Engine.IO uses it, which also sends frames past the queue while that is empty."""
 
-    def __init__(self, socket: Any, lines: dict[str, Line]) -> None:
-        self._socket, self._lines = socket, lines
-        self._sock: Any = None
-        self._inlet: Inlet | None = None
+    def __init__(self, socket: Any, connections: dict[str, WebSocketConnection]) -> None:
+        self._socket, self._connections = socket, connections
+        self._websocket: Any = None
+        self._reader: IdleReader | None = None
         self.writer: _Writer | None = None
 
     def __call__(self, environ: dict[str, Any], _: Callable[..., Any]) -> list[bytes]:
-        """Serve the WebSocket until it ends, or is open and its inlet may wait for more."""
-        self._sock, self._inlet = environ["wsgi.websocket"], environ.get(KEY)
-        if self._lines.setdefault(self._socket.sid, self) is not self:  # A session has one; this ends at once.
+        """Serve the WebSocket until it ends, or until its idle reader takes over."""
+        self._websocket, self._reader = environ["wsgi.websocket"], environ.get(KEY)
+        if self._connections.setdefault(self._socket.sid, self) is not self:  # A session has one only.
             return []
         try:
-            if self._opens():
+            if self._open():
                 self.writer = _Writer(self, self._socket.queue)
                 self._serve()
         finally:
-            if not (self._inlet and self._inlet.take):
+            if not (self._reader and self._reader.receive_one):
                 self._forget()
         return []
 
-    def _opens(self) -> bool:
-        """Begin a session, or take one over from polling; tell whether that came about."""
+    def _open(self) -> bool:
+        """Begin a session, or upgrade one that polls; tell whether it succeeded."""
         socket = self._socket
         if not socket.connected:
             socket.connected = socket.upgraded = True
             return True
-        socket.queue.told = self._end_with_session
+        socket.queue.on_put = self._end_with_session
         try:
             with gevent.Timeout(_UPGRADE_SECONDS, False):
-                socket.upgraded = self._takes_over()
+                socket.upgraded = self._upgrade()
         finally:
-            socket.upgrading, socket.queue.told = False, None
+            socket.upgrading, socket.queue.on_put = False, None
         return bool(socket.upgraded)
 
     def _end_with_session(self) -> None:
         if self._socket.closed:
             self.abort()
 
-    def _takes_over(self) -> bool:
-        """Exchange the probe; until it came polling goes on, since a proxy may have let nothing but the handshake pass.
+    def _upgrade(self) -> bool:
+        """Exchange the probe; polling goes on until it was received, since a proxy may pass nothing but the handshake.
 
         Source: Engine.IO protocol 4, "Upgrade".
         """
         socket = self._socket
-        if self._sock.receive() != "2probe" or socket.closed:
+        if self._websocket.receive() != "2probe" or socket.closed:
             return False
-        socket.upgrading = True  # From here on a poll is told that there is nothing.
+        socket.upgrading = True  # From here on a poll is answered with a noop.
         if socket.queue.is_waited_for:
             socket.queue.put(Packet(NOOP))
         self.send("3probe")
-        return self._sock.receive() == "5" and not socket.closed
+        return self._websocket.receive() == "5" and not socket.closed
 
     def _serve(self) -> None:
-        if self._inlet:
-            self._sock.read_on(self._inlet)
-            self._inlet.take = self._take
-            self._inlet.ends.append(self._end)
+        if self._reader:
+            self._websocket.read_from(self._reader)
+            self._reader.receive_one = self._receive_one
+            self._reader.on_end.append(self._end)
         else:
-            while self._take():
+            while self._receive_one():
                 pass
             self._end()
 
-    def _take(self) -> bool:
-        """Take a message as a round of the library's loop does, and tell whether others may follow."""
+    def _receive_one(self) -> bool:
+        """Receive a message as one round of the library's loop does, and tell whether others may follow."""
         try:
-            message = self._sock.receive()
+            message = self._websocket.receive()
         except Exception:  # It is broken, or closed already.
             return False
         if message is None:
@@ -197,70 +197,70 @@ class Line:
             return True
         except SocketIsClosedError:
             return False
-        except Exception as error:  # ``Contained`` says the same of what is not left to an inlet.
-            log.warning("a connection was ended", extra={"reason": type(error).__name__})
+        except Exception as error:  # ``SocketIOMiddleware`` does so without an idle reader.
+            log.warning("a connection was closed", extra={"reason": type(error).__name__})
             return False
         return True
 
     def _end(self) -> None:
-        """Do what the library does after its loop."""
+        """Close the session, as the library does after its loop."""
         socket = self._socket
         socket.queue.put(None)
         if self.writer:
             self.writer.join()
-            self.writer = None  # They hold each other.
+            self.writer = None  # A reference cycle.
         socket.close(wait=False, abort=True, reason=socket.server.reason.TRANSPORT_CLOSE)
         socket.server.sockets.pop(socket.sid, None)
         self._forget()
 
     def _forget(self) -> None:
-        if self._lines.get(self._socket.sid) is self:
-            del self._lines[self._socket.sid]
+        if self._connections.get(self._socket.sid) is self:
+            del self._connections[self._socket.sid]
 
     def send(self, message: str) -> None:
-        """Send a packet from the queue; one without content stands for what is left of a frame."""
+        """Send a packet from the queue; an empty one stands for the unsent rest of a frame."""
         if message:
-            self._sock.send(message)
+            self._websocket.send(message)
         else:
-            self._sock.raw_write(b"")
+            self._websocket.raw_write(b"")
 
     def close_soon(self) -> None:
-        """Bound how long the last packets may take: whoever reads nothing would keep them all."""
-        self._sock.close_soon()
+        """Limit how long sending the last packets may take, since the client may not read."""
+        self._websocket.close_soon()
 
     def close(self) -> None:
-        """Say goodbye."""
-        self._sock.close()
+        """Close with a close frame."""
+        self._websocket.close()
 
     def abort(self) -> None:
-        """End at once, with all that is still to be sent."""
-        self._sock.abort()
+        """Close at once; what is unsent is dropped."""
+        self._websocket.abort()
 
-    def takes(self, frames: bytes) -> bool:
-        """Send whole frames at once if nothing has to go before them; what the kernel leaves goes by the queue."""
+    def send_nowait(self, frames: bytes) -> bool:
+        """Send whole frames without waiting, if nothing has to be sent before them; an unsent rest goes by the queue."""
         socket = self._socket
-        if not socket.upgraded or socket.closing or socket.queue.qsize() or not self._sock.takes(frames):
+        if not socket.upgraded or socket.closing or socket.queue.qsize() or not self._websocket.send_nowait(frames):
             return False
-        if self._sock.has_rest:
-            socket.queue.put(_Rest())
+        if self._websocket.has_unsent:
+            socket.queue.put(_Unsent())
         return True
 
 
 class _Writer:
-    """Writes what waits for a socket, with a greenlet only while something does; for Engine.IO it is its writer's task.
+    """Writes the packets of a queue, with a greenlet only while there are any; for Engine.IO it is its writer's task.
 
-    A greenlet that waits costs 16 KiB, since CPython 3.11 gives each a piece of stack for its frames.
+    A waiting greenlet costs 16 KiB, since CPython 3.11 allocates each a stack chunk for its frames.
     """
 
-    def __init__(self, line: Line, queue: _Queue) -> None:
-        self._line, self._queue = line, queue
+    def __init__(self, connection: WebSocketConnection, queue: _Queue) -> None:
+        self._connection, self._queue = connection, queue
         self._is_writing, self._is_over = False, Event()
-        queue.told = self._begin
-        self._begin()
+        queue.on_put = self._start
+        self._start()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         if self._queue.is_over:
-            self._line.close_soon()
+            self._connection.close_soon()
         if not self._is_writing and not self._is_over.is_set():
             self._is_writing = True
             gevent.spawn(self._write)
@@ -269,7 +269,7 @@ class _Writer:
         try:
             while self._queue.qsize() and not self._is_over.is_set():
                 self._write_one(self._queue.get())
-        except Exception:  # Whatever it is, the connection is of no more use; the library thinks so too.
+        except Exception:  # The library too closes the connection after any exception.
             self._end()
         finally:
             self._is_writing = False
@@ -279,13 +279,13 @@ class _Writer:
         if packet is None:
             self._end()
         else:
-            self._line.send(packet.encode())
+            self._connection.send(packet.encode())
 
     def _end(self) -> None:
-        self._queue.told = None
+        self._queue.on_put = None
         self._queue.end()
         self._is_over.set()
-        self._line.close()
+        self._connection.close()
 
     def join(self) -> None:
         """Wait until the last packet is written or can't be."""

@@ -1,6 +1,6 @@
-"""What the Socket.IO library refuses by itself, said in our shape; and its stumbles, in one line of the log.
+"""Handshakes and requests to Socket.IO: checked before the library, whose own refusals become errors of this API.
 
-Knows: the addresses of Socket.IO, how its library answers. Must not know: who listens, events, tenants.
+Knows: the paths of Socket.IO, how its library answers. Must not know: who listens, events, tenants.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ log = logging.getLogger("syncapp.socket")
 _TRANSPORTS, _POLLING = ("polling", "websocket"), ("GET", "POST")
 
 
-class Contained:
-    """Says what the Socket.IO library refuses in our shape, and ends a connection on which it stumbles with one line.
+class SocketIOMiddleware:
+    """Answers what the Socket.IO library refuses with errors of this API, and logs its exceptions in one line.
 
     A WebSocket is refused before the handshake is answered: after it, a client would see a connection that opens and
-    ends at once, and socket.io-client calls that a time-out 20 s later.
+    closes at once, which socket.io-client reports as a time-out 20 s later.
     """
 
     def __init__(
-        self, library: Wsgi, beside: Wsgi, engine: Any, origins: Collection[str], is_full: Callable[[], bool]
+        self, library: Wsgi, other: Wsgi, engine: Any, origins: Collection[str], is_full: Callable[[], bool]
     ) -> None:
-        """``library`` serves the addresses of Socket.IO by ``engine``, ``beside`` all others, past its middleware."""
-        self._library, self._beside, self._engine, self._polling = library, beside, engine, Polling(engine)
+        """``library`` serves the paths of Socket.IO by ``engine``, ``other`` all others, past its middleware."""
+        self._library, self._other, self._engine, self._polling = library, other, engine, Polling(engine)
         self._origins, self._is_full = origins, is_full
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not environ["PATH_INFO"].startswith("/socket.io/"):
-            return self._beside(environ, start_response)
+            return self._other(environ, start_response)
         query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
         try:
             self._check(environ, query)
-            return self._served(environ, query, _named(start_response, request_id_of(environ)))
+            return self._serve(environ, query, _with_request_id(start_response, request_id_of(environ)))
         except Problem as problem:
             log.info("a socket was refused", extra={"code": problem.code})
-            is_foreign = isinstance(problem, OriginNotAllowed)
-            return refuse(start_response, problem, environ, None if is_foreign else environ.get("HTTP_ORIGIN"))
+            is_cross_origin = isinstance(problem, OriginNotAllowed)
+            return refuse(start_response, problem, environ, None if is_cross_origin else environ.get("HTTP_ORIGIN"))
 
-    def _served(
+    def _serve(
         self, environ: dict[str, Any], query: dict[str, str], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         if query["transport"] == "polling":
@@ -56,8 +56,8 @@ class Contained:
         elif UPGRADE in environ:
             self._check_session(query)
             environ[UPGRADE]()
-            return self._attempt(environ, lambda *_: []) or []
-        return self._answered(environ, start_response)
+            return self._call_library(environ, lambda *_: []) or []
+        return self._serve_request(environ, start_response)
 
     def _check(self, environ: dict[str, Any], query: dict[str, str]) -> None:
         if not is_allowed_origin(environ.get("HTTP_ORIGIN"), environ, self._origins):
@@ -68,7 +68,7 @@ class Contained:
             raise Busy("Too many sockets are connecting. Try again soon.")
 
     def _check_session(self, query: dict[str, str]) -> None:
-        """Refuse a WebSocket for a session that is not there or has one already, which the library does too late."""
+        """Refuse a WebSocket for a session that does not exist or has one already; the library does so too late."""
         if "sid" not in query:
             return
         socket = self._engine.sockets.get(query["sid"])
@@ -77,8 +77,8 @@ class Contained:
                 "Socket.IO refused this: the session is unknown, has ended, or has a WebSocket already."
             )
 
-    def _answered(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Serve a request that stays one. Raises: MethodNotAllowed, ValidationError."""
+    def _serve_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve a request that is no upgrade. Raises: MethodNotAllowed, ValidationError."""
         refused: list[str] = []
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
@@ -86,26 +86,26 @@ class Contained:
                 return refused.append(status)
             return start_response(status, headers, *more)
 
-        parts = self._attempt(environ, start)
+        parts = self._call_library(environ, start)
         if parts is not None and not refused:
             return parts
         if refused and refused[0][:3] == "405":
             raise MethodNotAllowed
-        raise ValidationError(f"Socket.IO refused this: {_said(parts)}." if parts else None)
+        raise ValidationError(f"Socket.IO refused this: {_text_of(parts)}." if parts else None)
 
-    def _attempt(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
+    def _call_library(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes] | None:
         try:
             return self._library(environ, start_response)
         except Exception as error:
-            log.warning("a connection was ended", extra={"reason": type(error).__name__})
+            log.warning("a connection was closed", extra={"reason": type(error).__name__})
             return None
 
 
-def _said(parts: Iterable[bytes]) -> str:
-    """Read what the library answered, a sentence as JSON or as plain text."""
+def _text_of(parts: Iterable[bytes]) -> str:
+    """Return the library's answer, a sentence in JSON or plain text."""
     return b"".join(parts).decode("utf-8", "replace").strip().strip('".')
 
 
-def _named(start_response: Callable[..., Any], request_id: str) -> Callable[..., Any]:
-    """Have an answer bear the request's name."""
+def _with_request_id(start_response: Callable[..., Any], request_id: str) -> Callable[..., Any]:
+    """Add the request ID to the response."""
     return lambda status, headers, *more: start_response(status, [*headers, ("X-Request-ID", request_id)], *more)

@@ -1,8 +1,8 @@
-"""HTTP long-polling: the packets of a session that is open, in one request each way at a time.
+"""HTTP long-polling: the packets of an open Engine.IO session, with one request in each direction at a time.
 
-Knows: Engine.IO's sessions, their queues, how packets are put together in a body. Must not know: Socket.IO, how a session
-begins, who is at its other end. The library takes sixteen packets of a body, drops them all if there are more, and answers
-that all is well; here a request takes as many as its bytes are allowed, and says so if one was not taken.
+Knows: Engine.IO's sessions, their queues, how packets are joined in a body. Must not know: Socket.IO, how a session begins,
+who its client is. The library takes sixteen packets of a body, drops all of them if there are more, and answers 200; here a
+request may carry as many as fit its size limit, and one that is not processed is answered with an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
 from protocol.errors import PayloadTooLarge, ValidationError
-from server.scheduler import breathe_at_times
+from server.scheduler import yield_if_due
 
 _SEPARATOR = "\x1e"
 _COMPRESSED_BYTES = 1_024
@@ -32,8 +32,8 @@ class Polling:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self._under_way: set[tuple[str, str]] = set()
-        """By session and method, what is being answered."""
+        self._in_flight: set[tuple[str, str]] = set()
+        """Session and method of each request in flight."""
 
     def __call__(
         self, environ: dict[str, Any], query: dict[str, str], start_response: Callable[..., Any]
@@ -44,24 +44,26 @@ class Polling:
         """
         key = query["sid"], environ["REQUEST_METHOD"]
         socket = self._session(key[0])
-        if key in self._under_way:
+        if key in self._in_flight:
             self._end(socket)
             raise ValidationError("A session has one request for each direction at a time. This one has ended.")
-        self._under_way.add(key)
+        self._in_flight.add(key)
         try:
-            said = self._waited_for(socket, query) if key[1] == "GET" else self._taken(socket, environ)
+            body = self._poll(socket, query) if key[1] == "GET" else self._post(socket, environ)
         except BaseException as error:
             self._end(socket)
-            if isinstance(error, (EngineIOError, OSError)):  # It was closed meanwhile, or left amid its body.
+            if isinstance(
+                error, (EngineIOError, OSError)
+            ):  # It was closed meanwhile, or its client left within the body.
                 raise ValidationError("The session has ended.") from None
             raise
         finally:
-            self._under_way.discard(key)
+            self._in_flight.discard(key)
         headers = _HEADERS + self._engine._cors_headers(environ)
-        if len(said) >= _COMPRESSED_BYTES and parse_accept_header(environ.get("HTTP_ACCEPT_ENCODING"), Accept)["gzip"]:
-            said, headers = gzip.compress(said, _GZIP_LEVEL), [*headers, ("Content-Encoding", "gzip")]
+        if len(body) >= _COMPRESSED_BYTES and parse_accept_header(environ.get("HTTP_ACCEPT_ENCODING"), Accept)["gzip"]:
+            body, headers = gzip.compress(body, _GZIP_LEVEL), [*headers, ("Content-Encoding", "gzip")]
         start_response("200 OK", headers)
-        return [said]
+        return [body]
 
     def _session(self, sid: str) -> Any:
         """Find a session that polls, and whose client has answered its pings."""
@@ -73,20 +75,20 @@ class Polling:
         raise ValidationError("The session is unknown, has ended, or has a WebSocket. Begin a new one.")
 
     def _end(self, socket: Any) -> None:
-        """End a session without a word of Engine.IO's, as its client does when a request fails."""
+        """Close a session without a close packet, as its client does when a request fails."""
         socket.close(wait=False, abort=True)
         self._engine.sockets.pop(socket.sid, None)
 
-    def _waited_for(self, socket: Any, query: dict[str, str]) -> bytes:
-        """Wait for packets; a session that ends or upgrades meanwhile has none."""
+    def _poll(self, socket: Any, query: dict[str, str]) -> bytes:
+        """Wait for packets; a session that closes or upgrades meanwhile has none."""
         packets = [] if socket.upgrading else socket.poll()
-        script = int(query["j"]) if query.get("j", "").isdecimal() else None  # For pages of old, as JSONP.
-        said: bytes = self._engine._ok(packets or [Packet(NOOP)], jsonp_index=script)["response"]
-        return said
+        script = int(query["j"]) if query.get("j", "").isdecimal() else None  # JSONP, for old browsers.
+        body: bytes = self._engine._ok(packets or [Packet(NOOP)], jsonp_index=script)["response"]
+        return body
 
-    def _taken(self, socket: Any, environ: dict[str, Any]) -> bytes:
-        """Take the packets of a body one by one, and say that all were."""
-        for text in _texts(self._body(environ)):
+    def _post(self, socket: Any, environ: dict[str, Any]) -> bytes:
+        """Process the packets of a body one by one, and return the answer that all were."""
+        for text in _packets(self._body(environ)):
             try:
                 packet = Packet(encoded_packet=text)
             except ValueError:
@@ -96,14 +98,16 @@ class Polling:
                 break
             if socket.closed:
                 raise ValidationError("The session has ended; what came after was not taken.")
-            breathe_at_times(_READ_SECONDS)
+            yield_if_due(_READ_SECONDS)
         return b"ok"
 
     def _body(self, environ: dict[str, Any]) -> str:
-        most = self._engine.max_http_buffer_size
-        body: bytes = environ["wsgi.input"].read(most + 1)
-        if len(body) > most:
-            raise PayloadTooLarge(f"The packets of one request have at most {most:,} bytes. The session has ended.")
+        most_bytes = self._engine.max_http_buffer_size
+        body: bytes = environ["wsgi.input"].read(most_bytes + 1)
+        if len(body) > most_bytes:
+            raise PayloadTooLarge(
+                f"The packets of one request have at most {most_bytes:,} bytes. The session has ended."
+            )
         try:
             text = body.decode()
         except UnicodeDecodeError:
@@ -111,8 +115,8 @@ class Polling:
         return parse_qs(text).get("d", [""])[0] if text.startswith("d=") else text
 
 
-def _texts(body: str) -> Iterator[str]:
-    """Give the packets of a body, one after the other, since there may be hundreds of thousands."""
+def _packets(body: str) -> Iterator[str]:
+    """Iterate over the packets of a body, since there may be hundreds of thousands."""
     start = 0
     while (end := body.find(_SEPARATOR, start)) >= 0:
         yield body[start:end]

@@ -314,7 +314,7 @@ def _fault_of_json(value: Any) -> str:
 
 
 def _built_in() -> list[str]:
-    return [model._meta.table_name for model in models.written_models()]
+    return [model._meta.table_name for model in models.python_models()]
 
 
 def _server_names() -> list[str]:

@@ -1,5 +1,5 @@
-"""The SQLite engine: connections, transactions, group commit, files as wholes, its errors.
+"""The SQLite engine: one file a tenant. Connections, transactions, commits, files as wholes, the data folder.
 
-Knows: SQLite and apsw, which nobody else imports. Must not know: whose file it is, requests, tables of ours.
-It imports ``models`` and what is below.
+Knows: SQLite and apsw, which nobody else imports, and where files lie. Must not know: requests, sockets, tokens, rules.
+It imports the statements of ``storage`` and what is below.
 """

@@ -14,7 +14,7 @@ from typing import TypeVar
 import apsw
 
 from server.disk_threads import disk
-from storage.sqlite.engine import LOCK_WAIT_SECONDS, Connected, bound_to
+from storage.sqlite.database import LOCK_WAIT_SECONDS, Connected, bound_to
 from storage.sqlite.errors import as_problems
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ import pytest
 from flask import Flask
 
 import syncapp
-from accounts import signing_key, tokens
+from accounts import passwords, signing_key
 from settings import Settings
 from storage import main_database
 from tests import forking
@@ -246,7 +246,7 @@ import syncapp
 import os, sys
 from pathlib import Path
 from storage import main_database
-from storage.sqlite import engine
+from storage.sqlite import database
 from accounts import tokens
 arm = Path(os.environ["DATA_DIR"] + ".arm")
 
@@ -260,8 +260,8 @@ def before(owner, name):
 
 {
     "before the sessions": lambda: before(main_database, "revoke_sessions"),
-    "before COMMIT": lambda: before(engine.disk, "at_once"),
-    "after COMMIT": lambda: before(engine, "_answer"),
+    "before COMMIT": lambda: before(database.disk, "at_once"),
+    "after COMMIT": lambda: before(database, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """
@@ -323,16 +323,16 @@ def test_what_was_proved_by_the_old_password_does_not_outlive_the_change(
 ) -> None:
     """Fault: a log-in whose hash was running when the password changed got a session that nobody ended."""
     token = call("POST", "/register", ACCOUNT).get_json()["data"]["token"]
-    matches = tokens.Passwords.matches
+    matches = passwords.Passwords.matches
 
-    def change_meanwhile(self: tokens.Passwords, password: str, hashed: str | None) -> bool:
+    def change_meanwhile(self: passwords.Passwords, password: str, hashed: str | None) -> bool:
         right = matches(self, password, hashed)
-        monkeypatch.setattr(tokens.Passwords, "matches", matches)
+        monkeypatch.setattr(passwords.Passwords, "matches", matches)
         body = {"oldPassword": "password123", "newPassword": "a new password"}
         assert call("POST", "/me/password", body, token).status_code == 200
         return right
 
-    monkeypatch.setattr(tokens.Passwords, "matches", change_meanwhile)
+    monkeypatch.setattr(passwords.Passwords, "matches", change_meanwhile)
     method, path, body = MEANWHILE[name]
     answer = call(method, path, body, token if path != "/login" else "")
     assert answer.status_code == 401 and answer.get_json()["code"] == "invalid_credentials"

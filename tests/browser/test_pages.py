@@ -401,7 +401,7 @@ def test_password_fields_tell_the_browser_what_they_are() -> None:
 
 
 def test_without_npm_the_client_comes_pinned_from_the_cdn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(pages, "_CLIENT", tmp_path)
+    monkeypatch.setattr(pages, "_SOCKET_IO", tmp_path)
     app = Flask("pages", root_path=str(ROOT), static_folder=None)
     with app.test_request_context("/websocket-test.html"):
         answer = pages._page("websocket-test.html", client=pages._client_script())

@@ -20,7 +20,7 @@ from tests.conftest import FAST, ROOT, Server, wait_for
 from tests.server.http.test_lifecycle import procfile_command
 
 StartServer = Callable[..., Server]
-KNOWN = [name for name, _ in settings.in_force(settings.Settings())]
+KNOWN = [name for name, _ in settings.effective(settings.Settings())]
 
 
 def run(tmp_path: Path, *arguments: str, command: Sequence[str] = forking.PLAIN, **env: str) -> Any:

@@ -11,7 +11,8 @@ from protocol.codec import Cursor
 from protocol.errors import PayloadTooLarge, ValidationError
 from protocol.merge import decide
 from protocol.messages import Change, Limits, Outcome, Since, Stored, same
-from protocol.parser import parse_pull, parse_push
+from protocol.pull_parser import parse_pull
+from protocol.push_parser import parse_push
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
 LIMITS = Limits(push_rows=5, pull_rows=100, row_bytes=1000, name_characters=64)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from models import connection, synced_tables
 from protocol.codec import decode_push, edit_time, format_time, whole_number
 from protocol.errors import Problem, ValidationError
-from protocol.row_decoder import Reader
+from protocol.row_decoder import RowDecoder
 from storage import push_batch
 from storage.declarations.compatibility import MigrationRefused
 from tenants import Tenants
@@ -98,7 +98,7 @@ def outcome(tenants: Tenants, tenant_id: str, bodies: list[JSON], is_short: bool
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(push_batch, "new_id", lambda _: f"new-{next(numbers)}")
         if not is_short:
-            patch.setattr(Reader, "read", lambda *_: None)
+            patch.setattr(RowDecoder, "decode", lambda *_: None)
         begin = [{"changes": {"job": [{**ROW, "title": title}, {"id": "r2"}]}} for title in "abc"]
         found: list[Any] = []
         for number, body in enumerate([*begin, *bodies]):
@@ -300,7 +300,7 @@ def test_time_before_1970_is_kept_alike_by_all_forms_and_ways(restart: Restart, 
             tenant_id = new_tenant_in(tenants)
             with pytest.MonkeyPatch.context() as patch:
                 if not is_short:
-                    patch.setattr(Reader, "read", lambda *_: None)
+                    patch.setattr(RowDecoder, "decode", lambda *_: None)
                 push(tenants, tenant_id, decode_push(json.dumps(body).encode()), NOW)
             (row,) = rows(tenants, tenant_id, "job")
             assert row["last_updated"] == shown

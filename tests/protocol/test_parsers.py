@@ -30,19 +30,21 @@ from werkzeug.test import EnvironBuilder
 import settings
 import syncapp
 from accounts import tokens
-from api import sync
 from api.docs import json_schema, schemas
+from api.request_headers import device_id_header, idempotency_key_header
 from models import synced_tables
 from protocol.codec import decode, decode_push, edit_time, encode, format_time, parse_cursor, parse_time
 from protocol.errors import Problem, Unauthorized, ValidationError
+from protocol.identifiers import parse_device_id
 from protocol.messages import Change, Limits
-from protocol.parser import checked_device, parse_pending, parse_pull, parse_push
+from protocol.pull_parser import parse_pending, parse_pull
+from protocol.push_parser import parse_push
 from protocol.row_decoder import TypedRow
 from server.http import exchange as http_exchange
-from server.quotas import Budgets
-from server.scheduler import Turns
+from server.quotas import Quotas
+from server.scheduler import Scheduler
 from settings import SettingError, Settings
-from tests.api.test_bad_input import ANY_JSON, PULL, PUSH, TEXT
+from tests.api.bad_input.strategies import ANY_JSON, PULL, PUSH, TEXT
 from tests.server.websocket.test_frames import frame, websocket
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
@@ -190,7 +192,7 @@ def test_device_is_named_as_the_schema_says_or_refused(name: Any) -> None:
     name = arrived(name)
     valid = jsonschema_rs.Draft202012Validator(json_schema.or_null(json_schema.NAME)).is_valid(name)
     try:
-        assert checked_device(name, "deviceId") == name and valid
+        assert parse_device_id(name, "deviceId") == name and valid
     except ValidationError:
         assert not valid
 
@@ -252,7 +254,7 @@ def test_cursor_is_read_as_the_schema_says_and_written_back_or_refused(text: Any
 def exchange(**request: Any) -> Iterator[None]:
     """Have a request be the running one."""
     environ = EnvironBuilder(method="POST", **request).get_environ()
-    end = http_exchange.begin(http_exchange.Exchange(environ, Budgets(Settings(), Turns()), 10**6, "r"))
+    end = http_exchange.set_current(http_exchange.Exchange(environ, Quotas(Settings(), Scheduler()), 10**6, "r"))
     yield
     end()
 
@@ -290,7 +292,8 @@ def test_gzip_is_inflated_exactly_and_never_beyond_the_limit(data: bytes, level:
 @fuzz
 @given(st.sampled_from(["X-Device-Id", "Idempotency-Key"]), HEADER)
 def test_header_is_read_as_the_document_says_or_refused(name: str, value: str) -> None:
-    read = {"X-Device-Id": sync.stated_device, "Idempotency-Key": sync.stated_key}[name]
+    headers = {"X-Device-Id": device_id_header, "Idempotency-Key": idempotency_key_header}
+    read = headers[name]
     with exchange(headers={name: value}):
         try:
             assert read() in (value, value.strip('"'))

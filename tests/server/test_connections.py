@@ -22,7 +22,7 @@ import pytest
 import requests
 
 from server import connections
-from server.connections import Connections, fitted
+from server.connections import Connections, fitted_to_open_files
 from settings import Settings
 from tests.conftest import JSON, Server, wait_for
 from tests.refusals import complaints, say, shaped
@@ -181,7 +181,7 @@ def test_reader_that_does_not_read_is_ended_and_the_rest_goes_on(server: Server)
 
 
 def ended(server: Server) -> int:
-    return sum(line["message"].endswith("for too long and were ended") for line in server.log)
+    return sum(line["message"].endswith("idle or slow, and were closed") for line in server.log)
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
@@ -269,12 +269,12 @@ def test_connections_fit_the_limit_of_open_files(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (4_096, 4_096))
-    found = fitted(Settings())
+    found = fitted_to_open_files(Settings())
     assert found.max_connections == 4_096 - 5 * 256 - 300
     assert found.max_tenant_sockets == found.max_connections // 2
     assert "leave room for 2516 connections" in caplog.text
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100_000, 100_000))
-    assert fitted(Settings()) == Settings()
+    assert fitted_to_open_files(Settings()) == Settings()
 
 
 # --- one after the other ---------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_requests_in_one_packet_are_answered_one_by_one(server: Server) -> None:
     assert say(server, one * 300).count(b"HTTP/1.1 200") == 300
 
 
-def test_connection_that_others_ended_leaves_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_that_was_ended_leaves_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: each WebSocket that was reset because it fell behind took one from ``MAX_CONNECTIONS`` for ever."""
     monkeypatch.setattr(connections, "_KNOCK_SECONDS", 0.0)
     crowd = Connections(Settings(max_connections=2))
@@ -319,4 +319,4 @@ def test_connection_that_others_ended_leaves_its_room(monkeypatch: pytest.Monkey
             assert all(crowd.admit(stream) for stream in streams)
             for stream in streams:
                 stream.end()
-                crowd.leave(stream)
+                crowd.remove(stream)

@@ -1,4 +1,4 @@
-"""Open networks without a greenlet that waits: what comes is taken whole, in order, and the end frees everything."""
+"""Open open_sockets without a greenlet that waits: what comes is taken whole, in order, and the end frees everything."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from gevent.socket import socketpair
 from greenlet import greenlet
 
 from server import idle_reader
-from server.idle_reader import Inlet
+from server.idle_reader import IdleReader
 from tests.conftest import Device, Listener, Server, Tenant, wait_for
-from tests.server.websocket.test_bad_events import address, raw_socket
+from tests.raw_sockets import address, raw_socket
 from tests.server.websocket.test_frames import frame
 from tests.system.test_soak import counts, target
 
@@ -33,22 +33,22 @@ MANY = 40
 
 
 class Numbers:
-    """An inlet that takes numbers of two digits, 99 being the last, over a real pair of sockets."""
+    """An idle reader of numbers of two digits, 99 being the last, over a real pair of sockets."""
 
-    def __init__(self, came: bytes = b"", pause: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, received: bytes = b"", pause: Callable[[int], None] = lambda _: None) -> None:
         ours, self.theirs = socketpair()
         self.fd = ours.fileno()
         self.taken: list[int] = []
         self.said: list[str] = []
         self.pause = pause
-        self.inlet = Inlet(ours)
-        self.inlet.take = self.take
-        self.inlet.ends = [lambda: self.said.append("first"), lambda: self.said.append("second")]
-        self.inlet.begin(came)
+        self.reader = IdleReader(ours)
+        self.reader.receive_one = self.take
+        self.reader.on_end = [lambda: self.said.append("first"), lambda: self.said.append("second")]
+        self.reader.begin(received)
         ours.close()  # As the server does once its handler has returned.
 
     def take(self) -> bool:
-        found = self.inlet.read(2)
+        found = self.reader.read(2)
         if len(found) < 2:
             return False
         self.pause(int(found))
@@ -87,8 +87,8 @@ def greenlets() -> int:
     return sum(isinstance(found, greenlet) and not found.dead for found in gc.get_objects())
 
 
-def test_what_comes_together_is_taken_in_order_and_what_comes_in_pieces_whole(made: Made) -> None:
-    """Faults: what was read already forgotten; only one of those that came together taken."""
+def test_messages_received_together_come_in_order_and_partial_ones_whole(made: Made) -> None:
+    """Faults: what was read already forgotten; only one of those that received together taken."""
     numbers = made(b"0102")
     gevent.sleep(0.02)
     assert numbers.taken == [1, 2]
@@ -101,8 +101,8 @@ def test_what_comes_together_is_taken_in_order_and_what_comes_in_pieces_whole(ma
     assert numbers.taken == [1, 2, 3, 4, 5, 6, 7] + [8] * 5_000
 
 
-def test_silent_ones_have_no_greenlet(made: Made) -> None:
-    """Fault: the greenlet kept by the network that it served last."""
+def test_idle_sockets_have_no_greenlet(made: Made) -> None:
+    """Fault: the greenlet kept by the sock that it served last."""
     before = greenlets()
     many = [made() for _ in range(MANY)]
     for number in range(3):
@@ -110,12 +110,12 @@ def test_silent_ones_have_no_greenlet(made: Made) -> None:
             numbers.theirs.sendall(b"%02d" % number)
         gevent.sleep(0.02)
     assert [numbers.taken for numbers in many] == [[0, 1, 2]] * MANY
-    assert greenlets() <= before + idle_reader._MOST_FREE
+    assert greenlets() <= before + idle_reader._POOL_SIZE
 
 
 @pytest.mark.parametrize("data", [b"99", b"", b"1", b"xx"], ids=["said", "closed", "closed amid", "failed"])
-def test_end_is_told_in_order_and_frees_all(made: Made, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
-    """Faults: the network not closed; its last reference kept; a failure that takes the lent greenlet with it."""
+def test_end_calls_back_in_order_and_frees_all(made: Made, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
+    """Faults: the sock not closed; its last reference kept; a failure that takes the pooled greenlet with it."""
     numbers, other = made(), made()
     with caplog.at_level(logging.ERROR):
         numbers.theirs.sendall(data)
@@ -129,30 +129,30 @@ def test_end_is_told_in_order_and_frees_all(made: Made, caplog: pytest.LogCaptur
     assert other.taken == [1] and other.is_open
 
 
-def test_one_end_that_fails_does_not_keep_the_others_from_being_told(made: Made) -> None:
+def test_callback_that_fails_does_not_keep_the_others_from_being_called(made: Made) -> None:
     numbers = made()
-    numbers.inlet.ends.insert(0, lambda: 1 / 0)  # type: ignore[arg-type]
+    numbers.reader.on_end.insert(0, lambda: 1 / 0)  # type: ignore[arg-type]
     numbers.sends(b"99")
     assert numbers.said == ["first", "second"] and not numbers.is_open
 
 
-def test_end_that_was_not_read_is_no_reset() -> None:
-    """Fault: the network closed with bytes unread, whereupon TCP drops what was sent before too."""
+def test_end_with_unread_bytes_is_no_reset() -> None:
+    """Fault: the sock closed with bytes unread, whereupon TCP drops what was sent before too."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         theirs = gevent.socket.create_connection(listener.getsockname())
-        network = gevent.socket.socket(fileno=listener.accept()[0].detach())
-    inlet = Inlet(network)
-    inlet.take = lambda: False
-    inlet.begin(b"")
-    network.close()
-    network.sendall(b"goodbye")
+        sock = gevent.socket.socket(fileno=listener.accept()[0].detach())
+    reader = IdleReader(sock)
+    reader.receive_one = lambda: False
+    reader.begin(b"")
+    sock.close()
+    sock.sendall(b"goodbye")
     theirs.sendall(b"more")
     gevent.sleep(0.05)
     assert theirs.recv(100) == b"goodbye" and theirs.recv(100) == b""
     theirs.close()
 
 
-def test_one_that_pauses_holds_up_nobody_else_and_takes_nothing_meanwhile(made: Made) -> None:
+def test_message_handler_that_waits_delays_no_other_socket_and_receives_nothing_meanwhile(made: Made) -> None:
     """Faults: watched while it is served, so that two greenlets take from one; served by the event loop itself."""
     pausing = made(pause=lambda _: gevent.sleep(0.1))
     other = made()
@@ -164,7 +164,7 @@ def test_one_that_pauses_holds_up_nobody_else_and_takes_nothing_meanwhile(made: 
     assert pausing.taken == [1, 2]
 
 
-def test_one_that_sends_without_a_break_lets_others_go_on() -> None:
+def test_socket_that_sends_without_pause_lets_others_run() -> None:
     """Fault: read until all is there: nobody else ran meanwhile."""
 
     def recv(count: int) -> bytes:
@@ -183,13 +183,13 @@ def test_one_that_sends_without_a_break_lets_others_go_on() -> None:
     looking = gevent.spawn(look)
     gevent.sleep(0.01)
     before = len(rounds)
-    assert Inlet(SimpleNamespace(recv=recv)).read(100_000) == b"x" * 100_000
+    assert IdleReader(SimpleNamespace(recv=recv)).read(100_000) == b"x" * 100_000
     assert len(rounds) >= before + 5
     looking.kill()
 
 
-def test_what_one_sets_for_itself_the_next_does_not_see(made: Made) -> None:
-    """Fault: served in the context of the greenlet, which is lent to others next."""
+def test_context_variables_of_one_socket_are_not_seen_by_the_next(made: Made) -> None:
+    """Fault: served in the context of the greenlet, which serves others next."""
     whose: ContextVar[int] = ContextVar("whose", default=0)
     seen = []
 
@@ -205,7 +205,7 @@ def test_what_one_sets_for_itself_the_next_does_not_see(made: Made) -> None:
 # --- in the server ---------------------------------------------------------------------------------------------------
 
 
-def networks(server: Server) -> int:
+def open_sockets(server: Server) -> int:
     """Count the sockets that the server's process has open."""
     assert server.process
     return sum(target(file).startswith("socket:") for file in Path(f"/proc/{server.process.pid}/fd").iterdir())
@@ -214,11 +214,11 @@ def networks(server: Server) -> int:
 @contextlib.contextmanager
 def nothing_is_left(server: Server) -> Iterator[dict[str, int]]:
     """Check that the server holds at the end what it held before."""
-    before, open_before = counts(server), networks(server)
+    before, open_before = counts(server), open_sockets(server)
     yield before
-    names = ("in_flight", "sockets", "members", "rooms")
+    names = ("in_flight", "sockets", "clients", "rooms")
     wait_for(lambda: all(counts(server)[name] == before[name] for name in names), f"{before}, not {counts(server)}")
-    wait_for(lambda: networks(server) <= open_before, "the networks to be closed")
+    wait_for(lambda: open_sockets(server) <= open_before, "the open_sockets to be closed")
 
 
 @pytest.fixture
@@ -307,9 +307,9 @@ def test_silent_listeners_cost_the_server_no_greenlet(quiet: Server) -> None:
         for _ in range(MANY):
             stack.enter_context(raw_socket(tenant))
         wait_for(
-            lambda: counts(quiet)["greenlets"] <= before["greenlets"] + idle_reader._MOST_FREE + 2, "them to be silent"
+            lambda: counts(quiet)["greenlets"] <= before["greenlets"] + idle_reader._POOL_SIZE + 2, "them to be silent"
         )
-        assert counts(quiet)["members"] == counts(quiet)["in_flight"] == MANY
+        assert counts(quiet)["clients"] == counts(quiet)["in_flight"] == MANY
 
 
 def test_packets_that_come_with_the_upgrade_are_taken_after_it_in_order(quiet: Server) -> None:
@@ -331,7 +331,7 @@ def test_packets_that_come_with_the_upgrade_are_taken_after_it_in_order(quiet: S
         connection.close()
 
 
-def test_event_in_many_pieces_is_taken_while_others_are(tenant: Tenant, device: Device) -> None:
+def test_event_received_in_many_parts_is_handled_while_others_are(tenant: Tenant, device: Device) -> None:
     """A frame that is there in part waits for the rest, also when silence was before it and another socket speaks."""
     row = {"table": "end_user", "operation": "create", "data": {"id": "slow", "note": "x" * 5_000}}
     with raw_socket(tenant) as slow, raw_socket(tenant) as other:
@@ -365,8 +365,8 @@ def acknowledged(said: str) -> list[int]:
     return [int(said[2:].partition("[")[0])] if said.startswith("43") else []
 
 
-def test_flood_waits_in_its_own_network(start_server: Callable[..., Server]) -> None:
-    """Fault: what comes after is taken while the budget makes the first wait."""
+def test_flood_waits_in_its_own_socket(start_server: Callable[..., Server]) -> None:
+    """Fault: what comes after is taken while the quota makes the first wait."""
     tenant = start_server(SOCKET_BYTES="30000 per second", MAX_FRAME_BYTES="4096").register()
     events = [frame(f'42{number}["ping","{"x" * 1_000}"]'.encode()) for number in range(1, 61)]
     with raw_socket(tenant) as flood, raw_socket(tenant) as other:

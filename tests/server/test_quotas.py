@@ -1,7 +1,8 @@
-"""What a tenant and a socket may use, whose turn it is, and what who goes beyond is told.
+"""Quotas of tenants and sockets, fair scheduling between tenants, and what a client over its quota is answered.
 
-Seen to fail with: a ``Budget`` that never refuses, a ``Turns.take`` that returns at once, a ``Turns.alone`` that only
-yields, a ``_sweep`` that forgets nobody, a ``leave`` that does not count, an ``is_flood`` that is never so.
+Seen to fail with: a ``Quota`` that never refuses, a ``Scheduler.wait_turn`` that returns at once, a
+``Scheduler.exclusive`` that only yields, a ``_sweep`` that drops no key, a ``release`` that does not count, an
+``is_flood`` that is never true.
 """
 
 from __future__ import annotations
@@ -24,67 +25,67 @@ from hypothesis import strategies as st
 
 import syncapp
 from protocol.errors import Busy, RateLimited
-from server.quotas import Budget, Budgets, Standing, rate_headers
-from server.scheduler import _AT_ONCE, Turns, breathe, breathe_at_times
+from server.quotas import Quota, Quotas, RemainingQuota, rate_headers
+from server.scheduler import _MOST_A_ROUND, Scheduler, yield_if_due, yield_to_loop
 from settings import SettingError, Settings, load
 from tests.conftest import Device, Listener, Server, wait_for
 from tests.refusals import nothing_changes, refused
 
 StartServer = Callable[..., Server]
 
-# --- one budget ------------------------------------------------------------------------------------------------------
+# --- one quota -------------------------------------------------------------------------------------------------------
 
 
-def test_whole_quota_may_be_used_at_once_and_comes_back_evenly() -> None:
-    budget = Budget("requests", "10 per 5 seconds")
-    assert [budget.spend("a", 1, 100.0) for _ in range(10)] == [0.0] * 10
-    assert budget.spend("a", 1, 100.0) == pytest.approx(0.5)
-    assert budget.spend("a", 1, 100.5) == 0.0
-    assert budget.spend("a", 2, 100.5) == pytest.approx(1.0)
-    assert budget.standing("a", 103.0) == Standing("requests", 10, 5, 5, 3)
+def test_whole_quota_may_be_used_in_one_burst_and_refills_evenly() -> None:
+    quota = Quota("requests", "10 per 5 seconds")
+    assert [quota.spend("a", 1, 100.0) for _ in range(10)] == [0.0] * 10
+    assert quota.spend("a", 1, 100.0) == pytest.approx(0.5)
+    assert quota.spend("a", 1, 100.5) == 0.0
+    assert quota.spend("a", 2, 100.5) == pytest.approx(1.0)
+    assert quota.remaining("a", 103.0) == RemainingQuota("requests", 10, 5, 5, 3)
 
 
 def test_spending_too_much_spends_nothing() -> None:
-    budget = Budget("rows", "10 per 10 seconds")
-    assert budget.spend("a", 8, 0.0) == 0.0
-    assert budget.spend("a", 5, 0.0) == pytest.approx(3.0)
-    assert budget.spend("a", 2, 0.0) == 0.0
+    quota = Quota("rows", "10 per 10 seconds")
+    assert quota.spend("a", 8, 0.0) == 0.0
+    assert quota.spend("a", 5, 0.0) == pytest.approx(3.0)
+    assert quota.spend("a", 2, 0.0) == 0.0
 
 
-def test_one_spends_nothing_of_anothers() -> None:
-    budget = Budget("requests", "1 per day")
-    assert budget.spend("a", 1, 0.0) == budget.spend("b", 1, 0.0) == 0.0
-    assert budget.spend("a", 1, 0.0) > 80_000
+def test_keys_have_quotas_of_their_own() -> None:
+    quota = Quota("requests", "1 per day")
+    assert quota.spend("a", 1, 0.0) == quota.spend("b", 1, 0.0) == 0.0
+    assert quota.spend("a", 1, 0.0) > 80_000
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 10)), max_size=60))
 def test_no_span_of_time_gives_more_than_a_quota_and_what_came_back(steps: list[tuple[float, int]]) -> None:
-    budget, now, spent = Budget("x", "10 per 10 seconds"), 1000.0, list[tuple[float, int]]()
+    quota, now, spent = Quota("x", "10 per 10 seconds"), 1000.0, list[tuple[float, int]]()
     for pause, amount in steps:
         now += pause
-        if not budget.spend("a", amount, now):
+        if not quota.spend("a", amount, now):
             spent.append((now, amount))
     for first, last in itertools.combinations_with_replacement(range(len(spent)), 2):
         used = sum(amount for _, amount in spent[first : last + 1])
         assert used <= 10 + (spent[last][0] - spent[first][0]) + 0.001
 
 
-def test_who_has_all_of_a_quota_back_is_forgotten() -> None:
-    budget = Budget("requests", "10 per second")
+def test_full_quotas_are_not_stored() -> None:
+    quota = Quota("requests", "10 per second")
     for number in range(100_000):
-        budget.spend(f"tenant-{number}", 1, number / 100)
-    assert len(budget) < 3_000
+        quota.spend(f"tenant-{number}", 1, number / 100)
+    assert len(quota) < 3_000
 
 
 def test_headers_are_written_as_the_draft_has_them() -> None:
-    assert rate_headers([Standing("requests", 100, 60, 99, 1), Standing("rows", 5, 10, 0, 10)]) == {
+    assert rate_headers([RemainingQuota("requests", 100, 60, 99, 1), RemainingQuota("rows", 5, 10, 0, 10)]) == {
         "RateLimit-Policy": '"requests";q=100;w=60, "rows";q=5;w=10',
         "RateLimit": '"requests";r=99;t=1, "rows";r=0;t=10',
     }
 
 
 @pytest.mark.parametrize("name", ["TENANT_BYTES", "SOCKET_BYTES", "TENANT_ROWS"])
-def test_budget_that_no_allowed_request_would_fit_is_refused_at_the_start(name: str) -> None:
+def test_quota_that_no_allowed_request_would_fit_is_refused_at_the_start(name: str) -> None:
     with pytest.raises(SettingError, match=f"^{name} must allow at least one of MAX_"):
         load({name: "10 per minute"})
 
@@ -93,61 +94,61 @@ def test_budget_that_no_allowed_request_would_fit_is_refused_at_the_start(name: 
 
 
 @pytest.fixture
-def budgets() -> Budgets:
+def quotas() -> Quotas:
     settings = Settings(max_tenant_requests=3, max_tenant_body_bytes=1_000, max_body_bytes=1_024)
-    return Budgets(settings, Turns(), lambda: 1000.0)
+    return Quotas(settings, Scheduler(), lambda: 1000.0)
 
 
-def test_no_more_of_a_tenant_is_under_way_than_may_be(budgets: Budgets) -> None:
-    visits = [budgets.enter("a", 0) for _ in range(3)]
+def test_no_more_of_a_tenant_is_under_way_than_may_be(quotas: Quotas) -> None:
+    reservations = [quotas.reserve("a", 0) for _ in range(3)]
     with pytest.raises(Busy):
-        budgets.enter("a", 0)
-    budgets.enter("b", 0)
-    visits[0].leave()
-    budgets.enter("a", 0)
+        quotas.reserve("a", 0)
+    quotas.reserve("b", 0)
+    reservations[0].release()
+    quotas.reserve("a", 0)
 
 
-def test_no_more_bytes_of_a_tenants_bodies_are_under_way_than_may_be(budgets: Budgets) -> None:
-    first = budgets.enter("a", 100, held_bytes=900)
+def test_no_more_bytes_of_a_tenants_bodies_are_under_way_than_may_be(quotas: Quotas) -> None:
+    first = quotas.reserve("a", 100, held_bytes=900)
     with pytest.raises(Busy):
-        budgets.enter("a", 101)
-    first.settle(500)
-    second = budgets.enter("a", 500)
+        quotas.reserve("a", 101)
+    first.adjust(500)
+    second = quotas.reserve("a", 500)
     with pytest.raises(Busy):
-        budgets.enter("a", 1)
-    for visit in (first, second):
-        visit.leave()
-    budgets.enter("a", 1_000)
+        quotas.reserve("a", 1)
+    for reservation in (first, second):
+        reservation.release()
+    quotas.reserve("a", 1_000)
 
 
-def test_refused_visit_holds_nothing() -> None:
-    budgets = Budgets(Settings(tenant_requests="1 per day", max_tenant_requests=1), Turns())
-    budgets.enter("a", 10).leave()
+def test_refused_reservation_holds_nothing() -> None:
+    quotas = Quotas(Settings(tenant_requests="1 per day", max_tenant_requests=1), Scheduler())
+    quotas.reserve("a", 10).release()
     for _ in range(3):
         with pytest.raises(RateLimited):
-            budgets.enter("a", 10)
+            quotas.reserve("a", 10)
 
 
-# --- turns -----------------------------------------------------------------------------------------------------------
+# --- scheduler -----------------------------------------------------------------------------------------------------------
 
 
-def test_one_request_waits_for_one_of_a_thousand_and_not_for_all() -> None:
+def test_one_request_waits_for_a_few_of_a_thousand_and_not_for_all() -> None:
     """Of the busy tenant's thousand that came first, a few go before the only one of the other."""
-    turns, order = Turns(), list[str]()
+    scheduler, order = Scheduler(), list[str]()
 
     def work(who: str) -> None:
         for _ in range(3):
-            turns.take(who)
+            scheduler.wait_turn(who)
             order.append(who)
 
     gevent.joinall([*(gevent.spawn(work, "busy") for _ in range(1000)), gevent.spawn(work, "other")], raise_error=True)
     assert len(order) == 3003
     last = max(index for index, who in enumerate(order) if who == "other")
-    assert last < 30 * _AT_ONCE, last  # Three rounds, or a few more on a machine with other work.
+    assert last < 30 * _MOST_A_ROUND, last  # Three rounds, or a few more on a machine with other work.
 
 
-def test_breath_lets_clocks_go_on_too() -> None:
-    """Fault: ``gevent.sleep(0)``: 1 tick in 60 breaths."""
+def test_yielding_lets_timers_run_too() -> None:
+    """Fault: ``gevent.sleep(0)``: 1 tick in 60 calls."""
     ticks = itertools.count()
 
     def tick() -> None:
@@ -160,46 +161,46 @@ def test_breath_lets_clocks_go_on_too() -> None:
         end = time.monotonic() + 0.001
         while time.monotonic() < end:
             pass
-        breathe()
+        yield_to_loop()
     ticker.kill()
     assert next(ticks) >= 20
 
 
-def test_long_work_breathes_at_times_and_not_each_time_it_may() -> None:
+def test_long_work_yields_when_due_and_not_at_each_call() -> None:
     """Faults: at each call, which makes a tick of each; never, which makes none."""
     ticks = itertools.count()
 
     def tick() -> None:
         while True:
             next(ticks)
-            breathe()
+            yield_to_loop()
 
     ticker = gevent.spawn(tick)
     end = time.monotonic() + 0.03
     calls = 0
     while time.monotonic() < end:
         calls += 1
-        breathe_at_times()
+        yield_if_due()
     ticker.kill()
     assert 2 <= next(ticks) < calls / 2
 
 
-def test_turns_of_one_go_in_the_order_of_their_coming() -> None:
-    turns, order = Turns(), list[int]()
+def test_requests_of_a_tenant_go_on_in_the_order_of_their_arrival() -> None:
+    scheduler, order = Scheduler(), list[int]()
 
     def work(number: int) -> None:
-        turns.take("a")
+        scheduler.wait_turn("a")
         order.append(number)
 
     gevent.joinall([gevent.spawn(work, number) for number in range(50)], raise_error=True)
     assert order == list(range(50))
 
 
-def test_who_gives_up_waiting_holds_nobody_up() -> None:
-    turns, went = Turns(), list[int]()
+def test_request_that_gives_up_waiting_delays_no_other() -> None:
+    scheduler, went = Scheduler(), list[int]()
 
     def work(number: int) -> None:
-        turns.take("a")
+        scheduler.wait_turn("a")
         went.append(number)
         if number == 1:
             line[3].kill(block=False)
@@ -208,21 +209,21 @@ def test_who_gives_up_waiting_holds_nobody_up() -> None:
     gevent.joinall(line)
     assert went == [0, 1, 2, 4]
     gevent.sleep(0.01)
-    assert not turns._lines
+    assert not scheduler._queues
 
 
 def test_large_work_of_one_tenant_goes_one_after_the_other() -> None:
-    turns, running, most = Turns(), list[str](), list[int]()
+    scheduler, running, most = Scheduler(), list[str](), list[int]()
 
     def work(who: str, size_bytes: int) -> None:
-        with turns.alone(who, size_bytes):
+        with scheduler.exclusive(who, size_bytes):
             running.append(who)
             most.append(running.count(who))
             gevent.sleep(0.001)
             running.remove(who)
 
     gevent.joinall([gevent.spawn(work, "a", 10_000_000) for _ in range(10)], raise_error=True)
-    assert most == [1] * 10 and not turns._alone
+    assert most == [1] * 10 and not scheduler._locks
     most.clear()
     gevent.joinall([gevent.spawn(work, "a", 100) for _ in range(10)], raise_error=True)
     assert max(most) == 10
@@ -245,7 +246,7 @@ def rows(number: int) -> dict[str, Any]:
     ],
     ids=lambda env: next(iter(env)),
 )
-def test_tenant_over_its_budget_is_told_when_to_come_back_and_nothing_is_stored(
+def test_tenant_over_its_quota_is_told_when_to_retry_and_nothing_is_stored(
     start_server: StartServer, env: dict[str, str]
 ) -> None:
     server = start_server(**env)
@@ -328,7 +329,7 @@ def test_answers_to_proofs_say_how_many_are_left(start_server: StartServer) -> N
     assert found[0].headers["RateLimit-Policy"] == '"login per minute";q=2;w=60, "login per hour";q=50;w=3600'
 
 
-def test_call_without_a_token_says_nothing_of_budgets(server: Server) -> None:
+def test_request_without_a_token_gets_no_quota_headers(server: Server) -> None:
     assert "RateLimit" not in server.call("GET", "/health").headers
 
 
@@ -344,7 +345,7 @@ def create(number: int) -> dict[str, Any]:
     return {"table": "end_user", "operation": "create", "data": {"id": f"e{number}"}}
 
 
-def test_event_over_the_tenants_budget_is_acknowledged_with_an_error_and_nothing_is_stored(
+def test_event_over_the_tenants_quota_is_acknowledged_with_an_error_and_nothing_is_stored(
     start_server: StartServer,
 ) -> None:
     tenant = start_server(TENANT_REQUESTS="6 per day").register()
@@ -359,7 +360,7 @@ def test_event_over_the_tenants_budget_is_acknowledged_with_an_error_and_nothing
         assert not first.is_gone.is_set()
 
 
-def test_socket_over_its_own_budget_is_refused_and_the_tenants_others_are_not(start_server: StartServer) -> None:
+def test_socket_over_its_own_quota_is_refused_and_the_tenants_others_are_not(start_server: StartServer) -> None:
     tenant = start_server(SOCKET_EVENTS="5 per 2 seconds").register()
     with closing(tenant.device().listen()) as busy, closing(tenant.device().listen()) as calm:
         answers = [busy.call("ping", None) for _ in range(7)]
@@ -382,13 +383,13 @@ def test_socket_that_goes_on_regardless_is_told_and_ended(start_server: StartSer
             assert again.call("ping", None)["success"]
 
 
-def test_stranger_that_floods_is_ended(start_server: StartServer) -> None:
+def test_unauthenticated_socket_that_floods_is_ended(start_server: StartServer) -> None:
     server = start_server(SOCKET_EVENTS="20 per minute", SOCKET_AUTH_SECONDS="300")
-    stranger = Listener(server.url)
+    anonymous = Listener(server.url)
     for _ in range(60):
-        stranger.client.emit("nonsense")
-    assert stranger.is_gone.wait(5)
-    stranger.close()
+        anonymous.client.emit("nonsense")
+    assert anonymous.is_gone.wait(5)
+    anonymous.close()
 
 
 def test_socket_that_sends_many_bytes_is_read_more_slowly_and_loses_nothing(start_server: StartServer) -> None:
@@ -404,9 +405,9 @@ def test_socket_that_sends_many_bytes_is_read_more_slowly_and_loses_nothing(star
     assert len(tenant.device().rows()) == 40
 
 
-def test_bytes_of_a_socket_beyond_its_budget_are_waited_for() -> None:
-    budgets = Budgets(Settings(socket_bytes="2000000 per second"), Turns(), lambda: 50.0)
-    assert budgets.pause_seconds("s", 2_000_000) == 0.0
-    assert budgets.pause_seconds("s", 1_000_000) == pytest.approx(0.5)
-    assert budgets.pause_seconds("s", 1_000_000) == pytest.approx(1.0)
-    assert budgets.pause_seconds("other", 1_000_000) == 0.0
+def test_socket_beyond_its_byte_quota_is_read_later() -> None:
+    quotas = Quotas(Settings(socket_bytes="2000000 per second"), Scheduler(), lambda: 50.0)
+    assert quotas.pause_seconds("s", 2_000_000) == 0.0
+    assert quotas.pause_seconds("s", 1_000_000) == pytest.approx(0.5)
+    assert quotas.pause_seconds("s", 1_000_000) == pytest.approx(1.0)
+    assert quotas.pause_seconds("other", 1_000_000) == 0.0

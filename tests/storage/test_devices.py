@@ -15,7 +15,8 @@ from models import connection, synced_tables
 from protocol.codec import format_time
 from protocol.errors import NotFound, ResyncRequired
 from protocol.messages import Applied, Limits, Pull
-from protocol.parser import parse_pull, parse_push
+from protocol.pull_parser import parse_pull
+from protocol.push_parser import parse_push
 from storage import devices, history, idempotency, pull_reader, push_writer
 from storage.devices import DAY_MS
 from tenants import Tenants

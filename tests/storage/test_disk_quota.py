@@ -16,7 +16,7 @@ from models import connection
 from protocol.codec import encode
 from protocol.errors import ValidationError
 from protocol.messages import Applied, Limits, Strategy
-from protocol.parser import parse_push
+from protocol.push_parser import parse_push
 from storage import disk_quota, push_writer
 from storage.idempotency import keep_answer
 from tenants import Tenants, now_ms

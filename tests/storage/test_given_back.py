@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.storage.test_push_writer import Tenant, op, tenant
+from tenants import Tenants
+from tests.conftest import JSON
+from tests.pushing import Tenant, op
 
-__all__ = ["tenant"]
-
-JSON = dict[str, Any]
 ELSEWHERE = 2147483647
 
 
@@ -24,6 +24,11 @@ def give_back(tenant: Tenant, row: JSON, **fields: Any) -> JSON:
     about = {"baseVersion": ELSEWHERE, "timestamp": data["last_updated"]}
     applied = tenant.push({"operations": [op("update", about=about, **data)]})
     return applied.results[0] | {"row": tenant.row("a"), "conflicts": applied.conflicts}
+
+
+@pytest.fixture
+def tenant(tenants: Tenants, new_tenant: Callable[[], str]) -> Tenant:
+    return Tenant(tenants, new_tenant())
 
 
 @pytest.fixture

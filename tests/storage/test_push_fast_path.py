@@ -22,11 +22,12 @@ from peewee import Field, FloatField, IntegerField, TextField
 
 import models
 from models import connection, synced_tables
-from protocol import parser, row_decoder
+from protocol import push_parser, row_decoder
 from protocol.codec import decode_push, parse_cursor
 from protocol.errors import Problem
 from protocol.messages import SERVER_FIELDS, Table
-from protocol.row_decoder import Reader, TypedRow, form_of
+from protocol.row_decoder import RowDecoder, TypedRow
+from protocol.row_types import row_type_of
 from protocol.seen_rows import NOBODY, Evidence
 from storage import push_batch, push_writer
 from storage.push_fast_path import ShortWay
@@ -119,10 +120,10 @@ def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool)
         numbers = itertools.count()
         patch.setattr(push_batch, "new_id", lambda _: f"new-{next(numbers)}")
         patch.setattr(push_writer, "_SLICE_ROWS", 3)
-        patch.setattr(row_decoder, "_LEARNT_AFTER_ROWS", 1)
+        patch.setattr(row_decoder, "_LEARN_AFTER_ROWS", 1)
         patch.setattr(row_decoder, "_latest", {})
         if not is_short:
-            patch.setattr(Reader, "read", lambda *_: None)
+            patch.setattr(RowDecoder, "decode", lambda *_: None)
         for number, (push, (device_id, ago, seen)) in enumerate(pushes):
             base = {} if ago is None or ago > len(cursors) - 1 else {"baseCursor": cursors[-1 - ago]}
             try:
@@ -266,7 +267,9 @@ def test_field_of_any_name_is_kept(tenants: Tenants, new_tenant: Callable[[], st
 def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
     """Tell which rows of a push would take the fast path if they are new."""
     body = decode_push(json.dumps({"changes": {table: rows}}).encode())
-    return [isinstance(one, TypedRow) for one in parser.parse_push(body, inside.tables(), inside.LIMITS, NOW).changes]
+    return [
+        isinstance(one, TypedRow) for one in push_parser.parse_push(body, inside.tables(), inside.LIMITS, NOW).changes
+    ]
 
 
 def test_rows_as_apps_send_them_go_the_short_way() -> None:
@@ -326,9 +329,9 @@ def test_rows_of_both_kinds_in_every_slice_are_read_short_a_few_times_only(
     rows = [{"id": f"r{number}", "name": "n"} for number in range(160)]
     inside.push(tenants, tenant_id, {"changes": {"end_user": rows[::2]}}, NOW)
     tried: list[Any] = []
-    shorten = row_decoder._shorten
+    normalise = row_decoder._normalise
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_decoder, "_shorten", lambda *about: tried.append(about) or shorten(*about))  # type: ignore[func-returns-value]
+        patch.setattr(row_decoder, "_normalise", lambda *about: tried.append(about) or normalise(*about))  # type: ignore[func-returns-value]
         assert ways(tenants, tenant_id, *rows) == (0, 160)
     assert len(tried) == 64
 
@@ -350,7 +353,7 @@ def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
     table = Table("visit", columns | everywhere, required=("title",))
 
     def fields(**row: Any) -> Any:
-        found = Reader(table).read(Raw(json.dumps(row).encode()))
+        found = RowDecoder(table).decode(Raw(json.dumps(row).encode()))
         return found and {name: plain(getattr(found, name)) for name in columns if name != "Unique_id"}
 
     def plain(value: Any) -> Any:
@@ -367,4 +370,4 @@ def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
 
 def test_every_column_that_has_a_check_has_a_type_or_goes_the_long_way() -> None:
     for table in inside.tables().values():
-        assert set(form_of(table).columns) == {"_seq", *table.columns, *SERVER_FIELDS}
+        assert set(row_type_of(table).columns) == {"_seq", *table.columns, *SERVER_FIELDS}

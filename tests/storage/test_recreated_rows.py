@@ -15,7 +15,7 @@ from storage import history
 from tenants import Tenants
 from tests.conftest import JSON
 from tests.declaring import Restart, provision
-from tests.storage.test_push_writer import EARLIER, LATER, Tenant, op
+from tests.pushing import EARLIER, LATER, Tenant, op
 
 OLD: JSON = {"id": "a", "name": "A", "email": "a@x", "color": "red", "active": 0}
 DELETED = "2026-05-15T00:00:00Z"

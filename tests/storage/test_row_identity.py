@@ -10,7 +10,7 @@ import pytest
 from protocol.errors import ValidationError
 from tenants import Tenants
 from tests.conftest import JSON
-from tests.storage.test_push_writer import Tenant, op
+from tests.pushing import Tenant, op
 
 FIRST: JSON = {"id": "local_1", "Unique_id": "first phone", "name": "Asha"}
 SECOND: JSON = {"id": "local_1", "Unique_id": "second phone", "name": "Ravi"}

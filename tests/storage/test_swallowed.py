@@ -13,8 +13,8 @@ import pytest
 from protocol.messages import Strategy
 from tenants import Tenants
 from tests.conftest import JSON, Device, Listener, Server, Tenant
-from tests.storage.test_push_writer import EARLIER, LATER, op
-from tests.storage.test_push_writer import Tenant as Inside
+from tests.pushing import EARLIER, LATER, op
+from tests.pushing import Tenant as Inside
 
 every_strategy = pytest.mark.parametrize("strategy", get_args(Strategy))
 each_time = pytest.mark.parametrize("time", [EARLIER, LATER])

@@ -13,136 +13,21 @@ import random
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import requests
-import socketio
 
 from protocol.codec import format_time
 from tenants import Tenants
 from tests import inside
-from tests.clients.test_js_client import Connect, JsListener, connect  # noqa: F401 -- a fixture
-from tests.conftest import JSON, Server, Tenant, needs, wait_for
+from tests.conftest import JSON, Server, Tenant, wait_for
 from tests.kit.proxy import Proxy
-from tests.old_apps import COLUMNS, Habits, OldApp, Typed, columns, random_edit, readable
+from tests.old_apps import Habits, OldApp, Typed, random_edit
+from tests.old_truth import EACH_WITH_ITS_HABITS, FAULTS, Truth, all_habits, check, key_of, seen, settle
 from tests.storage.test_cursor import chance  # noqa: F401 -- a fixture
-
-PLAIN = Habits()
-EACH_WITH_ITS_HABITS = {
-    "a row a request": PLAIN,
-    "a row a request, counts versions": Habits(version="counted", ahead_minutes=-7),
-    "all at once": Habits(form="B", objects=True, ahead_minutes=-180),
-    "all at once, counts and adopts": Habits(form="B", version="counted", adopts=True, objects=True, ahead_minutes=330),
-}
-FAULTS = ("answer_dropped", "answer_cut", "refused", "unavailable", "bad_gateway")
-
-all_habits = pytest.mark.parametrize("habits", EACH_WITH_ITS_HABITS.values(), ids=EACH_WITH_ITS_HABITS)
-
-
-@pytest.fixture
-def proxies(server: Server) -> Iterator[Callable[..., Proxy]]:
-    """Networks that fail on demand, in front of a server."""
-    made: list[Proxy] = []
-
-    def make(to: Server = server) -> Proxy:
-        made.append(Proxy("127.0.0.1", to.port))
-        return made[-1]
-
-    yield make
-    for proxy in made:
-        proxy.close()
-
-
-@dataclass
-class Truth:
-    """What the server holds of a tenant: rows with tombstones, their histories, the log of conflicts."""
-
-    tenant: Tenant
-
-    def rows(self, table: str) -> list[JSON]:
-        """Give every row, tombstones too: a time in the future gives all."""
-        found: list[JSON] = self.tenant.device().pull({"table": table, "lastSync": "2999-01-01T00:00:00"})["data"][
-            table
-        ]
-        return found
-
-    def shown(self, table: str = "end_user") -> dict[str, JSON]:
-        """Give the rows as an old app shows them."""
-        rows = [row for row in self.rows(table) if not row["is_deleted"]]
-        return {key_of(row): seen(table, row) for row in rows}
-
-    def get(self, path: str) -> JSON:
-        answer: JSON = self.tenant.server.call("GET", f"/api/client/sync/{path}", token=self.tenant.token).json()
-        return answer
-
-    def conflicts(self, state: str = "open") -> list[JSON]:
-        """Give the conflicts that were told, or with those that were only kept ``all``."""
-        found: list[JSON] = []
-        while some := self.get(f"conflicts?state={state}&limit=500&after={found[-1]['conflictId'] if found else 0}"):
-            found += some["data"]
-            if not some["hasMore"]:
-                break
-        return found
-
-    def missing(self, typed: set[Typed]) -> list[Typed]:
-        """List what was typed and is nowhere."""
-        held: set[Typed] = set()
-        for table in COLUMNS:
-            for row in self.rows(table):
-                past = self.get(f"history/{table}/{row['id']}?limit=500")["data"] if row["version"] > 1 else []
-                for one in [row, *(entry["row"] for entry in past)]:
-                    held |= {Typed(table, key_of(row), *item) for item in values_of(one)}
-        for one in self.conflicts("all"):
-            (row,) = [row for row in self.rows(one["table"]) if row["id"] == one["id"]]
-            for side in ("client", "server"):
-                lost = {name: sides[side] for name, sides in one["fields"].items()}
-                held |= {Typed(one["table"], key_of(row), *item) for item in values_of(lost)}
-        return sorted(typed - held)
-
-
-def key_of(row: JSON) -> str:
-    return str(row.get("Unique_id") or row["id"])
-
-
-def values_of(row: JSON) -> list[tuple[str, str]]:
-    return [(name, json.dumps(value)) for name, value in readable(numbers(row)).items()]
-
-
-def numbers(row: JSON) -> JSON:
-    """Give a row with numbers where the app keeps numbers and the server digits, or true and false as they were sent."""
-    row = {name: int(value) if isinstance(value, bool) else value for name, value in row.items()}
-    digits = {name: row.get(name) for name in ("phone", "client_user_id")}
-    return row | {name: int(value) for name, value in digits.items() if isinstance(value, str) and value.isdigit()}
-
-
-def seen(table: str, row: JSON) -> JSON:
-    """Give what an old app shows of a row of the server's."""
-    told = readable(numbers(row))
-    return {name: told.get(name) for name in columns(table)}
-
-
-def settle(apps: list[OldApp], *more: Callable[[], object]) -> None:
-    """Let every device sync until all had the chance to fetch what the others sent."""
-    for _ in range(3):
-        for app in apps:
-            assert app.sync(), "an app can't sync over a good network"
-        for sync in more:
-            sync()
-
-
-def check(tenant: Tenant, apps: list[OldApp]) -> None:
-    """Hold that all apps show what the server holds, and that nothing typed is missing."""
-    truth = Truth(tenant)
-    for app in apps:
-        assert app.pending() == []
-        for table in COLUMNS:
-            assert app.shown(table) == truth.shown(table), app.habits
-    assert truth.missing(set().union(*(app.typed for app in apps))) == []
-
 
 # --- rows, as the app has them ---------------------------------------------------------------------------------------
 
@@ -358,6 +243,7 @@ def test_busy_server_is_tried_again_and_all_is_there_once(start_server: Callable
 
 # --- lastSync from the device's own clock ----------------------------------------------------------------------------
 
+
 MINUTE = 60_000
 DAY = 24 * 60 * MINUTE
 
@@ -391,130 +277,6 @@ def test_device_that_pulls_by_its_own_clock_misses_nothing(
                 held |= {} if row["is_deleted"] else {row["id"]: row}
             last_sync = format_time(now + ahead * MINUTE).removesuffix("Z") + zone
             assert held == {row["id"]: row for row in inside.rows(tenants, tenant_id)}, f"at {number}"
-
-
-# --- sockets ---------------------------------------------------------------------------------------------------------
-
-
-class OldListener:
-    """A Socket.IO client as the older apps have it: connects, and authenticates afterwards, each time anew."""
-
-    def __init__(self, tenant: Tenant, transport: str, handshake: JSON | None = None) -> None:
-        self.heard: list[tuple[str, Any]] = []
-        self.client = socketio.Client(reconnection_delay=0.1, reconnection_delay_max=0.2)
-        credentials = {"token": tenant.token, "tenantId": tenant.id, "clientType": "mobile", "deviceId": None}
-        self.client.on("connect", lambda: self.client.emit("authenticate", credentials))
-        self.client.on("*", lambda event, payload=None: self.heard.append((event, payload)))
-        self.client.connect(tenant.server.url, auth=handshake, transports=[transport], wait_timeout=10)
-
-    def wait(self, event: str, count: int = 1) -> Any:
-        """Wait for the ``count``-th event of a name, and give its payload."""
-
-        def found() -> list[Any]:
-            return [(payload,) for name, payload in list(self.heard) if name == event][count - 1 : count]
-
-        return wait_for(found, f"{count} {event} ({self.heard})")[0][0]
-
-    def notes(self, kind: str) -> list[JSON]:
-        return [note for event, note in list(self.heard) if event == "sync_notification" and note["type"] == kind]
-
-
-@pytest.fixture
-def old_listener() -> Iterator[Callable[..., OldListener]]:
-    made: list[OldListener] = []
-
-    def begin(*arguments: Any, **named: Any) -> OldListener:
-        made.append(OldListener(*arguments, **named))
-        return made[-1]
-
-    yield begin
-    for listener in made:
-        listener.client.shutdown()
-
-
-transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
-
-
-@transports
-@pytest.mark.parametrize("handshake", [None, {}], ids=["no auth", "empty auth"])
-def test_old_app_authenticates_after_it_connected_and_hears_and_pings(
-    tenant: Tenant, old_listener: Callable[..., OldListener], transport: str, handshake: JSON | None
-) -> None:
-    listener, other = (old_listener(tenant, transport, handshake) for _ in range(2))
-    for one in (listener, other):
-        assert one.wait("authenticated")["tenantId"] == tenant.id
-    app = OldApp(tenant)
-    key = app.create(name="Asha")
-    assert app.sync()
-    wait_for(lambda: listener.notes("sync_complete"), "the notification")
-    (note,) = listener.notes("data_available")
-    assert (note["entityType"], note["data"]["Unique_id"]) == ("end_user", key)
-    listener.client.emit("sync_status_update", {"status": "synced", "entityType": "end_user", "count": 1})
-    assert other.wait("sync_status_update") == {"status": "synced", "entityType": "end_user"}
-    listener.client.emit("ping")
-    assert listener.wait("pong")["timestamp"].endswith("Z")
-
-
-@transports
-def test_old_app_that_says_its_token_twice_and_emits_what_nobody_knows_stays_and_hears_once(
-    tenant: Tenant, old_listener: Callable[..., OldListener], transport: str
-) -> None:
-    listener = old_listener(tenant, transport, {"token": tenant.token, "tenantId": tenant.id})
-    listener.wait("authenticated", 2)
-    listener.client.emit("join_tenant", {"tenantId": tenant.id})
-    listener.client.emit("subscribe", ["end_user", "interactions"])
-    app = OldApp(tenant)
-    app.create(name="Asha")
-    assert app.sync()
-    wait_for(lambda: listener.notes("sync_complete"), "the notification")
-    listener.client.emit("ping", {"at": "now"})
-    listener.wait("pong")
-    assert len(listener.notes("data_available")) == 1 and listener.client.connected
-
-
-@transports
-def test_old_app_authenticates_again_by_itself_after_the_server_was_killed(
-    start_server: Callable[..., Server], old_listener: Callable[..., OldListener], transport: str
-) -> None:
-    server = start_server()
-    tenant = server.register()
-    listener, app = old_listener(tenant, transport), OldApp(tenant)
-    listener.wait("authenticated")
-    server.kill()
-    app.create(name="typed while the server was away")
-    assert not app.sync()
-    server.start()
-    listener.wait("authenticated", 2)
-    assert app.sync()
-    wait_for(lambda: listener.notes("data_available"), "the notification")
-
-
-@pytest.mark.slow
-@needs("node", "npm")
-@transports
-def test_page_with_the_npm_client_pulls_what_it_hears_of(tenant: Tenant, connect: Connect, transport: str) -> None:  # noqa: F811
-    page = OldApp(tenant, EACH_WITH_ITS_HABITS["all at once"])
-    listener: JsListener = connect(
-        tenant.server.url, transport, {"token": tenant.token, "tenantId": tenant.id}, "event"
-    )
-    assert listener.wait("connect") is None and listener.wait("authenticated")["success"]
-    assert page.sync()
-    phone = OldApp(tenant, EACH_WITH_ITS_HABITS["a row a request"])
-    key = phone.create(name="Asha", phone=5550100)
-    assert phone.sync()
-    assert listener.wait("sync_notification")["type"] == "data_available"
-    assert page.pull() and page.shown()[key]["phone"] == 5550100
-    page.edit(key, note="typed in the page")
-    listener.tell("sync_status_update", {"status": "syncing"})
-    listener.tell("ping")
-    assert listener.wait("pong")["timestamp"]
-    settle([page, phone])
-    wait_for(lambda: notes_of(listener, "sync_complete") == 2, "the page's own push")
-    check(tenant, [page, phone])
-
-
-def notes_of(listener: JsListener, kind: str) -> int:
-    return sum(event == "sync_notification" and note["type"] == kind for event, note in list(listener.heard))
 
 
 # --- stories ---------------------------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ import socketio
 import websocket
 
 from tests.conftest import Listener, Server, Tenant, wait_for
+from tests.raw_sockets import raw_socket
 from tests.refusals import complaints, refused
 from tests.server.http.test_lifecycle import procfile_command
-from tests.server.websocket.test_bad_events import raw_socket
 
 pytestmark = pytest.mark.server
 

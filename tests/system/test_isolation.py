@@ -148,7 +148,7 @@ def test_no_module_binds_a_model_in_another_way() -> None:
     """Peewee's own ways to bind are for the whole process (ARCHITECTURE.md, trap 2)."""
     for path in modules():
         found = re.search(r"(?<!listener)\.bind\(|bind_ctx|\.initialize\(", path.read_text())
-        assert found is None or (name_of(path), found[0]) == ("storage.sqlite.engine", ".initialize("), path
+        assert found is None or (name_of(path), found[0]) == ("storage.sqlite.database", ".initialize("), path
     assert all(model._meta.database is models.database for model in SyncedRow.__subclasses__())
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Tenant
 from tests.kit.proxy import Proxy
 from tests.old_apps import COLUMNS, Habits, OldApp, Typed, random_edit
-from tests.system.test_existing_apps import FAULTS, Truth, key_of, proxies, settle, values_of  # noqa: F401 -- a fixture
+from tests.old_truth import FAULTS, Truth, key_of, settle, values_of
 
 STEPS = int(os.environ.get("STORY_STEPS", "40"))
 SEEDS = int(os.environ.get("STORY_SEEDS", "1"))
@@ -43,7 +43,7 @@ def lost(tenant: Tenant, apps: list[OldApp]) -> list[Typed]:
 @pytest.mark.parametrize("version", ["counted", "unchanged", "one", "none"])
 def test_story_of_older_apps_ends_with_all_equal_and_nothing_lost_silently(
     tenant: Tenant,
-    proxies: Callable[..., Proxy],  # noqa: F811
+    proxies: Callable[..., Proxy],
     version: str,
     last_sync: str,
     turn: int,

@@ -74,7 +74,7 @@ def counts(server: Server) -> dict[str, int]:
     server.process.send_signal(signal.SIGUSR1)
     wait_for(lambda: server.log_path.read_text().count('"held"') > before, "the server to count")
     line = [line for line in server.log if line["message"] == "held"][-1]
-    return {name: line[name] for name in ("greenlets", "in_flight", "sockets", "members", "rooms", "open_tenants")}
+    return {name: line[name] for name in ("greenlets", "in_flight", "sockets", "clients", "rooms", "open_tenants")}
 
 
 def target(path: Path) -> str:
@@ -167,11 +167,11 @@ def test_devices_that_come_and_go_leave_nothing_behind(start_server: Callable[..
     warm = some_legs(server, tenants, 1, SECONDS / 4)
     last = some_legs(server, tenants, LEGS, SECONDS * 3 / 4)
     print("after warming up", warm, "at the end", last)
-    gone = {"in_flight": 0, "sockets": 0, "members": 0, "rooms": 0, "open_tenants": OPEN_TENANTS}
+    gone = {"in_flight": 0, "sockets": 0, "clients": 0, "rooms": 0, "open_tenants": OPEN_TENANTS}
     assert last.said == warm.said | gone | {"greenlets": last.said["greenlets"]}
     extra = last.said["greenlets"] - warm.said["greenlets"]
     own = 2 * (last.threads - warm.threads)
-    assert extra <= own + idle_reader._MOST_FREE, "a thread of gevent's pool has two of its own; some wait to be lent"
+    assert extra <= own + idle_reader._POOL_SIZE, "a thread of gevent's pool has two of its own; some wait to be lent"
     assert last.threads <= warm.threads + 8, "threads that commit are made when needed, up to 8"
     assert last.descriptors <= warm.descriptors + 2 * 5, "two files more may be open at that moment"
     assert last.resident_kib <= warm.resident_kib + MORE_KIB

@@ -1,4 +1,4 @@
-"""The door of the application, where it is called as servers call it; what passes through it is in ``test_exchange``."""
+"""The middleware, called as servers call it; requests and responses that pass through it are in ``test_exchange``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from server.http.exchange import Reply, answer, running
-from server.http.middleware import Door
-from server.quotas import Budgets
-from server.scheduler import Turns
+from server.http.exchange import Reply, answer, current_exchange
+from server.http.middleware import Middleware
+from server.quotas import Quotas
+from server.scheduler import Scheduler
 from settings import Settings
 
 PATH = "/api/client/sync/push"
@@ -19,29 +19,29 @@ ENVIRON = {"REQUEST_METHOD": "POST", "PATH_INFO": PATH, "CONTENT_LENGTH": "3", "
 
 
 def entered() -> Reply:
-    running().enter("a")
+    current_exchange().reserve("a")
     return answer({"success": True})
 
 
 @pytest.mark.parametrize("is_broken", [False, True], ids=["answered", "the server refuses the head"])
-def test_request_gives_its_place_back_however_it_ends(is_broken: bool) -> None:
+def test_request_releases_its_reservation_however_it_ends(is_broken: bool) -> None:
     """Fault: ``start_response`` called after the guard: the second kept its place for ever."""
-    budgets = Budgets(Settings(), Turns())
-    door = Door(Flask("door"), Settings(), budgets)
-    door.views[PATH] = entered
+    quotas = Quotas(Settings(), Scheduler())
+    middleware = Middleware(Flask("middleware"), Settings(), quotas)
+    middleware.views[PATH] = entered
 
     def start(status: str, headers: Any) -> None:
-        assert status == "200 OK" and budgets._under_way == {"a": 1}
+        assert status == "200 OK" and quotas._under_way == {"a": 1}
         if is_broken:
             raise ValueError("carriage return or newline in header value")
 
     if is_broken:
         with pytest.raises(ValueError, match="carriage return"):
-            door(dict(ENVIRON), start)
+            middleware(dict(ENVIRON), start)
     else:
-        parts: Any = door(dict(ENVIRON), start)
+        parts: Any = middleware(dict(ENVIRON), start)
         assert b"".join(parts) == b'{"success":true}'
         parts.close()
-    assert not budgets._under_way
+    assert not quotas._under_way
     with pytest.raises(LookupError):
-        running()
+        current_exchange()

@@ -72,5 +72,5 @@ def test_rest_is_skipped_as_far_as_it_may_be(length: int, is_over: bool) -> None
 def test_client_that_waits_is_invited_once_and_before_the_first_read() -> None:
     for body in (Body(io.BytesIO(b"ab"), 2), ChunkedBody(io.BytesIO(chunked([b"ab"])))):
         invited: list[int] = []
-        body.invite = lambda invited=invited, body=body: invited.append(body.left)
+        body.send_continue = lambda invited=invited, body=body: invited.append(body.left)
         assert (body.read(1), body.read()) == (b"a", b"b") and len(invited) == 1

@@ -19,10 +19,10 @@ from gevent.queue import Empty
 from gevent.socket import socketpair
 from gevent.ssl import SSLSocket
 
-from server.idle_reader import KEY, Inlet
+from server.idle_reader import KEY, IdleReader
 from server.websocket import connection
-from server.websocket.broadcast import Fanout
-from server.websocket.connection import Line, _Queue, _Writer
+from server.websocket.broadcast import Broadcaster
+from server.websocket.connection import WebSocketConnection, _Queue, _Writer
 from server.websocket.events import Json, TextPacket
 from server.websocket.frames import BoundedWebSocket, text_frames
 from tests.conftest import Device, Listener, Server, Tenant, wait_for
@@ -33,13 +33,13 @@ def frame_of(packet: Packet) -> bytes:
 
 
 class Engine:
-    """What a line asks of Engine.IO's socket."""
+    """What a connection uses of Engine.IO's socket."""
 
     def __init__(self, sid: str) -> None:
         self.sid, self.upgraded, self.closing, self.queue = sid, True, False, _Queue()
         self.connected = self.closed = False
         self.server = SimpleNamespace(sockets={sid: self}, reason=SimpleNamespace(TRANSPORT_CLOSE="transport close"))
-        self.said: list[Any] = []
+        self.received: list[Any] = []
 
     def receive(self, packet: Packet) -> None:
         """Take a packet."""
@@ -47,14 +47,14 @@ class Engine:
             raise SocketIsClosedError
         if packet.data == "unknown":
             raise UnknownPacketError
-        self.said.append(packet.data)
+        self.received.append(packet.data)
 
     def close(self, wait: bool, abort: bool, reason: str) -> None:
         """Close it."""
-        self.said.append(reason)
+        self.received.append(reason)
 
 
-class Ends:
+class TcpConnection:
     """Stands for what ends a connection."""
 
     def close_soon(self) -> None:
@@ -62,22 +62,22 @@ class Ends:
 
 
 class Phone:
-    """A line to a client over a real pair of sockets, with the queue and the writer that Engine.IO would have."""
+    """A connection to a client over a real pair of sockets, with the queue and the writer that Engine.IO would have."""
 
-    def __init__(self, lines: dict[str, Line], sid: str) -> None:
+    def __init__(self, connections: dict[str, WebSocketConnection], sid: str) -> None:
         self.ours, self.theirs = socketpair()
         self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         self.engine, self.expected = Engine(sid), b""
-        self.line = Line(self.engine, lines)
+        self.connection = WebSocketConnection(self.engine, connections)
         stream = SimpleNamespace(read=None, write=self.ours.sendall, handler=SimpleNamespace(socket=self.ours))
-        lines[sid] = self.line
-        owner: Any = SimpleNamespace(logger=None, server=SimpleNamespace(application=None), stream=Ends())
-        self.line._sock = BoundedWebSocket({}, stream, owner)
+        connections[sid] = self.connection
+        handler: Any = SimpleNamespace(logger=None, server=SimpleNamespace(application=None), stream=TcpConnection())
+        self.connection._websocket = BoundedWebSocket({}, stream, handler)
 
     def writes_queue(self) -> None:
-        """Do what Engine.IO's writer does, until there is nothing more to write."""
+        """Write the queue, as Engine.IO's writer does."""
         while self.engine.queue.qsize():
-            self.line.send(self.engine.queue.get().encode())
+            self.connection.send(self.engine.queue.get().encode())
 
     def hears(self) -> bytes:
         """Read all that is expected, while the writer writes."""
@@ -95,18 +95,18 @@ def io() -> Any:
 
 
 @pytest.fixture
-def fanout(io: Any) -> Fanout:
+def broadcaster(io: Any) -> Broadcaster:
     """What is not taken at once goes into the queue of the phone of that name."""
-    made: Fanout = Fanout(io, lambda sid, packet: made._lines[sid]._socket.queue.put(packet))
+    made: Broadcaster = Broadcaster(io, lambda sid, packet: made._connections[sid]._socket.queue.put(packet))
     return made
 
 
 @pytest.fixture
-def new_phone(fanout: Fanout) -> Iterator[Callable[[str], Phone]]:
+def new_phone(broadcaster: Broadcaster) -> Iterator[Callable[[str], Phone]]:
     phones: list[Phone] = []
 
     def make(sid: str) -> Phone:
-        phones.append(Phone(fanout._lines, sid))
+        phones.append(Phone(broadcaster._connections, sid))
         return phones[-1]
 
     yield make
@@ -126,12 +126,12 @@ def phone(new_phone: Callable[[str], Phone]) -> Phone:
 def test_frame_is_what_the_library_would_send(text: str) -> None:
     written, packet = bytearray(), Packet(MESSAGE, text)
     stream = SimpleNamespace(read=None, write=written.extend)
-    owner: Any = SimpleNamespace(logger=None, server=SimpleNamespace(application=None), stream=Ends())
-    BoundedWebSocket({}, stream, owner).send(packet.encode())
+    handler: Any = SimpleNamespace(logger=None, server=SimpleNamespace(application=None), stream=TcpConnection())
+    BoundedWebSocket({}, stream, handler).send(packet.encode())
     assert frame_of(packet) == bytes(written)
 
 
-def test_event_to_a_room_is_what_the_library_would_emit(io: Any, fanout: Fanout, phone: Phone) -> None:
+def test_event_to_a_room_is_what_the_library_would_emit(io: Any, broadcaster: Broadcaster, phone: Phone) -> None:
     """Fault: ``data`` without the event's name: other bytes."""
     sid = io.manager.connect("phone", "/")
     io.manager.enter_room(sid, "/", "tenant")
@@ -139,22 +139,22 @@ def test_event_to_a_room_is_what_the_library_would_emit(io: Any, fanout: Fanout,
     io._send_eio_packet = lambda _, packet: emitted.append(frame_of(packet))
     for payload in ({"a": 1, "text": "ä\n"}, {"rows": [1, None, "x"]}):
         io.emit("sync_notification", payload, to="tenant")
-        fanout.tell("sync_notification", payload, "tenant")
+        broadcaster.broadcast("sync_notification", payload, "tenant")
     phone.expected = b"".join(emitted)
     gevent.sleep(0)
     assert phone.hears() == phone.expected and phone.engine.queue.qsize() == 0
 
 
-def test_what_is_told_goes_to_its_room_only_also_if_one_changes_rooms_meanwhile(
-    io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]
+def test_broadcast_reaches_its_room_only_also_if_a_socket_changes_rooms_meanwhile(
+    io: Any, broadcaster: Broadcaster, new_phone: Callable[[str], Phone]
 ) -> None:
     """Fault: membership not looked at again: the socket that left for another tenant's room heard of the first."""
     phones = {f"phone {n}": new_phone(f"phone {n}") for n in range(130)}
     sids = {name: io.manager.connect(name, "/") for name in phones}
     for name, sid in sids.items():
         io.manager.enter_room(sid, "/", "other" if name == "phone 3" else "tenant")
-    fanout.tell("note", {}, "tenant")
-    gevent.spawn(io.manager.leave_room, sids["phone 129"], "/", "tenant")  # Runs at the first breath.
+    broadcaster.broadcast("note", {}, "tenant")
+    gevent.spawn(io.manager.leave_room, sids["phone 129"], "/", "tenant")  # Runs at the first yield.
     gevent.sleep(0.05)
     silent = []
     for name, phone in phones.items():
@@ -167,16 +167,16 @@ def test_what_is_told_goes_to_its_room_only_also_if_one_changes_rooms_meanwhile(
 
 
 @pytest.fixture
-def room_of_300(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> list[tuple[str, bytes]]:
+def room_of_300(io: Any, broadcaster: Broadcaster, new_phone: Callable[[str], Phone]) -> list[tuple[str, bytes]]:
     """Fill the room ``tenant``; give what is handed over, in order, as Engine.IO ID and bytes."""
     handed: list[tuple[str, bytes]] = []
-    hand_over = fanout._hand_over
+    hand_over = broadcaster._send
 
     def note(engine_id: str, packets: list[bytes], frames: bytes = b"") -> None:
         handed.append((engine_id, frames or text_frames(packets)))
         hand_over(engine_id, packets, frames)
 
-    fanout._hand_over = note  # type: ignore[method-assign]
+    broadcaster._send = note  # type: ignore[method-assign]
     for number in range(300):
         new_phone(f"phone {number}")
         io.manager.enter_room(io.manager.connect(f"phone {number}", "/"), "/", "tenant")
@@ -186,63 +186,71 @@ def room_of_300(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> l
 NOTE, ANSWER = frame_of(Packet(MESSAGE, '2["note",{}]')), frame_of(Packet(MESSAGE, "30[{}]"))
 
 
-def test_answer_leaves_with_what_its_room_is_told_and_first_of_all(
-    fanout: Fanout, room_of_300: list[tuple[str, bytes]]
+def test_acknowledgement_is_sent_with_the_broadcast_and_first_of_all(
+    broadcaster: Broadcaster, room_of_300: list[tuple[str, bytes]]
 ) -> None:
     """Faults: not sorted, so that it waited for 250 others; sent alone, before what it is the answer to."""
-    fanout.tell("note", {}, "tenant")
-    fanout.answer("phone 250", b"30[{}]", "tenant")
+    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.answer("phone 250", b"30[{}]", "tenant")
     gevent.sleep(0.1)
     assert room_of_300[0] == ("phone 250", NOTE + ANSWER)
     assert len(room_of_300) == 300 and {frames for _, frames in room_of_300[1:]} == {NOTE}
 
 
-def test_what_is_sent_after_an_answer_leaves_after_it(fanout: Fanout, room_of_300: list[tuple[str, bytes]]) -> None:
-    """Faults: ``_late`` not looked at: the answer to the later event came first; or begun anew: the first was lost."""
-    fanout.tell("note", {}, "tenant")
-    fanout.answer("phone 250", b"30[{}]", "tenant")
-    fanout.answer("phone 250", b"30[{}]", "tenant")
-    fanout.send("phone 250", Packet(MESSAGE, "31[{}]"))
-    fanout.send("phone 251", Packet(MESSAGE, "31[{}]"))
+def test_packet_sent_after_an_acknowledgement_arrives_after_it(
+    broadcaster: Broadcaster, room_of_300: list[tuple[str, bytes]]
+) -> None:
+    """Faults: ``_delayed`` not looked at: the answer to the later event came first; or begun anew: the first was lost."""
+    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.answer("phone 250", b"30[{}]", "tenant")
+    broadcaster.answer("phone 250", b"30[{}]", "tenant")
+    broadcaster.send("phone 250", Packet(MESSAGE, "31[{}]"))
+    broadcaster.send("phone 251", Packet(MESSAGE, "31[{}]"))
     gevent.sleep(0.1)
     later = frame_of(Packet(MESSAGE, "31[{}]"))
     heard = [frames for engine_id, frames in room_of_300 if engine_id == "phone 250"]
-    assert heard == [NOTE + ANSWER + ANSWER + later] and room_of_300[0] == ("phone 251", later) and not fanout._late
+    assert (
+        heard == [NOTE + ANSWER + ANSWER + later]
+        and room_of_300[0] == ("phone 251", later)
+        and not broadcaster._delayed
+    )
 
 
-def test_answer_does_not_wait_for_a_room_that_is_being_told(
-    fanout: Fanout, room_of_300: list[tuple[str, bytes]]
+def test_acknowledgement_does_not_wait_for_a_broadcast_that_has_begun(
+    broadcaster: Broadcaster, room_of_300: list[tuple[str, bytes]]
 ) -> None:
     """Fault: ``is_under_way`` never set: it was lost, since nothing more was told."""
-    fanout.tell("note", {}, "tenant")
-    gevent.spawn(fanout.answer, "phone 250", b"30[{}]", "tenant")  # Runs at the first breath.
+    broadcaster.broadcast("note", {}, "tenant")
+    gevent.spawn(broadcaster.answer, "phone 250", b"30[{}]", "tenant")  # Runs at the first yield.
     gevent.sleep(0.1)
     assert room_of_300[128] == ("phone 250", ANSWER) and room_of_300[251] == ("phone 250", NOTE)
 
 
-def test_telling_that_breaks_off_keeps_nothing_back(fanout: Fanout, new_phone: Callable[[str], Phone], io: Any) -> None:
-    """Fault: ``_late`` kept: all that the phone was sent later waited for ever."""
+def test_broadcast_that_fails_delays_nothing(
+    broadcaster: Broadcaster, new_phone: Callable[[str], Phone], io: Any
+) -> None:
+    """Fault: ``_delayed`` kept: all that the phone was sent later waited for ever."""
     phone = new_phone("phone")
     io.manager.enter_room(io.manager.connect("phone", "/"), "/", "tenant")
     found, io.manager.get_participants = io.manager.get_participants, None
-    fanout.tell("note", {}, "tenant")
-    fanout.answer("phone", b"30[{}]", "tenant")
+    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.answer("phone", b"30[{}]", "tenant")
     gevent.sleep(0.01)
     io.manager.get_participants = found
-    fanout.answer("phone", b"31[{}]", "tenant")
+    broadcaster.answer("phone", b"31[{}]", "tenant")
     phone.expected = frame_of(Packet(MESSAGE, "31[{}]"))
     assert phone.hears() == phone.expected
 
 
-def test_room_hears_all_though_one_of_its_sockets_is_closed(
-    fanout: Fanout, room_of_300: list[tuple[str, bytes]]
+def test_broadcast_reaches_all_though_one_socket_is_closed(
+    broadcaster: Broadcaster, room_of_300: list[tuple[str, bytes]]
 ) -> None:
     """Fault: the error let through: 297 heard nothing."""
-    fanout._lines["phone 2"]._sock.closed = True
-    queue, fanout._queue = fanout._queue, _closed
-    fanout.tell("note", {}, "tenant")
+    broadcaster._connections["phone 2"]._websocket.closed = True
+    queue, broadcaster._queue = broadcaster._queue, _closed
+    broadcaster.broadcast("note", {}, "tenant")
     gevent.sleep(0.1)
-    fanout._queue = queue
+    broadcaster._queue = queue
     assert len(room_of_300) == 300
 
 
@@ -250,110 +258,112 @@ def _closed(*_: object) -> None:
     raise SocketIsClosedError
 
 
-def test_socket_that_left_its_room_gets_its_answer_all_the_same(
-    io: Any, fanout: Fanout, room_of_300: list[tuple[str, bytes]]
+def test_socket_that_left_its_room_gets_its_acknowledgement(
+    io: Any, broadcaster: Broadcaster, room_of_300: list[tuple[str, bytes]]
 ) -> None:
     """Fault: answers only given to who is in the room: a device waited for ever."""
-    fanout.tell("note", {}, "tenant")
-    fanout.answer("phone 250", b"30[{}]", "tenant")
+    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.answer("phone 250", b"30[{}]", "tenant")
     io.manager.leave_room(io.manager.sid_from_eio_sid("phone 250", "/"), "/", "tenant")
     gevent.sleep(0.1)
     assert [frames for engine_id, frames in room_of_300 if engine_id == "phone 250"] == [ANSWER]
 
 
 @pytest.mark.parametrize("why", ["polling", "closing", "queue", "sending"])
-def test_socket_that_can_not_take_it_now_gets_it_by_the_queue(fanout: Fanout, phone: Phone, why: str) -> None:
+def test_socket_that_can_not_be_sent_to_now_gets_it_by_the_queue(
+    broadcaster: Broadcaster, phone: Phone, why: str
+) -> None:
     if why == "queue":
         phone.engine.queue.put(Packet(MESSAGE, "before"))
     phone.engine.upgraded, phone.engine.closing = why != "polling", why == "closing"
     if why == "sending":
-        phone.line._sock._is_free.acquire()
-    fanout.send("phone", Packet(MESSAGE, "now"))
+        phone.connection._websocket._write_lock.acquire()
+    broadcaster.send("phone", Packet(MESSAGE, "now"))
     queued = [packet.data for packet in phone.engine.queue.queue]
     assert queued == (["before", "now"] if why == "queue" else ["now"])
 
 
-def test_what_the_network_leaves_goes_before_all_that_comes_later(fanout: Fanout, phone: Phone) -> None:
-    """Random sizes, some far beyond the network's buffer. Fault: ``_rest`` not looked at in ``takes``: other bytes."""
+def test_unsent_rest_goes_before_all_later_frames(broadcaster: Broadcaster, phone: Phone) -> None:
+    """Random sizes, some far beyond the kernel's buffer. Fault: ``_unsent`` ignored in ``send_nowait``: other bytes."""
     seed = random.randrange(10**9)
     print("seed", seed)
     rng = random.Random(seed)
     for number in range(300):
         packet = Packet(MESSAGE, f"{number}" * rng.choice([1, 10, 1000, 20_000]))
         phone.expected += frame_of(packet)
-        fanout.send("phone", packet)
+        broadcaster.send("phone", packet)
         if rng.random() < 0.1:
-            with phone.line._sock._is_free:
+            with phone.connection._websocket._write_lock:
                 for packet in [Packet(MESSAGE, f"during {number}") for _ in range(2)]:
-                    fanout.send("phone", packet)
+                    broadcaster.send("phone", packet)
                     phone.expected += frame_of(packet)
     assert phone.hears() == phone.expected
 
 
-def test_line_over_tls_is_left_to_the_library(fanout: Fanout, phone: Phone) -> None:
+def test_connection_over_tls_is_left_to_the_library(broadcaster: Broadcaster, phone: Phone) -> None:
     """Fault: sent below TLS: rows went over the network in clear."""
-    phone.line._sock.stream.handler.socket = SSLSocket.__new__(SSLSocket)
-    fanout.send("phone", Packet(MESSAGE, "x"))
+    phone.connection._websocket.stream.handler.socket = SSLSocket.__new__(SSLSocket)
+    broadcaster.send("phone", Packet(MESSAGE, "x"))
     assert phone.engine.queue.qsize() == 1
 
 
-def test_pong_does_not_come_amid_a_frame(fanout: Fanout, phone: Phone) -> None:
+def test_pong_is_not_written_within_a_frame(broadcaster: Broadcaster, phone: Phone) -> None:
     """The reading greenlet answers pings by itself. Fault: ``_write`` without the rest: the pong stood amid the frame."""
     big, ping = Packet(MESSAGE, "x" * 3_000_000), b"ping"
-    fanout.send("phone", big)
-    assert phone.line._sock.has_rest
+    broadcaster.send("phone", big)
+    assert phone.connection._websocket.has_unsent
     phone.expected = frame_of(big) + bytes([0x8A, len(ping)]) + ping
-    pong = gevent.spawn(phone.line._sock.send_frame, ping, phone.line._sock.OPCODE_PONG)
+    pong = gevent.spawn(phone.connection._websocket.send_frame, ping, phone.connection._websocket.OPCODE_PONG)
     assert phone.hears() == phone.expected
     pong.get()
 
 
-def test_line_of_a_client_that_left_is_left_to_the_library(fanout: Fanout, phone: Phone) -> None:
+def test_connection_of_a_client_that_left_is_left_to_the_library(broadcaster: Broadcaster, phone: Phone) -> None:
     phone.theirs.close()
     for _ in range(3):
-        fanout.send("phone", Packet(MESSAGE, "x"))
+        broadcaster.send("phone", Packet(MESSAGE, "x"))
     assert phone.engine.queue.qsize() > 0
 
 
 @pytest.mark.parametrize(("end", "level"), [(b"", None), (b"\x88\x80\0\0\0\0", None), (b"\x81\x80\0\0\0\0", "WARNING")])
-def test_open_line_is_served_by_its_inlet(
-    fanout: Fanout, phone: Phone, caplog: pytest.LogCaptureFixture, end: bytes, level: str | None
+def test_open_connection_is_served_by_its_idle_reader(
+    broadcaster: Broadcaster, phone: Phone, caplog: pytest.LogCaptureFixture, end: bytes, level: str | None
 ) -> None:
-    """It ends with the network, a goodbye, or what is no packet. Fault: the line kept when it was over."""
-    inlet = Inlet(phone.ours)
-    assert phone.line({"wsgi.websocket": phone.line._sock, KEY: inlet}, lambda *_: None) == []
-    assert inlet.take and fanout._lines == {"phone": phone.line}
-    inlet.begin(b"")
+    """It ends with the socket, a close frame, or a malformed packet. Fault: the connection kept after its end."""
+    reader = IdleReader(phone.ours)
+    assert phone.connection({"wsgi.websocket": phone.connection._websocket, KEY: reader}, lambda *_: None) == []
+    assert reader.receive_one and broadcaster._connections == {"phone": phone.connection}
+    reader.begin(b"")
     for text in (b"4a", b"4unknown", b"4b"):
         phone.theirs.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
     gevent.sleep(0.02)
-    assert phone.engine.said == ["a", "b"] and phone.engine.server.sockets
+    assert phone.engine.received == ["a", "b"] and phone.engine.server.sockets
     phone.theirs.sendall(end)
     phone.theirs.shutdown(socket.SHUT_WR)
     gevent.sleep(0.02)
-    assert phone.engine.said == ["a", "b", "transport close"]
-    assert not fanout._lines and not phone.engine.server.sockets and not phone.engine.queue.qsize()
+    assert phone.engine.received == ["a", "b", "transport close"]
+    assert not broadcaster._connections and not phone.engine.server.sockets and not phone.engine.queue.qsize()
     ours = [record for record in caplog.records if record.name == "syncapp.socket"]  # Others' clients log too.
     assert [record.levelname for record in ours] == ([level] if level else [])
 
 
-def test_closed_line_takes_nothing_more(fanout: Fanout, phone: Phone) -> None:
-    inlet = Inlet(phone.ours)
-    phone.line({"wsgi.websocket": phone.line._sock, KEY: inlet}, lambda *_: None)
-    inlet.begin(b"")
+def test_closed_connection_receives_nothing_more(broadcaster: Broadcaster, phone: Phone) -> None:
+    reader = IdleReader(phone.ours)
+    phone.connection({"wsgi.websocket": phone.connection._websocket, KEY: reader}, lambda *_: None)
+    reader.begin(b"")
     for text in (b"4closed", b"4b"):
         phone.theirs.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
     gevent.sleep(0.02)
-    assert phone.engine.said == ["transport close"]
+    assert phone.engine.received == ["transport close"]
 
 
-def test_line_over_tls_is_served_by_the_greenlet_of_its_connection(fanout: Fanout, phone: Phone) -> None:
+def test_connection_over_tls_is_served_by_its_own_greenlet(broadcaster: Broadcaster, phone: Phone) -> None:
     """TLS may have read what the network has no more."""
-    phone.line._sock.raw_read = phone.line._sock.stream.read = phone.ours.makefile("rb").read
+    phone.connection._websocket.raw_read = phone.connection._websocket.stream.read = phone.ours.makefile("rb").read
     phone.theirs.sendall(b"\x81\x82\0\0\0\x004a")
     phone.theirs.shutdown(socket.SHUT_WR)
-    assert phone.line({"wsgi.websocket": phone.line._sock, KEY: None}, lambda *_: None) == []
-    assert phone.engine.said == ["a", "transport close"] and not fanout._lines
+    assert phone.connection({"wsgi.websocket": phone.connection._websocket, KEY: None}, lambda *_: None) == []
+    assert phone.engine.received == ["a", "transport close"] and not broadcaster._connections
 
 
 def test_websocket_that_never_probes_is_given_up_and_ends_with_its_session(
@@ -362,13 +372,13 @@ def test_websocket_that_never_probes_is_given_up_and_ends_with_its_session(
     """Faults: no time by which it must come; a stop of the server waited for it."""
     phone.engine.connected, phone.engine.upgraded = True, False
     with phone.ours.makefile("rb") as incoming:
-        phone.line._sock.raw_read = phone.line._sock.stream.read = incoming.read
+        phone.connection._websocket.raw_read = phone.connection._websocket.stream.read = incoming.read
         monkeypatch.setattr(connection, "_UPGRADE_SECONDS", 0.05)
-        assert phone.line._opens() is False and phone.engine.queue.told is None
+        assert phone.connection._open() is False and phone.engine.queue.on_put is None
         monkeypatch.setattr(connection, "_UPGRADE_SECONDS", 60)
-        ended = gevent.spawn(phone.line._opens)
+        ended = gevent.spawn(phone.connection._open)
         gevent.sleep(0.01)
-        phone.line._sock._ends = SimpleNamespace(
+        phone.connection._websocket._connection = SimpleNamespace(
             close_soon=lambda: None, end=lambda: phone.ours.shutdown(socket.SHUT_RDWR)
         )
         phone.engine.closed = True
@@ -376,22 +386,24 @@ def test_websocket_that_never_probes_is_given_up_and_ends_with_its_session(
         assert ended.get(timeout=5) is False
 
 
-def test_room_hears_all_though_one_has_said_goodbye(io: Any, fanout: Fanout, new_phone: Callable[[str], Phone]) -> None:
+def test_broadcast_reaches_all_though_one_has_sent_its_close_frame(
+    io: Any, broadcaster: Broadcaster, new_phone: Callable[[str], Phone]
+) -> None:
     """Its engine takes a moment longer. Fault: a closed WebSocket was asked for its stream: the others heard nothing."""
     for name in ("gone", "here"):
         io.manager.enter_room(io.manager.connect(name, "/"), "/", "tenant")
     gone, here = new_phone("gone"), new_phone("here")
-    gone.line._sock.close()
-    fanout.tell("note", {}, "tenant")
+    gone.connection._websocket.close()
+    broadcaster.broadcast("note", {}, "tenant")
     gevent.sleep(0.05)
     here.theirs.settimeout(1)
     assert here.theirs.recv(100).endswith(b'42["note",{}]') and gone.engine.queue.qsize() == 1
 
 
 def test_writer_writes_what_waits_and_then_waits_without_a_greenlet(phone: Phone) -> None:
-    """Fault: ``told`` not called by ``put``: the second packet stayed in the queue."""
+    """Fault: ``on_put`` not called by ``put``: the second packet stayed in the queue."""
     phone.engine.queue = _Queue()
-    writer = _Writer(phone.line, phone.engine.queue)
+    writer = _Writer(phone.connection, phone.engine.queue)
     for text in ("first", "second"):
         phone.engine.queue.put(Packet(MESSAGE, text))
         phone.expected += frame_of(Packet(MESSAGE, text))
@@ -399,7 +411,7 @@ def test_writer_writes_what_waits_and_then_waits_without_a_greenlet(phone: Phone
         assert not writer._is_writing
     assert phone.theirs.recv(1000) == phone.expected
     ended: list[bool] = []
-    phone.line.close = lambda: ended.append(True)  # type: ignore[method-assign]
+    phone.connection.close = lambda: ended.append(True)  # type: ignore[method-assign]
     phone.engine.queue.put(None)
     with gevent.Timeout(5):
         writer.join()
@@ -409,8 +421,8 @@ def test_writer_writes_what_waits_and_then_waits_without_a_greenlet(phone: Phone
 
 def test_writer_whose_client_left_ends_the_connection(phone: Phone) -> None:
     phone.engine.queue, ended = _Queue(), list[bool]()
-    phone.line.close = lambda: ended.append(True)  # type: ignore[method-assign]
-    writer = _Writer(phone.line, phone.engine.queue)
+    phone.connection.close = lambda: ended.append(True)  # type: ignore[method-assign]
+    writer = _Writer(phone.connection, phone.engine.queue)
     phone.theirs.close()
     for _ in range(3):
         phone.engine.queue.put(Packet(MESSAGE, "x"))
@@ -464,7 +476,7 @@ def test_silent_socket_is_pinged_and_one_that_does_not_answer_is_closed(start_se
 def test_listeners_of_every_kind_hear_all_of_a_burst_in_order(device: Device, tenant: Tenant) -> None:
     """By WebSocket, by polling, and by polling that upgrades meanwhile; pushed from eight devices at once.
 
-    Fault: the queue not looked at in ``takes``: a link of the chain came before the one before it.
+    Fault: the queue not looked at in ``send_nowait``: a link of the chain came before the one before it.
     """
     begin = tenant.device().push({"changes": {}})["cursor"]
     listeners = [tenant.device().listen(transport) for transport in ("websocket", "polling", "websocket")]

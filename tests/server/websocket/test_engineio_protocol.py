@@ -37,8 +37,8 @@ def poller(hasty_server: Server) -> Poller:
     return Poller(hasty_server)
 
 
-def join(poller: Poller, member: Tenant) -> Poller:
-    return poller.join(member)
+def join(poller: Poller, account: Tenant) -> Poller:
+    return poller.join(account)
 
 
 # --- handshake -------------------------------------------------------------------------------------------------------
@@ -91,8 +91,8 @@ def test_polling_with_a_wrong_method_is_refused(hasty_server: Server) -> None:
 @suite.case("polling: sends and receives a payload containing one plain text packet")
 @suite.case("polling: sends and receives a payload containing several plain text packets")
 @pytest.mark.parametrize("count", [1, 3, 100])
-def test_polling_takes_packets_together(poller: Poller, member: Tenant, count: int) -> None:
-    join(poller, member)
+def test_polling_takes_packets_together(poller: Poller, account: Tenant, count: int) -> None:
+    join(poller, account)
     sent = poller.post(*(f'42{number}["ping","h\u00e9llo"]' for number in range(count)))
     assert (sent.status_code, sent.text) == (200, "ok")
     heard: list[str] = []
@@ -102,20 +102,20 @@ def test_polling_takes_packets_together(poller: Poller, member: Tenant, count: i
 
 
 @suite.case("websocket: sends and receives a plain text packet")
-def test_websocket_takes_a_packet(raw: Raw, member: Tenant) -> None:
-    raw.join(member).say('427["ping","h\u00e9llo"]')
+def test_websocket_takes_a_packet(raw: Raw, account: Tenant) -> None:
+    raw.join(account).say('427["ping","h\u00e9llo"]')
     assert raw.until("43") == '437[{"success":true}]'
 
 
 @suite.case("polling: sends and receives a payload containing plain text and binary packets")
-def test_polling_with_binary_ends_the_session(poller: Poller, member: Tenant) -> None:
-    refused(join(poller, member).post('427["ping"]', "bAQIDBA=="), 400, "validation_error")
+def test_polling_with_binary_ends_the_session(poller: Poller, account: Tenant) -> None:
+    refused(join(poller, account).post('427["ping"]', "bAQIDBA=="), 400, "validation_error")
     assert poller.is_over()
 
 
 @suite.case("websocket: sends and receives a binary packet")
-def test_websocket_with_binary_ends_the_connection(raw: Raw, member: Tenant) -> None:
-    raw.join(member).send(frame(b"\x01\x02\x03\x04", 2))
+def test_websocket_with_binary_ends_the_connection(raw: Raw, account: Tenant) -> None:
+    raw.join(account).send(frame(b"\x01\x02\x03\x04", 2))
     assert raw.is_over()
 
 
@@ -229,8 +229,8 @@ def test_websocket_client_closes_the_session(raw: Raw) -> None:
 
 
 @suite.case("successfully upgrades from HTTP long-polling to WebSocket")
-def test_session_upgrades(hasty_server: Server, poller: Poller, member: Tenant) -> None:
-    join(poller, member)
+def test_session_upgrades(hasty_server: Server, poller: Poller, account: Tenant) -> None:
+    join(poller, account)
     with Raw(hasty_server, poller.sid) as raw:
         raw.say("2probe")
         assert raw.packet() == "3probe"
@@ -239,9 +239,9 @@ def test_session_upgrades(hasty_server: Server, poller: Poller, member: Tenant) 
         assert raw.until("43") == '437[{"success":true}]'
 
 
-def test_poll_that_waits_is_ended_by_the_upgrade(hasty_server: Server, poller: Poller, member: Tenant) -> None:
+def test_poll_that_waits_is_ended_by_the_upgrade(hasty_server: Server, poller: Poller, account: Tenant) -> None:
     """Protocol, "Upgrade": with a noop, or what there is for it."""
-    join(poller, member)
+    join(poller, account)
     with ThreadPoolExecutor(1) as pool, Raw(hasty_server, poller.sid) as raw:
         waiting = pool.submit(poller.get)
         raw.say("2probe")
@@ -251,16 +251,16 @@ def test_poll_that_waits_is_ended_by_the_upgrade(hasty_server: Server, poller: P
         assert raw.until("43") == '437[{"success":true}]'
 
 
-def upgraded(server: Server, poller: Poller, member: Tenant) -> Raw:
-    raw = Raw(server, join(poller, member).sid)
+def upgraded(server: Server, poller: Poller, account: Tenant) -> Raw:
+    raw = Raw(server, join(poller, account).sid)
     raw.say("2probe", "5", '421["ping"]')
     raw.until("431[")
     return raw
 
 
 @suite.case("ignores HTTP requests with same sid after upgrade")
-def test_requests_after_the_upgrade_are_refused(hasty_server: Server, poller: Poller, member: Tenant) -> None:
-    with upgraded(hasty_server, poller, member) as raw:
+def test_requests_after_the_upgrade_are_refused(hasty_server: Server, poller: Poller, account: Tenant) -> None:
+    with upgraded(hasty_server, poller, account) as raw:
         refused(poller.get(), 400, "validation_error")
         refused(poller.post('421["ping"]'), 400, "validation_error")
         raw.say('427["ping"]')
@@ -268,8 +268,8 @@ def test_requests_after_the_upgrade_are_refused(hasty_server: Server, poller: Po
 
 
 @suite.case("ignores WebSocket connection with same sid after upgrade")
-def test_second_websocket_after_the_upgrade_is_refused(hasty_server: Server, poller: Poller, member: Tenant) -> None:
-    with upgraded(hasty_server, poller, member) as raw:
+def test_second_websocket_after_the_upgrade_is_refused(hasty_server: Server, poller: Poller, account: Tenant) -> None:
+    with upgraded(hasty_server, poller, account) as raw:
         refused(get(hasty_server, UPGRADE, transport="websocket", sid=poller.sid), 400, "validation_error")
         raw.say('427["ping"]')
         assert raw.until("43") == '437[{"success":true}]'

@@ -80,7 +80,7 @@ class Served:
         """Take a packet in one of the two ways; give what was sent, what was asked, and what was raised."""
         self.sent, self.asked, raised = [], [], ""
         try:
-            (self.events._take if is_past_library else self.events._take_as_library)("engine", packet)
+            (self.events._receive if is_past_library else self.events._receive_by_library)("engine", packet)
         except ValueError as error:
             raised = str(error)
         return self.sent, self.asked, raised

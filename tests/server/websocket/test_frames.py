@@ -126,9 +126,9 @@ def test_listener_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
     """Fault: it was closed by a frame, amid the one that it had read a part of, and given time to answer."""
     socket, _ = websocket(monkeypatch)
     ended: list[bool] = []
-    monkeypatch.setattr(socket._ends, "end", lambda: ended.append(True), raising=False)
+    monkeypatch.setattr(socket._connection, "end", lambda: ended.append(True), raising=False)
     monkeypatch.setattr(frames, "_SEND_SECONDS", 0.05)
-    monkeypatch.setattr(socket, "_write_to_network", lambda _: gevent.sleep(5))
+    monkeypatch.setattr(socket, "_write_to_socket", lambda _: gevent.sleep(5))
     with pytest.raises(WebSocketError):
         socket.send("x")
     assert ended == [True] and socket.closed

@@ -24,14 +24,14 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
-def member(server: Server) -> Tenant:
+def account(server: Server) -> Tenant:
     return server.register()
 
 
 @pytest.fixture
-def raw(server: Server, member: Tenant) -> Iterator[Raw]:
+def raw(server: Server, account: Tenant) -> Iterator[Raw]:
     with Raw(server) as raw:
-        yield raw.join(member)
+        yield raw.join(account)
 
 
 def event(size: int) -> tuple[str, str]:
@@ -73,11 +73,13 @@ def test_handshake_is_answered_as_the_example_of_section_1_3(server: Server) -> 
     ],
     ids=["9.1: extensions", "4.2.2: subprotocols"],
 )
-def test_what_is_offered_and_not_spoken_is_not_agreed_to(server: Server, member: Tenant, offer: dict[str, str]) -> None:
+def test_what_is_offered_and_not_spoken_is_not_agreed_to(
+    server: Server, account: Tenant, offer: dict[str, str]
+) -> None:
     """permessage-deflate too (RFC 7692 section 5): a frame that is compressed all the same has a reserved bit."""
     with Raw(server, **offer) as raw:
         assert not any(name.lower() in raw.answer.lower() for name in offer)
-        raw.join(member)
+        raw.join(account)
         closes_with(raw, 1002, frame("4", first=0xC1))
 
 
@@ -113,9 +115,9 @@ def test_section_5_2_message_of_each_form_of_length_is_taken(raw: Raw, size: int
 
 
 @pytest.mark.parametrize("size", [10, 200, 70_000])
-def test_section_5_2_what_the_server_says_has_the_shortest_form_of_length(raw: Raw, member: Tenant, size: int) -> None:
+def test_section_5_2_what_the_server_says_has_the_shortest_form_of_length(raw: Raw, account: Tenant, size: int) -> None:
     """By hand: ``Raw.frame`` reads any. Section 5.1: and no mask."""
-    member.device().push({"changes": {"end_user": [{"id": f"s{size}", "note": "x" * min(size, 60_000)}]}})
+    account.device().push({"changes": {"end_user": [{"id": f"s{size}", "note": "x" * min(size, 60_000)}]}})
     raw.say('4299["sync_pull",{"table":"end_user"}]')
     while True:
         first, second = raw._read(2)
@@ -131,7 +133,7 @@ def test_section_7_4_1_message_too_big_is_1009_by_its_header_alone(raw: Raw, siz
     closes_with(raw, 1009, b"\x81\xff" + size.to_bytes(8) + bytes(4))
 
 
-def test_section_7_4_1_pieces_too_big_together_are_1009(raw: Raw) -> None:
+def test_section_7_4_1_fragments_too_big_together_are_1009(raw: Raw) -> None:
     half = b"x" * 600_000
     closes_with(raw, 1009, frame(half, fin=False), frame(half, CONTINUATION)[:14])
 
@@ -140,7 +142,7 @@ def test_section_7_4_1_pieces_too_big_together_are_1009(raw: Raw) -> None:
 
 
 @pytest.mark.parametrize("cuts", [[1], [5, 5], [0], [1, 2, 3, 4, 5, 6, 7], [20]])
-def test_section_5_4_message_in_pieces_is_one(raw: Raw, cuts: list[int]) -> None:
+def test_section_5_4_fragmented_message_is_one(raw: Raw, cuts: list[int]) -> None:
     """Also empty ones, one after the other and in one packet of TCP."""
     said, answered = event(21)
     places = [0, *cuts, len(said)]
@@ -161,7 +163,7 @@ def test_section_5_4_message_may_come_byte_by_byte(raw: Raw) -> None:
     assert raw.until(answered)
 
 
-def test_section_5_4_control_frames_amid_the_pieces_are_answered_at_once(raw: Raw) -> None:
+def test_section_5_4_control_frames_between_fragments_are_answered_at_once(raw: Raw) -> None:
     said, answered = event(30)
     raw.send(frame(said[:9], fin=False), frame("one", PING))
     assert raw.frame() == Frame(PONG, b"one")
@@ -171,7 +173,7 @@ def test_section_5_4_control_frames_amid_the_pieces_are_answered_at_once(raw: Ra
     assert raw.until(answered)
 
 
-def test_section_5_4_close_amid_the_pieces_is_answered(raw: Raw) -> None:
+def test_section_5_4_close_between_fragments_is_answered(raw: Raw) -> None:
     raw.send(frame("42[", fin=False))
     closes_with(raw, 1001, frame((1001).to_bytes(2), CLOSE))
 
@@ -193,7 +195,7 @@ def test_section_5_4_close_amid_the_pieces_is_answered(raw: Raw) -> None:
         "continues a whole one",
     ],
 )
-def test_section_5_4_pieces_that_do_not_belong_together_are_1002(raw: Raw, data: bytes) -> None:
+def test_section_5_4_fragments_that_do_not_belong_together_are_1002(raw: Raw, data: bytes) -> None:
     closes_with(raw, 1002, data)
 
 
@@ -237,7 +239,7 @@ def test_section_5_5_3_pong_that_nobody_asked_for_is_no_fault(raw: Raw) -> None:
 
 @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
 @pytest.mark.parametrize("data", ["long", "pieces"])
-def test_section_5_5_control_frame_that_is_long_or_in_pieces_is_1002(raw: Raw, opcode: int, data: str) -> None:
+def test_section_5_5_control_frame_that_is_long_or_fragmented_is_1002(raw: Raw, opcode: int, data: str) -> None:
     closes_with(raw, 1002, frame(b"\x03\xe8" + b"x" * 124, opcode) if data == "long" else frame(b"", opcode, fin=False))
 
 
@@ -276,12 +278,12 @@ def test_section_5_5_1_reason_that_is_no_utf_8_is_1007(raw: Raw, reason: bytes) 
     closes_with(raw, 1007, frame(b"\x03\xe8" + reason, CLOSE))
 
 
-def test_section_5_5_1_nothing_is_taken_after_a_close(raw: Raw, member: Tenant) -> None:
+def test_section_5_5_1_nothing_is_taken_after_a_close(raw: Raw, account: Tenant) -> None:
     row = {"table": "end_user", "operation": "create", "data": {"id": "late"}}
     raw.send(frame(b"\x03\xe8", CLOSE), frame("421" + json.dumps(["sync_push", row])), frame("x", PING))
     assert raw.frame().code == 1000
     assert raw.is_over()
-    assert all(found["id"] != "late" for found in member.device().rows())
+    assert all(found["id"] != "late" for found in account.device().rows())
 
 
 def test_section_7_1_1_server_closes_tcp_first_once_the_client_has_answered(server: Server, raw: Raw) -> None:
@@ -295,7 +297,7 @@ def test_section_7_1_1_server_closes_tcp_first_once_the_client_has_answered(serv
 # --- 5.6, 8.1: text is UTF-8 -----------------------------------------------------------------------------------------
 
 
-def test_section_8_1_character_may_be_cut_by_pieces(raw: Raw) -> None:
+def test_section_8_1_character_may_be_cut_by_fragments(raw: Raw) -> None:
     number = next(_numbers)
     said = f'42{number}["ping","ä€😀κόσμε"]'.encode()
     cut = [said[index : index + 1] for index in range(len(said))]
@@ -315,10 +317,10 @@ def test_section_8_1_text_that_is_no_utf_8_is_1007(raw: Raw, bad: bytes) -> None
 
 
 @pytest.mark.parametrize("bad", [b"\xff", b"\xe2\x28", b"\xed\xa0\x80"])
-def test_section_8_1_it_is_refused_with_the_piece_that_shows_it(raw: Raw, bad: bytes) -> None:
+def test_section_8_1_it_is_refused_with_the_fragment_that_shows_it(raw: Raw, bad: bytes) -> None:
     """The last piece never comes."""
     closes_with(raw, 1007, frame(b'42["ping","' + bad, fin=False))
 
 
-def test_section_8_1_character_that_the_last_piece_cuts_is_1007(raw: Raw) -> None:
+def test_section_8_1_character_that_the_last_fragment_cuts_is_1007(raw: Raw) -> None:
     closes_with(raw, 1007, frame(b'42["ping","', fin=False), frame(b"\xf0\x9f\x98", CONTINUATION))

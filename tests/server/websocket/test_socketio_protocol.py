@@ -33,9 +33,9 @@ suite = Suite()
 
 
 @pytest.fixture
-def joined(raw: Raw, member: Tenant) -> Raw:
+def joined(raw: Raw, account: Tenant) -> Raw:
     """One to the main namespace."""
-    return raw.join(member)
+    return raw.join(account)
 
 
 def answers(raw: Raw) -> bool:
@@ -59,11 +59,11 @@ def test_main_namespace_connects(raw: Raw) -> None:
 
 
 @suite.case("should allow connection to the main namespace with a payload")
-def test_main_namespace_connects_with_a_payload(raw: Raw, member: Tenant) -> None:
-    raw.say(hello(member))
+def test_main_namespace_connects_with_a_payload(raw: Raw, account: Tenant) -> None:
+    raw.say(hello(account))
     assert json.loads(raw.packet().removeprefix("40")).keys() == {"sid"}
     event, body = one_event(raw.packet())
-    assert (event, body["tenantId"]) == ("authenticated", member.id)
+    assert (event, body["tenantId"]) == ("authenticated", account.id)
 
 
 @suite.case("should allow connection to a custom namespace")
@@ -196,8 +196,8 @@ def test_acknowledgement_that_nobody_asked_for_is_no_fault(joined: Raw) -> None:
     assert answers(joined)
 
 
-def test_what_ends_a_connection_ends_a_session_that_polls(hasty_server: Server, member: Tenant) -> None:
-    poller = Poller(hasty_server).join(member)
+def test_what_ends_a_connection_ends_a_session_that_polls(hasty_server: Server, account: Tenant) -> None:
+    poller = Poller(hasty_server).join(account)
     assert poller.post("42{}").status_code == 400 and poller.is_over()
 
 

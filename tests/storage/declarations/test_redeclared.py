@@ -15,7 +15,7 @@ import pytest
 from models import connection, synced_tables
 from operations import backup, backup_verification, restore
 from protocol.codec import format_time
-from protocol.parser import parse_pull
+from protocol.pull_parser import parse_pull
 from storage import devices, pull_reader
 from storage.declarations.compatibility import MigrationRefused
 from storage.positions import place

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from storage import main_database, positions
-from storage.sqlite.engine import Store
+from storage.sqlite.database import Store
 
 Incarnation = tuple[str, int]
 """The epoch and the sequence at which a file stands."""

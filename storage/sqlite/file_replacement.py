@@ -14,7 +14,7 @@ from pathlib import Path
 
 from protocol.errors import StorageFull
 from server.disk_threads import disk
-from storage.sqlite.engine import Store
+from storage.sqlite.database import Store
 from storage.sqlite.files import copy_file, replace_contents, sync_folder
 
 log = logging.getLogger("syncapp.takeover")

@@ -1,6 +1,6 @@
 """Group commit, locks, full disks and kill -9: an answered write is on disk, and a failed one is nowhere.
 
-The faults named below were put into a copy of ``storage/sqlite/engine.py``; the tests named with them failed there.
+The faults named below were put into a copy of ``storage/sqlite/database.py``; the tests named with them failed there.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from gevent.monkey import get_original
 from models import connection
 from protocol.errors import Busy, StorageFull
 from server import disk_threads
-from storage.sqlite import engine
-from storage.sqlite.engine import Store
+from storage.sqlite import database
+from storage.sqlite.database import Store
 from tenants import Tenants
 from tests import inside
 from tests.conftest import Server
@@ -163,7 +163,7 @@ def test_large_commit_does_not_hold_up_the_loop(store: Store, monkeypatch: pytes
 
 def test_log_of_writes_is_taken_into_the_file_after_the_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: no checkpoint of ours: the log of writes grew to 200 pages, since SQLite's own is replaced by ours."""
-    monkeypatch.setattr(engine, "_CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr(database, "_CHECKPOINT_PAGES", 20)
     for number in range(100):
         store.write(lambda: insert(f"w{number}"))
     store.wait()
@@ -319,7 +319,7 @@ def test_lock_of_another_process_is_waited_for_while_the_loop_runs(
 def test_lock_held_for_too_long_is_busy_and_the_next_write_works(
     store: Store, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 0.1)
     hold_lock(0.8)
     found = together(lambda: store.write(lambda: insert("a")), lambda: store.write(lambda: insert("b")))
     assert [type(result) for result in found] == [Busy, Busy]
@@ -332,7 +332,7 @@ def test_lock_held_for_too_long_is_busy_and_the_next_write_works(
 def test_file_of_an_older_schema_that_is_locked_is_busy(
     store: Store, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 0.1)
     hold_lock(0.5)
     with pytest.raises(Busy):
         Store.open(store.path, prepare, 2)

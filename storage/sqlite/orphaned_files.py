@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from storage.positions import place
-from storage.tenant_files import open_tenant_file, remove_file
+from storage.sqlite.tenant_files import open_tenant_file, remove_file
 
 log = logging.getLogger("syncapp.tenants")
 

@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from storage import schema
-from storage.sqlite.engine import Store
+from storage.sqlite.database import Store
 from storage.sqlite.files import file_bytes, look_into, sync_folder
 
 

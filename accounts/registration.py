@@ -1,0 +1,41 @@
+"""Creates accounts, each with a tenant database of its own.
+
+Knows: what an account is made of. Must not know: endpoints, tokens, how accounts are stored.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from accounts.account_fields import DEFAULT_COMPANY, FieldReader
+from accounts.passwords import Passwords
+from protocol.codec import format_time
+from storage import main_database
+from tenants import Tenants, now_ms
+
+
+def create_customer(tenants: Tenants, passwords: Passwords, body: dict[str, Any]) -> main_database.Customer:
+    """Create an account and its database, for a request or for the operator's command line.
+
+    Raises: ValidationError, EmailTaken.
+    """
+    fields = FieldReader(body)
+    names = {name: fields.line(name) for name in ("firstName", "lastName")}
+    email = fields.email()
+    password = fields.password("password")
+    phone = fields.line("phone")
+    company = fields.line("companyName") or DEFAULT_COMPANY
+    fields.check()
+    customer = main_database.Customer(
+        id=str(uuid.uuid4()),
+        name=f"{names['firstName']} {names['lastName']}",
+        email=email,
+        phone=phone,
+        companyName=company,
+        passwordHash=passwords.hash(password),
+        createdAt=format_time(now_ms()),
+        **names,
+    )
+    tenants.provision(customer)
+    return customer

@@ -1,0 +1,171 @@
+"""The types by which msgspec decodes, checks and fills in a whole row of a table at once, for the fast path.
+
+Knows: how the columns of a table become such types, and how a decoded row is compared and stored. Must not know: which
+rows a push has (``row_decoder``), stored rows, Flask, peewee, sockets, files, the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from protocol.codec import decode_any, encode
+from protocol.messages import Table, same
+
+FLAG = Literal[0, 1] | bool
+WHOLE = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)]
+"""msgspec refuses wider bounds when the decoder is made, so that each push to the table would fail."""
+NUMBER = Annotated[float, Meta(gt=-(2**53), lt=2**53)]
+"""Beyond these bounds msgspec would round a whole number that no float holds."""
+CHECKED = Annotated[str, Meta(title="checked")]
+"""Text that the column's own check must see too."""
+
+NULL = Raw(b"null")
+_SET_LAST = ("sync_status", "version", "server_synced", "createdAt", "updatedAt")
+SET_BY_SERVER = frozenset({"id", *_SET_LAST})
+_SCALAR = str | int | float | bool | None
+_Field = tuple[str, Any, Any]
+"""Attribute, type and default of a field."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowType:
+    """How msgspec decodes the rows of a table that have the table's columns and these ``unknown`` fields, or some of them.
+
+    Three decoders give rows with the same attributes: of a new row; of an edit, where ``UNSET`` stands for what it does
+    not say; and of an existing row, as it was stored. JSON of any shape is kept as bytes. Equal to itself alone.
+    """
+
+    table: str
+    decode_new: Callable[[Raw], Any]
+    decode_edit: Callable[[Raw], Any]
+    decode_existing: Callable[[str], Any]
+    unknown: tuple[str, ...]
+    columns: tuple[str, ...]
+    """Those in which a row is stored, in the order of ``stored``."""
+    names: Mapping[str, str]
+    """The names of the fields that a device may write, by their attributes."""
+    values_of: Callable[[Any], tuple[Any, ...]]
+    writable_of: Callable[[Any], tuple[Any, ...]]
+    flags: tuple[str, ...]
+    json_columns: tuple[str, ...]
+    json_attributes: tuple[str, ...]
+    """``json_columns`` and the unknown fields."""
+    json_of: Callable[[Any], tuple[Any, ...]]
+    checked: tuple[tuple[str, Callable[[Any], Any]], ...]
+    required: Sequence[str]
+
+    def difference(self, edit: Any, existing: Any) -> dict[str, Any]:
+        """Give the values of an edit that differ from the existing row's, by attribute."""
+        found = zip(self.names, self.writable_of(edit), self.writable_of(existing), strict=True)
+        return {
+            name: value
+            for name, value, before in found
+            if value is not UNSET and (value != before or type(value) is not type(before)) and not _same(value, before)
+        }
+
+    def fields_of(self, edit: Any) -> dict[str, Any]:
+        """Give the fields of an edit by name, as the general path has them."""
+        found = zip(self.names.values(), self.writable_of(edit), strict=True)
+        return {name: decode_any(value) if type(value) is Raw else value for name, value in found if value is not UNSET}
+
+    def stored(self, row: Any, sequence: int) -> tuple[Any, ...]:
+        """Give a row as the values of ``columns``. Its JSON must have been made before."""
+        for name in self.json_columns:
+            value = getattr(row, name)
+            setattr(row, name, _text(value))
+        if self.unknown:
+            return (sequence, *self.values_of(row), self._unknown_of(row))
+        return (sequence, *self.values_of(row))
+
+    def _unknown_of(self, row: Any) -> str | None:
+        """Give the fields that the table does not know, as JSON."""
+        found = {name: getattr(row, f"_unknown{number}") for number, name in enumerate(self.unknown)}
+        kept = {name: value for name, value in found.items() if value is not UNSET}
+        return encode(kept).decode() if kept else None
+
+
+def _same(value: Any, before: Any) -> bool:
+    """Tell whether two JSON texts that differ as bytes say the same."""
+    return type(value) is Raw is type(before) and same(decode_any(value), decode_any(before))
+
+
+def _text(value: Any) -> str | None:
+    """Give JSON as its column stores it."""
+    if type(value) is not Raw:
+        return None if value is None else encode(value).decode()
+    return None if value == NULL else str(value, "utf-8")
+
+
+@lru_cache(maxsize=64)
+def row_type_of(table: Table, unknown: tuple[str, ...] = ()) -> RowType:
+    """Make the types of a table's rows. What a device sends for the server's own fields is accepted and not kept."""
+    types = {name: column.typed for name, column in table.columns.items()}
+    names_of_unknown = {f"_unknown{number}": name for number, name in enumerate(unknown)}
+    json_columns = tuple(name for name, kind in types.items() if kind is Any)
+    stored = ("id", *types, *_SET_LAST)
+    return RowType(
+        table=table.name,
+        decode_new=_decoder(_sent_fields(table, names_of_unknown, is_new=True), names_of_unknown),
+        decode_edit=_decoder(_sent_fields(table, names_of_unknown, is_new=False), names_of_unknown),
+        decode_existing=_decoder(_stored_fields(table, names_of_unknown), names_of_unknown),
+        unknown=unknown,
+        columns=("_seq", *stored, *(["_extra"] if unknown else [])),
+        names={name: name for name in types} | names_of_unknown,
+        values_of=attrgetter(*stored),
+        writable_of=_getter([*types, *names_of_unknown]),
+        flags=tuple(name for name, kind in types.items() if kind is FLAG),
+        json_columns=json_columns,
+        json_attributes=(*json_columns, *names_of_unknown),
+        json_of=_getter([*json_columns, *names_of_unknown]),
+        checked=tuple((name, table.columns[name].check) for name, kind in types.items() if kind is CHECKED),
+        required=table.required,
+    )
+
+
+def _sent_fields(table: Table, unknown: Iterable[str], is_new: bool) -> list[_Field]:
+    """Describe the fields that a device may send."""
+    columns = {
+        name: (
+            name,
+            column.typed | UnsetType | None,
+            _new_value(name, column.typed, column.default) if is_new else UNSET,
+        )
+        for name, column in table.columns.items()
+    }
+    server: list[_Field] = [(name, _SCALAR, None) for name in _SET_LAST]
+    return [("id", _SCALAR, None), *columns.values(), *((name, Any, UNSET) for name in unknown), *server]
+
+
+def _new_value(name: str, kind: Any, default: Any) -> Any:
+    """Give what a new row has in a column that its device leaves out."""
+    if kind is Any:
+        return Raw(encode(default))
+    return UNSET if name == "last_updated" else default
+
+
+def _stored_fields(table: Table, unknown: Iterable[str]) -> list[_Field]:
+    """Describe the fields of a row as it was stored."""
+    columns = [(name, Raw if column.typed is Any else Any, msgspec.NODEFAULT) for name, column in table.columns.items()]
+    server = [(name, Any, msgspec.NODEFAULT) for name in _SET_LAST]
+    return [("id", Any, msgspec.NODEFAULT), *columns, *((name, Raw, UNSET) for name in unknown), *server]
+
+
+def _decoder(fields: Iterable[_Field], names: Mapping[str, str]) -> Any:
+    """Make a decoder of rows with these fields; ``names`` are those on the wire that differ from the attributes."""
+    named = [(name, kind, msgspec.field(default=default, name=names.get(name))) for name, kind, default in fields]
+    struct = msgspec.defstruct("Row", named, forbid_unknown_fields=True, kw_only=True, gc=False)
+    return msgspec.json.Decoder(struct).decode
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Read several attributes at once, also none or one."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda row: tuple(getattr(row, name) for name in names)
