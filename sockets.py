@@ -311,7 +311,7 @@ class Sockets:
         for notification in notifications_of(applied, now_ms()):
             self.notify(tenant_id, notification)
 
-    def let_tell(self, tenant_id: str) -> None:
+    def let_notify(self, tenant_id: str) -> None:
         """Have notifications sent before the caller goes on: many may wait for them, and only one for the answer."""
         if tenant_id in self._authenticated_by_tenant:
             gevent.sleep(0)

@@ -88,7 +88,7 @@ def build(settings: Settings) -> Flask:
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     app.register_blueprint(sync.blueprint())
     middleware.views.update(sync.hot_views)
-    app.register_blueprint(Review(tenants, tokens, sync, seen).blueprint())
+    app.register_blueprint(Review(tenants, tokens, sync.pushes, seen).blueprint())
 
     def close() -> None:
         upkeep.end()

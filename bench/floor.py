@@ -46,7 +46,7 @@ def made(sequence: int, count: int) -> list[Made]:
     rows = [{**TABLE.rules.defaults, **row(one), **SET} for one in new_ids(count)]
     return [
         (
-            (at, TABLE.name, one["id"], 1, None, 1, 1, None, None, encode(one).decode(), False),
+            (at, TABLE.name, one["id"], 1, None, 1, 1, None, None, encode(one).decode(), False, None),
             TABLE.stored(one, at),
         )
         for at, one in enumerate(rows, sequence)

@@ -152,6 +152,11 @@ def unknown_table(name: str) -> dict[str, str]:
     return {"code": "unknown_table", "error": sentence}
 
 
+def unknown_table_errors(names: Collection[str]) -> dict[str, Any]:
+    """Give the ``errors`` of an answer for the tables that are not synced; nothing if there are none."""
+    return {"errors": {name: unknown_table(name) for name in names}} if names else {}
+
+
 @dataclass(slots=True)
 class Pull:
     """A parsed pull; ``since`` is a cursor, a time in milliseconds, or None for a first pull."""

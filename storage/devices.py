@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from models import connection, synced_tables
-from protocol.codec import Cursor, encode, format_time
+from protocol.codec import Cursor, decode, encode, format_time
 from protocol.errors import NotFound, Problem, ResyncRequired, TenantNotFound
 from protocol.messages import Place
 from protocol.seen_rows import Evidence
 from storage import seen_rows
-from storage.positions import last_until, place
+from storage.positions import committed_at, last_until, place
 from storage.seen_rows import Evidences
 from storage.system_tables import Conflict, Device, KeptAnswer, Receipt
 
@@ -93,13 +93,20 @@ def _save(visits: Mapping[str, Visit], found: Mapping[str, Evidence]) -> None:
     seen_rows.save(found)
     epoch = place().epoch
     for device_id, visit in visits.items():
-        places = visit.places if visit.epoch == epoch else {}
-        connection().execute(
-            "INSERT INTO _devices (id, places, first_seen_at, last_seen_at) VALUES (?1, ?2, ?3, ?3)"
-            " ON CONFLICT (id) DO UPDATE SET last_seen_at = ?3, places = json_patch(places, ?2),"
-            " expired_at = iif(?2 = '{}', expired_at, NULL)",
-            (device_id, encode(places).decode(), visit.at),
-        )
+        _save_visit(device_id, visit.places if visit.epoch == epoch else {}, visit.at)
+
+
+def _save_visit(device_id: str, places: Mapping[str, int], at: int) -> None:
+    """Note where a device is in the tables of which it told; who tells of any is not expired any more."""
+    sql = connection()
+    known = sql.execute("SELECT places, expired_at FROM _devices WHERE id = ?", (device_id,)).fetchone()
+    if known is None:
+        new = "INSERT INTO _devices (id, places, first_seen_at, last_seen_at) VALUES (?, ?, ?, ?)"
+        sql.execute(new, (device_id, encode(places).decode(), at, at))
+        return
+    all_places = encode({**decode(known[0]), **places}).decode()
+    update = "UPDATE _devices SET last_seen_at = ?, places = ?, expired_at = ? WHERE id = ?"
+    sql.execute(update, (at, all_places, None if places else known[1], device_id))
 
 
 def expired_at(device_id: str) -> int | None:
@@ -175,9 +182,8 @@ def purge_limit(now: int, history_ms: int) -> int:
     """Find the sequence up to which may be removed what is no longer current: old enough, and pulled by every device."""
     here = place()
     old = last_until(now - history_ms, here.sequence)
-    places = "SELECT min(place.value) FROM _devices, json_each(places) AS place WHERE expired_at IS NULL"
-    slowest = next(iter(connection().execute(places)))[0]
-    return old if slowest is None else min(old, int(slowest))
+    devices = connection().execute("SELECT places FROM _devices WHERE expired_at IS NULL")
+    return min([old, *(int(place) for (places,) in devices for place in decode(places).values())])
 
 
 def purge(after: int, until: int) -> int | None:
@@ -187,7 +193,7 @@ def purge(after: int, until: int) -> int | None:
     Of deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
     """
     ends = connection().execute(
-        "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?)",
+        "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) AS slice",
         (after, until, _SLICE_ROWS),
     )
     end = next(iter(ends))[0]
@@ -199,11 +205,9 @@ def purge(after: int, until: int) -> int | None:
         newest = next(iter(connection().execute(f"SELECT max(e._seq) FROM {deleted}", within)))[0]
         if newest is not None:
             connection().execute(f"DELETE FROM {deleted}", within)
-            connection().execute(
-                "UPDATE _meta SET purged_until = max(purged_until, ?1),"
-                " purged_at = max(purged_at, (SELECT committed_at FROM _changes WHERE seq = ?1))",
-                (newest,),
-            )
+            here = place()
+            purged = max(here.purged_until, newest), max(here.purged_at, committed_at(newest))
+            connection().execute("UPDATE _meta SET purged_until = ?, purged_at = ?", purged)
     current = "".join(f' AND NOT EXISTS (SELECT 1 FROM "{name}" AS e WHERE e._seq = c.seq)' for name in synced_tables())
     known = ", ".join(f"'{name}'" for name in synced_tables())  # A table that is not synced now may be again.
     connection().execute(

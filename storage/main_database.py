@@ -211,8 +211,11 @@ def closed_ids() -> set[str]:
 
 def note_places(places: Mapping[str, tuple[str, int]]) -> None:
     """Note where customers' files stand, by ID their epoch and sequence; of those that are no more, nothing."""
-    sql = "INSERT OR REPLACE INTO last_places (tenant_id, epoch, sequence) SELECT ?, ?, ? FROM customers WHERE id = ?"
-    connection().executemany(sql, [(one, *place, one) for one, place in places.items()])
+    sql = (
+        "INSERT INTO last_places (tenant_id, epoch, sequence) SELECT c.id, ?, ? FROM customers AS c WHERE c.id = ?"
+        " ON CONFLICT (tenant_id) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
+    )
+    connection().executemany(sql, [(*place, one) for one, place in places.items()])
 
 
 def last_place(tenant_id: str) -> tuple[str, int] | None:
@@ -314,4 +317,6 @@ def accept_tables(declared: Mapping[str, Any]) -> None:
     """Keep what is declared now; whatever else was accepted before is retired."""
     DeclaredTable.update(is_retired=True).execute()
     for name, declaration in declared.items():
-        DeclaredTable.insert(name=name, declaration=declaration, is_retired=False).on_conflict_replace().execute()
+        row = DeclaredTable.insert(name=name, declaration=declaration, is_retired=False)
+        now = [DeclaredTable.declaration, DeclaredTable.is_retired]
+        row.on_conflict(conflict_target=[DeclaredTable.name], preserve=now).execute()

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models import connection
-from protocol.codec import Row, decode_stored, encode
+from protocol.codec import Row, decode_stored
 from protocol.messages import SERVER_FIELDS, Change, Since, Stored, same
+from storage.dialect import dialect
 
 Key = tuple[str, str]
 """A row: its table and its id."""
@@ -48,11 +49,8 @@ def _is_other(change: Change, rows: Mapping[Key, Stored], met: Mapping[Key, Stor
 
 def rows_where(table: str, column: str, values: Collection[Any]) -> Any:
     """Read rows by a column: id, JSON, version, sequence, when edited, by which device."""
-    return connection().execute(
-        f"SELECT e.id, c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted"
-        f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
-        (encode(list(values)).decode(),),
-    )
+    words = dialect()
+    return connection().execute(words.rows_where(table, column), (words.listed(values),))
 
 
 class Entry(NamedTuple):

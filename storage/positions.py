@@ -6,7 +6,6 @@ pulls, Flask, sockets, engines.
 
 from __future__ import annotations
 
-import json
 import secrets
 from typing import Any
 
@@ -33,13 +32,9 @@ _PLACE = "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FR
 
 
 def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
-    """Read where the order of commits stands and each table's digest there, in one statement and so of one moment."""
-    sql = (
-        "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at, (SELECT json_group_object(table_name,"
-        " json_object('count', count, 'hash', hash)) FROM _digests) FROM _meta"
-    )
-    *values, digests = next(iter(connection().execute(sql)))
-    return Place(*values), json.loads(digests)
+    """Read where the order of commits stands and each table's digest there: of one moment, as all that one read sees."""
+    found = connection().execute("SELECT table_name, count, hash FROM _digests")
+    return place(), {table: {"count": count, "hash": digest} for table, count, digest in found}
 
 
 def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
@@ -56,8 +51,9 @@ def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
 
 def begin_epoch(now: int) -> None:
     """Begin another order of commits on the rows as they stand: no cursor of before fits it, no device's place, no time."""
-    begun = "UPDATE _meta SET epoch = ?1, clock = max(clock + 1, ?2), restored_at = max(clock + 1, ?2)"
-    connection().execute(begun, (secrets.token_hex(6), now))
+    at = max(place().clock + 1, now)
+    begun = "UPDATE _meta SET epoch = ?, clock = ?, restored_at = ?"
+    connection().execute(begun, (secrets.token_hex(6), at, at))
     connection().execute("UPDATE _devices SET places = '{}'")
 
 

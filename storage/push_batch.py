@@ -10,7 +10,6 @@ import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from models import connection
 from protocol.codec import format_time
@@ -117,16 +116,12 @@ def new_id(at: int) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _marks(columns: Sequence[Any]) -> str:
-    return ", ".join("?" * len(columns))
-
-
-INSERT_LOGGED = f"INSERT INTO _changes VALUES ({_marks(Logged._meta.sorted_fields)})"
-
-
 @cache
 def insert_row(table: str, columns: Sequence[str]) -> str:
-    """Write the statement for a row that is not in its table. For ``OR REPLACE``, SQLite keeps what each row's statement
-    might have to undo, which takes as long as all the rest with rows in many places."""
+    """Write the statement for a row that is not in its table. If it replaced one, SQLite would keep what each row's
+    statement might have to undo, which takes as long as all the rest with rows in many places."""
     names = ", ".join(f'"{column}"' for column in columns)
-    return f'INSERT INTO "{table}" ({names}) VALUES ({_marks(columns)})'
+    return f'INSERT INTO "{table}" ({names}) VALUES ({", ".join("?" * len(columns))})'
+
+
+INSERT_LOGGED = insert_row(Logged._meta.table_name, tuple(field.column_name for field in Logged._meta.sorted_fields))

@@ -19,6 +19,7 @@ from protocol.codec import Row, decode_stored, encode
 from protocol.messages import Stored
 from protocol.row_decoder import TypedRow
 from protocol.row_types import RowType
+from storage.dialect import dialect
 from storage.merge_base import Key, rows_where
 from storage.push_batch import INSERT_LOGGED, Writing, insert_row
 from storage.repeated_creates import is_said_before, may_begin_with, note_beginning, telling
@@ -209,12 +210,12 @@ class _Slice:
 
     def write(self) -> None:
         """Write them."""
-        cursor = connection().cursor()
-        cursor.executemany(INSERT_LOGGED, self.log)
+        sql = connection()
+        sql.executemany(INSERT_LOGGED, self.log)
         for table, older in self.older.items():
-            cursor.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
+            sql.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
         for row_type, rows in self.rows.items():
-            cursor.executemany(insert_row(row_type.table, row_type.columns), rows)
+            sql.executemany(insert_row(row_type.table, row_type.columns), rows)
 
 
 def _any_stands(new: Sequence[TypedRow]) -> bool:
@@ -241,5 +242,5 @@ def _is_there(table: str) -> str:
 
 
 def _stand(table: str, column: str, wanted: list[str]) -> bool:
-    sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
-    return connection().execute(sql, (encode(wanted).decode(),)).fetchone() is not None
+    words = dialect()
+    return connection().execute(words.any_where(table, column), (words.listed(wanted),)).fetchone() is not None

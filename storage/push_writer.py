@@ -316,8 +316,8 @@ class _LongWay:
         """Write what was taken: receipts, the log, and the rows in their last state."""
         if self.receipts:
             keep_receipts(self.receipts, self.at)
-        cursor = connection().cursor()
-        cursor.executemany(INSERT_LOGGED, self.log)
+        sql = connection()
+        sql.executemany(INSERT_LOGGED, self.log)
         written = dict.fromkeys((table, row_id) for _, table, row_id, *_ in self.log)
         for name in dict.fromkeys(table for table, _ in written):
             table = synced_tables()[name]
@@ -325,7 +325,7 @@ class _LongWay:
             before = [(key[1],) for key in keys if key in self.standing]
             current = (self.current[key] for key in keys)
             rows = (table.stored(stored.row, stored.sequence) for stored in current)
-            cursor.executemany(f'DELETE FROM "{name}" AS e WHERE e.id = ?', before)
-            cursor.executemany(insert_row(name, table.columns), rows)
+            sql.executemany(f'DELETE FROM "{name}" AS e WHERE e.id = ?', before)
+            sql.executemany(insert_row(name, table.columns), rows)
         self.standing.update(written)
         self.receipts, self.log = {}, []

@@ -130,39 +130,24 @@ def _read(who: str, session: str | None) -> Evidence | None:
 
 
 def save(found: Mapping[str, Evidence]) -> None:
-    """Write what is known of devices."""
-    rows = [
-        (
-            who,
-            one.epoch,
-            encode(one.known).decode(),
-            encode(one.sent).decode(),
-            one.speaker,
-            one.is_shared,
-            one.seen_at,
-            one.first_push,
-        )
-        for who, one in found.items()
-    ]
-    connection().cursor().executemany(_SAVE, rows)
+    """Write what is known of devices. What a pull told may be written after a push that came later."""
+    for who, one in found.items():
+        kept = _read(who, None)
+        is_same = kept is not None and kept.epoch == one.epoch
+        first = kept.first_push if kept and is_same and kept.first_push is not None else one.first_push
+        _write(one._replace(who=who, first_push=first), is_new=kept is None)
 
 
-_KEEPS_FIRST_PUSH = (
-    " first_push = iif(e.epoch = excluded.epoch, coalesce(e.first_push, excluded.first_push), excluded.first_push),"
-)
-_SAVE = (
-    f"INSERT INTO _evidence AS e (who, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (who) DO UPDATE SET"
-    f"{_KEEPS_FIRST_PUSH} epoch = excluded.epoch, known = excluded.known, sent = excluded.sent,"
-    " speaker = excluded.speaker, is_shared = excluded.is_shared, seen_at = excluded.seen_at"
-)
-"""What a pull told may be written after a push that came later."""
+def _write(one: Evidence, *, is_new: bool) -> None:
+    places = encode(one.known).decode(), encode(one.sent).decode()
+    values = one.epoch, *places, one.speaker, one.is_shared, one.seen_at, one.first_push, one.who
+    connection().execute(_INSERT if is_new else _UPDATE, values)
 
-_FIRST_PUSH = (
-    f"INSERT INTO _evidence AS e (who, {_COLUMNS}) VALUES (?, ?, '{{}}', '{{}}', NULL, 0, ?, ?)"
-    " ON CONFLICT (who) DO UPDATE SET"
-    f"{_KEEPS_FIRST_PUSH} known = iif(e.epoch = excluded.epoch, e.known, '{{}}'),"
-    " sent = iif(e.epoch = excluded.epoch, e.sent, '{}'),"
-    " epoch = excluded.epoch, seen_at = excluded.seen_at"
+
+_INSERT = f"INSERT INTO _evidence ({_COLUMNS}, who) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE = (
+    "UPDATE _evidence SET epoch = ?, known = ?, sent = ?, speaker = ?, is_shared = ?, seen_at = ?, first_push = ?"
+    " WHERE who = ?"
 )
 
 
@@ -170,8 +155,17 @@ def note_first_push(pusher: Evidence, applied: Applied, now: int) -> None:
     """Note in the file where a device's first push came, with that push itself: it may never have the answer."""
     at = applied.before
     is_noted = pusher.first_push is not None and pusher.epoch == at.epoch
-    if not is_noted and applied.after.sequence > at.sequence:
-        connection().execute(_FIRST_PUSH, (pusher.who, at.epoch, now, at.sequence))
+    if is_noted or applied.after.sequence == at.sequence:
+        return
+    kept = _read(pusher.who, None)
+    if kept is None:
+        one = Evidence(pusher.who, None, at.epoch, seen_at=now, first_push=at.sequence)
+    elif kept.epoch != at.epoch:
+        one = kept._replace(epoch=at.epoch, known={}, sent={}, seen_at=now, first_push=at.sequence)
+    else:
+        first = at.sequence if kept.first_push is None else kept.first_push
+        one = kept._replace(seen_at=now, first_push=first)
+    _write(one, is_new=kept is None)
 
 
 def forget(before: int) -> None:

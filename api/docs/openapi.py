@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 from api.docs import schemas
 from api.docs.endpoints import CALLS, Call
 from api.docs.json_schema import COUNT, NAME, TENANT, TEXT, TIME, Schema, ref, table_name
-from api.sync import IDEMPOTENCY_KEY
+from api.request_headers import IDEMPOTENCY_KEY
 from protocol import errors
 from protocol.errors import Problem
 from settings import Settings

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from models import connection, synced_tables
 from protocol.messages import Column
 from storage import main_database
+from storage.dialect import dialect
 from storage.row_migration import takes_all
-from storage.schema import columns_of
 from storage.sqlite.database import Store
 from storage.sqlite.files import look_into
 
@@ -163,7 +163,7 @@ def _word(value: Any) -> str:
 
 def _violating(risk: Difference) -> list[str]:
     """List the rows that are not deleted and do not allow a change, in the tenant this code is bound to."""
-    present = columns_of(risk.table)
+    present = dialect().schema.columns(risk.table)
     if not present:
         return []
     if not risk.column:
@@ -185,11 +185,9 @@ def _held(table: str, column: str) -> Iterator[tuple[str, Any]]:
 
 def _held_unknown(table: str, column: str) -> Iterator[tuple[str, Any]]:
     """Read the values of what is no column yet from the rows."""
-    rows = connection().execute(
-        f'SELECT e.id, c.row -> ? FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq WHERE e.is_deleted = 0',
-        (f'$."{column}"',),
-    )
-    return ((row_id, json.loads(held or "null")) for row_id, held in rows)
+    for _, row_id, is_deleted, held in dialect().rows.field_of_rows(table, column):
+        if not is_deleted:
+            yield row_id, json.loads(held or "null")
 
 
 def _fits(value: Any, rule: Column, is_required: bool) -> bool:

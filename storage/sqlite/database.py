@@ -33,6 +33,7 @@ from models import NotBound, bound
 from protocol.errors import Busy, StorageFull
 from server.disk_space import has_none
 from server.disk_threads import disk
+from storage.sqlite import dialect
 from storage.sqlite.errors import as_problems, problem_of
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Connected:
     """What peewee asks a connection's state for, with a connection that is always open."""
 
     closed = False
+    dialect = dialect
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.conn = connection
