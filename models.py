@@ -1,7 +1,7 @@
 """The synced tables as peewee models, and how code is bound to a tenant's database.
 
 Knows: columns and what each accepts. Must not know: Flask, sockets, which engine or file: ``database`` stands for the one
-that the running code is bound to (see ``engine``).
+that the running code is bound to (see ``storage.engine``).
 
 A new synced table is one subclass of ``SyncedRow``, written here or made of a declaration (``table``): push, pull,
 provisioning, migration and checks find it. Beside peewee's options its ``Meta`` may have ``required``, the columns that

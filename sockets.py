@@ -42,8 +42,8 @@ from server.websocket.receiver import Receiver, check_not_refused
 from settings import Settings
 from storage import positions
 from storage.devices import Seen
-from storage.positions import missed
-from tenants import Tenants, now_ms
+from storage.positions import missed, now_ms
+from tenants import Tenants
 
 log = logging.getLogger("syncapp.socket")
 

@@ -25,7 +25,8 @@ from server.http.exchange import Reply, answer, read_body, read_json, success
 from storage import devices, history
 from storage.devices import Seen
 from storage.history import Resolution, State
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
 PAGE_ROWS = (50, 500)
 """Entries on a page, by default and at most."""

@@ -21,8 +21,9 @@ from server.quotas import Quotas
 from settings import Settings
 from storage import positions, pull_reader
 from storage.devices import Seen, expired, expired_at, reached
+from storage.positions import now_ms
 from storage.pull_reader import Page, Slice
-from tenants import Tenants, now_ms
+from tenants import Tenants
 
 _FIRST_CHUNK_ROWS, _MAX_CHUNK_ROWS, _CHUNK_BYTES = 250, 500, 262_144
 _ReadRows = Callable[[str, int, int], Slice]

@@ -26,7 +26,8 @@ from settings import Settings
 from sockets import Sockets
 from storage import disk_quota, idempotency, positions, push_writer, seen_rows
 from storage.devices import Seen
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
 Around = Callable[[Callable[[], Applied]], Applied]
 """Called with the writing of a push, inside its transaction, to write something more together with it."""

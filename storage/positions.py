@@ -7,11 +7,17 @@ pulls, Flask, sockets, engines.
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Any
 
 from models import connection
 from protocol.codec import Cursor
 from protocol.messages import Place
+
+
+def now_ms() -> int:
+    """Give the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def incarnation() -> tuple[str, int]:

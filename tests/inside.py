@@ -13,7 +13,8 @@ from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 from protocol.seen_rows import NOBODY, Evidence
 from storage import positions, pull_reader, push_writer
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 from tests.conftest import JSON
 
 LIMITS = Limits(push_rows=10_000, pull_rows=10_000, row_bytes=65_536, name_characters=64)

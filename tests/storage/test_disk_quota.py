@@ -19,7 +19,8 @@ from protocol.messages import Applied, Limits, Strategy
 from protocol.push_parser import parse_push
 from storage import disk_quota, push_writer
 from storage.idempotency import keep_answer
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON
 from tests.declaring import Restart, provision

@@ -28,6 +28,7 @@ from storage.system_tables import Ledger, Logged
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON, Device, Listener, Server, Tenant
+from tests.data_folder import path_of
 from tests.sources import modules, name_of
 
 Listen = Callable[..., Listener]
@@ -39,7 +40,7 @@ NewTenant = Callable[[], str]
 
 def rows_on_disk(tenants: Tenants, tenant_id: str, sql: str) -> list[Any]:
     """Ask a file with another SQLite and without any of our code."""
-    with closing(sqlite3.connect(f"file:{tenants.path_of(tenant_id)}?mode=ro", uri=True)) as file:
+    with closing(sqlite3.connect(f"file:{path_of(tenants, tenant_id)}?mode=ro", uri=True)) as file:
         return [row[0] for row in file.execute(sql)]
 
 
@@ -148,7 +149,7 @@ def test_no_module_binds_a_model_in_another_way() -> None:
     """Peewee's own ways to bind are for the whole process (ARCHITECTURE.md, trap 2)."""
     for path in modules():
         found = re.search(r"(?<!listener)\.bind\(|bind_ctx|\.initialize\(", path.read_text())
-        assert found is None or (name_of(path), found[0]) == ("storage.sqlite.database", ".initialize("), path
+        assert found is None or (name_of(path), found[0]) == ("storage.sqlite.binding", ".initialize("), path
     assert all(model._meta.database is models.database for model in SyncedRow.__subclasses__())
 
 

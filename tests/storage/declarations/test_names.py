@@ -24,6 +24,7 @@ from storage.declarations import toml_file
 from storage.schema import tenant_models
 from tenants import Tenants
 from tests.conftest import JSON
+from tests.data_folder import engine_of
 from tests.declaring import Restart, column, provision
 from tests.inside import pull, push, rows
 
@@ -114,7 +115,7 @@ def live_through(tenants: Tenants, tenant_id: str, tables: Sequence[str], column
     check_digests(tenants, tenant_id, tables)
     edits = {table: [{"id": one, **second} for one in ids[4:]] for table in tables}
     assert {one["status"] for one in push(tenants, tenant_id, {"changes": edits}).results} == {"updated"}
-    made = backup.make(tenants, folder / "backups", None, None, lambda _: None)
+    made = backup.make(engine_of(tenants), folder / "backups", None, None, lambda _: None)
     assert backup_verification.verify(made.path, lambda _: None).is_good
 
 
