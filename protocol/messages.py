@@ -16,7 +16,7 @@ from protocol.errors import Detail
 from protocol.seen_rows import NOBODY, Evidence
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A position in a tenant's commit order."""
 
     epoch: str
@@ -253,8 +253,8 @@ def same(one: Any, other: Any) -> bool:
 class Applied:
     """The result of a push. ``rows`` and ``results`` are as long as its changes; ``rows`` has JSON or None."""
 
-    before: Place
-    after: Place
+    before: Position
+    after: Position
     rows: list[bytes | None] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
     conflicts: list[dict[str, Any]] = field(default_factory=list)

@@ -38,7 +38,7 @@ class Evidence(NamedTuple):
         """Give its name in the log of changes."""
         return self.session or self.who.removeprefix("device ")
 
-    def places(self, table: str, epoch: str) -> tuple[int, int]:
+    def positions(self, table: str, epoch: str) -> tuple[int, int]:
         """Give the positions up to which the device has seen a table, for certain and perhaps."""
         if self.is_shared or epoch != self.epoch:
             return 0, 0

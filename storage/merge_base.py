@@ -118,9 +118,9 @@ def since_sequence(known: Stored, sequence: int, own: Own) -> Since | None:
     return _since(known, lambda entry: entry.sequence <= sequence, own)
 
 
-def since_counted(known: Stored, version: int, places: tuple[int, int], own: Own) -> Since | None:
+def since_counted(known: Stored, version: int, positions: tuple[int, int], own: Own) -> Since | None:
     """Tell the same of a device that counts versions by itself, so that ``version`` proves nothing: see ``_Counted``."""
-    return _Counted(known, own, version, *places).back(own.is_said_by)
+    return _Counted(known, own, version, *positions).back(own.is_said_by)
 
 
 def since_elsewhere(known: Stored, own: Own) -> Since | None:
@@ -210,15 +210,15 @@ def _note_times(times: dict[str, int], entry: Entry, names: Collection[str], set
 class _Counted(_Walk):
     """The same of a device that counts versions by itself, or sends them back, or always the same.
 
-    It is known to have changes up to ``place`` and was sent those up to ``sent``. Its own number can only speak against
+    It is known to have changes up to ``position`` and was sent those up to ``sent``. Its own number can only speak against
     that: a version above it is of a row that the device did not have. 1 says nothing, since some always send it. What the
     device has perhaps seen is told apart; of what it may not have seen, the values before are kept: whoever sends whole
     rows repeats them.
     """
 
-    def __init__(self, known: Stored, own: Own, version: int, place: int, sent: int) -> None:
+    def __init__(self, known: Stored, own: Own, version: int, position: int, sent: int) -> None:
         super().__init__(known, own)
-        self._version, self._place, self._sent = version, place, sent
+        self._version, self._position, self._sent = version, position, sent
         self._perhaps: dict[str, int] = {}
         self._before: dict[str, list[Any]] = {}
         self._later: Collection[str] = ()
@@ -227,7 +227,7 @@ class _Counted(_Walk):
         self._repeated: Row | None = None
 
     def back(self, is_said: Callable[[Entry], bool]) -> Since | None:
-        """Walk until the device's change whose answer was lost, or one that both its number and its place say it knew."""
+        """Walk until the device's change whose answer was lost, or one that by its number and its position it knew."""
         return super().back(lambda entry: self._is_base(entry, is_said))
 
     def _is_base(self, entry: Entry, is_said: Callable[[Entry], bool]) -> bool:
@@ -236,7 +236,7 @@ class _Counted(_Walk):
             for name in self._later:
                 self._before.setdefault(name, []).append(row.get(name))
             self._later = ()
-        if entry.sequence <= self._place and (not self._version or entry.version <= self._version):
+        if entry.sequence <= self._position and (not self._version or entry.version <= self._version):
             return True
         self._repeated = decode_stored(entry.row) if is_said(entry) else None
         return self._repeated is not None
@@ -250,7 +250,7 @@ class _Counted(_Walk):
         is_denied = 0 < self._version < entry.version - 1
         is_missed = is_denied or entry.sequence > self._sent
         _note_times(self._changed if is_missed else self._perhaps, entry, names, self._settled)
-        if is_missed or entry.sequence > self._place:
+        if is_missed or entry.sequence > self._position:
             self._later = names
 
     def _note_purged(self, sequence: int) -> None:

@@ -149,8 +149,8 @@ class ShortWay:
             return False
         if base_version is None:
             return not push.base or push.base.sequence >= sequence
-        place, _ = push.evidence.places(one.row_type.table, before.epoch)
-        return place >= sequence and (not base_version or base_version >= version)
+        position, _ = push.evidence.positions(one.row_type.table, before.epoch)
+        return position >= sequence and (not base_version or base_version >= version)
 
     def _is_late_repeat(self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Row) -> bool:
         """Tell whether an edit whose base is not stated may be a create that was taken before: the general path knows."""

@@ -29,7 +29,7 @@ from storage.merge_base import (
     since_sequence,
     since_version,
 )
-from storage.positions import place
+from storage.positions import position
 from storage.push_batch import INSERT_LOGGED, Writing, insert_row
 from storage.push_fast_path import Edited, ShortWay
 from storage.recreated_rows import Revivals
@@ -48,7 +48,7 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
     Raises: ValidationError if the push is atomic and a row of it can't be stored, ResyncRequired if its base is of
     another incarnation.
     """
-    before = place()
+    before = position()
     if push.base and (push.base.epoch != before.epoch or push.base.sequence > before.sequence):
         raise ResyncRequired("The baseCursor is not of this database. Pull again from the start, then push.")
     writing = Writing(push, row_bytes, before, max(now, before.clock + 1))
@@ -226,13 +226,13 @@ class _LongWay:
         """Tell the same of a device that counts on by itself from what it had, as far as that is known of it."""
         version = self.counted[key] = min(version, self.counted.get(key, version))
         stated, evidence = change.fields.get("device_id"), self.push.evidence
-        places = evidence.places(key[0], self.before.epoch)
+        positions = evidence.positions(key[0], self.before.epoch)
         if not evidence.is_of(stated, known.row.get("device_id")):
-            places = (0, 0)
-        if known.sequence <= places[0] and (not version or known.version <= version):
+            positions = (0, 0)
+        if known.sequence <= positions[0] and (not version or known.version <= version):
             return None
         own = Own(self.said[key], self.written[key], lambda entry: self._is_ours(entry, stated), change.fields)
-        return since_counted(known, version, places, own)
+        return since_counted(known, version, positions, own)
 
     def _deleted_by_another(self, change: Change, known: Stored) -> Since | None:
         """Tell of an edit without a base whether it meets a row that another device deleted."""

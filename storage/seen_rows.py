@@ -1,6 +1,6 @@
 """What is known of the rows that a device has seen: the base of an edit whose device only counts versions.
 
-Knows: how pulls and pushes move the places that a device was sent and is known to have, the statements on them. Must not
+Knows: how pulls and pushes move the positions that a device was sent and is known to have, the statements on them. Must not
 know: Flask, sockets, engines, what becomes of a change. Only what a device says it has is known: an answer may be lost.
 """
 
@@ -46,7 +46,9 @@ class Evidences:
         if before.epoch != page.epoch:
             old = before._replace(epoch=page.epoch, known={}, sent={}, first_push=None, may_have_deleted=False)
         known = {table: min(max(old.known.get(table, 0), since), page.claimed) for table, since in page.starts.items()}
-        is_news = any(old.known.get(table) != place or old.sent.get(table) != until for table, place in known.items())
+        is_news = any(
+            old.known.get(table) != position or old.sent.get(table) != until for table, position in known.items()
+        )
         if is_news or old is not before or now - before.seen_at > _DAY_MS:
             sent = dict.fromkeys(known, until)
             found = old._replace(known={**old.known, **known}, sent={**old.sent, **sent}, seen_at=now)
@@ -66,10 +68,10 @@ class Evidences:
         known, sent = (dict(now.known), dict(now.sent)) if is_same else ({}, {})
         for name in applied.touched:
             known.setdefault(name, 0)
-        for places in (known, sent):
-            for name, place in places.items():
-                if place >= at.sequence:
-                    places[name] = after.sequence
+        for positions in (known, sent):
+            for name, position in positions.items():
+                if position >= at.sequence:
+                    positions[name] = after.sequence
         first = at.sequence if now.first_push is None or not is_same else now.first_push
         about = now.speaker, now.is_shared, now.seen_at, first, now.may_have_deleted or applied.may_delete, now.is_kept
         found = Evidence(now.who, now.session, at.epoch, known, sent, *about)
@@ -124,9 +126,9 @@ def _read(who: str, session: str | None) -> Evidence | None:
     if found is None:
         return None
     epoch, known, sent, speaker, is_shared, seen_at, first_push = found
-    places = json.loads(known), json.loads(sent)
-    about = speaker, bool(is_shared), seen_at, first_push, first_push is not None, any(places[0].values())
-    return Evidence(who, session, epoch, *places, *about)
+    positions = json.loads(known), json.loads(sent)
+    about = speaker, bool(is_shared), seen_at, first_push, first_push is not None, any(positions[0].values())
+    return Evidence(who, session, epoch, *positions, *about)
 
 
 def save(found: Mapping[str, Evidence]) -> None:
@@ -139,8 +141,8 @@ def save(found: Mapping[str, Evidence]) -> None:
 
 
 def _write(one: Evidence, *, is_new: bool) -> None:
-    places = encode(one.known).decode(), encode(one.sent).decode()
-    values = one.epoch, *places, one.speaker, one.is_shared, one.seen_at, one.first_push, one.who
+    positions = encode(one.known).decode(), encode(one.sent).decode()
+    values = one.epoch, *positions, one.speaker, one.is_shared, one.seen_at, one.first_push, one.who
     connection().execute(_INSERT if is_new else _UPDATE, values)
 
 

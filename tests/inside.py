@@ -48,7 +48,7 @@ def push(
 
 def seen_all(tenants: Tenants, tenant_id: str, session: str | None = "session") -> Evidence:
     """Give the evidence of a device that has said that it has everything."""
-    here = tenants.read(tenant_id, positions.place)
+    here = tenants.read(tenant_id, positions.position)
     return Evidence("it", session, here.epoch, known=dict.fromkeys(tables(), here.sequence))
 
 

@@ -24,7 +24,7 @@ from gevent.threadpool import ThreadPool
 import models
 from models import EndUser, NotBound, SyncedRow, connection
 from protocol.codec import parse_cursor
-from storage.system_tables import Ledger, Logged
+from storage.system_tables import CommitOrder, Logged
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON, Device, Listener, Server, Tenant
@@ -60,7 +60,7 @@ def test_interleaved_greenlets_keep_every_row_in_its_own_tenants_file(tenants: T
         row = {"id": row_id, "name": name, "version": 1, "createdAt": "-", "updatedAt": "-"}
         EndUser.insert(**row, sequence=place).execute()
         gevent.sleep(0)
-        Ledger.update(sequence=place).execute()
+        CommitOrder.update(sequence=place).execute()
         gevent.sleep(0)
         assert EndUser.get(EndUser.id == row_id).name == name
         gevent.sleep(0)
@@ -90,7 +90,7 @@ def unbound_uses() -> dict[str, Callable[[], Any]]:
     return {
         "connection": models.connection,
         "select": lambda: list(EndUser.select()),
-        "get": Ledger.get,
+        "get": CommitOrder.get,
         "insert": lambda: EndUser.insert(id="x").execute(),
         "delete": lambda: Logged.delete().execute(),
         "create_table": EndUser.create_table,
