@@ -22,7 +22,7 @@ from accounts import signing_key  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
 from api.auth import Accounts  # noqa: E402
-from api.docs import asyncapi, openapi  # noqa: E402
+from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
@@ -125,8 +125,7 @@ def _add_pages(
         asyncapi=cache(lambda: asyncapi.document(sockets.events, settings, VERSION)),
     )
     app.register_blueprint(pages.blueprint())
-    openapi.must_describe(app)
-    asyncapi.must_describe(sockets.events)
+    completeness.must_describe(app, settings, sockets.events)
 
 
 class StartRefused(RuntimeError):

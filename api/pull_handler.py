@@ -77,12 +77,12 @@ class PullHandler:
 
     def _marked_rows(self, tenant_id: str, tables: Sequence[str], unknown: Sequence[str]) -> Iterator[bytes]:
         """Give the rows that are marked as pending."""
-        place = self._tenants.read(tenant_id, positions.place)
+        here = self._tenants.read(tenant_id, positions.position)
 
         def rows(table: str, after: int, count: int) -> Slice:
             return self._tenants.read(tenant_id, lambda: pull_reader.pending_rows(table, after, count))
 
-        tail = {"syncTimestamp": format_time(place.clock), "cursor": place.cursor, "hasMore": False}
+        tail = {"syncTimestamp": format_time(here.clock), "cursor": here.cursor, "hasMore": False}
         tail |= unknown_table_errors(unknown)
         return _write(dict.fromkeys(tables, 0), unknown, rows, tail, self._yield_turn(tenant_id))
 

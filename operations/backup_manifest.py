@@ -142,7 +142,7 @@ def state_of(file: Path) -> State:
     """
     database = open_tenant_file(file)
     try:
-        place, digests = database.read(positions.place_and_digests)
+        here, digests = database.read(positions.position_and_digests)
         pull = Pull(list(synced_tables()), None, None)
         page = database.read(lambda: pull_reader.page_of(pull, now_ms(), 0))
         pulled = {table: _pull_all(database, page, table) for table in page.tables}
@@ -153,13 +153,13 @@ def state_of(file: Path) -> State:
         raise BackupError("the rows that a device pulls do not give the digest that is stored with them")
     rows = {name: sha256 for name, (_, sha256) in pulled.items()}
     schema = tenant_fingerprint()
-    return {"epoch": place.epoch, "sequence": place.sequence, "digests": synced, "rows": rows, "schema": schema}
+    return {"epoch": here.epoch, "sequence": here.sequence, "digests": synced, "rows": rows, "schema": schema}
 
 
 def kept_state() -> State:
     """Read where the file stands that this code is bound to, of whatever version it is."""
-    place, digests = positions.place_and_digests()
-    return {"epoch": place.epoch, "sequence": place.sequence, "digests": digests}
+    here, digests = positions.position_and_digests()
+    return {"epoch": here.epoch, "sequence": here.sequence, "digests": digests}
 
 
 def _pull_all(database: Database, page: pull_reader.Page, table: str) -> tuple[dict[str, Any], str]:

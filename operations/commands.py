@@ -32,11 +32,11 @@ commands.add_command(backup_commands.restore)
 
 
 @commands.command()
-@click.option("--first-name", required=True)
-@click.option("--last-name", required=True)
-@click.option("--email", required=True)
-@click.option("--phone")
-@click.option("--company-name")
+@click.option("--first-name", required=True, help="First name of who is responsible.")
+@click.option("--last-name", required=True, help="Last name of who is responsible.")
+@click.option("--email", required=True, help="The address to log in with.")
+@click.option("--phone", help="A telephone number, in any form.")
+@click.option("--company-name", help="Name of the business.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 def register(password_stdin: bool, **account: str | None) -> None:
     """Create a customer and its database, also while registration is closed."""

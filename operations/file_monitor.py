@@ -13,7 +13,7 @@ from pathlib import Path
 
 from server.disk_threads import disk
 from storage import main_database
-from storage.positions import incarnation, place
+from storage.positions import incarnation, position
 from storage.sqlite.engine import SQLiteEngine
 from storage.sqlite.errors import reason_of
 from storage.sqlite.rollback_detection import went_back
@@ -76,7 +76,7 @@ class FileMonitor:
         here = disk.in_thread(partial(self._engine.peek, tenant_id, incarnation))
         fault = went_back(self._engine.incarnations.known(tenant_id), here)
         if fault and self._engine.is_server:
-            self._engine.tenant(tenant_id).read(place)
+            self._engine.tenant(tenant_id).read(position)
         return fault
 
 

@@ -1,6 +1,6 @@
 """How a pull reads: which changes its answer holds, and their rows.
 
-Knows: the statements that read synced tables in the order of commits, bound to one tenant by the caller. Must not know:
+Knows: the statements that read synced tables in commit order, bound to one tenant by the caller. Must not know:
 Flask, sockets, engines, whose request this is.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from models import connection
 from protocol.codec import Cursor, Row, decode_rows, decode_stored, encode, format_time
 from protocol.errors import ResyncRequired
-from protocol.messages import Place, Pull
+from protocol.messages import Position, Pull
 from protocol.seen_rows import Evidence
 from storage.dialect import Dialect, dialect
-from storage.positions import committed_at, last_until, place, place_and_digests
+from storage.positions import committed_at, last_until, position, position_and_digests
 
 
 class Page(NamedTuple):
@@ -70,7 +70,7 @@ def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pus
     tell of it. An app that knows only times may ignore what they were answered, and learns here what others deleted since.
     Raises: ResyncRequired for a cursor of another incarnation.
     """
-    here, digests = place_and_digests() if pull.digest else (place(), {})
+    here, digests = position_and_digests() if pull.digest else (position(), {})
     start = _start(pull, here, now, skew_ms)
     if is_expired and isinstance(pull.since, int):
         start = _Start(0, 0, 0, is_complete=True)
@@ -81,17 +81,17 @@ def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pus
     return page._replace(asked_by=pushed.name) if pushed.may_have_deleted else page
 
 
-def pending_page(places: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
+def pending_page(positions: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
     """Plan the answer that gives a device what it has not pulled, of each table from where it is known to be, with every
     tombstone; all that there is if deletions since then are no longer held."""
-    here = place()
-    starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in places.items()}
-    start = _Start(min(starts.values(), default=0), 0, here.sequence, is_complete=starts != places)
+    here = position()
+    starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in positions.items()}
+    start = _Start(min(starts.values(), default=0), 0, here.sequence, is_complete=starts != positions)
     return _page(starts, start, here, pull, {})
 
 
 def _page(
-    starts: Mapping[str, int], start: _Start, here: Place, pull: Pull, digests: dict[str, dict[str, Any]]
+    starts: Mapping[str, int], start: _Start, here: Position, pull: Pull, digests: dict[str, dict[str, Any]]
 ) -> Page:
     cut = None
     if starts and pull.limit and here.sequence - start.since > pull.limit:  # Else there can't be as many rows.
@@ -104,7 +104,7 @@ def _page(
     return Page(starts, until, start.first_until, *about, pull.unknown_tables)
 
 
-def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> _Start:
+def _start(pull: Pull, here: Position, now: int, skew_ms: int) -> _Start:
     """Find the sequence a pull starts after, and up to where its tombstones are not wanted."""
     if pull.since is None:
         return _Start(0, here.sequence, 0)
@@ -124,7 +124,7 @@ _FURTHEST_ZONE_MS = 14 * 3_600_000
 """How far ahead of UTC a local time may be."""
 
 
-def _start_at(time: int, here: Place, now: int, skew_ms: int) -> _Start:
+def _start_at(time: int, here: Position, now: int, skew_ms: int) -> _Start:
     """Find the last change of the commit that a device's ``lastSync`` names.
 
     A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met

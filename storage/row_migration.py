@@ -15,7 +15,7 @@ from models import JsonField, SyncedTable, column_of, connection
 from protocol.codec import Row, decode, decode_stored, encode, format_time
 from protocol.messages import Column
 from storage.dialect import dialect
-from storage.positions import place
+from storage.positions import position
 
 UNFIT = "_unfit"
 """Field of a row that holds, by column, what the row had under that name and the column can't take."""
@@ -40,7 +40,7 @@ def takes_all(was: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
 def take_over(table: SyncedTable, field: Field) -> set[int]:
     """Fill a column of a synced table from its rows, each of which has it from here on.
 
-    Gives the places of the rows that are not what devices have of them: a value was changed, put aside, or set by default.
+    Gives the sequences of the rows that devices have otherwise: a value was changed, put aside, or set by default.
     """
     name, column, edits = field.column_name, column_of(field), dialect().rows
     changed = _make_fit(table.name, name, column)
@@ -81,10 +81,10 @@ def _put_aside(table: str, sequence: int, row: Row, name: str) -> None:
 def resend(table: SyncedTable, at: int, sequences: Collection[int] | None) -> None:
     """Let rows of a table come to every device that has pulled them before: each gets a change of its own in the log.
 
-    ``sequences``: the places of these rows, of which tombstones need not come; None for all, tombstones too. Nobody edited
+    ``sequences``: those of these rows, of which tombstones need not come; None for all, tombstones too. Nobody edited
     them: a change says no field, and an edit made meanwhile on the version before meets nothing of it.
     """
-    sql, first = connection(), place().sequence
+    sql, first = connection(), position().sequence
     dialect().rows.repeat_changes(table.name, first, at, sequences)
     sql.execute(
         f'UPDATE "{table.name}" AS e SET _seq = c.seq, version = c.version, "updatedAt" = ?'

@@ -24,9 +24,19 @@ from models import (
 from protocol.codec import encode
 from storage import digest
 from storage.dialect import dialect
-from storage.positions import place
+from storage.positions import position
 from storage.row_migration import resend, take_over, takes_all
-from storage.system_tables import Conflict, Device, KeptAnswer, LaidOut, Ledger, Logged, Receipt, SeenRows, TableDigest
+from storage.system_tables import (
+    CommitOrder,
+    Conflict,
+    Device,
+    KeptAnswer,
+    LaidOut,
+    Logged,
+    Receipt,
+    SeenRows,
+    TableDigest,
+)
 
 
 def fingerprint(models: Sequence[type[Bound]]) -> int:
@@ -54,7 +64,7 @@ def is_current() -> bool:
 def tenant_models() -> list[type[Bound]]:
     """List every table of a tenant's database."""
     return [
-        Ledger,
+        CommitOrder,
         Logged,
         Conflict,
         Receipt,
@@ -75,11 +85,11 @@ def prepare_tenant(now: int) -> None:
     What becomes of rows thereby, and the rows of a table that is synced again, comes to every device.
     Raises: LookupError for a file that was never begun: its devices would take it for the end of all rows.
     """
-    if not database.table_exists(Ledger._meta.table_name) or not Ledger.select().exists():
+    if not dialect().schema.columns(CommitOrder._meta.table_name) or not CommitOrder.select().exists():
         raise LookupError("this is no tenant's database")
     known = _known()
     changed = lay_out_tenant(known)
-    at = max(now, place().clock + 1)
+    at = max(now, position().clock + 1)
     for name, table in synced_tables().items():
         was = known.get(name.casefold())
         if was and (was.is_retired or was.name != name):
@@ -95,7 +105,7 @@ def prepare_tenant(now: int) -> None:
 def lay_out_tenant(known: Mapping[str, LaidOut] = MappingProxyType({})) -> defaultdict[str, set[int]]:
     """Make a tenant's tables what this version needs, in an empty database all of them.
 
-    ``known``: the tables as they were before. Gives by table the places of rows that devices have otherwise.
+    ``known``: the tables as they were before. Gives by table the sequences of rows that devices have otherwise.
     """
     filled = [one for table in synced_tables().values() for one in _clear_way(table, known.get(table.name.casefold()))]
     filled += [
@@ -128,19 +138,19 @@ def _note_tables(known: Mapping[str, LaidOut]) -> None:
     for was in known.values():
         if was.name.casefold() not in {name.casefold() for name in synced_tables()}:
             LaidOut.create(name=was.name, declaration=was.declaration, is_retired=True)
-            _forget_places(was.name)
+            _forget_positions(was.name)
 
 
-def _forget_places(table: str) -> None:
+def _forget_positions(table: str) -> None:
     """Forget how far devices are in a table, else what is too old would be held for them for ever."""
     for device in Device.select():
-        if device.places.pop(table, None) is not None:
+        if device.positions.pop(table, None) is not None:
             device.save()
 
 
 def begin_tenant(now: int) -> None:
-    """Begin a tenant's order of commits, in tables that are laid out."""
-    Ledger.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
+    """Begin a tenant's commit order, in tables that are laid out."""
+    CommitOrder.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
 
 
 def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:

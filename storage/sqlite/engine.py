@@ -20,7 +20,7 @@ from protocol.errors import TenantNotFound
 from server.disk_space import room
 from server.durable_files import sync_folder
 from storage import main_database
-from storage.positions import incarnation, now_ms, place
+from storage.positions import incarnation, now_ms, position
 from storage.sqlite.data_folder import DataFolder, is_filled
 from storage.sqlite.database import SQLiteDatabase
 from storage.sqlite.errors import EngineError, reason_of
@@ -203,7 +203,7 @@ class SQLiteEngine:
         with self.files.closed(tenant_id):
             take_over(self.folder.restored_path_of(tenant_id), self.folder.path_of(tenant_id), self.folder.replaced)
         if self.is_server:
-            self.tenant(tenant_id).read(place)  # It is looked at in opening, and the log says so.
+            self.tenant(tenant_id).read(position)  # It is looked at in opening, and the log says so.
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from storage.positions import place
+from storage.positions import position
 from storage.sqlite.tenant_files import open_tenant_file, remove_file
 
 log = logging.getLogger("syncapp.tenants")
@@ -31,7 +31,7 @@ def _remove_if_empty(path: Path) -> None:
     except Exception:
         log.exception("%s belongs to no customer and can't be opened; it was left alone", path.name)
         return
-    sequence = database.read(place).sequence
+    sequence = database.read(position).sequence
     database.close()
     if sequence == 0:
         remove_file(path)

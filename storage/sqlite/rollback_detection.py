@@ -28,7 +28,7 @@ class Incarnations:
 
     def known(self, tenant_id: str) -> Incarnation | None:
         """Give the epoch and the sequence that are known of a tenant."""
-        return self._unsaved.get(tenant_id) or self._main.read(lambda: main_database.last_place(tenant_id))
+        return self._unsaved.get(tenant_id) or self._main.read(lambda: main_database.last_position(tenant_id))
 
     def opened(self, tenant_id: str, database: SQLiteDatabase, now: int) -> bool:
         """Look at a file that was just opened; one that went back begins a new epoch.
@@ -61,7 +61,7 @@ class Incarnations:
     def save(self) -> None:
         """Write what was noted since the last time, all at once."""
         if unsaved := dict(self._unsaved):
-            self._main.write(lambda: main_database.note_places(unsaved))
+            self._main.write(lambda: main_database.note_positions(unsaved))
             for tenant_id, noted in unsaved.items():
                 if self._unsaved.get(tenant_id) == noted:
                     del self._unsaved[tenant_id]

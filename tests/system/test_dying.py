@@ -140,7 +140,7 @@ def dying(*arguments, **named):
 
 setattr(owner, name, dying)
 if work == "open":
-    engine.tenant(tenant_id).read(positions.place)
+    engine.tenant(tenant_id).read(positions.position)
 else:
     restore.restore(engine, restore.choose(engine, Path(made)), print)
 """
@@ -194,7 +194,7 @@ def test_migration_that_dies_has_not_happened_and_the_next_opening_does_it(
     die(folder_of(new).path, tenant_id, tmp_path, "open", *point)
     assert everything_in(path) == before
     assert [(row["name"], row["firstName"]) for row in inside.rows(new, tenant_id)] == [("A", "F")]
-    assert new.read(tenant_id, positions.place_and_digests)[1]["end_user"]["count"] == 1
+    assert new.read(tenant_id, positions.position_and_digests)[1]["end_user"]["count"] == 1
     inside.push(new, tenant_id, push_of("b"))
     new.close()
     assert files.faults_of(path) == []
@@ -217,14 +217,14 @@ def crashed(tmp_path: Path, tenants: Tenants, new_tenant: Callable[[], str]) -> 
     inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a", "name": "now"}]}})
     folder = tmp_path / "crashed"
     shutil.copytree(folder_of(tenants).path, folder)
-    return Crashed(folder, tenant_id, made, tenants.read(tenant_id, positions.place).epoch)
+    return Crashed(folder, tenant_id, made, tenants.read(tenant_id, positions.position).epoch)
 
 
 def check_state(crashed: Crashed, expected: str) -> None:
     """Open the folder as the next start does: one state or the other, with its epoch, and nothing left over."""
     tenants = opened(crashed.folder)
     assert [row["name"] for row in inside.rows(tenants, crashed.tenant_id)] == [expected]
-    assert (tenants.read(crashed.tenant_id, positions.place).epoch == crashed.epoch) == (expected == "now")
+    assert (tenants.read(crashed.tenant_id, positions.position).epoch == crashed.epoch) == (expected == "now")
     inside.push(tenants, crashed.tenant_id, push_of("on"))
     assert len(inside.rows(tenants, crashed.tenant_id)) == 2
     tenants.close()

@@ -23,7 +23,7 @@ import pytest
 import models
 from models import EndUser, SyncedRow, connection
 from protocol.codec import parse_cursor
-from storage.system_tables import Ledger
+from storage.system_tables import CommitOrder
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON, Device, Listener, Server, Tenant
@@ -59,7 +59,7 @@ def test_interleaved_greenlets_keep_every_row_in_its_own_tenants_file(tenants: T
         row = {"id": row_id, "name": name, "version": 1, "createdAt": "-", "updatedAt": "-"}
         EndUser.insert(**row, sequence=place).execute()
         gevent.sleep(0)
-        Ledger.update(sequence=place).execute()
+        CommitOrder.update(sequence=place).execute()
         gevent.sleep(0)
         assert EndUser.get(EndUser.id == row_id).name == name
         gevent.sleep(0)

@@ -29,7 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from models import connection
 from protocol.codec import decode_stored
 from protocol.errors import ResyncRequired
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 from storage import devices, history, positions, pull_reader, push_writer
@@ -81,7 +81,7 @@ class Syncing(RuleBasedStateMachine):
     @initialize()
     def register(self) -> None:
         self.tenants.provision(customer(tenant_id=self.id))
-        self.plain.clock = self.read(positions.place).clock
+        self.plain.clock = self.read(positions.position).clock
         self.edit(KEYS[0], [("till", "create", 3, False, False)])
         self.edit(KEYS[-1], [("till", "create", 3, False, False)])
         self.everyone_settles()
@@ -160,7 +160,7 @@ class Syncing(RuleBasedStateMachine):
                 self.check_nothing_lost(operation)
         return self.rows_of(applied)
 
-    def rows_of(self, applied: Applied) -> dict[Key, JSON]:
+    def rows_of(self, applied: PushResult) -> dict[Key, JSON]:
         places = [(result["table"], result["id"]) for result in applied.results]
         rows = {place: decode_stored(body.decode()) for place, body in zip(places, applied.rows, strict=True) if body}
         return {place: row for place, row in rows.items() if row["version"]}
@@ -179,7 +179,7 @@ class Syncing(RuleBasedStateMachine):
         try:
             page, rows = self.pulled(phone, limit)
         except ResyncRequired:
-            is_other = (phone.cursor or "").split("-")[0] != self.read(positions.place).epoch
+            is_other = (phone.cursor or "").split("-")[0] != self.read(positions.position).epoch
             was_away = phone.seen_at <= self.purged_at - IDLE_MS
             assert is_other or was_away or phone.name == NAMELESS, f"{phone.name} was here and is refused"
             event("device starts anew: " + ("restored" if is_other else "expired or purged"))
@@ -241,7 +241,7 @@ class Syncing(RuleBasedStateMachine):
         file, plain = self.backups[which % len(self.backups)]
         engine_of(self.tenants).restore_from(self.id, file)
         self.plain = copy.deepcopy(plain)
-        self.plain.clock = max(self.plain.clock, self.read(positions.place).clock)
+        self.plain.clock = max(self.plain.clock, self.read(positions.position).clock)
 
     @rule(
         gone=st.none() | st.sampled_from(KEYS),
@@ -277,7 +277,7 @@ class Syncing(RuleBasedStateMachine):
     @invariant()
     def place_is_the_models(self) -> None:
         if path_of(self.tenants, self.id).exists():
-            place = self.read(positions.place)
+            place = self.read(positions.position)
             assert (place.sequence, place.clock) == (self.plain.sequence, self.plain.clock)
 
     @invariant()

@@ -134,7 +134,7 @@ def look_back(tenants: Tenants, tenant_id: str, table: str, row_id: str, columns
 
 def check_digests(tenants: Tenants, tenant_id: str, tables: Sequence[str]) -> None:
     """Hold the digests that are kept to the rows that are pulled."""
-    _, kept = tenants.read(tenant_id, positions.place_and_digests)
+    _, kept = tenants.read(tenant_id, positions.position_and_digests)
     for table in tables:
         whole = 0
         found = [row for row in rows(tenants, tenant_id, table) if not row["is_deleted"]]

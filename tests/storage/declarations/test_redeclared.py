@@ -18,7 +18,7 @@ from protocol.codec import format_time
 from protocol.pull_parser import parse_pull
 from storage import devices, pull_reader
 from storage.declarations.compatibility import MigrationRefused
-from storage.positions import now_ms, place
+from storage.positions import now_ms, position
 from tenants import Tenants
 from tests.conftest import JSON
 from tests.data_folder import engine_of
@@ -81,7 +81,7 @@ def test_place_of_a_device_in_a_table_that_went_holds_up_nothing(restart: Restar
     tenants = provision(restart(JOB + VISIT), tenant_id)
     put(tenants, tenant_id, {"id": "j1"})
     seen = devices.Seen(writer(tenants))
-    epoch = tenants.read(tenant_id, place).epoch
+    epoch = tenants.read(tenant_id, position).epoch
     seen.note(tenant_id, "phone", {"job": 1, "visit": 1}, now_ms(), epoch)
     seen.save(tenant_id)
     tenants = restart(VISIT, retiring=("job",))

@@ -14,7 +14,7 @@ import gevent
 from models import connection
 from storage.engine import Engine
 from storage.main_database import Customer
-from storage.positions import place
+from storage.positions import position
 from storage.sqlite.engine import SQLiteEngine
 from tests.customers import customer
 from tests.sources import ROOT
@@ -88,7 +88,7 @@ def add(word: str, pause: Callable[[], object] = lambda: None) -> int:
 
     It may pause between reading and writing.
     """
-    sequence = place().sequence + 1
+    sequence = position().sequence + 1
     pause()
     connection().execute("UPDATE _meta SET sequence = ?", (sequence,))
     connection().execute(_ADD, (sequence, f"{word} {sequence}", word))
@@ -102,7 +102,7 @@ def words() -> list[str]:
 
 def sequence() -> int:
     """Read where the tenant's order of commits is."""
-    return place().sequence
+    return position().sequence
 
 
 # --- at once ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from models import EndUser, NotBound
 from protocol.errors import TenantNotFound
 from storage.engine import Database, Engine
 from storage.main_database import Customer
-from storage.system_tables import Ledger, Logged
+from storage.system_tables import CommitOrder, Logged
 from tests.storage.engine.installations import Installation, add, elsewhere, lines_of, sequence, together, words
 
 NewId = Callable[[], str]
@@ -56,7 +56,7 @@ def test_statement_without_a_condition_changes_one_tenant(engine: Engine, new_id
     for database in (one, other):
         database.write(lambda: add("before"))
     one.write(lambda: EndUser.update(name="after").execute())
-    one.write(lambda: Ledger.update(sequence=7).execute())
+    one.write(lambda: CommitOrder.update(sequence=7).execute())
     assert (one.read(words), one.read(sequence)) == (["after"], 7)
     assert (other.read(words), other.read(sequence)) == (["before"], 1)
 
@@ -85,7 +85,7 @@ def unbound_uses() -> dict[str, Callable[[], Any]]:
     return {
         "connection": models.connection,
         "select": lambda: list(EndUser.select()),
-        "get": Ledger.get,
+        "get": CommitOrder.get,
         "insert": lambda: EndUser.insert(id="x").execute(),
         "delete": lambda: Logged.delete().execute(),
         "create_table": EndUser.create_table,

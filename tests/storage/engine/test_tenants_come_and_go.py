@@ -17,7 +17,7 @@ from models import EndUser
 from protocol.errors import Busy, TenantNotFound
 from storage.engine import Database, Engine
 from storage.main_database import Customer
-from storage.positions import place
+from storage.positions import position
 from tests.customers import customer
 from tests.storage.engine.installations import (
     Installation,
@@ -33,7 +33,7 @@ NewId = Callable[[], str]
 
 
 def epoch(database: Database) -> str:
-    return database.read(place).epoch
+    return database.read(position).epoch
 
 
 # --- created ---------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_tenant_is_restored_amid_writes_each_of_which_is_of_before_or_after(
         while not is_over:
             word = str(uuid.uuid4())
             with contextlib.suppress(Busy):
-                answered.append((database.write(lambda word=word: (add(word), place().epoch)[1]), word))  # type: ignore[misc]
+                answered.append((database.write(lambda word=word: (add(word), position().epoch)[1]), word))  # type: ignore[misc]
             gevent.sleep(0.001)
 
     writing = [gevent.spawn(write, name) for name in "abcd"]
