@@ -238,11 +238,11 @@ def test_ids_that_the_server_makes_are_uuids_in_the_order_of_their_commits(tenan
     assert {(one.version, one.variant) for one in map(uuid.UUID, made)} == {(7, uuid.RFC_4122)}
 
 
-# --- slices ----------------------------------------------------------------------------------------------------------
+# --- chunks ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("turn", range(10))
-def test_push_in_slices_of_any_size_comes_to_the_same(
+def test_push_in_chunks_of_any_size_comes_to_the_same(
     tenant: Tenant, other: Tenant, turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault: ``known`` overwritten by what a slice before had written: a device's own change became a conflict."""
