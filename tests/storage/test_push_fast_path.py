@@ -119,7 +119,7 @@ def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool)
     with pytest.MonkeyPatch.context() as patch:
         numbers = itertools.count()
         patch.setattr(push_batch, "new_id", lambda _: f"new-{next(numbers)}")
-        patch.setattr(push_writer, "_SLICE_ROWS", 3)
+        patch.setattr(push_writer, "_CHUNK_ROWS", 3)
         patch.setattr(row_decoder, "_LEARN_AFTER_ROWS", 1)
         patch.setattr(row_decoder, "_latest", {})
         if not is_short:

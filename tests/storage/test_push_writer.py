@@ -255,8 +255,8 @@ def test_push_in_chunks_of_any_size_comes_to_the_same(
         if number and chance.random() < 0.3:
             body["baseCursor"] = chance.randrange(tenant.sequence + 1)
         found = []
-        for one, slice_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
-            monkeypatch.setattr("storage.push_writer._SLICE_ROWS", slice_rows)
+        for one, chunk_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
+            monkeypatch.setattr("storage.push_writer._CHUNK_ROWS", chunk_rows)
             made = map("made-{}".format, itertools.count(number * 1000))
             monkeypatch.setattr("storage.push_batch.new_id", lambda _, made=made: next(made))
             found.append(outcome(one, body, options))
