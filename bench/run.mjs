@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util';
 import { fanOut, idleSockets, soon } from './lib/live.mjs';
 import { full, recent, seed } from './lib/reads.mjs';
 import { Figures, percentile } from './lib/report.mjs';
-import { ADAPTERS, Server } from './lib/servers.mjs';
+import { ADAPTERS, Server, withStock } from './lib/servers.mjs';
 import { heldUp } from './lib/stalls.mjs';
 import { batches, events, offered, singles } from './lib/writes.mjs';
 
@@ -15,11 +15,12 @@ const HERE = import.meta.dirname;
 const { values: options } = parseArgs({ options: {
   app: { type: 'string', default: process.env.SYNCAPP ?? path.resolve(HERE, '..') }, quick: { type: 'boolean', default: false },
   reps: { type: 'string' }, seconds: { type: 'string' }, only: { type: 'string', default: '.' }, tenants: { type: 'string' },
-  against: { type: 'string' }, 'server-core': { type: 'string', default: '0' }, 'client-core': { type: 'string', default: '1' },
+  against: { type: 'string' }, stock: { type: 'string' }, 'server-core': { type: 'string', default: '0' }, 'client-core': { type: 'string', default: '1' },
 } });
 const app = path.resolve(options.app);
 const against = options.against && path.resolve(options.against);
 if (against) ADAPTERS.peer = () => ({ ...ADAPTERS.syncapp(against), name: 'peer' }); // Another version in the peer's place.
+if (options.stock) ADAPTERS.peer = () => withStock(app, options.stock); // Parts of libraries in the place of ours.
 const reps = Number(options.reps ?? (options.quick ? 2 : 5));
 const seconds = Number(options.seconds ?? (options.quick ? 0.4 : 2));
 const only = new RegExp(options.only);
@@ -283,7 +284,7 @@ async function main() {
 
 function print(about) {
   for (const [name, value] of Object.entries(about)) console.log(`${name}: ${value}`);
-  console.log(`\nMedian of ${reps} repetitions, least and most in brackets; a ratio is that within a repetition.\n\n${figures.table(against ? 'before' : 'peer')}\n`);
+  console.log(`\nMedian of ${reps} repetitions, least and most in brackets; a ratio is that within a repetition.\n\n${figures.table(options.stock ?? (against ? 'before' : 'peer'))}\n`);
   extras.forEach((line) => console.log(line));
   if (!curves.length) return;
   console.log('\nMore than it can take, single pushes into one tenant:\n\n| server | offered /s | of capacity | admitted /s | 429 or 503 | no connection | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|--:|--:|--:|');

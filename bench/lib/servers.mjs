@@ -43,6 +43,12 @@ export const ADAPTERS = {
   }),
 };
 
+/** This server with parts of libraries in the place of its own: bench/stock.py names them. */
+export function withStock(app, parts) {
+  const own = ADAPTERS.syncapp(app);
+  return { ...own, name: 'peer', command: [own.command[0], 'bench/stock.py', parts] };
+}
+
 /** The settings of a checkout that say how much a time somebody may do, so wide that they refuse nothing. */
 function wideRates(app) {
   const ask = 'import dataclasses, settings; print(*(f.name.upper() for f in dataclasses.fields(settings.Settings) if " per " in str(f.default)))';
