@@ -1,7 +1,7 @@
-"""Looking at what is, over HTTP: a row's history, the conflicts, the devices; and bringing something back.
+"""The endpoints of a row's history, the conflicts and the devices; and of reverting and resolving.
 
-Knows: these endpoints and what they take. Must not know: SQL, engines, JWT details. What they change travels the way of
-every push, so that listeners hear of it and other devices pull it.
+Knows: these endpoints and what they take. Must not know: SQL, engines, JWT. What they change is stored like any push, so
+that listeners are notified and other devices pull it.
 """
 
 from __future__ import annotations
@@ -14,37 +14,38 @@ from flask import Blueprint, request
 
 from accounts.tokens import Tokens
 from api.auth import bearer
-from api.sync import Around, Sync
+from api.push_handler import Around, PushHandler
 from models import synced_tables
 from protocol.codec import Row, decode, whole_number
 from protocol.errors import invalid
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.notifications import parse_texts
 from protocol.pull_parser import parse_table
 from server.http.exchange import Reply, answer, read_body, read_json, success
 from storage import devices, history
 from storage.devices import Seen
 from storage.history import Resolution, State
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
 PAGE_ROWS = (50, 500)
-"""Entries on a page by default and at the most."""
+"""Entries on a page, by default and at most."""
 
 DEVICE_NAME = {"name": 100}
-"""What renaming a device takes, and its length."""
+"""The field that renaming a device takes, and its greatest length."""
 
-MOST_STATED = 15
-"""Digits of a number in a query."""
+MAX_DIGITS = 15
+"""Greatest number of digits in a query."""
 
 
 class Review:
     """The endpoints on history, conflicts and devices under ``/api/client``."""
 
-    def __init__(self, tenants: Tenants, tokens: Tokens, sync: Sync, seen: Seen) -> None:
-        self._tenants, self._tokens, self._sync, self._seen = tenants, tokens, sync, seen
+    def __init__(self, tenants: Tenants, tokens: Tokens, pushes: PushHandler, seen: Seen) -> None:
+        self._tenants, self._tokens, self._pushes, self._seen = tenants, tokens, pushes, seen
 
     def blueprint(self) -> Blueprint:
-        """Lay the endpoints out."""
+        """Give the routes."""
         routes = Blueprint("review", __name__, url_prefix="/api/client")
         routes.get("/sync/history/<table>/<row_id>")(self.history)
         routes.post("/sync/history/<table>/<row_id>/revert")(self.revert)
@@ -59,7 +60,7 @@ class Review:
         """List what became of a row, newest first."""
         tenant_id = bearer(self._tokens).tenant_id
         name = parse_table(table, synced_tables())
-        before, limit = _whole("before"), _limit()
+        before, limit = _query_number("before"), _query_limit()
         entries, more = self._tenants.read(tenant_id, lambda: history.history(name, row_id, before, limit))
         return answer({"success": True, "data": entries, "hasMore": more})
 
@@ -70,8 +71,8 @@ class Review:
         raw = read_body()
         version = _version(decode(raw))
         fields, base = self._tenants.read(identity.tenant_id, lambda: history.fields_of_version(name, row_id, version))
-        return self._sync.once(
-            identity, raw, lambda around: self._sync.change_row(identity, name, row_id, fields, around, base)
+        return self._pushes.run_once(
+            identity, raw, lambda around: self._pushes.change_row(identity, name, row_id, fields, around, base)
         )
 
     def conflicts(self) -> Reply:
@@ -79,7 +80,7 @@ class Review:
         tenant_id = bearer(self._tokens).tenant_id
         states: tuple[State, ...] = ("open", "resolved", "all")
         state = _one_of(request.args.get("state", "open"), states, "state")
-        after, limit = _whole("after") or 0, _limit()
+        after, limit = _query_number("after") or 0, _query_limit()
         found, more = self._tenants.read(tenant_id, lambda: history.conflicts(state, after, limit))
         return answer({"success": True, "data": found, "hasMore": more})
 
@@ -93,19 +94,19 @@ class Review:
         found = self._tenants.read(identity.tenant_id, lambda: history.conflict(number))
         fields: Row = history.losing_fields(found)
         parse_table(found.table, synced_tables())
-        if resolution == "keep":  # A delete of a row that is not there stores nothing, where an update would make one.
+        if resolution == "keep":  # A delete of a missing row stores nothing; an update would create it.
             is_held = self._tenants.read(identity.tenant_id, lambda: history.is_row_held(found))
             fields = {} if is_held else {"is_deleted": 1}
         elif resolution == "row":
             fields = _field(body, "row", dict)
 
-        def change(around: Around) -> Applied:
-            def decided(write: Callable[[], Applied]) -> Applied:
+        def change(around: Around) -> PushResult:
+            def write_resolved(write: Callable[[], PushResult]) -> PushResult:
                 return around(lambda: history.resolve(number, resolution, now_ms(), write))
 
-            return self._sync.change_row(identity, found.table, found.row_id, fields, decided, found.version)
+            return self._pushes.change_row(identity, found.table, found.row_id, fields, write_resolved, found.version)
 
-        return self._sync.once(identity, raw, change)
+        return self._pushes.run_once(identity, raw, change)
 
     def devices(self) -> Reply:
         """List the devices that name themselves."""
@@ -116,11 +117,11 @@ class Review:
     def rename_device(self, device_id: str) -> Reply:
         """Give a device a name for people."""
         tenant_id = bearer(self._tokens).tenant_id
-        said = parse_texts(read_json(), DEVICE_NAME)
-        if "name" not in said:
+        texts = parse_texts(read_json(), DEVICE_NAME)
+        if "name" not in texts:
             raise invalid("name", "must be a text")
         self._seen.save(tenant_id)
-        return success(self._tenants.write(tenant_id, lambda: devices.rename(device_id, said["name"])))
+        return success(self._tenants.write(tenant_id, lambda: devices.rename(device_id, texts["name"])))
 
     def forget_device(self, device_id: str) -> Reply:
         """Forget a device that will not come back."""
@@ -150,24 +151,24 @@ def _one_of(value: str, choices: tuple[Any, ...], name: str) -> Any:
     return value
 
 
-def _whole(name: str) -> int | None:
+def _query_number(name: str) -> int | None:
     text = request.args.get(name)
     if text is None:
         return None
-    stated = _STATED.fullmatch(text)
-    if not stated:
+    number = _NUMBER.fullmatch(text)
+    if not number:
         raise invalid(name, "must be a whole number")
-    return int(stated[1])
+    return int(number[1])
 
 
-_STATED = re.compile(rf"([0-9]{{1,{MOST_STATED}}})(?:\.0+)?", re.ASCII)
+_NUMBER = re.compile(rf"([0-9]{{1,{MAX_DIGITS}}})(?:\.0+)?", re.ASCII)
 
 
-def _limit() -> int:
-    default, most = PAGE_ROWS
-    limit = _whole("limit")
+def _query_limit() -> int:
+    default, maximum = PAGE_ROWS
+    limit = _query_number("limit")
     if limit is None:
         return default
-    if not 1 <= limit <= most:
-        raise invalid("limit", f"must be from 1 to {most}")
+    if not 1 <= limit <= maximum:
+        raise invalid("limit", f"must be from 1 to {maximum}")
     return limit

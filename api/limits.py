@@ -1,6 +1,6 @@
-"""Every limit that a client can meet, by its name on the wire.
+"""Collects every limit that a client can reach, by its name on the wire.
 
-Knows: where each limit is set. Must not know: requests, Flask, what is done when a limit is met.
+Knows: where each limit is set. Must not know: requests, Flask, what happens beyond a limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KEY_CHARACTERS = 255
 
 
 def announced_limits(settings: Settings) -> dict[str, Any]:
-    """Collect every limit a client can meet, by its name on the wire."""
+    """Collect every limit that a client can reach, by its name on the wire."""
     names = (
         "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
         " max_stranger_sockets max_tenant_sockets socket_auth_seconds socket_queue_messages socket_queue_bytes"
@@ -26,7 +26,7 @@ def announced_limits(settings: Settings) -> dict[str, Any]:
         " head_seconds stall_seconds keep_alive_seconds"
         " access_token_seconds refresh_token_seconds clock_skew_seconds history_days device_idle_days"
     )
-    beside = {
+    fixed = {
         "passwordBytes": PASSWORD_BYTES,
         "maxNestingLevels": MAX_DEPTH,
         "maxEventPullBytes": EVENT_PULL_BYTES,
@@ -34,7 +34,7 @@ def announced_limits(settings: Settings) -> dict[str, Any]:
         "maxUniqueIdCharacters": MAX_UNIQUE_ID_CHARACTERS,
         "maxIdempotencyKeyCharacters": KEY_CHARACTERS,
     }
-    return {_camel(name): getattr(settings, name) for name in names.split()} | beside
+    return {_camel(name): getattr(settings, name) for name in names.split()} | fixed
 
 
 def _camel(name: str) -> str:

@@ -1,6 +1,7 @@
-"""The reference for people, docs/api.md: what each call is for, and examples of what it answers.
+"""Reads docs/api.md, so that ``/docs`` can show what each call is for, with examples.
 
-Knows: how that document is laid out; tests hold its examples to the server. Must not know: routes, Flask, schemas.
+Knows: the layout of that document; tests compare its examples with the server's answers. Must not know: routes, Flask,
+schemas.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ _CALL = re.compile(r"^### `([A-Z]+ /.*?)`\n(.*?)(?=^##|\Z)", re.MULTILINE | re.D
 _EXAMPLE = re.compile(r"(?:Body:\n```json\n([^`]*)```\n)?Answer (\d{3}):\n```json\n([^`]*)```")
 _ABOUT_ENDS = re.compile(r"\n\n(?=\w+(?: \d+)?:\n```)|\n(?=\|)")
 _LEADS_IN = re.compile(r"(?<=[.;])[^.;]*:$")
-"""The end of a paragraph that leads to what the document shows next."""
+"""The end of a paragraph that introduces what the document shows next."""
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What is sent, as JSON or nothing, and what comes back."""
+    """A request's body, as JSON or nothing, and its answer."""
 
     body: str
     status: int
@@ -32,7 +33,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One call: paragraphs on what it is for, in which only backticks have a meaning, and its examples."""
+    """One call: paragraphs about it, in which only backticks are markup, and its examples."""
 
     about: Sequence[str]
     examples: Sequence[Example]
@@ -40,7 +41,7 @@ class Described:
 
 @cache
 def calls() -> dict[str, Described]:
-    """Read what the reference says of each call, by ``POST /api/…``; nothing where the document is not installed."""
+    """Read what the reference says about each call, by ``POST /api/…``; nothing if the document is not installed."""
     if not PATH.is_file():
         return {}
     return {call: _described(section) for call, section in _CALL.findall(PATH.read_text())}

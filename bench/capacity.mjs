@@ -7,7 +7,8 @@ import { Connection } from './lib/http.mjs';
 import { full, seed } from './lib/reads.mjs';
 import { percentile, sleep } from './lib/report.mjs';
 import { ADAPTERS, Server } from './lib/servers.mjs';
-import { batches, newRow, openAll, singles } from './lib/writes.mjs';
+import { newRow } from './lib/rows.mjs';
+import { batches, openAll, singles } from './lib/writes.mjs';
 
 const { values: options } = parseArgs({ options: {
   app: { type: 'string', default: path.resolve(import.meta.dirname, '..') }, memory: { type: 'string', default: '512' },

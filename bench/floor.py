@@ -24,7 +24,7 @@ from storage import push_batch
 from models import synced_tables
 from storage.sqlite.files import put_file
 from storage.sqlite.tenant_files import new_tenant_file, open_tenant_file
-from tenants import now_ms
+from storage.positions import now_ms
 from protocol.codec import encode
 
 TABLE = synced_tables()["end_user"]
@@ -46,7 +46,7 @@ def made(sequence: int, count: int) -> list[Made]:
     rows = [{**TABLE.rules.defaults, **row(one), **SET} for one in new_ids(count)]
     return [
         (
-            (at, TABLE.name, one["id"], 1, None, 1, 1, None, None, encode(one).decode(), False),
+            (at, TABLE.name, one["id"], 1, None, 1, 1, None, None, encode(one).decode(), False, None),
             TABLE.stored(one, at),
         )
         for at, one in enumerate(rows, sequence)

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from cachetools import LRUCache
 
-from models import connection
 from protocol.errors import QuotaExceeded
-from protocol.messages import Applied
+from protocol.messages import PushResult
+from storage.dialect import dialect
 
 _GOES_ON = {"deleted", "unchanged", "rejected"}
 """What becomes of changes that are taken although there is no room: else nobody could make any."""
-
-_LARGEST_PAGE_BYTES = 65_536
-"""Source: sqlite.org/fileformat.html §1.3.2."""
-
 
 _BYTES_A_ROW_BESIDE = 1_048_576
 _TIMES_A_ROW = 32  # The most that was seen is 19, with 16 indexes on one long text (tests/storage/test_disk_quota.py).
@@ -25,7 +21,7 @@ _spare_rows: LRUCache[str, int] = LRUCache(10_000)
 """By incarnation of a database, how many rows it takes before it needs to be looked at again."""
 
 
-def check(applied: Applied, most_bytes: int, most_row_bytes: int) -> None:
+def check(applied: PushResult, most_bytes: int, most_row_bytes: int) -> None:
     """Refuse a push that makes its tenant's database larger than it may be, unless it only deletes.
 
     Raises: QuotaExceeded.
@@ -43,16 +39,9 @@ def bytes_of_row(most_row_bytes: int) -> int:
     return _TIMES_A_ROW * most_row_bytes + _BYTES_A_ROW_BESIDE
 
 
-def _looked_at(applied: Applied, most_bytes: int) -> int:
+def _looked_at(applied: PushResult, most_bytes: int) -> int:
     """Give how many bytes a database takes at the least, unless it has too many."""
-    sql = connection()
-    pages: int = sql.pragma("page_count")
-    if pages * _LARGEST_PAGE_BYTES <= most_bytes:  # Nearly always, and each further question costs 2 µs.
-        return most_bytes - pages * _LARGEST_PAGE_BYTES
-    page_bytes: int = sql.pragma("page_size")
-    if pages * page_bytes <= most_bytes:
-        return most_bytes - pages * page_bytes
-    is_over = (pages - sql.pragma("freelist_count")) * page_bytes > most_bytes  # Free pages are filled again first.
-    if is_over and not all(result["status"] in _GOES_ON for result in applied.results):
+    spare = dialect().spare_bytes(most_bytes)
+    if spare < 0 and not all(result["status"] in _GOES_ON for result in applied.results):
         raise QuotaExceeded
-    return 0
+    return max(spare, 0)

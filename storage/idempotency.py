@@ -17,6 +17,7 @@ from models import connection
 from protocol.codec import encode, encode_sorted, is_exact, whole_number
 from protocol.errors import IdempotencyMismatch
 from protocol.messages import Change
+from storage.dialect import dialect
 from storage.system_tables import KeptAnswer
 
 ANSWERS_KEPT_MS = 24 * 3_600_000
@@ -65,9 +66,9 @@ def _digest(said: bytes) -> str:
 
 def taken(op_ids: Iterable[str]) -> dict[str, Taken]:
     """Find which of these operations were taken before."""
-    wanted = json.dumps(list(op_ids))
-    sql = "SELECT op_id, mark, result, sequence, conflict_id FROM _receipts WHERE op_id IN (SELECT value FROM json_each(?))"
-    found = connection().execute(sql, (wanted,))
+    words = dialect()
+    sql = f"SELECT op_id, mark, result, sequence, conflict_id FROM _receipts WHERE {words.is_among('op_id')}"
+    found = connection().execute(sql, (words.listed(op_ids),))
     return {op_id: Taken(mark, json.loads(result), *made) for op_id, mark, result, *made in found}
 
 
@@ -77,7 +78,7 @@ def keep_receipts(receipts: Mapping[str, Taken], now: int) -> None:
         (op_id, one.mark, encode(one.result).decode(), one.sequence, one.conflict, now)
         for op_id, one in receipts.items()
     ]
-    connection().cursor().executemany(_INSERT_RECEIPT, rows)
+    connection().executemany(_INSERT_RECEIPT, rows)
 
 
 _INSERT_RECEIPT = (

@@ -74,7 +74,7 @@ class Closing(Bound):
         table_name = "closings"
 
 
-class LastPlace(Bound):
+class LastPosition(Bound):
     """Where a tenant's file stood when it was noted last: a file that is behind that went back (see
     ``rollback_detection``)."""
 
@@ -98,7 +98,7 @@ class DeclaredTable(Bound):
         table_name = "declared_tables"
 
 
-_MODELS = [Customer, Session, Closing, LastPlace, DeclaredTable]
+_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable]
 FINGERPRINT = fingerprint(_MODELS)
 
 
@@ -186,7 +186,7 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     sessions = revoke_sessions(customer_id, now=0)
     Session.delete().where(Session.customer_id == customer_id).execute()
     Customer.delete().where(Customer.id == customer_id).execute()
-    LastPlace.delete().where(LastPlace.tenant_id == customer_id).execute()
+    LastPosition.delete().where(LastPosition.tenant_id == customer_id).execute()
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
 
@@ -209,13 +209,16 @@ def closed_ids() -> set[str]:
 # --- where files stood ------------------------------------------------------------------------------------------------
 
 
-def note_places(places: Mapping[str, tuple[str, int]]) -> None:
+def note_positions(positions: Mapping[str, tuple[str, int]]) -> None:
     """Note where customers' files stand, by ID their epoch and sequence; of those that are no more, nothing."""
-    sql = "INSERT OR REPLACE INTO last_places (tenant_id, epoch, sequence) SELECT ?, ?, ? FROM customers WHERE id = ?"
-    connection().executemany(sql, [(one, *place, one) for one, place in places.items()])
+    sql = (
+        "INSERT INTO last_places (tenant_id, epoch, sequence) SELECT c.id, ?, ? FROM customers AS c WHERE c.id = ?"
+        " ON CONFLICT (tenant_id) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
+    )
+    connection().executemany(sql, [(*position, one) for one, position in positions.items()])
 
 
-def last_place(tenant_id: str) -> tuple[str, int] | None:
+def last_position(tenant_id: str) -> tuple[str, int] | None:
     """Tell where a customer's file stood when it was noted last: its epoch and its sequence."""
     found = connection().execute("SELECT epoch, sequence FROM last_places WHERE tenant_id = ?", (tenant_id,))
     return next(((str(epoch), int(sequence)) for epoch, sequence in found), None)
@@ -314,4 +317,6 @@ def accept_tables(declared: Mapping[str, Any]) -> None:
     """Keep what is declared now; whatever else was accepted before is retired."""
     DeclaredTable.update(is_retired=True).execute()
     for name, declaration in declared.items():
-        DeclaredTable.insert(name=name, declaration=declaration, is_retired=False).on_conflict_replace().execute()
+        row = DeclaredTable.insert(name=name, declaration=declaration, is_retired=False)
+        now = [DeclaredTable.declaration, DeclaredTable.is_retired]
+        row.on_conflict(conflict_target=[DeclaredTable.name], preserve=now).execute()

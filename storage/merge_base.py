@@ -11,18 +11,19 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models import connection
-from protocol.codec import Row, decode_stored, encode
-from protocol.messages import SERVER_FIELDS, Change, Since, Stored, same
+from protocol.codec import Row, decode_stored
+from protocol.messages import SERVER_FIELDS, Change, MissedEdits, StoredRow, same
+from storage.dialect import dialect
 
 Key = tuple[str, str]
 """A row: its table and its id."""
 
 
 def look_up(
-    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], met: Mapping[Key, Stored]
-) -> dict[Key, Stored]:
+    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], met: Mapping[Key, StoredRow]
+) -> dict[Key, StoredRow]:
     """Read the rows that changes and their earlier results may mean, by id and ``Unique_id``; those ``met`` are known."""
-    rows: dict[Key, Stored] = {}
+    rows: dict[Key, StoredRow] = {}
     for name in {change.table.name for change in changes if change.table}:
         own = [change for change in changes if change.table and change.table.name == name and not change.problems]
         by_id = {change.row_id for change in own if change.row_id}
@@ -34,12 +35,12 @@ def look_up(
     return rows
 
 
-def _read(table: str, column: str, wanted: Collection[Any]) -> dict[Key, Stored]:
+def _read(table: str, column: str, wanted: Collection[Any]) -> dict[Key, StoredRow]:
     found = rows_where(table, column, wanted) if wanted else ()
-    return {(table, row_id): Stored(decode_stored(body), *about) for row_id, body, *about in found}
+    return {(table, row_id): StoredRow(decode_stored(body), *about) for row_id, body, *about in found}
 
 
-def _is_other(change: Change, rows: Mapping[Key, Stored], met: Mapping[Key, Stored]) -> bool:
+def _is_other(change: Change, rows: Mapping[Key, StoredRow], met: Mapping[Key, StoredRow]) -> bool:
     """Tell whether the row under a change's id has another ``Unique_id`` than the change says, or there is none."""
     key: Any = change.table.name if change.table else None, change.row_id
     stored = rows.get(key) or met.get(key)
@@ -48,11 +49,8 @@ def _is_other(change: Change, rows: Mapping[Key, Stored], met: Mapping[Key, Stor
 
 def rows_where(table: str, column: str, values: Collection[Any]) -> Any:
     """Read rows by a column: id, JSON, version, sequence, when edited, by which device."""
-    return connection().execute(
-        f"SELECT e.id, c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted"
-        f' JOIN "{table}" AS e ON e."{column}" = wanted.value JOIN _changes AS c ON c.seq = e._seq',
-        (encode(list(values)).decode(),),
-    )
+    words = dialect()
+    return connection().execute(words.rows_where(table, column), (words.listed(values),))
 
 
 class Entry(NamedTuple):
@@ -110,22 +108,22 @@ def holds(row: Row, says: Row) -> bool:
     return all(same(row.get(name), value) for name, value in says.items())
 
 
-def since_version(known: Stored, version: int, own: Own) -> Since | None:
+def since_version(known: StoredRow, version: int, own: Own) -> MissedEdits | None:
     """Tell what a device that knew ``version`` of a row missed, None if all changes since were its own."""
     return _since(known, lambda entry: entry.version <= version or own.is_said_by(entry), own)
 
 
-def since_sequence(known: Stored, sequence: int, own: Own) -> Since | None:
+def since_sequence(known: StoredRow, sequence: int, own: Own) -> MissedEdits | None:
     """Tell the same of a device that knew all changes up to ``sequence``."""
     return _since(known, lambda entry: entry.sequence <= sequence, own)
 
 
-def since_counted(known: Stored, version: int, places: tuple[int, int], own: Own) -> Since | None:
+def since_counted(known: StoredRow, version: int, positions: tuple[int, int], own: Own) -> MissedEdits | None:
     """Tell the same of a device that counts versions by itself, so that ``version`` proves nothing: see ``_Counted``."""
-    return _Counted(known, own, version, *places).back(own.is_said_by)
+    return _Counted(known, own, version, *positions).back(own.is_said_by)
 
 
-def since_elsewhere(known: Stored, own: Own) -> Since | None:
+def since_elsewhere(known: StoredRow, own: Own) -> MissedEdits | None:
     """Tell what a device missed that knew the row in another database, which a restore replaced.
 
     If the row's history has what the device says, it grew out of that, and the device missed what came after. Else both
@@ -138,10 +136,10 @@ def since_elsewhere(known: Stored, own: Own) -> Since | None:
     changed = dict(since.changed)
     if "is_deleted" not in own.written:
         changed["is_deleted"] = max(changed.values())
-    return Since(changed, None)
+    return MissedEdits(changed, None)
 
 
-def _all_changed(stored: Stored, settled: Collection[str]) -> dict[str, int]:
+def _all_changed(stored: StoredRow, settled: Collection[str]) -> dict[str, int]:
     """Tell what a device missed of a row whose history is not held: others may have changed any field."""
     return {name: stored.edited_at for name in _written(stored.row) if name not in settled}
 
@@ -151,7 +149,7 @@ def _written(row: Row) -> Row:
     return {name: value for name, value in row.items() if name not in SERVER_FIELDS}
 
 
-def _since(known: Stored, is_base: Callable[[Entry], bool], own: Own) -> Since | None:
+def _since(known: StoredRow, is_base: Callable[[Entry], bool], own: Own) -> MissedEdits | None:
     return _Walk(known, own).back(is_base)
 
 
@@ -161,12 +159,12 @@ class _Walk:
     What the device changed after another did is settled between them.
     """
 
-    def __init__(self, known: Stored, own: Own) -> None:
+    def __init__(self, known: StoredRow, own: Own) -> None:
         self._known, self._own = known, own
         self._changed: dict[str, int] = {}
         self._settled, self._said = set(own.written), dict(own.said)
 
-    def back(self, is_base: Callable[[Entry], bool]) -> Since | None:
+    def back(self, is_base: Callable[[Entry], bool]) -> MissedEdits | None:
         """Walk until a change that the device knew, and tell what came after."""
         sequence: int | None = self._known.sequence
         base: Row | None = {}
@@ -183,8 +181,8 @@ class _Walk:
             sequence = entry.previous
         return self._since(None if base is None else base | self._said)
 
-    def _since(self, base: Row | None) -> Since | None:
-        return Since(self._changed, base) if self._changed else None
+    def _since(self, base: Row | None) -> MissedEdits | None:
+        return MissedEdits(self._changed, base) if self._changed else None
 
     def _note_purged(self, sequence: int) -> None:
         """Note that nobody knows what was changed up to there."""
@@ -212,15 +210,15 @@ def _note_times(times: dict[str, int], entry: Entry, names: Collection[str], set
 class _Counted(_Walk):
     """The same of a device that counts versions by itself, or sends them back, or always the same.
 
-    It is known to have changes up to ``place`` and was sent those up to ``sent``. Its own number can only speak against
+    It is known to have changes up to ``position`` and was sent those up to ``sent``. Its own number can only speak against
     that: a version above it is of a row that the device did not have. 1 says nothing, since some always send it. What the
     device has perhaps seen is told apart; of what it may not have seen, the values before are kept: whoever sends whole
     rows repeats them.
     """
 
-    def __init__(self, known: Stored, own: Own, version: int, place: int, sent: int) -> None:
+    def __init__(self, known: StoredRow, own: Own, version: int, position: int, sent: int) -> None:
         super().__init__(known, own)
-        self._version, self._place, self._sent = version, place, sent
+        self._version, self._position, self._sent = version, position, sent
         self._perhaps: dict[str, int] = {}
         self._before: dict[str, list[Any]] = {}
         self._later: Collection[str] = ()
@@ -228,8 +226,8 @@ class _Counted(_Walk):
         self._own_times: dict[str, int] = {}
         self._repeated: Row | None = None
 
-    def back(self, is_said: Callable[[Entry], bool]) -> Since | None:
-        """Walk until the device's change whose answer was lost, or one that both its number and its place say it knew."""
+    def back(self, is_said: Callable[[Entry], bool]) -> MissedEdits | None:
+        """Walk until the device's change whose answer was lost, or one that by its number and its position it knew."""
         return super().back(lambda entry: self._is_base(entry, is_said))
 
     def _is_base(self, entry: Entry, is_said: Callable[[Entry], bool]) -> bool:
@@ -238,7 +236,7 @@ class _Counted(_Walk):
             for name in self._later:
                 self._before.setdefault(name, []).append(row.get(name))
             self._later = ()
-        if entry.sequence <= self._place and (not self._version or entry.version <= self._version):
+        if entry.sequence <= self._position and (not self._version or entry.version <= self._version):
             return True
         self._repeated = decode_stored(entry.row) if is_said(entry) else None
         return self._repeated is not None
@@ -252,15 +250,15 @@ class _Counted(_Walk):
         is_denied = 0 < self._version < entry.version - 1
         is_missed = is_denied or entry.sequence > self._sent
         _note_times(self._changed if is_missed else self._perhaps, entry, names, self._settled)
-        if is_missed or entry.sequence > self._place:
+        if is_missed or entry.sequence > self._position:
             self._later = names
 
     def _note_purged(self, sequence: int) -> None:
         if sequence > self._sent:
             super()._note_purged(sequence)
 
-    def _since(self, base: Row | None) -> Since | None:
-        since = Since(self._changed, base, self._perhaps, self._before)
+    def _since(self, base: Row | None) -> MissedEdits | None:
+        since = MissedEdits(self._changed, base, self._perhaps, self._before)
         if self._repeated is not None:  # What it did itself after that came later, too.
             since = since.whole._replace(base=self._repeated)
             since = since._replace(changed={**self._own_times, **since.changed})

@@ -1,6 +1,6 @@
 """How a pull reads: which changes its answer holds, and their rows.
 
-Knows: the statements that read synced tables in the order of commits, bound to one tenant by the caller. Must not know:
+Knows: the statements that read synced tables in commit order, bound to one tenant by the caller. Must not know:
 Flask, sockets, engines, whose request this is.
 """
 
@@ -12,11 +12,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from models import connection
-from protocol.codec import Cursor, Row, decode_rows, format_time
+from protocol.codec import Cursor, Row, decode_rows, decode_stored, encode, format_time
 from protocol.errors import ResyncRequired
-from protocol.messages import Place, Pull
+from protocol.messages import Position, Pull
 from protocol.seen_rows import Evidence
-from storage.positions import committed_at, last_until, place, place_and_digests
+from storage.dialect import Dialect, dialect
+from storage.positions import committed_at, last_until, position, position_and_digests
 
 
 class Page(NamedTuple):
@@ -69,7 +70,7 @@ def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pus
     tell of it. An app that knows only times may ignore what they were answered, and learns here what others deleted since.
     Raises: ResyncRequired for a cursor of another incarnation.
     """
-    here, digests = place_and_digests() if pull.digest else (place(), {})
+    here, digests = position_and_digests() if pull.digest else (position(), {})
     start = _start(pull, here, now, skew_ms)
     if is_expired and isinstance(pull.since, int):
         start = _Start(0, 0, 0, is_complete=True)
@@ -80,17 +81,17 @@ def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pus
     return page._replace(asked_by=pushed.name) if pushed.may_have_deleted else page
 
 
-def pending_page(places: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
+def pending_page(positions: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
     """Plan the answer that gives a device what it has not pulled, of each table from where it is known to be, with every
     tombstone; all that there is if deletions since then are no longer held."""
-    here = place()
-    starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in places.items()}
-    start = _Start(min(starts.values(), default=0), 0, here.sequence, is_complete=starts != places)
+    here = position()
+    starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in positions.items()}
+    start = _Start(min(starts.values(), default=0), 0, here.sequence, is_complete=starts != positions)
     return _page(starts, start, here, pull, {})
 
 
 def _page(
-    starts: Mapping[str, int], start: _Start, here: Place, pull: Pull, digests: dict[str, dict[str, Any]]
+    starts: Mapping[str, int], start: _Start, here: Position, pull: Pull, digests: dict[str, dict[str, Any]]
 ) -> Page:
     cut = None
     if starts and pull.limit and here.sequence - start.since > pull.limit:  # Else there can't be as many rows.
@@ -103,7 +104,7 @@ def _page(
     return Page(starts, until, start.first_until, *about, pull.unknown_tables)
 
 
-def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> _Start:
+def _start(pull: Pull, here: Position, now: int, skew_ms: int) -> _Start:
     """Find the sequence a pull starts after, and up to where its tombstones are not wanted."""
     if pull.since is None:
         return _Start(0, here.sequence, 0)
@@ -123,7 +124,7 @@ _FURTHEST_ZONE_MS = 14 * 3_600_000
 """How far ahead of UTC a local time may be."""
 
 
-def _start_at(time: int, here: Place, now: int, skew_ms: int) -> _Start:
+def _start_at(time: int, here: Position, now: int, skew_ms: int) -> _Start:
     """Find the last change of the commit that a device's ``lastSync`` names.
 
     A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met
@@ -140,28 +141,33 @@ def _start_at(time: int, here: Place, now: int, skew_ms: int) -> _Start:
     return _Start(last_until(time - margin_ms, here.sequence) if margin_ms else sequence, 0, sequence)
 
 
-_WANTED = "e._seq > {after} AND e._seq <= ?2 AND (e.is_deleted = 0 OR e._seq > ?3{tombstone})"
+_WANTED = "e._seq > ? AND e._seq <= ? AND (e.is_deleted = 0 OR e._seq > ?{tombstone})"
 """Rows of a table ``e``. A name of ours beside a declared table is always qualified: its columns may have the same."""
 
-_BY_ANOTHER = (
-    " AND EXISTS ("
-    "WITH RECURSIVE past(previous, made_by, deletes) AS ("
-    "SELECT c.previous_seq, coalesce(c.session, c.device_id), ifnull(instr(c.fields, '\"is_deleted\"'), 1) UNION ALL"
-    " SELECT d.previous_seq, coalesce(d.session, d.device_id), ifnull(instr(d.fields, '\"is_deleted\"'), 1)"
-    " FROM past JOIN _changes AS d ON d.seq = past.previous WHERE NOT past.deletes)"
-    " SELECT 1 FROM past WHERE deletes AND made_by IS NOT ?5)"
-)
-"""Tombstones that the device that asks did not make itself; an edit of a deleted row may have come after that."""
+
+def _by_another(words: Dialect) -> str:
+    """Choose the tombstones that the device that asks did not make itself; an edit of a deleted row may have come after."""
+    deletes = "coalesce({contains}, {change}.fields IS NULL)"
+    of_c, of_d = (deletes.format(contains=words.contains(f"{one}.fields", _DELETED), change=one) for one in "cd")
+    return (
+        " AND EXISTS ("
+        "WITH RECURSIVE past(previous, made_by, deletes) AS ("
+        f"SELECT c.previous_seq, coalesce(c.session, c.device_id), {of_c} UNION ALL"
+        f" SELECT d.previous_seq, coalesce(d.session, d.device_id), {of_d}"
+        " FROM past JOIN _changes AS d ON d.seq = past.previous WHERE NOT past.deletes)"
+        " SELECT 1 FROM past WHERE past.deletes AND past.made_by IS DISTINCT FROM ?)"
+    )
+
+
+_DELETED = "'\"is_deleted\"'"
 
 
 def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: int) -> int | None:
     """Find the sequence at which a page of ``limit`` rows ends, or None if nothing is left behind it."""
-    parts = (
-        f'SELECT e._seq FROM "{name}" AS e WHERE {_WANTED.format(after=f"?{number}", tombstone="")}'
-        for number, name in enumerate(starts, start=5)
-    )
-    sql = f"{' UNION ALL '.join(parts)} ORDER BY 1 LIMIT 2 OFFSET ?4"
-    found = connection().execute(sql, (None, until, tombstones_after, limit - 1, *starts.values()))
+    parts = (f'SELECT e._seq FROM "{name}" AS e WHERE {_WANTED.format(tombstone="")}' for name in starts)
+    sql = f"{' UNION ALL '.join(parts)} ORDER BY 1 LIMIT 2 OFFSET ?"
+    within = [value for since in starts.values() for value in (since, until, tombstones_after)]
+    found = connection().execute(sql, (*within, limit - 1))
     sequences = [int(row[0]) for row in found]
     return sequences[0] if len(sequences) == 2 else None
 
@@ -183,10 +189,11 @@ _NOTHING = Slice(0, 0, b"")
 
 
 @cache
-def _rows_sql(table: str, tombstone: str) -> str:
-    return _join(
+def _rows_sql(words: Dialect, table: str, is_by_another: bool) -> str:
+    wanted = _WANTED.format(tombstone=_by_another(words) if is_by_another else "")
+    return words.joined(
         f'SELECT e._seq AS seq, c.row AS row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
-        f" WHERE {_WANTED.format(after='?1', tombstone=tombstone)} ORDER BY e._seq LIMIT ?4"
+        f" WHERE {wanted} ORDER BY e._seq LIMIT ?"
     )
 
 
@@ -194,31 +201,18 @@ def rows_of(page: Page, table: str, after: int, count: int) -> Slice:
     """Read the next ``count`` rows of one table in a page."""
     if after >= page.until:
         return _NOTHING
-    values = (after, page.until, page.tombstones_after, count)
-    if page.asked_by is None:
-        return _joined(_rows_sql(table, ""), values)
-    return _joined(_rows_sql(table, _BY_ANOTHER), (*values, page.asked_by))
+    asked_by = () if page.asked_by is None else (page.asked_by,)
+    values = (after, page.until, page.tombstones_after, *asked_by, count)
+    last, count, json = next(iter(connection().execute(_rows_sql(dialect(), table, bool(asked_by)), values)))
+    return Slice(last or 0, count, json or b"")
 
 
 def pending_rows(table: str, after: int, count: int) -> Slice:
     """Read rows marked as pending; only SQL of the operator's marks one."""
-    sql = _join(
-        "SELECT e._seq AS seq, json_set(c.row, '$.sync_status', 'pending') AS row"
-        f' FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
+    sql = (
+        f'SELECT e._seq, c.row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
         " WHERE e.sync_status = 'pending' AND e._seq > ? ORDER BY e._seq LIMIT ?"
     )
-    return _joined(sql, (after, count))
-
-
-def _join(query: str) -> str:
-    """Have SQLite join the rows: as bytes they leave in half the time that a list of texts takes.
-
-    It takes them as the inner query gives them, which is in order: that has a LIMIT, and so is run by itself. An order
-    stated for the aggregate would have them sorted again, at twice the time.
-    """
-    return f"SELECT max(seq), count(*), CAST(group_concat(row, ',') AS BLOB) FROM ({query})"
-
-
-def _joined(sql: str, values: tuple[int | str | None, ...]) -> Slice:
-    last, count, json = next(iter(connection().execute(sql, values)))
-    return Slice(last or 0, count, json or b"")
+    found = list(connection().execute(sql, (after, count)))
+    rows = [encode(decode_stored(row) | {"sync_status": "pending"}) for _, row in found]
+    return Slice(found[-1][0], len(rows), b",".join(rows)) if found else _NOTHING

@@ -16,9 +16,10 @@ from msgspec import UNSET
 
 from models import connection
 from protocol.codec import Row, decode_stored, encode
-from protocol.messages import Stored
+from protocol.messages import StoredRow
 from protocol.row_decoder import TypedRow
 from protocol.row_types import RowType
+from storage.dialect import dialect
 from storage.merge_base import Key, rows_where
 from storage.push_batch import INSERT_LOGGED, Writing, insert_row
 from storage.repeated_creates import is_said_before, may_begin_with, note_beginning, telling
@@ -33,10 +34,10 @@ class Edited(NamedTuple):
     """Fields that were written."""
 
     @property
-    def before(self) -> Stored:
+    def before(self) -> StoredRow:
         """Give the row as it stood."""
         body, *about = self.found
-        return Stored(decode_stored(body), *about)
+        return StoredRow(decode_stored(body), *about)
 
     @property
     def said(self) -> Row:
@@ -84,7 +85,7 @@ class ShortWay:
                 continue
             writing.sequence = sequence = writing.sequence + 1
             about = 1, None, at, one.edited_at, pushed_by or one.row.device_id, None, body.decode(), is_named, session
-            writing.note_speaker(one.row.device_id, None)
+            writing.note_row_device_id(one.row.device_id, None)
             slice_.log.append((sequence, table, row_id, *about))
             slice_.rows[one.row_type].append(one.row_type.stored(one.row, sequence))
             writing.differences[table].add(row_id, 1)
@@ -148,8 +149,8 @@ class ShortWay:
             return False
         if base_version is None:
             return not push.base or push.base.sequence >= sequence
-        place, _ = push.evidence.places(one.row_type.table, before.epoch)
-        return place >= sequence and (not base_version or base_version >= version)
+        position, _ = push.evidence.positions(one.row_type.table, before.epoch)
+        return position >= sequence and (not base_version or base_version >= version)
 
     def _is_late_repeat(self, one: TypedRow, stood: Any, as_read: tuple[Any, ...], different: Row) -> bool:
         """Tell whether an edit whose base is not stated may be a create that was taken before: the general path knows."""
@@ -184,7 +185,7 @@ class ShortWay:
             about = version + 1, sequence, writing.at, one.edited_at, device, encode(names).decode(), body.decode()
             slice_.log.append((writing.sequence, table, row_id, *about, writing.is_named, writing.session))
             if "device_id" in different:
-                writing.note_speaker(different["device_id"], None)
+                writing.note_row_device_id(different["device_id"], None)
             slice_.rows[row_type].append(row_type.stored(stood, writing.sequence))
             slice_.older[table].append((sequence,))
             writing.differences[table].change(row_id, version, version + 1)
@@ -209,12 +210,12 @@ class _Slice:
 
     def write(self) -> None:
         """Write them."""
-        cursor = connection().cursor()
-        cursor.executemany(INSERT_LOGGED, self.log)
+        sql = connection()
+        sql.executemany(INSERT_LOGGED, self.log)
         for table, older in self.older.items():
-            cursor.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
+            sql.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
         for row_type, rows in self.rows.items():
-            cursor.executemany(insert_row(row_type.table, row_type.columns), rows)
+            sql.executemany(insert_row(row_type.table, row_type.columns), rows)
 
 
 def _any_stands(new: Sequence[TypedRow]) -> bool:
@@ -241,5 +242,5 @@ def _is_there(table: str) -> str:
 
 
 def _stand(table: str, column: str, wanted: list[str]) -> bool:
-    sql = f'SELECT 1 FROM json_each(?) AS wanted CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value LIMIT 1'
-    return connection().execute(sql, (encode(wanted).decode(),)).fetchone() is not None
+    words = dialect()
+    return connection().execute(words.any_where(table, column), (words.listed(wanted),)).fetchone() is not None

@@ -7,9 +7,11 @@ never changes. Must not know: Flask, sockets, engines, what becomes of a change.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from models import connection
 from protocol.codec import Row, decode_stored
+from storage.dialect import Dialect, dialect
 from storage.merge_base import holds
 
 _MOST_ROWS = 20_000
@@ -17,14 +19,19 @@ _MOST_CHARACTERS = 200
 _TELLING = frozenset({str, int, float})
 
 _PAST = (
-    "WITH RECURSIVE past(seq, previous) AS (SELECT c.seq, c.previous_seq FROM _changes AS c WHERE c.seq = ?1"
-    " UNION ALL SELECT c.seq, c.previous_seq FROM past JOIN _changes AS c ON c.seq = past.previous)"
+    "WITH RECURSIVE past(seq) AS (SELECT c.previous_seq FROM _changes AS c WHERE c.seq = ?"
+    " UNION ALL SELECT c.previous_seq FROM past JOIN _changes AS c ON c.seq = past.seq)"
+    " SELECT {columns} FROM past JOIN _changes AS c ON c.seq = past.seq WHERE {condition}"
 )
-_STATES = (
-    f"{_PAST} SELECT c.row, c.session, c.device_id, c.fields IS NULL FROM past JOIN _changes AS c USING (seq)"
-    " WHERE c.seq < ?1 AND (?3 OR c.fields IS NULL) AND (?2 IS NULL OR instr(c.row, ?2))"
-)
-_FIRST = f"{_PAST} SELECT c.row FROM past JOIN _changes AS c USING (seq) WHERE c.fields IS NULL"
+"""What a row was before one of its changes. No bound on ``c.seq`` beside: SQLite would read the log from its start."""
+
+_FIRST = _PAST.format(columns="c.row", condition="c.fields IS NULL")
+
+
+@cache
+def _states(words: Dialect, is_timed: bool, is_any: bool) -> str:
+    conditions = [*([] if is_any else ["c.fields IS NULL"]), *([words.contains("c.row", "?")] if is_timed else [])]
+    return _PAST.format(columns="c.row, c.session, c.device_id, c.fields IS NULL", condition=" AND ".join(conditions))
 
 
 def is_said_before(sequence: int, says: Row, is_any: bool, session: str | None, device_id: str | None) -> bool:
@@ -34,7 +41,9 @@ def is_said_before(sequence: int, says: Row, is_any: bool, session: str | None, 
     and only if the same session or device made it.
     """
     time = says.get("last_updated")
-    for row, made_in, made_by, is_first in connection().execute(_STATES, (sequence, time, is_any and time is not None)):
+    times = [] if time is None else [time]
+    sql = _states(dialect(), bool(times), is_any and bool(times))
+    for row, made_in, made_by, is_first in connection().execute(sql, (sequence, *times)):
         is_own = made_by == device_id if device_id else session is not None and made_in == session
         if (time is not None or (is_first and is_own)) and holds(decode_stored(row), says):
             return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 
@@ -23,9 +23,20 @@ from models import (
 )
 from protocol.codec import encode
 from storage import digest
-from storage.positions import place
+from storage.dialect import dialect
+from storage.positions import position
 from storage.row_migration import resend, take_over, takes_all
-from storage.system_tables import Conflict, Device, KeptAnswer, LaidOut, Ledger, Logged, Receipt, SeenRows, TableDigest
+from storage.system_tables import (
+    CommitOrder,
+    Conflict,
+    Device,
+    KeptAnswer,
+    LaidOut,
+    Logged,
+    Receipt,
+    SeenRows,
+    TableDigest,
+)
 
 
 def fingerprint(models: Sequence[type[Bound]]) -> int:
@@ -47,13 +58,13 @@ def tenant_fingerprint() -> int:
 
 def is_current() -> bool:
     """Tell whether the tenant this code is bound to needs nothing."""
-    return bool(connection().pragma("user_version") == tenant_fingerprint())
+    return dialect().schema.prepared_for() == tenant_fingerprint()
 
 
 def tenant_models() -> list[type[Bound]]:
     """List every table of a tenant's database."""
     return [
-        Ledger,
+        CommitOrder,
         Logged,
         Conflict,
         Receipt,
@@ -74,11 +85,11 @@ def prepare_tenant(now: int) -> None:
     What becomes of rows thereby, and the rows of a table that is synced again, comes to every device.
     Raises: LookupError for a file that was never begun: its devices would take it for the end of all rows.
     """
-    if not database.table_exists(Ledger._meta.table_name) or not Ledger.select().exists():
+    if not dialect().schema.columns(CommitOrder._meta.table_name) or not CommitOrder.select().exists():
         raise LookupError("this is no tenant's database")
     known = _known()
     changed = lay_out_tenant(known)
-    at = max(now, place().clock + 1)
+    at = max(now, position().clock + 1)
     for name, table in synced_tables().items():
         was = known.get(name.casefold())
         if was and (was.is_retired or was.name != name):
@@ -94,7 +105,7 @@ def prepare_tenant(now: int) -> None:
 def lay_out_tenant(known: Mapping[str, LaidOut] = MappingProxyType({})) -> defaultdict[str, set[int]]:
     """Make a tenant's tables what this version needs, in an empty database all of them.
 
-    ``known``: the tables as they were before. Gives by table the places of rows that devices have otherwise.
+    ``known``: the tables as they were before. Gives by table the sequences of rows that devices have otherwise.
     """
     filled = [one for table in synced_tables().values() for one in _clear_way(table, known.get(table.name.casefold()))]
     filled += [
@@ -113,7 +124,7 @@ def lay_out_tenant(known: Mapping[str, LaidOut] = MappingProxyType({})) -> defau
 def _known() -> dict[str, LaidOut]:
     """Read, by name without case, the tables that this file was prepared for; of a file that did not say so those that it
     synced and that are not now."""
-    if columns_of(LaidOut._meta.table_name):
+    if dialect().schema.columns(LaidOut._meta.table_name):
         return {table.name.casefold(): table for table in LaidOut.select()}
     gone = [found.table for found in TableDigest.select(TableDigest.table) if found.table not in synced_tables()]
     return {name.casefold(): LaidOut(name=name, declaration={"columns": {}}, is_retired=True) for name in gone}
@@ -127,13 +138,19 @@ def _note_tables(known: Mapping[str, LaidOut]) -> None:
     for was in known.values():
         if was.name.casefold() not in {name.casefold() for name in synced_tables()}:
             LaidOut.create(name=was.name, declaration=was.declaration, is_retired=True)
-            # A device's place in it would hold what is too old for ever.
-            connection().execute("UPDATE _devices SET places = json_remove(places, ?)", (f'$."{was.name}"',))
+            _forget_positions(was.name)
+
+
+def _forget_positions(table: str) -> None:
+    """Forget how far devices are in a table, else what is too old would be held for them for ever."""
+    for device in Device.select():
+        if device.positions.pop(table, None) is not None:
+            device.save()
 
 
 def begin_tenant(now: int) -> None:
-    """Begin a tenant's order of commits, in tables that are laid out."""
-    Ledger.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
+    """Begin a tenant's commit order, in tables that are laid out."""
+    CommitOrder.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
 
 
 def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
@@ -141,7 +158,7 @@ def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
     added = []
     for model in models:
         name = model._meta.table_name
-        present = columns_of(name)
+        present = dialect().schema.columns(name)
         if not present:
             model.create_table()
             continue
@@ -152,21 +169,10 @@ def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
     return added
 
 
-def columns_of(table: str) -> dict[str, str]:
-    """Give the types of a table's columns by their names; none of a table that is not there.
-
-    SQLite's PRAGMA alone tells of its virtual tables too, such as ``dbstat``, until there is a table of that name.
-    """
-    stands = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
-    if not any(connection().execute(stands, (table,))):
-        return {}
-    return {name: kind for _, name, kind, *_ in connection().execute(f'PRAGMA table_info("{table}")')}
-
-
 def _add_column(table: str, field: Field) -> None:
     """Add a column with its default; what it holds in a synced table, ``take_over`` decides."""
     name = field.column_name
-    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{name}" {_kind_of(field)}')
+    dialect().schema.add_column(table, name, _kind_of(field))
     if table not in synced_tables() and field.default is not None:
         connection().execute(f'UPDATE "{table}" SET "{name}" = ?', (field.default,))
 
@@ -184,24 +190,26 @@ def _clear_way(table: SyncedTable, known: LaidOut | None) -> list[tuple[SyncedTa
 
     Gives the columns that stay and may hold what they do not take now.
     """
-    present = columns_of(table.name)
+    change = dialect().schema
+    present = change.columns(table.name)
     if not present:
         return []
     wanted = {index_name(table.name, columns) for columns in table.indexed}
     kinds = {field.column_name: _kind_of(field) for field in table.model._meta.sorted_fields}
     going = [name for name, kind in present.items() if kinds.get(name, "").split(" ")[0] != kind.split(" ")[0]]
-    for index, columns in _indexes_of(table.name).items():
+    for index, columns in change.indexes(table.name).items():
         if (index.startswith(_INDEX) and index not in wanted) or not set(going).isdisjoint(columns):
-            connection().execute(f'DROP INDEX "{_quoted(index)}"')
-    coming = kinds.keys() - present.keys()
-    if not _ROWID_NAMES.isdisjoint(map(str.casefold, [*going, *coming])):
-        kept = [name for name in present if name not in going]
-        return _rebuild(table, kept, going) + _stricter(table, kept, known)
+            change.drop_index(index)
+    come = change.drop_columns(table, going, kinds.keys() - present.keys())
     for name in going:
-        connection().execute(f'ALTER TABLE "{table.name}" DROP COLUMN "{_quoted(name)}"')
         if name not in kinds:
-            _keep_as_unknown(table.name, name)
-    return _stricter(table, present.keys() - going, known)
+            dialect().rows.keep_as_unknown(table.name, name)
+    return _fields(table, come) + _stricter(table, present.keys() - going, known)
+
+
+def _fields(table: SyncedTable, columns: Iterable[str]) -> list[tuple[SyncedTable, Field]]:
+    fields = {field.column_name: field for field in table.model._meta.sorted_fields}
+    return [(table, fields[name]) for name in columns]
 
 
 def _stricter(table: SyncedTable, present: Collection[str], known: LaidOut | None) -> list[tuple[SyncedTable, Field]]:
@@ -211,50 +219,7 @@ def _stricter(table: SyncedTable, present: Collection[str], known: LaidOut | Non
         return []
     was, now = known.declaration["columns"], table.described()["columns"]
     found = [name for name in now if name in present and not (name in was and takes_all(was[name], now[name]))]
-    fields = {field.column_name: field for field in table.model._meta.sorted_fields}
-    return [(table, fields[name]) for name in found]
-
-
-_ROWID_NAMES = {"rowid", "oid"}
-"""Names that SQLite has for a row's number. It takes a column with such a name when the table is made, and refuses to add
-or drop one later ("cannot drop rowid alias")."""
-
-
-def _rebuild(table: SyncedTable, kept: Sequence[str], going: Sequence[str]) -> list[tuple[SyncedTable, Field]]:
-    """Make a synced table anew with the columns of now, and the rows and indexes that it has; give the columns to fill."""
-    name, before = table.name, "_before"
-    indexes = list(connection().execute(_INDEXES_MADE, (name,)))
-    connection().pragma(
-        "legacy_alter_table", True
-    )  # Else what an operator made on the table would follow its old name.
-    connection().execute(f'ALTER TABLE "{name}" RENAME TO "{before}"')
-    connection().pragma("legacy_alter_table", False)
-    for index, _ in indexes:
-        connection().execute(f'DROP INDEX "{_quoted(index)}"')
-    table.model.create_table()
-    listed = ", ".join(f'"{column}"' for column in kept)
-    connection().execute(f'INSERT INTO "{name}" ({listed}) SELECT {listed} FROM "{before}"')
-    connection().execute(f'DROP TABLE "{before}"')
-    for index, sql in indexes:
-        if index not in _indexes_of(name):
-            connection().execute(sql)
-    fields = {field.column_name: field for field in table.model._meta.sorted_fields}
-    for column in going:
-        if column not in fields:
-            _keep_as_unknown(name, column)
-    return [(table, fields[column]) for column in fields.keys() - set(kept)]
-
-
-_INDEXES_MADE = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
-
-
-def _keep_as_unknown(table: str, name: str) -> None:
-    path = f'$."{name}"'
-    connection().execute(
-        f"UPDATE \"{table}\" AS e SET _extra = json_set(coalesce(e._extra, '{{}}'), ?1, json(c.row -> ?1))"
-        " FROM _changes AS c WHERE c.seq = e._seq AND c.row -> ?1 IS NOT NULL",
-        (path,),
-    )
+    return _fields(table, found)
 
 
 _INDEX = "_ix_"
@@ -263,16 +228,6 @@ _INDEX = "_ix_"
 def index_name(table: str, columns: Sequence[str]) -> str:
     """Name an index that a table is declared to have, so that no other can have this name."""
     return f"{_INDEX}{table}({','.join(columns)})"
-
-
-def _indexes_of(table: str) -> dict[str, set[str]]:
-    """Give the columns of each index that was made apart from its table."""
-    indexes = [name for _, name, _, origin, _ in connection().execute(f'PRAGMA index_list("{table}")') if origin == "c"]
-    return {name: {row[2] for row in connection().execute(f'PRAGMA index_info("{_quoted(name)}")')} for name in indexes}
-
-
-def _quoted(name: str) -> str:
-    return name.replace('"', '""')  # An operator's own may have any name.
 
 
 def _add_indexes(table: SyncedTable) -> None:

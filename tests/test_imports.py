@@ -21,8 +21,8 @@ FLOORS = [
     "server.websocket",
     "models",
     "storage",
-    "storage.sqlite",
     "storage.declarations",
+    "storage.sqlite",
     "tenants",
     "accounts",
     "sockets",
@@ -35,8 +35,8 @@ FLOORS = [
 
 
 ONLY_THERE = {
-    "apsw": {"storage.sqlite.errors", "storage.sqlite.files", "storage.sqlite.database"},
-    "playhouse": {"storage.sqlite.database"},
+    "apsw": {"storage.sqlite.binding", "storage.sqlite.errors", "storage.sqlite.files", "storage.sqlite.database"},
+    "playhouse": {"storage.sqlite.binding"},
     "bcrypt": {"accounts.passwords"},
     "flask_socketio": {"sockets"},
 }

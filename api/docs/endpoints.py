@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.docs.json_schema import COUNT, Schema
-from api.history import MOST_STATED, PAGE_ROWS
+from api.history import MAX_DIGITS, PAGE_ROWS
 from protocol import errors
 from protocol.errors import Problem
 
@@ -49,7 +49,7 @@ _AFTER_PUSH: Mapping[str, Mapping[str, Any]] = {
 _PASSWORD, _EMAIL = "password123", "test@example.com"
 _ROW_EXAMPLE = {"id": "u1", "name": "Asha", "phone": "555-0100"}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS[1], "default": PAGE_ROWS[0]}
-_NUMBER = COUNT | {"maximum": 10**MOST_STATED - 1}
+_NUMBER = COUNT | {"maximum": 10**MAX_DIGITS - 1}
 _STATE = {"type": "string", "enum": ["open", "resolved", "all"], "default": "open"}
 
 CALLS: Mapping[str, Call] = {

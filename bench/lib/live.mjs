@@ -1,7 +1,8 @@
 // Work of real time: how many deliveries a second, how soon one comes, what an idle socket costs.
 import { Connection } from './http.mjs';
 import { percentile, sleep } from './report.mjs';
-import { newRow, openAll } from './writes.mjs';
+import { KNOWN, newRow } from './rows.mjs';
+import { openAll } from './writes.mjs';
 
 const HEAD = '42["sync_notification",'.length;
 
@@ -12,7 +13,7 @@ const HEAD = '42["sync_notification",'.length;
 class Audience {
   notes = []; delivered = 0; onAll = null; onOne = null;
 
-  constructor(server) { this.server = server; }
+  constructor(server, kind) { Object.assign(this, { server, kind }); }
 
   async open(token, count) {
     this.heardBy = new Uint32Array(count);
@@ -38,9 +39,9 @@ class Audience {
     const sequence = this.server.sequenceOf(said);
     const row = this.server.rowOf(said);
     this.sequence ??= sequence - 1;
-    if (sequence !== this.sequence + 1 || row.note !== 'call back, round 0' || row.phoneModel.model !== 'A54') throw new Error(`a change is missing or broken: ${event}`);
+    if (sequence !== this.sequence + 1 || !this.kind.isWhole(row)) throw new Error(`a change is missing or broken: ${event}`);
     this.sequence = sequence;
-    return { bytes: Buffer.from(event), heard: 0, id: row.id };
+    return { bytes: Buffer.from(event), heard: 0, id: row.Unique_id };
   }
 
   close() { this.sockets.forEach((socket) => socket.close()); }
@@ -53,8 +54,8 @@ class Audience {
 }
 
 /** Pushes over 4 connections, of which at most 4 are not yet with every listener. */
-export async function fanOut(server, token, listeners, seconds) {
-  const audience = new Audience(server);
+export async function fanOut(server, token, listeners, seconds, kind = KNOWN) {
+  const audience = new Audience(server, kind);
   await audience.open(token, listeners);
   const idle = Array.from({ length: 4 }, () => new Connection(server.port));
   let pushes = 0; let free = 4; let ended = false;
@@ -63,7 +64,7 @@ export async function fanOut(server, token, listeners, seconds) {
       const connection = idle.pop();
       free -= 1;
       pushes += 1;
-      connection.send(server.pushOf(token, server.one(newRow()))).then(() => { idle.push(connection); go(); });
+      connection.send(server.pushOf(token, server.one(newRow(kind)))).then(() => { idle.push(connection); go(); });
     }
   };
   audience.onAll = () => { free += 1; go(); };
@@ -83,8 +84,8 @@ export async function fanOut(server, token, listeners, seconds) {
 }
 
 /** From sending a push to each of 100 listeners having it, at 20 pushes a second. */
-export async function soon(server, token, seconds, listeners = 100) {
-  const audience = new Audience(server);
+export async function soon(server, token, seconds, kind = KNOWN, listeners = 100) {
+  const audience = new Audience(server, kind);
   await audience.open(token, listeners);
   const connection = new Connection(server.port);
   const sent = new Map(); const times = [];
@@ -92,9 +93,9 @@ export async function soon(server, token, seconds, listeners = 100) {
   let pushes = 0;
   for (const began = performance.now(); performance.now() - began < seconds * 1000; pushes++) {
     await sleep(began + pushes * 50 - performance.now());
-    const row = newRow();
+    const row = newRow(kind);
     const bytes = server.pushOf(token, server.one(row));
-    sent.set(row.id, performance.now());
+    sent.set(row.Unique_id, performance.now());
     await connection.send(bytes);
   }
   await audience.complete(pushes);

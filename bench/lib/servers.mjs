@@ -13,7 +13,7 @@ const TYPE_AT = '42["sync_notification",{"type":"'.length;
 export const ADAPTERS = {
   syncapp: (app) => ({
     name: 'syncapp',
-    command: [path.join(app, '.venv/bin/python'), 'syncapp.py'], folder: app, env: { LOG_FORMAT: 'json', ...wideRates(app) },
+    command: [pythonOf(app), 'syncapp.py'], folder: app, env: { LOG_FORMAT: 'json', ...wideRates(app) }, cheapHashes: { BCRYPT_ROUNDS: '8' },
     register: (name) => request('POST', '/api/customers/register', { body: {
       firstName: 'Bench', lastName: name, email: `${name}@example.com`, password: `password-${name}` } }),
     tokenOf: (answer) => answer.data.token,
@@ -21,6 +21,7 @@ export const ADAPTERS = {
     many: (rows) => `{"changes":{"${TABLE}":${JSON.stringify(rows)}}}`,
     push: '/api/client/sync/push', pull: '/api/client/sync/pull',
     page: (cursor, limit) => JSON.stringify({ cursor, limit, entityTypes: [TABLE] }),
+    digest: (cursor) => JSON.stringify({ cursor, entityTypes: [TABLE], digest: true }),
     everything: JSON.stringify({ lastSyncTimestamp: '1970-01-01T00:00:00Z', entityTypes: [TABLE] }),
     cursorOf: (text) => /"cursor":"([^"]+)"/.exec(text)[1],
     isReady: (text) => text.startsWith('42["authenticated"'),
@@ -29,7 +30,7 @@ export const ADAPTERS = {
   }),
   peer: () => ({
     name: 'peer',
-    command: [process.execPath, 'server.cjs'], folder: path.join(HERE, 'peer'), env: { NODE_ENV: 'production' },
+    command: [process.execPath, 'server.cjs'], folder: path.join(HERE, 'peer'), env: { NODE_ENV: 'production' }, cheapHashes: { SCRYPT_COST: '2' },
     register: (name) => request('POST', '/register', { body: { email: `${name}@example.com`, password: `password-${name}` } }),
     tokenOf: (answer) => answer.token,
     one: (row) => `{"table":"${TABLE}","rows":[${JSON.stringify(row)}]}`,
@@ -43,16 +44,22 @@ export const ADAPTERS = {
   }),
 };
 
-/** This server with parts of libraries in the place of its own: bench/stock.py names them. */
+/** This server with parts of libraries in the place of its own: bench/stock.py has their names. */
 export function withStock(app, parts) {
   const own = ADAPTERS.syncapp(app);
   return { ...own, name: 'peer', command: [own.command[0], 'bench/stock.py', parts] };
 }
 
+/** A checkout that has no virtual environment of its own, such as a worktree of an old commit, runs in ours. */
+export function pythonOf(app) {
+  const own = path.join(app, '.venv/bin/python');
+  return fs.existsSync(own) ? own : path.resolve(HERE, '../.venv/bin/python');
+}
+
 /** The settings of a checkout that say how much a time somebody may do, so wide that they refuse nothing. */
 function wideRates(app) {
   const ask = 'import dataclasses, settings; print(*(f.name.upper() for f in dataclasses.fields(settings.Settings) if " per " in str(f.default)))';
-  const names = execFileSync(path.join(app, '.venv/bin/python'), ['-c', ask], { cwd: app, encoding: 'utf8' }).trim().split(' ');
+  const names = execFileSync(pythonOf(app), ['-c', ask], { cwd: app, encoding: 'utf8' }).trim().split(' ');
   return Object.fromEntries(names.map((name) => [name, '1000000000 per minute']));
 }
 
@@ -73,10 +80,12 @@ export class Server {
   /** Start on a core; returns when the first good answer came, and notes how long that took. */
   async start(core, extra = {}, prefix = []) {
     fs.mkdirSync(this.data, { recursive: true });
+    this.core = core;
     this.port = await freePort();
     const log = fs.openSync(`${this.data}.log`, 'a');
     const began = performance.now();
     const env = { ...process.env, ...this.env, PORT: String(this.port), HOST: '127.0.0.1', DATA_DIR: this.data, JWT_SECRET_KEY: SECRET, ...extra };
+    Object.assign(this, { extra, environment: env });
     this.child = spawn('taskset', ['-c', String(core), ...prefix, ...this.command], { cwd: this.folder, env, stdio: ['ignore', log, log] });
     fs.closeSync(log);
     Server.#running.add(this.child);
@@ -91,6 +100,12 @@ export class Server {
     }
     this.startMs = performance.now() - began;
     return this;
+  }
+
+  /** Stop, and start again on the same data. */
+  async restart(extra = this.extra) {
+    await this.stop();
+    return this.start(this.core, extra);
   }
 
   async stop() {
@@ -110,7 +125,7 @@ export class Server {
   }
 
   pushOf(token, body) { return request('POST', this.push, { token, body }); }
-  pullOf(token, body) { return request('POST', this.pull, { token, body }); }
+  pullOf(token, body, encoding) { return request('POST', this.pull, { token, body, encoding }); }
   rssKib() { return Number(/VmRSS:\s*(\d+)/.exec(fs.readFileSync(`/proc/${this.child.pid}/status`, 'utf8'))[1]); }
   descriptors() { return fs.readdirSync(`/proc/${this.child.pid}/fd`).length; }
 
@@ -120,15 +135,4 @@ export class Server {
     const of = (task) => { try { return Number(fs.readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ')[0]); } catch { return 0; } };
     return fs.readdirSync(tasks).reduce((sum, task) => sum + of(task), 0) / 1e9;
   }
-}
-
-/** A row as an app has it: 20 fields, about 500 bytes of JSON. `round` makes an update change something. */
-export function row(id, round = 0) {
-  return {
-    id, Unique_id: `u-${id}`, firstName: 'Asha', lastName: 'Kulkarni', name: 'Asha Kulkarni', email: `${id}@example.in`,
-    phone: '+91 98200 11223', whatsapp: '+91 98200 11223', gender: 'female', bloodGroup: 'O+', dob: '1990-04-17',
-    phoneModel: { brand: 'Samsung', model: 'A54' }, bankList: ['HDFC', 'SBI'], gstNo: '27AAPFU0939F1ZV',
-    companyName: 'Kulkarni Traders Pvt Ltd', branchId: 'pune-1', status: 'lead', active: 1, note: `call back, round ${round}`,
-    last_updated: '2025-11-23T10:00:00.000Z',
-  };
 }

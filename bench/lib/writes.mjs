@@ -1,11 +1,8 @@
 // Work that writes: single rows over HTTP and as events, batches, and more than the server can take.
 import { Connection } from './http.mjs';
 import { percentile, sleep } from './report.mjs';
-import { row } from './servers.mjs';
+import { KNOWN, newId, newRow } from './rows.mjs';
 import { Socket } from './sio.mjs';
-
-let made = 0;
-export const newRow = () => row(`r-${String(++made).padStart(9, '0')}`);
 
 /** Each of `askers` asks again as soon as it was answered, for `seconds` after a short warm-up; `cpu` is in ms a row. */
 async function closedLoop(server, askers, seconds, perAnswer = 1) {
@@ -29,13 +26,13 @@ async function closedLoop(server, askers, seconds, perAnswer = 1) {
   return { rate: rows / elapsed, cpu: (cpu * 1000) / rows, p50: percentile(times, 50), p99: percentile(times, 99) };
 }
 
-const checked = async (answer) => {
+export const checked = async (answer) => {
   const { status, body } = await answer;
   if (status !== 200) throw new Error(`${status} ${body.toString().slice(0, 300)}`);
 };
 
 /** Durable pushes of one new row each, over `count` keep-alive connections, heard by as many sockets as `listeners` says. */
-export async function singles(server, token, count, seconds, listeners = 0) {
+export async function singles(server, token, count, seconds, { listeners = 0, kind = KNOWN } = {}) {
   const sockets = await openAll(server, token, listeners);
   const connections = Array.from({ length: count }, () => new Connection(server.port));
   const result = await closedLoop(server, connections.map((one) => () => checked(one.send(server.pushOf(token, server.one(newRow()))))), seconds);
@@ -65,13 +62,14 @@ export async function openAll(server, token, count, heard) {
 }
 
 /** Batches over 4 connections: of new rows, or of rows that exist and all change. */
-export async function batches(server, token, size, seconds, isUpdate) {
-  const workers = Array.from({ length: 4 }, () => ({ connection: new Connection(server.port), rows: Array.from({ length: size }, newRow), round: 0 }));
+export async function batches(server, token, size, seconds, isUpdate, kind = KNOWN) {
+  const some = () => Array.from({ length: size }, newId);
+  const workers = Array.from({ length: 4 }, () => ({ connection: new Connection(server.port), ids: some(), round: 0 }));
   const push = ({ connection }, rows) => checked(connection.send(server.pushOf(token, server.many(rows))));
-  if (isUpdate) await Promise.all(workers.map((worker) => push(worker, worker.rows)));
+  if (isUpdate) await Promise.all(workers.map((worker) => push(worker, worker.ids.map((id) => kind.make(id)))));
   const next = (worker) => {
     worker.round += 1;
-    return isUpdate ? worker.rows.map(({ id }) => row(id, worker.round)) : Array.from({ length: size }, newRow);
+    return isUpdate ? worker.ids.map((id) => kind.make(id, worker.round)) : some().map((id) => kind.make(id));
   };
   const result = await closedLoop(server, workers.map((worker) => () => push(worker, next(worker))), seconds, size);
   workers.forEach(({ connection }) => connection.close());

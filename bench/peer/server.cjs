@@ -8,13 +8,16 @@ const http = require('node:http');
 const path = require('node:path');
 const { promisify } = require('node:util');
 const Database = require('better-sqlite3');
+const compression = require('compression');
 const express = require('express');
 const jwt = require('jsonwebtoken');
 const { Server } = require('socket.io');
 
 const FOLDER = process.env.DATA_DIR;
 const SECRET = crypto.createSecretKey(process.env.JWT_SECRET_KEY, 'utf8'); // As a text it costs a millisecond a request.
-const hash = promisify(crypto.scrypt);
+const scrypt = promisify(crypto.scrypt);
+const hash = (password, salt) => scrypt(password, salt, 32, { N: Number(process.env.SCRYPT_COST || 16384) });
+const MOST_OPEN = Number(process.env.OPEN_TENANTS || 256);
 
 function open(file, schema) {
   const db = new Database(path.join(FOLDER, file));
@@ -27,22 +30,34 @@ function open(file, schema) {
 const directory = open('main.db', `CREATE TABLE IF NOT EXISTS customers
   (id TEXT PRIMARY KEY, email TEXT UNIQUE NOT NULL, salt BLOB NOT NULL, hash BLOB NOT NULL)`);
 const addCustomer = directory.prepare('INSERT INTO customers VALUES (?, ?, ?, ?)');
-const tenants = new Map();
+const tenants = new Map(); // In the order of use, the latest last.
+const keyOf = (row) => row?.id ?? row?.Unique_id;
+
+function closeOldest() {
+  const [id, { db }] = tenants.entries().next().value;
+  tenants.delete(id);
+  db.close();
+}
 
 /** The open database of a tenant, with its prepared statements. */
 function tenantOf(id) {
   const known = tenants.get(id);
-  if (known) return known;
+  if (known) {
+    tenants.delete(id);
+    tenants.set(id, known);
+    return known;
+  }
+  if (tenants.size >= MOST_OPEN) closeOldest();
   const db = open(`tenant_${id}.db`, `CREATE TABLE IF NOT EXISTS rows (tbl TEXT, id TEXT, seq INTEGER NOT NULL,
     version INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (tbl, id)) WITHOUT ROWID;
     CREATE UNIQUE INDEX IF NOT EXISTS by_seq ON rows (seq)`);
   const put = db.prepare(`INSERT INTO rows VALUES (?, ?, ?, 1, ?)
     ON CONFLICT (tbl, id) DO UPDATE SET seq = excluded.seq, version = version + 1, data = excluded.data RETURNING version`);
   const after = db.prepare('SELECT seq, tbl, version, data FROM rows WHERE seq > ? ORDER BY seq LIMIT ?');
-  const tenant = { seq: db.prepare('SELECT coalesce(max(seq), 0) AS seq FROM rows').get().seq, after };
+  const tenant = { db, seq: db.prepare('SELECT coalesce(max(seq), 0) AS seq FROM rows').get().seq, after };
   const write = db.transaction((table, rows, first) => rows.map((row, i) => {
-    const { version } = put.get(table, row.id, first + i + 1, JSON.stringify(row));
-    return { id: row.id, version };
+    const { version } = put.get(table, keyOf(row), first + i + 1, JSON.stringify(row));
+    return { id: keyOf(row), version };
   }));
   tenant.push = (table, rows) => {
     const results = write(table, rows, tenant.seq);
@@ -61,7 +76,7 @@ function addTenant(email, salt, key) {
 }
 
 function push(io, tenantId, { table, rows }) {
-  if (typeof table !== 'string' || !Array.isArray(rows) || rows.some((row) => typeof row?.id !== 'string')) {
+  if (typeof table !== 'string' || !Array.isArray(rows) || rows.some((row) => typeof keyOf(row) !== 'string')) {
     return { success: false, error: 'table and rows with an id are needed' };
   }
   const tenant = tenantOf(tenantId);
@@ -87,7 +102,7 @@ function serve() {
   app.get('/health', (_, res) => res.json({ status: 'ok' }));
   app.post('/register', async (req, res) => {
     const salt = crypto.randomBytes(16);
-    const id = addTenant(req.body.email, salt, await hash(req.body.password, salt, 32));
+    const id = addTenant(req.body.email, salt, await hash(req.body.password, salt));
     res.status(201).json({ token: jwt.sign({ customerId: id, type: 'client' }, SECRET, { expiresIn: '24h' }) });
   });
   app.use((req, res, next) => {
@@ -102,7 +117,7 @@ function serve() {
     const answer = push(io, req.tenant, req.body);
     res.status(answer.success ? 200 : 400).json(answer);
   });
-  app.post('/pull', (req, res) => res.json(pull(req.tenant, req.body)));
+  app.post('/pull', compression(), (req, res) => res.json(pull(req.tenant, req.body)));
   io.use((socket, next) => {
     try {
       socket.tenant = jwt.verify(socket.handshake.auth.token, SECRET, { algorithms: ['HS256'] }).customerId;
@@ -118,21 +133,4 @@ function serve() {
   server.listen(Number(process.env.PORT), '127.0.0.1', 4096);
 }
 
-/** Create and keep open `count` tenants, hashing left out, and say what that took. */
-function measureTenants(count) {
-  const descriptors = () => fs.readdirSync('/proc/self/fd').length;
-  const before = { rss: process.memoryUsage.rss(), descriptors: descriptors() };
-  const salt = crypto.randomBytes(16);
-  const times = Array.from({ length: count }, (_, i) => {
-    const began = performance.now();
-    addTenant(`t${i}@example.com`, salt, salt);
-    return performance.now() - began;
-  }).sort((a, b) => a - b);
-  console.log(JSON.stringify({
-    p50: times[count >> 1], p99: times[Math.floor(count * 0.99)], kib: (process.memoryUsage.rss() - before.rss) / 1024 / count,
-    descriptors: (descriptors() - before.descriptors) / count,
-  }));
-}
-
-if (process.argv[2] === 'tenants') measureTenants(Number(process.argv[3]));
-else serve();
+serve();

@@ -9,18 +9,16 @@ Only a change that rows could violate has them looked at, in every tenant's file
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from models import connection, synced_tables
 from protocol.messages import Column
 from storage import main_database
+from storage.dialect import dialect
+from storage.engine import Engine
 from storage.row_migration import takes_all
-from storage.schema import columns_of
-from storage.sqlite.database import Store
-from storage.sqlite.files import look_into
 
 _MOST_SHOWN = 3
 
@@ -74,12 +72,12 @@ def declared_now() -> dict[str, Said]:
     return {name: table.described() for name, table in synced_tables().items() if table.is_declared}
 
 
-def compare(main: Store, files: Iterable[tuple[str, Path]], retiring: Collection[str] = ()) -> Found:
+def compare(engine: Engine, retiring: Collection[str] = ()) -> Found:
     """Find what is declared otherwise than it was accepted, and which rows of which tenants do not allow it.
 
-    ``files`` gives tenants' IDs with their files. The tables that ``retiring`` names may go although they have rows.
+    The tables that ``retiring`` names may go although they have rows.
     """
-    accepted = main.read(main_database.accepted_tables)
+    accepted = engine.directory.read(main_database.accepted_tables)
     now = declared_now()
     found = Found()
     for table in accepted:
@@ -92,24 +90,24 @@ def compare(main: Store, files: Iterable[tuple[str, Path]], retiring: Collection
     ]
     risks = [difference for difference in found.differences if difference.is_risk]
     if risks:
-        for tenant_id, path in files:
-            for risk, ids in look_into(path, lambda: [(one, _violating(one)) for one in risks]):
+        for tenant_id in engine.tenant_ids():
+            for risk, ids in engine.peek(tenant_id, lambda: [(one, _violating(one)) for one in risks]):
                 if ids:
                     found.offences.setdefault(risk, []).append(Offence(tenant_id, len(ids), ids[0]))
     return found
 
 
-def accept(main: Store, files: Iterable[tuple[str, Path]], retiring: Collection[str] = ()) -> list[Difference]:
+def accept(engine: Engine, retiring: Collection[str] = ()) -> list[Difference]:
     """Keep what is declared now as accepted, and give what is different from before.
 
     Raises: MigrationRefused, with nothing changed, if rows do not allow it.
     """
-    found = compare(main, files, retiring)
+    found = compare(engine, retiring)
     if found.offences:
         raise MigrationRefused(found.refusal())
     if found.differences:
         now = declared_now()
-        main.write(lambda: main_database.accept_tables(now))
+        engine.directory.write(lambda: main_database.accept_tables(now))
     return found.differences
 
 
@@ -163,7 +161,7 @@ def _word(value: Any) -> str:
 
 def _violating(risk: Difference) -> list[str]:
     """List the rows that are not deleted and do not allow a change, in the tenant this code is bound to."""
-    present = columns_of(risk.table)
+    present = dialect().schema.columns(risk.table)
     if not present:
         return []
     if not risk.column:
@@ -185,11 +183,9 @@ def _held(table: str, column: str) -> Iterator[tuple[str, Any]]:
 
 def _held_unknown(table: str, column: str) -> Iterator[tuple[str, Any]]:
     """Read the values of what is no column yet from the rows."""
-    rows = connection().execute(
-        f'SELECT e.id, c.row -> ? FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq WHERE e.is_deleted = 0',
-        (f'$."{column}"',),
-    )
-    return ((row_id, json.loads(held or "null")) for row_id, held in rows)
+    for _, row_id, is_deleted, held in dialect().rows.field_of_rows(table, column):
+        if not is_deleted:
+            yield row_id, json.loads(held or "null")
 
 
 def _fits(value: Any, rule: Column, is_required: bool) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from storage import main_database, positions
-from storage.sqlite.database import Store
+from storage.sqlite.database import SQLiteDatabase
 
 Incarnation = tuple[str, int]
 """The epoch and the sequence at which a file stands."""
@@ -21,47 +21,47 @@ log = logging.getLogger("syncapp.incarnations")
 class Incarnations:
     """Where each tenant's file stood last, as the main database knows it; ``save`` brings that up to date."""
 
-    def __init__(self, main: Store) -> None:
+    def __init__(self, main: SQLiteDatabase) -> None:
         self._main = main
         self._marks: dict[str, object] = {}
         self._unsaved: dict[str, Incarnation] = {}
 
     def known(self, tenant_id: str) -> Incarnation | None:
         """Give the epoch and the sequence that are known of a tenant."""
-        return self._unsaved.get(tenant_id) or self._main.read(lambda: main_database.last_place(tenant_id))
+        return self._unsaved.get(tenant_id) or self._main.read(lambda: main_database.last_position(tenant_id))
 
-    def opened(self, tenant_id: str, store: Store, now: int) -> bool:
+    def opened(self, tenant_id: str, database: SQLiteDatabase, now: int) -> bool:
         """Look at a file that was just opened; one that went back begins a new epoch.
 
         True if the epoch is another than before.
         """
-        here, known = store.read(positions.incarnation), self.known(tenant_id)
+        here, known = database.read(positions.incarnation), self.known(tenant_id)
         if fault := went_back(known, here):
-            store.run_now(lambda: positions.begin_epoch(now))
-            here = store.read(positions.incarnation)
+            database.run_now(lambda: positions.begin_epoch(now))
+            here = database.read(positions.incarnation)
             log.error("tenant %s: %s; it goes on under a new epoch, so that every device starts anew", tenant_id, fault)
         elif known and known[0] != here[0]:
             log.warning("tenant %s was restored: after change %d there comes change %d", tenant_id, known[1], here[1])
-        self._marks[tenant_id] = store.mark
+        self._marks[tenant_id] = database.mark
         if known != here:
             self._unsaved[tenant_id] = here
         return known is not None and known[0] != here[0]
 
-    def note(self, tenant_id: str, store: Store) -> None:
+    def note(self, tenant_id: str, database: SQLiteDatabase) -> None:
         """Note where an open file stands, if it was written since it was noted last."""
-        if self._marks.get(tenant_id) is not store.mark:
-            self._marks[tenant_id] = store.mark
-            self._unsaved[tenant_id] = store.read(positions.incarnation)
+        if self._marks.get(tenant_id) is not database.mark:
+            self._marks[tenant_id] = database.mark
+            self._unsaved[tenant_id] = database.read(positions.incarnation)
 
-    def closed(self, tenant_id: str, store: Store) -> None:
+    def closed(self, tenant_id: str, database: SQLiteDatabase) -> None:
         """Note where a file stands that is about to be closed."""
-        self.note(tenant_id, store)
+        self.note(tenant_id, database)
         self._marks.pop(tenant_id, None)
 
     def save(self) -> None:
         """Write what was noted since the last time, all at once."""
         if unsaved := dict(self._unsaved):
-            self._main.write(lambda: main_database.note_places(unsaved))
+            self._main.write(lambda: main_database.note_positions(unsaved))
             for tenant_id, noted in unsaved.items():
                 if self._unsaved.get(tenant_id) == noted:
                     del self._unsaved[tenant_id]

@@ -66,7 +66,12 @@ def spoken_over_http(tenant: Tenant) -> str:
         return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
 
 
-EVENTS = ('421["ping",{}]', f'422["sync_push",{row(2)}]', f'423["sync_push",{row(3, 20_000)}]', '424["sync_pull",{"table":"end_user"}]')
+EVENTS = (
+    '421["ping",{}]',
+    f'422["sync_push",{row(2)}]',
+    f'423["sync_push",{row(3, 20_000)}]',
+    '424["sync_pull",{"table":"end_user"}]',
+)
 
 
 def spoken_by_websocket(tenant: Tenant) -> list[str]:

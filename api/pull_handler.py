@@ -1,0 +1,159 @@
+"""Handles a pull from its parsed body to a streamed answer.
+
+Knows: how an answer is planned and written chunk by chunk, and what is recorded about the device. Must not know: routes,
+SQL, engines, JWT. The statements are in ``pull_reader``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from accounts.tokens import Identity
+from api.push_handler import check_body_tenant, limits_of
+from models import synced_tables
+from protocol.codec import Cursor, encode, format_time
+from protocol.messages import Pull, unknown_table_errors
+from protocol.pull_parser import parse_pending, parse_pull
+from protocol.seen_rows import Evidence
+from server.quotas import Quotas
+from settings import Settings
+from storage import positions, pull_reader
+from storage.devices import Seen, expired, expired_at, reached
+from storage.positions import now_ms
+from storage.pull_reader import Page, Slice
+from tenants import Tenants
+
+_FIRST_CHUNK_ROWS, _MAX_CHUNK_ROWS, _CHUNK_BYTES = 250, 500, 262_144
+_ReadRows = Callable[[str, int, int], Slice]
+"""Reads a chunk of a table: after which sequence, how many rows."""
+
+
+class PullHandler:
+    """Handles pulls of all tenants."""
+
+    def __init__(self, settings: Settings, tenants: Tenants, seen: Seen, quotas: Quotas) -> None:
+        self._settings, self._tenants, self._seen, self._quotas = settings, tenants, seen, quotas
+        self._tables = {name: table.rules for name, table in synced_tables().items()}
+        self._limits = limits_of(settings)
+
+    def pull(self, identity: Identity, body: object, device_id: str | None) -> Iterator[bytes]:
+        """Give the chunks of the answer to a pull.
+
+        Raises: ValidationError, ResyncRequired, InvalidTenantId, TenantMismatch.
+        """
+        check_body_tenant(identity, body)
+        pull = parse_pull(body, self._tables, self._limits)
+        skew_ms = self._settings.clock_skew_seconds * 1000
+        pushed = self._evidence(identity, device_id) if pull.since is None else None
+
+        def plan() -> Page:
+            at = expired_at(device_id) if device_id and pull.since is not None else None
+            if at is not None and isinstance(pull.since, Cursor):
+                raise expired(at)
+            page = pull_reader.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
+            if device_id is None or not isinstance(pull.since, Cursor):
+                return page
+            return page._replace(went_back=self._seen.had_more(identity.tenant_id, device_id, page.starts, page.epoch))
+
+        page = self._tenants.read(identity.tenant_id, plan)
+        self._record(identity, device_id, page)
+        return self._answer(identity.tenant_id, page)
+
+    def pull_pending(self, identity: Identity, body: object, device_id: str | None) -> Iterator[bytes]:
+        """Give the chunks of the answer to a pull of pending rows; to a device that names itself, all that it has not
+        pulled yet.
+
+        Raises: ValidationError, ResyncRequired, InvalidTenantId, TenantMismatch.
+        """
+        check_body_tenant(identity, body)
+        tables, unknown = parse_pending(body, self._tables)
+        if device_id is None:
+            return self._marked_rows(identity.tenant_id, tables, unknown)
+        if isinstance(body, dict) and body.get("cursor") is not None:
+            return self.pull(identity, body, device_id)
+        return self._rows_not_pulled(identity, tables, unknown, device_id)
+
+    def _marked_rows(self, tenant_id: str, tables: Sequence[str], unknown: Sequence[str]) -> Iterator[bytes]:
+        """Give the rows that are marked as pending."""
+        here = self._tenants.read(tenant_id, positions.position)
+
+        def rows(table: str, after: int, count: int) -> Slice:
+            return self._tenants.read(tenant_id, lambda: pull_reader.pending_rows(table, after, count))
+
+        tail = {"syncTimestamp": format_time(here.clock), "cursor": here.cursor, "hasMore": False}
+        tail |= unknown_table_errors(unknown)
+        return _write(dict.fromkeys(tables, 0), unknown, rows, tail, self._yield_turn(tenant_id))
+
+    def _rows_not_pulled(
+        self, identity: Identity, tables: Sequence[str], unknown: Sequence[str], device_id: str
+    ) -> Iterator[bytes]:
+        """Give what a device has not pulled yet of each table, with every tombstone."""
+        self._seen.try_to_save(identity.tenant_id)
+
+        def plan() -> Page:
+            is_expired = expired_at(device_id) is not None
+            pull = Pull(tables, None, self._limits.pull_rows, unknown_tables=unknown)
+            return pull_reader.pending_page(reached(device_id, tables), pull, is_expired=is_expired)
+
+        page = self._tenants.read(identity.tenant_id, plan)
+        self._record(identity, device_id, page)
+        return self._answer(identity.tenant_id, page)
+
+    def _evidence(self, identity: Identity, device_id: str | None) -> Evidence:
+        return self._seen.evidences.find(identity.tenant_id, device_id, identity.session_id, self._tenants.read)
+
+    def _record(self, identity: Identity, device_id: str | None, page: Page) -> None:
+        """Record what a device says that it has, and what it is sent."""
+        tenant_id, now, before = identity.tenant_id, now_ms(), self._evidence(identity, device_id)
+        self._seen.evidences.pulled(tenant_id, before, page, now)
+        if device_id:  # A device that went back is told so until it takes another ID, even if this answer is lost.
+            self._seen.note(tenant_id, device_id, {} if page.went_back else page.starts, now, page.epoch)
+        if page.claimed == 0 and (
+            device_id or before.is_kept
+        ):  # It pulls from the start; an expired one is live again.
+            self._seen.try_to_save(tenant_id)
+
+    def _answer(self, tenant_id: str, page: Page) -> Iterator[bytes]:
+        """Give the chunks of a planned answer. Each is read on its own, so that no transaction stays open meanwhile."""
+
+        def rows(table: str, after: int, count: int) -> Slice:
+            return self._tenants.read(tenant_id, lambda: pull_reader.rows_of(page, table, after, count))
+
+        tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
+        if page.is_complete:
+            tail["complete"] = True
+        if page.went_back:
+            tail["wentBack"] = True
+        if page.digest is not None:
+            tail["digest"] = page.digest
+        tail |= unknown_table_errors(page.unknown_tables)
+        return _write(page.starts, page.unknown_tables, rows, tail, self._yield_turn(tenant_id))
+
+    def _yield_turn(self, tenant_id: str) -> Callable[[], None]:
+        return partial(self._quotas.scheduler.yield_turn, tenant_id)
+
+
+def _write(
+    starts: Mapping[str, int],
+    unknown_tables: Sequence[str],
+    rows: _ReadRows,
+    tail: dict[str, Any],
+    yield_turn: Callable[[], None],
+) -> Iterator[bytes]:
+    """Write the answer of a pull around rows that are JSON already; other requests go on after each chunk."""
+    lead = b'{"success":true,"data":{' + b"".join(encode(table) + b":[]," for table in unknown_tables)
+    for table, since in starts.items():
+        lead += encode(table) + b":["
+        after, count = since, _FIRST_CHUNK_ROWS
+        while (chunk := rows(table, after, count)).count:
+            yield lead
+            yield chunk.json
+            after, lead = chunk.last, b","
+            if chunk.count < count:
+                break
+            count = min(_MAX_CHUNK_ROWS, _CHUNK_BYTES * chunk.count // len(chunk.json) + 1)
+            yield_turn()
+        lead = b"]," if after > since else lead + b"],"
+    yield (lead[:-1] if starts else lead) + b"}," + encode(tail)[1:]

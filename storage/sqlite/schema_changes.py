@@ -1,0 +1,82 @@
+"""How tables of a SQLite file are looked at and changed: ``storage.dialect.SchemaChanges``.
+
+Knows: SQLite's catalog, what it can't do to a table. Must not know: which columns a table should have, files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from models import SyncedTable, connection
+
+_ROWID_NAMES = {"rowid", "oid"}
+"""Names that SQLite has for a row's number. It takes a column with such a name when the table is made, and refuses to add
+or drop one later ("cannot drop rowid alias")."""
+
+_BEFORE = "_before"
+_INDEXES_MADE = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
+
+
+def prepared_for() -> int:
+    """Give the fingerprint of the schema for which the file was prepared last."""
+    return int(connection().pragma("user_version"))
+
+
+def columns(table: str) -> dict[str, str]:
+    """Give the types of a table's columns by their names; none of a table that is not there.
+
+    The PRAGMA alone tells of virtual tables too, such as ``dbstat``, until there is a table of that name.
+    """
+    known = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
+    if not any(connection().execute(known, (table,))):
+        return {}
+    return {name: kind for _, name, kind, *_ in connection().execute(f'PRAGMA table_info("{table}")')}
+
+
+def indexes(table: str) -> dict[str, set[str]]:
+    """Give by name the columns of each index that was made apart from its table."""
+    names = [name for _, name, _, origin, _ in connection().execute(f'PRAGMA index_list("{table}")') if origin == "c"]
+    return {name: {row[2] for row in connection().execute(f'PRAGMA index_info("{_quoted(name)}")')} for name in names}
+
+
+def drop_index(name: str) -> None:
+    """Drop an index, whatever its name."""
+    connection().execute(f'DROP INDEX "{_quoted(name)}"')
+
+
+def _quoted(name: str) -> str:
+    return name.replace('"', '""')  # An operator's own may have any name.
+
+
+def add_column(table: str, name: str, kind: str) -> None:
+    """Add an empty column of a type."""
+    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{name}" {kind}')
+
+
+def drop_columns(table: SyncedTable, going: Collection[str], coming: Collection[str]) -> Collection[str]:
+    """Drop columns of a synced table; if its table is made anew for that, with those that come, give these."""
+    if not _ROWID_NAMES.isdisjoint(map(str.casefold, [*going, *coming])):
+        kept = [name for name in columns(table.name) if name not in going]
+        _rebuild(table, kept)
+        return set(table.columns) - set(kept)
+    for name in going:
+        connection().execute(f'ALTER TABLE "{table.name}" DROP COLUMN "{_quoted(name)}"')
+    return ()
+
+
+def _rebuild(table: SyncedTable, kept: Collection[str]) -> None:
+    """Make a synced table anew with the columns of now, and the rows and indexes that it has."""
+    sql, name = connection(), table.name
+    made = list(sql.execute(_INDEXES_MADE, (name,)))
+    sql.pragma("legacy_alter_table", True)  # Else what an operator made on the table would follow its old name.
+    sql.execute(f'ALTER TABLE "{name}" RENAME TO "{_BEFORE}"')
+    sql.pragma("legacy_alter_table", False)
+    for index, _ in made:
+        drop_index(index)
+    table.model.create_table()
+    names = ", ".join(f'"{column}"' for column in kept)
+    sql.execute(f'INSERT INTO "{name}" ({names}) SELECT {names} FROM "{_BEFORE}"')
+    sql.execute(f'DROP TABLE "{_BEFORE}"')
+    for index, statement in made:
+        if index not in indexes(name):
+            sql.execute(statement)
