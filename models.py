@@ -275,7 +275,7 @@ def column_of(field: Field) -> Column:
             raise ValueError(f"must be {_listed(choices)}")
         return check(value)
 
-    return Column(one_of, default, typed=Literal[choices] if check is _text else None)
+    return Column(one_of, default, msgspec_type=Literal[choices] if check is _text else None)
 
 
 SERVER_COLUMNS = {"_seq", "id", "sync_status", "version", "server_synced", "createdAt", "updatedAt", "_extra"}

@@ -30,7 +30,7 @@ from protocol.errors import (
     invalid,
 )
 from protocol.identifiers import parse_device_id
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.notifications import STATUS_TEXTS, Notification, notifications_of, parse_texts
 from server.http.exchange import is_allowed_origin
 from server.quotas import Quotas
@@ -304,7 +304,7 @@ class Sockets:
         """Send a notification to every socket of a tenant."""
         self._broadcaster.broadcast("sync_notification", notification, tenant_id)
 
-    def announce(self, tenant_id: str, applied: Applied) -> None:
+    def announce(self, tenant_id: str, applied: PushResult) -> None:
         """Notify a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
         if tenant_id not in self._authenticated_by_tenant:
             return

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from models import connection
 from protocol.codec import Row, decode_stored
-from protocol.messages import SERVER_FIELDS, Change, Since, Stored, same
+from protocol.messages import SERVER_FIELDS, Change, MissedEdits, StoredRow, same
 from storage.dialect import dialect
 
 Key = tuple[str, str]
@@ -20,10 +20,10 @@ Key = tuple[str, str]
 
 
 def look_up(
-    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], current: Mapping[Key, Stored]
-) -> dict[Key, Stored]:
+    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], current: Mapping[Key, StoredRow]
+) -> dict[Key, StoredRow]:
     """Read the rows that changes and their earlier results may mean, by id and ``Unique_id``, unless in ``current``."""
-    rows: dict[Key, Stored] = {}
+    rows: dict[Key, StoredRow] = {}
     for name in {change.table.name for change in changes if change.table}:
         own = [change for change in changes if change.table and change.table.name == name and not change.problems]
         by_id = {change.row_id for change in own if change.row_id}
@@ -37,12 +37,12 @@ def look_up(
     return rows
 
 
-def _read(table: str, column: str, wanted: Collection[Any]) -> dict[Key, Stored]:
+def _read(table: str, column: str, wanted: Collection[Any]) -> dict[Key, StoredRow]:
     found = rows_where(table, column, wanted) if wanted else ()
-    return {(table, row_id): Stored(decode_stored(body), *about) for row_id, body, *about in found}
+    return {(table, row_id): StoredRow(decode_stored(body), *about) for row_id, body, *about in found}
 
 
-def _is_other(change: Change, rows: Mapping[Key, Stored], current: Mapping[Key, Stored]) -> bool:
+def _is_other(change: Change, rows: Mapping[Key, StoredRow], current: Mapping[Key, StoredRow]) -> bool:
     """Tell whether the row under a change's id has another ``Unique_id`` than the change states, or there is none."""
     key: Any = change.table.name if change.table else None, change.row_id
     stored = rows.get(key) or current.get(key)
@@ -110,22 +110,22 @@ def holds(row: Row, fields: Row) -> bool:
     return all(same(row.get(name), value) for name, value in fields.items())
 
 
-def since_version(known: Stored, version: int, own: Own) -> Since | None:
+def since_version(known: StoredRow, version: int, own: Own) -> MissedEdits | None:
     """Tell what a device that knew ``version`` of a row missed, None if all changes since were its own."""
     return _since(known, lambda entry: entry.version <= version or own.is_same_edit(entry), own)
 
 
-def since_sequence(known: Stored, sequence: int, own: Own) -> Since | None:
+def since_sequence(known: StoredRow, sequence: int, own: Own) -> MissedEdits | None:
     """Tell the same of a device that knew all changes up to ``sequence``."""
     return _since(known, lambda entry: entry.sequence <= sequence, own)
 
 
-def since_counted(known: Stored, version: int, positions: tuple[int, int], own: Own) -> Since | None:
+def since_counted(known: StoredRow, version: int, positions: tuple[int, int], own: Own) -> MissedEdits | None:
     """Tell the same of a device that counts versions by itself, so that ``version`` proves nothing: see ``_Counted``."""
     return _Counted(known, own, version, *positions).back(own.is_same_edit)
 
 
-def since_elsewhere(known: Stored, own: Own) -> Since | None:
+def since_elsewhere(known: StoredRow, own: Own) -> MissedEdits | None:
     """Tell what a device missed that knew the row in another database, which a restore replaced.
 
     If the row's history has what the device says, it grew out of that, and the device missed what came after. Else both
@@ -138,10 +138,10 @@ def since_elsewhere(known: Stored, own: Own) -> Since | None:
     changed = dict(since.changed)
     if "is_deleted" not in own.written:
         changed["is_deleted"] = max(changed.values())
-    return Since(changed, None)
+    return MissedEdits(changed, None)
 
 
-def _all_changed(stored: Stored, settled: Collection[str]) -> dict[str, int]:
+def _all_changed(stored: StoredRow, settled: Collection[str]) -> dict[str, int]:
     """Tell what a device missed of a row whose history is not held: others may have changed any field."""
     return {name: stored.edited_at for name in _written(stored.row) if name not in settled}
 
@@ -151,7 +151,7 @@ def _written(row: Row) -> Row:
     return {name: value for name, value in row.items() if name not in SERVER_FIELDS}
 
 
-def _since(known: Stored, is_base: Callable[[Entry], bool], own: Own) -> Since | None:
+def _since(known: StoredRow, is_base: Callable[[Entry], bool], own: Own) -> MissedEdits | None:
     return _Walk(known, own).back(is_base)
 
 
@@ -161,12 +161,12 @@ class _Walk:
     What the device changed after another did is settled between them.
     """
 
-    def __init__(self, known: Stored, own: Own) -> None:
+    def __init__(self, known: StoredRow, own: Own) -> None:
         self._known, self._own = known, own
         self._changed: dict[str, int] = {}
         self._settled, self._received = set(own.written), dict(own.received)
 
-    def back(self, is_base: Callable[[Entry], bool]) -> Since | None:
+    def back(self, is_base: Callable[[Entry], bool]) -> MissedEdits | None:
         """Walk until a change that the device knew, and tell what came after."""
         sequence: int | None = self._known.sequence
         base: Row | None = {}
@@ -183,8 +183,8 @@ class _Walk:
             sequence = entry.previous
         return self._since(None if base is None else base | self._received)
 
-    def _since(self, base: Row | None) -> Since | None:
-        return Since(self._changed, base) if self._changed else None
+    def _since(self, base: Row | None) -> MissedEdits | None:
+        return MissedEdits(self._changed, base) if self._changed else None
 
     def _note_purged(self, sequence: int) -> None:
         """Note that nobody knows what was changed up to there."""
@@ -218,7 +218,7 @@ class _Counted(_Walk):
     rows repeats them.
     """
 
-    def __init__(self, known: Stored, own: Own, version: int, position: int, sent: int) -> None:
+    def __init__(self, known: StoredRow, own: Own, version: int, position: int, sent: int) -> None:
         super().__init__(known, own)
         self._version, self._position, self._sent = version, position, sent
         self._perhaps: dict[str, int] = {}
@@ -228,7 +228,7 @@ class _Counted(_Walk):
         self._own_times: dict[str, int] = {}
         self._repeated: Row | None = None
 
-    def back(self, is_same_edit: Callable[[Entry], bool]) -> Since | None:
+    def back(self, is_same_edit: Callable[[Entry], bool]) -> MissedEdits | None:
         """Walk until the device's change whose answer was lost, or one that by its number and its position it knew."""
         return super().back(lambda entry: self._is_base(entry, is_same_edit))
 
@@ -259,8 +259,8 @@ class _Counted(_Walk):
         if sequence > self._sent:
             super()._note_purged(sequence)
 
-    def _since(self, base: Row | None) -> Since | None:
-        since = Since(self._changed, base, self._perhaps, self._before)
+    def _since(self, base: Row | None) -> MissedEdits | None:
+        since = MissedEdits(self._changed, base, self._perhaps, self._before)
         if self._repeated is not None:  # What it did itself after that came later, too.
             since = since.whole._replace(base=self._repeated)
             since = since._replace(changed={**self._own_times, **since.changed})

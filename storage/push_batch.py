@@ -14,7 +14,7 @@ from functools import cache
 from models import connection
 from protocol.codec import format_time
 from protocol.errors import Detail
-from protocol.messages import Applied, Change, Position, Push
+from protocol.messages import Change, Position, Push, PushResult
 from storage import digest
 from storage.positions import time_until
 from storage.system_tables import Logged
@@ -30,7 +30,7 @@ class Writing:
         self.time = format_time(at)
         self.sequence = before.sequence
         self.is_named, self.session = push.device_id is not None, push.evidence.session
-        self.applied = Applied(before, before)
+        self.applied = PushResult(before, before)
         self.problems: list[Detail] = []
         self.is_faulty = False
         """Whether a row is refused for another reason than that its table is not synced."""
@@ -38,10 +38,10 @@ class Writing:
         self.differences: defaultdict[str, digest.Difference] = defaultdict(digest.Difference)
         self.touched: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
 
-    def note_speaker(self, stated: object, held: object) -> None:
+    def note_row_device_id(self, stated: object, held: object) -> None:
         """Note which device a row states that it comes from, unless the row was sent back as it was ``held``."""
         if isinstance(stated, str) and stated != held:
-            self.applied.speakers.add(stated)
+            self.applied.row_device_ids.add(stated)
 
     def new_row_id(self) -> str:
         """Make an id."""
@@ -89,7 +89,7 @@ class Writing:
         """List what is wrong with each row, or with tables that are named without one."""
         return self.problems or list(self.push.unknown_tables.values())
 
-    def finish(self) -> Applied:
+    def finish(self) -> PushResult:
         """Bring digests and the position up to date, and give what the push became."""
         for table, difference in self.differences.items():
             digest.change(table, difference)

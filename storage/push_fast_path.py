@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from models import connection
 from protocol.codec import Row, decode_stored, encode
-from protocol.messages import Stored
+from protocol.messages import StoredRow
 from protocol.row_decoder import TypedRow
 from protocol.row_types import RowType
 from storage.dialect import dialect
@@ -34,10 +34,10 @@ class Edited(NamedTuple):
     """Fields that were written."""
 
     @property
-    def before(self) -> Stored:
+    def before(self) -> StoredRow:
         """Give the row as it was."""
         body, *about = self.found
-        return Stored(decode_stored(body), *about)
+        return StoredRow(decode_stored(body), *about)
 
     @property
     def received(self) -> Row:
@@ -85,7 +85,7 @@ class FastPath:
                 continue
             writing.sequence = sequence = writing.sequence + 1
             about = 1, None, at, one.edited_at, pushed_by or one.row.device_id, None, body.decode(), is_named, session
-            writing.note_speaker(one.row.device_id, None)
+            writing.note_row_device_id(one.row.device_id, None)
             chunk.log.append((sequence, table, row_id, *about))
             chunk.rows[one.row_type].append(one.row_type.stored(one.row, sequence))
             writing.differences[table].add(row_id, 1)
@@ -185,7 +185,7 @@ class FastPath:
             about = version + 1, sequence, writing.at, one.edited_at, device, encode(names).decode(), body.decode()
             chunk.log.append((writing.sequence, table, row_id, *about, writing.is_named, writing.session))
             if "device_id" in different:
-                writing.note_speaker(different["device_id"], None)
+                writing.note_row_device_id(different["device_id"], None)
             chunk.rows[row_type].append(row_type.stored(existing, writing.sequence))
             chunk.older[table].append((sequence,))
             writing.differences[table].change(row_id, version, version + 1)

@@ -15,7 +15,7 @@ from models import connection, synced_tables
 from protocol.codec import Row, encode
 from protocol.errors import ResyncRequired, ValidationError
 from protocol.merge import decide, decide_recreation
-from protocol.messages import UNCHECKED, Applied, Change, Outcome, Push, Since, Stored, Strategy
+from protocol.messages import UNCHECKED, Change, MissedEdits, Outcome, Push, PushResult, StoredRow, Strategy
 from protocol.row_decoder import TypedRow
 from storage.idempotency import Taken, implied_name, is_retry, keep_receipts, mark_of, taken
 from storage.merge_base import (
@@ -41,7 +41,7 @@ _CHUNK_ROWS = 16
 """Rows between two breaths: other tenants wait no longer than these take."""
 
 
-def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strategy: Strategy = "merge") -> Applied:
+def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strategy: Strategy = "merge") -> PushResult:
     """Write a push into the tenant this code is bound to, inside the transaction that the caller holds.
 
     ``pause`` is called between chunks of a long push; no one else may write this tenant meanwhile.
@@ -74,9 +74,9 @@ class _GeneralPath:
         self.log: list[tuple[Any, ...]] = []
         self.receipts: dict[str, Taken] = {}
         self.taken: dict[str, Taken] = {}
-        self.known: dict[Key, Stored | None] = {}
+        self.known: dict[Key, StoredRow | None] = {}
         """The rows handled so far, as they were before this push."""
-        self.current: dict[Key, Stored] = {}
+        self.current: dict[Key, StoredRow] = {}
         self.identities = Identities(self.current, self.push.base, writing.new_row_id)
         self.revivals = Revivals(self.known, self.current, self.push.base)
         self.received: defaultdict[Key, Row] = defaultdict(dict)
@@ -136,15 +136,15 @@ class _GeneralPath:
         table = change.table.name
         row_id = self.identities.row_id(change)
         stored = self.current.get((table, row_id))
-        self.writing.note_speaker(change.fields.get("device_id"), stored.row["device_id"] if stored else None)
+        self.writing.note_row_device_id(change.fields.get("device_id"), stored.row["device_id"] if stored else None)
         outcome = self._outcome(change, stored, (table, row_id))
         version, body = stored.version if stored else 0, b""
         if (outcome.conflicts or outcome.replaced) and self.writing.is_too_large(change, encode(change.fields)):
             return None  # What loses is kept too, and is no larger than a row that wins.
         if outcome.row is not None:
-            lacks = change.lacks(outcome.row, stored) if change.lacking else []
-            if lacks:
-                return self.writing.refuse(change, lacks)
+            missing = change.missing_required(outcome.row, stored) if change.required_errors else []
+            if missing:
+                return self.writing.refuse(change, missing)
             version += 1
             row = self._complete(row_id, outcome.row, version)
             body = encode(row)
@@ -159,7 +159,7 @@ class _GeneralPath:
             self.receipts[change.op_id] = self.taken[change.op_id] = taken
         return self._note(result, body)
 
-    def _outcome(self, change: Change, stored: Stored | None, key: Key) -> Outcome:
+    def _outcome(self, change: Change, stored: StoredRow | None, key: Key) -> Outcome:
         """Give what becomes of a change."""
         if self._is_late_repeat(change, key):
             return Outcome("unchanged")
@@ -180,7 +180,7 @@ class _GeneralPath:
         is_any, session = change.kind == "create", self.push.evidence.session
         return is_earlier_state(known.sequence, change.fields, is_any, session, self.push.device_id)
 
-    def _missed_deletion(self, change: Change, key: Key) -> Since | None:
+    def _missed_deletion(self, change: Change, key: Key) -> MissedEdits | None:
         """Tell what a create missed that did not know of the deletion of its row."""
         known = self.known[key]
         assert known is not None
@@ -205,7 +205,7 @@ class _GeneralPath:
         self.applied.rows.append(body or encode(stored.row if stored else nothing))
         self.applied.results.append(result)
 
-    def _missed(self, change: Change, key: Key) -> Since | None:
+    def _missed(self, change: Change, key: Key) -> MissedEdits | None:
         """Tell what a device did not know of a row when it changed it; what it did itself is no reason for a conflict."""
         known, version, base = self.known.get(key), change.base_version, self.push.base
         if known is None:
@@ -222,7 +222,7 @@ class _GeneralPath:
             return since_elsewhere(known, own)
         return None if version >= known.version else since_version(known, version, own)
 
-    def _missed_by_count(self, change: Change, key: Key, known: Stored, version: int) -> Since | None:
+    def _missed_by_count(self, change: Change, key: Key, known: StoredRow, version: int) -> MissedEdits | None:
         """Tell the same of a device that counts on by itself from what it had, as far as that is known of it."""
         version = self.counted[key] = min(version, self.counted.get(key, version))
         stated, evidence = change.fields.get("device_id"), self.push.evidence
@@ -234,7 +234,7 @@ class _GeneralPath:
         own = Own(self.received[key], self.written[key], lambda entry: self._is_ours(entry, stated), change.fields)
         return since_counted(known, version, positions, own)
 
-    def _deleted_by_another(self, change: Change, known: Stored) -> Since | None:
+    def _deleted_by_another(self, change: Change, known: StoredRow) -> MissedEdits | None:
         """Tell of an edit without a base whether it meets a row that another device deleted."""
         if change.kind == "delete" or not known.row["is_deleted"]:
             return None
@@ -253,7 +253,7 @@ class _GeneralPath:
         is_same = session is not None and entry.session == session
         return self._is_own(entry) or (is_same and (not stated or entry.device_id in (None, stated)))
 
-    def _note_conflict(self, change: Change, outcome: Outcome, stored: Stored | None, row_id: str) -> int | None:
+    def _note_conflict(self, change: Change, outcome: Outcome, stored: StoredRow | None, row_id: str) -> int | None:
         """Keep an edit that lost in the log of conflicts, for the answer and the notification too; give its number.
 
         What the device has most likely seen when it replaced it is kept as decided already, and not reported.
@@ -295,7 +295,7 @@ class _GeneralPath:
         }
 
     def _log(
-        self, change: Change, table: str, row_id: str, outcome: Outcome, stored: Stored | None, row: Row, body: bytes
+        self, change: Change, table: str, row_id: str, outcome: Outcome, stored: StoredRow | None, row: Row, body: bytes
     ) -> None:
         self.writing.sequence += 1
         sequence = self.writing.sequence
@@ -304,7 +304,7 @@ class _GeneralPath:
         version, previous = row["version"], stored.sequence if stored else None
         about = version, previous, self.at, change.edited_at, device, fields
         self.log.append((sequence, table, row_id, *about, body.decode(), self.writing.is_named, self.writing.session))
-        now = Stored(row, version, sequence, change.edited_at, device)
+        now = StoredRow(row, version, sequence, change.edited_at, device)
         self.known.setdefault((table, row_id), stored)
         self.current[table, row_id] = now
         self.writing.differences[table].replace(stored, now)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from protocol.codec import Cursor, Row, decode, decode_stored
-from protocol.messages import Change, Stored, same
+from protocol.messages import Change, StoredRow, same
 from storage.merge_base import Entry, Key, entry_at
 
 
@@ -24,7 +24,9 @@ class _Life(NamedTuple):
 class Revivals:
     """The deleted rows of one push; ``known`` gives rows as they were before it, ``current`` as they are now."""
 
-    def __init__(self, known: Mapping[Key, Stored | None], current: Mapping[Key, Stored], base: Cursor | None) -> None:
+    def __init__(
+        self, known: Mapping[Key, StoredRow | None], current: Mapping[Key, StoredRow], base: Cursor | None
+    ) -> None:
         self._known, self._current, self._base = known, current, base
         self._lives: dict[Key, _Life] = {}
 
@@ -48,27 +50,27 @@ class Revivals:
         is_named = change.op_id is not None and change.base_version is None
         return not is_named and change.edited_at <= self._life(key, known).deleted_at
 
-    def _deleted_before(self, change: Change, key: Key) -> Stored | None:
+    def _deleted_before(self, change: Change, key: Key) -> StoredRow | None:
         """Give the tombstone of a create's row, unless this push made it: then the create comes after it."""
         current, known = self._current.get(key), self._known.get(key)
         if change.kind != "create" or current is None or known is None:
             return None
         return known if current.row["is_deleted"] and known.row["is_deleted"] else None
 
-    def _knows(self, change: Change, key: Key, known: Stored) -> bool:
+    def _knows(self, change: Change, key: Key, known: StoredRow) -> bool:
         """Tell whether a create states a base that has the deletion."""
         if self._base is not None and self._base.sequence >= known.sequence:
             return True
         version = change.base_version
         return version is not None and known.version <= version <= self._current[key].version
 
-    def _life(self, key: Key, known: Stored) -> _Life:
+    def _life(self, key: Key, known: StoredRow) -> _Life:
         if key not in self._lives:
             self._lives[key] = _life_of(known)
         return self._lives[key]
 
 
-def _life_of(known: Stored) -> _Life:
+def _life_of(known: StoredRow) -> _Life:
     """Walk a deleted row's history back. Of what was purged, the oldest row that is held counts as the beginning."""
     deleted_at: int | None = None
     beginnings: list[Row] = []

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from protocol.codec import Cursor
-from protocol.messages import Change, Stored
+from protocol.messages import Change, StoredRow
 from storage.merge_base import Key
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -20,7 +20,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.I
 class Identities:
     """The names of the rows of one push; ``current`` gives those as they are now."""
 
-    def __init__(self, current: Mapping[Key, Stored], base: Cursor | None, new_id: Callable[[], str]) -> None:
+    def __init__(self, current: Mapping[Key, StoredRow], base: Cursor | None, new_id: Callable[[], str]) -> None:
         self._current, self._base, self._new_id = current, base, new_id
         self._by_unique_id: defaultdict[Key, set[str]] = defaultdict(set)
         self._given: dict[Key, str] = {}
@@ -49,7 +49,7 @@ class Identities:
         self._given[table, stated] = row_id
         return row_id
 
-    def _is_another(self, change: Change, stored: Stored | None) -> bool:
+    def _is_another(self, change: Change, stored: StoredRow | None) -> bool:
         """Tell whether a change that states both its names may mean another row than the one with its id.
 
         Devices that count up their ids by themselves come to the same ones. So an id tells which row is meant only if the

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from models import connection
 from protocol.codec import encode
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.seen_rows import Evidence
 from storage.pull_reader import Page
 
@@ -54,7 +54,7 @@ class Evidences:
             found = old._replace(known={**old.known, **known}, sent={**old.sent, **sent}, seen_at=now)
             self._note(tenant_id, found)
 
-    def pushed(self, tenant_id: str, before: Evidence, applied: Applied) -> None:
+    def pushed(self, tenant_id: str, before: Evidence, applied: PushResult) -> None:
         """Note that a device made what it pushed: it has all of it, if it had all that was there before.
 
         Not brought to the file, but for the first (``note_first_push``): without it, the device's changes are still known
@@ -73,12 +73,13 @@ class Evidences:
                 if position >= at.sequence:
                     positions[name] = after.sequence
         first = at.sequence if now.first_push is None or not is_same else now.first_push
-        about = now.speaker, now.is_shared, now.seen_at, first, now.may_have_deleted or applied.may_delete, now.is_kept
+        may_have_deleted = now.may_have_deleted or applied.may_delete
+        about = now.row_device_id, now.is_shared, now.seen_at, first, may_have_deleted, now.is_kept
         found = Evidence(now.who, now.session, at.epoch, known, sent, *about)
-        others = applied.speakers - {now.speaker} if applied.speakers and now.session else None
+        others = applied.row_device_ids - {now.row_device_id} if applied.row_device_ids and now.session else None
         if others:
-            is_shared = now.is_shared or now.speaker is not None or len(others) > 1
-            self._note(tenant_id, found._replace(speaker=now.speaker or min(others), is_shared=is_shared))
+            is_shared = now.is_shared or now.row_device_id is not None or len(others) > 1
+            self._note(tenant_id, found._replace(row_device_id=now.row_device_id or min(others), is_shared=is_shared))
         else:
             self._keep(tenant_id, found)
 
@@ -142,7 +143,7 @@ def save(found: Mapping[str, Evidence]) -> None:
 
 def _write(one: Evidence, *, is_new: bool) -> None:
     positions = encode(one.known).decode(), encode(one.sent).decode()
-    values = one.epoch, *positions, one.speaker, one.is_shared, one.seen_at, one.first_push, one.who
+    values = one.epoch, *positions, one.row_device_id, one.is_shared, one.seen_at, one.first_push, one.who
     connection().execute(_INSERT if is_new else _UPDATE, values)
 
 
@@ -153,7 +154,7 @@ _UPDATE = (
 )
 
 
-def note_first_push(pusher: Evidence, applied: Applied, now: int) -> None:
+def note_first_push(pusher: Evidence, applied: PushResult, now: int) -> None:
     """Note in the file where a device's first push came, with that push itself: it may never have the answer."""
     at = applied.before
     is_noted = pusher.first_push is not None and pusher.epoch == at.epoch

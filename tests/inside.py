@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 
 from models import synced_tables
-from protocol.messages import Applied, Limits, Strategy, Table
+from protocol.messages import Limits, PushResult, Strategy, Table
 from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 from protocol.seen_rows import NOBODY, Evidence
@@ -31,16 +31,16 @@ def push(
     body: JSON,
     now: int | None = None,
     strategy: Strategy = "merge",
-    after: Callable[[Applied], None] | None = None,
+    after: Callable[[PushResult], None] | None = None,
     device_id: str | None = None,
     evidence: Evidence = NOBODY,
-    around: Callable[[Callable[[], Applied]], Applied] = lambda write: write(),
-) -> Applied:
+    around: Callable[[Callable[[], PushResult]], PushResult] = lambda write: write(),
+) -> PushResult:
     """Push at the time ``now``; like the server's, it lets others run between its rows."""
     at = now_ms() if now is None else now
     parsed = parse_push(body, tables(), LIMITS, at, device_id, evidence)
 
-    def write() -> Applied:
+    def write() -> PushResult:
         return push_writer.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy)
 
     return tenants.write(tenant_id, lambda: around(write), after)

@@ -91,7 +91,7 @@ class SQLiteEngine:
             one for one in sorted(self.directory.read(main_database.customer_ids)) if self.folder.fault_of(one) is None
         ]
 
-    def create(self, tenant_id: str, note: Callable[[], None]) -> None:
+    def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory, both or neither.
 
         The file comes first and the directory's row makes it count: a crash between leaves an empty file that the next
@@ -100,7 +100,7 @@ class SQLiteEngine:
         with shared(self.folder.registrations_lock):
             self._create(self.folder.path_of(tenant_id), note)
 
-    def _create(self, path: Path, note: Callable[[], None]) -> None:
+    def _create(self, path: Path, note: Callable[[], object]) -> None:
         new = path.with_suffix(".new")
         try:
             put_file(new, new_tenant_file(now_ms()))

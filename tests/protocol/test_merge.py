@@ -10,7 +10,7 @@ from models import synced_tables
 from protocol.codec import Cursor
 from protocol.errors import PayloadTooLarge, ValidationError
 from protocol.merge import decide
-from protocol.messages import Change, Limits, Outcome, Since, Stored, Strategy, same
+from protocol.messages import Change, Limits, MissedEdits, Outcome, StoredRow, Strategy, same
 from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 
@@ -29,13 +29,13 @@ def of_row(**data: Any) -> Change:
     return one({"table": "end_user", "operation": "update", "data": data})
 
 
-def stored(**fields: Any) -> Stored:
+def stored(**fields: Any) -> StoredRow:
     row = TABLES["end_user"].defaults | {"id": "a", "version": 3} | fields
-    return Stored(row, 3, 30, NOW - 1000)
+    return StoredRow(row, 3, 30, NOW - 1000)
 
 
-def merge(change: Change, row: Stored, changed: dict[str, int], base: dict[str, Any] | None) -> Outcome:
-    return decide(change, row, lambda: Since(changed, base))
+def merge(change: Change, row: StoredRow, changed: dict[str, int], base: dict[str, Any] | None) -> Outcome:
+    return decide(change, row, lambda: MissedEdits(changed, base))
 
 
 # --- parsing ---------------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_new_row_gets_the_defaults_of_its_table() -> None:
 
 
 def test_change_of_nothing_is_unchanged() -> None:
-    assert decide(of_row(id="a", name="A"), stored(name="A"), lambda: Since({}, None)) == Outcome("unchanged")
+    assert decide(of_row(id="a", name="A"), stored(name="A"), lambda: MissedEdits({}, None)) == Outcome("unchanged")
 
 
 def test_fields_changed_on_one_side_only_are_both_kept() -> None:
@@ -223,7 +223,7 @@ def test_strategy_decides_between_two_edits_of_a_field(strategy: Any) -> None:
     for edited_ago, winner in zip((2000, -2000), WINS[strategy], strict=True):
         change = of_row(id="a", name="C")
         change.edited_at = NOW - 1000 - edited_ago
-        since = Since({"name": NOW - 1000}, {"name": "A"})
+        since = MissedEdits({"name": NOW - 1000}, {"name": "A"})
         outcome = decide(change, stored(name="B"), lambda since=since: since, strategy)  # type: ignore[misc]
         assert outcome.conflicts and outcome.conflicts["name"]["winner"] == winner, edited_ago
 

@@ -15,7 +15,7 @@ import requests
 
 from models import connection
 from protocol.errors import QuotaExceeded
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from server import disk_space
 from storage import disk_quota
 from storage.positions import position
@@ -246,7 +246,7 @@ def test_pages_that_are_free_again_count_as_room(tenants: Tenants, new_tenant: C
     """After a purge a file keeps its size; what it lacks then is filled again, so that it is no reason to refuse."""
     tenant_id = new_tenant()
     now = tenants.read(tenant_id, position)
-    before = Applied(now, now, results=[{"status": "created"}])
+    before = PushResult(now, now, results=[{"status": "created"}])
     inside.push(tenants, tenant_id, rows(*map(str, range(20))))
     with pytest.raises(QuotaExceeded):
         tenants.read(tenant_id, lambda: disk_quota.check(before, QUOTA, 1024))

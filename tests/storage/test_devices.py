@@ -14,7 +14,7 @@ import pytest
 from models import connection, synced_tables
 from protocol.codec import format_time
 from protocol.errors import NotFound, ResyncRequired
-from protocol.messages import Applied, Limits, Pull
+from protocol.messages import Limits, Pull, PushResult
 from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 from storage import devices, history, idempotency, pull_reader, push_writer
@@ -229,7 +229,7 @@ class Old:
     def __init__(self, tenants: Tenants, tenant_id: str) -> None:
         self.tenants, self.id, self.now = tenants, tenant_id, T0
 
-    def push(self, *rows: JSON) -> Applied:
+    def push(self, *rows: JSON) -> PushResult:
         self.now += 1000
         push = parse_push({"changes": {"end_user": list(rows)}}, TABLES, LIMITS, self.now)
         return self.tenants.write(self.id, lambda: push_writer.apply(push, 65_536, self.now, lambda: None))

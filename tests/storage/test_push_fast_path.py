@@ -132,7 +132,7 @@ def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool)
                 applied = inside.push(tenants, tenant_id, body, NOW + number, device_id=device_id, evidence=known)
                 cursors.append(applied.after.cursor)
                 rows, touched = meant(applied.rows), meant(applied.touched)
-                answers.append((rows, applied.results, applied.conflicts, touched, applied.speakers))
+                answers.append((rows, applied.results, applied.conflicts, touched, applied.row_device_ids))
             except Problem as problem:
                 answers.append((problem.code, problem.details))
     return answers, tenants.read(tenant_id, stored)

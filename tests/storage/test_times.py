@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from storage import positions
 from tenants import Tenants
 from tests import inside
@@ -132,7 +132,7 @@ def test_time_of_a_push_that_came_to_nothing_is_not_that_of_the_one_in_its_place
     assert time < T0, "a pull from then on would not have the second row"
 
 
-def fail_after(write: Callable[[], Applied]) -> Applied:
+def fail_after(write: Callable[[], PushResult]) -> PushResult:
     write()
     raise RuntimeError("no room")
 

@@ -29,7 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from models import connection
 from protocol.codec import decode_stored
 from protocol.errors import ResyncRequired
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 from storage import devices, history, positions, pull_reader, push_writer
@@ -160,7 +160,7 @@ class Syncing(RuleBasedStateMachine):
                 self.check_nothing_lost(operation)
         return self.rows_of(applied)
 
-    def rows_of(self, applied: Applied) -> dict[Key, JSON]:
+    def rows_of(self, applied: PushResult) -> dict[Key, JSON]:
         places = [(result["table"], result["id"]) for result in applied.results]
         rows = {place: decode_stored(body.decode()) for place, body in zip(places, applied.rows, strict=True) if body}
         return {place: row for place, row in rows.items() if row["version"]}
