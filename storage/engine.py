@@ -33,7 +33,9 @@ class Database(Protocol):
         """Another object after each commit of this process: what was read under the same one still holds."""
 
     def read(self, query: Callable[[], T]) -> T:
-        """Run a query bound to this database and give its result, made whole: nothing may be read of it later.
+        """Run a query bound to this database and give its result, which must not be read from the database later.
+
+        It sees one committed state; the query must not switch greenlets by itself, the engine may.
 
         Raises: what ``query`` raises; Busy, TenantNotFound.
         """
@@ -65,7 +67,7 @@ class Engine(Protocol):
     def tenant_ids(self) -> list[str]:
         """List the customers whose databases are there."""
 
-    def create(self, tenant_id: str, note: Callable[[], None]) -> None:
+    def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory: both or neither, whatever crashes.
 
         Raises: what ``note`` raises; Busy, StorageFull.

@@ -93,9 +93,15 @@ class SQLiteDatabase(GroupCommit):
         self.mark = object()
 
     def read(self, query: Callable[[], T]) -> T:
-        """Run a query bound to this file; it sees what is committed, and must not switch greenlets."""
+        """Run a query bound to this file, in a transaction: a commit of a thread or of another process may come amid it.
+
+        It must not switch greenlets. A transaction costs nothing: a statement outside of one locks the file for itself.
+        """
+        sql, is_outermost = self._reader.conn, self._reader.conn.get_autocommit()
         token = bound.set(self._reader)  # Asked several times a request, so without the machinery of ``bound_to``.
         try:
+            if is_outermost:
+                sql.execute("BEGIN")
             return query()
         except Exception as error:
             drop_statements(error)
@@ -103,6 +109,8 @@ class SQLiteDatabase(GroupCommit):
                 raise
             raise problem_of(error) from error
         finally:
+            if is_outermost and not sql.get_autocommit():  # Some errors end it.
+                sql.execute("COMMIT")
             bound.reset(token)
 
     def close(self) -> None:

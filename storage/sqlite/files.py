@@ -101,6 +101,7 @@ def look_into(path: Path, query: Callable[[], T]) -> T:
     """Run a query bound to a file as it lies there, of whatever version; nothing is written."""
     with _opened(path) as connection:
         connection.pragma("query_only", True)
+        connection.execute("BEGIN")  # One state for all of the query's statements.
         with bound_to(Binding(connection)):
             return query()
 

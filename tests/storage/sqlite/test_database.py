@@ -6,7 +6,6 @@ The faults named below were put into a copy of ``storage/sqlite/database.py``; t
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import apsw
 import gevent
 import pytest
 import requests
-from gevent.event import Event
 from gevent.monkey import get_original
 
 from models import connection
@@ -174,94 +172,9 @@ def test_checkpoint_comes_after_the_answer(store: SQLiteDatabase, monkeypatch: p
 # --- group commit ----------------------------------------------------------------------------------------------------
 
 
-def test_writes_that_wait_together_share_commits(store: SQLiteDatabase, commits: list[float]) -> None:
-    """Fault: groups of one write (``_GROUP_SECONDS = 0``): 300 commits."""
-    numbers = together(*[lambda n=n: store.write(lambda: insert(f"w{n}")) for n in range(300)])
-    assert sorted(numbers) == list(range(1, 301)) and len(store.read(words)) == 300
-    assert 1 <= len(commits) <= 10
-
-
 def test_one_write_alone_is_one_commit(store: SQLiteDatabase, commits: list[float]) -> None:
     store.write(lambda: insert("alone"))
     assert len(commits) == 1
-
-
-def test_write_that_fails_undoes_itself_and_harms_no_other(store: SQLiteDatabase, commits: list[float]) -> None:
-    """Fault: ``ROLLBACK TO one`` left out: the words of the failed writes were stored."""
-
-    def fail() -> None:
-        insert("must not stay")
-        raise ValueError("mine alone")
-
-    works: list[Callable[[], Any]] = [fail if n % 3 == 0 else lambda n=n: insert(f"w{n}") for n in range(30)]  # type: ignore[misc]
-    found = together(*[lambda work=work: store.write(work) for work in works])
-    assert [type(result) for result in found] == [ValueError if n % 3 == 0 else int for n in range(30)]
-    assert store.read(words) == [f"w{n}" for n in range(30) if n % 3]
-    assert len(commits) <= 2
-
-
-def test_write_that_lets_others_run_keeps_its_transaction_to_itself(store: SQLiteDatabase) -> None:
-    def slow(name: str) -> list[str]:
-        for part in range(5):
-            insert(f"{name}{part}")
-            gevent.sleep(0.001)
-        return words()[-5:]
-
-    found = together(*[lambda name=name: store.write(lambda: slow(name)) for name in "abcdef"])
-    assert found == [[f"{name}{part}" for part in range(5)] for name in "abcdef"]
-
-
-def test_after_is_called_in_the_order_of_commits_once_it_is_on_disk_and_never_for_a_failure(
-    store: SQLiteDatabase, commits: list[float]
-) -> None:
-    """Fault: ``after`` called in ``_run``, before the commit: ``seen`` lacked the row."""
-    told: list[int] = []
-    seen: list[bool] = []
-
-    def work(n: int) -> int:
-        number = insert(f"w{n}")
-        gevent.sleep(0)
-        if n % 5 == 0:
-            raise ValueError
-        return number
-
-    def after(number: int) -> None:
-        told.append(number)
-        seen.append(bool(store.read(lambda: list(connection().execute("SELECT 1 FROM t WHERE n = ?", (number,))))))
-
-    together(*[lambda n=n: store.write(lambda: work(n), after) for n in range(200)])
-    assert told == sorted(told) and len(told) == len(store.read(words)) == 160
-    assert all(seen) and commits
-
-
-def test_after_that_fails_is_logged_and_harms_nobody(store: SQLiteDatabase, caplog: pytest.LogCaptureFixture) -> None:
-    told: list[int] = []
-
-    def fail(_: int) -> None:
-        raise RuntimeError("listener")
-
-    with caplog.at_level(logging.ERROR):
-        found = together(
-            lambda: store.write(lambda: insert("a"), fail), lambda: store.write(lambda: insert("b"), told.append)
-        )
-    assert found == [1, 2] and told == [2]
-    assert "telling of a commit failed" in caplog.text
-
-
-def test_result_is_visible_to_a_reader_right_after(store: SQLiteDatabase) -> None:
-    for n in range(50):
-        store.write(lambda n=n: insert(f"w{n}"))  # type: ignore[misc]
-        assert store.read(words)[-1] == f"w{n}"
-
-
-def test_reader_sees_nothing_of_a_write_under_way(store: SQLiteDatabase) -> None:
-    gate = Event()
-    writer = gevent.spawn(store.write, lambda: (insert("a"), gate.wait()))
-    gevent.sleep(0.01)
-    assert store.read(words) == [] and not store.is_idle
-    gate.set()
-    writer.get()
-    assert store.read(words) == ["a"]
 
 
 def test_write_of_nothing_waits_for_no_disk(store: SQLiteDatabase, commits: list[float]) -> None:
@@ -280,20 +193,6 @@ def test_push_that_changes_nothing_waits_for_no_disk(tenants: Tenants, new_tenan
 
 
 # --- when it can't be done -------------------------------------------------------------------------------------------
-
-
-def test_write_is_refused_as_busy_when_too_many_wait(tmp_path: Path) -> None:
-    store, gate = SQLiteDatabase.open(tmp_path / "a.db", prepare, 1, most_waiting=3), Event()
-    running = gevent.spawn(store.write, lambda: gate.wait() and insert("running"))
-    gevent.sleep(0)
-    waiting = [gevent.spawn(store.write, lambda n=n: insert(f"w{n}")) for n in range(3)]
-    gevent.sleep(0)
-    with pytest.raises(Busy):
-        store.write(lambda: insert("one too many"))
-    gate.set()
-    gevent.joinall([running, *waiting], raise_error=True)
-    assert store.read(words) == ["running", "w0", "w1", "w2"]
-    store.close()
 
 
 def test_lock_of_another_process_is_waited_for_while_the_loop_runs(
@@ -400,12 +299,6 @@ def test_failure_within_a_half_read_statement_leaves_the_connection_free(store: 
 
 
 # --- connections -----------------------------------------------------------------------------------------------------
-
-
-def test_reading_connection_can_not_write(store: SQLiteDatabase) -> None:
-    with pytest.raises(Exception, match="readonly"):
-        store.read(lambda: insert("a"))
-    assert store.read(words) == []
 
 
 def test_files_are_in_wal_mode_with_full_synchronisation_and_for_the_owner_only(store: SQLiteDatabase) -> None:
