@@ -1,7 +1,7 @@
 """The synced tables as peewee models, and how code is bound to a tenant's database.
 
 Knows: columns and what each accepts. Must not know: Flask, sockets, which engine or file: ``database`` stands for the one
-that the running code is bound to (see ``engine``).
+that the running code is bound to (see ``storage.engine``).
 
 A new synced table is one subclass of ``SyncedRow``, written here or made of a declaration (``table``): push, pull,
 provisioning, migration and checks find it. Beside peewee's options its ``Meta`` may have ``required``, the columns that
@@ -275,7 +275,7 @@ def column_of(field: Field) -> Column:
             raise ValueError(f"must be {_listed(choices)}")
         return check(value)
 
-    return Column(one_of, default, typed=Literal[choices] if check is _text else None)
+    return Column(one_of, default, msgspec_type=Literal[choices] if check is _text else None)
 
 
 SERVER_COLUMNS = {"_seq", "id", "sync_status", "version", "server_synced", "createdAt", "updatedAt", "_extra"}

@@ -30,7 +30,7 @@ from protocol.errors import (
     invalid,
 )
 from protocol.identifiers import parse_device_id
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.notifications import STATUS_TEXTS, Notification, notifications_of, parse_texts
 from server.http.exchange import is_allowed_origin
 from server.quotas import Quotas
@@ -42,8 +42,8 @@ from server.websocket.receiver import Receiver, check_not_refused
 from settings import Settings
 from storage import positions
 from storage.devices import Seen
-from storage.positions import missed
-from tenants import Tenants, now_ms
+from storage.positions import missed, now_ms
+from tenants import Tenants
 
 log = logging.getLogger("syncapp.socket")
 
@@ -224,9 +224,9 @@ class Sockets:
         return unauthenticated >= self._settings.max_stranger_sockets
 
     def _greeting(self, identity: Identity, cursor: Cursor | None) -> Answer:
-        place, count = self._tenants.read(identity.tenant_id, lambda: missed(cursor))
+        here, count = self._tenants.read(identity.tenant_id, lambda: missed(cursor))
         greeting = {"success": True, "tenantId": identity.tenant_id, "timestamp": format_time(now_ms())}
-        greeting |= {"cursor": place.cursor, "missed": place.sequence if count is None else count}
+        greeting |= {"cursor": here.cursor, "missed": here.sequence if count is None else count}
         return greeting | ({"resyncRequired": True} if count is None else {})
 
     def _refuse(self, sid: str, problem: Problem) -> None:
@@ -304,7 +304,7 @@ class Sockets:
         """Send a notification to every socket of a tenant."""
         self._broadcaster.broadcast("sync_notification", notification, tenant_id)
 
-    def announce(self, tenant_id: str, applied: Applied) -> None:
+    def announce(self, tenant_id: str, applied: PushResult) -> None:
         """Notify a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
         if tenant_id not in self._authenticated_by_tenant:
             return
@@ -318,11 +318,11 @@ class Sockets:
 
     def announce_restored(self, tenant_id: str) -> None:
         """Notify a tenant's devices that their cursors are invalid after a restore."""
-        place = self._tenants.read(tenant_id, positions.place)
+        here = self._tenants.read(tenant_id, positions.position)
         text = "The data was restored from a backup: pull again from the start"
         self.notify(
             tenant_id,
-            Notification("data_available", "batch", text, cursor=place.cursor, timestamp=format_time(now_ms())),
+            Notification("data_available", "batch", text, cursor=here.cursor, timestamp=format_time(now_ms())),
         )
 
     def _queue_bounded(self, engine_id: str, packet: Any) -> None:

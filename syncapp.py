@@ -22,7 +22,7 @@ from accounts import signing_key  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
 from api.auth import Accounts  # noqa: E402
-from api.docs import asyncapi, openapi  # noqa: E402
+from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
@@ -42,9 +42,10 @@ from sockets import Sockets  # noqa: E402
 from storage.declarations import toml_file  # noqa: E402
 from storage.declarations.compatibility import MigrationRefused  # noqa: E402
 from storage.devices import Seen  # noqa: E402
+from storage.sqlite.engine import MainDatabaseBroken, SQLiteEngine  # noqa: E402
 from storage.sqlite.errors import EngineError  # noqa: E402
 from storage.sqlite.folder_locks import DataFolderInUse  # noqa: E402
-from tenants import MainDatabaseBroken, Tenants  # noqa: E402
+from tenants import Tenants  # noqa: E402
 
 VERSION = "0.1.0"
 _GUNICORNS_BOOT_ERROR = 3
@@ -71,18 +72,19 @@ def build(settings: Settings) -> Flask:
     settings = connections.fitted_to_open_files(settings)
     app = Flask(__name__, static_folder=None)
     quotas = Quotas(settings, Scheduler())
-    tenants = Tenants(
+    engine = SQLiteEngine(
         settings.data_dir,
         most_open=settings.open_tenants,
         most_waiting=settings.max_waiting_pushes,
         lock_wait_seconds=settings.shutdown_seconds + 5,
     )
+    tenants = Tenants(engine)
     tokens = Tokens(app, settings, signing_key.signing_key(settings), tenants)
     middleware = Middleware(app, settings, quotas)
     app.wsgi_app = LoadShedding(middleware, middleware.views, tokens.tenant_of, quotas.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
-    monitor = FileMonitor(tenants)
+    monitor = FileMonitor(engine)
     upkeep = Upkeep(settings, tenants, monitor, seen, sockets.announce_restored)
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
@@ -92,10 +94,10 @@ def build(settings: Settings) -> Flask:
 
     def close() -> None:
         upkeep.end()
-        tenants.close()
+        engine.close()
 
     def held() -> dict[str, int]:
-        return sockets.held() | {"open_tenants": tenants.open_count}
+        return sockets.held() | {"open_tenants": len(engine.files)}
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
@@ -123,8 +125,7 @@ def _add_pages(
         asyncapi=cache(lambda: asyncapi.document(sockets.events, settings, VERSION)),
     )
     app.register_blueprint(pages.blueprint())
-    openapi.must_describe(app)
-    asyncapi.must_describe(sockets.events)
+    completeness.must_describe(app, settings, sockets.events)
 
 
 class StartRefused(RuntimeError):

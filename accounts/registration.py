@@ -12,7 +12,8 @@ from accounts.account_fields import DEFAULT_COMPANY, FieldReader
 from accounts.passwords import Passwords
 from protocol.codec import format_time
 from storage import main_database
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
 
 def create_customer(tenants: Tenants, passwords: Passwords, body: dict[str, Any]) -> main_database.Customer:

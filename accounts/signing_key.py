@@ -9,8 +9,8 @@ import os
 import secrets
 from pathlib import Path
 
+from server.durable_files import sync_folder
 from settings import MIN_SECRET_BYTES, Settings
-from storage.sqlite.files import sync_folder
 
 _LEAST_DISTINCT_CHARACTERS = 10
 

@@ -18,14 +18,15 @@ from api.push_handler import Around, PushHandler
 from models import synced_tables
 from protocol.codec import Row, decode, whole_number
 from protocol.errors import invalid
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.notifications import parse_texts
 from protocol.pull_parser import parse_table
 from server.http.exchange import Reply, answer, read_body, read_json, success
 from storage import devices, history
 from storage.devices import Seen
 from storage.history import Resolution, State
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
 PAGE_ROWS = (50, 500)
 """Entries on a page, by default and at most."""
@@ -99,8 +100,8 @@ class Review:
         elif resolution == "row":
             fields = _field(body, "row", dict)
 
-        def change(around: Around) -> Applied:
-            def write_resolved(write: Callable[[], Applied]) -> Applied:
+        def change(around: Around) -> PushResult:
+            def write_resolved(write: Callable[[], PushResult]) -> PushResult:
                 return around(lambda: history.resolve(number, resolution, now_ms(), write))
 
             return self._pushes.change_row(identity, found.table, found.row_id, fields, write_resolved, found.version)

@@ -19,10 +19,10 @@ from models import synced_tables
 from protocol import errors
 from protocol.codec import format_time
 from protocol.errors import NotFound
-from server.disk_space import room
 from server.http.exchange import Reply, answer, current_exchange
 from server.http.lifecycle import Lifecycle
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
 _ROOT = Path(__file__).resolve().parent.parent
 _OUR_CLIENT = _ROOT / "clients" / "js" / "src"
@@ -144,9 +144,9 @@ class Pages:
         """Give the server's status, the worst that applies."""
         if self.lifecycle.is_ending:
             return "ending"
-        if not room.look(self.tenants.folder):
+        if not self.tenants.engine.has_room():
             return "storage_full"
-        return "degraded" if self.has_file_faults() or not self.tenants.directory.is_in_place else "ok"
+        return "degraded" if self.has_file_faults() or not self.tenants.engine.is_intact() else "ok"
 
 
 def _forwarded_addresses() -> int:

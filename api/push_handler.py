@@ -16,7 +16,7 @@ from api.request_headers import device_id_header, idempotency_key_header
 from models import synced_tables
 from protocol.codec import Row, encode, format_time
 from protocol.errors import Problem, StillRunning
-from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Applied, Limits, Push, Strategy, unknown_table_errors
+from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Limits, Push, PushResult, Strategy, unknown_table_errors
 from protocol.notifications import Notification
 from protocol.push_parser import parse_push
 from server.http.exchange import Reply, answer, current_exchange
@@ -26,9 +26,10 @@ from settings import Settings
 from sockets import Sockets
 from storage import disk_quota, idempotency, positions, push_writer, seen_rows
 from storage.devices import Seen
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
-Around = Callable[[Callable[[], Applied]], Applied]
+Around = Callable[[Callable[[], PushResult]], PushResult]
 """Called with the writing of a push, inside its transaction, to write something more together with it."""
 
 _NOT_EDITABLE = SERVER_FIELDS | EDIT_FIELDS
@@ -58,20 +59,20 @@ class PushHandler:
         self._quotas.spend_rows(identity.tenant_id, push.count)
         return push
 
-    def store(self, tenant_id: str, push: Push, around: Around = lambda write: write()) -> Applied:
+    def store(self, tenant_id: str, push: Push, around: Around = lambda write: write()) -> PushResult:
         """Store a push on disk, and notify the tenant's listeners before anyone can pull it.
 
         Raises: any error; after an unforeseen one the listeners get ``sync_error``.
         """
 
-        def write() -> Applied:
+        def write() -> PushResult:
             now, settings = now_ms(), self._settings
             applied = push_writer.apply(push, settings.max_row_bytes, now, yield_if_due, self._strategy)
             seen_rows.note_first_push(push.evidence, applied, now)
             disk_quota.check(applied, settings.tenant_stored_bytes, settings.max_row_bytes)
             return applied
 
-        def committed(applied: Applied) -> None:
+        def committed(applied: PushResult) -> None:
             positions.note_commit(applied.after)
             self._seen.evidences.pushed(tenant_id, push.evidence, applied)
             self._sockets.announce(tenant_id, applied)
@@ -94,7 +95,7 @@ class PushHandler:
         )
         self._sockets.notify(tenant_id, Notification("sync_error", name, text, timestamp=format_time(now_ms())))
 
-    def run_once(self, identity: Identity, raw: bytes, store: Callable[[Around], Applied]) -> Reply:
+    def run_once(self, identity: Identity, raw: bytes, store: Callable[[Around], PushResult]) -> Reply:
         """Run a request that changes something once under its ``Idempotency-Key``; a repeat gets the first answer.
 
         ``raw`` is its body. ``store`` makes the change, and is given what must be stored with it.
@@ -110,7 +111,7 @@ class PushHandler:
         if (tenant_id, key) in self._running:
             raise StillRunning
 
-        def keep_answer(write: Callable[[], Applied]) -> Applied:
+        def keep_answer(write: Callable[[], PushResult]) -> PushResult:
             applied = write()
             idempotency.keep_answer(key, mark, encode(push_answer(applied)), now_ms())
             return applied
@@ -123,7 +124,7 @@ class PushHandler:
 
     def change_row(
         self, identity: Identity, table: str, row_id: str, fields: Row, around: Around, base_version: int | None
-    ) -> Applied:
+    ) -> PushResult:
         """Store a change that a person decided on, as a push of one row; ``base_version`` is the version that they saw.
 
         Raises: ValidationError for a field that the table does not accept.
@@ -148,7 +149,7 @@ def check_body_tenant(identity: Identity, body: object) -> None:
         check_tenant(identity, body.get("tenantId"))
 
 
-def push_answer(applied: Applied) -> dict[str, Any]:
+def push_answer(applied: PushResult) -> dict[str, Any]:
     """Give the body of the answer to a push."""
     return {
         "success": True,

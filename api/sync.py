@@ -24,7 +24,8 @@ from server.quotas import Quotas
 from settings import Settings
 from sockets import Answer, Caller, Sockets
 from storage.devices import Seen
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
 
 class Sync:

@@ -24,7 +24,7 @@ from storage import push_batch
 from models import synced_tables
 from storage.sqlite.files import put_file
 from storage.sqlite.tenant_files import new_tenant_file, open_tenant_file
-from tenants import now_ms
+from storage.positions import now_ms
 from protocol.codec import encode
 
 TABLE = synced_tables()["end_user"]

@@ -22,11 +22,12 @@ from operations import backup_manifest as manifests
 from operations.backup_manifest import BackupError, Manifest
 from operations.backup_verification import verify
 from protocol.errors import StorageFull
+from server.durable_files import sync_folder
 from storage import main_database
+from storage.sqlite.engine import SQLiteEngine
 from storage.sqlite.errors import reason_of
-from storage.sqlite.file_replacement import forget_aside
-from storage.sqlite.files import copy_file, sync_folder
-from tenants import Tenants
+from storage.sqlite.file_replacement import forget_replaced
+from storage.sqlite.files import copy_file
 
 _NAME = "syncapp-%Y%m%dT%H%M%SZ"
 _SCRATCH = ".syncapp-"
@@ -41,7 +42,7 @@ class Made(NamedTuple):
     kept: str | None
 
 
-def make(tenants: Tenants, to: Path, tenant_id: str | None, keep: int | None, say: Say) -> Made:
+def make(engine: SQLiteEngine, to: Path, tenant_id: str | None, keep: int | None, say: Say) -> Made:
     """Back up all tenants, or one; then remove all but the newest ``keep`` backups, if nothing is lost with them.
 
     A customer whose file can't be copied is named, and the others are backed up.
@@ -52,7 +53,7 @@ def make(tenants: Tenants, to: Path, tenant_id: str | None, keep: int | None, sa
     with _alone_in(to), tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=to) as scratch:
         made = Path(scratch) / "backup"
         made.mkdir(mode=0o700)
-        manifest = _copy_all(tenants, made, tenant_id, say)
+        manifest = _copy_all(engine, made, tenant_id, say)
         target = to / datetime.now(UTC).strftime(_NAME)
         if target.exists():
             raise BackupError(f"{target} exists already.")
@@ -60,8 +61,8 @@ def make(tenants: Tenants, to: Path, tenant_id: str | None, keep: int | None, sa
         if is_new:
             sync_folder(to.parent)
         for held in manifest.tenants:  # What restores before this one replaced was kept until now.
-            forget_aside(tenants.aside, tenants.path_of(held).stem, began)
-        kept = _prune(tenants, target, keep, Path(scratch), say) if keep else None
+            forget_replaced(engine.folder.replaced, engine.folder.path_of(held).stem, began)
+        kept = _prune(engine, target, keep, Path(scratch), say) if keep else None
     return Made(target, manifest.missing, kept)
 
 
@@ -80,34 +81,36 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _copy_all(tenants: Tenants, made: Path, tenant_id: str | None, say: Say) -> Manifest:
+def _copy_all(engine: SQLiteEngine, made: Path, tenant_id: str | None, say: Say) -> Manifest:
     (made / "tenants").mkdir(mode=0o700)
-    copy_file(tenants.folder / "main.db", made / "main.db")
+    copy_file(engine.folder.main, made / "main.db")
     ids = sorted(manifests.customers_in(made / "main.db"))
     if tenant_id is not None and tenant_id not in ids:
         raise BackupError(f"There is no tenant {tenant_id}.")
-    if not ids and any((tenants.folder / "tenants").glob("tenant_*.db")):
-        raise BackupError(f"main.db of {tenants.folder} knows no customer, but tenants' files are there: put it back.")
+    if not ids and any(engine.folder.tenants.glob("tenant_*.db")):
+        raise BackupError(
+            f"main.db of {engine.folder.path} knows no customer, but tenants' files are there: put it back."
+        )
     now = datetime.now(UTC).isoformat(timespec="seconds")
     files = {"main.db": manifests.sealed(made / "main.db")}
     manifest = Manifest(manifests.FORMAT, now, tenant_id, files, {}, {}, [])
     for wanted in [tenant_id] if tenant_id else ids:
-        _copy_one(tenants, made, wanted, manifest, say)
+        _copy_one(engine, made, wanted, manifest, say)
     if manifest.missing and not manifest.tenants:
         raise BackupError("; ".join(f"{one}: {why}" for one, why in manifest.missing.items()))
     return manifest
 
 
-def _copy_one(tenants: Tenants, made: Path, tenant_id: str, manifest: Manifest, say: Say) -> None:
+def _copy_one(engine: SQLiteEngine, made: Path, tenant_id: str, manifest: Manifest, say: Say) -> None:
     """Copy a tenant's file and read where it stands; why that can't be goes into the manifest.
 
     Raises: BackupError if there is no room, which is no fault of this file.
     """
     target = manifests.file_in(made, tenant_id)
     try:
-        fault = tenants.fault_of(tenant_id)
+        fault = engine.folder.fault_of(tenant_id)
         if fault is None:
-            copy_file(tenants.path_of(tenant_id), target)
+            engine.copy_to(tenant_id, target)
             manifest.tenants[tenant_id] = state = manifests.state_of(target)
             manifest.files[f"tenants/{target.name}"] = manifests.sealed(target)
             say(f"{tenant_id}: {state['sequence']} changes")
@@ -117,7 +120,7 @@ def _copy_one(tenants: Tenants, made: Path, tenant_id: str, manifest: Manifest, 
     except Exception as error:
         fault = f"it can't be copied: {reason_of(error)}"
     target.unlink(missing_ok=True)
-    if tenant_id not in tenants.directory.read(main_database.customer_ids):
+    if tenant_id not in engine.directory.read(main_database.customer_ids):
         manifest.closed.append(tenant_id)
         say(f"{tenant_id}: closed meanwhile")
     else:
@@ -145,13 +148,13 @@ def backups_in(folder: Path) -> list[Path]:
 # --- which go --------------------------------------------------------------------------------------------------------
 
 
-def _prune(tenants: Tenants, new: Path, keep: int, scratch: Path, say: Say) -> str | None:
+def _prune(engine: SQLiteEngine, new: Path, keep: int, scratch: Path, say: Say) -> str | None:
     """Remove the oldest backups, or tell why not. Each that alone holds a customer who never closed the account stays."""
     older = [path for path in backups_in(new.parent) if path != new]
     why = _why_not(new, older, say)
     if why:
         return why
-    closed = tenants.directory.read(main_database.closed_ids)
+    closed = engine.directory.read(main_database.closed_ids)
     staying = [new, *older]
     for path in reversed(staying[keep:]):
         held = _held(path)

@@ -1,6 +1,7 @@
 """The operator's commands that back up and put back (docs/backups.md).
 
 Knows: the command line, what is asked before data is replaced. Must not know: what a backup holds, how it is made.
+A backup is made of files: these commands, and what they call, are of the SQLite engine alone.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from operations import backup as backups
 from operations import restore as restoring
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify as check
-from operations.command_line import confirm, data, failures, progress
+from operations.command_line import confirm, data_folder, failures, progress
 from operations.restore import Choice
 from storage import main_database
 from storage.declarations import toml_file
-from tenants import Tenants, parse_tenant_id
+from storage.sqlite.engine import SQLiteEngine
+from tenants import parse_tenant_id
 
 ATTENTION = 3
 """Exit code of a backup that was made and needs somebody to look."""
@@ -43,8 +45,8 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
         raise click.UsageError("Say where: --to FOLDER")
     if tenant and keep:
         raise click.UsageError("--keep counts backups of all tenants: leave it out with --tenant.")
-    with data() as (_, tenants):
-        made = backups.make(tenants, to, tenant and _tenant_id(tenants, tenant), keep, progress)
+    with data_folder() as (_, engine):
+        made = backups.make(engine, to, tenant and _tenant_id(engine, tenant), keep, progress)
     click.echo(made.path)
     if made.missing:
         progress(f"Error: {len(made.missing)} customers are not in this backup: their files are missing or broken.")
@@ -54,11 +56,11 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
         raise SystemExit(ATTENTION)
 
 
-def _tenant_id(tenants: Tenants, text: str) -> str:
+def _tenant_id(engine: SQLiteEngine, text: str) -> str:
     """Find whom an ID or an address means."""
     if "@" not in text:
         return parse_tenant_id(text)
-    found = tenants.directory.read(lambda: main_database.customer_by_email(text))
+    found = engine.directory.read(lambda: main_database.customer_by_email(text))
     if found is None:
         raise BackupError(f"There is no customer {text}.")
     return str(found.id)
@@ -97,30 +99,30 @@ def restore(path: Path | None, file: Path | None, tenant: str | None, closed: bo
         raise click.UsageError("Say whose file it is: --tenant ID.")
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("This replaces data, and nobody is here to be asked: say --yes.")
-    with data(creates=new) as (_, tenants):
+    with data_folder(creates=new) as (_, engine):
         if file:
-            _restore_file(tenants, file, str(tenant), yes)
+            _restore_file(engine, file, str(tenant), yes)
         elif path:
-            _restore_backup(tenants, restoring.choose(tenants, path, tenant, closed), yes)
+            _restore_backup(engine, restoring.choose(engine, path, tenant, closed), yes)
 
 
-def _restore_backup(tenants: Tenants, choice: Choice, yes: bool) -> None:
+def _restore_backup(engine: SQLiteEngine, choice: Choice, yes: bool) -> None:
     if choice.left_out:
         progress(f"Left out, since their accounts were closed (--closed brings them back): {_named(choice.left_out)}")
     if not choice.customers:
         raise BackupError("Nothing was put back.")
-    there = [customer for customer in choice.customers if tenants.fault_of(customer.id) is None]
-    what = f"{_counted(len(choice.customers))} back in {tenants.folder.resolve()}"
+    there = [customer for customer in choice.customers if engine.folder.fault_of(customer.id) is None]
+    what = f"{_counted(len(choice.customers))} back in {engine.folder.path.resolve()}"
     _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)
-    restored = restoring.restore(tenants, choice, progress)
-    kept = f" What they held is in {tenants.aside} until the next backup." if there else ""
+    restored = restoring.restore(engine, choice, progress)
+    kept = f" What they held is in {engine.folder.replaced} until the next backup." if there else ""
     click.echo(f"{_counted(len(restored))} restored.{kept}")
 
 
-def _restore_file(tenants: Tenants, file: Path, tenant: str, yes: bool) -> None:
-    _ask(f"This replaces what the tenant {tenant} holds in {tenants.folder.resolve()} by {file}.", yes)
-    tenant_id = restoring.restore_file(tenants, file, tenant)
-    click.echo(f"{tenant_id} restored. What it held is in {tenants.aside} until the next backup.")
+def _restore_file(engine: SQLiteEngine, file: Path, tenant: str, yes: bool) -> None:
+    _ask(f"This replaces what the tenant {tenant} holds in {engine.folder.path.resolve()} by {file}.", yes)
+    tenant_id = restoring.restore_file(engine, file, tenant)
+    click.echo(f"{tenant_id} restored. What it held is in {engine.folder.replaced} until the next backup.")
 
 
 def _replaced(there: int, coming: int) -> str:

@@ -19,11 +19,12 @@ import msgspec
 from models import synced_tables
 from protocol.messages import Pull
 from storage import digest, main_database, positions, pull_reader
+from storage.engine import Database
+from storage.positions import now_ms
 from storage.schema import tenant_fingerprint
-from storage.sqlite.database import Store
+from storage.sqlite.data_folder import file_name
 from storage.sqlite.errors import reason_of
-from storage.sqlite.tenant_files import file_name, open_tenant_file
-from tenants import now_ms
+from storage.sqlite.tenant_files import open_main_file, open_tenant_file
 
 NAME = "manifest.json"
 FORMAT = 2
@@ -139,32 +140,32 @@ def state_of(file: Path) -> State:
 
     Raises: BackupError if the rows are not those of the digests that are stored with them.
     """
-    store = open_tenant_file(file)
+    database = open_tenant_file(file)
     try:
-        place, digests = store.read(positions.place_and_digests)
+        here, digests = database.read(positions.position_and_digests)
         pull = Pull(list(synced_tables()), None, None)
-        page = store.read(lambda: pull_reader.page_of(pull, now_ms(), 0))
-        pulled = {table: _pull_all(store, page, table) for table in page.tables}
+        page = database.read(lambda: pull_reader.page_of(pull, now_ms(), 0))
+        pulled = {table: _pull_all(database, page, table) for table in page.tables}
     finally:
-        store.close()
+        database.close()
     synced = {name: digests[name] for name in pulled}  # There may be those of tables that are synced no more.
     if synced != {name: of_rows for name, (of_rows, _) in pulled.items()}:
         raise BackupError("the rows that a device pulls do not give the digest that is stored with them")
     rows = {name: sha256 for name, (_, sha256) in pulled.items()}
     schema = tenant_fingerprint()
-    return {"epoch": place.epoch, "sequence": place.sequence, "digests": synced, "rows": rows, "schema": schema}
+    return {"epoch": here.epoch, "sequence": here.sequence, "digests": synced, "rows": rows, "schema": schema}
 
 
 def kept_state() -> State:
     """Read where the file stands that this code is bound to, of whatever version it is."""
-    place, digests = positions.place_and_digests()
-    return {"epoch": place.epoch, "sequence": place.sequence, "digests": digests}
+    here, digests = positions.position_and_digests()
+    return {"epoch": here.epoch, "sequence": here.sequence, "digests": digests}
 
 
-def _pull_all(store: Store, page: pull_reader.Page, table: str) -> tuple[dict[str, Any], str]:
+def _pull_all(database: Database, page: pull_reader.Page, table: str) -> tuple[dict[str, Any], str]:
     """Pull a table's rows; give their digest as devices know it, and the SHA-256 over their JSON in its order."""
     after, count, whole, contents = page.since, 0, 0, hashlib.sha256()
-    while (some := store.read(lambda: pull_reader.rows_of(page, table, after, _SLICE_ROWS))).count:
+    while (some := database.read(lambda: pull_reader.rows_of(page, table, after, _SLICE_ROWS))).count:
         for row in some.rows():
             count, whole = count + 1, whole ^ digest.number_of(row["id"], row["version"])
         contents.update(some.json + b",")
@@ -174,13 +175,8 @@ def _pull_all(store: Store, page: pull_reader.Page, table: str) -> tuple[dict[st
 
 def customers_in(main: Path) -> dict[str, main_database.Customer]:
     """List the customers of a main database that nobody else uses, by their IDs."""
-    store = open_main(main)
+    database = open_main_file(main)
     try:
-        return {customer.id: customer for customer in store.read(lambda: list(main_database.Customer.select()))}
+        return {customer.id: customer for customer in database.read(lambda: list(main_database.Customer.select()))}
     finally:
-        store.close()
-
-
-def open_main(file: Path) -> Store:
-    """Open a main database, wherever it lies."""
-    return Store.open(file, main_database.prepare, main_database.FINGERPRINT)
+        database.close()

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from operations import backup_manifest as manifests
 from operations.backup_manifest import BackupError, Manifest, State
+from storage.sqlite.data_folder import file_name
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import faults_of, look_into
-from storage.sqlite.tenant_files import file_name
 
 Say = Callable[[str], None]
 _MAIN = "main.db"

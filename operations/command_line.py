@@ -16,9 +16,9 @@ import settings as environment
 from operations.backup_manifest import BackupError
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
+from storage.sqlite.engine import MainDatabaseBroken, NoData, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import DataFolderInUse
-from tenants import MainDatabaseBroken, NoData, Tenants
 
 _ACTED_ON = (
     Problem,
@@ -75,13 +75,18 @@ def _sentence(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def data(*, creates: bool = False) -> Iterator[tuple[environment.Settings, Tenants]]:
-    """Open the data folder beside a server that may be running in it; ``creates``: begin one where there is none."""
+def data_folder(
+    *, creates: bool = False, is_server: bool = False
+) -> Iterator[tuple[environment.Settings, SQLiteEngine]]:
+    """Open the data folder beside a server that may be running in it, or as the server.
+
+    ``creates``: begin one where there is none.
+    """
     with failures():
         settings = environment.load()
         toml_file.declare(settings.tables_file)
-        tenants = Tenants(settings.data_dir, is_server=False, creates=creates)
+        engine = SQLiteEngine(settings.data_dir, is_server=is_server, creates=creates)
         try:
-            yield settings, tenants
+            yield settings, engine
         finally:
-            tenants.close()
+            engine.close()

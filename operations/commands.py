@@ -15,10 +15,10 @@ from accounts.passwords import Passwords
 from accounts.registration import create_customer
 from operations import backup_commands, probe, trial_start
 from operations import doctor as doctor_checks
-from operations.command_line import data, failures, progress
+from operations.command_line import data_folder, progress
 from server import connections
-from storage.declarations import compatibility, toml_file
-from storage.sqlite.tenant_files import is_current
+from storage.declarations import compatibility
+from storage.engine import Engine
 from tenants import Tenants
 
 
@@ -32,19 +32,19 @@ commands.add_command(backup_commands.restore)
 
 
 @commands.command()
-@click.option("--first-name", required=True)
-@click.option("--last-name", required=True)
-@click.option("--email", required=True)
-@click.option("--phone")
-@click.option("--company-name")
+@click.option("--first-name", required=True, help="First name of who is responsible.")
+@click.option("--last-name", required=True, help="Last name of who is responsible.")
+@click.option("--email", required=True, help="The address to log in with.")
+@click.option("--phone", help="A telephone number, in any form.")
+@click.option("--company-name", help="Name of the business.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 def register(password_stdin: bool, **account: str | None) -> None:
     """Create a customer and its database, also while registration is closed."""
     password = _read("password") if password_stdin else _ask()
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
-    with data(creates=True) as (settings, tenants):
-        customer = create_customer(tenants, Passwords(settings.bcrypt_rounds), body)
+    with data_folder(creates=True) as (settings, engine):
+        customer = create_customer(Tenants(engine), Passwords(settings.bcrypt_rounds), body)
     click.echo(customer.id)
 
 
@@ -66,21 +66,15 @@ def _ask() -> str:
 @click.option("--retire", multiple=True, metavar="TABLE", help="Let a table go from the declaration; its rows stay.")
 def migrate(check: bool, retire: tuple[str, ...]) -> None:
     """Make every tenant's database what this version and the declared tables need, while no server runs."""
-    with failures():
-        settings = environment.load()
-        toml_file.declare(settings.tables_file)
-        tenants = Tenants(settings.data_dir, is_server=not check, retiring=retire, creates=False)
-        try:
-            _say_migration(tenants, retire) if check else _migrate(tenants)
-        finally:
-            tenants.close()
+    with data_folder(is_server=not check) as (_, engine):
+        _say_migration(engine, retire) if check else _migrate(Tenants(engine, retire))
 
 
-def _say_migration(tenants: Tenants, retire: tuple[str, ...]) -> None:
-    found = compatibility.compare(tenants.directory, tenants.files(), retire)
+def _say_migration(engine: Engine, retire: tuple[str, ...]) -> None:
+    found = compatibility.compare(engine, retire)
     for difference in found.differences:
         click.echo(difference.sentence)
-    waiting = sum(not is_current(path) for _, path in tenants.files())
+    waiting = sum(not engine.is_current(tenant_id) for tenant_id in engine.tenant_ids())
     if found.offences:
         raise click.ClickException(found.refusal())
     click.echo(f"{_tenants(waiting)} would be migrated.")

@@ -21,7 +21,7 @@ from operations import misspelled_settings
 from settings import Settings, effective
 from storage.declarations import toml_file
 from storage.sqlite import database as sqlite
-from storage.sqlite.files import is_filled
+from storage.sqlite.data_folder import is_filled
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "afs"}
 _FLEETING = {"tmpfs", "ramfs", "overlay", "aufs"}
@@ -99,7 +99,7 @@ def patched(_: Place) -> Finding | None:
 
 def engine(_: Place) -> Finding | None:
     """Look whether SQLite is one without the WAL-reset bug; trap 9."""
-    version = sqlite.engine_version()
+    version = sqlite.sqlite_version()
     if version >= _SAFE_SQLITE:
         return None
     text = ".".join(map(str, version))

@@ -14,11 +14,11 @@ from greenlet import GreenletExit
 
 from operations.file_monitor import FileMonitor
 from protocol.errors import StorageFull
-from server.disk_space import room
 from settings import Settings
 from storage import devices, main_database
 from storage.devices import DAY_MS, Seen
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 
 log = logging.getLogger("syncapp.upkeep")
 
@@ -99,9 +99,8 @@ class Upkeep:
         purged_at = time.monotonic()
         while True:
             self._rest(_SAVE_SECONDS)
-            self._safely(lambda: room.look(self._tenants.folder))
+            self._safely(self._tenants.engine.maintain)
             self._safely(self._save)
-            self._safely(self._tenants.look_at_open)
             if time.monotonic() - purged_at >= self._purge_seconds:
                 self._safely(self._purge_all)
                 purged_at = time.monotonic()
@@ -110,7 +109,7 @@ class Upkeep:
         """Take over what the operator restores while the server runs."""
         while True:
             self._rest(_RESTORED_SECONDS)
-            self._safely(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.take_all_restored()])
+            self._safely(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
 
     def _look(self) -> None:
         """Look for customers whose files are missing, broken or went back, at the start and once in a while."""

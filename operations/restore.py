@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -18,13 +17,12 @@ from typing import NamedTuple
 from operations import backup_manifest as manifests
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify
-from storage import main_database, positions
+from storage import main_database
 from storage.main_database import Customer
+from storage.sqlite.engine import RestoreNotTaken, SQLiteEngine
 from storage.sqlite.errors import reason_of
-from storage.sqlite.files import copy_file, faults_of, look_into, sync_folder
-from storage.sqlite.folder_locks import has_server
-from storage.sqlite.tenant_files import open_tenant_file
-from tenants import Tenants, now_ms, parse_tenant_id
+from storage.sqlite.files import copy_file, faults_of
+from tenants import parse_tenant_id
 
 Say = Callable[[str], None]
 _WAIT_SECONDS = 60.0
@@ -38,7 +36,7 @@ class Choice(NamedTuple):
     left_out: list[Customer]
 
 
-def choose(tenants: Tenants, backup: Path, wanted: str | None = None, with_closed: bool = False) -> Choice:
+def choose(engine: SQLiteEngine, backup: Path, wanted: str | None = None, with_closed: bool = False) -> Choice:
     """Choose all customers of a backup, or the one that is ``wanted`` by ID or e-mail address, and check them.
 
     ``with_closed``: also those whose accounts were closed since.
@@ -46,13 +44,13 @@ def choose(tenants: Tenants, backup: Path, wanted: str | None = None, with_close
     """
     held = set(manifests.read(backup).tenants)
     known = _customers(backup)
-    ids = held if wanted is None else {_named(tenants, known, wanted)}
+    ids = held if wanted is None else {_named(engine, known, wanted)}
     checked = verify(backup, lambda _: None, ids)
     for fault in checked.whole:
         raise BackupError(fault)
     for tenant_id in sorted(ids - set(checked.good)):
         raise BackupError(f"{tenant_id}: {checked.faults.get(tenant_id, 'is not in this backup')}")
-    closed = set() if with_closed else ids & tenants.directory.read(main_database.closed_ids)
+    closed = set() if with_closed else ids & engine.directory.read(main_database.closed_ids)
     if wanted is not None and closed:
         raise BackupError(f"{wanted}: this account was closed since. To bring it back, say --closed as well.")
     customers = [known[tenant_id] for tenant_id in sorted(ids)]
@@ -70,13 +68,13 @@ def _customers(backup: Path) -> dict[str, Customer]:
             raise BackupError(f"main.db of {backup} can't be read: {reason_of(error)}") from None
 
 
-def _named(tenants: Tenants, known: dict[str, Customer], text: str) -> str:
+def _named(engine: SQLiteEngine, known: dict[str, Customer], text: str) -> str:
     """Find whom an ID or an address means; an address may be another customer's by now."""
     if "@" not in text:
         return parse_tenant_id(text)
     address = main_database.normal_email(text)
     there = {customer.id for customer in known.values() if customer.email == address}
-    here = tenants.directory.read(lambda: main_database.customer_by_email(address))
+    here = engine.directory.read(lambda: main_database.customer_by_email(address))
     found = there | ({here.id} if here else set())
     if len(found) != 1:
         which = (
@@ -88,7 +86,7 @@ def _named(tenants: Tenants, known: dict[str, Customer], text: str) -> str:
     return found.pop()
 
 
-def restore(tenants: Tenants, choice: Choice, say: Say, wait_seconds: float = _WAIT_SECONDS) -> list[str]:
+def restore(engine: SQLiteEngine, choice: Choice, say: Say, wait_seconds: float = _WAIT_SECONDS) -> list[str]:
     """Put the chosen customers' tenants back, each under a new epoch; give their IDs.
 
     A customer that the directory does not know comes back with it; one that it knows stays as it is. A running server
@@ -100,22 +98,22 @@ def restore(tenants: Tenants, choice: Choice, say: Say, wait_seconds: float = _W
     for customer in choice.customers:
         file = manifests.file_in(choice.backup, customer.id)
         sha256 = hashes.get(f"tenants/{file.name}")
-        epochs[customer.id] = _lay_ready(tenants, customer.id, partial(_copy_checked, file, sha256))
-        other = tenants.directory.write(partial(main_database.add_missing_customer, customer))
+        epochs[customer.id] = engine.lay_ready(customer.id, partial(_copy_checked, file, sha256))
+        other = engine.directory.write(partial(main_database.add_missing_customer, customer))
         say(f"{customer.id}: restored")
         if other:
             say(f"{customer.email} is another account's by now: this one comes back as {other}")
-    _wait_until_taken(tenants, epochs, wait_seconds)
+    _wait_until_taken(engine, epochs, wait_seconds)
     return list(epochs)
 
 
-def restore_file(tenants: Tenants, file: Path, wanted: str, wait_seconds: float = _WAIT_SECONDS) -> str:
+def restore_file(engine: SQLiteEngine, file: Path, wanted: str, wait_seconds: float = _WAIT_SECONDS) -> str:
     """Take a tenant's database in from a file that is in no backup, such as one of Litestream's; give the tenant's ID.
 
     Raises: BackupError if it is no sound database of this customer's; InvalidTenantId.
     """
-    tenant_id = _customer_here(tenants, wanted)
-    with tempfile.TemporaryDirectory(dir=tenants.folder) as scratch:
+    tenant_id = _customer_here(engine, wanted)
+    with tempfile.TemporaryDirectory(dir=engine.folder.path) as scratch:
         copy = Path(scratch) / "copy.db"
         try:
             copy_file(file, copy)
@@ -125,24 +123,24 @@ def restore_file(tenants: Tenants, file: Path, wanted: str, wait_seconds: float 
             faults = [str(error)]
         if faults:
             raise BackupError(f"{file} is no sound database of a tenant: {faults[0]}")
-        owner = _other_owner(tenants, file, state["epoch"], tenant_id)
+        owner = _other_owner(engine, file, state["epoch"], tenant_id)
         if owner:
             raise BackupError(f"{file} is of another customer, {owner}.")
-        epoch = _lay_ready(tenants, tenant_id, copy.rename)
-    _wait_until_taken(tenants, {tenant_id: epoch}, wait_seconds)
+        epoch = engine.lay_ready(tenant_id, copy.rename)
+    _wait_until_taken(engine, {tenant_id: epoch}, wait_seconds)
     return tenant_id
 
 
-def _other_owner(tenants: Tenants, file: Path, epoch: str, tenant_id: str) -> str | None:
+def _other_owner(engine: SQLiteEngine, file: Path, epoch: str, tenant_id: str) -> str | None:
     """Tell whose file this is, by its name or its epoch, if that is another customer's: rows of one are not for another."""
     named = re.search(r"tenant_([0-9a-f]{32})", file.name)
-    owners = {tenants.directory.read(lambda: main_database.owner_of(epoch)), named and str(uuid.UUID(named[1]))}
+    owners = {engine.directory.read(lambda: main_database.owner_of(epoch)), named and str(uuid.UUID(named[1]))}
     return next(iter(owners - {None, tenant_id}), None)
 
 
-def _customer_here(tenants: Tenants, wanted: str) -> str:
-    tenant_id = _named(tenants, {}, wanted)
-    if tenant_id not in tenants.directory.read(main_database.customer_ids):
+def _customer_here(engine: SQLiteEngine, wanted: str) -> str:
+    tenant_id = _named(engine, {}, wanted)
+    if tenant_id not in engine.directory.read(main_database.customer_ids):
         raise BackupError(f"There is no customer {wanted}.")
     return tenant_id
 
@@ -152,38 +150,8 @@ def _copy_checked(file: Path, sha256: str | None, target: Path) -> None:
         raise BackupError(f"{file.name} changed while it was restored.")
 
 
-def _lay_ready(tenants: Tenants, tenant_id: str, put: Callable[[Path], object]) -> str:
-    """Lay a tenant's file ready to be taken over, under a new epoch, so that no old cursor fits it; give the epoch."""
-    ready = tenants.restored_path_of(tenant_id)
-    making = ready.with_suffix(".making")
-    put(making)
-    store = open_tenant_file(making)
-    store.write(lambda: positions.begin_epoch(now_ms()))
-    epoch = store.read(positions.incarnation)[0]
-    store.close()
-    manifests.sealed(making)
-    making.rename(ready)
-    sync_folder(ready.parent)
-    return epoch
-
-
-def _wait_until_taken(tenants: Tenants, epochs: dict[str, str], wait_seconds: float) -> None:
-    """Wait until files that lie ready are in place, and see that they are."""
-    give_up = time.monotonic() + wait_seconds
-    for tenant_id in epochs:
-        while tenants.restored_path_of(tenant_id).exists():
-            if tenants.is_server or not has_server(tenants.folder):
-                tenants.take_restored(tenant_id)
-            elif time.monotonic() > give_up:
-                raise BackupError("The running server does not take the restored files over; its log says why.")
-            else:
-                time.sleep(0.1)
-    lost = [tenant_id for tenant_id, epoch in epochs.items() if _epoch_of(tenants, tenant_id) != epoch]
-    if lost:
-        raise BackupError(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
-
-
-def _epoch_of(tenants: Tenants, tenant_id: str) -> str | None:
-    if tenants.fault_of(tenant_id):
-        return None
-    return look_into(tenants.path_of(tenant_id), positions.incarnation)[0]
+def _wait_until_taken(engine: SQLiteEngine, epochs: dict[str, str], wait_seconds: float) -> None:
+    try:
+        engine.wait_until_taken(epochs, wait_seconds)
+    except RestoreNotTaken as error:
+        raise BackupError(str(error)) from None

@@ -15,9 +15,9 @@ from protocol.errors import Problem
 from server.http.lifecycle import CannotListen, listen
 from storage import main_database
 from storage.declarations import compatibility, toml_file
+from storage.sqlite.engine import MainDatabaseBroken, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import has_server
-from tenants import MainDatabaseBroken, Tenants
 
 _SHOWN = 10
 
@@ -28,15 +28,15 @@ def stored_data(place: Place) -> Finding | None:
         return None
     try:
         toml_file.declare(place.settings.tables_file)
-        tenants = Tenants(place.folder, is_server=False)
+        engine = SQLiteEngine(place.folder, is_server=False)
     except (toml_file.DeclarationError, OSError):
         return None  # Another check tells.
     except (MainDatabaseBroken, Problem) as error:
         return Finding(str(error), "", refuses=True)
     try:
-        return _migrations(tenants)
+        return _migrations(engine)
     finally:
-        tenants.close()
+        engine.close()
 
 
 def customers_files(place: Place) -> Finding | None:
@@ -44,26 +44,26 @@ def customers_files(place: Place) -> Finding | None:
     if place.is_new or not place.folder.is_dir():
         return None
     try:
-        tenants = Tenants(place.folder, is_server=False)
+        engine = SQLiteEngine(place.folder, is_server=False)
     except (MainDatabaseBroken, Problem, OSError):
         return None  # Another check tells.
     try:
-        ids = sorted(tenants.directory.read(main_database.customer_ids))
+        ids = sorted(engine.directory.read(main_database.customer_ids))
         if not ids and any((place.folder / "tenants").glob("tenant_*.db")):
             return Finding(
                 "main.db knows no customer, but there are files of tenants.", "Run restore (docs/backups.md)."
             )
-        look_at = FileMonitor(tenants).look_at
+        look_at = FileMonitor(engine).look_at
         found = [f"Tenant {one}: {fault}." for one in ids if (fault := look_at(one))]
     finally:
-        tenants.close()
+        engine.close()
     more = f" And {len(found) - _SHOWN} more." if len(found) > _SHOWN else ""
     return Finding(" ".join(found[:_SHOWN]) + more, "docs/backups.md tells what to do.") if found else None
 
 
-def _migrations(tenants: Tenants) -> Finding | None:
+def _migrations(engine: SQLiteEngine) -> Finding | None:
     try:
-        refusal = compatibility.compare(tenants.directory, tenants.files()).refusal()
+        refusal = compatibility.compare(engine).refusal()
     except EngineError as error:
         return Finding(f"A database can't be read: {error}.", "Put it back from a backup.", refuses=True)
     return Finding(refusal, "docs/tables.md tells what may change.", refuses=True) if refusal else None

@@ -44,9 +44,9 @@ def parse_change(
 
 def _parse_fields(change: Change, table: Table, row: Row, path: str, limits: Limits) -> None:
     """Take the fields that a device may write, each checked by its column. A field that the table does not know is kept."""
-    columns, plain, fields = table.columns, table.plain, change.fields
+    columns, unchecked, fields = table.columns, table.unchecked_types, change.fields
     for name, value in row.items():
-        if type(value) in plain.get(name, ()):
+        if type(value) in unchecked.get(name, ()):
             fields[name] = value
             continue
         try:
@@ -73,7 +73,7 @@ def _check_required(change: Change, table: Table, path: str) -> None:
     """Find required columns: one that is cleared is a problem, one that is left out only if the row is new."""
     details: dict[str, Detail] = {name: {"path": f"{path}.{name}", "error": "is required"} for name in table.required}
     change.problems += [detail for name, detail in details.items() if change.fields.get(name, path) is None]
-    change.lacking = details
+    change.required_errors = details
 
 
 def _checked_name(name: str, max_characters: int) -> str:

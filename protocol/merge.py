@@ -17,17 +17,17 @@ from protocol.messages import (
     UNCHECKED,
     Change,
     FieldConflict,
+    MissedEdits,
     Outcome,
-    Since,
     Status,
-    Stored,
+    StoredRow,
     Strategy,
     same,
 )
 
 
 def decide(
-    change: Change, stored: Stored | None, missed: Callable[[], Since | None], strategy: Strategy = "merge"
+    change: Change, stored: StoredRow | None, missed: Callable[[], MissedEdits | None], strategy: Strategy = "merge"
 ) -> Outcome:
     """Decide what becomes of a well-formed change, given the current row.
 
@@ -48,7 +48,7 @@ def decide(
     return _resolve_conflict(change, stored, different, since.whole, strategy)
 
 
-def _accept(change: Change, stored: Stored, different: Row, since: Since | None) -> Outcome:
+def _accept(change: Change, stored: StoredRow, different: Row, since: MissedEdits | None) -> Outcome:
     """Accept a change that missed nothing, states no base, or whose device has most likely seen what it replaces."""
     row = _apply(stored.row, change, different, stored.edited_at)
     status: Status = "deleted" if change.kind == "delete" else "updated"
@@ -65,7 +65,7 @@ def _accept(change: Change, stored: Stored, different: Row, since: Since | None)
     return Outcome(status, row, tuple(different), replaced=replaced or None)
 
 
-def _is_informed(different: Row, since: Since) -> bool:
+def _is_informed(different: Row, since: MissedEdits) -> bool:
     """Tell whether a device has most likely seen what it was sent: not if it edits one field and repeats an older value
     in another."""
     own = different.keys() - EDIT_FIELDS
@@ -73,7 +73,9 @@ def _is_informed(different: Row, since: Since) -> bool:
     return not repeated or repeated == own
 
 
-def decide_recreation(change: Change, stored: Stored, since: Since | None, strategy: Strategy = "merge") -> Outcome:
+def decide_recreation(
+    change: Change, stored: StoredRow, since: MissedEdits | None, strategy: Strategy = "merge"
+) -> Outcome:
     """Decide a create of a deleted row. If it missed nothing, the row comes back with only the values of the create.
 
     If it missed something (``since``), it is decided like any change.
@@ -103,7 +105,9 @@ def _changed_fields(change: Change, row: Row) -> Row:
     return different
 
 
-def _resolve_conflict(change: Change, stored: Stored, different: Row, since: Since, strategy: Strategy) -> Outcome:
+def _resolve_conflict(
+    change: Change, stored: StoredRow, different: Row, since: MissedEdits, strategy: Strategy
+) -> Outcome:
     """Merge a change that did not know the current row, and record each field in which one side loses an edit."""
     accepted: Row = {}
     edited: Row = {}
@@ -124,7 +128,9 @@ def _resolve_conflict(change: Change, stored: Stored, different: Row, since: Sin
     return Outcome("conflict" if conflicts else "merged", row, tuple(accepted), conflicts or None)
 
 
-def _lost_to_deletion(change: Change, stored: Stored, row: Row, edits: Row, since: Since) -> dict[str, FieldConflict]:
+def _lost_to_deletion(
+    change: Change, stored: StoredRow, row: Row, edits: Row, since: MissedEdits
+) -> dict[str, FieldConflict]:
     """Record the edits that a deletion overrides, so that they can be restored: other devices' edits that the deletion did
     not know, or ``edits`` of a row that another device had deleted."""
     if not row["is_deleted"] or (change.kind == "delete") is bool(stored.row["is_deleted"]):
@@ -141,7 +147,7 @@ def _lost_to_deletion(change: Change, stored: Stored, row: Row, edits: Row, sinc
     return conflicts and {**conflicts, "is_deleted": deletion}
 
 
-def _reverted_by_deletion(change: Change, row: Row, since: Since) -> Row:
+def _reverted_by_deletion(change: Change, row: Row, since: MissedEdits) -> Row:
     """Give the fields that others edited before a deletion, with the values that the deletion's device had."""
     if change.kind != "delete" or not row["is_deleted"]:
         return {}
@@ -152,14 +158,14 @@ def _reverted_by_deletion(change: Change, row: Row, since: Since) -> Row:
 
 
 def _field_conflict(
-    since: Since, name: str, value: Any, stored: Stored, winner: Literal["client", "server"]
+    since: MissedEdits, name: str, value: Any, stored: StoredRow, winner: Literal["client", "server"]
 ) -> FieldConflict:
     before = since.before.get(name) or [None]
     base = since.base[name] if since.base and name in since.base else before[-1]
     return FieldConflict(base=base, client=value, server=stored.row.get(name), winner=winner)
 
 
-def _wins(name: str, change: Change, stored: Stored, since: Since, strategy: Strategy, repeated: bool) -> bool:
+def _wins(name: str, change: Change, stored: StoredRow, since: MissedEdits, strategy: Strategy, repeated: bool) -> bool:
     """Tell whether the device's value of a field wins.
 
     ``merge`` decides each field: a change of one side is kept, of two changes the later edit wins, and a value that the

@@ -16,7 +16,7 @@ from protocol.errors import Detail
 from protocol.seen_rows import NOBODY, Evidence
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A position in a tenant's commit order."""
 
     epoch: str
@@ -49,9 +49,9 @@ class Column:
 
     check: Callable[[Any], Any]
     default: Any = None
-    plain: tuple[type, ...] = ()
+    unchecked_types: tuple[type, ...] = ()
     """Types whose values all pass ``check`` unchanged, which is true of most fields of most rows."""
-    typed: Any = None
+    msgspec_type: Any = None
     """A type by which msgspec accepts some of what ``check`` accepts, with the same result; None if there is none."""
 
 
@@ -70,9 +70,9 @@ class Table:
         return {name: column.default for name, column in self.columns.items()}
 
     @cached_property
-    def plain(self) -> Mapping[str, tuple[type, ...]]:
+    def unchecked_types(self) -> Mapping[str, tuple[type, ...]]:
         """By column, the types whose values need no check."""
-        return {name: column.plain for name, column in self.columns.items() if column.plain}
+        return {name: column.unchecked_types for name, column in self.columns.items() if column.unchecked_types}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ class Change:
     the device stated it, otherwise it is the time of arrival. ``is_base_stated`` says that ``base_version`` was stated,
     not inferred from the row's version, which a device may have counted up by itself; ``is_counted`` says that the row
     has such a version. ``problems`` says why the change can't be accepted; then ``table`` may be None and
-    ``unknown_table`` the name that was given. ``lacking`` has, by required column, the error if the change creates a row
-    without it. ``local_id`` is the device's own number for a row that has no id yet.
+    ``unknown_table`` the name that was given. ``required_errors`` has, by required column, the error if the change
+    creates a row without it. ``local_id`` is the device's own number for a row that has no id yet.
     """
 
     path: str
@@ -111,14 +111,14 @@ class Change:
     is_counted: bool = False
     op_id: str | None = None
     problems: list[Detail] = field(default_factory=list)
-    lacking: Mapping[str, Detail] | None = None
+    required_errors: Mapping[str, Detail] | None = None
     unknown_table: str | None = None
 
-    def lacks(self, row: Row, stored: Stored | None) -> list[Detail]:
+    def missing_required(self, row: Row, stored: StoredRow | None) -> list[Detail]:
         """Give the errors for required columns that a created or undeleted row lacks; none for an existing row."""
-        if self.lacking is None or row["is_deleted"] or (stored is not None and not stored.row["is_deleted"]):
+        if self.required_errors is None or row["is_deleted"] or (stored is not None and not stored.row["is_deleted"]):
             return []
-        return [detail for name, detail in self.lacking.items() if row.get(name) is None]
+        return [detail for name, detail in self.required_errors.items() if row.get(name) is None]
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ class Pull:
     unknown_tables: Sequence[str] = ()
 
 
-class Stored(NamedTuple):
+class StoredRow(NamedTuple):
     """An existing row, and the change that made it."""
 
     row: Row
@@ -181,7 +181,7 @@ class Stored(NamedTuple):
     device_id: str | None = None
 
 
-class Since(NamedTuple):
+class MissedEdits(NamedTuple):
     """The edits of a row that a device missed: those of others since the version that it knew.
 
     ``changed`` maps each field to the time of its latest edit; ``perhaps`` does so for edits that the device was sent and
@@ -196,7 +196,7 @@ class Since(NamedTuple):
     before: Mapping[str, Sequence[Any]] = {}
 
     @property
-    def whole(self) -> Since:
+    def whole(self) -> MissedEdits:
         """Give the same, with the edits that the device has perhaps seen counted as missed."""
         both = self.perhaps.keys() | self.changed.keys()
         changed = {name: max(self.changed.get(name, 0), self.perhaps.get(name, 0)) for name in both}
@@ -208,7 +208,7 @@ class Since(NamedTuple):
         return is_base or any(same(value, before) for before in self.before.get(name, ()))
 
 
-UNCHECKED = Since({}, None)
+UNCHECKED = MissedEdits({}, None)
 """For a change that states no base: it is accepted, unless it edits a row that another device deleted."""
 
 
@@ -250,11 +250,11 @@ def same(one: Any, other: Any) -> bool:
 
 
 @dataclass(slots=True)
-class Applied:
+class PushResult:
     """The result of a push. ``rows`` and ``results`` are as long as its changes; ``rows`` has JSON or None."""
 
-    before: Place
-    after: Place
+    before: Position
+    after: Position
     rows: list[bytes | None] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
     conflicts: list[dict[str, Any]] = field(default_factory=list)
@@ -262,7 +262,7 @@ class Applied:
     """Those of operations that were applied before: the device may never have got that answer."""
     touched: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """By table, the id and JSON of each row that changed, in the order of their first change."""
-    speakers: set[str] = field(default_factory=set)
+    row_device_ids: set[str] = field(default_factory=set)
     """The values of ``device_id`` in its rows, without those that were only sent back."""
     may_delete: bool = False
     """Whether it may have deleted a row."""

@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 
 from protocol.codec import format_time
 from protocol.errors import invalid
-from protocol.messages import Applied
+from protocol.messages import PushResult
 
 NotificationType = Literal["data_available", "sync_complete", "sync_error", "conflict_detected"]
 NOTIFICATION_TYPES: tuple[NotificationType, ...] = get_args(NotificationType)
@@ -47,7 +47,7 @@ class Notification(_Payload, frozen=True, omit_defaults=True, gc=False, kw_only=
     timestamp: str
 
 
-def notifications_of(applied: Applied, now: int) -> list[Notification]:
+def notifications_of(applied: PushResult, now: int) -> list[Notification]:
     """Write what a push changed as a handful of notifications, however many rows it had; ``now`` is in milliseconds."""
     if not applied.touched and not applied.conflicts:
         return []
@@ -60,7 +60,7 @@ def notifications_of(applied: Applied, now: int) -> list[Notification]:
     return notifications
 
 
-def _conflicts_detected(applied: Applied, common: dict[str, Any]) -> list[Notification]:
+def _conflicts_detected(applied: PushResult, common: dict[str, Any]) -> list[Notification]:
     """Make one notification a conflict or, if there are many, one a table, so that no listener is flooded."""
     if len(applied.conflicts) <= _MAX_CONFLICTS:
         return [_conflict_detected(one["table"], one["id"], 1, one, common) for one in applied.conflicts]
@@ -77,7 +77,7 @@ def _conflict_detected(table: str, row_id: str | None, count: int, data: Any, co
     return Notification("conflict_detected", table, text, row_id, None, count, data=data, **common)
 
 
-def _data_available(table: str, rows: dict[str, bytes], applied: Applied, common: dict[str, Any]) -> Notification:
+def _data_available(table: str, rows: dict[str, bytes], applied: PushResult, common: dict[str, Any]) -> Notification:
     text = f"New {table} data available for sync"
     statuses = {result["status"] for result in applied.results if result["table"] == table and result["id"] in rows}
     operations = {_OPERATIONS.get(status, "update") for status in statuses - {"unchanged", "rejected"}}
@@ -95,7 +95,7 @@ def _single_row(rows: dict[str, bytes]) -> tuple[str, Raw | None]:
     return row_id, Raw(body) if len(body) <= _MAX_ROW_BYTES else None
 
 
-def _sync_complete(applied: Applied, common: dict[str, Any]) -> Notification:
+def _sync_complete(applied: PushResult, common: dict[str, Any]) -> Notification:
     """Report that a push is complete; with the row if there was only one, as apps of the older API expect."""
     tables, count = list(applied.touched), sum(map(len, applied.touched.values()))
     name = tables[0] if len(tables) == 1 else "batch"

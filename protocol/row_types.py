@@ -106,7 +106,7 @@ def _text(value: Any) -> str | None:
 @lru_cache(maxsize=64)
 def row_type_of(table: Table, unknown: tuple[str, ...] = ()) -> RowType:
     """Make the types of a table's rows. What a device sends for the server's own fields is accepted and not kept."""
-    types = {name: column.typed for name, column in table.columns.items()}
+    types = {name: column.msgspec_type for name, column in table.columns.items()}
     names_of_unknown = {f"_unknown{number}": name for number, name in enumerate(unknown)}
     json_columns = tuple(name for name, kind in types.items() if kind is Any)
     stored = ("id", *types, *_SET_LAST)
@@ -134,8 +134,8 @@ def _sent_fields(table: Table, unknown: Iterable[str], is_new: bool) -> list[_Fi
     columns = {
         name: (
             name,
-            column.typed | UnsetType | None,
-            _new_value(name, column.typed, column.default) if is_new else UNSET,
+            column.msgspec_type | UnsetType | None,
+            _new_value(name, column.msgspec_type, column.default) if is_new else UNSET,
         )
         for name, column in table.columns.items()
     }
@@ -152,7 +152,9 @@ def _new_value(name: str, kind: Any, default: Any) -> Any:
 
 def _stored_fields(table: Table, unknown: Iterable[str]) -> list[_Field]:
     """Describe the fields of a row as it was stored."""
-    columns = [(name, Raw if column.typed is Any else Any, msgspec.NODEFAULT) for name, column in table.columns.items()]
+    columns = [
+        (name, Raw if column.msgspec_type is Any else Any, msgspec.NODEFAULT) for name, column in table.columns.items()
+    ]
     server = [(name, Any, msgspec.NODEFAULT) for name in _SET_LAST]
     return [("id", Any, msgspec.NODEFAULT), *columns, *((name, Raw, UNSET) for name in unknown), *server]
 

@@ -14,7 +14,7 @@ class Evidence(NamedTuple):
     """What is known about the rows that a device has seen, in one incarnation (``epoch``) of the database.
 
     ``who`` names the device, or the ``session`` of its token if it does not name itself. By table, the device confirmed
-    everything up to ``known`` and was sent everything up to ``sent``. ``speaker`` is the ``device_id`` in its rows; a
+    everything up to ``known`` and was sent everything up to ``sent``. ``row_device_id`` is the ``device_id`` in its rows; a
     session with several of them is shared by several devices, and nobody knows which of them pulled.
     """
 
@@ -23,7 +23,7 @@ class Evidence(NamedTuple):
     epoch: str = ""
     known: Mapping[str, int] = {}
     sent: Mapping[str, int] = {}
-    speaker: str | None = None
+    row_device_id: str | None = None
     is_shared: bool = False
     seen_at: int = 0
     first_push: int | None = None
@@ -38,7 +38,7 @@ class Evidence(NamedTuple):
         """Give its name in the log of changes."""
         return self.session or self.who.removeprefix("device ")
 
-    def places(self, table: str, epoch: str) -> tuple[int, int]:
+    def positions(self, table: str, epoch: str) -> tuple[int, int]:
         """Give the positions up to which the device has seen a table, for certain and perhaps."""
         if self.is_shared or epoch != self.epoch:
             return 0, 0
@@ -48,8 +48,8 @@ class Evidence(NamedTuple):
     def is_of(self, stated: object, held: object) -> bool:
         """Tell whether a row with this ``device_id`` may come from this device; ``held`` is the existing row's, which a
         device sends back as it was pulled."""
-        speaks = self.session is not None and self.speaker is not None and isinstance(stated, str)
-        return not speaks or stated in (held, self.speaker)
+        has_device_id = self.session is not None and self.row_device_id is not None and isinstance(stated, str)
+        return not has_device_id or stated in (held, self.row_device_id)
 
     def until(self, epoch: str) -> int:
         """Give the position up to which the device has seen every table that it ever asked for or pushed to."""

@@ -13,31 +13,31 @@ from typing import Any, NamedTuple
 from models import connection, synced_tables
 from protocol.codec import Cursor, decode, encode, format_time
 from protocol.errors import NotFound, Problem, ResyncRequired, TenantNotFound
-from protocol.messages import Place
+from protocol.messages import Position
 from protocol.seen_rows import Evidence
 from storage import seen_rows
-from storage.positions import committed_at, last_until, place
+from storage.positions import committed_at, last_until, position
 from storage.seen_rows import Evidences
 from storage.system_tables import Conflict, Device, KeptAnswer, Receipt
 
 log = logging.getLogger("syncapp.devices")
 DAY_MS = 86_400_000
-_SLICE_ROWS = 500
+_CHUNK_ROWS = 500
 
 
 class Visit(NamedTuple):
-    """What requests told of a device: the place it said to have reached in each table it pulled, and when it was here.
+    """A device's visits: the position up to which it says that it has each table it pulled, and when it was here last.
 
-    The places are of one epoch: after a restore they say nothing.
+    The positions are of one epoch: after a restore they say nothing.
     """
 
-    places: Mapping[str, int]
+    positions: Mapping[str, int]
     at: int
     epoch: str = ""
 
 
 class Seen:
-    """What requests told of devices and no file knows yet; written together, since a visit alone is no reason to."""
+    """Visits of devices that are not stored yet; written together, since a visit alone is no reason to."""
 
     def __init__(self, write: Callable[[str, Callable[[], None]], None]) -> None:
         """``write``: runs work in a transaction of a tenant."""
@@ -45,17 +45,17 @@ class Seen:
         self.evidences = Evidences()
         self._visits: dict[str, dict[str, Visit]] = {}
 
-    def note(self, tenant_id: str, device_id: str, places: Mapping[str, int], now: int, epoch: str = "") -> None:
-        """Remember a visit, with the places of an epoch if it told any; what it does not tell of stays as it was."""
+    def note(self, tenant_id: str, device_id: str, positions: Mapping[str, int], now: int, epoch: str = "") -> None:
+        """Remember a visit, with the positions of an epoch if it has any; those of other tables stay as they were."""
         visits = self._visits.setdefault(tenant_id, {})
         known = visits.get(device_id, Visit({}, now, epoch))
-        before = known.places if epoch in ("", known.epoch) else {}
-        visits[device_id] = Visit({**before, **places}, now, epoch or known.epoch)
+        before = known.positions if epoch in ("", known.epoch) else {}
+        visits[device_id] = Visit({**before, **positions}, now, epoch or known.epoch)
 
     def had_more(self, tenant_id: str, device_id: str, starts: Mapping[str, int], epoch: str) -> bool:
         """Tell whether a device said before that it had more of a table: then this is a copy of it, or an older state."""
         visit = self._visits.get(tenant_id, {}).get(device_id)
-        known = dict(visit.places) if visit and visit.epoch == epoch else {}
+        known = dict(visit.positions) if visit and visit.epoch == epoch else {}
         if not known.keys() >= starts.keys():
             known = reached(device_id, starts) | known
         return any(known[table] > since for table, since in starts.items())
@@ -81,7 +81,7 @@ class Seen:
         except Problem:  # Full or locked: it is kept for the next time.
             pass
         except Exception:
-            log.exception("what a pull told of its device can't be noted", extra={"tenant": tenant_id})
+            log.exception("the visit of a device can't be stored", extra={"tenant": tenant_id})
 
     @property
     def tenants(self) -> list[str]:
@@ -91,22 +91,22 @@ class Seen:
 
 def _save(visits: Mapping[str, Visit], found: Mapping[str, Evidence]) -> None:
     seen_rows.save(found)
-    epoch = place().epoch
+    epoch = position().epoch
     for device_id, visit in visits.items():
-        _save_visit(device_id, visit.places if visit.epoch == epoch else {}, visit.at)
+        _save_visit(device_id, visit.positions if visit.epoch == epoch else {}, visit.at)
 
 
-def _save_visit(device_id: str, places: Mapping[str, int], at: int) -> None:
-    """Note where a device is in the tables of which it told; who tells of any is not expired any more."""
+def _save_visit(device_id: str, positions: Mapping[str, int], at: int) -> None:
+    """Store a device's positions in tables; one that has any is not expired any more."""
     sql = connection()
     known = sql.execute("SELECT places, expired_at FROM _devices WHERE id = ?", (device_id,)).fetchone()
     if known is None:
         new = "INSERT INTO _devices (id, places, first_seen_at, last_seen_at) VALUES (?, ?, ?, ?)"
-        sql.execute(new, (device_id, encode(places).decode(), at, at))
+        sql.execute(new, (device_id, encode(positions).decode(), at, at))
         return
-    all_places = encode({**decode(known[0]), **places}).decode()
+    all_positions = encode({**decode(known[0]), **positions}).decode()
     update = "UPDATE _devices SET last_seen_at = ?, places = ?, expired_at = ? WHERE id = ?"
-    sql.execute(update, (at, all_places, None if places else known[1], device_id))
+    sql.execute(update, (at, all_positions, None if positions else known[1], device_id))
 
 
 def expired_at(device_id: str) -> int | None:
@@ -125,14 +125,14 @@ def expired(at: int) -> ResyncRequired:
 
 def devices() -> list[dict[str, Any]]:
     """List the devices, the last seen first."""
-    here = place()
+    here = position()
     return [_shown(device, here) for device in Device.select().order_by(Device.last_seen_at.desc(), Device.id)]
 
 
 def reached(device_id: str, tables: Iterable[str]) -> dict[str, int]:
-    """Give by table the place up to which a device has everything of it, 0 for what it never pulled."""
+    """Give by table the position up to which a device has everything of it, 0 for what it never pulled."""
     found = Device.get_or_none(Device.id == device_id)
-    return {table: found.places.get(table, 0) if found else 0 for table in tables}
+    return {table: found.positions.get(table, 0) if found else 0 for table in tables}
 
 
 def rename(device_id: str, name: str) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def rename(device_id: str, name: str) -> dict[str, Any]:
     """
     if not Device.update(name=name).where(Device.id == device_id).execute():
         raise NotFound("There is no such device.")
-    return _shown(Device.get_by_id(device_id), place())
+    return _shown(Device.get_by_id(device_id), position())
 
 
 def forget(device_id: str) -> None:
@@ -154,14 +154,14 @@ def forget(device_id: str) -> None:
         raise NotFound("There is no such device.")
 
 
-def _shown(device: Device, here: Place) -> dict[str, Any]:
-    sequence = min(device.places.values(), default=0)
+def _shown(device: Device, here: Position) -> dict[str, Any]:
+    sequence = min(device.positions.values(), default=0)
     return {
         "deviceId": device.id,
         "name": device.name,
         "cursor": str(Cursor(here.epoch, sequence)),
         "behind": here.sequence - sequence,
-        "tables": list(device.places),
+        "tables": list(device.positions),
         "firstSeen": format_time(device.first_seen_at),
         "lastSeen": format_time(device.last_seen_at),
         "expired": device.expired_at is not None,
@@ -180,21 +180,21 @@ def expire(now: int, idle_ms: int) -> None:
 
 def purge_limit(now: int, history_ms: int) -> int:
     """Find the sequence up to which may be removed what is no longer current: old enough, and pulled by every device."""
-    here = place()
+    here = position()
     old = last_until(now - history_ms, here.sequence)
     devices = connection().execute("SELECT places FROM _devices WHERE expired_at IS NULL")
-    return min([old, *(int(place) for (places,) in devices for place in decode(places).values())])
+    return min([old, *(int(position) for (positions,) in devices for position in decode(positions).values())])
 
 
 def purge(after: int, until: int) -> int | None:
-    """Look through a slice of the log after ``after`` and remove what is no longer current; give where it ended.
+    """Look through a chunk of the log after ``after`` and remove what is no longer current; give where it ended.
 
     None when nothing is left up to ``until``. From the oldest on, so that no history has a part missing in its middle.
     Of deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
     """
     ends = connection().execute(
-        "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) AS slice",
-        (after, until, _SLICE_ROWS),
+        "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) AS chunk",
+        (after, until, _CHUNK_ROWS),
     )
     end = next(iter(ends))[0]
     if end is None:
@@ -205,7 +205,7 @@ def purge(after: int, until: int) -> int | None:
         newest = next(iter(connection().execute(f"SELECT max(e._seq) FROM {deleted}", within)))[0]
         if newest is not None:
             connection().execute(f"DELETE FROM {deleted}", within)
-            here = place()
+            here = position()
             purged = max(here.purged_until, newest), max(here.purged_at, committed_at(newest))
             connection().execute("UPDATE _meta SET purged_until = ?, purged_at = ?", purged)
     current = "".join(f' AND NOT EXISTS (SELECT 1 FROM "{name}" AS e WHERE e._seq = c.seq)' for name in synced_tables())

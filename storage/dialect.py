@@ -4,7 +4,7 @@ Knows: what a dialect gives, and that code finds the one of the database to whic
 An engine's dialect is the module ``dialect`` in its folder, with the same names. The one in use comes with the
 connection and not from the process, so that one process can copy from one engine to another.
 
-All other statements stand once, in the modules of ``storage``, and both SQLite and PostgreSQL must understand them.
+All other statements are written once, in the modules of ``storage``, and both SQLite and PostgreSQL must understand them.
 ``tests/storage/test_neutral_sql.py`` looks for words that only SQLite knows. Such a statement may rely on this, and on
 nothing else:
 

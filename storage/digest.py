@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 
 from models import SyncedTable, connection
-from protocol.messages import Stored
+from protocol.messages import StoredRow
 from storage.system_tables import TableDigest
 
 
@@ -47,7 +47,7 @@ class Difference:
         """Count that a row which is not deleted has another version."""
         self.whole ^= number_of(row_id, before) ^ number_of(row_id, after)
 
-    def replace(self, before: Stored | None, after: Stored) -> None:
+    def replace(self, before: StoredRow | None, after: StoredRow) -> None:
         """Put a row as it is now in the place of what it was."""
         for sign, stored in ((-1, before), (1, after)):
             if stored is not None and not stored.row["is_deleted"]:

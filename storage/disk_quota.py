@@ -8,7 +8,7 @@ from __future__ import annotations
 from cachetools import LRUCache
 
 from protocol.errors import QuotaExceeded
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from storage.dialect import dialect
 
 _GOES_ON = {"deleted", "unchanged", "rejected"}
@@ -21,7 +21,7 @@ _spare_rows: LRUCache[str, int] = LRUCache(10_000)
 """By incarnation of a database, how many rows it takes before it needs to be looked at again."""
 
 
-def check(applied: Applied, most_bytes: int, most_row_bytes: int) -> None:
+def check(applied: PushResult, most_bytes: int, most_row_bytes: int) -> None:
     """Refuse a push that makes its tenant's database larger than it may be, unless it only deletes.
 
     Raises: QuotaExceeded.
@@ -39,7 +39,7 @@ def bytes_of_row(most_row_bytes: int) -> int:
     return _TIMES_A_ROW * most_row_bytes + _BYTES_A_ROW_BESIDE
 
 
-def _looked_at(applied: Applied, most_bytes: int) -> int:
+def _looked_at(applied: PushResult, most_bytes: int) -> int:
     """Give how many bytes a database takes at the least, unless it has too many."""
     spare = dialect().spare_bytes(most_bytes)
     if spare < 0 and not all(result["status"] in _GOES_ON for result in applied.results):

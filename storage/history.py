@@ -12,7 +12,7 @@ from typing import Any, Literal
 from models import connection
 from protocol.codec import Row, format_time
 from protocol.errors import NotFound, ValidationError
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from storage.system_tables import Conflict, Logged, shown_conflict
 
 State = Literal["open", "resolved", "all"]
@@ -116,7 +116,7 @@ def _check_row(found: Conflict) -> None:
     )
 
 
-def resolve(number: int, resolution: Resolution, now: int, write: Callable[[], Applied]) -> Applied:
+def resolve(number: int, resolution: Resolution, now: int, write: Callable[[], PushResult]) -> PushResult:
     """Note a person's decision together with the change that it makes, in the transaction of the caller.
 
     Raises: ValidationError if somebody decided before, NotFound if there is no row to decide on.

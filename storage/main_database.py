@@ -74,8 +74,8 @@ class Closing(Bound):
         table_name = "closings"
 
 
-class LastPlace(Bound):
-    """Where a tenant's file stood when it was noted last: a file that is behind that went back (see
+class LastPosition(Bound):
+    """A tenant's position when it was noted last: a database that is behind it went back (see
     ``rollback_detection``)."""
 
     tenant_id = TextField(primary_key=True)
@@ -98,7 +98,7 @@ class DeclaredTable(Bound):
         table_name = "declared_tables"
 
 
-_MODELS = [Customer, Session, Closing, LastPlace, DeclaredTable]
+_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable]
 FINGERPRINT = fingerprint(_MODELS)
 
 
@@ -186,7 +186,7 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     sessions = revoke_sessions(customer_id, now=0)
     Session.delete().where(Session.customer_id == customer_id).execute()
     Customer.delete().where(Customer.id == customer_id).execute()
-    LastPlace.delete().where(LastPlace.tenant_id == customer_id).execute()
+    LastPosition.delete().where(LastPosition.tenant_id == customer_id).execute()
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
 
@@ -206,20 +206,20 @@ def closed_ids() -> set[str]:
     return {closing.tenant_id for closing in Closing.select()}
 
 
-# --- where files stood ------------------------------------------------------------------------------------------------
+# --- positions of tenants --------------------------------------------------------------------------------------------
 
 
-def note_places(places: Mapping[str, tuple[str, int]]) -> None:
-    """Note where customers' files stand, by ID their epoch and sequence; of those that are no more, nothing."""
+def note_positions(positions: Mapping[str, tuple[str, int]]) -> None:
+    """Note the positions of tenants, by ID their epoch and sequence; of those that are no more, nothing."""
     sql = (
         "INSERT INTO last_places (tenant_id, epoch, sequence) SELECT c.id, ?, ? FROM customers AS c WHERE c.id = ?"
         " ON CONFLICT (tenant_id) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
     )
-    connection().executemany(sql, [(*place, one) for one, place in places.items()])
+    connection().executemany(sql, [(*position, one) for one, position in positions.items()])
 
 
-def last_place(tenant_id: str) -> tuple[str, int] | None:
-    """Tell where a customer's file stood when it was noted last: its epoch and its sequence."""
+def last_position(tenant_id: str) -> tuple[str, int] | None:
+    """Give a tenant's position when it was noted last: its epoch and its sequence."""
     found = connection().execute("SELECT epoch, sequence FROM last_places WHERE tenant_id = ?", (tenant_id,))
     return next(((str(epoch), int(sequence)) for epoch, sequence in found), None)
 

@@ -1,4 +1,4 @@
-"""Where a tenant's order of commits stands, and how times and cursors map to places in it.
+"""A tenant's position in its commit order, and how times and cursors map to such positions.
 
 Knows: the statements on ``_meta`` and on the clock of the log, bound to one tenant by the caller. Must not know: pushes,
 pulls, Flask, sockets, engines.
@@ -7,11 +7,17 @@ pulls, Flask, sockets, engines.
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Any
 
 from models import connection
 from protocol.codec import Cursor
-from protocol.messages import Place
+from protocol.messages import Position
+
+
+def now_ms() -> int:
+    """Give the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def incarnation() -> tuple[str, int]:
@@ -20,29 +26,29 @@ def incarnation() -> tuple[str, int]:
     return str(epoch), int(sequence)
 
 
-def place() -> Place:
-    """Read where the order of commits stands."""
+def position() -> Position:
+    """Read the current position."""
     found = connection().execute(_PLACE).fetchone()
     if found is None:
         raise LookupError("the database has no _meta row")
-    return Place(*found)
+    return Position(*found)
 
 
 _PLACE = "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"
 
 
-def place_and_digests() -> tuple[Place, dict[str, dict[str, Any]]]:
-    """Read where the order of commits stands and each table's digest there: of one moment, as all that one read sees."""
+def position_and_digests() -> tuple[Position, dict[str, dict[str, Any]]]:
+    """Read the current position and each table's digest there: of one moment, as all that one read sees."""
     found = connection().execute("SELECT table_name, count, hash FROM _digests")
-    return place(), {table: {"count": count, "hash": digest} for table, count, digest in found}
+    return position(), {table: {"count": count, "hash": digest} for table, count, digest in found}
 
 
-def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
-    """Tell where the order of commits stands and how many changes came after ``cursor``.
+def missed(cursor: Cursor | None) -> tuple[Position, int | None]:
+    """Tell the current position, and how many changes came after ``cursor``.
 
     Without a cursor all count; None means that the cursor is of another incarnation.
     """
-    here = place()
+    here = position()
     if cursor is None:
         return here, here.sequence
     foreign = cursor.epoch != here.epoch or cursor.sequence > here.sequence
@@ -50,8 +56,8 @@ def missed(cursor: Cursor | None) -> tuple[Place, int | None]:
 
 
 def begin_epoch(now: int) -> None:
-    """Begin another order of commits on the rows as they stand: no cursor of before fits it, no device's place, no time."""
-    at = max(place().clock + 1, now)
+    """Begin another commit order on the rows there are: no cursor of before fits it, no device's position, no time."""
+    at = max(position().clock + 1, now)
     begun = "UPDATE _meta SET epoch = ?, clock = ?, restored_at = ?"
     connection().execute(begun, (secrets.token_hex(6), at, at))
     connection().execute("UPDATE _devices SET places = '{}'")
@@ -73,7 +79,7 @@ _KEPT_TIMES = 10_000
 _times_until: dict[tuple[str, int], int] = {}
 
 
-def note_commit(here: Place) -> None:
+def note_commit(here: Position) -> None:
     """Note the time of a commit that was made: its device will ask for it with its next push."""
     if len(_times_until) >= _KEPT_TIMES:
         _times_until.clear()

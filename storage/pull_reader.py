@@ -1,6 +1,6 @@
 """How a pull reads: which changes its answer holds, and their rows.
 
-Knows: the statements that read synced tables in the order of commits, bound to one tenant by the caller. Must not know:
+Knows: the statements that read synced tables in commit order, bound to one tenant by the caller. Must not know:
 Flask, sockets, engines, whose request this is.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from models import connection
 from protocol.codec import Cursor, Row, decode_rows, decode_stored, encode, format_time
 from protocol.errors import ResyncRequired
-from protocol.messages import Place, Pull
+from protocol.messages import Position, Pull
 from protocol.seen_rows import Evidence
 from storage.dialect import Dialect, dialect
-from storage.positions import committed_at, last_until, place, place_and_digests
+from storage.positions import committed_at, last_until, position, position_and_digests
 
 
 class Page(NamedTuple):
@@ -63,14 +63,14 @@ class _Start(NamedTuple):
 
 
 def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pushed: Evidence | None = None) -> Page:
-    """Plan a pull's answer; the rows are read afterwards in slices, and each is as it stands when it is read.
+    """Plan a pull's answer; the rows are read afterwards in chunks, and each is as it is when it is read.
 
     A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull. ``is_expired``:
     what the device has is not known, so that its time counts for nothing. ``pushed``: what its pushes
     tell of it. An app that knows only times may ignore what they were answered, and learns here what others deleted since.
     Raises: ResyncRequired for a cursor of another incarnation.
     """
-    here, digests = place_and_digests() if pull.digest else (place(), {})
+    here, digests = position_and_digests() if pull.digest else (position(), {})
     start = _start(pull, here, now, skew_ms)
     if is_expired and isinstance(pull.since, int):
         start = _Start(0, 0, 0, is_complete=True)
@@ -81,17 +81,17 @@ def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pus
     return page._replace(asked_by=pushed.name) if pushed.may_have_deleted else page
 
 
-def pending_page(places: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
+def pending_page(positions: Mapping[str, int], pull: Pull, *, is_expired: bool = False) -> Page:
     """Plan the answer that gives a device what it has not pulled, of each table from where it is known to be, with every
     tombstone; all that there is if deletions since then are no longer held."""
-    here = place()
-    starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in places.items()}
-    start = _Start(min(starts.values(), default=0), 0, here.sequence, is_complete=starts != places)
+    here = position()
+    starts = {name: 0 if is_expired or since < here.purged_until else since for name, since in positions.items()}
+    start = _Start(min(starts.values(), default=0), 0, here.sequence, is_complete=starts != positions)
     return _page(starts, start, here, pull, {})
 
 
 def _page(
-    starts: Mapping[str, int], start: _Start, here: Place, pull: Pull, digests: dict[str, dict[str, Any]]
+    starts: Mapping[str, int], start: _Start, here: Position, pull: Pull, digests: dict[str, dict[str, Any]]
 ) -> Page:
     cut = None
     if starts and pull.limit and here.sequence - start.since > pull.limit:  # Else there can't be as many rows.
@@ -104,7 +104,7 @@ def _page(
     return Page(starts, until, start.first_until, *about, pull.unknown_tables)
 
 
-def _start(pull: Pull, here: Place, now: int, skew_ms: int) -> _Start:
+def _start(pull: Pull, here: Position, now: int, skew_ms: int) -> _Start:
     """Find the sequence a pull starts after, and up to where its tombstones are not wanted."""
     if pull.since is None:
         return _Start(0, here.sequence, 0)
@@ -124,10 +124,10 @@ _FURTHEST_ZONE_MS = 14 * 3_600_000
 """How far ahead of UTC a local time may be."""
 
 
-def _start_at(time: int, here: Place, now: int, skew_ms: int) -> _Start:
+def _start_at(time: int, here: Position, now: int, skew_ms: int) -> _Start:
     """Find the last change of the commit that a device's ``lastSync`` names.
 
-    A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met
+    A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is taken
     with a margin, and if it lies in the future it tells nothing, so that everything is sent rather than a change missed.
     So it is for a time of before a restore or a removed deletion: apps that know only times take no other answer.
     """
@@ -173,7 +173,7 @@ def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: in
 
 
 @dataclass(slots=True)
-class Slice:
+class Chunk:
     """Some rows of a table in their order: their JSON with commas between, and the sequence of the last."""
 
     last: int
@@ -185,7 +185,7 @@ class Slice:
         return decode_rows(b"[" + self.json + b"]")
 
 
-_NOTHING = Slice(0, 0, b"")
+_NOTHING = Chunk(0, 0, b"")
 
 
 @cache
@@ -197,17 +197,17 @@ def _rows_sql(words: Dialect, table: str, is_by_another: bool) -> str:
     )
 
 
-def rows_of(page: Page, table: str, after: int, count: int) -> Slice:
+def rows_of(page: Page, table: str, after: int, count: int) -> Chunk:
     """Read the next ``count`` rows of one table in a page."""
     if after >= page.until:
         return _NOTHING
     asked_by = () if page.asked_by is None else (page.asked_by,)
     values = (after, page.until, page.tombstones_after, *asked_by, count)
     last, count, json = next(iter(connection().execute(_rows_sql(dialect(), table, bool(asked_by)), values)))
-    return Slice(last or 0, count, json or b"")
+    return Chunk(last or 0, count, json or b"")
 
 
-def pending_rows(table: str, after: int, count: int) -> Slice:
+def pending_rows(table: str, after: int, count: int) -> Chunk:
     """Read rows marked as pending; only SQL of the operator's marks one."""
     sql = (
         f'SELECT e._seq, c.row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
@@ -215,4 +215,4 @@ def pending_rows(table: str, after: int, count: int) -> Slice:
     )
     found = list(connection().execute(sql, (after, count)))
     rows = [encode(decode_stored(row) | {"sync_status": "pending"}) for _, row in found]
-    return Slice(found[-1][0], len(rows), b",".join(rows)) if found else _NOTHING
+    return Chunk(found[-1][0], len(rows), b",".join(rows)) if found else _NOTHING

@@ -14,23 +14,23 @@ from functools import cache
 from models import connection
 from protocol.codec import format_time
 from protocol.errors import Detail
-from protocol.messages import Applied, Change, Place, Push
+from protocol.messages import Change, Position, Push, PushResult
 from storage import digest
 from storage.positions import time_until
 from storage.system_tables import Logged
 
-_SAID_PROBLEMS = 3
+_REPORTED_PROBLEMS = 3
 
 
 class Writing:
     """What is numbered, noted and refused while a push is written. ``at`` is the time of its commit in milliseconds."""
 
-    def __init__(self, push: Push, row_bytes: int, before: Place, at: int) -> None:
+    def __init__(self, push: Push, row_bytes: int, before: Position, at: int) -> None:
         self.push, self.row_bytes, self.before, self.at = push, row_bytes, before, at
         self.time = format_time(at)
         self.sequence = before.sequence
         self.is_named, self.session = push.device_id is not None, push.evidence.session
-        self.applied = Applied(before, before)
+        self.applied = PushResult(before, before)
         self.problems: list[Detail] = []
         self.is_faulty = False
         """Whether a row is refused for another reason than that its table is not synced."""
@@ -38,10 +38,10 @@ class Writing:
         self.differences: defaultdict[str, digest.Difference] = defaultdict(digest.Difference)
         self.touched: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
 
-    def note_speaker(self, stated: object, held: object) -> None:
+    def note_row_device_id(self, stated: object, held: object) -> None:
         """Note which device a row states that it comes from, unless the row was sent back as it was ``held``."""
         if isinstance(stated, str) and stated != held:
-            self.applied.speakers.add(stated)
+            self.applied.row_device_ids.add(stated)
 
     def new_row_id(self) -> str:
         """Make an id."""
@@ -79,8 +79,8 @@ class Writing:
         if self.push.count > 1:
             return f"{len(self.rejected)} of {self.push.count} rows can't be stored, so none was."
         problems = self.all_problems
-        some = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems[:_SAID_PROBLEMS])
-        left = len(problems) - _SAID_PROBLEMS
+        some = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems[:_REPORTED_PROBLEMS])
+        left = len(problems) - _REPORTED_PROBLEMS
         more = f"; and {left} more faults" if left > 0 else ""
         return f"{some}{more}. Nothing was stored."
 
@@ -89,21 +89,21 @@ class Writing:
         """List what is wrong with each row, or with tables that are named without one."""
         return self.problems or list(self.push.unknown_tables.values())
 
-    def finish(self) -> Applied:
-        """Bring digests and the order of commits up to date, and give what the push became."""
+    def finish(self) -> PushResult:
+        """Bring digests and the position up to date, and give what the push became."""
         for table, difference in self.differences.items():
             digest.change(table, difference)
         if self.sequence > self.before.sequence:
             connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
-            self.applied.after = Place(self.before.epoch, self.sequence, self.at, *self.before[3:])
+            self.applied.after = Position(self.before.epoch, self.sequence, self.at, *self.before[3:])
         self.applied.touched = dict(self.touched)
         self.applied.known_until = self._known_until(self.applied.after.clock)
         self.applied.unknown_tables = list(self.push.unknown_tables)
         return self.applied
 
     def _known_until(self, clock: int) -> int:
-        epoch, place = self.before.epoch, self.push.evidence.until(self.before.epoch)
-        return clock if place >= self.before.sequence else time_until(epoch, place, clock)
+        epoch, position = self.before.epoch, self.push.evidence.until(self.before.epoch)
+        return clock if position >= self.before.sequence else time_until(epoch, position, clock)
 
 
 def new_id(at: int) -> str:

@@ -15,7 +15,7 @@ from models import JsonField, SyncedTable, column_of, connection
 from protocol.codec import Row, decode, decode_stored, encode, format_time
 from protocol.messages import Column
 from storage.dialect import dialect
-from storage.positions import place
+from storage.positions import position
 
 UNFIT = "_unfit"
 """Field of a row that holds, by column, what the row had under that name and the column can't take."""
@@ -30,17 +30,17 @@ _WIDER = {
 """Changes of a type, from and to, after which every value still fits. Not every whole number is a number."""
 
 
-def takes_all(was: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
+def takes_all(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Tell of a column, as it was described and is now, whether it takes every value that it took."""
-    is_type = was["type"] == said["type"] or (was["type"], said["type"]) in _WIDER
-    is_enum = not said["enum"] or (bool(was["enum"]) and set(was["enum"]) <= set(said["enum"]))
-    return is_type and is_enum and (was["required"] or not said["required"])
+    is_type = was["type"] == now["type"] or (was["type"], now["type"]) in _WIDER
+    is_enum = not now["enum"] or (bool(was["enum"]) and set(was["enum"]) <= set(now["enum"]))
+    return is_type and is_enum and (was["required"] or not now["required"])
 
 
 def take_over(table: SyncedTable, field: Field) -> set[int]:
     """Fill a column of a synced table from its rows, each of which has it from here on.
 
-    Gives the places of the rows that are not what devices have of them: a value was changed, put aside, or set by default.
+    Gives the sequences of the rows that devices have otherwise: a value was changed, put aside, or set by default.
     """
     name, column, edits = field.column_name, column_of(field), dialect().rows
     changed = _make_fit(table.name, name, column)
@@ -81,10 +81,10 @@ def _put_aside(table: str, sequence: int, row: Row, name: str) -> None:
 def resend(table: SyncedTable, at: int, sequences: Collection[int] | None) -> None:
     """Let rows of a table come to every device that has pulled them before: each gets a change of its own in the log.
 
-    ``sequences``: the places of these rows, of which tombstones need not come; None for all, tombstones too. Nobody edited
-    them: a change says no field, and an edit made meanwhile on the version before meets nothing of it.
+    ``sequences``: those of these rows, of which tombstones need not come; None for all, tombstones too. Nobody edited
+    them: a change names no field, so that an edit made meanwhile on the version before has no conflict with it.
     """
-    sql, first = connection(), place().sequence
+    sql, first = connection(), position().sequence
     dialect().rows.repeat_changes(table.name, first, at, sequences)
     sql.execute(
         f'UPDATE "{table.name}" AS e SET _seq = c.seq, version = c.version, "updatedAt" = ?'

@@ -24,9 +24,19 @@ from models import (
 from protocol.codec import encode
 from storage import digest
 from storage.dialect import dialect
-from storage.positions import place
+from storage.positions import position
 from storage.row_migration import resend, take_over, takes_all
-from storage.system_tables import Conflict, Device, KeptAnswer, LaidOut, Ledger, Logged, Receipt, SeenRows, TableDigest
+from storage.system_tables import (
+    CommitOrder,
+    Conflict,
+    Device,
+    KeptAnswer,
+    Logged,
+    PreparedTable,
+    Receipt,
+    SeenRows,
+    TableDigest,
+)
 
 
 def fingerprint(models: Sequence[type[Bound]]) -> int:
@@ -54,7 +64,7 @@ def is_current() -> bool:
 def tenant_models() -> list[type[Bound]]:
     """List every table of a tenant's database."""
     return [
-        Ledger,
+        CommitOrder,
         Logged,
         Conflict,
         Receipt,
@@ -62,7 +72,7 @@ def tenant_models() -> list[type[Bound]]:
         Device,
         SeenRows,
         TableDigest,
-        LaidOut,
+        PreparedTable,
         *(table.model for table in synced_tables().values()),
     ]
 
@@ -75,11 +85,11 @@ def prepare_tenant(now: int) -> None:
     What becomes of rows thereby, and the rows of a table that is synced again, comes to every device.
     Raises: LookupError for a file that was never begun: its devices would take it for the end of all rows.
     """
-    if not database.table_exists(Ledger._meta.table_name) or not Ledger.select().exists():
+    if not dialect().schema.columns(CommitOrder._meta.table_name) or not CommitOrder.select().exists():
         raise LookupError("this is no tenant's database")
     known = _known()
     changed = lay_out_tenant(known)
-    at = max(now, place().clock + 1)
+    at = max(now, position().clock + 1)
     for name, table in synced_tables().items():
         was = known.get(name.casefold())
         if was and (was.is_retired or was.name != name):
@@ -92,10 +102,10 @@ def prepare_tenant(now: int) -> None:
     digest.add_missing(synced_tables().values())
 
 
-def lay_out_tenant(known: Mapping[str, LaidOut] = MappingProxyType({})) -> defaultdict[str, set[int]]:
+def lay_out_tenant(known: Mapping[str, PreparedTable] = MappingProxyType({})) -> defaultdict[str, set[int]]:
     """Make a tenant's tables what this version needs, in an empty database all of them.
 
-    ``known``: the tables as they were before. Gives by table the places of rows that devices have otherwise.
+    ``known``: the tables as they were before. Gives by table the sequences of rows that devices have otherwise.
     """
     filled = [one for table in synced_tables().values() for one in _clear_way(table, known.get(table.name.casefold()))]
     filled += [
@@ -111,36 +121,36 @@ def lay_out_tenant(known: Mapping[str, LaidOut] = MappingProxyType({})) -> defau
     return changed
 
 
-def _known() -> dict[str, LaidOut]:
+def _known() -> dict[str, PreparedTable]:
     """Read, by name without case, the tables that this file was prepared for; of a file that did not say so those that it
     synced and that are not now."""
-    if dialect().schema.columns(LaidOut._meta.table_name):
-        return {table.name.casefold(): table for table in LaidOut.select()}
+    if dialect().schema.columns(PreparedTable._meta.table_name):
+        return {table.name.casefold(): table for table in PreparedTable.select()}
     gone = [found.table for found in TableDigest.select(TableDigest.table) if found.table not in synced_tables()]
-    return {name.casefold(): LaidOut(name=name, declaration={"columns": {}}, is_retired=True) for name in gone}
+    return {name.casefold(): PreparedTable(name=name, declaration={"columns": {}}, is_retired=True) for name in gone}
 
 
-def _note_tables(known: Mapping[str, LaidOut]) -> None:
+def _note_tables(known: Mapping[str, PreparedTable]) -> None:
     """Note what the file is prepared for now."""
-    LaidOut.delete().execute()
+    PreparedTable.delete().execute()
     for name, table in synced_tables().items():
-        LaidOut.create(name=name, declaration=table.described())
+        PreparedTable.create(name=name, declaration=table.described())
     for was in known.values():
         if was.name.casefold() not in {name.casefold() for name in synced_tables()}:
-            LaidOut.create(name=was.name, declaration=was.declaration, is_retired=True)
-            _forget_places(was.name)
+            PreparedTable.create(name=was.name, declaration=was.declaration, is_retired=True)
+            _forget_positions(was.name)
 
 
-def _forget_places(table: str) -> None:
+def _forget_positions(table: str) -> None:
     """Forget how far devices are in a table, else what is too old would be held for them for ever."""
     for device in Device.select():
-        if device.places.pop(table, None) is not None:
+        if device.positions.pop(table, None) is not None:
             device.save()
 
 
 def begin_tenant(now: int) -> None:
-    """Begin a tenant's order of commits, in tables that are laid out."""
-    Ledger.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
+    """Begin a tenant's commit order, in tables that are laid out."""
+    CommitOrder.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
 
 
 def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
@@ -168,13 +178,13 @@ def _add_column(table: str, field: Field) -> None:
 
 
 def _kind_of(field: Field) -> str:
-    return str(database._field_types.get(field.field_type, field.field_type))
+    return str(database.get_context_options()["field_types"].get(field.field_type, field.field_type))
 
 
 # --- synced tables ---------------------------------------------------------------------------------------------------
 
 
-def _clear_way(table: SyncedTable, known: LaidOut | None) -> list[tuple[SyncedTable, Field]]:
+def _clear_way(table: SyncedTable, known: PreparedTable | None) -> list[tuple[SyncedTable, Field]]:
     """Take away what a synced table has no more: columns, which stay in the rows as fields that it does not know, and
     indexes. A column whose type is another now goes too, to come back with what the rows hold.
 
@@ -202,7 +212,9 @@ def _fields(table: SyncedTable, columns: Iterable[str]) -> list[tuple[SyncedTabl
     return [(table, fields[name]) for name in columns]
 
 
-def _stricter(table: SyncedTable, present: Collection[str], known: LaidOut | None) -> list[tuple[SyncedTable, Field]]:
+def _stricter(
+    table: SyncedTable, present: Collection[str], known: PreparedTable | None
+) -> list[tuple[SyncedTable, Field]]:
     """Find the columns that may hold what they do not take now, by what the file was prepared for: nobody may have looked
     at it since, as when a column was taken out of the file of declarations and put in again otherwise."""
     if known is None:

@@ -1,6 +1,6 @@
 """What is known of the rows that a device has seen: the base of an edit whose device only counts versions.
 
-Knows: how pulls and pushes move the places that a device was sent and is known to have, the statements on them. Must not
+Knows: how pulls and pushes move the positions that a device was sent and is known to have, the statements on them. Must not
 know: Flask, sockets, engines, what becomes of a change. Only what a device says it has is known: an answer may be lost.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from models import connection
 from protocol.codec import encode
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.seen_rows import Evidence
 from storage.pull_reader import Page
 
@@ -46,13 +46,15 @@ class Evidences:
         if before.epoch != page.epoch:
             old = before._replace(epoch=page.epoch, known={}, sent={}, first_push=None, may_have_deleted=False)
         known = {table: min(max(old.known.get(table, 0), since), page.claimed) for table, since in page.starts.items()}
-        is_news = any(old.known.get(table) != place or old.sent.get(table) != until for table, place in known.items())
+        is_news = any(
+            old.known.get(table) != position or old.sent.get(table) != until for table, position in known.items()
+        )
         if is_news or old is not before or now - before.seen_at > _DAY_MS:
             sent = dict.fromkeys(known, until)
             found = old._replace(known={**old.known, **known}, sent={**old.sent, **sent}, seen_at=now)
             self._note(tenant_id, found)
 
-    def pushed(self, tenant_id: str, before: Evidence, applied: Applied) -> None:
+    def pushed(self, tenant_id: str, before: Evidence, applied: PushResult) -> None:
         """Note that a device made what it pushed: it has all of it, if it had all that was there before.
 
         Not brought to the file, but for the first (``note_first_push``): without it, the device's changes are still known
@@ -66,17 +68,18 @@ class Evidences:
         known, sent = (dict(now.known), dict(now.sent)) if is_same else ({}, {})
         for name in applied.touched:
             known.setdefault(name, 0)
-        for places in (known, sent):
-            for name, place in places.items():
-                if place >= at.sequence:
-                    places[name] = after.sequence
+        for positions in (known, sent):
+            for name, position in positions.items():
+                if position >= at.sequence:
+                    positions[name] = after.sequence
         first = at.sequence if now.first_push is None or not is_same else now.first_push
-        about = now.speaker, now.is_shared, now.seen_at, first, now.may_have_deleted or applied.may_delete, now.is_kept
+        may_have_deleted = now.may_have_deleted or applied.may_delete
+        about = now.row_device_id, now.is_shared, now.seen_at, first, may_have_deleted, now.is_kept
         found = Evidence(now.who, now.session, at.epoch, known, sent, *about)
-        others = applied.speakers - {now.speaker} if applied.speakers and now.session else None
+        others = applied.row_device_ids - {now.row_device_id} if applied.row_device_ids and now.session else None
         if others:
-            is_shared = now.is_shared or now.speaker is not None or len(others) > 1
-            self._note(tenant_id, found._replace(speaker=now.speaker or min(others), is_shared=is_shared))
+            is_shared = now.is_shared or now.row_device_id is not None or len(others) > 1
+            self._note(tenant_id, found._replace(row_device_id=now.row_device_id or min(others), is_shared=is_shared))
         else:
             self._keep(tenant_id, found)
 
@@ -124,13 +127,13 @@ def _read(who: str, session: str | None) -> Evidence | None:
     if found is None:
         return None
     epoch, known, sent, speaker, is_shared, seen_at, first_push = found
-    places = json.loads(known), json.loads(sent)
-    about = speaker, bool(is_shared), seen_at, first_push, first_push is not None, any(places[0].values())
-    return Evidence(who, session, epoch, *places, *about)
+    positions = json.loads(known), json.loads(sent)
+    about = speaker, bool(is_shared), seen_at, first_push, first_push is not None, any(positions[0].values())
+    return Evidence(who, session, epoch, *positions, *about)
 
 
 def save(found: Mapping[str, Evidence]) -> None:
-    """Write what is known of devices. What a pull told may be written after a push that came later."""
+    """Write what is known of devices. What a pull showed may be written after a push that came later."""
     for who, one in found.items():
         kept = _read(who, None)
         is_same = kept is not None and kept.epoch == one.epoch
@@ -139,8 +142,8 @@ def save(found: Mapping[str, Evidence]) -> None:
 
 
 def _write(one: Evidence, *, is_new: bool) -> None:
-    places = encode(one.known).decode(), encode(one.sent).decode()
-    values = one.epoch, *places, one.speaker, one.is_shared, one.seen_at, one.first_push, one.who
+    positions = encode(one.known).decode(), encode(one.sent).decode()
+    values = one.epoch, *positions, one.row_device_id, one.is_shared, one.seen_at, one.first_push, one.who
     connection().execute(_INSERT if is_new else _UPDATE, values)
 
 
@@ -151,7 +154,7 @@ _UPDATE = (
 )
 
 
-def note_first_push(pusher: Evidence, applied: Applied, now: int) -> None:
+def note_first_push(pusher: Evidence, applied: PushResult, now: int) -> None:
     """Note in the file where a device's first push came, with that push itself: it may never have the answer."""
     at = applied.before
     is_noted = pusher.first_push is not None and pusher.epoch == at.epoch

@@ -14,7 +14,7 @@ from models import Bound, JsonField
 from protocol.codec import format_time
 
 
-class Ledger(Bound):
+class CommitOrder(Bound):
     """One row: which incarnation of the database this is, its latest sequence and its clock in milliseconds.
 
     ``purged_until`` is the sequence up to which tombstones may be gone, ``purged_at`` when the last of them was
@@ -97,7 +97,7 @@ class TableDigest(Bound):
         table_name = "_digests"
 
 
-class LaidOut(Bound):
+class PreparedTable(Bound):
     """A synced table as this file was last prepared for it: its declaration, and whether it is synced no more."""
 
     name = TextField(primary_key=True, column_name="table_name")
@@ -111,13 +111,13 @@ class LaidOut(Bound):
 class Device(Bound):
     """An installation of a customer's app that names itself: how far it has pulled, and when it was last here.
 
-    ``places`` gives, by table that it pulls, the sequence up to which it said that it has everything. Times in
+    ``positions`` gives, by table that it pulls, the sequence up to which it said that it has everything. Times in
     milliseconds.
     """
 
     id = TextField(primary_key=True)
     name = TextField(null=True)
-    places = JsonField(default="{}")
+    positions = JsonField(default="{}", column_name="places")
     first_seen_at = IntegerField()
     last_seen_at = IntegerField()
     expired_at = IntegerField(null=True)

@@ -30,6 +30,7 @@ import socketio
 from tenants import Tenants
 from tests import contract, forking
 from tests.customers import customer
+from tests.data_folder import opened
 from tests.needs import where
 
 if TYPE_CHECKING:
@@ -392,7 +393,7 @@ def listen(tenant: Tenant) -> Iterator[Callable[..., Listener]]:
 @pytest.fixture
 def tenants(tmp_path: Path) -> Iterator[Tenants]:
     """A data folder opened in this process, without a server."""
-    tenants = Tenants(tmp_path / "data")
+    tenants = opened(tmp_path / "data")
     yield tenants
     tenants.close()
 
@@ -400,14 +401,14 @@ def tenants(tmp_path: Path) -> Iterator[Tenants]:
 @pytest.fixture
 def open_folder(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
     """Open the test's data folder, as a start of the server does."""
-    opened: list[Tenants] = []
+    running: list[Tenants] = []
 
     def start(**options: Any) -> Tenants:
-        opened.append(Tenants(tmp_path / "data", **options))
-        return opened[-1]
+        running.append(opened(tmp_path / "data", **options))
+        return running[-1]
 
     yield start
-    for tenants in opened:
+    for tenants in running:
         tenants.close()
 
 
@@ -434,7 +435,7 @@ def restart(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
         if running:
             running.pop().close()
         declare(text)
-        running.append(Tenants(tmp_path / "data", retiring=retiring))
+        running.append(opened(tmp_path / "data", retiring=retiring))
         return running[-1]
 
     yield start

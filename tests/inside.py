@@ -8,12 +8,13 @@ from typing import Any
 import gevent
 
 from models import synced_tables
-from protocol.messages import Applied, Limits, Strategy, Table
+from protocol.messages import Limits, PushResult, Strategy, Table
 from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 from protocol.seen_rows import NOBODY, Evidence
 from storage import positions, pull_reader, push_writer
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 from tests.conftest import JSON
 
 LIMITS = Limits(push_rows=10_000, pull_rows=10_000, row_bytes=65_536, name_characters=64)
@@ -30,16 +31,16 @@ def push(
     body: JSON,
     now: int | None = None,
     strategy: Strategy = "merge",
-    after: Callable[[Applied], None] | None = None,
+    after: Callable[[PushResult], None] | None = None,
     device_id: str | None = None,
     evidence: Evidence = NOBODY,
-    around: Callable[[Callable[[], Applied]], Applied] = lambda write: write(),
-) -> Applied:
+    around: Callable[[Callable[[], PushResult]], PushResult] = lambda write: write(),
+) -> PushResult:
     """Push at the time ``now``; like the server's, it lets others run between its rows."""
     at = now_ms() if now is None else now
     parsed = parse_push(body, tables(), LIMITS, at, device_id, evidence)
 
-    def write() -> Applied:
+    def write() -> PushResult:
         return push_writer.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy)
 
     return tenants.write(tenant_id, lambda: around(write), after)
@@ -47,12 +48,12 @@ def push(
 
 def seen_all(tenants: Tenants, tenant_id: str, session: str | None = "session") -> Evidence:
     """Give the evidence of a device that has said that it has everything."""
-    here = tenants.read(tenant_id, positions.place)
+    here = tenants.read(tenant_id, positions.position)
     return Evidence("it", session, here.epoch, known=dict.fromkeys(tables(), here.sequence))
 
 
 def pull(tenants: Tenants, tenant_id: str, body: JSON, now: int | None = None) -> JSON:
-    """Pull at the time ``now``, with the answer of the endpoint; the rows of each table are read in slices of 7."""
+    """Pull at the time ``now``, with the answer of the endpoint; the rows of each table are read in chunks of 7."""
     parsed = parse_pull(body, tables(), LIMITS)
     at = now_ms() if now is None else now
     page = tenants.read(tenant_id, lambda: pull_reader.page_of(parsed, at, SKEW_MS))

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from models import connection
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.seen_rows import Evidence
 from tenants import Tenants
 from tests import inside
@@ -20,9 +20,9 @@ class Tenant:
 
     def __init__(self, tenants: Tenants, tenant_id: str) -> None:
         self.tenants, self.id, self.now = tenants, tenant_id, NOW
-        self.told: list[Applied] = []
+        self.told: list[PushResult] = []
 
-    def push(self, body: JSON, **options: Any) -> Applied:
+    def push(self, body: JSON, **options: Any) -> PushResult:
         self.now += 1000
         return inside.push(self.tenants, self.id, body, self.now, after=self.told.append, **options)
 

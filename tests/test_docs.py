@@ -72,11 +72,16 @@ def test_every_endpoint_that_a_doc_mentions_exists(app: Flask, doc: Path) -> Non
 
 def test_every_event_is_documented_and_every_documented_one_exists(app: Flask) -> None:
     heard = set(app.extensions["socketio"].server.handlers["/"]) - {"connect", "disconnect"}
-    told = _first_texts(ROOT / "sockets.py", "_emit", "broadcast")
+    told = emitted_events()
     table = re.findall(r"^\| `([a-z_]+)` \| (client|server|both) \|", API, re.MULTILINE)
     complete = "docs/api.md must have each event in its table"
     assert {event for event, side in table if side != "server"} == heard, complete
     assert {event for event, side in table if side != "client"} == told, complete
+
+
+def emitted_events() -> set[str]:
+    """Collect the events that the server emits."""
+    return _first_texts(ROOT / "sockets.py", "_emit", "broadcast")
 
 
 def _first_texts(path: Path, *methods: str) -> set[str]:
@@ -111,6 +116,7 @@ def settings_table() -> str:
     """Write the table of docs/settings.md from the metadata of the settings."""
     lines = ["| variable | default | allowed | what it is |", "|---|---|---|---|"]
     for setting in fields(settings.Settings):
+        assert setting.metadata, f"{setting.name} in settings.py must be made by _setting, with bounds and a sentence"
         default = "none" if setting.default in ("", ()) else f"`{setting.default}`"
         variable, doc = setting.name.upper(), setting.metadata["doc"]
         lines.append(f"| `{variable}` | {default} | {_allowed(setting.metadata['read'])} | {doc} |")
@@ -173,7 +179,8 @@ def _examples() -> list[Example]:
 
 def test_every_endpoint_that_answers_json_has_an_example() -> None:
     headings = set(re.findall(r"^### `([A-Z]+ (?:/api|/health).*)`$", API, re.MULTILINE))
-    assert {f"{example.method} {example.path}" for example in _examples()} == headings
+    shown = {f"{example.method} {example.path}" for example in _examples()}
+    assert shown == headings, "docs/api.md must show “Answer 200:” and the JSON of it for each endpoint"
 
 
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: f"{example.method} {example.path}")

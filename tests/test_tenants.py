@@ -28,6 +28,7 @@ from tenants import Tenants, parse_tenant_id
 from tests import inside
 from tests.conftest import ROOT, Server, wait_for
 from tests.customers import ROW, NewTenant, customer, customers, files
+from tests.data_folder import engine_of, folder_of, opened, path_of
 
 
 def provisioned(tenants: Tenants, count: int) -> list[str]:
@@ -42,11 +43,11 @@ def provisioned(tenants: Tenants, count: int) -> list[str]:
 
 def test_new_tenant_has_a_file_of_its_name_for_the_owner_only(tenants: Tenants, new_tenant: NewTenant) -> None:
     tenant_id = new_tenant()
-    path = tenants.folder / "tenants" / f"tenant_{tenant_id.replace('-', '')}.db"
-    assert tenants.path_of(tenant_id) == path and path.stat().st_mode & 0o777 == 0o600
-    assert [folder.stat().st_mode & 0o777 for folder in (tenants.folder, path.parent)] == [0o700, 0o700]
-    assert (tenants.folder / "main.db").stat().st_mode & 0o777 == 0o600
-    assert files(tenants.folder) == {path.name}
+    path = folder_of(tenants).path / "tenants" / f"tenant_{tenant_id.replace('-', '')}.db"
+    assert path_of(tenants, tenant_id) == path and path.stat().st_mode & 0o777 == 0o600
+    assert [folder.stat().st_mode & 0o777 for folder in (folder_of(tenants).path, path.parent)] == [0o700, 0o700]
+    assert (folder_of(tenants).path / "main.db").stat().st_mode & 0o777 == 0o600
+    assert files(folder_of(tenants).path) == {path.name}
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         names = {row[0] for row in file.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -64,7 +65,7 @@ def test_address_that_is_taken_leaves_no_file(tenants: Tenants) -> None:
     tenants.provision(first)
     with pytest.raises(EmailTaken):
         tenants.provision(customer())
-    assert files(tenants.folder) == {tenants.path_of(first.id).name}
+    assert files(folder_of(tenants).path) == {path_of(tenants, first.id).name}
 
 
 def test_one_of_many_concurrent_registrations_of_an_address_wins(tenants: Tenants) -> None:
@@ -73,7 +74,7 @@ def test_one_of_many_concurrent_registrations_of_an_address_wins(tenants: Tenant
     gevent.joinall(greenlets)
     assert sorted(type(greenlet.exception).__name__ for greenlet in greenlets) == ["EmailTaken"] * 19 + ["NoneType"]
     (winner,) = customers(tenants).values()
-    assert files(tenants.folder) == {tenants.path_of(winner).name}
+    assert files(folder_of(tenants).path) == {path_of(tenants, winner).name}
 
 
 def test_concurrent_registrations_over_http_have_one_winner_that_works(server: Server) -> None:
@@ -111,15 +112,15 @@ def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
     tenants = open_folder(most_open=5)
     before = open_descriptors()
     ids = provisioned(tenants, 30)
-    close = database.Store.close
+    close = database.SQLiteDatabase.close
     closed_amid: list[bool] = []
     most: list[tuple[int, int]] = []
 
-    def spy(store: database.Store) -> None:
+    def spy(store: database.SQLiteDatabase) -> None:
         closed_amid.append(not store.is_idle or not store._writer.conn.get_autocommit())
         close(store)
 
-    monkeypatch.setattr(database.Store, "close", spy)
+    monkeypatch.setattr(database.SQLiteDatabase, "close", spy)
 
     def use(number: int) -> None:
         chance = random.Random(number)
@@ -129,14 +130,14 @@ def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
             inside.push(tenants, tenant_id, {"changes": {"end_user": rows}})
             found = {row["id"] for row in inside.rows(tenants, tenant_id)}
             assert {row["id"] for row in rows} <= found
-            most.append((tenants.open_count, open_descriptors() - before))
+            most.append((len(engine_of(tenants).files), open_descriptors() - before))
 
     gevent.joinall([gevent.spawn(use, number) for number in range(8)], raise_error=True)
     assert len(closed_amid) > 50 and not any(closed_amid)
     assert max(count for count, _ in most) <= 5 + 8
     assert max(descriptors for _, descriptors in most) <= (5 + 8) * 5
     inside.rows(tenants, ids[0]), inside.rows(tenants, ids[1])
-    assert tenants.open_count <= 5
+    assert len(engine_of(tenants).files) <= 5
 
 
 def test_tenant_that_is_being_written_is_not_closed(open_folder: Callable[..., Tenants]) -> None:
@@ -147,16 +148,16 @@ def test_tenant_that_is_being_written_is_not_closed(open_folder: Callable[..., T
     )
     gevent.sleep(0.001)
     inside.push(tenants, ids[1], ROW)
-    assert tenants.open_count == 2
+    assert len(engine_of(tenants).files) == 2
     gate.set()
     busy.get()
     inside.rows(tenants, ids[2])
-    assert tenants.open_count == 1
+    assert len(engine_of(tenants).files) == 1
     assert tenants.read(ids[0], lambda: connection().execute("SELECT clock FROM _meta").fetchall()) == [(7,)]
 
 
 def test_end_waits_for_writes_under_way(open_folder: Callable[..., Tenants], tmp_path: Path) -> None:
-    tenants, new = Tenants(tmp_path / "data"), customer()
+    tenants, new = opened(tmp_path / "data"), customer()
     tenants.provision(new)
     rows = [{"id": f"r{number}"} for number in range(500)]
     writes = [gevent.spawn(inside.push, tenants, new.id, {"changes": {"end_user": rows[part::5]}}) for part in range(5)]
@@ -178,7 +179,7 @@ def test_closed_account_leaves_nothing_and_is_not_found(tenants: Tenants) -> Non
     for call in (tenants.read, tenants.write):
         with pytest.raises(TenantNotFound):
             call(new.id, lambda: None)
-    assert list((tenants.folder / "tenants").iterdir()) == [] and tenants.open_count == 0
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == [] and len(engine_of(tenants).files) == 0
     tenants.provision(customer())
 
 
@@ -212,8 +213,8 @@ def test_account_closed_amid_pushes_ends_each_of_them_one_way_or_the_other(open_
             inside.push(tenants, other.id, ROW)
         gevent.joinall([*closings, *pushing], raise_error=True)
         assert [type(error) for error in ended] == [TenantNotFound] * 6
-        assert not tenants.path_of(new.id).exists()
-    assert len(files(tenants.folder)) == 3
+        assert not path_of(tenants, new.id).exists()
+    assert len(files(folder_of(tenants).path)) == 3
 
 
 def test_account_closed_over_http_amid_pushes_answers_without_errors_of_ours(
@@ -251,7 +252,7 @@ def test_account_closed_over_http_amid_pushes_answers_without_errors_of_ours(
 
 
 def test_second_server_in_a_folder_is_refused(open_folder: Callable[..., Tenants], tmp_path: Path) -> None:
-    first = Tenants(tmp_path / "data")
+    first = opened(tmp_path / "data")
     with pytest.raises(DataFolderInUse):
         open_folder()
     first.close()
@@ -261,7 +262,7 @@ def test_second_server_in_a_folder_is_refused(open_folder: Callable[..., Tenants
 def test_second_server_process_in_a_folder_ends_with_one_sentence(start_server: Callable[..., Server]) -> None:
     first = start_server()
     environ = {**os.environ, "DATA_DIR": str(first.data), "PORT": "0"}
-    code = "import os, pathlib, syncapp; syncapp.Tenants(pathlib.Path(os.environ['DATA_DIR']))"
+    code = "import os, pathlib, syncapp; syncapp.SQLiteEngine(pathlib.Path(os.environ['DATA_DIR']))"
     command = [sys.executable, "-c", code]
     second = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=30)
     assert second.returncode == 1 and "Another server is running in" in second.stderr
@@ -271,7 +272,7 @@ def test_second_server_process_in_a_folder_ends_with_one_sentence(start_server: 
 def test_tenant_without_a_database_is_not_found(tenants: Tenants) -> None:
     with pytest.raises(TenantNotFound):
         tenants.read(str(uuid.uuid4()), lambda: None)
-    assert list((tenants.folder / "tenants").iterdir()) == []
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == []
 
 
 def test_token_of_a_tenant_whose_file_is_gone_says_so(start_server: Callable[..., Server]) -> None:
@@ -293,7 +294,7 @@ def test_malformed_id_is_refused_and_never_becomes_a_path(tenants: Tenants, text
     with pytest.raises(InvalidTenantId):
         parse_tenant_id(text)
     with contextlib.suppress(ValueError, TypeError, AttributeError):
-        assert tenants.path_of(text).parent == tenants.folder / "tenants"
+        assert path_of(tenants, text).parent == folder_of(tenants).path / "tenants"
 
 
 @pytest.mark.parametrize(
@@ -303,4 +304,4 @@ def test_malformed_id_is_refused_and_never_becomes_a_path(tenants: Tenants, text
 def test_id_in_any_form_is_read_as_one_and_stays_in_the_folder(tenants: Tenants, text: str) -> None:
     tenant_id = parse_tenant_id(text)
     assert str(uuid.UUID(tenant_id)) == tenant_id
-    assert tenants.path_of(tenant_id).parent == tenants.folder / "tenants"
+    assert path_of(tenants, tenant_id).parent == folder_of(tenants).path / "tenants"

@@ -22,12 +22,15 @@ from tenants import Tenants
 from tests import inside
 from tests.conftest import ROOT, wait_for
 from tests.customers import ROW, customer, customers, files
+from tests.data_folder import engine_of, folder_of, opened, path_of
 
 CRASH = """
 import syncapp
 import os, sys
 from storage import main_database
-from storage.sqlite import database
+from storage import group_commit
+from storage.sqlite import engine
+from storage.sqlite.engine import SQLiteEngine
 import tenants
 from pathlib import Path
 sys.path.insert(0, "tests")
@@ -50,10 +53,10 @@ def after(module, name):
 
 customer = main_database.Customer(id=sys.argv[2], name="A B", email="a@example.com", companyName="C", firstName="A",
     lastName="B", passwordHash="-", createdAt="2026-01-01T00:00:00.000Z")
-opened = tenants.Tenants(Path(sys.argv[1]))
+opened = tenants.Tenants(SQLiteEngine(Path(sys.argv[1])))
 if sys.argv[3].startswith("close"):
     opened.provision(customer)
-    opened.write(customer.id, lambda: database.models.connection().execute("UPDATE _meta SET sequence = 5"))
+    opened.write(customer.id, lambda: main_database.connection().execute("UPDATE _meta SET sequence = 5"))
 {
     "file half made": lambda: after(Path, "touch"),
     "file made": lambda: before(os, "fsync"),
@@ -61,10 +64,10 @@ if sys.argv[3].startswith("close"):
     "after rename": lambda: after(os, "replace"),
     "before insert": lambda: before(main_database, "customer_by_email"),
     "before commit": lambda: after(main_database.Customer, "save"),
-    "after commit": lambda: before(database, "_answer"),
+    "after commit": lambda: before(group_commit, "_answer"),
     "close: before commit": lambda: after(main_database, "remove_customer"),
-    "close: after commit": lambda: before(database, "_answer"),
-    "close: before removal": lambda: before(tenants, "remove_file"),
+    "close: after commit": lambda: before(group_commit, "_answer"),
+    "close: before removal": lambda: before(engine, "remove_file"),
     "close: half removed": lambda: before(Path, "unlink", 2),
     "close: before note": lambda: before(main_database, "finish_closing"),
 }[sys.argv[3]]()
@@ -90,8 +93,8 @@ def test_crash_before_a_registration_counts_leaves_the_address_free_and_no_file(
     """Fault: ``_recover`` left out: the files stayed. Fault: the directory's row first: a customer without a file."""
     crash(tmp_path / "data", point)
     tenants = open_folder()
-    assert files(tenants.folder) == set() and customers(tenants) == {}
-    assert list((tenants.folder / "tenants").iterdir()) == []
+    assert files(folder_of(tenants).path) == set() and customers(tenants) == {}
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == []
     again = customer()
     tenants.provision(again)
     inside.push(tenants, again.id, ROW)
@@ -112,7 +115,7 @@ def test_next_attempt_needs_no_restart(open_folder: Callable[..., Tenants], tmp_
     again = customer()
     tenants.provision(again)
     inside.push(tenants, again.id, ROW)
-    assert tenants.path_of(again.id).exists()
+    assert path_of(tenants, again.id).exists()
 
 
 @pytest.mark.parametrize("where", ["os.fsync", "os.replace", "storage.main_database.customer_by_email"])
@@ -130,7 +133,7 @@ def test_registration_that_fails_leaves_nothing_at_once(
         patch.setattr(where, fail)
         with pytest.raises(OSError if where == "os.replace" else StorageFull):
             tenants.provision(customer())
-    assert list((tenants.folder / "tenants").iterdir()) == [] and customers(tenants) == {}
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == [] and customers(tenants) == {}
     tenants.provision(customer())
 
 
@@ -143,26 +146,28 @@ def test_registration_whose_caller_ends_while_it_waits_is_whole_or_nothing(
     busy = gevent.spawn(tenants.directory.write, lambda: (begun.set(), gate.wait()))
     begun.wait()
     registering = gevent.spawn(tenants.provision, new)
-    wait_for(lambda: tenants.directory._waiting, "the registration to wait for its turn")
+    wait_for(lambda: engine_of(tenants).directory._waiting, "the registration to wait for its turn")
     registering.kill()
     gate.set()
     busy.get()
-    tenants.directory.wait()
+    engine_of(tenants).directory.wait()
     assert customers(tenants) == {new.email: new.id}
     inside.push(tenants, new.id, ROW)
 
 
 def test_start_beside_a_registration_leaves_its_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operator registers while a server starts. Fault: no lock: the start removed the file, its customer stayed."""
-    operators, new, starts = Tenants(tmp_path / "data", is_server=False), customer(), []
-    script = "import syncapp, sys, tenants, pathlib; tenants.Tenants(pathlib.Path(sys.argv[1])).close()"
+    operators, new, starts = opened(tmp_path / "data", is_server=False), customer(), []
+    script = (
+        "import syncapp, sys, pathlib; syncapp.Tenants(syncapp.SQLiteEngine(pathlib.Path(sys.argv[1]))).engine.close()"
+    )
 
     def start_meanwhile(folder: Path) -> None:
-        starts.append(subprocess.Popen([sys.executable, "-c", script, str(operators.folder)], cwd=ROOT))
+        starts.append(subprocess.Popen([sys.executable, "-c", script, str(folder_of(operators).path)], cwd=ROOT))
         with contextlib.suppress(subprocess.TimeoutExpired):
             starts[0].wait(2)
 
-    monkeypatch.setattr("tenants.sync_folder", start_meanwhile)
+    monkeypatch.setattr("storage.sqlite.engine.sync_folder", start_meanwhile)
     operators.provision(new)
     assert starts[0].wait(20) == 0
     inside.push(operators, new.id, ROW)
@@ -178,7 +183,7 @@ def test_closing_that_a_crash_cut_off_is_finished_at_the_next_start(
     """Fault: no ``closings`` table: the file with its rows stayed for good."""
     crash(tmp_path / "data", point)
     tenants = open_folder()
-    assert list((tenants.folder / "tenants").iterdir()) == [] and customers(tenants) == {}
+    assert list((folder_of(tenants).path / "tenants").iterdir()) == [] and customers(tenants) == {}
     assert tenants.directory.read(main_database.unfinished_closings) == []
     tenants.provision(customer())
 
@@ -194,13 +199,13 @@ def test_file_of_nobody_with_rows_is_left_alone(
     open_folder: Callable[..., Tenants], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fault: every file of nobody removed: the rows were gone."""
-    first, kept = Tenants(tmp_path / "data"), customer()
+    first, kept = opened(tmp_path / "data"), customer()
     first.provision(kept)
     inside.push(first, kept.id, ROW)
     first.directory.write(lambda: Customer.delete().execute())
     first.close()
     tenants = open_folder()
-    assert files(tenants.folder) == {tenants.path_of(kept.id).name}
+    assert files(folder_of(tenants).path) == {path_of(tenants, kept.id).name}
     assert "belongs to no customer but holds rows" in caplog.text
     assert [row["id"] for row in inside.rows(tenants, kept.id)] == ["a"]
 

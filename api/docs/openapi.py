@@ -2,7 +2,7 @@
 
 Knows: how OpenAPI describes an endpoint, a header, an error. Must not know: what bodies look like (``schemas``), which
 endpoint takes which (``endpoints``), what an endpoint does. An address comes from the route, its summary from the view's
-docstring, an error from its class. The server refuses to start with a route under ``/api`` that ``endpoints`` leaves out.
+docstring, an error from its class. ``completeness`` refuses a start with a route that is not described.
 """
 
 from __future__ import annotations
@@ -53,19 +53,9 @@ _ABOUT = (
 )
 
 
-def must_describe(app: Flask) -> None:
-    """Check that every endpoint of the API is described.
-
-    Raises: LookupError, which names the endpoint and the file to edit.
-    """
-    for rule in app.url_map.iter_rules():
-        if _is_described(rule) and rule.endpoint not in CALLS:
-            raise LookupError(f"{rule.rule} is not described: add {rule.endpoint!r} to CALLS in api/docs/endpoints.py.")
-
-
 def document(app: Flask, settings: Settings, version: str) -> dict[str, Any]:
     """Describe the API as this server serves it, with its own limits."""
-    described = [(rule, CALLS[rule.endpoint]) for rule in app.url_map.iter_rules() if _is_described(rule)]
+    described = [(rule, CALLS[rule.endpoint]) for rule in app.url_map.iter_rules() if is_described(rule)]
     paths: dict[str, dict[str, Any]] = {}
     used: dict[str, Schema] = {}
     for rule, call in sorted(described, key=lambda pair: list(CALLS).index(pair[0].endpoint)):
@@ -84,7 +74,7 @@ def document(app: Flask, settings: Settings, version: str) -> dict[str, Any]:
         "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": schemas.components(settings) | _SCHEMAS,
+            "schemas": schemas_by_name(settings),
             "responses": used,
             "parameters": _PARAMETERS,
             "headers": _HEADERS,
@@ -93,12 +83,18 @@ def document(app: Flask, settings: Settings, version: str) -> dict[str, Any]:
     }
 
 
+def schemas_by_name(settings: Settings) -> dict[str, Schema]:
+    """Give every schema that an endpoint may name."""
+    return schemas.components(settings) | _SCHEMAS
+
+
 def address(rule: str) -> str:
     """Write a route's address as OpenAPI does."""
     return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", rule)
 
 
-def _is_described(rule: Rule) -> bool:
+def is_described(rule: Rule) -> bool:
+    """Tell whether a route belongs into the document."""
     return rule.rule.startswith("/api/") or rule.endpoint in CALLS
 
 
@@ -211,7 +207,7 @@ _PARAMETERS: dict[str, Schema] = {
     )
 }
 
-_PATH: dict[str, tuple[Callable[[], Schema], Any, str]] = {
+PATH_VARIABLES: dict[str, tuple[Callable[[], Schema], Any, str]] = {
     "table": (table_name, "end_user", "A synced table."),  # Asked late: an app declares tables of its own before.
     "row_id": (lambda: NAME, "u1", "The row's id."),
     "device_id": (lambda: NAME, "tablet-1", "The device's X-Device-Id."),
@@ -263,7 +259,7 @@ def _parameters(rule: Rule, call: Call) -> list[Schema]:
 
 
 def _in_path(name: str) -> Schema:
-    schema_of, example, description = _PATH[name]
+    schema_of, example, description = PATH_VARIABLES[name]
     return {
         "name": name,
         "in": "path",

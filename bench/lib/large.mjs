@@ -52,10 +52,10 @@ async function requests(server, token, seconds) {
 
 /** Run the operator's backup on the server's core; its seconds, and what newcomers waited meanwhile. */
 async function backup(server) {
-  const [python, script] = server.command; let seconds;
+  const [python] = server.command; let seconds;
   const run = async () => {
     const began = performance.now();
-    await promisify(execFile)('taskset', ['-c', String(server.core), python, script, 'backup', '--to', `${server.data}-backups`], { cwd: server.folder, env: server.environment });
+    await promisify(execFile)('taskset', ['-c', String(server.core), python, 'syncapp.py', 'backup', '--to', `${server.data}-backups`], { cwd: server.folder, env: server.environment });
     seconds = (performance.now() - began) / 1000;
   };
   const held = await heldUp(server, run);

@@ -44,6 +44,12 @@ export const ADAPTERS = {
   }),
 };
 
+/** This server with parts of libraries in the place of its own: bench/stock.py has their names. */
+export function withStock(app, parts) {
+  const own = ADAPTERS.syncapp(app);
+  return { ...own, name: 'peer', command: [own.command[0], 'bench/stock.py', parts] };
+}
+
 /** A checkout that has no virtual environment of its own, such as a worktree of an old commit, runs in ours; BENCH_PYTHON is for all. */
 export function pythonOf(app) {
   if (process.env.BENCH_PYTHON) return process.env.BENCH_PYTHON;

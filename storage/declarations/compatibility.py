@@ -9,22 +9,20 @@ Only a change that rows could violate has them looked at, in every tenant's file
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from models import connection, synced_tables
 from protocol.messages import Column
 from storage import main_database
 from storage.dialect import dialect
+from storage.engine import Engine
 from storage.row_migration import takes_all
-from storage.sqlite.database import Store
-from storage.sqlite.files import look_into
 
 _MOST_SHOWN = 3
 
-Said = Mapping[str, Any]
+Description = Mapping[str, Any]
 """A table as ``SyncedTable.described`` gives it."""
 
 
@@ -69,17 +67,17 @@ class Found:
         return "\n".join(_refusal(difference, offences) for difference, offences in self.offences.items())
 
 
-def declared_now() -> dict[str, Said]:
+def declared_now() -> dict[str, Description]:
     """Give the tables that this process has from a file, described."""
     return {name: table.described() for name, table in synced_tables().items() if table.is_declared}
 
 
-def compare(main: Store, files: Iterable[tuple[str, Path]], retiring: Collection[str] = ()) -> Found:
+def compare(engine: Engine, retiring: Collection[str] = ()) -> Found:
     """Find what is declared otherwise than it was accepted, and which rows of which tenants do not allow it.
 
-    ``files`` gives tenants' IDs with their files. The tables that ``retiring`` names may go although they have rows.
+    The tables that ``retiring`` names may go although they have rows.
     """
-    accepted = main.read(main_database.accepted_tables)
+    accepted = engine.directory.read(main_database.accepted_tables)
     now = declared_now()
     found = Found()
     for table in accepted:
@@ -92,24 +90,24 @@ def compare(main: Store, files: Iterable[tuple[str, Path]], retiring: Collection
     ]
     risks = [difference for difference in found.differences if difference.is_risk]
     if risks:
-        for tenant_id, path in files:
-            for risk, ids in look_into(path, lambda: [(one, _violating(one)) for one in risks]):
+        for tenant_id in engine.tenant_ids():
+            for risk, ids in engine.peek(tenant_id, lambda: [(one, _violating(one)) for one in risks]):
                 if ids:
                     found.offences.setdefault(risk, []).append(Offence(tenant_id, len(ids), ids[0]))
     return found
 
 
-def accept(main: Store, files: Iterable[tuple[str, Path]], retiring: Collection[str] = ()) -> list[Difference]:
+def accept(engine: Engine, retiring: Collection[str] = ()) -> list[Difference]:
     """Keep what is declared now as accepted, and give what is different from before.
 
     Raises: MigrationRefused, with nothing changed, if rows do not allow it.
     """
-    found = compare(main, files, retiring)
+    found = compare(engine, retiring)
     if found.offences:
         raise MigrationRefused(found.refusal())
     if found.differences:
         now = declared_now()
-        main.write(lambda: main_database.accept_tables(now))
+        engine.directory.write(lambda: main_database.accept_tables(now))
     return found.differences
 
 
@@ -125,11 +123,11 @@ def _removed(name: str, is_agreed: bool) -> Difference:
     )
 
 
-def _of_table(name: str, before: Said, now: Said, was_retired: bool) -> list[Difference]:
+def _of_table(name: str, before: Description, now: Description, was_retired: bool) -> list[Difference]:
     found = [Difference(f"{name}: declared again", name)] if was_retired else []
-    for column, said in now["columns"].items():
+    for column, described in now["columns"].items():
         was = before["columns"].get(column)
-        found += _added(name, column, said) if was is None else _of_column(name, column, was, said)
+        found += _added(name, column, described) if was is None else _of_column(name, column, was, described)
     for column in before["columns"].keys() - now["columns"].keys():
         found.append(Difference(f"{name}.{column}: no longer declared; rows keep it as an unknown field", name, column))
     if before["indexes"] != now["indexes"]:
@@ -137,20 +135,20 @@ def _of_table(name: str, before: Said, now: Said, was_retired: bool) -> list[Dif
     return found
 
 
-def _added(table: str, column: str, said: Said) -> list[Difference]:
-    is_risk = said["required"] and said["default"] is None
+def _added(table: str, column: str, described: Description) -> list[Difference]:
+    is_risk = described["required"] and described["default"] is None
     remedy = "Give it a default, or leave it optional"
     return [Difference(f"{table}.{column}: new column", table, column, is_risk, remedy=remedy, is_new=True)]
 
 
-def _of_column(table: str, column: str, was: Said, said: Said) -> list[Difference]:
-    changed = [key for key in ("type", "enum", "required", "default") if was[key] != said[key]]
+def _of_column(table: str, column: str, was: Description, described: Description) -> list[Difference]:
+    changed = [key for key in ("type", "enum", "required", "default") if was[key] != described[key]]
     if not changed:
         return []
-    parts = [f"{key} {_word(was[key])} becomes {_word(said[key])}" for key in changed]
-    is_risk = not takes_all(was, said)
+    parts = [f"{key} {_word(was[key])} becomes {_word(described[key])}" for key in changed]
+    is_risk = not takes_all(was, described)
     remedy = "Declare a new column beside it, or change these rows first"
-    is_rewritten = was["type"] != said["type"] and "json" in (was["type"], said["type"])
+    is_rewritten = was["type"] != described["type"] and "json" in (was["type"], described["type"])
     return [Difference(f"{table}.{column}: {', '.join(parts)}", table, column, is_risk, is_rewritten, remedy)]
 
 

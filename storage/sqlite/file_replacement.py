@@ -1,6 +1,6 @@
 """How restored contents come in the place of a tenant's file, and where what was there is kept.
 
-Knows: files, and in which order they are replaced. Must not know: whose they are, how a restored file is made, requests.
+Knows: files, and in which order they are replaced. Must not know: whose they are, where restored contents are from.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from protocol.errors import StorageFull
 from server.disk_threads import disk
-from storage.sqlite.database import Store
-from storage.sqlite.files import copy_file, replace_contents, sync_folder
+from server.durable_files import sync_folder
+from storage.sqlite.database import SQLiteDatabase
+from storage.sqlite.files import copy_file, replace_contents
 
 log = logging.getLogger("syncapp.takeover")
 
@@ -60,16 +61,16 @@ def keep_aside(path: Path, folder: Path) -> Path:
     return kept
 
 
-def keep_open_aside(store: Store, folder: Path) -> None:
-    """Keep what is in an open file that is not at its path any more; its log of writes goes, since it is of that file.
+def keep_open_aside(database: SQLiteDatabase, folder: Path) -> None:
+    """Keep what is in an open file that is not at its path any more; its write-ahead log goes, since it is of that file.
 
     Else the next to open a file under this name would read the log into it.
     """
-    name, kept = store.path.name, _name_aside(store.path, folder)
+    name, kept = database.path.name, _name_aside(database.path, folder)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        store.keep_as(kept)
-        store.remove_log()
+        database.keep_as(kept)
+        database.remove_log()
         sync_folder(folder)
         log.error("%s was removed or replaced under the server; what it held is kept as %s", name, kept.name)
     except Exception:
@@ -88,7 +89,7 @@ def _copy_bytes(path: Path, making: Path, kept: Path) -> None:
         shutil.copyfile(f"{path}-wal", f"{kept}-wal")
 
 
-def forget_aside(folder: Path, stem: str, before: float) -> None:
+def forget_replaced(folder: Path, stem: str, before: float) -> None:
     """Remove what was kept of a file until ``before``, in seconds since 1970."""
     for path in folder.glob(f"{stem}-*"):
         if path.stat().st_mtime <= before:

@@ -1,4 +1,4 @@
-"""SQLite files as wholes: made, copied, looked into, checked, without a store that serves them.
+"""SQLite files as wholes: made, copied, looked into, checked, without a database that serves them.
 
 Knows: the engine. Must not know: whose file it is, requests, sockets, rules.
 """
@@ -14,13 +14,15 @@ from typing import TypeVar
 import apsw
 
 from server.disk_threads import disk
-from storage.sqlite.database import LOCK_WAIT_SECONDS, Connected, bound_to
+from server.durable_files import sync_file
+from storage.sqlite.binding import Binding, bound_to
+from storage.sqlite.database import LOCK_WAIT_SECONDS
 from storage.sqlite.errors import as_problems
 
 T = TypeVar("T")
 
 _JOURNAL, _WITH_LOG = slice(18, 20), b"\2\2"
-"""Where a file's head says that it is opened with a log of writes (sqlite.org/fileformat.html §1.3.3)."""
+"""Where a file's head says that it is opened with a write-ahead log (sqlite.org/fileformat.html §1.3.3)."""
 
 
 def file_bytes(base: bytes, work: Callable[[], object], fingerprint: int = 0) -> bytes:
@@ -29,18 +31,13 @@ def file_bytes(base: bytes, work: Callable[[], object], fingerprint: int = 0) ->
     try:
         if base:
             connection.deserialize("main", base)
-        with bound_to(Connected(connection)), connection:
+        with bound_to(Binding(connection)), connection:
             work()
             if fingerprint:
                 connection.pragma("user_version", fingerprint)
         return connection.serialize("main")
     finally:
         connection.close()
-
-
-def is_filled(path: Path) -> bool:
-    """Tell whether a file is there and not empty: an empty one, which a full disk or a power cut leaves, holds no data."""
-    return path.is_file() and path.stat().st_size > 0
 
 
 def put_file(path: Path, content: bytes) -> None:
@@ -69,8 +66,7 @@ def copy_file(source: Path, target: Path) -> None:
     with as_problems(), _opened(source) as connection:
         target.touch(0o600, exist_ok=True)  # An empty file is one to write into, and nobody else may read it meanwhile.
         connection.execute("VACUUM INTO ?", (str(target),))
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(target)
 
 
 def replace_contents(source: Path, target: Path) -> bool:
@@ -101,20 +97,12 @@ def _opened(path: Path) -> Iterator[apsw.Connection]:
         connection.close()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename or a removal survive a power loss (fsync(2): a file's entry is in its folder)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def look_into(path: Path, query: Callable[[], T]) -> T:
     """Run a query bound to a file as it lies there, of whatever version; nothing is written."""
     with _opened(path) as connection:
         connection.pragma("query_only", True)
-        with bound_to(Connected(connection)):
+        connection.execute("BEGIN")  # One state for all of the query's statements.
+        with bound_to(Binding(connection)):
             return query()
 
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from storage.positions import place
+from storage.positions import position
 from storage.sqlite.tenant_files import open_tenant_file, remove_file
 
 log = logging.getLogger("syncapp.tenants")
@@ -27,12 +27,12 @@ def remove_leftovers(folder: Path, known: Collection[str]) -> None:
 def _remove_if_empty(path: Path) -> None:
     """Remove a file that belongs to nobody, unless someone's rows are in it: then only say so."""
     try:
-        store = open_tenant_file(path)
+        database = open_tenant_file(path)
     except Exception:
         log.exception("%s belongs to no customer and can't be opened; it was left alone", path.name)
         return
-    sequence = store.read(place).sequence
-    store.close()
+    sequence = database.read(position).sequence
+    database.close()
     if sequence == 0:
         remove_file(path)
     else:

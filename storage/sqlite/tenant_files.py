@@ -1,33 +1,33 @@
-"""A tenant's database as a file: opened and made what this version needs, begun, removed.
+"""A tenant's database, and the directory's, as files: opened and made what this version needs, begun, removed.
 
-Knows: which schema a tenant's file has. Must not know: whose file it is, where it lies, requests.
+Knows: which schema each has. Must not know: whose file it is, where it lies, requests.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-import uuid
 from functools import cache, partial
 from pathlib import Path
 
-from storage import schema
-from storage.sqlite.database import Store
-from storage.sqlite.files import file_bytes, look_into, sync_folder
+from server.durable_files import sync_folder
+from storage import main_database, schema
+from storage.positions import now_ms
+from storage.sqlite.database import SQLiteDatabase
+from storage.sqlite.files import file_bytes, look_into
 
 
-def file_name(tenant_id: str) -> str:
-    """Name a tenant's file: from a UUID that is parsed, whatever the text was."""
-    return f"tenant_{uuid.UUID(tenant_id).hex}.db"
+def open_main_file(path: Path, most_waiting: int = 1000) -> SQLiteDatabase:
+    """Open a main database, wherever it lies."""
+    return SQLiteDatabase.open(path, main_database.prepare, main_database.FINGERPRINT, most_waiting)
 
 
-def open_tenant_file(path: Path, most_waiting: int = 1000) -> Store:
+def open_tenant_file(path: Path, most_waiting: int = 1000) -> SQLiteDatabase:
     """Open a tenant's file, wherever it lies, and make it what this version needs."""
 
     def prepare() -> None:
-        schema.prepare_tenant(time.time_ns() // 1_000_000)
+        schema.prepare_tenant(now_ms())
 
-    return Store.open(path, prepare, schema.tenant_fingerprint(), most_waiting)
+    return SQLiteDatabase.open(path, prepare, schema.tenant_fingerprint(), most_waiting)
 
 
 def is_current(path: Path) -> bool:

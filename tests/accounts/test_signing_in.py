@@ -246,6 +246,7 @@ import syncapp
 import os, sys
 from pathlib import Path
 from storage import main_database
+from storage import group_commit
 from storage.sqlite import database
 from accounts import tokens
 arm = Path(os.environ["DATA_DIR"] + ".arm")
@@ -261,7 +262,7 @@ def before(owner, name):
 {
     "before the sessions": lambda: before(main_database, "revoke_sessions"),
     "before COMMIT": lambda: before(database.disk, "at_once"),
-    "after COMMIT": lambda: before(database, "_answer"),
+    "after COMMIT": lambda: before(group_commit, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """

@@ -122,8 +122,8 @@ def test_soft_limit_is_raised_before_it_is_complained_of(place: Place, monkeypat
 
 
 def test_sqlite_with_the_wal_reset_bug_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert database.engine_version() >= (3, 51, 3)
-    monkeypatch.setattr(database, "engine_version", lambda: (3, 40, 1))
+    assert database.sqlite_version() >= (3, 51, 3)
+    monkeypatch.setattr(database, "sqlite_version", lambda: (3, 40, 1))
     (finding,) = doctor.findings(place)
     assert finding.refuses and "SQLite 3.40.1" in finding.sentence
 

@@ -23,6 +23,7 @@ from settings import Settings
 from storage.devices import Seen
 from tenants import Tenants
 from tests.conftest import wait_for
+from tests.data_folder import engine_of, opened
 from tests.declaring import provision
 
 SHORT_SECONDS = 0.001
@@ -37,13 +38,13 @@ def hardly_any_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def upkeep_of(tenants: Tenants, tell: Callable[[str], None] = lambda _: None) -> Upkeep:
-    return Upkeep(Settings(purge_seconds=0), tenants, FileMonitor(tenants), Seen(tenants.write), tell)
+    return Upkeep(Settings(purge_seconds=0), tenants, FileMonitor(engine_of(tenants)), Seen(tenants.write), tell)
 
 
 def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tenants = Tenants(tmp_path)
+    tenants = opened(tmp_path)
     for _ in range(CUSTOMERS):
         provision(tenants, str(uuid.uuid4()))
     tenants.close()
@@ -54,18 +55,19 @@ def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-@pytest.mark.parametrize("work", ["look_at_open", "take_all_restored", "read", "write"])
+@pytest.mark.parametrize("work", ["maintain", "renewed", "read", "write"])
 def test_no_kind_of_work_goes_on_after_the_end(
     tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch, work: str
 ) -> None:
     new_tenant()
-    calls, do = list[object](), getattr(tenants, work)
+    owner = tenants if work in ("read", "write") else tenants.engine
+    calls, do = list[object](), getattr(owner, work)
 
     def noted(*given: Any) -> Any:
         calls.append(given)
         return do(*given)
 
-    monkeypatch.setattr(tenants, work, noted)
+    monkeypatch.setattr(owner, work, noted)
     upkeep = upkeep_of(tenants)
     upkeep.start()
     wait_for(lambda: calls, work)
@@ -86,7 +88,7 @@ def test_end_waits_for_the_work_that_is_under_way(
         done.append(tenant_id)
 
     tenant_id = new_tenant()
-    monkeypatch.setattr(tenants, "take_all_restored", lambda: [tenant_id])
+    monkeypatch.setattr(tenants.engine, "renewed", lambda: [tenant_id])
     upkeep = upkeep_of(tenants, tell)
     upkeep.start()
     begun.wait()

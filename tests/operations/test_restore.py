@@ -19,9 +19,9 @@ import pytest
 
 from storage import main_database
 from storage.sqlite.errors import reason_of
-from tenants import Tenants
 from tests.backing_up import backup, names
 from tests.conftest import FAST, ROOT, Run, Server, Tenant, wait_for
+from tests.data_folder import opened
 
 pytestmark = pytest.mark.slow
 
@@ -236,7 +236,7 @@ def test_restored_account_whose_closing_was_under_way_stays(
     tenant.device().create(id="a", name="then")
     made = backup(operate, folder)
     server.kill()
-    tenants = Tenants(server.data, is_server=False)
+    tenants = opened(server.data, is_server=False)
     tenants.directory.write(lambda: main_database.remove_customer(tenant.id))  # And then the power went.
     tenants.close()
     operate("restore", made, "--yes", "--closed")

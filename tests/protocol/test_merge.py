@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -10,7 +10,7 @@ from models import synced_tables
 from protocol.codec import Cursor
 from protocol.errors import PayloadTooLarge, ValidationError
 from protocol.merge import decide
-from protocol.messages import Change, Limits, Outcome, Since, Stored, same
+from protocol.messages import Change, Limits, MissedEdits, Outcome, StoredRow, Strategy, same
 from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 
@@ -29,13 +29,13 @@ def of_row(**data: Any) -> Change:
     return one({"table": "end_user", "operation": "update", "data": data})
 
 
-def stored(**fields: Any) -> Stored:
+def stored(**fields: Any) -> StoredRow:
     row = TABLES["end_user"].defaults | {"id": "a", "version": 3} | fields
-    return Stored(row, 3, 30, NOW - 1000)
+    return StoredRow(row, 3, 30, NOW - 1000)
 
 
-def merge(change: Change, row: Stored, changed: dict[str, int], base: dict[str, Any] | None) -> Outcome:
-    return decide(change, row, lambda: Since(changed, base))
+def merge(change: Change, row: StoredRow, changed: dict[str, int], base: dict[str, Any] | None) -> Outcome:
+    return decide(change, row, lambda: MissedEdits(changed, base))
 
 
 # --- parsing ---------------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_new_row_gets_the_defaults_of_its_table() -> None:
 
 
 def test_change_of_nothing_is_unchanged() -> None:
-    assert decide(of_row(id="a", name="A"), stored(name="A"), lambda: Since({}, None)) == Outcome("unchanged")
+    assert decide(of_row(id="a", name="A"), stored(name="A"), lambda: MissedEdits({}, None)) == Outcome("unchanged")
 
 
 def test_fields_changed_on_one_side_only_are_both_kept() -> None:
@@ -203,6 +203,29 @@ def test_field_changed_on_both_sides_goes_to_the_later_edit(server_edit: int, wi
     assert outcome.status == "conflict" and outcome.row and outcome.conflicts
     assert outcome.row["name"] == name
     assert outcome.conflicts["name"] == {"base": "A", "client": "C", "server": "B", "winner": winner}
+
+
+WINS: dict[str, tuple[str, str]] = {
+    "merge": ("server", "client"),
+    "last-write-wins": ("server", "client"),
+    "server-wins": ("server", "server"),
+    "client-wins": ("client", "client"),
+}
+"""Who wins a field that both edited, by strategy: if the device's edit is the earlier, and if it is the later."""
+
+
+def test_every_strategy_has_its_winners_here() -> None:
+    assert WINS.keys() == {*get_args(Strategy)}, "protocol/merge.py must decide each strategy, and WINS here say how"
+
+
+@pytest.mark.parametrize("strategy", WINS)
+def test_strategy_decides_between_two_edits_of_a_field(strategy: Any) -> None:
+    for edited_ago, winner in zip((2000, -2000), WINS[strategy], strict=True):
+        change = of_row(id="a", name="C")
+        change.edited_at = NOW - 1000 - edited_ago
+        since = MissedEdits({"name": NOW - 1000}, {"name": "A"})
+        outcome = decide(change, stored(name="B"), lambda since=since: since, strategy)  # type: ignore[misc]
+        assert outcome.conflicts and outcome.conflicts["name"]["winner"] == winner, edited_ago
 
 
 def test_change_that_loses_all_its_fields_writes_nothing_but_is_told() -> None:

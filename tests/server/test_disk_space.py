@@ -15,10 +15,10 @@ import requests
 
 from models import connection
 from protocol.errors import QuotaExceeded
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from server import disk_space
 from storage import disk_quota
-from storage.positions import place
+from storage.positions import position
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON, Server, Tenant, wait_for
@@ -73,7 +73,7 @@ def health(server: Server) -> tuple[int, str]:
 def test_full_disk_is_507_also_for_a_tenant_that_is_not_open_and_is_logged_once(
     disk: SmallDisk, start_server: StartServer, how: str
 ) -> None:
-    """Fault: the index beside a log of writes found no room, and the answer was 500 with a traceback a request."""
+    """Fault: the index beside a write-ahead log found no room, and the answer was 500 with a traceback a request."""
     server = start_server()
     tenants = [server.register() for _ in range(4)]
     for tenant in tenants:
@@ -245,8 +245,8 @@ def test_quota_is_announced_and_generous_by_default(small: Server, server: Serve
 def test_pages_that_are_free_again_count_as_room(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
     """After a purge a file keeps its size; what it lacks then is filled again, so that it is no reason to refuse."""
     tenant_id = new_tenant()
-    now = tenants.read(tenant_id, place)
-    before = Applied(now, now, results=[{"status": "created"}])
+    now = tenants.read(tenant_id, position)
+    before = PushResult(now, now, results=[{"status": "created"}])
     inside.push(tenants, tenant_id, rows(*map(str, range(20))))
     with pytest.raises(QuotaExceeded):
         tenants.read(tenant_id, lambda: disk_quota.check(before, QUOTA, 1024))

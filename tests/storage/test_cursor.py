@@ -20,7 +20,8 @@ import pytest
 from models import connection
 from protocol.codec import format_time, parse_cursor, parse_time
 from protocol.errors import ResyncRequired
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON, Device, Server
 

@@ -14,7 +14,7 @@ import pytest
 from models import connection, synced_tables
 from protocol.codec import format_time
 from protocol.errors import NotFound, ResyncRequired
-from protocol.messages import Applied, Limits, Pull
+from protocol.messages import Limits, Pull, PushResult
 from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 from storage import devices, history, idempotency, pull_reader, push_writer
@@ -229,7 +229,7 @@ class Old:
     def __init__(self, tenants: Tenants, tenant_id: str) -> None:
         self.tenants, self.id, self.now = tenants, tenant_id, T0
 
-    def push(self, *rows: JSON) -> Applied:
+    def push(self, *rows: JSON) -> PushResult:
         self.now += 1000
         push = parse_push({"changes": {"end_user": list(rows)}}, TABLES, LIMITS, self.now)
         return self.tenants.write(self.id, lambda: push_writer.apply(push, 65_536, self.now, lambda: None))
@@ -360,7 +360,7 @@ def test_removed_versions_without_a_deletion_cost_no_device_its_cursor(old: Old)
     assert old.pull({"cursor": cursor}).since == 0
 
 
-def test_removal_works_in_slices_over_a_long_log(old: Old) -> None:
+def test_removal_works_in_chunks_over_a_long_log(old: Old) -> None:
     for number in range(6):
         old.push(*[{"id": f"r{index}", "name": str(number)} for index in range(300)])
     old.now += 20 * DAY_MS

@@ -15,11 +15,12 @@ import pytest
 from models import connection
 from protocol.codec import encode
 from protocol.errors import ValidationError
-from protocol.messages import Applied, Limits, Strategy
+from protocol.messages import Limits, PushResult, Strategy
 from protocol.push_parser import parse_push
 from storage import disk_quota, push_writer
 from storage.idempotency import keep_answer
-from tenants import Tenants, now_ms
+from storage.positions import now_ms
+from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON
 from tests.declaring import Restart, provision
@@ -40,12 +41,12 @@ def text(length: int, letters: str = "abcdefghijklmnopqrstuvwxyzABCDEF0123456789
     return "".join(random.Random(length).choices(letters, k=length))
 
 
-def push(tenants: Tenants, tenant_id: str, one: JSON, device: str, strategy: Strategy = "merge") -> Applied:
+def push(tenants: Tenants, tenant_id: str, one: JSON, device: str, strategy: Strategy = "merge") -> PushResult:
     """Push as the server does under an ``Idempotency-Key``."""
     limits = Limits(push_rows=100, pull_rows=100, row_bytes=ROW_BYTES, name_characters=64)
     parsed = parse_push({"operations": [one]}, inside.tables(), limits, now_ms(), device)
 
-    def write() -> Applied:
+    def write() -> PushResult:
         applied = push_writer.apply(parsed, ROW_BYTES, now_ms(), lambda: gevent.sleep(0), strategy)
         answer = [[json.loads(row) for row in applied.rows if row], applied.results, applied.conflicts]
         keep_answer(f"{device} {now_ms()}", "mark", encode(answer), now_ms())

@@ -21,6 +21,7 @@ from protocol.errors import Busy, TenantNotFound
 from tenants import Tenants
 from tests import inside
 from tests.conftest import Device, Run, Server, Tenant, wait_for
+from tests.data_folder import engine_of, folder_of, path_of
 
 pytestmark = pytest.mark.slow
 
@@ -81,8 +82,8 @@ def test_file_that_a_registration_or_a_restore_is_about_to_bring_is_not_missed(
     tenants: Tenants, new_tenant: Callable[[], str]
 ) -> None:
     tenant_id = new_tenant()
-    tenants.path_of(tenant_id).rename(tenants.restored_path_of(tenant_id))
-    monitor = FileMonitor(tenants)
+    path_of(tenants, tenant_id).rename(folder_of(tenants).restored_path_of(tenant_id))
+    monitor = FileMonitor(engine_of(tenants))
     monitor.look_over(lambda: None)
     assert monitor.faults == {}
 
@@ -90,13 +91,13 @@ def test_file_that_a_registration_or_a_restore_is_about_to_bring_is_not_missed(
 def test_file_that_a_request_missed_is_known_at_once_until_its_account_is_closed(
     tenants: Tenants, new_tenant: Callable[[], str]
 ) -> None:
-    tenant_id, monitor = new_tenant(), FileMonitor(tenants)
+    tenant_id, monitor = new_tenant(), FileMonitor(engine_of(tenants))
     for found in ({}, {tenant_id: "its file is missing"}):
         assert monitor.faults == found
-        tenants.path_of(tenant_id).unlink(missing_ok=True)
+        path_of(tenants, tenant_id).unlink(missing_ok=True)
         with pytest.raises(TenantNotFound):
             tenants.read(tenant_id, lambda: None)
-    closed, monitor = str(uuid.uuid4()), FileMonitor(tenants)
+    closed, monitor = str(uuid.uuid4()), FileMonitor(engine_of(tenants))
     with pytest.raises(TenantNotFound):
         tenants.read(closed, lambda: None)
     assert monitor.faults == {}
@@ -148,7 +149,7 @@ def test_each_of_a_group_of_pushes_is_refused(tenants: Tenants, new_tenant: Call
     """Also those that change nothing: what they repeat is lost."""
     tenant_id = new_tenant()
     inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a", "name": "x"}]}})
-    tenants.path_of(tenant_id).unlink()
+    path_of(tenants, tenant_id).unlink()
     bodies = [{"changes": {"end_user": [{"id": one, "name": "x"}]}} for one in "abcde"]
     pushing = [gevent.spawn(inside.push, tenants, tenant_id, body) for body in bodies]
     gevent.joinall(pushing)
@@ -161,10 +162,10 @@ def test_server_notices_without_a_push_and_reads_the_new_file(tenants: Tenants, 
     tenant_id, other = new_tenant(), new_tenant()
     inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a", "name": "old"}]}})
     inside.push(tenants, other, {"changes": {"end_user": [{"id": "b", "name": "new"}]}})
-    copy = tenants.path_of(tenant_id).with_name("copy")
-    tenants._open[other].keep_as(copy)
-    os.replace(copy, tenants.path_of(tenant_id))
-    tenants.look_at_open()
+    copy = path_of(tenants, tenant_id).with_name("copy")
+    engine_of(tenants).files._open[other].keep_as(copy)
+    os.replace(copy, path_of(tenants, tenant_id))
+    engine_of(tenants).maintain()
     assert [row["name"] for row in inside.rows(tenants, tenant_id)] == ["new"]
 
 

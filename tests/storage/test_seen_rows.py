@@ -261,11 +261,11 @@ def test_what_is_known_is_of_one_incarnation_of_the_database(tenants: Tenants, n
     ("evidence", "stated", "held", "is_of"),
     [
         (NOBODY, "one", None, True),
-        (Evidence("it", "s", speaker="one"), "one", None, True),
-        (Evidence("it", "s", speaker="one"), None, "two", True),
-        (Evidence("it", "s", speaker="one"), "two", "two", True),
-        (Evidence("it", "s", speaker="one"), "two", "one", False),
-        (Evidence("it", None, speaker="one"), "two", "one", True),
+        (Evidence("it", "s", row_device_id="one"), "one", None, True),
+        (Evidence("it", "s", row_device_id="one"), None, "two", True),
+        (Evidence("it", "s", row_device_id="one"), "two", "two", True),
+        (Evidence("it", "s", row_device_id="one"), "two", "one", False),
+        (Evidence("it", None, row_device_id="one"), "two", "one", True),
     ],
 )
 def test_row_that_is_sent_back_as_it_was_pulled_speaks_for_nobody(

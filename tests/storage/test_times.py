@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from storage import positions
 from tenants import Tenants
 from tests import inside
@@ -113,7 +113,7 @@ def test_time_until_a_place_is_never_that_of_a_commit_that_goes_on_behind_it(
     for number in range(3):
         rows = [{"id": f"{number}-{row}"} for row in range(2)]
         inside.push(tenants, tenant_id, {"changes": {"end_user": rows}}, T0 + number * gap_ms)
-    epoch, _, clock, *_ = tenants.read(tenant_id, positions.place)
+    epoch, _, clock, *_ = tenants.read(tenant_id, positions.position)
     for place in [*range(7), *range(7)]:  # The second time it is known.
         time = tenants.read(tenant_id, lambda place=place: positions.time_until(epoch, place, clock))  # type: ignore[misc]
         assert tenants.read(tenant_id, lambda time=time: positions.last_until(time, 6)) <= place  # type: ignore[misc]
@@ -128,11 +128,11 @@ def test_time_of_a_push_that_came_to_nothing_is_not_that_of_the_one_in_its_place
     with pytest.raises(RuntimeError):
         inside.push(tenants, tenant_id, rows("a"), T0, around=fail_after)
     inside.push(tenants, tenant_id, rows("a", "b"), T0)
-    time = tenants.read(tenant_id, lambda: positions.time_until(positions.place().epoch, 1, T0))
+    time = tenants.read(tenant_id, lambda: positions.time_until(positions.position().epoch, 1, T0))
     assert time < T0, "a pull from then on would not have the second row"
 
 
-def fail_after(write: Callable[[], Applied]) -> Applied:
+def fail_after(write: Callable[[], PushResult]) -> PushResult:
     write()
     raise RuntimeError("no room")
 

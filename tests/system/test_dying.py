@@ -24,6 +24,7 @@ from storage.sqlite import files
 from tenants import Tenants
 from tests import inside
 from tests.conftest import ROOT, Server, Tenant
+from tests.data_folder import engine_of, folder_of, opened, path_of
 from tests.pushed_rows import ROW, names, push_of
 
 pytestmark = pytest.mark.slow
@@ -32,6 +33,7 @@ DYING_SERVER = """
 import syncapp
 import os, sys
 from pathlib import Path
+from storage import group_commit
 from storage.sqlite import database
 from storage import push_writer
 from storage import push_fast_path
@@ -56,7 +58,7 @@ def amid_commit(original, commit):
     "between log and rows": lambda: (before(push_writer, "insert_row"), before(push_fast_path, "insert_row")),
     "before COMMIT": lambda: before(database.disk, "at_once"),
     "amid COMMIT": lambda: before(database.disk, "at_once", amid_commit),
-    "after COMMIT": lambda: before(database, "_answer"),
+    "after COMMIT": lambda: before(group_commit, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """
@@ -119,10 +121,10 @@ from operations import restore
 from storage import schema
 from storage.sqlite import database
 from storage.sqlite import file_replacement
-import tenants
 
 folder, tenant_id, made, work, when, owner, name, about = sys.argv[1:]
-opened = tenants.Tenants(Path(folder), is_server=False)
+from storage.sqlite.engine import SQLiteEngine
+engine = SQLiteEngine(Path(folder), is_server=False)
 module, _, attribute = owner.partition(":")
 owner = getattr(sys.modules[module], attribute) if attribute else sys.modules[module]
 original = getattr(owner, name)
@@ -138,9 +140,9 @@ def dying(*arguments, **named):
 
 setattr(owner, name, dying)
 if work == "open":
-    opened.read(tenant_id, positions.place)
+    engine.tenant(tenant_id).read(positions.position)
 else:
-    restore.restore(opened, restore.choose(opened, Path(made)), print)
+    restore.restore(engine, restore.choose(engine, Path(made)), print)
 """
 
 
@@ -184,22 +186,22 @@ def test_migration_that_dies_has_not_happened_and_the_next_opening_does_it(
     """Fault: no transaction around ``prepare``."""
     tenant_id = new_tenant()
     inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a", "name": "A", "firstName": "F"}]}})
-    shutil.copytree(tenants.folder, tmp_path / "older")
-    new = Tenants(tmp_path / "older")
-    path = new.path_of(tenant_id)
+    shutil.copytree(folder_of(tenants).path, tmp_path / "older")
+    new = opened(tmp_path / "older")
+    path = path_of(new, tenant_id)
     make_older(path)
     before = everything_in(path)
-    die(new.folder, tenant_id, tmp_path, "open", *point)
+    die(folder_of(new).path, tenant_id, tmp_path, "open", *point)
     assert everything_in(path) == before
     assert [(row["name"], row["firstName"]) for row in inside.rows(new, tenant_id)] == [("A", "F")]
-    assert new.read(tenant_id, positions.place_and_digests)[1]["end_user"]["count"] == 1
+    assert new.read(tenant_id, positions.position_and_digests)[1]["end_user"]["count"] == 1
     inside.push(new, tenant_id, push_of("b"))
     new.close()
     assert files.faults_of(path) == []
 
 
 class Crashed(NamedTuple):
-    """A folder as a crash leaves it, log of writes and all, and a backup of what was before its last push."""
+    """A folder as a crash leaves it, write-ahead log and all, and a backup of what was before its last push."""
 
     folder: Path
     tenant_id: str
@@ -211,22 +213,22 @@ class Crashed(NamedTuple):
 def crashed(tmp_path: Path, tenants: Tenants, new_tenant: Callable[[], str]) -> Crashed:
     tenant_id = new_tenant()
     inside.push(tenants, tenant_id, ROW)
-    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None).path
+    made = backup.make(engine_of(tenants), tmp_path / "backups", None, None, lambda _: None).path
     inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a", "name": "now"}]}})
     folder = tmp_path / "crashed"
-    shutil.copytree(tenants.folder, folder)
-    return Crashed(folder, tenant_id, made, tenants.read(tenant_id, positions.place).epoch)
+    shutil.copytree(folder_of(tenants).path, folder)
+    return Crashed(folder, tenant_id, made, tenants.read(tenant_id, positions.position).epoch)
 
 
 def check_state(crashed: Crashed, expected: str) -> None:
     """Open the folder as the next start does: one state or the other, with its epoch, and nothing left over."""
-    tenants = Tenants(crashed.folder)
+    tenants = opened(crashed.folder)
     assert [row["name"] for row in inside.rows(tenants, crashed.tenant_id)] == [expected]
-    assert (tenants.read(crashed.tenant_id, positions.place).epoch == crashed.epoch) == (expected == "now")
+    assert (tenants.read(crashed.tenant_id, positions.position).epoch == crashed.epoch) == (expected == "now")
     inside.push(tenants, crashed.tenant_id, push_of("on"))
     assert len(inside.rows(tenants, crashed.tenant_id)) == 2
     tenants.close()
-    path = tenants.path_of(crashed.tenant_id)
+    path = path_of(tenants, crashed.tenant_id)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert files.faults_of(path) == []
 
@@ -234,11 +236,11 @@ def check_state(crashed: Crashed, expected: str) -> None:
 @pytest.mark.parametrize(
     ("expected", "point"),
     [
-        ("now", ("before", "operations.restore", "open_tenant_file", ".making")),
+        ("now", ("before", "storage.sqlite.restored_files", "open_tenant_file", ".making")),
         ("now", ("before", "storage.positions", "begin_epoch", "")),
         ("now", ("after", "storage.positions", "begin_epoch", "")),
         ("now", ("before", "pathlib:Path", "rename", ".making")),
-        ("then", ("before", "operations.restore", "sync_folder", "")),
+        ("then", ("before", "storage.sqlite.restored_files", "sync_folder", "")),
         ("then", ("before", "storage.main_database", "add_missing_customer", "")),
         ("then", ("before", "storage.sqlite.file_replacement", "keep_aside", "")),
         ("then", ("after", "storage.sqlite.file_replacement", "copy_file", "")),
@@ -252,7 +254,7 @@ def check_state(crashed: Crashed, expected: str) -> None:
 def test_restore_that_dies_is_the_old_state_or_the_new_one_and_never_a_mixture(
     crashed: Crashed, expected: str, point: tuple[str, ...]
 ) -> None:
-    """Faults: the old log of writes left beside the new file, which ``crashed`` has; the old epoch kept."""
+    """Faults: the old write-ahead log left beside the new file, which ``crashed`` has; the old epoch kept."""
     die(crashed.folder, crashed.tenant_id, crashed.made, "restore", *point)
     check_state(crashed, expected)
 
@@ -264,9 +266,9 @@ def test_restore_of_a_lost_customer_that_dies_before_it_is_known_is_put_right_by
     die(
         lost.folder, lost.tenant_id, lost.made, "restore", "before", "storage.main_database", "add_missing_customer", ""
     )
-    Tenants(lost.folder).close()
-    tenants = Tenants(lost.folder)
-    assert tenants.path_of(lost.tenant_id).exists(), "rows of nobody were removed"
-    restore.restore(tenants, restore.choose(tenants, lost.made), lambda _: None)
+    opened(lost.folder).close()
+    tenants = opened(lost.folder)
+    assert path_of(tenants, lost.tenant_id).exists(), "rows of nobody were removed"
+    restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), lost.made), lambda _: None)
     tenants.close()
     check_state(lost, "then")

@@ -19,15 +19,15 @@ from typing import Any
 import gevent
 import gevent.event
 import pytest
-from gevent.threadpool import ThreadPool
 
 import models
-from models import EndUser, NotBound, SyncedRow, connection
+from models import EndUser, SyncedRow, connection
 from protocol.codec import parse_cursor
-from storage.system_tables import Ledger, Logged
+from storage.system_tables import CommitOrder
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON, Device, Listener, Server, Tenant
+from tests.data_folder import path_of
 from tests.sources import modules, name_of
 
 Listen = Callable[..., Listener]
@@ -39,7 +39,7 @@ NewTenant = Callable[[], str]
 
 def rows_on_disk(tenants: Tenants, tenant_id: str, sql: str) -> list[Any]:
     """Ask a file with another SQLite and without any of our code."""
-    with closing(sqlite3.connect(f"file:{tenants.path_of(tenant_id)}?mode=ro", uri=True)) as file:
+    with closing(sqlite3.connect(f"file:{path_of(tenants, tenant_id)}?mode=ro", uri=True)) as file:
         return [row[0] for row in file.execute(sql)]
 
 
@@ -59,7 +59,7 @@ def test_interleaved_greenlets_keep_every_row_in_its_own_tenants_file(tenants: T
         row = {"id": row_id, "name": name, "version": 1, "createdAt": "-", "updatedAt": "-"}
         EndUser.insert(**row, sequence=place).execute()
         gevent.sleep(0)
-        Ledger.update(sequence=place).execute()
+        CommitOrder.update(sequence=place).execute()
         gevent.sleep(0)
         assert EndUser.get(EndUser.id == row_id).name == name
         gevent.sleep(0)
@@ -85,70 +85,11 @@ def test_interleaved_greenlets_keep_every_row_in_its_own_tenants_file(tenants: T
         greenlet.get()
 
 
-def unbound_uses() -> dict[str, Callable[[], Any]]:
-    return {
-        "connection": models.connection,
-        "select": lambda: list(EndUser.select()),
-        "get": Ledger.get,
-        "insert": lambda: EndUser.insert(id="x").execute(),
-        "delete": lambda: Logged.delete().execute(),
-        "create_table": EndUser.create_table,
-        "connect": models.database.connect,
-        "atomic": lambda: models.database.atomic().__enter__(),
-        "execute_sql": lambda: models.database.execute_sql("SELECT 1"),
-    }
-
-
-@pytest.mark.parametrize("use", unbound_uses())
-@pytest.mark.parametrize("where", ["here", "greenlet", "pool thread"])
-def test_code_that_is_bound_to_no_tenant_gets_no_database(
-    tenants: Tenants, new_tenant: NewTenant, use: str, where: str
-) -> None:
-    """Also while others are bound. Fault: ``bound`` a module's global: the query ran in the tenant that was bound."""
-    tenant_id, gate = new_tenant(), gevent.event.Event()
-    busy = gevent.spawn(tenants.write, tenant_id, lambda: (EndUser.select().exists(), gate.wait(5)))
-    gevent.sleep(0.001)
-    try:
-        with pytest.raises(NotBound):
-            if where == "here":
-                unbound_uses()[use]()
-            elif where == "greenlet":
-                gevent.spawn(unbound_uses()[use]).get()
-            else:
-                ThreadPool(1).apply(unbound_uses()[use])
-    finally:
-        gate.set()
-        busy.get()
-
-
-def test_threads_and_greenlets_that_bound_code_starts_get_no_database(tenants: Tenants, new_tenant: NewTenant) -> None:
-    """Fault: ``bound`` a module's global: they read the tenant of their caller."""
-
-    def work() -> None:
-        assert EndUser.select().count() == 0
-        with pytest.raises(NotBound):
-            ThreadPool(1).apply(lambda: EndUser.select().count())
-        with pytest.raises(NotBound):
-            gevent.spawn(lambda: EndUser.select().count()).get()
-
-    tenants.write(new_tenant(), work)
-
-
-def test_binding_ends_with_the_work_also_when_it_fails(tenants: Tenants, new_tenant: NewTenant) -> None:
-    """Fault: ``_bind`` without its reset: the query after the failure ran."""
-    tenant_id = new_tenant()
-    for call in (tenants.read, tenants.write):
-        with pytest.raises(ZeroDivisionError):
-            call(tenant_id, lambda: 1 / 0)
-        with pytest.raises(NotBound):
-            EndUser.select().count()
-
-
 def test_no_module_binds_a_model_in_another_way() -> None:
     """Peewee's own ways to bind are for the whole process (ARCHITECTURE.md, trap 2)."""
     for path in modules():
         found = re.search(r"(?<!listener)\.bind\(|bind_ctx|\.initialize\(", path.read_text())
-        assert found is None or (name_of(path), found[0]) == ("storage.sqlite.database", ".initialize("), path
+        assert found is None or (name_of(path), found[0]) == ("storage.sqlite.binding", ".initialize("), path
     assert all(model._meta.database is models.database for model in SyncedRow.__subclasses__())
 
 

@@ -12,7 +12,6 @@ and, with 300 examples, a cursor of before a purge that is not refused (the dige
 from __future__ import annotations
 
 import copy
-import functools
 import os
 import shutil
 import sys
@@ -28,18 +27,17 @@ from hypothesis import HealthCheck, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from models import connection
-from operations import restore
 from protocol.codec import decode_stored
 from protocol.errors import ResyncRequired
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 from storage import devices, history, positions, pull_reader, push_writer
 from storage.devices import DAY_MS
 from storage.sqlite import files
-from tenants import Tenants
 from tests.conftest import JSON
 from tests.customers import customer
+from tests.data_folder import engine_of, opened, path_of
 from tests.inside import LIMITS, SKEW_MS, push, tables
 from tests.plain_model import Key, Phone, Plain
 
@@ -75,7 +73,7 @@ class Syncing(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
-        self.tenants, self.lives = Tenants(self.folder / "0"), 0
+        self.tenants, self.lives = opened(self.folder / "0"), 0
         self.id, self.now, self.purged_at = str(uuid.uuid4()), T0, 0
         self.plain, self.forgotten, self.backups = Plain(), set[str](), list[tuple[Path, Plain]]()
         self.phones = {name: Phone(name) for name in NAMES}
@@ -83,7 +81,7 @@ class Syncing(RuleBasedStateMachine):
     @initialize()
     def register(self) -> None:
         self.tenants.provision(customer(tenant_id=self.id))
-        self.plain.clock = self.read(positions.place).clock
+        self.plain.clock = self.read(positions.position).clock
         self.edit(KEYS[0], [("till", "create", 3, False, False)])
         self.edit(KEYS[-1], [("till", "create", 3, False, False)])
         self.everyone_settles()
@@ -162,7 +160,7 @@ class Syncing(RuleBasedStateMachine):
                 self.check_nothing_lost(operation)
         return self.rows_of(applied)
 
-    def rows_of(self, applied: Applied) -> dict[Key, JSON]:
+    def rows_of(self, applied: PushResult) -> dict[Key, JSON]:
         places = [(result["table"], result["id"]) for result in applied.results]
         rows = {place: decode_stored(body.decode()) for place, body in zip(places, applied.rows, strict=True) if body}
         return {place: row for place, row in rows.items() if row["version"]}
@@ -181,7 +179,7 @@ class Syncing(RuleBasedStateMachine):
         try:
             page, rows = self.pulled(phone, limit)
         except ResyncRequired:
-            is_other = (phone.cursor or "").split("-")[0] != self.read(positions.place).epoch
+            is_other = (phone.cursor or "").split("-")[0] != self.read(positions.position).epoch
             was_away = phone.seen_at <= self.purged_at - IDLE_MS
             assert is_other or was_away or phone.name == NAMELESS, f"{phone.name} was here and is refused"
             event("device starts anew: " + ("restored" if is_other else "expired or purged"))
@@ -224,7 +222,7 @@ class Syncing(RuleBasedStateMachine):
         self.lives += 1
         shutil.copytree(self.folder / str(self.lives - 1), self.folder / str(self.lives))
         self.tenants.close()
-        self.tenants = Tenants(self.folder / str(self.lives))
+        self.tenants = opened(self.folder / str(self.lives))
 
     @rule(is_restore=st.booleans(), which=st.integers(0, 3))
     def back_up_or_restore(self, is_restore: bool, which: int) -> None:
@@ -235,16 +233,15 @@ class Syncing(RuleBasedStateMachine):
 
     def back_up(self) -> None:
         file = self.folder / f"{len(self.backups)}.backup"
-        files.copy_file(self.tenants.path_of(self.id), file)
+        files.copy_file(path_of(self.tenants, self.id), file)
         self.backups.append((file, copy.deepcopy(self.plain)))
 
     def restore(self, which: int) -> None:
         """Put a backup back under a new epoch."""
         file, plain = self.backups[which % len(self.backups)]
-        restore._lay_ready(self.tenants, self.id, functools.partial(shutil.copyfile, file))
-        self.tenants.take_restored(self.id)
+        engine_of(self.tenants).restore_from(self.id, file)
         self.plain = copy.deepcopy(plain)
-        self.plain.clock = max(self.plain.clock, self.read(positions.place).clock)
+        self.plain.clock = max(self.plain.clock, self.read(positions.position).clock)
 
     @rule(
         gone=st.none() | st.sampled_from(KEYS),
@@ -279,13 +276,13 @@ class Syncing(RuleBasedStateMachine):
 
     @invariant()
     def place_is_the_models(self) -> None:
-        if self.tenants.path_of(self.id).exists():
-            place = self.read(positions.place)
+        if path_of(self.tenants, self.id).exists():
+            place = self.read(positions.position)
             assert (place.sequence, place.clock) == (self.plain.sequence, self.plain.clock)
 
     @invariant()
     def rows_are_the_models(self) -> None:
-        if self.tenants.path_of(self.id).exists():
+        if path_of(self.tenants, self.id).exists():
             held = {(table, row["id"]): row for table, row in self.read(stored_rows)}
             shown = {key: {name: row.get(name) for name in FIELDS} for key, row in held.items()}
             rows = {key: chain[-1].row for key, chain in self.plain.rows.items()}
@@ -293,7 +290,7 @@ class Syncing(RuleBasedStateMachine):
 
     @invariant()
     def log_rises_and_holds_each_operation_once(self) -> None:
-        if self.tenants.path_of(self.id).exists():
+        if path_of(self.tenants, self.id).exists():
             log, once = self.read(logged), set[str]()
             versions: dict[Key, int] = {}
             assert [entry[3] for entry in log] == sorted(entry[3] for entry in log), "the log's clock falls"
@@ -327,7 +324,7 @@ class Syncing(RuleBasedStateMachine):
             assert {key: row for key, row in phone.replica.items() if not row["is_deleted"]} == whole, phone.name
 
     def teardown(self) -> None:
-        if sys.exc_info()[0] is None and self.tenants.path_of(self.id).exists():
+        if sys.exc_info()[0] is None and path_of(self.tenants, self.id).exists():
             self.everyone_settles()
         self.tenants.close()
         shutil.rmtree(self.folder)

@@ -23,7 +23,7 @@ import pytest
 from models import connection
 from protocol.errors import Problem, StorageFull
 from storage.sqlite import database, files
-from storage.sqlite.database import Store
+from storage.sqlite.database import SQLiteDatabase
 from tests.conftest import Server, Tenant, needs, wait_for
 
 pytestmark = pytest.mark.slow
@@ -146,12 +146,12 @@ def disk() -> Iterator[Disk]:
 
 
 @pytest.fixture
-def store(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SQLiteDatabase]:
     """A store on the disk that can fail."""
     original = apsw.Connection
     with monkeypatch.context() as patch:
         patch.setattr(apsw, "Connection", lambda path: original(path, vfs="faults"))
-        store = Store.open(tmp_path / "a.db", prepare, 1)
+        store = SQLiteDatabase.open(tmp_path / "a.db", prepare, 1)
     monkeypatch.setattr(database, "_CHECKPOINT_PAGES", 12)  # So that some of the images lie amid a checkpoint.
     yield store
     disk.fault = lambda *_: None
@@ -159,13 +159,13 @@ def store(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     store.close()
 
 
-def answer_many(store: Store, disk: Disk, count: int) -> None:
+def answer_many(store: SQLiteDatabase, disk: Disk, count: int) -> None:
     for number in range(count):
         store.write(lambda: insert(number))
         disk.answered = number + 1
 
 
-def test_log_of_writes_is_synced_between_its_last_bytes_and_the_answer(store: Store, disk: Disk) -> None:
+def test_write_ahead_log_is_synced_between_its_last_bytes_and_the_answer(store: SQLiteDatabase, disk: Disk) -> None:
     for number in range(20):
         disk.log.clear()
         store.write(lambda: insert(number))
@@ -175,7 +175,7 @@ def test_log_of_writes_is_synced_between_its_last_bytes_and_the_answer(store: St
 
 @pytest.mark.parametrize("is_torn", [False, True], ids=["unsynced writes are lost", "some sectors of them are not"])
 def test_power_loss_at_any_moment_keeps_what_was_answered_and_a_sound_file(
-    store: Store, disk: Disk, tmp_path: Path, is_torn: bool
+    store: SQLiteDatabase, disk: Disk, tmp_path: Path, is_torn: bool
 ) -> None:
     """Fault: ``synchronous`` set to normal, which the next test holds this disk against."""
     answer_many(store, disk, 60)
@@ -183,17 +183,17 @@ def test_power_loss_at_any_moment_keeps_what_was_answered_and_a_sound_file(
     images = [image for image in disk.images if image.answered]
     for turn, image in enumerate(random.Random(1).sample(images, 60)):
         path = lose_power(image, tmp_path / str(turn), random.Random(turn) if is_torn else None)
-        after = Store.open(path, prepare, 1)
+        after = SQLiteDatabase.open(path, prepare, 1)
         found = after.read(numbers)
         after.close()
         assert found in (list(range(image.answered)), list(range(image.answered + 1)))
         assert files.faults_of(path) == []
 
 
-def test_disk_of_these_tests_finds_out_what_does_not_sync(store: Store, disk: Disk, tmp_path: Path) -> None:
+def test_disk_of_these_tests_finds_out_what_does_not_sync(store: SQLiteDatabase, disk: Disk, tmp_path: Path) -> None:
     store._writer.conn.pragma("synchronous", "normal")
     answer_many(store, disk, 5)
-    after = Store.open(lose_power(disk.image(), tmp_path / "after", None), prepare, 1)
+    after = SQLiteDatabase.open(lose_power(disk.image(), tmp_path / "after", None), prepare, 1)
     assert len(after.read(numbers)) < 5
     after.close()
 
@@ -201,7 +201,7 @@ def test_disk_of_these_tests_finds_out_what_does_not_sync(store: Store, disk: Di
 @pytest.mark.parametrize("error", [apsw.IOError, apsw.FullError, apsw.ReadOnlyError, apsw.CantOpenError])
 @pytest.mark.parametrize("what", ["write", "sync"])
 def test_failing_disk_fails_the_write_alone_and_the_next_one_works(
-    store: Store, disk: Disk, what: str, error: type[apsw.Error]
+    store: SQLiteDatabase, disk: Disk, what: str, error: type[apsw.Error]
 ) -> None:
     def fail(now: str, name: str) -> None:
         if (now, name) == (what, "a.db-wal"):
@@ -219,7 +219,7 @@ def test_failing_disk_fails_the_write_alone_and_the_next_one_works(
     assert store.read(numbers) == [1, 4]
 
 
-def test_failing_sync_tells_every_write_of_its_group(store: Store, disk: Disk) -> None:
+def test_failing_sync_tells_every_write_of_its_group(store: SQLiteDatabase, disk: Disk) -> None:
     def fail(now: str, _: str) -> None:
         if now == "sync":
             raise apsw.FullError
@@ -238,7 +238,7 @@ def test_failing_sync_tells_every_write_of_its_group(store: Store, disk: Disk) -
     assert store.read(numbers) == []
 
 
-def test_failing_checkpoint_loses_nothing(store: Store, disk: Disk) -> None:
+def test_failing_checkpoint_loses_nothing(store: SQLiteDatabase, disk: Disk) -> None:
     """SQLite commits and goes on; only apsw raises at the end what a file of Python's raised on the way."""
 
     def fail(_: str, name: str) -> None:
@@ -278,7 +278,7 @@ def test_answer_leaves_after_the_row_was_written_and_synced_as_the_kernel_saw_it
 
 
 def moments(trace: Path, tenant: Tenant) -> tuple[list[int], list[int], list[int]] | None:
-    """Give the lines where the row was written to the log of writes, synced there, and sent."""
+    """Give the lines where the row was written to the write-ahead log, synced there, and sent."""
     wal = re.escape(tenant.path.name) + "-wal"
     lines = list(enumerate(trace.read_text(errors="replace").splitlines()))
     written = [at for at, line in lines if re.search(rf"pwrite64\(\d+<[^>]*{wal}>", line) and "traced-row" in line]

@@ -17,11 +17,12 @@ import models
 from operations import backup, backup_verification, restore
 from protocol.errors import ValidationError
 from storage import devices
-from storage.declarations import compatibility
 from storage.declarations.compatibility import MigrationRefused
 from storage.sqlite import files
+from storage.sqlite.engine import SQLiteEngine
 from tenants import Tenants
 from tests.conftest import JSON
+from tests.data_folder import engine_of, path_of
 from tests.declaring import Restart, column, provision, put
 from tests.inside import pull, push, rows
 
@@ -190,7 +191,7 @@ def test_indexes_are_those_that_are_declared_and_an_operators_own(restart: Resta
     tenants = provision(restart(text.format("[['a', 'b']]", "true")), tenant_id)
     first = column(tenants, tenant_id, names)
     assert first == ["_ix_job(a)", "_ix_job(a,b)", "job_Unique_id", "job_id"]
-    with contextlib.closing(sqlite3.connect(tenants.path_of(tenant_id))) as shell:
+    with contextlib.closing(sqlite3.connect(path_of(tenants, tenant_id))) as shell:
         shell.execute('CREATE INDEX "my""own" ON job (b)')
     tenants = restart(text.format("['b']", "false"))
     assert column(tenants, tenant_id, names) == ["_ix_job(b)", "job_Unique_id", "job_id", 'my"own']
@@ -230,7 +231,7 @@ def test_change_that_a_row_does_not_fit_is_refused_and_nothing_is_touched(
     tenants = provision(restart(first), tenant_id)
     put(tenants, tenant_id, {"id": "gone", "a": value}, {"id": "gone", "is_deleted": 1})
     put(tenants, tenant_id, {"id": "j1", "a": value})
-    path = restart(first).path_of(tenant_id)  # What was in the log of writes is in the file now.
+    path = path_of(restart(first), tenant_id)  # What was in the write-ahead log is in the file now.
     files = [path, path.parent.parent / "main.db"]
     content = [file.read_bytes() for file in files]
     sentence = refused(restart, second + "columns.b = 'text'\n[new]\ncolumns.a = 'text'\n")
@@ -299,13 +300,13 @@ def test_everything_in_the_way_is_told_at_once(restart: Restart) -> None:
 def test_rows_are_looked_at_only_for_a_change_that_they_could_violate(
     restart: Restart, tenant_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[Path] = []
+    looked: list[str] = []
 
-    def look_into(path: Path, query: Callable[[], Any]) -> Any:
-        looked.append(path)
-        return files.look_into(path, query)
+    def peek(engine: SQLiteEngine, tenant_id: str, query: Callable[[], Any]) -> Any:
+        looked.append(tenant_id)
+        return files.look_into(engine.folder.path_of(tenant_id), query)
 
-    monkeypatch.setattr(compatibility, "look_into", look_into)
+    monkeypatch.setattr(SQLiteEngine, "peek", peek)
     tenants = provision(restart(JOB), tenant_id)
     put(tenants, tenant_id, {"id": "j1", "title": "Roof"})
     for text in (JOB, JOB + "columns.a = { type = 'text', enum = ['x'] }\n", JOB + "columns.a = 'text'\n", JOB):
@@ -407,7 +408,7 @@ def test_all_tenants_are_migrated_at_once_and_a_broken_one_stops_no_other(restar
     tenants = restart()
     for tenant_id in ids:
         provision(tenants, tenant_id)
-    tenants.path_of(ids[1]).write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    path_of(tenants, ids[1]).write_bytes(b"no database at all, but long enough to be looked at" * 100)
     tenants = restart(JOB)
     said: list[str] = []
     assert tenants.migrate(said.append) == (2, 1)
@@ -424,10 +425,10 @@ def test_backup_of_another_declaration_is_good_and_can_be_restored(
     tenants = provision(restart(visit), tenant_id)
     put(tenants, tenant_id, {"id": "v1", "at": "2026-01-31"}, table="visit")
     put(tenants, tenant_id, {"id": "u1", "name": "A"}, table="end_user")
-    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None).path
+    made = backup.make(engine_of(tenants), tmp_path / "backups", None, None, lambda _: None).path
     tenants = restart(JOB, retiring=("visit",))
     assert backup_verification.verify(made, lambda _: None).good == [tenant_id]
-    restore.restore(tenants, restore.choose(tenants, made), lambda _: None)
+    restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), made), lambda _: None)
     assert [row["id"] for row in rows(tenants, tenant_id)] == ["u1"]
     tenants = restart(JOB + visit)
     assert [row["id"] for row in rows(tenants, tenant_id, "visit")] == ["v1"]

@@ -24,6 +24,7 @@ from storage.declarations import toml_file
 from storage.schema import tenant_models
 from tenants import Tenants
 from tests.conftest import JSON
+from tests.data_folder import engine_of
 from tests.declaring import Restart, column, provision
 from tests.inside import pull, push, rows
 
@@ -114,7 +115,7 @@ def live_through(tenants: Tenants, tenant_id: str, tables: Sequence[str], column
     check_digests(tenants, tenant_id, tables)
     edits = {table: [{"id": one, **second} for one in ids[4:]] for table in tables}
     assert {one["status"] for one in push(tenants, tenant_id, {"changes": edits}).results} == {"updated"}
-    made = backup.make(tenants, folder / "backups", None, None, lambda _: None)
+    made = backup.make(engine_of(tenants), folder / "backups", None, None, lambda _: None)
     assert backup_verification.verify(made.path, lambda _: None).is_good
 
 
@@ -133,7 +134,7 @@ def look_back(tenants: Tenants, tenant_id: str, table: str, row_id: str, columns
 
 def check_digests(tenants: Tenants, tenant_id: str, tables: Sequence[str]) -> None:
     """Hold the digests that are kept to the rows that are pulled."""
-    _, kept = tenants.read(tenant_id, positions.place_and_digests)
+    _, kept = tenants.read(tenant_id, positions.position_and_digests)
     for table in tables:
         whole = 0
         found = [row for row in rows(tenants, tenant_id, table) if not row["is_deleted"]]

@@ -18,9 +18,10 @@ from protocol.codec import format_time
 from protocol.pull_parser import parse_pull
 from storage import devices, pull_reader
 from storage.declarations.compatibility import MigrationRefused
-from storage.positions import place
-from tenants import Tenants, now_ms
+from storage.positions import now_ms, position
+from tenants import Tenants
 from tests.conftest import JSON
+from tests.data_folder import engine_of
 from tests.declaring import Restart, column, provision, put
 from tests.inside import LIMITS, SKEW_MS, pull, push, rows, tables
 from tests.storage.declarations.test_compatibility import VALUES, any_declaration
@@ -80,7 +81,7 @@ def test_place_of_a_device_in_a_table_that_went_holds_up_nothing(restart: Restar
     tenants = provision(restart(JOB + VISIT), tenant_id)
     put(tenants, tenant_id, {"id": "j1"})
     seen = devices.Seen(writer(tenants))
-    epoch = tenants.read(tenant_id, place).epoch
+    epoch = tenants.read(tenant_id, position).epoch
     seen.note(tenant_id, "phone", {"job": 1, "visit": 1}, now_ms(), epoch)
     seen.save(tenant_id)
     tenants = restart(VISIT, retiring=("job",))
@@ -260,7 +261,7 @@ def test_typed_column_never_holds_what_its_type_forbids(
     first, second = (f"[job]\ncolumns.a = {said}\ncolumns.b = 'text'\n" for said in (before, after))
     tenants = provision(restart(first), tenant_id)
     put(tenants, tenant_id, {"id": "j1", "a": value}, {"id": "gone", "a": value}, {"id": "gone", "is_deleted": 1})
-    made = backup.make(tenants, tmp_path / "backups", None, None, lambda _: None).path
+    made = backup.make(engine_of(tenants), tmp_path / "backups", None, None, lambda _: None).path
     tenants = restart("[job]\ncolumns.b = 'text'\n")
     if is_open:
         rows(tenants, tenant_id, "job")
@@ -270,7 +271,7 @@ def test_typed_column_never_holds_what_its_type_forbids(
         found = {row["id"]: row for row in all_rows(tenants, tenant_id)}
         assert found["j1"]["a"] is None and found["j1"]["_unfit"] == found["gone"]["_unfit"] == {"a": value}
         assert backup_verification.verify(made, lambda _: None).good == [tenant_id]
-        restore.restore(tenants, restore.choose(tenants, made), lambda _: None)
+        restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), made), lambda _: None)
 
 
 def test_file_of_a_version_that_did_not_note_its_tables_is_prepared_as_any(restart: Restart, tenant_id: str) -> None:

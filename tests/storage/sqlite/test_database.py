@@ -6,7 +6,6 @@ The faults named below were put into a copy of ``storage/sqlite/database.py``; t
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 import subprocess
 import sys
@@ -21,17 +20,17 @@ import apsw
 import gevent
 import pytest
 import requests
-from gevent.event import Event
 from gevent.monkey import get_original
 
 from models import connection
 from protocol.errors import Busy, StorageFull
 from server import disk_threads
 from storage.sqlite import database
-from storage.sqlite.database import Store
+from storage.sqlite.database import SQLiteDatabase
 from tenants import Tenants
 from tests import inside
 from tests.conftest import Server
+from tests.data_folder import path_of
 
 native_ident: Callable[[], int] = get_original("_thread", "get_ident")
 
@@ -59,15 +58,15 @@ def words() -> list[str]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "a.db", prepare, 1)
+def store(tmp_path: Path) -> Iterator[SQLiteDatabase]:
+    store = SQLiteDatabase.open(tmp_path / "a.db", prepare, 1)
     yield store
     store.wait()
     store.close()
 
 
 @pytest.fixture
-def commits(store: Store) -> list[float]:
+def commits(store: SQLiteDatabase) -> list[float]:
     """When this store committed something, as SQLite's own hook tells."""
     times: list[float] = []
 
@@ -80,7 +79,7 @@ def commits(store: Store) -> list[float]:
 
 
 @pytest.fixture
-def hold_lock(store: Store) -> Iterator[Callable[[float], None]]:
+def hold_lock(store: SQLiteDatabase) -> Iterator[Callable[[float], None]]:
     """Let another process hold the file's write lock for some seconds."""
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -148,7 +147,7 @@ def test_disk_that_is_slow_holds_up_the_loop_for_a_hundredth_of_the_time(monkeyp
     assert timed.commit(), "a disk that is fast again"
 
 
-def test_large_commit_does_not_hold_up_the_loop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_commit_does_not_hold_up_the_loop(store: SQLiteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     def noting(where: str) -> Callable[[Callable[[], object]], object]:
@@ -161,8 +160,8 @@ def test_large_commit_does_not_hold_up_the_loop(store: Store, monkeypatch: pytes
     assert done == ["at_once", "in_thread"]
 
 
-def test_log_of_writes_is_taken_into_the_file_after_the_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault: no checkpoint of ours: the log of writes grew to 200 pages, since SQLite's own is replaced by ours."""
+def test_checkpoint_comes_after_the_answer(store: SQLiteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: no checkpoint of ours: the write-ahead log grew to 200 pages, since SQLite's own is replaced by ours."""
     monkeypatch.setattr(database, "_CHECKPOINT_PAGES", 20)
     for number in range(100):
         store.write(lambda: insert(f"w{number}"))
@@ -173,97 +172,12 @@ def test_log_of_writes_is_taken_into_the_file_after_the_answer(store: Store, mon
 # --- group commit ----------------------------------------------------------------------------------------------------
 
 
-def test_writes_that_wait_together_share_commits(store: Store, commits: list[float]) -> None:
-    """Fault: groups of one write (``_GROUP_SECONDS = 0``): 300 commits."""
-    numbers = together(*[lambda n=n: store.write(lambda: insert(f"w{n}")) for n in range(300)])
-    assert sorted(numbers) == list(range(1, 301)) and len(store.read(words)) == 300
-    assert 1 <= len(commits) <= 10
-
-
-def test_one_write_alone_is_one_commit(store: Store, commits: list[float]) -> None:
+def test_one_write_alone_is_one_commit(store: SQLiteDatabase, commits: list[float]) -> None:
     store.write(lambda: insert("alone"))
     assert len(commits) == 1
 
 
-def test_write_that_fails_undoes_itself_and_harms_no_other(store: Store, commits: list[float]) -> None:
-    """Fault: ``ROLLBACK TO one`` left out: the words of the failed writes were stored."""
-
-    def fail() -> None:
-        insert("must not stay")
-        raise ValueError("mine alone")
-
-    works: list[Callable[[], Any]] = [fail if n % 3 == 0 else lambda n=n: insert(f"w{n}") for n in range(30)]  # type: ignore[misc]
-    found = together(*[lambda work=work: store.write(work) for work in works])
-    assert [type(result) for result in found] == [ValueError if n % 3 == 0 else int for n in range(30)]
-    assert store.read(words) == [f"w{n}" for n in range(30) if n % 3]
-    assert len(commits) <= 2
-
-
-def test_write_that_lets_others_run_keeps_its_transaction_to_itself(store: Store) -> None:
-    def slow(name: str) -> list[str]:
-        for part in range(5):
-            insert(f"{name}{part}")
-            gevent.sleep(0.001)
-        return words()[-5:]
-
-    found = together(*[lambda name=name: store.write(lambda: slow(name)) for name in "abcdef"])
-    assert found == [[f"{name}{part}" for part in range(5)] for name in "abcdef"]
-
-
-def test_after_is_called_in_the_order_of_commits_once_it_is_on_disk_and_never_for_a_failure(
-    store: Store, commits: list[float]
-) -> None:
-    """Fault: ``after`` called in ``_run``, before the commit: ``seen`` lacked the row."""
-    told: list[int] = []
-    seen: list[bool] = []
-
-    def work(n: int) -> int:
-        number = insert(f"w{n}")
-        gevent.sleep(0)
-        if n % 5 == 0:
-            raise ValueError
-        return number
-
-    def after(number: int) -> None:
-        told.append(number)
-        seen.append(bool(store.read(lambda: list(connection().execute("SELECT 1 FROM t WHERE n = ?", (number,))))))
-
-    together(*[lambda n=n: store.write(lambda: work(n), after) for n in range(200)])
-    assert told == sorted(told) and len(told) == len(store.read(words)) == 160
-    assert all(seen) and commits
-
-
-def test_after_that_fails_is_logged_and_harms_nobody(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    told: list[int] = []
-
-    def fail(_: int) -> None:
-        raise RuntimeError("listener")
-
-    with caplog.at_level(logging.ERROR):
-        found = together(
-            lambda: store.write(lambda: insert("a"), fail), lambda: store.write(lambda: insert("b"), told.append)
-        )
-    assert found == [1, 2] and told == [2]
-    assert "telling of a commit failed" in caplog.text
-
-
-def test_result_is_visible_to_a_reader_right_after(store: Store) -> None:
-    for n in range(50):
-        store.write(lambda n=n: insert(f"w{n}"))  # type: ignore[misc]
-        assert store.read(words)[-1] == f"w{n}"
-
-
-def test_reader_sees_nothing_of_a_write_under_way(store: Store) -> None:
-    gate = Event()
-    writer = gevent.spawn(store.write, lambda: (insert("a"), gate.wait()))
-    gevent.sleep(0.01)
-    assert store.read(words) == [] and not store.is_idle
-    gate.set()
-    writer.get()
-    assert store.read(words) == ["a"]
-
-
-def test_write_of_nothing_waits_for_no_disk(store: Store, commits: list[float]) -> None:
+def test_write_of_nothing_waits_for_no_disk(store: SQLiteDatabase, commits: list[float]) -> None:
     """Fault: always COMMIT: the hook was called."""
     assert store.write(lambda: 5) == 5
     assert commits == []
@@ -272,7 +186,7 @@ def test_write_of_nothing_waits_for_no_disk(store: Store, commits: list[float]) 
 def test_push_that_changes_nothing_waits_for_no_disk(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
     tenant_id, body = new_tenant(), {"changes": {"end_user": [{"id": "a", "name": "A"}]}}
     inside.push(tenants, tenant_id, body)
-    wal = Path(f"{tenants.path_of(tenant_id)}-wal")
+    wal = Path(f"{path_of(tenants, tenant_id)}-wal")
     before = wal.read_bytes()
     assert inside.push(tenants, tenant_id, body).results[0]["status"] == "unchanged"
     assert wal.read_bytes() == before
@@ -281,22 +195,8 @@ def test_push_that_changes_nothing_waits_for_no_disk(tenants: Tenants, new_tenan
 # --- when it can't be done -------------------------------------------------------------------------------------------
 
 
-def test_write_is_refused_as_busy_when_too_many_wait(tmp_path: Path) -> None:
-    store, gate = Store.open(tmp_path / "a.db", prepare, 1, most_waiting=3), Event()
-    running = gevent.spawn(store.write, lambda: gate.wait() and insert("running"))
-    gevent.sleep(0)
-    waiting = [gevent.spawn(store.write, lambda n=n: insert(f"w{n}")) for n in range(3)]
-    gevent.sleep(0)
-    with pytest.raises(Busy):
-        store.write(lambda: insert("one too many"))
-    gate.set()
-    gevent.joinall([running, *waiting], raise_error=True)
-    assert store.read(words) == ["running", "w0", "w1", "w2"]
-    store.close()
-
-
 def test_lock_of_another_process_is_waited_for_while_the_loop_runs(
-    store: Store, hold_lock: Callable[[float], None]
+    store: SQLiteDatabase, hold_lock: Callable[[float], None]
 ) -> None:
     """Fault: ``set_busy_timeout(5000)``: the ticker stood still for as long as the lock was held."""
     hold_lock(0.6)
@@ -317,7 +217,7 @@ def test_lock_of_another_process_is_waited_for_while_the_loop_runs(
 
 
 def test_lock_held_for_too_long_is_busy_and_the_next_write_works(
-    store: Store, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+    store: SQLiteDatabase, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 0.1)
     hold_lock(0.8)
@@ -330,15 +230,15 @@ def test_lock_held_for_too_long_is_busy_and_the_next_write_works(
 
 
 def test_file_of_an_older_schema_that_is_locked_is_busy(
-    store: Store, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+    store: SQLiteDatabase, hold_lock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "LOCK_WAIT_SECONDS", 0.1)
     hold_lock(0.5)
     with pytest.raises(Busy):
-        Store.open(store.path, prepare, 2)
+        SQLiteDatabase.open(store.path, prepare, 2)
 
 
-def test_full_disk_is_storage_full_and_later_writes_work(store: Store) -> None:
+def test_full_disk_is_storage_full_and_later_writes_work(store: SQLiteDatabase) -> None:
     pages = store.write(lambda: connection().pragma("page_count"))
     store.write(lambda: connection().pragma("max_page_count", pages + 3))
     with pytest.raises(StorageFull):
@@ -349,7 +249,7 @@ def test_full_disk_is_storage_full_and_later_writes_work(store: Store) -> None:
     assert len(store.read(words)) == 100
 
 
-def test_full_disk_tells_all_of_a_group_the_truth(store: Store) -> None:
+def test_full_disk_tells_all_of_a_group_the_truth(store: SQLiteDatabase) -> None:
     """Whoever is answered is stored, and whoever is told of a full disk is not."""
     pages = store.write(lambda: connection().pragma("page_count"))
     store.write(lambda: connection().pragma("max_page_count", pages + 6))
@@ -377,13 +277,13 @@ def test_preparing_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         raise ValueError
 
     with pytest.raises(ValueError):
-        Store.open(tmp_path / "a.db", fail, 1)
-    store = Store.open(tmp_path / "a.db", prepare, 1)
+        SQLiteDatabase.open(tmp_path / "a.db", fail, 1)
+    store = SQLiteDatabase.open(tmp_path / "a.db", prepare, 1)
     assert store.read(words) == []
     store.close()
 
 
-def test_failure_within_a_half_read_statement_leaves_the_connection_free(store: Store) -> None:
+def test_failure_within_a_half_read_statement_leaves_the_connection_free(store: SQLiteDatabase) -> None:
     """Fault: ``clear_frames`` left out: as long as the failure lived, the reader saw nothing that came later."""
 
     def fail() -> None:
@@ -401,13 +301,7 @@ def test_failure_within_a_half_read_statement_leaves_the_connection_free(store: 
 # --- connections -----------------------------------------------------------------------------------------------------
 
 
-def test_reading_connection_can_not_write(store: Store) -> None:
-    with pytest.raises(Exception, match="readonly"):
-        store.read(lambda: insert("a"))
-    assert store.read(words) == []
-
-
-def test_files_are_in_wal_mode_with_full_synchronisation_and_for_the_owner_only(store: Store) -> None:
+def test_files_are_in_wal_mode_with_full_synchronisation_and_for_the_owner_only(store: SQLiteDatabase) -> None:
     """Fault: ``synchronous`` set to normal."""
 
     def pragmas() -> list[Any]:
@@ -418,7 +312,7 @@ def test_files_are_in_wal_mode_with_full_synchronisation_and_for_the_owner_only(
     assert Path(f"{store.path}-wal").stat().st_mode & 0o777 == 0o600
 
 
-def test_wait_ends_when_the_last_write_is_on_disk(store: Store) -> None:
+def test_wait_ends_when_the_last_write_is_on_disk(store: SQLiteDatabase) -> None:
     for n in range(10):
         gevent.spawn(store.write, lambda n=n: (insert(f"w{n}"), gevent.sleep(0.005)))
     gevent.sleep(0)

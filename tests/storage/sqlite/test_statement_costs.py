@@ -8,7 +8,7 @@ import apsw
 import pytest
 
 from models import connection
-from protocol.messages import Applied
+from protocol.messages import PushResult
 from tenants import Tenants
 from tests.conftest import JSON
 from tests.inside import push
@@ -47,7 +47,7 @@ def steps_of(tenants: Tenants, tenant_id: str, body: JSON) -> int:
     """Push, and count the steps that SQLite's machine made for it."""
     counted: list[int] = []
 
-    def counting(write: Callable[[], Applied]) -> Applied:
+    def counting(write: Callable[[], PushResult]) -> PushResult:
         sql = connection()
         sql.trace_v2(
             apsw.SQLITE_TRACE_PROFILE, lambda ran: counted.append(ran["stmt_status"]["SQLITE_STMTSTATUS_VM_STEP"])

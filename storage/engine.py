@@ -1,0 +1,117 @@
+"""The contract of a storage engine: what keeps the tenants of an installation, and what it promises.
+
+Knows: nothing that runs; the types that callers name. Must not know: SQL, files, connections, any engine.
+
+There is one ``Engine`` an installation, and one ``Database`` a tenant, beside that of the directory of customers. Code
+that reads or writes is a function that is run *bound* to one database (``models.bound``): its statements name no tenant
+and see the rows of one only. ``tests/storage/engine`` holds every engine to the promises below.
+
+1. A write has its tenant to itself from its first statement to its commit, against all greenlets and processes.
+2. What a write raises undoes that write alone. An error of the commit is the error of every write in it.
+3. The order of commits is the order of sequences: a write reads ``_meta``, and sees all that was committed before it.
+4. A write that returned is on disk. One that raised ``Busy``, ``StorageFull`` or an error of its own is not kept. An engine
+   that can lose the answer to a commit must raise an error of its own for that, and no other.
+5. A read sees one committed state from its first statement to its last. It may not write.
+6. Code that is bound to nothing raises ``NotBound``, in whatever greenlet or thread it runs.
+7. ``after`` runs after the commit, in the order of commits of this process, and before any ``write`` of its group returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Database(Protocol):
+    """The database of one tenant, or the directory of customers."""
+
+    @property
+    def mark(self) -> object:
+        """Another object after each commit of this process: what was read under the same one still holds."""
+
+    def read(self, query: Callable[[], T]) -> T:
+        """Run a query bound to this database and give its result, which must not be read from the database later.
+
+        It sees one committed state; the query must not switch greenlets by itself, the engine may.
+
+        Raises: what ``query`` raises; Busy, TenantNotFound.
+        """
+
+    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+        """Run ``work`` bound to this database in a transaction; return its result when it is on disk.
+
+        Writes that wait for the same database share a commit. ``work`` may switch greenlets. ``after`` is called with the
+        result; its failure is logged and harms nobody. ``is_alone``: nobody else is about to write here, so that there is
+        no reason to wait for who could share the commit.
+        Raises: what ``work`` raises; Busy, also at once if too many wait; StorageFull, TenantNotFound.
+        """
+
+
+class Engine(Protocol):
+    """The storage of one installation."""
+
+    @property
+    def directory(self) -> Database:
+        """The database of customers and sessions (``storage.main_database``)."""
+
+    @property
+    def is_server(self) -> bool:
+        """Tell whether this process serves; an operator's command works beside one that does."""
+
+    def tenant(self, tenant_id: str) -> Database:
+        """Give a tenant's database. What uses it raises TenantNotFound if it is not there."""
+
+    def tenant_ids(self) -> list[str]:
+        """List the customers whose databases are there."""
+
+    def create(self, tenant_id: str, note: Callable[[], object]) -> None:
+        """Create an empty tenant and run ``note`` in the directory: both or neither, whatever crashes.
+
+        Raises: what ``note`` raises; Busy, StorageFull.
+        """
+
+    def remove(self, tenant_id: str) -> None:
+        """Remove a tenant and all that was kept of it, when its last write is done. It need not be there any more."""
+
+    def recover(self, known: Callable[[], Collection[str]]) -> None:
+        """Finish or undo what a crash cut off. ``known``, read in the directory, gives the tenants that exist."""
+
+    def peek(self, tenant_id: str, query: Callable[[], T]) -> T:
+        """Run a query bound to a tenant as it is stored, even by an older version; nothing is written or made current."""
+
+    def is_current(self, tenant_id: str) -> bool:
+        """Tell whether a tenant's tables are those of this version and its declarations."""
+
+    def migrate(self, tenant_id: str) -> None:
+        """Make a tenant's tables those of this version, in one transaction; else its next use does."""
+
+    def copy_to(self, tenant_id: str, file: Path) -> None:
+        """Copy a tenant as of one moment into a new file of the operator's, also one that is being written.
+
+        Raises: TenantNotFound, StorageFull.
+        """
+
+    def restore_from(self, tenant_id: str, file: Path) -> str:
+        """Put what ``copy_to`` wrote in the place of a tenant's data, or begin the tenant with it; return its new epoch.
+
+        No old cursor fits the new epoch. Writes wait or are Busy meanwhile; the data is the old or the new, never both.
+        Raises: Busy, StorageFull.
+        """
+
+    def renewed(self) -> list[str]:
+        """List the tenants that began a new epoch since this was asked last, here or by a command beside the server."""
+
+    def maintain(self) -> None:
+        """Do what is to be done every few seconds."""
+
+    def has_room(self) -> bool:
+        """Tell whether writes can be stored now, as far as is known."""
+
+    def is_intact(self) -> bool:
+        """Tell whether what holds the directory is still the one that was opened."""
+
+    def close(self) -> None:
+        """End: wait for each database's last write, and close it."""

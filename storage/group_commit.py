@@ -1,0 +1,199 @@
+"""Group commit: the writes that wait for one database share a transaction, each in a savepoint of its own.
+
+Knows: the queue of writes, and in which order they run, are committed, reported and answered. Must not know: which engine,
+files, statements on tables, requests. An engine's database inherits from ``GroupCommit`` and says how a transaction begins
+and ends there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import gevent
+from gevent.event import AsyncResult, Event
+
+from models import bound
+from protocol.errors import Busy
+
+T = TypeVar("T")
+log = logging.getLogger("syncapp.storage")
+
+_GROUP_SECONDS = 0.01
+"""How long writes are taken into a commit before it is made; each is itself bounded by what one request may hold."""
+
+
+class _Write(Generic[T]):
+    """One piece of work that waits for its commit."""
+
+    __slots__ = ("after", "answer", "error", "result", "work")
+
+    def __init__(self, work: Callable[[], T], after: Callable[[T], None] | None) -> None:
+        self.work, self.after = work, after
+        self.answer: AsyncResult = AsyncResult()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class GroupCommit(ABC):
+    """The writes of one database, one transaction after the other (see ``engine.Database`` for what is promised)."""
+
+    def __init__(self, most_waiting: int, binding: Any, execute: Callable[[str], object]) -> None:
+        """``binding``: what code that writes is bound to (``models.bound``). ``execute``: runs SQL in the transaction."""
+        self._most_waiting, self._binding, self._execute = most_waiting, binding, execute
+        self._waiting: deque[_Write[Any]] = deque()
+        self._idle = Event()
+        self._idle.set()
+
+    # --- what an engine says of its transactions -----------------------------------------------------------------------
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Begin a transaction that has the database to itself until its end."""
+
+    @abstractmethod
+    def _commit(self) -> None:
+        """Commit the transaction: when this returns, it is on disk."""
+
+    @abstractmethod
+    def _roll_back(self) -> None:
+        """Undo the transaction, if there is one."""
+
+    @abstractmethod
+    def _is_in_transaction(self) -> bool:
+        """Tell whether the transaction is still there; some errors end it."""
+
+    @abstractmethod
+    def _problem_of(self, error: Exception) -> Exception:
+        """Give an engine's error as one of ours, where a client can do something about it."""
+
+    def _is_maintenance_due(self) -> bool:
+        """Tell whether something is to be done between two groups."""
+        return False
+
+    def _maintain(self) -> None:  # noqa: B027 -- not every engine has something to do here
+        """Do what is due between two groups, when nobody waits for an answer any more."""
+
+    # --- the queue -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether no write is under way."""
+        return bool(self._idle.is_set())
+
+    def wait(self) -> None:
+        """Wait until no write is under way; who is woken before the caller may begin another."""
+        self._idle.wait()
+
+    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+        """Run ``work`` bound to this database in a transaction; return when it is on disk.
+
+        See ``engine.Database.write``.
+        """
+        if len(self._waiting) >= self._most_waiting:
+            raise Busy
+        write = _Write(work, after)
+        self._waiting.append(write)
+        if self._idle.is_set():
+            self._idle.clear()
+            if is_alone:
+                self._serve_group()
+            if self._waiting or self._is_maintenance_due():
+                gevent.spawn(self._drain)
+            else:
+                self._idle.set()
+        result: T = write.answer.get()
+        return result
+
+    def _drain(self) -> None:
+        try:
+            while self._waiting or self._is_maintenance_due():
+                if self._waiting:
+                    self._serve_group()
+                if self._is_maintenance_due():
+                    self._maintain()
+        finally:
+            self._idle.set()
+
+    # --- one group -----------------------------------------------------------------------------------------------------
+
+    def _serve_group(self) -> None:
+        """Commit what waits, report it, and let those go on who wait for it."""
+        group = self._commit_group()
+        for write in group:
+            _report(write)
+        for write in group:
+            _answer(write)
+
+    def _commit_group(self) -> list[_Write[Any]]:
+        """Run a group in one transaction, and give it; an error of the commit is the error of each of them."""
+        group: list[_Write[Any]] = []
+        token = bound.set(self._binding)
+        try:
+            self._begin()
+            self._run_group(group)
+            self._commit()
+        except BaseException as error:  # Whatever it is, those who wait must hear of it.
+            self._roll_back()
+            group = group or [self._waiting.popleft() for _ in range(len(self._waiting))]
+            for write in group:
+                write.error = write.error or (self._problem_of(error) if isinstance(error, Exception) else error)
+        finally:
+            bound.reset(token)
+        return group
+
+    def _run_group(self, group: list[_Write[Any]]) -> None:
+        """Run what waits, one after the other, as long as a group may take; each that was begun is in ``group``."""
+        end = time.monotonic() + _GROUP_SECONDS
+        while self._waiting and (not group or time.monotonic() < end):
+            group.append(self._waiting.popleft())
+            self._run(group[-1], is_first=len(group) == 1)
+
+    def _run(self, write: _Write[Any], is_first: bool) -> None:
+        """Run one piece of work; what it raises is its own, unless the whole transaction is gone with it.
+
+        The first of a transaction needs no savepoint, for which SQLite would copy each page: there is no more to undo.
+        """
+        if not is_first:
+            self._execute("SAVEPOINT one")
+        try:
+            write.result = write.work()
+        except Exception as error:
+            drop_statements(error)
+            write.error = self._problem_of(error)
+            if not self._is_in_transaction():
+                raise  # The engine itself undid it: a full disk, an I/O error.
+            if is_first:
+                self._roll_back()
+                return self._begin()
+            self._execute("ROLLBACK TO SAVEPOINT one")
+        if not is_first:
+            self._execute("RELEASE SAVEPOINT one")
+        return None
+
+
+def drop_statements(error: Exception) -> None:
+    """Drop what the failed code held: a statement that is half read keeps its connection at an old state of the database,
+    as long as the traceback lives, which may be until the next garbage collection."""
+    traceback.clear_frames(error.__traceback__)
+
+
+def _report(write: _Write[Any]) -> None:
+    """Report a commit before who waits for it goes on, so that the notifications of a group can leave together."""
+    if write.error is None and write.after:
+        try:
+            write.after(write.result)
+        except Exception:
+            log.exception("telling of a commit failed")
+
+
+def _answer(write: _Write[Any]) -> None:
+    if write.error is None:
+        write.answer.set(write.result)
+    else:
+        write.answer.set_exception(write.error)

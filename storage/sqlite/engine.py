@@ -1,0 +1,241 @@
+"""The SQLite engine: the data folder of an installation, with a file a tenant and one for the directory of customers.
+
+Knows: how files of tenants come and go together with the directory's rows, and what a crash leaves of that. Must not know:
+requests, sockets, tokens, the rules of sync.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from protocol.errors import TenantNotFound
+from server.disk_space import room
+from server.durable_files import sync_folder
+from storage import main_database
+from storage.positions import incarnation, now_ms, position
+from storage.sqlite.data_folder import DataFolder, is_filled
+from storage.sqlite.database import SQLiteDatabase
+from storage.sqlite.errors import EngineError, reason_of
+from storage.sqlite.file_replacement import forget_replaced, take_over
+from storage.sqlite.files import copy_file, look_into, put_file
+from storage.sqlite.folder_locks import alone, has_server, hold_alone, shared
+from storage.sqlite.open_files import OpenFiles, TenantDatabase
+from storage.sqlite.orphaned_files import remove_leftovers
+from storage.sqlite.restored_files import lay_ready
+from storage.sqlite.rollback_detection import RollbackDetection
+from storage.sqlite.tenant_files import is_current, new_tenant_file, open_main_file, open_tenant_file, remove_file
+
+T = TypeVar("T")
+_RESTORE_SECONDS = 60.0
+log = logging.getLogger("syncapp.tenants")
+
+
+class MainDatabaseBroken(RuntimeError):
+    """The directory of customers can't be opened; as text it says which file, why, and what to do."""
+
+
+class NoData(RuntimeError):
+    """There is no data where a command is to find some; making a folder there would hide that."""
+
+
+class RestoreNotTaken(RuntimeError):
+    """A restored file did not come in its place, or was replaced at once; as text it says why."""
+
+
+class SQLiteEngine:
+    """The storage of one installation in a folder (see ``storage.engine.Engine``)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        most_open: int = 256,
+        most_waiting: int = 1000,
+        lock_wait_seconds: int = 0,
+        is_server: bool = True,
+        creates: bool = True,
+    ) -> None:
+        """Open the directory; a server has the folder for itself.
+
+        ``lock_wait_seconds``: how long to wait for a server before this one to end. ``creates``: whether a folder without
+        data is begun.
+        Raises: DataFolderInUse, MainDatabaseBroken, NoData.
+        """
+        self.folder, self.is_server = DataFolder(folder), is_server
+        if not (creates or is_filled(self.folder.main)):
+            raise NoData(f"There is no data in {folder.resolve()}. Set DATA_DIR to the server's data folder.")
+        self.folder.make()
+        self._lock = hold_alone(self.folder.server_lock, lock_wait_seconds) if is_server else None
+        self.directory = _open_directory(self.folder.main, most_waiting)
+        self.rollbacks = RollbackDetection(self.directory)
+        watching = self.rollbacks if is_server else None
+        self.files = OpenFiles(self.folder, most_open, most_waiting, watching)
+
+    # --- tenants -----------------------------------------------------------------------------------------------------
+
+    def tenant(self, tenant_id: str) -> TenantDatabase:
+        """Give a tenant's database, whose file is opened when it is used."""
+        return TenantDatabase(self.files, tenant_id)
+
+    def tenant_ids(self) -> list[str]:
+        """List the customers whose files are there."""
+        return [
+            one for one in sorted(self.directory.read(main_database.customer_ids)) if self.folder.fault_of(one) is None
+        ]
+
+    def create(self, tenant_id: str, note: Callable[[], object]) -> None:
+        """Create an empty tenant and run ``note`` in the directory, both or neither.
+
+        The file comes first and the directory's row makes it count: a crash between leaves an empty file that the next
+        start removes.
+        """
+        with shared(self.folder.registrations_lock):
+            self._create(self.folder.path_of(tenant_id), note)
+
+    def _create(self, path: Path, note: Callable[[], object]) -> None:
+        new = path.with_suffix(".new")
+        try:
+            put_file(new, new_tenant_file(now_ms()))
+            os.replace(new, path)
+            sync_folder(path.parent)
+            self.directory.write(note)
+        except Exception:  # What is none ends this greenlet only, and the note may still come: the next start looks.
+            remove_file(new)
+            remove_file(path)
+            raise
+
+    def remove(self, tenant_id: str) -> None:
+        """Remove a tenant's file and all that was kept of it, when its last write is done."""
+        with self.files.closed(tenant_id):
+            path = self.folder.path_of(tenant_id)
+            self.folder.restored_path_of(tenant_id).unlink(missing_ok=True)
+            remove_file(path)
+            forget_replaced(self.folder.replaced, path.stem, math.inf)
+            pages = path.with_name(f".{path.name}-litestream")  # Of Litestream's, with pages of the file.
+            shutil.rmtree(pages, ignore_errors=True)
+            self.rollbacks.forget(tenant_id)
+
+    def recover(self, known: Callable[[], Collection[str]]) -> None:
+        """Take restored files over, and remove what registrations left that never came to an end."""
+        self._take_all_restored()
+        with alone(self.folder.registrations_lock):  # One by the operator may be under way.
+            names = {self.folder.path_of(one).name for one in self.directory.read(known)}
+            remove_leftovers(self.folder.tenants, names)
+
+    def peek(self, tenant_id: str, query: Callable[[], T]) -> T:
+        """Run a query bound to a tenant's file as it lies there; it may run in a thread."""
+        return look_into(self.folder.path_of(tenant_id), query)
+
+    def is_current(self, tenant_id: str) -> bool:
+        """Tell whether a tenant's file is what this version needs."""
+        return is_current(self.folder.path_of(tenant_id))
+
+    def migrate(self, tenant_id: str) -> None:
+        """Make a tenant's file what this version needs, without keeping it open."""
+        open_tenant_file(self.folder.path_of(tenant_id)).close()
+
+    # --- copies and restored files -----------------------------------------------------------------------------------
+
+    def copy_to(self, tenant_id: str, file: Path) -> None:
+        """Copy a tenant's file as of one moment."""
+        if self.folder.fault_of(tenant_id):
+            raise TenantNotFound
+        copy_file(self.folder.path_of(tenant_id), file)
+
+    def restore_from(self, tenant_id: str, file: Path) -> str:
+        """Put a copy in the place of a tenant's file, under a new epoch, which it returns.
+
+        Raises: RestoreNotTaken, beside what the contract says.
+        """
+        epoch = self.lay_ready(tenant_id, partial(copy_file, file))
+        self.wait_until_taken({tenant_id: epoch})
+        return epoch
+
+    def lay_ready(self, tenant_id: str, put: Callable[[Path], object]) -> str:
+        """Lay a file that ``put`` writes ready to be taken over, under a new epoch, which it returns."""
+        return lay_ready(self.folder.restored_path_of(tenant_id), put)
+
+    def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float = _RESTORE_SECONDS) -> None:
+        """Wait until the files that lie ready are in their places: a running server takes them over within a second.
+
+        Raises: RestoreNotTaken.
+        """
+        give_up = time.monotonic() + wait_seconds
+        for tenant_id in epochs:
+            while self.folder.restored_path_of(tenant_id).exists():
+                if self.is_server or not has_server(self.folder.path):
+                    self._take_restored(tenant_id)
+                elif time.monotonic() > give_up:
+                    raise RestoreNotTaken("The running server does not take the restored files over; its log says why.")
+                else:
+                    time.sleep(0.1)
+        lost = [tenant_id for tenant_id, epoch in epochs.items() if self._epoch_of(tenant_id) != epoch]
+        if lost:
+            raise RestoreNotTaken(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
+
+    def _epoch_of(self, tenant_id: str) -> str | None:
+        return None if self.folder.fault_of(tenant_id) else self.peek(tenant_id, incarnation)[0]
+
+    def renewed(self) -> list[str]:
+        """Take over the files that lie ready, and list the tenants that began a new epoch since this was asked last."""
+        self._take_all_restored()
+        renewed, self.files.renewed = self.files.renewed, set()
+        return sorted(renewed)
+
+    def _take_all_restored(self) -> None:
+        """Take over what lies ready; what can't be taken stays for another time."""
+        for tenant_id in self.folder.restored():
+            try:
+                self._take_restored(tenant_id)
+            except Exception:
+                log.exception("%s can't be taken over; it is tried again", self.folder.restored_path_of(tenant_id).name)
+
+    def _take_restored(self, tenant_id: str) -> None:
+        """Put restored contents in the place of a tenant's, whose last write is waited for."""
+        with self.files.closed(tenant_id):
+            take_over(self.folder.restored_path_of(tenant_id), self.folder.path_of(tenant_id), self.folder.replaced)
+        if self.is_server:
+            self.tenant(tenant_id).read(position)  # It is looked at in opening, and the log says so.
+
+    # --- while it runs -----------------------------------------------------------------------------------------------
+
+    def maintain(self) -> None:
+        """Look whether the disk has room, note positions, let go of files that somebody removed or replaced."""
+        room.look(self.folder.path)
+        self.files.look_over()
+
+    def has_room(self) -> bool:
+        """Tell whether the disk has room."""
+        return room.look(self.folder.path)
+
+    def is_intact(self) -> bool:
+        """Tell whether main.db is still the file that was opened."""
+        return self.directory.is_in_place
+
+    def close(self) -> None:
+        """Close every database, each when its last write is done."""
+        self.files.close_all()
+        try:
+            self.rollbacks.save()
+        except Exception:  # A disk that is full, or main.db gone: the next start knows less.
+            log.exception("the positions of files could not be noted")
+        self.directory.wait()
+        self.directory.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _open_directory(path: Path, most_waiting: int) -> SQLiteDatabase:
+    try:
+        return open_main_file(path, most_waiting)
+    except EngineError as error:
+        raise MainDatabaseBroken(f"{path} can't be opened: {reason_of(error)}. Put it back from a backup.") from None

@@ -1,0 +1,155 @@
+"""The tenants' files that are open: in bounded number, each opened when it is needed.
+
+Knows: when a file is opened, closed, or let go of because somebody removed or replaced it. Must not know: customers,
+how files come, how they are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from blinker import Signal
+
+from protocol.errors import Busy, TenantNotFound
+from storage.positions import now_ms
+from storage.sqlite.data_folder import DataFolder
+from storage.sqlite.database import FileReplaced, SQLiteDatabase
+from storage.sqlite.file_replacement import keep_open_aside
+from storage.sqlite.rollback_detection import RollbackDetection
+from storage.sqlite.tenant_files import open_tenant_file
+
+T = TypeVar("T")
+
+
+class TenantDatabase:
+    """The database of one tenant, whose file is opened when it is used (see ``storage.engine.Database``)."""
+
+    __slots__ = ("_files", "_tenant_id")
+
+    def __init__(self, files: OpenFiles, tenant_id: str) -> None:
+        self._files, self._tenant_id = files, tenant_id
+
+    @property
+    def mark(self) -> object:
+        """Another object after each commit of this process."""
+        return self._files.database(self._tenant_id).mark
+
+    def read(self, query: Callable[[], T]) -> T:
+        """Run a query bound to this tenant; it must not switch greenlets."""
+        return self._files.database(self._tenant_id).read(query)
+
+    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+        """Run ``work`` bound to this tenant in a transaction; return when it is on disk."""
+        if self._files.is_closing(self._tenant_id):
+            raise Busy
+        database = self._files.database(self._tenant_id)
+        try:
+            return database.write(work, after, is_alone=is_alone)
+        except FileReplaced:
+            self._files.let_go(self._tenant_id, database)
+            raise
+
+
+class OpenFiles:
+    """``missed`` is sent with the ID of a tenant whose file is not at its place; ``renewed`` are those that began a new
+    epoch. Without ``rollbacks``, as beside a server, nobody looks for files that went back."""
+
+    def __init__(
+        self, folder: DataFolder, most_open: int, most_waiting: int, rollbacks: RollbackDetection | None
+    ) -> None:
+        self._folder, self._rollbacks = folder, rollbacks
+        self._most_open, self._most_waiting = most_open, most_waiting
+        self._open: OrderedDict[str, SQLiteDatabase] = OrderedDict()
+        self._closing: set[str] = set()
+        self.renewed: set[str] = set()
+        self.missed = Signal()
+
+    def __contains__(self, tenant_id: str) -> bool:
+        return tenant_id in self._open
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def database(self, tenant_id: str) -> SQLiteDatabase:
+        """Give a tenant's database, opened if need be.
+
+        Raises: TenantNotFound; LookupError if its file is empty.
+        """
+        database = self._open.get(tenant_id)
+        if database is None:
+            database = self._open[tenant_id] = self._opened(tenant_id)
+        self._open.move_to_end(tenant_id)
+        return database
+
+    def _opened(self, tenant_id: str) -> SQLiteDatabase:
+        path = self._folder.path_of(tenant_id)
+        if fault := self._folder.fault_of(tenant_id):
+            self.missed.send(tenant_id)
+            if not path.exists():
+                raise TenantNotFound
+            raise LookupError(f"{path.name}: {fault}")  # Opening it would write into it.
+        self._make_room()
+        database = open_tenant_file(path, self._most_waiting)
+        if self._rollbacks and self._rollbacks.opened(tenant_id, database, now_ms()):
+            self.renewed.add(tenant_id)
+        return database
+
+    def _make_room(self) -> None:
+        """Close the tenants unused for longest; one that is being written stays, even beyond the bound."""
+        surplus = len(self._open) + 1 - self._most_open
+        for tenant_id in [key for key, database in self._open.items() if database.is_idle][: max(0, surplus)]:
+            self._close(tenant_id)
+
+    def _close(self, tenant_id: str) -> None:
+        if database := self._open.pop(tenant_id, None):
+            try:
+                if self._rollbacks:
+                    self._rollbacks.closed(tenant_id, database)
+            finally:
+                database.close()
+
+    @contextlib.contextmanager
+    def closed(self, tenant_id: str) -> Iterator[None]:
+        """Close a tenant's file when its last write is done; nobody writes it before the caller has done its work."""
+        self._closing.add(tenant_id)  # Else those who write without a break would put it off for ever.
+        try:
+            while (database := self._open.get(tenant_id)) and not database.is_idle:
+                database.wait()  # Meanwhile it may be closed to make room, and opened anew.
+            self._close(tenant_id)
+            yield
+            self._close(tenant_id)  # Who reads may have opened it meanwhile.
+        finally:
+            self._closing.discard(tenant_id)
+
+    def is_closing(self, tenant_id: str) -> bool:
+        """Tell whether a tenant may not be written, since its file is about to be removed or replaced."""
+        return tenant_id in self._closing
+
+    def look_over(self) -> None:
+        """Note the positions of open files, and let go of those that somebody removed or replaced."""
+        for tenant_id, database in list(self._open.items()):
+            if not database.is_in_place:
+                self.let_go(tenant_id, database)
+            elif self._rollbacks:
+                self._rollbacks.note(tenant_id, database)
+        if self._rollbacks:
+            self._rollbacks.save()
+
+    def let_go(self, tenant_id: str, database: SQLiteDatabase) -> None:
+        """Close a file that is not at its path any more, and keep what it held: its last bytes go with the descriptor."""
+        database.wait()
+        if self._open.get(tenant_id) is not database:
+            return  # Another greenlet did.
+        del self._open[tenant_id]
+        self.missed.send(tenant_id)
+        keep_open_aside(database, self._folder.replaced)
+        database.close()
+
+    def close_all(self) -> None:
+        """Close every file, each when its last write is done."""
+        while self._open:
+            with self.closed(next(iter(self._open))):
+                pass

@@ -1,0 +1,31 @@
+"""How a copy becomes a file that lies ready to be taken over in the place of a tenant's.
+
+Knows: the order in which what reaches the disk. Must not know: where the copy is from, whose it is, who takes it over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from server.durable_files import sync_file, sync_folder
+from storage import positions
+from storage.sqlite.tenant_files import open_tenant_file
+
+
+def lay_ready(ready: Path, put: Callable[[Path], object]) -> str:
+    """Make the file ``ready`` of one that ``put`` writes, under a new epoch, so that no old cursor fits it; give the epoch.
+
+    It has its name once all of it is on the disk.
+    """
+    making = ready.with_suffix(".making")
+    making.unlink(missing_ok=True)
+    put(making)
+    database = open_tenant_file(making)
+    database.write(lambda: positions.begin_epoch(positions.now_ms()))
+    epoch = database.read(positions.incarnation)[0]
+    database.close()
+    sync_file(making)
+    making.rename(ready)
+    sync_folder(ready.parent)
+    return epoch

@@ -1,0 +1,37 @@
+"""Data folders opened in this process, and the files of tenants in them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from storage.sqlite.data_folder import DataFolder
+from storage.sqlite.engine import SQLiteEngine
+from tenants import Tenants
+
+
+def opened(path: Path, *, retiring: Collection[str] = (), **options: Any) -> Tenants:
+    """Open a folder as a start of the server does; one that is refused leaves it to the next."""
+    engine = SQLiteEngine(path, **options)
+    try:
+        return Tenants(engine, retiring)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def engine_of(tenants: Tenants) -> SQLiteEngine:
+    """Give the engine, known to be SQLite's."""
+    assert isinstance(tenants.engine, SQLiteEngine)
+    return tenants.engine
+
+
+def folder_of(tenants: Tenants) -> DataFolder:
+    """Give where the tenants' files lie."""
+    return engine_of(tenants).folder
+
+
+def path_of(tenants: Tenants, tenant_id: str) -> Path:
+    """Give the file of a tenant."""
+    return folder_of(tenants).path_of(tenant_id)

@@ -1,0 +1,238 @@
+"""Tenants come and go with their customers, whatever crashes, and are copied out and restored in.
+
+The faults named below were put into a copy of ``storage/sqlite/engine.py``; the tests named with them failed there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+import pytest
+
+from models import EndUser
+from protocol.errors import Busy, TenantNotFound
+from storage.engine import Database, Engine
+from storage.main_database import Customer
+from storage.positions import position
+from tests.customers import customer
+from tests.storage.engine.installations import (
+    Installation,
+    add,
+    create,
+    elsewhere,
+    known_ids,
+    sequence,
+    words,
+)
+
+NewId = Callable[[], str]
+
+
+def epoch(database: Database) -> str:
+    return database.read(position).epoch
+
+
+# --- created ---------------------------------------------------------------------------------------------------------
+
+
+def test_new_tenant_is_empty_current_and_has_an_epoch_of_its_own(engine: Engine, new_id: NewId) -> None:
+    ids = [new_id() for _ in range(3)]
+    assert engine.tenant_ids() == sorted(ids) and all(engine.is_current(one) for one in ids)
+    assert len({epoch(engine.tenant(one)) for one in ids}) == 3
+    assert [engine.tenant(one).read(words) for one in ids] == [[], [], []]
+
+
+def test_tenant_whose_note_fails_is_not_there_and_can_be_created_again(engine: Engine, tenant_id: str) -> None:
+    """Fault: the file not removed: a database without a customer was there."""
+
+    def fail() -> None:
+        customer("a@example.com", tenant_id).save(force_insert=True)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        engine.create(tenant_id, fail)
+    assert engine.directory.read(known_ids) == set()
+    with pytest.raises(TenantNotFound):
+        engine.tenant(tenant_id).read(words)
+    create(engine, tenant_id)
+    assert engine.tenant(tenant_id).write(lambda: add("a")) == 1
+
+
+DIE_IN_NOTE = """
+import os
+engine.create(sys.argv[1], lambda: (customer("a@example.com", sys.argv[1]).save(force_insert=True), os._exit(9)))
+"""
+
+
+def test_tenant_whose_creation_the_process_did_not_outlive_is_not_there_after_recovery(
+    installation: Installation, tenant_id: str
+) -> None:
+    """Fault: ``recover`` empty: the tenant's database was there, without a customer."""
+    assert elsewhere(installation, DIE_IN_NOTE, tenant_id).wait(60) == 9
+    engine = installation.open()
+    engine.recover(known_ids)
+    assert engine.directory.read(known_ids) == set()
+    with pytest.raises(TenantNotFound):
+        engine.tenant(tenant_id).read(words)
+    create(engine, tenant_id)
+    engine.recover(known_ids)
+    assert engine.tenant(tenant_id).read(words) == [] and engine.tenant_ids() == [tenant_id]
+    engine.close()
+
+
+# --- removed ---------------------------------------------------------------------------------------------------------
+
+
+def test_removed_tenant_is_gone_and_no_other(engine: Engine, new_id: NewId) -> None:
+    gone, kept = new_id(), new_id()
+    for one in (gone, kept):
+        engine.tenant(one).write(lambda: add("a"))
+    for _ in range(2):  # It need not be there.
+        engine.remove(gone)
+    for use in (lambda: engine.tenant(gone).read(words), lambda: engine.tenant(gone).write(lambda: add("b"))):
+        with pytest.raises(TenantNotFound):
+            use()
+    assert engine.tenant(kept).read(words) == ["a"]
+    engine.directory.write(lambda: Customer.delete().where(Customer.id == gone).execute())
+    assert engine.tenant_ids() == [kept]
+    create(engine, gone)
+    assert engine.tenant(gone).read(words) == []
+
+
+def test_tenant_removed_amid_writes_ends_each_of_them_one_way_or_the_other(engine: Engine, new_id: NewId) -> None:
+    tenant_id, ended = new_id(), list[type[Exception]]()
+
+    def write(name: str) -> None:
+        for number in range(10_000):
+            try:
+                engine.tenant(tenant_id).write(lambda number=number: add(f"{name}{number}", lambda: gevent.sleep(0)))  # type: ignore[misc]
+            except Busy:
+                gevent.sleep(0.001)
+            except TenantNotFound as error:
+                ended.append(type(error))
+                return
+
+    writing = [gevent.spawn(write, name) for name in "abcd"]
+    gevent.sleep(0.01)
+    engine.remove(tenant_id)
+    gevent.joinall(writing, raise_error=True)
+    assert ended == [TenantNotFound] * 4
+
+
+def test_all_is_there_after_the_engine_was_closed_and_opened_anew(installation: Installation, tenant_id: str) -> None:
+    first = installation.open()
+    database = first.tenant(create(first, tenant_id))
+    database.write(lambda: add("a"))
+    here = epoch(database)
+    first.close()
+    second = installation.open()
+    second.recover(known_ids)
+    assert second.tenant(tenant_id).read(words) == ["a"] and epoch(second.tenant(tenant_id)) == here
+    assert second.directory.read(known_ids) == {tenant_id} and second.renewed() == []
+    assert second.is_intact() and second.has_room()
+    second.maintain()
+    second.close()
+
+
+def test_end_waits_for_the_writes_under_way(installation: Installation, tenant_id: str) -> None:
+    engine = installation.open()
+    database = engine.tenant(create(engine, tenant_id))
+    writes = [gevent.spawn(database.write, lambda n=n: add(f"w{n}", lambda: gevent.sleep(0.001))) for n in range(5)]
+    gevent.sleep(0)
+    engine.close()
+    gevent.joinall(writes, raise_error=True)
+    again = installation.open()
+    assert len(again.tenant(tenant_id).read(words)) == 5
+    again.close()
+
+
+# --- looked at, copied, restored -------------------------------------------------------------------------------------
+
+
+def test_peek_reads_a_tenant_and_can_not_write_it(engine: Engine, new_id: NewId) -> None:
+    tenant_id = new_id()
+    engine.tenant(tenant_id).write(lambda: add("a"))
+    assert engine.peek(tenant_id, words) == ["a"]
+    with pytest.raises(Exception):  # noqa: B017 -- each engine has an error of its own
+        engine.peek(tenant_id, lambda: add("b"))
+    engine.migrate(tenant_id)
+    assert engine.tenant(tenant_id).read(words) == ["a"]
+
+
+def test_copy_is_of_one_moment_though_it_is_written_meanwhile(engine: Engine, new_id: NewId, tmp_path: Path) -> None:
+    """Restored, it has the first of the words, each with its sequence."""
+    tenant_id, copy = new_id(), tmp_path / "copy"
+    database = engine.tenant(tenant_id)
+    for number in range(20):
+        database.write(lambda number=number: add(f"w{number}"))  # type: ignore[misc]
+    writing = [gevent.spawn(database.write, lambda n=n: add(f"w{n}", lambda: gevent.sleep(0))) for n in range(20, 40)]
+    gevent.sleep(0)
+    engine.copy_to(tenant_id, copy)
+    gevent.joinall(writing, raise_error=True)
+    engine.restore_from(tenant_id, copy)
+    found = database.read(words)
+    assert 20 <= len(found) <= 40 and found == [f"w{n}" for n in range(len(found))]
+    assert database.read(sequence) == len(found)
+
+
+def test_restored_tenant_has_what_was_copied_under_a_new_epoch_and_goes_on(
+    engine: Engine, new_id: NewId, tmp_path: Path
+) -> None:
+    """Fault: the copy's own epoch kept: cursors of after the copy would fit, and skip rows."""
+    tenant_id, other, copy = new_id(), new_id(), tmp_path / "copy"
+    database = engine.tenant(tenant_id)
+    for one in (tenant_id, other):
+        engine.tenant(one).write(lambda: add("then"))
+    before, others = epoch(database), epoch(engine.tenant(other))
+    engine.copy_to(tenant_id, copy)
+    database.write(lambda: add("lost with the restore"))
+    database.write(lambda: EndUser.update(name="changed").where(EndUser.name == "then").execute())
+    new = engine.restore_from(tenant_id, copy)
+    assert database.read(words) == ["then"] and epoch(database) == new != before
+    assert engine.renewed() == [tenant_id] and engine.renewed() == []
+    assert database.write(lambda: add("now")) == 2 and database.read(words) == ["then", "now"]
+    assert engine.tenant(other).read(words) == ["then"] and epoch(engine.tenant(other)) == others
+
+
+def test_copy_restores_a_tenant_that_is_gone_and_one_that_is_gone_has_no_copy(
+    engine: Engine, new_id: NewId, tmp_path: Path
+) -> None:
+    tenant_id, copy = new_id(), tmp_path / "copy"
+    engine.tenant(tenant_id).write(lambda: add("a"))
+    engine.copy_to(tenant_id, copy)
+    engine.remove(tenant_id)
+    with pytest.raises(TenantNotFound):
+        engine.copy_to(tenant_id, tmp_path / "another")
+    engine.restore_from(tenant_id, copy)
+    assert engine.tenant(tenant_id).read(words) == ["a"]
+
+
+def test_tenant_is_restored_amid_writes_each_of_which_is_of_before_or_after(
+    engine: Engine, new_id: NewId, tmp_path: Path
+) -> None:
+    """What was answered under the new epoch is there; of what was answered before it nothing is."""
+    tenant_id, copy, answered = new_id(), tmp_path / "copy", list[tuple[str, str]]()
+    database = engine.tenant(tenant_id)
+    database.write(lambda: add("copied"))
+    engine.copy_to(tenant_id, copy)
+    is_over = False
+
+    def write(name: str) -> None:
+        while not is_over:
+            word = str(uuid.uuid4())
+            with contextlib.suppress(Busy):
+                answered.append((database.write(lambda word=word: (add(word), position().epoch)[1]), word))  # type: ignore[misc]
+            gevent.sleep(0.001)
+
+    writing = [gevent.spawn(write, name) for name in "abcd"]
+    gevent.sleep(0.02)
+    new = engine.restore_from(tenant_id, copy)
+    gevent.sleep(0.02)
+    is_over = True
+    gevent.joinall(writing, raise_error=True)
+    assert set(database.read(words)) == {"copied"} | {word for under, word in answered if under == new}
+    assert {under == new for under, _ in answered} == {True, False}

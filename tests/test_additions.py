@@ -1,0 +1,148 @@
+"""What is added is added whole: a part that is easily forgotten fails here, with the file to edit (CONTRIBUTING.md).
+
+``test_docs`` holds the documents to the code, ``test_imports`` and ``test_layout`` the modules, ``api/docs/completeness``
+the descriptions of endpoints and events, at each start.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import get_args
+
+import click
+import pytest
+
+import models
+import settings
+from api.docs import schemas
+from operations import doctor, probe, probe_requests, probe_sockets, trial_start
+from operations.commands import commands
+from protocol.messages import Strategy
+from protocol.notifications import NOTIFICATION_TYPES, Notification
+from storage import main_database, schema, system_tables
+from tests.sources import ROOT, modules
+
+TREES = {path: ast.parse(path.read_text()) for path in [*modules(), ROOT / "gunicorn.conf.py"]}
+API = (ROOT / "docs" / "api.md").read_text()
+DOCS = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
+
+
+def texts_in(trees: dict[Path, ast.Module]) -> list[str]:
+    """Collect every text in some modules, also those that are no more than a part of one."""
+    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_read_by_some_module() -> None:
+    trees = {path: tree for path, tree in TREES.items() if path.name != "settings.py"}
+    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    read |= {word for text in texts_in(trees) for word in text.split()}  # As api/limits.py names them.
+    unread = {field.name for field in fields(settings.Settings)} - read
+    assert not unread, f"settings.py has settings that no module reads: {unread}"
+
+
+# --- notifications ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", NOTIFICATION_TYPES)
+def test_every_type_of_notification_is_sent(kind: str) -> None:
+    made = [text for text in texts_in(TREES) if text == kind]
+    assert len(made) > 1, f"protocol/notifications.py has the type {kind}, and no module makes such a notification"
+
+
+def test_every_field_of_a_notification_is_described() -> None:
+    described = schemas.components(settings.Settings())["Notification"]["properties"].keys()
+    assert set(Notification.__struct_fields__) == described, (
+        "api/docs/schemas.py must describe each field in Notification"
+    )
+
+
+# --- rules of who wins -----------------------------------------------------------------------------------------------
+
+
+def test_every_strategy_of_conflicts_is_a_setting_and_no_other() -> None:
+    with pytest.raises(settings.SettingError) as refusal:
+        settings.load({"CONFLICT_STRATEGY": "*"})
+    said = str(refusal.value).partition("must be ")[2].partition(", not")[0]
+    assert {*re.findall(r"[a-z-]{5,}", said)} >= {*get_args(Strategy)}, (
+        "settings.py, conflict_strategy, must take the words of Strategy in protocol/messages.py"
+    )
+    for strategy in get_args(Strategy):
+        assert f"`{strategy}`" in API, f"docs/api.md must say what {strategy} decides"
+
+
+# --- operators' commands ---------------------------------------------------------------------------------------------
+
+
+def every_command(group: click.Group = commands, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    for word, command in group.commands.items():
+        yield f"{name} {word}".strip(), command
+        if isinstance(command, click.Group):
+            yield from every_command(command, f"{name} {word}".strip())
+
+
+@pytest.mark.parametrize(("name", "command"), [*every_command()], ids=[name for name, _ in every_command()])
+def test_every_command_says_what_it_does_and_is_in_the_docs(name: str, command: click.Command) -> None:
+    file = Path(command.callback.__code__.co_filename).relative_to(ROOT) if command.callback else "operations/"
+    assert command.help, f"{file}: the function of {name} must have a docstring, which --help shows"
+    assert f"python syncapp.py {name}" in DOCS, f"docs/operations.md must show: python syncapp.py {name}"
+    for option in command.params:
+        if isinstance(option, click.Option):
+            flag = option.opts[0]
+            assert option.help, f"{file}: {flag} of {name} must have a help text"
+            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", DOCS), (
+                f"docs/operations.md must say what {name} {flag} does"
+            )
+
+
+# --- what doctor looks at --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "made", "table"),
+    [
+        (doctor, doctor.CHECKS, "CHECKS in operations/doctor.py"),
+        (trial_start, trial_start.REHEARSED, "REHEARSED in operations/trial_start.py"),
+        (probe_requests, probe.PROBES, "PROBES in operations/probe.py"),
+        (probe_sockets, probe.PROBES, "PROBES in operations/probe.py"),
+    ],
+    ids=["doctor", "trial_start", "probe_requests", "probe_sockets"],
+)
+def test_every_check_is_made_and_says_what_it_looks_for(
+    module: ModuleType, made: Sequence[Callable[..., object]], table: str
+) -> None:
+    checks = [one for one in vars(module).values() if getattr(one, "__module__", "") == module.__name__]
+    checks = [one for one in checks if getattr(one, "__annotations__", {}).get("return") == "Finding | None"]
+    public = [check for check in checks if not check.__name__.startswith("_")]
+    assert public
+    for check in public:
+        assert check in made, f"{check.__name__} must be in {table}: else it is never made"
+        assert (check.__doc__ or "").startswith("Look "), f"{check.__name__}: its docstring must begin with Look"
+
+
+# --- tables of our own -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "made", "table"),
+    [
+        (system_tables, schema.tenant_models(), "tenant_models in storage/schema.py"),
+        (main_database, main_database._MODELS, "_MODELS in storage/main_database.py"),
+    ],
+    ids=["system_tables", "main_database"],
+)
+def test_every_table_of_ours_is_made_in_a_new_database(
+    module: ModuleType, made: Sequence[type[models.Bound]], table: str
+) -> None:
+    own = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, models.Bound)]
+    missing = {one.__name__ for one in own if one.__module__ == module.__name__} - {one.__name__ for one in made}
+    assert own and not missing, f"{table} must list {missing}"
