@@ -28,7 +28,7 @@ from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import commands, doctor  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
-from operations.housekeeping import Upkeep  # noqa: E402
+from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format  # noqa: E402
 from server.http import handler  # noqa: E402
@@ -85,7 +85,7 @@ def build(settings: Settings) -> Flask:
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
     monitor = FileMonitor(engine)
-    upkeep = Upkeep(settings, tenants, monitor, seen, sockets.announce_restored)
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored)
     app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     app.register_blueprint(sync.blueprint())
@@ -93,7 +93,7 @@ def build(settings: Settings) -> Flask:
     app.register_blueprint(Review(tenants, tokens, sync.pushes, seen).blueprint())
 
     def close() -> None:
-        upkeep.end()
+        housekeeping.end()
         engine.close()
 
     def held() -> dict[str, int]:
@@ -107,7 +107,7 @@ def build(settings: Settings) -> Flask:
     app.extensions["lifecycle"] = lifecycle
     handler.install(connections.Connections(settings))
     sockets.start()
-    upkeep.start()
+    housekeeping.start()
     return app
 
 
@@ -140,7 +140,7 @@ def assemble() -> tuple[Flask, Settings]:
     try:
         settings = environment.load()
         log_format.install(settings.log_format)
-        for finding in doctor.findings(doctor.here(settings)):
+        for finding in doctor.findings(doctor.this_machine(settings)):
             if finding.refuses:
                 raise StartRefused(str(finding))
             log.warning("%s", finding)

@@ -250,9 +250,9 @@ def test_doctor_lists_its_checks_and_the_settings_in_force_without_secrets(tmp_p
     told = run(tmp_path, "doctor", JWT_SECRET_KEY=secret, MAX_BODY_BYTES="8M", BCRYPT_ROUNDS="12", PORT="0")
     assert told.returncode == 0, told.stdout
     lines = told.stdout.splitlines()
-    assert lines[0] == f"data folder: {tmp_path / 'data'} (no data is there: a start would begin anew)"
-    assert sum(line.startswith("ok: looked whether ") for line in lines) >= 15
-    assert "ok: looked whether main.db is missing, or emptied, beside files of tenants" in lines
+    assert lines[0] == f"data folder: {tmp_path / 'data'} (no data is there: a start would begin without data)"
+    assert sum(line.startswith("ok: checked whether ") for line in lines) >= 15
+    assert "ok: checked whether main.db is missing, or emptied, beside files of tenants" in lines
     said = dict(line.split("=", 1) for line in lines if "=" in line and line.split("=")[0].isupper())
     assert said.keys() == set(KNOWN)
     assert said["MAX_BODY_BYTES"] == "8388608" and said["REGISTRATION"] == "open (default)"
