@@ -13,9 +13,10 @@ const HERE = import.meta.dirname;
 const { values: options } = parseArgs({ options: {
   app: { type: 'string', default: process.env.SYNCAPP ?? path.resolve(HERE, '..') }, quick: { type: 'boolean', default: false },
   reps: { type: 'string' }, seconds: { type: 'string' }, only: { type: 'string', default: '.' }, tenants: { type: 'string' }, large: { type: 'string' },
-  against: { type: 'string' }, stock: { type: 'string' }, data: { type: 'string', default: path.join(HERE, 'data') },
+  against: { type: 'string' }, stock: { type: 'string' }, data: { type: 'string', default: path.join(HERE, 'data') }, python: { type: 'string' },
   'server-core': { type: 'string', default: '0' }, 'client-core': { type: 'string', default: '1' },
 } });
+if (options.python) process.env.BENCH_PYTHON = path.resolve(options.python);
 const app = path.resolve(options.app);
 const against = options.against && path.resolve(options.against);
 if (against) ADAPTERS.peer = () => ({ ...ADAPTERS.syncapp(against), name: 'peer' }); // Another version in the peer's place.
@@ -30,7 +31,7 @@ const figures = new Figures();
 const curves = []; const load = [];
 const about = {
   quick: options.quick, seconds, curves, largeRows: Number(options.large ?? (options.quick ? 20_000 : 1_000_000)),
-  counts: (options.tenants ?? (options.quick ? '2000' : '20000,100000')).split(',').map(Number),
+  counts: (options.tenants ?? (options.quick ? '2000' : '20000')).split(',').map(Number),
 };
 
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => { Server.killAll(); process.exit(1); });
@@ -55,6 +56,9 @@ function fsyncFloor() {
 const busySeconds = () => fs.readFileSync('/proc/stat', 'latin1').split('\n')[0].trim().split(/ +/).slice(1, 8).reduce((sum, value, i) => sum + (i === 3 || i === 4 ? 0 : Number(value)), 0) / 100;
 const usedHere = () => { const { user, system } = process.cpuUsage(); return (user + system) / 1e6; };
 
+/** Packages that only the tests need make the server larger and slower to start: Socket.IO's library imports what it finds. */
+const hasMore = (python) => { try { execFileSync(python, ['-c', 'import aiohttp'], { stdio: 'ignore' }); return true; } catch { return false; } };
+
 function facts() {
   const tell = (command, ...args) => { try { return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim(); } catch { return 'a copy'; } };
   const commitOf = (checkout) => tell('git', '-C', checkout, 'describe', '--always', '--dirty');
@@ -65,6 +69,7 @@ function facts() {
     machine: `${os.cpus()[0].model}, ${os.cpus().length} cores, ${Math.round(os.totalmem() / 2 ** 30)} GiB, Linux ${os.release()}`,
     disk: `${type} on ${device}`, cores: `server ${core}, client ${options['client-core']}`,
     ...(against ? { before: `${against} (${commitOf(against)})` } : {}), ...(options.stock ? { stock: options.stock } : {}),
+    ...(hasMore(python) ? { beware: 'this venv has what only the tests need; start and memory at rest are not those of users (--python)' } : {}),
     syncapp: `${app} (${commitOf(app)}), ${tell(python, '--version')}, SQLite ${tell(python, '-c', 'import apsw; print(apsw.sqlite_lib_version())')}`,
     peer: `Node ${process.version}, ${Object.entries(JSON.parse(fs.readFileSync(path.join(HERE, 'peer/package.json'))).dependencies).map(([name, version]) => `${name} ${version}`).join(', ')}`,
   };
