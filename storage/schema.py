@@ -18,7 +18,6 @@ from models import (
     Bound,
     SyncedTable,
     connection,
-    database,
     synced_tables,
 )
 from protocol.codec import encode
@@ -172,13 +171,9 @@ def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
 def _add_column(table: str, field: Field) -> None:
     """Add a column with its default; what it holds in a synced table, ``take_over`` decides."""
     name = field.column_name
-    dialect().schema.add_column(table, name, _kind_of(field))
+    dialect().schema.add_column(table, field)
     if table not in synced_tables() and field.default is not None:
         connection().execute(f'UPDATE "{table}" SET "{name}" = ?', (field.default,))
-
-
-def _kind_of(field: Field) -> str:
-    return str(database.get_context_options()["field_types"].get(field.field_type, field.field_type))
 
 
 # --- synced tables ---------------------------------------------------------------------------------------------------
@@ -195,7 +190,7 @@ def _clear_way(table: SyncedTable, known: PreparedTable | None) -> list[tuple[Sy
     if not present:
         return []
     wanted = {index_name(table.name, columns) for columns in table.indexed}
-    kinds = {field.column_name: _kind_of(field) for field in table.model._meta.sorted_fields}
+    kinds = {field.column_name: change.type_of(field) for field in table.model._meta.sorted_fields}
     going = [name for name, kind in present.items() if kinds.get(name, "").split(" ")[0] != kind.split(" ")[0]]
     for index, columns in change.indexes(table.name).items():
         if (index.startswith(_INDEX) and index not in wanted) or not set(going).isdisjoint(columns):
