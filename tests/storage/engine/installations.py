@@ -7,9 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Protocol
-
-import gevent
+from typing import IO, Protocol
 
 from models import connection
 from storage.engine import Engine
@@ -103,20 +101,3 @@ def words() -> list[str]:
 def sequence() -> int:
     """Read where the tenant's order of commits is."""
     return position().sequence
-
-
-# --- at once ---------------------------------------------------------------------------------------------------------
-
-
-def together(*works: Callable[[], Any]) -> list[Any]:
-    """Run in a greenlet each, and give what each gave or raised."""
-    greenlets = [gevent.spawn(_caught, work) for work in works]
-    gevent.joinall(greenlets, raise_error=True)
-    return [greenlet.value for greenlet in greenlets]
-
-
-def _caught(work: Callable[[], Any]) -> Any:
-    try:
-        return work()
-    except Exception as error:
-        return error
