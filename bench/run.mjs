@@ -6,7 +6,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { FRESH } from './lib/fresh.mjs';
 import { Figures, percentile } from './lib/report.mjs';
-import { ADAPTERS, pythonOf, Server } from './lib/servers.mjs';
+import { ADAPTERS, pythonOf, Server, withStock } from './lib/servers.mjs';
 import { WORKS, warmUp } from './lib/works.mjs';
 
 const HERE = import.meta.dirname;
@@ -19,10 +19,7 @@ const { values: options } = parseArgs({ options: {
 const app = path.resolve(options.app);
 const against = options.against && path.resolve(options.against);
 if (against) ADAPTERS.peer = () => ({ ...ADAPTERS.syncapp(against), name: 'peer' }); // Another version in the peer's place.
-if (options.stock) { // The same with one more setting, such as the switch that leaves all to the libraries.
-  const own = ADAPTERS.syncapp(against ?? app); const [name, value] = options.stock.split('=');
-  ADAPTERS.peer = () => ({ ...own, name: 'peer', env: { ...own.env, [name]: value } });
-}
+if (options.stock) ADAPTERS.peer = () => withStock(against ?? app, options.stock); // Parts of libraries in the place of ours.
 const other = options.stock ? 'stock' : against ? 'before' : 'peer';
 const reps = Number(options.reps ?? (options.quick ? 2 : 5));
 const seconds = Number(options.seconds ?? (options.quick ? 0.3 : 2));

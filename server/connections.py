@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gevent
-from gevent.ssl import SSLSocket
 
 from protocol.errors import HeadTooLarge, RequestTimeout
 from server.scheduler import yield_if_due
@@ -78,7 +77,6 @@ class Stream(io.RawIOBase):
 
     def __init__(self, sock: Any, phases: dict[str, _Phase]) -> None:
         self._sock, self._phases = sock, phases
-        self._is_plain = not isinstance(sock, SSLSocket)  # TLS may have decrypted bytes already.
         self.deadline = _NEVER
         """When the current wait times out, on the monotonic clock."""
         self._is_reading = self._is_sending = self._is_at_end = False
@@ -135,8 +133,6 @@ class Stream(io.RawIOBase):
         began = time.monotonic()
         self.deadline, self._is_reading = began + self._left_seconds, True
         try:
-            if self._phase == "idle" and self._is_plain:  # Hardly ever is anything there, and a failing recv costs.
-                self._sock._wait(self._sock._read_event)
             count: int = self._sock.recv_into(buffer)
             waited = time.monotonic() - began
             if waited < _IMMEDIATE_SECONDS:

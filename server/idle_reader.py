@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -23,6 +24,7 @@ log = logging.getLogger("syncapp.connections")
 KEY = "syncapp.idle_reader"
 """The key of a WebSocket's environ that holds its idle reader, None if it can have none."""
 
+_READABLE = 1  # The event READ of libev (ev.h), which gevent's loop takes.
 _LEAST_BYTES, _MOST_BYTES = 2_048, 65_536
 _READ_SECONDS = 0.005
 _POOL_SIZE = 8
@@ -33,7 +35,7 @@ _pool: list[greenlet] = []
 class IdleReader:
     """Reads one open socket, without a time-out, and without a greenlet while there is nothing to read."""
 
-    __slots__ = ("_keeps_open", "_received", "on_end", "receive_one", "socket")
+    __slots__ = ("_keeps_open", "_received", "_watcher", "on_end", "receive_one", "socket")
 
     def __init__(self, sock: Any) -> None:
         self.socket = sock
@@ -50,10 +52,18 @@ class IdleReader:
         """
         self._keeps_open = self.socket.makefile("rb", buffering=0)
         self._received += received
+        self._watcher = gevent.get_hub().loop.io(self.socket.fileno(), _READABLE)
         if received:
             gevent.get_hub().loop.run_callback(_on_readable, self)
         else:
-            self.socket._read_event.start(_on_readable, self)
+            self._wait()
+
+    def _wait(self) -> None:
+        self._watcher.start(_on_readable, self)
+
+    def pause(self) -> None:
+        """Do not wait while a greenlet reads."""
+        self._watcher.stop()
 
     def read(self, count: int) -> bytes:
         """Wait for ``count`` bytes; fewer mean the end of the connection."""
@@ -72,7 +82,7 @@ class IdleReader:
         try:
             while self.receive_one and self.receive_one():
                 if not self._received:
-                    self.socket._read_event.start(_on_readable, self)
+                    self._wait()
                     return
         except (GreenletExit, KeyboardInterrupt, SystemExit):  # The process ends.
             raise
@@ -88,14 +98,15 @@ class IdleReader:
                 log.exception("the end of a connection failed")
         self.receive_one, self.on_end = None, []
         with contextlib.suppress(OSError):
-            self.socket._sock.recv(_MOST_BYTES)  # With unread bytes, closing would reset the connection.
+            os.read(self.socket.fileno(), _MOST_BYTES)  # With unread bytes, closing would reset the connection.
+        self._watcher.close()
         self.socket.close()
         self._keeps_open.close()
 
 
 def _on_readable(reader: IdleReader) -> None:
     """Run in the event loop when a socket is readable."""
-    reader.socket._read_event.stop()
+    reader.pause()
     pooled = _pool.pop() if _pool else greenlet(_serve_readers, gevent.get_hub())
     pooled.switch(reader)
 

@@ -178,7 +178,7 @@ def _add_column(table: str, field: Field) -> None:
 
 
 def _kind_of(field: Field) -> str:
-    return str(database._field_types.get(field.field_type, field.field_type))
+    return str(database.get_context_options()["field_types"].get(field.field_type, field.field_type))
 
 
 # --- synced tables ---------------------------------------------------------------------------------------------------

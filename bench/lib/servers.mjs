@@ -44,6 +44,12 @@ export const ADAPTERS = {
   }),
 };
 
+/** This server with parts of libraries in the place of its own: bench/stock.py has their names. */
+export function withStock(app, parts) {
+  const own = ADAPTERS.syncapp(app);
+  return { ...own, name: 'peer', command: [own.command[0], 'bench/stock.py', parts] };
+}
+
 /** A checkout that has no virtual environment of its own, such as a worktree of an old commit, runs in ours. */
 export function pythonOf(app) {
   const own = path.join(app, '.venv/bin/python');

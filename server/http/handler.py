@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import socket
 import time
 import uuid
@@ -297,7 +298,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         if isinstance(self.socket, SSLSocket):  # The inner socket would send in clear.
             return 0
         try:
-            return int(self.socket._sock.send(data))  # gevent's send would wait.
+            return os.write(self.socket.fileno(), data)  # gevent's send would wait.
         except OSError:  # It would block, or the connection is gone: sending the rest finds out which.
             return 0
 

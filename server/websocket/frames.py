@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import logging
+import os
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -83,7 +84,7 @@ class BoundedWebSocket(WebSocket):  # type: ignore[misc]
         if isinstance(sock, SSLSocket):  # The inner socket would send in clear.
             return False
         try:
-            sent = sock._sock.send(frames)  # gevent's send would wait.
+            sent = os.write(sock.fileno(), frames)  # gevent's send would wait.
         except OSError:  # It would block, or the connection is gone: the library finds out which.
             return False
         if sent < len(frames):
