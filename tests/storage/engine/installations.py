@@ -49,7 +49,7 @@ ENGINES: dict[str, Callable[[Path], Installation]] = {"sqlite": SQLiteInstallati
 
 def elsewhere(installation: Installation, script: str, *arguments: str) -> subprocess.Popen[str]:
     """Run a script in another process, with ``engine`` opened there and this module's functions at hand."""
-    first = f"from gevent import monkey\nmonkey.patch_all()\nimport sys\n{installation.opening}"
+    first = f"from gevent import monkey\nmonkey.patch_all()\nimport gevent, sys\n{installation.opening}"
     code = f"{first}\nfrom tests.storage.engine.installations import *\n{script}"
     command, environ = [sys.executable, "-c", code, *arguments], {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
