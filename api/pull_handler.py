@@ -22,11 +22,11 @@ from settings import Settings
 from storage import positions, pull_reader
 from storage.devices import Seen, expired, expired_at, reached
 from storage.positions import now_ms
-from storage.pull_reader import Page, Slice
+from storage.pull_reader import Chunk, Page
 from tenants import Tenants
 
 _FIRST_CHUNK_ROWS, _MAX_CHUNK_ROWS, _CHUNK_BYTES = 250, 500, 262_144
-_ReadRows = Callable[[str, int, int], Slice]
+_ReadRows = Callable[[str, int, int], Chunk]
 """Reads a chunk of a table: after which sequence, how many rows."""
 
 
@@ -79,7 +79,7 @@ class PullHandler:
         """Give the rows that are marked as pending."""
         here = self._tenants.read(tenant_id, positions.position)
 
-        def rows(table: str, after: int, count: int) -> Slice:
+        def rows(table: str, after: int, count: int) -> Chunk:
             return self._tenants.read(tenant_id, lambda: pull_reader.pending_rows(table, after, count))
 
         tail = {"syncTimestamp": format_time(here.clock), "cursor": here.cursor, "hasMore": False}
@@ -118,7 +118,7 @@ class PullHandler:
     def _answer(self, tenant_id: str, page: Page) -> Iterator[bytes]:
         """Give the chunks of a planned answer. Each is read on its own, so that no transaction stays open meanwhile."""
 
-        def rows(table: str, after: int, count: int) -> Slice:
+        def rows(table: str, after: int, count: int) -> Chunk:
             return self._tenants.read(tenant_id, lambda: pull_reader.rows_of(page, table, after, count))
 
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}

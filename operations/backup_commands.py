@@ -1,6 +1,6 @@
-"""The operator's commands that back up and put back (docs/backups.md).
+"""The operator's commands that back up and restore (docs/backups.md).
 
-Knows: the command line, what is asked before data is replaced. Must not know: what a backup holds, how it is made.
+Knows: the command line, what to ask before data is replaced. Must not know: what a backup holds, how it is made.
 A backup is made of files: these commands, and what they call, are of the SQLite engine alone.
 """
 
@@ -31,18 +31,16 @@ _Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--to", type=click.Path(path_type=Path), help="Folder of backups; each becomes a folder of its own in it."
-)
+@click.option("--to", type=click.Path(path_type=Path), help="Folder of backups. Each backup is a new folder in it.")
 @click.option("--tenant", help="Only this tenant, by ID or e-mail address.")
-@click.option("--keep", type=click.IntRange(1), help="Check it, then keep only this many of the newest backups.")
+@click.option("--keep", type=click.IntRange(1), help="Verify the backup, then keep only this many of the newest.")
 @click.pass_context
 def backup(context: click.Context, to: Path | None, tenant: str | None, keep: int | None) -> None:
-    """Back up every tenant, or one, while the server runs; exit code 3 if it was made and somebody must look."""
+    """Back up every tenant, or one, while the server runs; exit code 3 if it was made but needs attention."""
     if context.invoked_subcommand:
         return
     if to is None:
-        raise click.UsageError("Say where: --to FOLDER")
+        raise click.UsageError("Say where to put the backup: --to FOLDER")
     if tenant and keep:
         raise click.UsageError("--keep counts backups of all tenants: leave it out with --tenant.")
     with data_folder() as (_, engine):
@@ -57,7 +55,7 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
 
 
 def _tenant_id(engine: SQLiteEngine, text: str) -> str:
-    """Find whom an ID or an address means."""
+    """Find the tenant of an ID or an e-mail address."""
     if "@" not in text:
         return parse_tenant_id(text)
     found = engine.directory.read(lambda: main_database.customer_by_email(text))
@@ -69,7 +67,7 @@ def _tenant_id(engine: SQLiteEngine, text: str) -> str:
 @backup.command()
 @click.argument("path", type=_Folder)
 def verify(path: Path) -> None:
-    """Restore a backup into a scratch folder, check it and pull all its rows; exit code 1 if anything is wrong."""
+    """Restore a backup into a scratch folder, verify it and pull all its rows; exit code 1 if anything is wrong."""
     with failures():
         toml_file.declare(environment.load().tables_file)
         checked = check(path, progress)
@@ -77,28 +75,30 @@ def verify(path: Path) -> None:
         raise click.ClickException(
             f"{len(checked.faults)} of {len(checked.good) + len(checked.faults)} tenants are bad."
         )
-    if checked.whole:
-        raise click.ClickException("; ".join(checked.whole))
+    if checked.backup_faults:
+        raise click.ClickException("; ".join(checked.backup_faults))
     click.echo(f"{_counted(len(checked.good))} good.")
 
 
 @click.command()
 @click.argument("path", type=_Folder, required=False)
 @click.option(
-    "--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A tenant's database, not a backup."
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A tenant's database file, in place of a backup.",
 )
 @click.option("--tenant", help="Only this tenant, by ID or e-mail address.")
-@click.option("--closed", is_flag=True, help="Also accounts that were closed since.")
-@click.option("--new", is_flag=True, help="Begin the data folder, on a new machine.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--closed", is_flag=True, help="Restore accounts that were closed since, too.")
+@click.option("--new", is_flag=True, help="Create the data folder, on a new machine.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def restore(path: Path | None, file: Path | None, tenant: str | None, closed: bool, new: bool, yes: bool) -> None:
-    """Put the tenants of a backup back, or one, or a tenant's FILE, under a new epoch; a running server takes them over."""
+    """Restore all tenants of a backup, or one, or a tenant's FILE. A running server takes them over."""
     if (path is None) == (file is None):
-        raise click.UsageError("Say what: the PATH of a backup, or --file FILE.")
+        raise click.UsageError("Say what to restore: the PATH of a backup, or --file FILE.")
     if file and not tenant:
         raise click.UsageError("Say whose file it is: --tenant ID.")
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("This replaces data, and nobody is here to be asked: say --yes.")
+        raise click.UsageError("This replaces data, and there is no terminal to ask: use --yes.")
     with data_folder(creates=new) as (_, engine):
         if file:
             _restore_file(engine, file, str(tenant), yes)

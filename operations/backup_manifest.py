@@ -1,7 +1,7 @@
-"""What a backup's folder says of itself, and how its files and rows are hashed.
+"""Reads and writes the manifest of a backup, and hashes its files and rows.
 
 Knows: the forms of ``manifest.json``, this version's and older ones, and the state of one tenant's file. Must not know: the
-command line, how a backup is made, checked or put back.
+command line, how a backup is made, verified or restored.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from storage.sqlite.tenant_files import open_main_file, open_tenant_file
 
 NAME = "manifest.json"
 FORMAT = 2
-_SLICE_ROWS = 1000
+_CHUNK_ROWS = 1000
 _BLOCK_BYTES = 1024 * 1024
 
 State = dict[str, Any]
-"""Where a tenant's file stands: its epoch and sequence, by table the digest that devices know (``digests``) and the hash
+"""The state of a tenant's file: its epoch and sequence, by table the digest that devices know (``digests``) and the hash
 over the rows' bytes (``rows``), and the ``schema`` under which these were read."""
 
 
 class BackupError(RuntimeError):
-    """One sentence that says why a backup or a restore can't be made."""
+    """A backup or a restore is not possible; its text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What was put into a backup. Format 1 has neither ``files`` nor ``only`` nor ``missing``."""
+    """The contents of a backup. Format 1 has neither ``files`` nor ``only`` nor ``missing``."""
 
     format: int = 1
     made: str = ""
@@ -52,7 +52,7 @@ class Manifest:
     """SHA-256 of each file by its path in the backup."""
     tenants: dict[str, State] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-    """By customer why its file is not in the backup."""
+    """By customer, why its file is not in the backup."""
     closed: list[str] = field(default_factory=list)
     """Customers of ``main.db`` who closed their accounts while the backup was made."""
 
@@ -87,7 +87,7 @@ def _hint(folder: Path) -> str:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Write a manifest and bring it to the disk."""
+    """Write a manifest and flush it to the disk."""
     descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(asdict(manifest), file, indent=1)
@@ -100,14 +100,14 @@ def file_in(backup: Path, tenant_id: str) -> Path:
     return backup / "tenants" / file_name(tenant_id)
 
 
-def sealed(path: Path) -> str:
-    """Bring a file to the disk, and give its SHA-256."""
+def flush_and_hash(path: Path) -> str:
+    """Flush a file to the disk, and give its SHA-256."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return _hash_of(path)
 
 
-def copied(source: Path, target: Path) -> str:
+def copy_and_hash(source: Path, target: Path) -> str:
     """Copy a file, for its owner only, and give the SHA-256 of what was copied."""
     target.unlink(missing_ok=True)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -136,7 +136,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def state_of(file: Path) -> State:
-    """Read where a tenant's file stands, and pull all of it through the code that serves devices.
+    """Read the state of a tenant's file, and pull all its rows through the code that serves devices.
 
     Raises: BackupError if the rows are not those of the digests that are stored with them.
     """
@@ -148,7 +148,7 @@ def state_of(file: Path) -> State:
         pulled = {table: _pull_all(database, page, table) for table in page.tables}
     finally:
         database.close()
-    synced = {name: digests[name] for name in pulled}  # There may be those of tables that are synced no more.
+    synced = {name: digests[name] for name in pulled}  # There may be digests of tables that are no longer synced.
     if synced != {name: of_rows for name, (of_rows, _) in pulled.items()}:
         raise BackupError("the rows that a device pulls do not give the digest that is stored with them")
     rows = {name: sha256 for name, (_, sha256) in pulled.items()}
@@ -156,8 +156,8 @@ def state_of(file: Path) -> State:
     return {"epoch": here.epoch, "sequence": here.sequence, "digests": synced, "rows": rows, "schema": schema}
 
 
-def kept_state() -> State:
-    """Read where the file stands that this code is bound to, of whatever version it is."""
+def stored_state() -> State:
+    """Read the state of the file that this code is bound to, of any version."""
     here, digests = positions.position_and_digests()
     return {"epoch": here.epoch, "sequence": here.sequence, "digests": digests}
 
@@ -165,11 +165,11 @@ def kept_state() -> State:
 def _pull_all(database: Database, page: pull_reader.Page, table: str) -> tuple[dict[str, Any], str]:
     """Pull a table's rows; give their digest as devices know it, and the SHA-256 over their JSON in its order."""
     after, count, whole, contents = page.since, 0, 0, hashlib.sha256()
-    while (some := database.read(lambda: pull_reader.rows_of(page, table, after, _SLICE_ROWS))).count:
-        for row in some.rows():
+    while (chunk := database.read(lambda: pull_reader.rows_of(page, table, after, _CHUNK_ROWS))).count:
+        for row in chunk.rows():
             count, whole = count + 1, whole ^ digest.number_of(row["id"], row["version"])
-        contents.update(some.json + b",")
-        after = some.last
+        contents.update(chunk.json + b",")
+        after = chunk.last
     return {"count": count, "hash": digest.text_of(whole)}, contents.hexdigest()
 
 

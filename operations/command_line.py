@@ -1,6 +1,6 @@
-"""What the operator's commands share: the data folder they work in, and how they end.
+"""What the operator's commands share: opening the data folder, asking, errors, counts.
 
-Knows: the command line, what an operator can act on. Must not know: what any command does.
+Knows: the command line, which errors an operator can act on. Must not know: what any command does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from storage.sqlite.engine import MainDatabaseBroken, NoData, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import DataFolderInUse
 
-_ACTED_ON = (
+_EXPECTED_ERRORS = (
     Problem,
     environment.SettingError,
     toml_file.DeclarationError,
@@ -33,12 +33,12 @@ _ACTED_ON = (
     OSError,
 )
 _select = get_original("select", "select")  # gevent's own writes of a Ctrl-C to the terminal.
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": False}
 
 
 def progress(line: str) -> None:
-    """Tell what was done, apart from the result."""
+    """Report progress on standard error."""
     click.echo(line, err=True)
 
 
@@ -52,19 +52,24 @@ def confirm(question: str) -> None:
     answer = None
     while answer not in _ANSWERS:
         click.echo(f"{question} [y/N]: ", nl=False, err=True)
-        while not _select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+        while not _select([sys.stdin], [], [], _POLL_SECONDS)[0]:
             pass
         answer = sys.stdin.readline().strip().lower()
     if not _ANSWERS[answer]:
         raise click.Abort
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number with its noun, such as ``1 tenant`` or ``2,000 tenants``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 @contextlib.contextmanager
 def failures() -> Iterator[None]:
-    """Turn what an operator can act on into one sentence and exit code 1."""
+    """Turn an error that an operator can act on into one sentence and exit code 1."""
     try:
         yield
-    except _ACTED_ON as error:
+    except _EXPECTED_ERRORS as error:
         raise click.ClickException(_sentence(error)) from None
 
 

@@ -1,7 +1,7 @@
 """The operator's commands: ``python syncapp.py COMMAND``.
 
-Knows: the command line. Must not know: rules; each command calls what the server calls. They may run beside a running
-server: a file's lock is waited for.
+Knows: the command line. Must not know: the rules of sync; each command calls what the server calls. Commands may run beside
+a running server: they wait for its locks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from accounts.passwords import Passwords
 from accounts.registration import create_customer
 from operations import backup_commands, probe, trial_start
 from operations import doctor as doctor_checks
-from operations.command_line import data_folder, progress
+from operations.command_line import counted, data_folder, progress
 from server import connections
 from storage.declarations import compatibility
 from storage.engine import Engine
@@ -39,7 +39,7 @@ commands.add_command(backup_commands.restore)
 @click.option("--company-name", help="Name of the business.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 def register(password_stdin: bool, **account: str | None) -> None:
-    """Create a customer and its database, also while registration is closed."""
+    """Register a customer and create its database, also while registration is closed; prints the tenant's ID."""
     password = _read("password") if password_stdin else _ask()
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
@@ -57,72 +57,77 @@ def _read(what: str) -> str:
 
 def _ask() -> str:
     if not sys.stdin.isatty():
-        raise click.UsageError("Nobody is here to be asked for the password: say --password-stdin.")
+        raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
 @commands.command()
-@click.option("--check", is_flag=True, help="Only say what would be done, also beside a running server.")
-@click.option("--retire", multiple=True, metavar="TABLE", help="Let a table go from the declaration; its rows stay.")
+@click.option("--check", is_flag=True, help="Only say what would be done. It may run beside a running server.")
+@click.option(
+    "--retire",
+    multiple=True,
+    metavar="TABLE",
+    help="Stop syncing a table that is no longer declared; its rows stay in the files.",
+)
 def migrate(check: bool, retire: tuple[str, ...]) -> None:
-    """Make every tenant's database what this version and the declared tables need, while no server runs."""
+    """Migrate every tenant's database to this version and the declared tables. No server may be running."""
     with data_folder(is_server=not check) as (_, engine):
-        _say_migration(engine, retire) if check else _migrate(Tenants(engine, retire))
+        _preview_migration(engine, retire) if check else _migrate(Tenants(engine, retire))
 
 
-def _say_migration(engine: Engine, retire: tuple[str, ...]) -> None:
+def _preview_migration(engine: Engine, retire: tuple[str, ...]) -> None:
     found = compatibility.compare(engine, retire)
     for difference in found.differences:
         click.echo(difference.sentence)
     waiting = sum(not engine.is_current(tenant_id) for tenant_id in engine.tenant_ids())
     if found.offences:
         raise click.ClickException(found.refusal())
-    click.echo(f"{_tenants(waiting)} would be migrated.")
+    click.echo(f"{counted(waiting, 'tenant')} would be migrated.")
 
 
 def _migrate(tenants: Tenants) -> None:
     migrated, failed = tenants.migrate(progress)
-    click.echo(f"{_tenants(migrated)} migrated.")
+    click.echo(f"{counted(migrated, 'tenant')} migrated.")
     if failed:
-        raise click.ClickException(f"{_tenants(failed)} can't be migrated.")
-
-
-def _tenants(count: int) -> str:
-    return f"{count:,} tenant" if count == 1 else f"{count:,} tenants"
+        raise click.ClickException(f"{counted(failed, 'tenant')} can't be migrated.")
 
 
 @commands.command()
-@click.option("--url", metavar="URL", help="Look at a running deployment instead, from outside.")
-@click.option("--token-stdin", is_flag=True, help="With --url: read an access token, and wait for a ping with it.")
+@click.option("--url", metavar="URL", help="Check a running deployment from outside instead of this machine.")
+@click.option(
+    "--token-stdin",
+    is_flag=True,
+    help="With --url: read an access token from standard input, to check an idle socket until its ping.",
+)
 def doctor(url: str | None, token_stdin: bool) -> None:
-    """Look at this machine as a start does, and say what to do; exit code 1 if a start would be refused."""
+    """Check this machine as a start does, and say what to do; exit code 1 if a start would be refused."""
     if url is not None:
         probe.run(url, _read("token") if token_stdin else "")
     elif token_stdin:
-        raise click.UsageError("--token-stdin is of use with --url only.")
+        raise click.UsageError("--token-stdin works only with --url.")
     else:
-        _look_here()
+        _check_this_machine()
 
 
-def _look_here() -> None:
+def _check_this_machine() -> None:
     try:
         settings = environment.load()
     except environment.SettingError as error:
         for line in str(error).splitlines():
             click.echo(f"refused: {line}")
         raise SystemExit(1) from None
-    place = doctor_checks.here(settings)
-    new = " (no data is there: a start would begin anew)" if place.is_new else ""
-    click.echo(f"data folder: {place.folder}{new}")
+    machine = doctor_checks.this_machine(settings)
+    new = " (no data is there: a start would begin without data)" if machine.is_new else ""
+    click.echo(f"data folder: {machine.folder}{new}")
     found = []
-    for what, finding in trial_start.looked(place):
+    for what, finding in trial_start.run_checks(machine):
         found.append(finding)
-        kind = "ok: looked" if finding is None else "refused:" if finding.refuses else "warning:"
+        kind = "ok: checked" if finding is None else "refused:" if finding.refuses else "warning:"
         click.echo(f"{kind} {finding or what}")
     for name, value in environment.effective(connections.fitted_to_open_files(settings)):
-        click.echo(f"{name}={value}{'' if place.environ.get(name) else ' (default)'}")
+        click.echo(f"{name}={value}{'' if machine.environ.get(name) else ' (default)'}")
     refusals = sum(finding.refuses for finding in found if finding)
     warnings = sum(not finding.refuses for finding in found if finding)
-    click.echo(f"{len(found)} checks, {refusals} refusals, {warnings} warnings.")
+    click.echo(f"{len(found)} checks, {counted(refusals, 'refusal')}, {counted(warnings, 'warning')}.")
     if refusals:
         raise SystemExit(1)

@@ -1,7 +1,7 @@
-"""What is looked at before the server starts, and by ``python syncapp.py doctor``: would it lose or leak data here?
+"""The checks before a start, which ``python syncapp.py doctor`` runs too: would the server lose or leak data here?
 
 Knows: the machine, the platform, the data folder from outside. Must not know: requests, what is in tables. Each check
-gives at most one finding: a clear sentence and what to do. One that ``refuses`` ends the start, the others are logged.
+gives at most one finding: what is wrong and what to do. One that ``refuses`` stops the start, the others are logged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from storage.sqlite import database as sqlite
 from storage.sqlite.data_folder import is_filled
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "afs"}
-_FLEETING = {"tmpfs", "ramfs", "overlay", "aufs"}
+_EPHEMERAL = {"tmpfs", "ramfs", "overlay", "aufs"}
 _PLATFORMS = {
     "DYNO": "Heroku",
     "K_SERVICE": "Cloud Run",
@@ -34,8 +34,8 @@ _PLATFORMS = {
 }
 _SAFE_SQLITE = (3, 51, 3)
 _DESCRIPTORS_A_TENANT = 5
-_DESCRIPTORS_BESIDE = 1_000
-_LEAST_FREE_BYTES = 200 * 1024 * 1024
+_OTHER_DESCRIPTORS = 1_000
+_MIN_FREE_BYTES = 200 * 1024 * 1024
 _DAY_SECONDS = 86_400
 
 
@@ -52,8 +52,8 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the server is to run: its settings, its environment, the mounts of the machine."""
+class Machine:
+    """The machine on which the server is to run: settings, environment variables, mounts."""
 
     settings: Settings
     environ: Mapping[str, str]
@@ -61,12 +61,12 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        """Give the data folder as it is found from anywhere."""
+        """Give the absolute path of the data folder."""
         return self.settings.data_dir.resolve()
 
     @property
     def filesystem(self) -> str:
-        """Tell the type of the filesystem that the data folder is on (proc(5), /proc/mounts)."""
+        """Give the type of the filesystem that the data folder is on (proc(5), /proc/mounts)."""
         best, kind = "", "unknown"
         for line in self.mounts.splitlines():
             _, point, found, *_ = line.split(" ")
@@ -77,28 +77,28 @@ class Place:
 
     @property
     def is_new(self) -> bool:
-        """Tell whether no data is there yet."""
+        """Tell whether there is no data yet."""
         return not is_filled(self.folder / "main.db")
 
 
-Check = Callable[[Place], Finding | None]
+Check = Callable[[Machine], Finding | None]
 
 
-def here(settings: Settings) -> Place:
-    """Look at this machine."""
+def this_machine(settings: Settings) -> Machine:
+    """Describe this machine."""
     mounts = Path("/proc/mounts")
-    return Place(settings, os.environ, mounts.read_text() if mounts.exists() else "")
+    return Machine(settings, os.environ, mounts.read_text() if mounts.exists() else "")
 
 
-def patched(_: Place) -> Finding | None:
-    """Look whether blocking calls switch greenlets."""
+def patched(_: Machine) -> Finding | None:
+    """Check whether blocking calls switch greenlets."""
     if monkey.is_module_patched("socket") and monkey.is_module_patched("threading"):
         return None
     return Finding("The standard library is not patched for gevent.", "Start it as the README says.", refuses=True)
 
 
-def engine(_: Place) -> Finding | None:
-    """Look whether SQLite is one without the WAL-reset bug; trap 9."""
+def engine(_: Machine) -> Finding | None:
+    """Check whether SQLite is one without the WAL-reset bug; trap 9."""
     version = sqlite.sqlite_version()
     if version >= _SAFE_SQLITE:
         return None
@@ -108,78 +108,78 @@ def engine(_: Place) -> Finding | None:
     )
 
 
-def writable(place: Place) -> Finding | None:
-    """Look whether data can be written at all."""
-    probe = place.folder if place.folder.exists() else place.folder.parent
+def writable(machine: Machine) -> Finding | None:
+    """Check whether data can be written at all."""
+    probe = machine.folder if machine.folder.exists() else machine.folder.parent
     if os.access(probe, os.W_OK | os.X_OK):
         return None
-    return Finding(f"The data folder {place.folder} can't be written.", "Give it to this user.", refuses=True)
+    return Finding(f"The data folder {machine.folder} can't be written.", "Give it to this user.", refuses=True)
 
 
-def network_filesystem(place: Place) -> Finding | None:
-    """Look whether the data folder is where SQLite can work."""
-    if place.filesystem not in _NETWORK:
+def network_filesystem(machine: Machine) -> Finding | None:
+    """Check whether the data folder is where SQLite can work."""
+    if machine.filesystem not in _NETWORK:
         return None
     return Finding(
-        f"The data folder is on a network filesystem ({place.filesystem}), where SQLite's locks and log do not work.",
+        f"The data folder is on a network filesystem ({machine.filesystem}), where SQLite's locks and log do not work.",
         "Set DATA_DIR to a local disk.",
         refuses=True,
     )
 
 
-def lost_disk(place: Place) -> Finding | None:
-    """Look whether data that the operator expects is gone."""
-    if not (place.settings.expect_data == "yes" and place.is_new):
+def lost_disk(machine: Machine) -> Finding | None:
+    """Check whether data that the operator expects is gone."""
+    if not (machine.settings.expect_data == "yes" and machine.is_new):
         return None
     return Finding(
-        f"EXPECT_DATA is yes and the data folder {place.folder} is empty: the disk did not survive the last restart.",
-        "Mount the right disk or restore a backup; unset EXPECT_DATA only to begin anew.",
+        f"EXPECT_DATA is yes and the data folder {machine.folder} is empty: the disk did not survive the last restart.",
+        "Mount the right disk or restore a backup; unset EXPECT_DATA only to start without data.",
         refuses=True,
     )
 
 
-def lost_directory(place: Place) -> Finding | None:
-    """Look whether main.db is missing, or emptied, beside files of tenants."""
-    if not place.is_new or not any((place.folder / "tenants").glob("tenant_*.db")):
+def missing_main_database(machine: Machine) -> Finding | None:
+    """Check whether main.db is missing, or emptied, beside files of tenants."""
+    if not machine.is_new or not any((machine.folder / "tenants").glob("tenant_*.db")):
         return None
     return Finding(
-        f"There are files of tenants in {place.folder}, but main.db, which says whose they are, is missing or empty.",
-        "Put it back, or run restore with --new (docs/backups.md): without it a start begins anew and nobody can log in.",
+        f"There are files of tenants in {machine.folder}, but main.db, which says whose they are, is missing or empty.",
+        "Put it back, or run restore with --new (docs/backups.md): without it nobody can log in.",
     )
 
 
-def fleeting_disk(place: Place) -> Finding | None:
-    """Look whether a restart may remove the data folder."""
-    platform = next((name for variable, name in _PLATFORMS.items() if place.environ.get(variable)), None)
-    if platform is None and place.filesystem not in _FLEETING:
+def ephemeral_disk(machine: Machine) -> Finding | None:
+    """Check whether a restart may remove the data folder."""
+    platform = next((name for variable, name in _PLATFORMS.items() if machine.environ.get(variable)), None)
+    if platform is None and machine.filesystem not in _EPHEMERAL:
         return None
-    where = f"{platform} removes" if platform else f"A filesystem of type {place.filesystem} may remove"
-    first = " This data folder is new: if it is not your first start, that has just happened." if place.is_new else ""
+    where = f"{platform} removes" if platform else f"A filesystem of type {machine.filesystem} may remove"
+    first = " This data folder is new: if it is not your first start, that has just happened." if machine.is_new else ""
     return Finding(
         f"{where} the data folder at each restart, and every tenant with it.{first}",
         "Mount a persistent disk, set DATA_DIR to it, and set EXPECT_DATA=yes.",
     )
 
 
-def loose_permissions(place: Place) -> Finding | None:
-    """Look whether others on the machine can read data."""
-    if not place.folder.exists() or not place.folder.stat().st_mode & 0o077:
+def loose_permissions(machine: Machine) -> Finding | None:
+    """Check whether others on the machine can read data."""
+    if not machine.folder.exists() or not machine.folder.stat().st_mode & 0o077:
         return None
-    return Finding(f"Other users can look into {place.folder}.", f"Run: chmod -R go= {place.folder}")
+    return Finding(f"Other users can look into {machine.folder}.", f"Run: chmod -R go= {machine.folder}")
 
 
-def weak_secret(place: Place) -> Finding | None:
-    """Look whether the signing key could be guessed."""
-    secret = place.settings.jwt_secret_key
+def weak_signing_key(machine: Machine) -> Finding | None:
+    """Check whether the signing key could be guessed."""
+    secret = machine.settings.jwt_secret_key
     if not secret or not signing_key.is_easy_to_guess(secret):
         return None
     return Finding("JWT_SECRET_KEY is easy to guess.", "Unset it, or use: openssl rand -base64 48", refuses=True)
 
 
-def kept_secret(place: Place) -> Finding | None:
-    """Look whether the signing key in the data folder can sign."""
+def damaged_signing_key(machine: Machine) -> Finding | None:
+    """Check whether the signing key in the data folder can sign."""
     try:
-        signing_key.check_stored_key(place.settings)
+        signing_key.check_stored_key(machine.settings)
     except signing_key.BadSigningKey as error:
         return Finding(str(error), "", refuses=True)
     except OSError as error:
@@ -187,16 +187,16 @@ def kept_secret(place: Place) -> Finding | None:
     return None
 
 
-def weak_hashes(place: Place) -> Finding | None:
-    """Look whether stolen hashes would be cheap to try."""
-    if place.settings.bcrypt_rounds >= 10:
+def weak_hashes(machine: Machine) -> Finding | None:
+    """Check whether stolen hashes would be cheap to try."""
+    if machine.settings.bcrypt_rounds >= 10:
         return None
-    return Finding(f"BCRYPT_ROUNDS is {place.settings.bcrypt_rounds}: fit for tests only.", "Set it to 12.")
+    return Finding(f"BCRYPT_ROUNDS is {machine.settings.bcrypt_rounds}: fit for tests only.", "Set it to 12.")
 
 
-def descriptors(place: Place) -> Finding | None:
-    """Look whether as many files may be open as are needed; the limit is raised as far as one may first."""
-    needed = place.settings.open_tenants * _DESCRIPTORS_A_TENANT + _DESCRIPTORS_BESIDE
+def descriptors(machine: Machine) -> Finding | None:
+    """Check whether as many files may be open as are needed; the limit is raised first, as far as allowed."""
+    needed = machine.settings.open_tenants * _DESCRIPTORS_A_TENANT + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or soft < hard:
         soft = max(soft, needed * 4 if hard == resource.RLIM_INFINITY else hard)
@@ -204,23 +204,23 @@ def descriptors(place: Place) -> Finding | None:
     if soft >= needed:
         return None
     return Finding(
-        f"{soft:,} open files are too few for {place.settings.open_tenants} open tenants and 1,000 connections.",
+        f"{soft:,} open files are too few for {machine.settings.open_tenants} open tenants and 1,000 connections.",
         f"Allow {needed:,} (ulimit -n, LimitNOFILE) or lower OPEN_TENANTS.",
     )
 
 
-def free_space(place: Place) -> Finding | None:
-    """Look whether the disk is nearly full."""
-    probe = place.folder if place.folder.exists() else place.folder.parent
-    if not probe.exists() or shutil.disk_usage(probe).free >= _LEAST_FREE_BYTES:
+def free_space(machine: Machine) -> Finding | None:
+    """Check whether the disk is nearly full."""
+    probe = machine.folder if machine.folder.exists() else machine.folder.parent
+    if not probe.exists() or shutil.disk_usage(probe).free >= _MIN_FREE_BYTES:
         return None
     return Finding("Less than 200 MiB are free on the disk of the data folder.", "Make room before pushes fail.")
 
 
-def clock(place: Place) -> Finding | None:
-    """Look whether the clock stands before what is stored."""
-    main = place.folder / "main.db"
-    if place.is_new or main.stat().st_mtime <= time.time() + _DAY_SECONDS:
+def clock(machine: Machine) -> Finding | None:
+    """Check whether the clock stands before what is stored."""
+    main = machine.folder / "main.db"
+    if machine.is_new or main.stat().st_mtime <= time.time() + _DAY_SECONDS:
         return None
     return Finding(
         "The machine's clock is more than a day behind the data folder.",
@@ -228,15 +228,15 @@ def clock(place: Place) -> Finding | None:
     )
 
 
-def declaration(place: Place) -> Finding | None:
-    """Look whether the tables that are declared can be."""
+def declaration(machine: Machine) -> Finding | None:
+    """Check whether the tables that are declared can be."""
     try:
-        toml_file.check(place.settings.tables_file)
+        toml_file.check(machine.settings.tables_file)
     except toml_file.DeclarationError as error:
         count = len(error.mistakes)
         what = "a mistake" if count == 1 else f"{count} mistakes"
         return Finding(
-            f"The declaration of tables has {what}.", f"docs/tables.md tells what it may say.\n{error}", True
+            f"The declaration of tables has {what}.", f"docs/tables.md says what it may contain.\n{error}", True
         )
     except OSError as error:
         why = f"{error.filename}: {error.strerror}"
@@ -244,10 +244,10 @@ def declaration(place: Place) -> Finding | None:
     return None
 
 
-def misnamed_variables(place: Place) -> Finding | None:
-    """Look whether variables are meant as settings and are none."""
-    known = {name for name, _ in effective(place.settings)}
-    found = list(misspelled_settings.sentences(place.environ, known))
+def misspelled_variables(machine: Machine) -> Finding | None:
+    """Check whether variables are meant as settings and are none."""
+    known = {name for name, _ in effective(machine.settings)}
+    found = list(misspelled_settings.sentences(machine.environ, known))
     return Finding(" ".join(found), "Write them as docs/settings.md does.") if found else None
 
 
@@ -257,27 +257,27 @@ CHECKS: tuple[Check, ...] = (
     writable,
     network_filesystem,
     lost_disk,
-    lost_directory,
-    fleeting_disk,
+    missing_main_database,
+    ephemeral_disk,
     loose_permissions,
-    weak_secret,
-    kept_secret,
+    weak_signing_key,
+    damaged_signing_key,
     weak_hashes,
     descriptors,
     free_space,
     clock,
     declaration,
-    misnamed_variables,
+    misspelled_variables,
 )
 
 
-def findings(place: Place) -> list[Finding]:
-    """Run every check and give what it found, in their order."""
-    return [finding for _, finding in looked(place, CHECKS) if finding]
+def findings(machine: Machine) -> list[Finding]:
+    """Run every check and give the findings, in order."""
+    return [finding for _, finding in run_checks(machine, CHECKS) if finding]
 
 
-def looked(place: Place, checks: Iterable[Check]) -> Iterator[tuple[str, Finding | None]]:
-    """Run checks; give what each looks for, in words, and what it found."""
+def run_checks(machine: Machine, checks: Iterable[Check]) -> Iterator[tuple[str, Finding | None]]:
+    """Run checks; give a description of each and its finding."""
     for check in checks:
-        said = (check.__doc__ or check.__name__).partition("\n")[0].partition(";")[0]
-        yield said.removeprefix("Look ").removesuffix("."), check(place)
+        description = (check.__doc__ or check.__name__).partition("\n")[0].partition(";")[0]
+        yield description.removeprefix("Check ").removesuffix("."), check(machine)

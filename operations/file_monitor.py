@@ -74,7 +74,7 @@ class FileMonitor:
 
     def _look_into(self, tenant_id: str) -> str | None:
         here = disk.in_thread(partial(self._engine.peek, tenant_id, incarnation))
-        fault = went_back(self._engine.incarnations.known(tenant_id), here)
+        fault = went_back(self._engine.rollbacks.known(tenant_id), here)
         if fault and self._engine.is_server:
             self._engine.tenant(tenant_id).read(position)
         return fault

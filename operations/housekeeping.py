@@ -1,4 +1,4 @@
-"""What a running server does by itself: note which devices were here, and remove what is too old.
+"""The background work of a running server: save device visits, remove what is too old, take over restores, check files.
 
 Knows: how often, and over which tenants. Must not know: requests, sockets, SQL, engines.
 """
@@ -20,15 +20,15 @@ from storage.devices import DAY_MS, Seen
 from storage.positions import now_ms
 from tenants import Tenants
 
-log = logging.getLogger("syncapp.upkeep")
+log = logging.getLogger("syncapp.housekeeping")
 
 _SAVE_SECONDS = 5.0
-_BREATH_SECONDS = 0.01
-_RESTORED_SECONDS = 0.5
-_LOOK_SECONDS = 60.0
+_PAUSE_SECONDS = 0.01
+_RESTORE_CHECK_SECONDS = 0.5
+_MONITOR_SECONDS = 60.0
 
 
-class Upkeep:
+class Housekeeping:
     """The background work of one server."""
 
     def __init__(
@@ -47,43 +47,45 @@ class Upkeep:
         self.seen = seen
         self._is_over = False
         self._running: list[gevent.Greenlet] = []
-        self._resting: set[gevent.Greenlet] = set()
+        self._sleeping: set[gevent.Greenlet] = set()
 
     def start(self) -> None:
         """Begin the work in the background."""
-        self._running = [gevent.spawn(work) for work in (self._run, self._take_restored, self._look)]
+        self._running = [
+            gevent.spawn(work) for work in (self._save_and_purge, self._take_restored, self._monitor_files)
+        ]
 
     def end(self) -> None:
-        """End the work where it rests next, since what is cut short may lose a file that is moved; then save for good."""
+        """End the work at its next pause, since a file may be half moved now; then save once more."""
         self._is_over = True
-        for resting in list(self._resting):
-            resting.kill(block=False)
+        for sleeping in list(self._sleeping):
+            sleeping.kill(block=False)
         gevent.joinall(self._running)
         self._save()
 
     def _save(self) -> None:
-        """Write what is known of every tenant's devices."""
+        """Save the visits of every tenant's devices."""
         for tenant_id in self.seen.tenants:
-            self._safely(lambda: self.seen.save(tenant_id))
+            self._log_errors(lambda: self.seen.save(tenant_id))
 
-    def _rest(self, seconds: float) -> None:
-        """Let others run.
+    def _sleep(self, seconds: float) -> None:
+        """Pause, so that others run.
 
-        Not by ``Event.wait``: in gevent 26.9 one of several waiters may stay away if ``set`` comes as their time runs out.
-        Raises: GreenletExit once all is over, which ends a greenlet without a word.
+        Not by ``Event.wait``: in gevent 26.9 a waiter may never wake up if ``set`` comes as its time runs out.
+        Raises: GreenletExit at the end of the work, which ends a greenlet without a log line.
         """
-        resting = gevent.getcurrent()
+        sleeping = gevent.getcurrent()
         if not self._is_over:
-            self._resting.add(resting)
+            self._sleeping.add(sleeping)
             try:
                 gevent.sleep(seconds)
             finally:
-                self._resting.discard(resting)
+                self._sleeping.discard(sleeping)
         if self._is_over:
             raise GreenletExit
 
     def purge(self, tenant_id: str) -> None:
-        """Expire one tenant's idle devices and remove what is too old, in slices that hold up no one."""
+        """Expire one tenant's idle devices and remove what is too old, in chunks, so that others go on."""
         self.seen.save(tenant_id)
         now = now_ms()
         self._tenants.write(tenant_id, lambda: devices.expire(now, self._idle_ms))
@@ -93,38 +95,38 @@ class Upkeep:
         while after is not None:
             start = after
             after = self._tenants.write(tenant_id, lambda: devices.purge(start, until))
-            self._rest(_BREATH_SECONDS)
+            self._sleep(_PAUSE_SECONDS)
 
-    def _run(self) -> None:
+    def _save_and_purge(self) -> None:
         purged_at = time.monotonic()
         while True:
-            self._rest(_SAVE_SECONDS)
-            self._safely(self._tenants.engine.maintain)
-            self._safely(self._save)
+            self._sleep(_SAVE_SECONDS)
+            self._log_errors(self._tenants.engine.maintain)
+            self._log_errors(self._save)
             if time.monotonic() - purged_at >= self._purge_seconds:
-                self._safely(self._purge_all)
+                self._log_errors(self._purge_all)
                 purged_at = time.monotonic()
 
     def _take_restored(self) -> None:
-        """Take over what the operator restores while the server runs."""
+        """Put restored tenants in place while the server runs."""
         while True:
-            self._rest(_RESTORED_SECONDS)
-            self._safely(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
+            self._sleep(_RESTORE_CHECK_SECONDS)
+            self._log_errors(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
 
-    def _look(self) -> None:
-        """Look for customers whose files are missing, broken or went back, at the start and once in a while."""
+    def _monitor_files(self) -> None:
+        """Check all customers' files, at the start and once a minute."""
         while True:
-            self._safely(lambda: self._monitor.look_over(lambda: self._rest(_BREATH_SECONDS)))
-            self._rest(_LOOK_SECONDS)
+            self._log_errors(lambda: self._monitor.look_over(lambda: self._sleep(_PAUSE_SECONDS)))
+            self._sleep(_MONITOR_SECONDS)
 
     def _purge_all(self) -> None:
         for tenant_id in self._tenants.directory.read(main_database.customer_ids):
-            self._safely(lambda tenant_id=tenant_id: self.purge(tenant_id))  # type: ignore[misc]
+            self._log_errors(lambda tenant_id=tenant_id: self.purge(tenant_id))  # type: ignore[misc]
 
-    def _safely(self, work: Callable[[], object]) -> None:
+    def _log_errors(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except StorageFull:  # Which the log has already.
+        except StorageFull:  # It is in the log already.
             pass
         except Exception:
-            log.exception("upkeep failed; it is tried again")
+            log.exception("housekeeping failed; it is tried again")

@@ -1,7 +1,7 @@
-"""Environment variables that look like a setting and are none: a slip of the pen that would leave a default in force.
+"""Finds misspelled settings among the environment variables, which would leave a default in place.
 
-Knows: how far two names are apart, which variables platforms set by themselves. Must not know: anything of ours; standard
-library only.
+Knows: the edit distance of two names, which variables platforms set by themselves. Must not know: anything of ours;
+standard library only.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _OF_A_PLATFORM = re.compile(r"SYNCAPP_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|
 Source: kubernetes.io, Services, "Environment variables"; the form is that of Docker's links."""
 
 _IS_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
-_FIRST_OF_TWO_WORDS = re.compile(r"[A-Z]+_[A-Z_]*[A-Z]")
-_LEAST_LETTERS, _MANY_LETTERS = 6, 10
+_FIRST_WORDS = re.compile(r"[A-Z]+_[A-Z_]*[A-Z]")
+_MIN_LETTERS, _MANY_LETTERS = 6, 10
 
 
 def sentences(environ: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
-    """Say of each variable that seems meant as one of the ``known`` settings which one that is."""
+    """For each variable that is probably meant as one of the ``known`` settings, say which one."""
     for name, value in sorted(environ.items()):
         if name in known or not value or _is_of_a_platform(name, value):
             continue
@@ -37,24 +37,24 @@ def _is_of_a_platform(name: str, value: str) -> bool:
 
 
 def _meant(name: str, known: Collection[str]) -> str | None:
-    """Give the setting that a name is nearest to, if it is near; short names are near to too much to tell."""
+    """Give the setting that is nearest to a name, if it is near; a short name is near to too many."""
     upper = name.upper()
     several = re.sub("Y$", "IES", upper)
     if several in known:
         return several
-    if _FIRST_OF_TWO_WORDS.fullmatch(upper):
+    if _FIRST_WORDS.fullmatch(upper):
         begun = [one for one in known if one.startswith(f"{upper}_")]
         if len(begun) == 1:
             return begun[0]
-    if len(name) < _LEAST_LETTERS:
+    if len(name) < _MIN_LETTERS:
         return None
-    most = 2 if len(name) >= _MANY_LETTERS else 1
+    max_distance = 2 if len(name) >= _MANY_LETTERS else 1
     apart, nearest = min((distance(upper, one), one) for one in known)
-    return nearest if apart <= most else None
+    return nearest if apart <= max_distance else None
 
 
 def distance(one: str, other: str) -> int:
-    """Count the letters to add, drop, change or swap with their neighbour to get from one name to another.
+    """Count the letters to insert, delete, substitute or swap to turn one name into the other.
 
     Source: the optimal string alignment distance (Damerau 1964).
     """

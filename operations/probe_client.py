@@ -1,7 +1,7 @@
-"""Requests and WebSockets to a deployment that may be misconfigured in any way, each bounded in time and size.
+"""An HTTP, TLS and WebSocket client for servers that may be misconfigured, with limits of time and size.
 
-Knows: HTTP/1.1, TLS, WebSocket, and how to say in a sentence why none of them came about. Must not know: what is asked,
-what an answer means for a deployment; nothing of ours.
+Knows: HTTP/1.1, TLS, WebSocket, and how to explain why a connection failed. Must not know: what is requested, what an
+answer means for a deployment; nothing of ours.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 SECONDS = 10.0
 USER_AGENT = "syncapp-doctor"
-_MOST_BYTES = 8_388_608
-_PIECE_BYTES = 65_536
+_MAX_BYTES = 8_388_608
+_CHUNK_BYTES = 65_536
 
 
 class NoAnswer(Exception):
-    """Nothing that can be read came back; as text, a sentence."""
+    """No readable answer came; its text says why."""
 
 
-class NotInTime(NoAnswer):
-    """Nothing came back for as long as was waited; the connection may be open still."""
+class AnswerTimeout(NoAnswer):
+    """No answer came in time; the connection may still be open."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: header names are in lower case, and a header of several lines is joined."""
+    """An answer. Header names are in lower case, and repeated headers are joined."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -54,17 +54,17 @@ class Answer:
 
     @property
     def text(self) -> bytes:
-        """Give the body as it was before it was compressed; nothing if it can't be had."""
+        """Give the decompressed body; nothing if that fails."""
         if self.headers.get("content-encoding") != "gzip":
             return self.body
         with contextlib.suppress(zlib.error):
-            return zlib.decompressobj(wbits=31).decompress(self.body, _MOST_BYTES)
+            return zlib.decompressobj(wbits=31).decompress(self.body, _MAX_BYTES)
         return b""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a deployment is; ``is_verified``: its certificate is held against the machine's authorities."""
+    """The address of a deployment; ``is_verified``: its certificate is checked against the machine's authorities."""
 
     scheme: str
     host: str
@@ -73,7 +73,7 @@ class Address:
 
     @property
     def netloc(self) -> str:
-        """Give host and port as browsers write them, without the port that the scheme has anyway."""
+        """Give host and port as browsers write them, without the default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
 
@@ -83,7 +83,7 @@ class Address:
         return f"{self.scheme}://{self.netloc}"
 
     def context(self) -> ssl.SSLContext:
-        """Make the TLS context; one that verifies nothing is for looking on after the certificate was found bad."""
+        """Make the TLS context; one without verification is for the other probes if the certificate is bad."""
         context = ssl.create_default_context()
         if not self.is_verified:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -96,24 +96,24 @@ def connect(address: Address, seconds: float = SECONDS) -> socket.socket:
 
     Raises: NoAnswer, ssl.SSLCertVerificationError.
     """
-    with _said(address):
-        network = socket.create_connection((address.host, address.port), seconds)
+    with _errors_translated(address):
+        sock = socket.create_connection((address.host, address.port), seconds)
         try:
-            network.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if address.scheme == "https":
-                return _with_tls(network, address)
+                return _with_tls(sock, address)
         except BaseException:
-            network.close()
+            sock.close()
             raise
-        return network
+        return sock
 
 
-def _with_tls(network: socket.socket, address: Address) -> socket.socket:
+def _with_tls(sock: socket.socket, address: Address) -> socket.socket:
     try:
-        return address.context().wrap_socket(network, server_hostname=address.host)
+        return address.context().wrap_socket(sock, server_hostname=address.host)
     except TimeoutError:
         where = f"{address.host}:{address.port}"
-        raise NotInTime(f"{where} begins no TLS in time. Is it an address of http:// ?") from None
+        raise AnswerTimeout(f"{where} begins no TLS in time. Is it an address of http:// ?") from None
 
 
 def request(
@@ -124,16 +124,16 @@ def request(
     headers: Mapping[str, str] | None = None,
     seconds: float = SECONDS,
 ) -> Answer:
-    """Send a request on a connection of its own and read the answer, at most 8 MiB of it.
+    """Send a request on a new connection and read the answer, at most 8 MiB of it.
 
     Raises: NoAnswer, ssl.SSLCertVerificationError.
     """
     about = {"Host": address.netloc, "Accept-Encoding": "identity", "Connection": "close", "User-Agent": USER_AGENT}
-    with connected(address, seconds) as connection, _said(address):
+    with connected(address, seconds) as connection, _errors_translated(address):
         with contextlib.suppress(OSError):  # It may answer before it has all of the body: RFC 9112 section 9.5.
             connection.request(method, path, body or None, {**about, **(headers or {})})
         with connection.getresponse() as answer:
-            return Answer(answer.status, _joined(answer.getheaders()), answer.read(_MOST_BYTES))
+            return Answer(answer.status, _joined(answer.getheaders()), answer.read(_MAX_BYTES))
 
 
 @contextlib.contextmanager
@@ -147,17 +147,17 @@ def connected(address: Address, seconds: float = SECONDS) -> Iterator[http.clien
         connection.close()
 
 
-def interim(address: Address, path: str, announced_bytes: int) -> int:
-    """Announce a body, wait for leave to send it, and give the status that came; 0 if none came.
+def interim_status(address: Address, path: str, announced_bytes: int) -> int:
+    """Announce a body, wait for the interim answer, and give its status; 0 if none came.
 
     Raises: NoAnswer. Source: RFC 9110 section 10.1.1.
     """
     head = [f"POST {path} HTTP/1.1", f"Host: {address.netloc}", "Content-Type: application/json"]
     head += [f"Content-Length: {announced_bytes}", "Expect: 100-continue", f"User-Agent: {USER_AGENT}", "", ""]
-    with contextlib.closing(connect(address)) as network, _said(address):
-        network.sendall("\r\n".join(head).encode())
+    with contextlib.closing(connect(address)) as sock, _errors_translated(address):
+        sock.sendall("\r\n".join(head).encode())
         with contextlib.suppress(TimeoutError):
-            line = network.recv(_PIECE_BYTES).split(b" ", 2)
+            line = sock.recv(_CHUNK_BYTES).split(b" ", 2)
             return int(line[1]) if len(line) > 1 and line[1].isdigit() else 0
     return 0
 
@@ -170,8 +170,8 @@ def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
     return joined
 
 
-class Refused(Exception):
-    """A WebSocket handshake was answered otherwise; ``answer`` is how."""
+class HandshakeRefused(Exception):
+    """A WebSocket handshake was refused with ``answer``."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"status {answer.status}")
@@ -182,32 +182,32 @@ class WebSocket:
     """A client's end of a WebSocket with text messages (RFC 6455)."""
 
     def __init__(self, address: Address, path: str) -> None:
-        """Raises: NoAnswer, Refused."""
+        """Raises: NoAnswer, HandshakeRefused."""
         self._address, self._messages = address, list[str]()
         self._protocol = wsproto.WSConnection(ConnectionType.CLIENT)
         self.is_open, self._network = False, connect(address)
         try:
             self._send(Request(host=address.netloc, target=path))
-            self._begin()
+            self._shake_hands()
         except BaseException:
             self._network.close()
             raise
 
-    def _begin(self) -> None:
+    def _shake_hands(self) -> None:
         status, headers, body = 0, dict[str, str](), b""
         while not self.is_open:
-            for event in self._received(SECONDS):
+            for event in self._read_events(SECONDS):
                 if isinstance(event, AcceptConnection):
                     self.is_open = True
                 elif isinstance(event, RejectConnection):
                     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
                     status, headers = event.status_code, _joined(pairs)
                     if not event.has_body:
-                        raise Refused(Answer(status, headers))
+                        raise HandshakeRefused(Answer(status, headers))
                 elif isinstance(event, RejectData):
                     body += event.data
-                    if event.body_finished or len(body) > _MOST_BYTES:
-                        raise Refused(Answer(status, headers, body))
+                    if event.body_finished or len(body) > _MAX_BYTES:
+                        raise HandshakeRefused(Answer(status, headers, body))
                 elif isinstance(event, TextMessage):
                     self._messages.append(event.data)
 
@@ -216,22 +216,22 @@ class WebSocket:
         self._send(TextMessage(data=text))
 
     def receive(self, seconds: float = SECONDS) -> str | None:
-        """Wait for a message; None if the connection ended first, however.
+        """Wait for a message; None if the connection ended first.
 
-        Raises: NotInTime.
+        Raises: AnswerTimeout.
         """
         give_up = time.monotonic() + seconds
         while self.is_open and not self._messages:
             try:
-                self._take(max(0.01, give_up - time.monotonic()))
-            except NotInTime:
+                self._handle_events(max(0.01, give_up - time.monotonic()))
+            except AnswerTimeout:
                 raise
             except NoAnswer:
                 self.is_open = False
         return self._messages.pop(0) if self._messages else None
 
-    def _take(self, seconds: float) -> None:
-        for event in self._received(seconds):
+    def _handle_events(self, seconds: float) -> None:
+        for event in self._read_events(seconds):
             if isinstance(event, TextMessage):
                 self._messages.append(event.data)
             elif isinstance(event, Ping):
@@ -246,13 +246,13 @@ class WebSocket:
         self._network.close()
 
     def _send(self, event: Any) -> None:
-        with _said(self._address):
+        with _errors_translated(self._address):
             self._network.sendall(self._protocol.send(event))
 
-    def _received(self, seconds: float) -> Iterator[Any]:
-        with _said(self._address):
+    def _read_events(self, seconds: float) -> Iterator[Any]:
+        with _errors_translated(self._address):
             self._network.settimeout(seconds)
-            data = self._network.recv(_PIECE_BYTES)
+            data = self._network.recv(_CHUNK_BYTES)
             try:
                 self._protocol.receive_data(data or None)
                 yield from self._protocol.events()
@@ -267,7 +267,7 @@ class WebSocket:
             self.is_open = False
 
 
-_SENTENCES: dict[type[Exception], str] = {
+_MESSAGES: dict[type[Exception], str] = {
     socket.gaierror: "The name {host} has no address: {reason}.",
     TimeoutError: "{where} did not answer in time.",
     ssl.SSLError: "{where} speaks no TLS that this machine understands ({reason}). Is it an address of http:// ?",
@@ -276,12 +276,12 @@ _SENTENCES: dict[type[Exception], str] = {
     BrokenPipeError: "{where} closed the connection without an answer.",
     http.client.HTTPException: "What answers at {where} speaks no HTTP that can be read ({reason}).",
 }
-"""What is said of an error, of the first kind that it is of."""
+"""The message for an error, by the first class that matches."""
 
 
 @contextlib.contextmanager
-def _said(address: Address) -> Iterator[None]:
-    """Turn what a network or its other end does into a sentence; a bad certificate is another matter.
+def _errors_translated(address: Address) -> Iterator[None]:
+    """Turn errors of the network or the other end into messages, but not a bad certificate.
 
     Raises: NoAnswer, ssl.SSLCertVerificationError.
     """
@@ -290,13 +290,13 @@ def _said(address: Address) -> Iterator[None]:
     except ssl.SSLCertVerificationError:
         raise
     except (OSError, http.client.HTTPException) as error:
-        kind = NotInTime if isinstance(error, TimeoutError) else NoAnswer
-        raise kind(_sentence(error, address)) from None
+        kind = AnswerTimeout if isinstance(error, TimeoutError) else NoAnswer
+        raise kind(_message(error, address)) from None
 
 
-def _sentence(error: Exception, address: Address) -> str:
+def _message(error: Exception, address: Address) -> str:
     where = f"{address.host}:{address.port}"
-    for kind, sentence in _SENTENCES.items():
+    for kind, sentence in _MESSAGES.items():
         if isinstance(error, kind):
             return sentence.format(where=where, host=address.host, reason=_reason(error))
     return f"{where} can't be reached: {_reason(error)}."

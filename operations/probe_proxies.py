@@ -1,7 +1,7 @@
-"""Which reverse proxy answers, and the line of its configuration that mends a fault.
+"""Recognises reverse proxies, and gives the line of their configuration that mends a fault.
 
-Knows: how proxies name themselves in headers, their configurations (held to docs/proxies.md by a test). Must not know: how
-a fault was found; standard library only.
+Knows: how proxies name themselves in headers, their configurations (a test compares them with docs/proxies.md). Must not
+know: how a fault was found; standard library only.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ _REMEDIES: dict[str, dict[str, str]] = {
 """By proxy and fault; a test finds each word of them in the section of the proxy."""
 
 
-def recognised(headers: Mapping[str, str]) -> str | None:
-    """Name the proxy that an answer says it came by, None if it does not say; header names are in lower case."""
+def identify_proxy(headers: Mapping[str, str]) -> str | None:
+    """Name the proxy that an answer's headers name, None if they name none; header names are in lower case."""
     for name in _WHERE:
-        said = f"{name} {headers[name]}".lower() if name in headers else ""
+        value = f"{name} {headers[name]}".lower() if name in headers else ""
         for mark, proxy in _NAMED.items():
-            if mark in said:
+            if mark in value:
                 return proxy
     return None
 
 
 def lines(proxy: str) -> Mapping[str, str]:
-    """Give the lines that mend something in a proxy's configuration, by what they mend."""
+    """Give the lines of a proxy's configuration by the fault that they mend."""
     return _REMEDIES.get(proxy, {})
 
 

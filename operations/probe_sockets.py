@@ -1,7 +1,7 @@
-"""Probes of what listeners need of a reverse proxy: WebSockets, long polling, patience.
+"""Probes what sockets need from a reverse proxy: WebSockets, long polling, long time-outs.
 
-Knows: how a Socket.IO client begins. Must not know: requests of the API, which line of which proxy mends what. Sockets are
-strangers' unless the operator gave a token; nothing that they say is heard by anybody.
+Knows: how a Socket.IO client connects. Must not know: requests of the API, which line of which proxy's configuration mends
+what. Sockets are unauthenticated unless the operator gave a token; they send nothing to other clients.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import time
 import gevent
 
 from operations.doctor import Finding
-from operations.probe_client import Address, Answer, NoAnswer, NotInTime, Refused, WebSocket, request
+from operations.probe_client import Address, Answer, AnswerTimeout, HandshakeRefused, NoAnswer, WebSocket, request
 from operations.probe_target import Deployment, is_refusal
 
 _WEBSOCKET = "/socket.io/?EIO=4&transport=websocket"
 _POLLING = "/socket.io/?EIO=4&transport=polling"
 _EVENT = b'420["ping"]'
 _SEPARATOR = b"\x1e"
-_MOST_SILENT_SECONDS = 15
+_MAX_IDLE_SECONDS = 15
 _LATE_SECONDS = 5
 
 
 def upgrade(deployment: Deployment) -> Finding | None:
-    """Look whether a WebSocket opens and carries messages both ways."""
+    """Check whether a WebSocket opens and carries messages both ways."""
     try:
         opened = WebSocket(deployment.address, _WEBSOCKET)
-    except Refused as refused:
+    except HandshakeRefused as refused:
         if is_refusal(refused.answer, 503):
-            return Finding("The server has no room for sockets just now.", "Look again later.")
+            return Finding("The server has no room for sockets just now.", "Try again later.")
         fault = f"No WebSocket opens: the handshake is answered {refused.answer.status}. Listeners must poll."
         return deployment.finding(fault, "upgrade")
     except NoAnswer as error:
@@ -49,7 +49,7 @@ def upgrade(deployment: Deployment) -> Finding | None:
 
 
 def polling(deployment: Deployment) -> Finding | None:
-    """Look whether a waiting poll is answered as soon as there is something to tell.
+    """Check whether a waiting poll is answered as soon as there is something to tell.
 
     Source: Engine.IO protocol 4, "HTTP long-polling"; Socket.IO protocol 5.
     """
@@ -61,12 +61,12 @@ def polling(deployment: Deployment) -> Finding | None:
     try:
         fault = _polling_fault(deployment.address, path)
     finally:
-        _polled(deployment.address, "POST", path, b"1")
+        _poll(deployment.address, "POST", path, b"1")
     return deployment.finding(fault, "polling") if fault else None
 
 
 def _session(opened: Answer) -> str:
-    """Give the session that an Engine.IO handshake begins; nothing if the answer is none."""
+    """Give the session of an Engine.IO handshake; an empty text if the answer is none."""
     try:
         sid = json.loads(opened.body[1:])["sid"] if opened.body.startswith(b"0{") else ""
     except (ValueError, LookupError):
@@ -75,21 +75,21 @@ def _session(opened: Answer) -> str:
 
 
 def _polling_fault(address: Address, path: str) -> str:
-    joined = _polled(address, "POST", path, b"40")
+    joined = _poll(address, "POST", path, b"40")
     if joined and joined.status == 200:
-        joined = _polled(address, "GET", path)
+        joined = _poll(address, "GET", path)
     if joined is None or joined.status != 200:
         what = f"answered {joined.status}" if joined else "not answered"
         return f"A poll of a session that has begun is {what}: do all requests reach the same server?"
-    poll = gevent.spawn(_polled, address, "GET", path)
-    _polled(address, "POST", path, _EVENT)
-    answer = poll.get()
+    pending = gevent.spawn(_poll, address, "GET", path)
+    _poll(address, "POST", path, _EVENT)
+    answer = pending.get()
     if answer and any(packet.startswith(b"4") for packet in answer.body.split(_SEPARATOR)):
         return ""
     return "A poll that waits is not answered when there is something to tell."
 
 
-def _polled(address: Address, method: str, path: str, body: bytes = b"") -> Answer | None:
+def _poll(address: Address, method: str, path: str, body: bytes = b"") -> Answer | None:
     try:
         return request(address, method, path, body)
     except (NoAnswer, ssl.SSLCertVerificationError):
@@ -97,36 +97,34 @@ def _polled(address: Address, method: str, path: str, body: bytes = b"") -> Answ
 
 
 def idle(deployment: Deployment) -> Finding | None:
-    """Look whether a silent socket is left open: a stranger's for as long as it may be, with a token until it is pinged."""
+    """Check whether an idle socket stays open: until it must authenticate, with a token until its ping."""
     try:
         opened = WebSocket(deployment.address, _WEBSOCKET)
-    except (Refused, NoAnswer):
+    except (HandshakeRefused, NoAnswer):
         return Finding(
-            "No WebSocket opens: whether a silent one stays open can't be seen.", "Look again when one does."
+            "No WebSocket opens: whether an idle one stays open can't be checked.", "Try again when one does."
         )
     began = time.monotonic()
     try:
-        seconds, refusal = _silence(opened, deployment)
-    except NotInTime:
-        return None  # It is open still.
+        seconds, refusal = _wait_idle(opened, deployment)
+    except AnswerTimeout:
+        return None  # It is still open.
     finally:
         opened.close()
     lasted = time.monotonic() - began
     if refusal or lasted >= seconds - 1:
         return refusal
-    return deployment.finding(f"A silent socket is cut after {lasted:.0f} s, before the server would ping.", "idle")
+    return deployment.finding(f"An idle socket is cut after {lasted:.0f} s, before the server would ping.", "idle")
 
 
-def _silence(opened: WebSocket, deployment: Deployment) -> tuple[float, Finding | None]:
-    """Wait until a socket ends or is pinged; give how long it had to stay open at least.
+def _wait_idle(opened: WebSocket, deployment: Deployment) -> tuple[float, Finding | None]:
+    """Wait until a socket is closed or pinged; give how long it should stay open at least.
 
-    Raises: NotInTime if it outlives that.
+    Raises: AnswerTimeout if it stays open longer.
     """
     if deployment.token:
         opened.send("40" + json.dumps({"token": deployment.token}))
-    seconds = (
-        _MOST_SILENT_SECONDS if deployment.token else min(deployment.limits.socketAuthSeconds, _MOST_SILENT_SECONDS)
-    )
+    seconds = _MAX_IDLE_SECONDS if deployment.token else min(deployment.limits.socketAuthSeconds, _MAX_IDLE_SECONDS)
     while (message := opened.receive(seconds + _LATE_SECONDS)) is not None:
         if message.startswith("0{") and deployment.token:
             seconds = json.loads(message[1:])["pingInterval"] / 1_000

@@ -1,6 +1,6 @@
-"""A deployment that is looked at from outside: found at an address, or a sentence that says what is there instead.
+"""Finds a syncapp at an address, or says what is there instead.
 
-Knows: how a syncapp is told from anything else. Must not know: what of it a proxy may break.
+Knows: how to recognise a syncapp. Must not know: what a proxy may break.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from operations.probe_client import Address, Answer, NoAnswer, request
 
 
 class NoDeployment(Exception):
-    """There is no syncapp at the address that could be looked at; as text, a sentence that says what is there instead."""
+    """There is no syncapp at the address; its text says what is there instead."""
 
 
 class ForwardedFor(msgspec.Struct):
-    """What a server says of the X-Forwarded-For of a request to it."""
+    """What a server says about the X-Forwarded-For of a request."""
 
     addresses: int
     trusted: int
 
 
 class Health(msgspec.Struct):
-    """What of ``/health`` is looked at; an older server does not tell ``forwardedFor``."""
+    """The fields of ``/health`` that are used; an older server has no ``forwardedFor``."""
 
     status: str
     version: str
@@ -38,18 +38,18 @@ class Health(msgspec.Struct):
 
 
 class Limits(msgspec.Struct):
-    """What of ``/api/limits`` is looked at."""
+    """The fields of ``/api/limits`` that are used."""
 
     maxBodyBytes: int
     socketAuthSeconds: int
 
 
-_Told = TypeVar("_Told", Health, Limits)
+_Answered = TypeVar("_Answered", Health, Limits)
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment that answered: where, by which proxy, what it says of itself; a token of it, if the operator has one."""
+    """A deployment that answered: its address, proxy, health and limits; and a token for it, if the operator gave one."""
 
     address: Address
     proxy: str | None
@@ -63,10 +63,10 @@ class Deployment:
         return Finding(sentence, probe_proxies.remedy(self.proxy, fault), refuses=breaks)
 
 
-def address_of(url: str) -> Address:
-    """Read the address of a deployment.
+def parse_address(url: str) -> Address:
+    """Parse the address of a deployment.
 
-    Raises: ValueError, with a sentence.
+    Raises: ValueError, with a message.
     """
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("The address has characters that none has; write a name in its ASCII form (xn--).")
@@ -78,12 +78,12 @@ def address_of(url: str) -> Address:
     try:
         parts.hostname.encode("idna")
     except UnicodeError:
-        raise ValueError(f"{_shown(parts.hostname)} can't be the name of a host.") from None
+        raise ValueError(f"{_printable(parts.hostname)} can't be the name of a host.") from None
     port = parts.port if parts.port is not None else {"http": 80, "https": 443}[parts.scheme]
     return Address(parts.scheme, parts.hostname, port)
 
 
-def reach(address: Address, token: str = "") -> Deployment:
+def find_deployment(address: Address, token: str = "") -> Deployment:
     """Find a syncapp at an address.
 
     Raises: NoDeployment.
@@ -95,22 +95,22 @@ def reach(address: Address, token: str = "") -> Deployment:
         except ssl.SSLCertVerificationError as error:
             address, fault = replace(address, is_verified=False), error.verify_message
             answer = request(address, "GET", "/health")
-        health = _told(answer.json, Health)
-        said = request(address, "GET", "/api/limits").json if health else None
-        limits = _told(said.get("data") if isinstance(said, dict) else None, Limits)
+        health = _convert(answer.json, Health)
+        body = request(address, "GET", "/api/limits").json if health else None
+        limits = _convert(body.get("data") if isinstance(body, dict) else None, Limits)
     except NoAnswer as error:
         raise NoDeployment(str(error)) from None
     if health is None or limits is None:
-        raise NoDeployment(_instead(address, answer))
-    return Deployment(address, probe_proxies.recognised(answer.headers), health, limits, fault, token)
+        raise NoDeployment(_what_answers(address, answer))
+    return Deployment(address, probe_proxies.identify_proxy(answer.headers), health, limits, fault, token)
 
 
 def health_of(deployment: Deployment, headers: Mapping[str, str] | None = None) -> Health:
-    """Ask a deployment how it is.
+    """Read a deployment's health.
 
-    Raises: NoAnswer, also if the answer is another's.
+    Raises: NoAnswer, also if something else answers.
     """
-    health = _told(request(deployment.address, "GET", "/health", headers=headers).json, Health)
+    health = _convert(request(deployment.address, "GET", "/health", headers=headers).json, Health)
     if health is None:
         raise NoAnswer("what answers is sometimes syncapp and sometimes not.")
     return health
@@ -121,20 +121,19 @@ def is_refusal(answer: Answer, status: int) -> bool:
     return answer.status == status and isinstance(answer.json, dict) and "requestId" in answer.json
 
 
-def _told(said: Any, kind: type[_Told]) -> _Told | None:
+def _convert(body: Any, kind: type[_Answered]) -> _Answered | None:
     try:
-        return msgspec.convert(said, kind)
+        return msgspec.convert(body, kind)
     except msgspec.ValidationError:
         return None
 
 
-def _instead(address: Address, answer: Answer) -> str:
-    """Say what answers where a syncapp was looked for."""
-    where, proxy = f"{address.origin}/health", probe_proxies.recognised(answer.headers) or "A proxy"
+def _what_answers(address: Address, answer: Answer) -> str:
+    """Say what answers in place of a syncapp."""
+    where, proxy = f"{address.origin}/health", probe_proxies.identify_proxy(answer.headers) or "A proxy"
     if 300 <= answer.status < 400 and "location" in answer.headers:
-        return (
-            f"{where} sends callers on to {_shown(answer.headers['location'])}: give doctor, and clients, that address."
-        )
+        target = _printable(answer.headers["location"])
+        return f"{where} redirects to {target}: give doctor, and clients, that address."
     if answer.status in (502, 503, 504):
         return (
             f"{proxy} answers {answer.status} at {where}: it can't reach syncapp. Does syncapp run, and does the proxy"
@@ -144,8 +143,8 @@ def _instead(address: Address, answer: Answer) -> str:
         return f"{where} answers {answer.status}, before syncapp is asked: the proxy must let everybody through."
     kind = answer.headers.get("content-type", "nothing that is named").partition(";")[0]
     hint = " Is it an address of https:// ?" if (address.scheme, answer.status) == ("http", 400) else ""
-    return f"There is no syncapp at {address.origin}: /health answers {answer.status} with {_shown(kind)}.{hint}"
+    return f"There is no syncapp at {address.origin}: /health answers {answer.status} with {_printable(kind)}.{hint}"
 
 
-def _shown(text: str) -> str:
+def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:200])

@@ -1,4 +1,4 @@
-"""How tenants are put back: from a backup, or from a file that something else restored.
+"""Restores tenants from a backup, or from a single file.
 
 Knows: which customers come back, and how a file becomes one that a server takes over. Must not know: the command line,
 requests, sockets, how a backup is made or checked.
@@ -24,12 +24,12 @@ from storage.sqlite.errors import reason_of
 from storage.sqlite.files import copy_file, faults_of
 from tenants import parse_tenant_id
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 _WAIT_SECONDS = 60.0
 
 
 class Choice(NamedTuple):
-    """Which customers of a backup are put back, and which are left out since their accounts were closed."""
+    """The customers of a backup to restore, and those left out because their accounts were closed."""
 
     backup: Path
     customers: list[Customer]
@@ -37,22 +37,22 @@ class Choice(NamedTuple):
 
 
 def choose(engine: SQLiteEngine, backup: Path, wanted: str | None = None, with_closed: bool = False) -> Choice:
-    """Choose all customers of a backup, or the one that is ``wanted`` by ID or e-mail address, and check them.
+    """Choose all customers of a backup, or the one ``wanted`` by ID or e-mail address, and verify their files.
 
     ``with_closed``: also those whose accounts were closed since.
-    Raises: BackupError if one of them is not whole in the backup; InvalidTenantId.
+    Raises: BackupError if one of the files is damaged; InvalidTenantId.
     """
     held = set(manifests.read(backup).tenants)
     known = _customers(backup)
     ids = held if wanted is None else {_named(engine, known, wanted)}
     checked = verify(backup, lambda _: None, ids)
-    for fault in checked.whole:
+    for fault in checked.backup_faults:
         raise BackupError(fault)
     for tenant_id in sorted(ids - set(checked.good)):
         raise BackupError(f"{tenant_id}: {checked.faults.get(tenant_id, 'is not in this backup')}")
     closed = set() if with_closed else ids & engine.directory.read(main_database.closed_ids)
     if wanted is not None and closed:
-        raise BackupError(f"{wanted}: this account was closed since. To bring it back, say --closed as well.")
+        raise BackupError(f"{wanted}: this account was closed since. To bring it back, use --closed as well.")
     customers = [known[tenant_id] for tenant_id in sorted(ids)]
     coming = [customer for customer in customers if customer.id not in closed]
     return Choice(backup, coming, [customer for customer in customers if customer.id in closed])
@@ -62,14 +62,14 @@ def _customers(backup: Path) -> dict[str, Customer]:
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "main.db"
         try:
-            manifests.copied(backup / "main.db", copy)
+            manifests.copy_and_hash(backup / "main.db", copy)
             return manifests.customers_in(copy)
         except Exception as error:
             raise BackupError(f"main.db of {backup} can't be read: {reason_of(error)}") from None
 
 
 def _named(engine: SQLiteEngine, known: dict[str, Customer], text: str) -> str:
-    """Find whom an ID or an address means; an address may be another customer's by now."""
+    """Find the customer of an ID or an address; an address may belong to another customer by now."""
     if "@" not in text:
         return parse_tenant_id(text)
     address = main_database.normal_email(text)
@@ -86,11 +86,11 @@ def _named(engine: SQLiteEngine, known: dict[str, Customer], text: str) -> str:
     return found.pop()
 
 
-def restore(engine: SQLiteEngine, choice: Choice, say: Say, wait_seconds: float = _WAIT_SECONDS) -> list[str]:
-    """Put the chosen customers' tenants back, each under a new epoch; give their IDs.
+def restore(engine: SQLiteEngine, choice: Choice, report: Report, wait_seconds: float = _WAIT_SECONDS) -> list[str]:
+    """Restore the chosen customers' tenants, each under a new epoch; give their IDs.
 
-    A customer that the directory does not know comes back with it; one that it knows stays as it is. A running server
-    takes the files over within a second and tells the devices; else they are put in place here.
+    A customer that is not in the main database is added to it; an existing one stays as it is. A running server takes the
+    files over within a second and notifies the devices; otherwise they are put in place here.
     Raises: BackupError if a file is no longer what was checked, or the running server does not take it.
     """
     hashes = manifests.read(choice.backup).files
@@ -100,19 +100,19 @@ def restore(engine: SQLiteEngine, choice: Choice, say: Say, wait_seconds: float 
         sha256 = hashes.get(f"tenants/{file.name}")
         epochs[customer.id] = engine.lay_ready(customer.id, partial(_copy_checked, file, sha256))
         other = engine.directory.write(partial(main_database.add_missing_customer, customer))
-        say(f"{customer.id}: restored")
+        report(f"{customer.id}: restored")
         if other:
-            say(f"{customer.email} is another account's by now: this one comes back as {other}")
+            report(f"{customer.email} is another account's by now: this one comes back as {other}")
     _wait_until_taken(engine, epochs, wait_seconds)
     return list(epochs)
 
 
 def restore_file(engine: SQLiteEngine, file: Path, wanted: str, wait_seconds: float = _WAIT_SECONDS) -> str:
-    """Take a tenant's database in from a file that is in no backup, such as one of Litestream's; give the tenant's ID.
+    """Restore a tenant from a file that is in no backup, such as one of Litestream's; give the tenant's ID.
 
-    Raises: BackupError if it is no sound database of this customer's; InvalidTenantId.
+    Raises: BackupError if it is damaged or another customer's; InvalidTenantId.
     """
-    tenant_id = _customer_here(engine, wanted)
+    tenant_id = _existing_customer(engine, wanted)
     with tempfile.TemporaryDirectory(dir=engine.folder.path) as scratch:
         copy = Path(scratch) / "copy.db"
         try:
@@ -132,13 +132,13 @@ def restore_file(engine: SQLiteEngine, file: Path, wanted: str, wait_seconds: fl
 
 
 def _other_owner(engine: SQLiteEngine, file: Path, epoch: str, tenant_id: str) -> str | None:
-    """Tell whose file this is, by its name or its epoch, if that is another customer's: rows of one are not for another."""
+    """Give the other customer whose file this is, by its name or its epoch; None if it is not another's."""
     named = re.search(r"tenant_([0-9a-f]{32})", file.name)
     owners = {engine.directory.read(lambda: main_database.owner_of(epoch)), named and str(uuid.UUID(named[1]))}
     return next(iter(owners - {None, tenant_id}), None)
 
 
-def _customer_here(engine: SQLiteEngine, wanted: str) -> str:
+def _existing_customer(engine: SQLiteEngine, wanted: str) -> str:
     tenant_id = _named(engine, {}, wanted)
     if tenant_id not in engine.directory.read(main_database.customer_ids):
         raise BackupError(f"There is no customer {wanted}.")
@@ -146,7 +146,7 @@ def _customer_here(engine: SQLiteEngine, wanted: str) -> str:
 
 
 def _copy_checked(file: Path, sha256: str | None, target: Path) -> None:
-    if manifests.copied(file, target) != sha256 and sha256 is not None:
+    if manifests.copy_and_hash(file, target) != sha256 and sha256 is not None:
         raise BackupError(f"{file.name} changed while it was restored.")
 
 

@@ -41,7 +41,7 @@ INTERNALS = (
     Internals(
         "gevent-websocket",
         "geventwebsocket.handler:WebSocketHandler",
-        "log_request upgrade_websocket _prepare_response",
+        "log_request upgrade_websocket",
         "server.http.handler server.websocket.frames",
     ),
     Internals(
@@ -107,5 +107,5 @@ INTERNALS = (
     Internals("Python", "logging", "_srcfile", "server.log_format"),
     # --- peewee ------------------------------------------------------------------------------------------------------
     Internals("peewee", "peewee:Field", "_order _sort_key", "models"),
-    Internals("peewee", "peewee:Database", "_state", "storage.sqlite.database"),
+    Internals("peewee", "peewee:Database", "_state", "storage.sqlite.binding"),
 )

@@ -22,11 +22,11 @@ from storage.system_tables import Conflict, Device, KeptAnswer, Receipt
 
 log = logging.getLogger("syncapp.devices")
 DAY_MS = 86_400_000
-_SLICE_ROWS = 500
+_CHUNK_ROWS = 500
 
 
 class Visit(NamedTuple):
-    """What requests told of a device: the position it said to have reached in each table it pulled, and when it was here.
+    """A device's visits: the position up to which it says that it has each table it pulled, and when it was here last.
 
     The positions are of one epoch: after a restore they say nothing.
     """
@@ -37,7 +37,7 @@ class Visit(NamedTuple):
 
 
 class Seen:
-    """What requests told of devices and no file knows yet; written together, since a visit alone is no reason to."""
+    """Visits of devices that are not stored yet; written together, since a visit alone is no reason to."""
 
     def __init__(self, write: Callable[[str, Callable[[], None]], None]) -> None:
         """``write``: runs work in a transaction of a tenant."""
@@ -46,7 +46,7 @@ class Seen:
         self._visits: dict[str, dict[str, Visit]] = {}
 
     def note(self, tenant_id: str, device_id: str, positions: Mapping[str, int], now: int, epoch: str = "") -> None:
-        """Remember a visit, with the positions of an epoch if it told any; what it does not tell of stays as it was."""
+        """Remember a visit, with the positions of an epoch if it has any; those of other tables stay as they were."""
         visits = self._visits.setdefault(tenant_id, {})
         known = visits.get(device_id, Visit({}, now, epoch))
         before = known.positions if epoch in ("", known.epoch) else {}
@@ -81,7 +81,7 @@ class Seen:
         except Problem:  # Full or locked: it is kept for the next time.
             pass
         except Exception:
-            log.exception("what a pull told of its device can't be noted", extra={"tenant": tenant_id})
+            log.exception("the visit of a device can't be stored", extra={"tenant": tenant_id})
 
     @property
     def tenants(self) -> list[str]:
@@ -97,7 +97,7 @@ def _save(visits: Mapping[str, Visit], found: Mapping[str, Evidence]) -> None:
 
 
 def _save_visit(device_id: str, positions: Mapping[str, int], at: int) -> None:
-    """Note where a device is in the tables of which it told; who tells of any is not expired any more."""
+    """Store a device's positions in tables; one that has any is not expired any more."""
     sql = connection()
     known = sql.execute("SELECT places, expired_at FROM _devices WHERE id = ?", (device_id,)).fetchone()
     if known is None:
@@ -187,14 +187,14 @@ def purge_limit(now: int, history_ms: int) -> int:
 
 
 def purge(after: int, until: int) -> int | None:
-    """Look through a slice of the log after ``after`` and remove what is no longer current; give where it ended.
+    """Look through a chunk of the log after ``after`` and remove what is no longer current; give where it ended.
 
     None when nothing is left up to ``until``. From the oldest on, so that no history has a part missing in its middle.
     Of deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
     """
     ends = connection().execute(
-        "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) AS slice",
-        (after, until, _SLICE_ROWS),
+        "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) AS chunk",
+        (after, until, _CHUNK_ROWS),
     )
     end = next(iter(ends))[0]
     if end is None:

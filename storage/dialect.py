@@ -4,7 +4,7 @@ Knows: what a dialect gives, and that code finds the one of the database to whic
 An engine's dialect is the module ``dialect`` in its folder, with the same names. The one in use comes with the
 connection and not from the process, so that one process can copy from one engine to another.
 
-All other statements stand once, in the modules of ``storage``, and both SQLite and PostgreSQL must understand them.
+All other statements are written once, in the modules of ``storage``, and both SQLite and PostgreSQL must understand them.
 ``tests/storage/test_neutral_sql.py`` looks for words that only SQLite knows. Such a statement may rely on this, and on
 nothing else:
 
@@ -20,6 +20,7 @@ nothing else:
 - Beside plain SELECT, INSERT, UPDATE and DELETE both know: ``coalesce``, ``nullif``, CASE, the aggregates ``count``,
   ``min`` and ``max`` (of one argument), EXISTS, UNION ALL, WITH RECURSIVE, ``row_number``, LIMIT and OFFSET,
   UPDATE … FROM, ON CONFLICT (column) DO UPDATE with ``excluded``, CREATE INDEX IF NOT EXISTS … WHERE.
+- What peewee writes is in the words of the class of its database, which the engine gives (``models.database``).
 - An INSERT names its columns, a subquery in FROM has a name, and what a client or a declaration may have named is quoted.
 """
 
@@ -27,6 +28,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
+
+from peewee import Field
 
 from models import NotBound, SyncedTable, bound
 
@@ -46,8 +49,11 @@ class SchemaChanges(Protocol):
     def drop_index(self, name: str) -> None:
         """Drop an index, whatever its name."""
 
-    def add_column(self, table: str, name: str, kind: str) -> None:
-        """Add an empty column of a type."""
+    def type_of(self, field: Field) -> str:
+        """Give the type of a field's column, as ``columns`` gives it."""
+
+    def add_column(self, table: str, field: Field) -> None:
+        """Add the column of a field, empty."""
 
     def drop_columns(self, table: SyncedTable, going: Collection[str], coming: Collection[str]) -> Collection[str]:
         """Drop columns of a synced table, whatever their names; no index has them.

@@ -34,34 +34,34 @@ class Taken(NamedTuple):
 
 
 def mark_of(change: Change) -> str:
-    """Give a digest of what an operation asks for, in whatever order it says it."""
-    return _digest(encode_sorted(_said(change)))
+    """Give a digest of what an operation asks for, in whatever order its fields are."""
+    return _digest(encode_sorted(_content(change)))
 
 
 def is_retry(change: Change, before: Taken) -> bool:
     """Tell the retry of an operation from another one under its name; older versions kept the order of its fields."""
-    return before.mark in (mark_of(change), _digest(encode(_said(change))))
+    return before.mark in (mark_of(change), _digest(encode(_content(change))))
 
 
 def implied_name(change: Change, device_id: str | None) -> str | None:
-    """Name a change that has no name of any kind, if its device can mean no other by the same words.
+    """Name a change that has no name of any kind, if its device can mean no other by the same content.
 
-    They are its own number of the row, its name, all that it says of the row, and the edit's time to the millisecond.
+    They are its own number of the row, its name, all its fields, and the edit's time to the millisecond.
     """
     if change.local_id is None or change.kind == "delete" or change.problems:
         return None
     if not is_exact(change.fields.get("last_updated")):
         return None
-    return "#" + _digest(encode_sorted([device_id, whole_number(change.local_id) or change.local_id, _said(change)]))
+    return "#" + _digest(encode_sorted([device_id, whole_number(change.local_id) or change.local_id, _content(change)]))
 
 
-def _said(change: Change) -> list[Any]:
+def _content(change: Change) -> list[Any]:
     assert change.table is not None
     return [change.table.name, change.kind, change.row_id, change.fields, change.base_version]
 
 
-def _digest(said: bytes) -> str:
-    return hashlib.blake2b(said, digest_size=16).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def taken(op_ids: Iterable[str]) -> dict[str, Taken]:

@@ -75,7 +75,7 @@ class Closing(Bound):
 
 
 class LastPosition(Bound):
-    """Where a tenant's file stood when it was noted last: a file that is behind that went back (see
+    """A tenant's position when it was noted last: a database that is behind it went back (see
     ``rollback_detection``)."""
 
     tenant_id = TextField(primary_key=True)
@@ -206,11 +206,11 @@ def closed_ids() -> set[str]:
     return {closing.tenant_id for closing in Closing.select()}
 
 
-# --- where files stood ------------------------------------------------------------------------------------------------
+# --- positions of tenants --------------------------------------------------------------------------------------------
 
 
 def note_positions(positions: Mapping[str, tuple[str, int]]) -> None:
-    """Note where customers' files stand, by ID their epoch and sequence; of those that are no more, nothing."""
+    """Note the positions of tenants, by ID their epoch and sequence; of those that are no more, nothing."""
     sql = (
         "INSERT INTO last_places (tenant_id, epoch, sequence) SELECT c.id, ?, ? FROM customers AS c WHERE c.id = ?"
         " ON CONFLICT (tenant_id) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
@@ -219,7 +219,7 @@ def note_positions(positions: Mapping[str, tuple[str, int]]) -> None:
 
 
 def last_position(tenant_id: str) -> tuple[str, int] | None:
-    """Tell where a customer's file stood when it was noted last: its epoch and its sequence."""
+    """Give a tenant's position when it was noted last: its epoch and its sequence."""
     found = connection().execute("SELECT epoch, sequence FROM last_places WHERE tenant_id = ?", (tenant_id,))
     return next(((str(epoch), int(sequence)) for epoch, sequence in found), None)
 

@@ -1,4 +1,4 @@
-"""What a push builds on: the rows that it means as they stand, and what its device missed of them.
+"""What a push builds on: the existing rows that it means, and what its device missed of them.
 
 Knows: the statements that look rows up and walk the log back, bound to one tenant by the caller. Must not know: Flask,
 sockets, engines, what becomes of a change (``merge``).
@@ -20,16 +20,18 @@ Key = tuple[str, str]
 
 
 def look_up(
-    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], met: Mapping[Key, StoredRow]
+    changes: Sequence[Change], results: Sequence[Mapping[str, Any]], current: Mapping[Key, StoredRow]
 ) -> dict[Key, StoredRow]:
-    """Read the rows that changes and their earlier results may mean, by id and ``Unique_id``; those ``met`` are known."""
+    """Read the rows that changes and their earlier results may mean, by id and ``Unique_id``, unless in ``current``."""
     rows: dict[Key, StoredRow] = {}
     for name in {change.table.name for change in changes if change.table}:
         own = [change for change in changes if change.table and change.table.name == name and not change.problems]
         by_id = {change.row_id for change in own if change.row_id}
         by_id |= {result["id"] for result in results if result["table"] == name}
-        rows |= _read(name, "id", {row_id for row_id in by_id if (name, row_id) not in met})
-        other = {change.row_id for change in own if change.row_id and change.unique_id and _is_other(change, rows, met)}
+        rows |= _read(name, "id", {row_id for row_id in by_id if (name, row_id) not in current})
+        other = {
+            change.row_id for change in own if change.row_id and change.unique_id and _is_other(change, rows, current)
+        }
         by_unique_id = {change.unique_id for change in own if not change.row_id or change.row_id in other} - {None}
         rows |= _read(name, "Unique_id", by_unique_id)
     return rows
@@ -40,10 +42,10 @@ def _read(table: str, column: str, wanted: Collection[Any]) -> dict[Key, StoredR
     return {(table, row_id): StoredRow(decode_stored(body), *about) for row_id, body, *about in found}
 
 
-def _is_other(change: Change, rows: Mapping[Key, StoredRow], met: Mapping[Key, StoredRow]) -> bool:
-    """Tell whether the row under a change's id has another ``Unique_id`` than the change says, or there is none."""
+def _is_other(change: Change, rows: Mapping[Key, StoredRow], current: Mapping[Key, StoredRow]) -> bool:
+    """Tell whether the row under a change's id has another ``Unique_id`` than the change states, or there is none."""
     key: Any = change.table.name if change.table else None, change.row_id
-    stored = rows.get(key) or met.get(key)
+    stored = rows.get(key) or current.get(key)
     return stored is None or stored.row["Unique_id"] != change.unique_id
 
 
@@ -81,36 +83,36 @@ def entry_at(sequence: int) -> Entry | None:
 
 
 class Own(NamedTuple):
-    """What a device itself did to a row: what it ``said`` of it earlier in this push, the fields that this push has
-    ``written`` to it, which changes in the log were the device's, and what it says now."""
+    """What a device itself did to a row: what was ``received`` of it earlier in this push, the fields that this push has
+    ``written`` to it, which changes in the log were the device's, and what is ``sent`` now."""
 
-    said: Row
+    received: Row
     written: Collection[str]
     is_own: Callable[[Entry], bool]
-    says: Row
+    sent: Row
 
-    def is_said_by(self, entry: Entry) -> bool:
-        """Tell whether a change is this very one, whose answer was lost: it made the row what the device says, at the
+    def is_same_edit(self, entry: Entry) -> bool:
+        """Tell whether a change is this very one, whose answer was lost: it made the row what the device sends, at the
         time of the device's own clock, which no other edit has."""
-        time = self.says.get("last_updated")
+        time = self.sent.get("last_updated")
         if time is None or time not in entry.row:  # Most are not, and need not be read.
             return False
-        return self.is_said_in(decode_stored(entry.row))
+        return self.is_in(decode_stored(entry.row))
 
-    def is_said_in(self, row: Row) -> bool:
-        """Tell whether a row is what the device says of it, and of when it was edited."""
-        is_timed = self.says.get("last_updated") is not None
-        return is_timed and holds(row, self.says)
+    def is_in(self, row: Row) -> bool:
+        """Tell whether a row is what the device sends, with the same time of the edit."""
+        is_timed = self.sent.get("last_updated") is not None
+        return is_timed and holds(row, self.sent)
 
 
-def holds(row: Row, says: Row) -> bool:
-    """Tell whether a row has all that is said of it."""
-    return all(same(row.get(name), value) for name, value in says.items())
+def holds(row: Row, fields: Row) -> bool:
+    """Tell whether a row has these values."""
+    return all(same(row.get(name), value) for name, value in fields.items())
 
 
 def since_version(known: StoredRow, version: int, own: Own) -> MissedEdits | None:
     """Tell what a device that knew ``version`` of a row missed, None if all changes since were its own."""
-    return _since(known, lambda entry: entry.version <= version or own.is_said_by(entry), own)
+    return _since(known, lambda entry: entry.version <= version or own.is_same_edit(entry), own)
 
 
 def since_sequence(known: StoredRow, sequence: int, own: Own) -> MissedEdits | None:
@@ -120,7 +122,7 @@ def since_sequence(known: StoredRow, sequence: int, own: Own) -> MissedEdits | N
 
 def since_counted(known: StoredRow, version: int, positions: tuple[int, int], own: Own) -> MissedEdits | None:
     """Tell the same of a device that counts versions by itself, so that ``version`` proves nothing: see ``_Counted``."""
-    return _Counted(known, own, version, *positions).back(own.is_said_by)
+    return _Counted(known, own, version, *positions).back(own.is_same_edit)
 
 
 def since_elsewhere(known: StoredRow, own: Own) -> MissedEdits | None:
@@ -130,8 +132,8 @@ def since_elsewhere(known: StoredRow, own: Own) -> MissedEdits | None:
     may have changed any field, each at its latest edit in the history; a row that was edited was wanted then, which is
     what a deletion has to be later than.
     """
-    since = _since(known, own.is_said_by, own)
-    if since is None or since.base is None or own.is_said_in(since.base):
+    since = _since(known, own.is_same_edit, own)
+    if since is None or since.base is None or own.is_in(since.base):
         return since
     changed = dict(since.changed)
     if "is_deleted" not in own.written:
@@ -162,7 +164,7 @@ class _Walk:
     def __init__(self, known: StoredRow, own: Own) -> None:
         self._known, self._own = known, own
         self._changed: dict[str, int] = {}
-        self._settled, self._said = set(own.written), dict(own.said)
+        self._settled, self._received = set(own.written), dict(own.received)
 
     def back(self, is_base: Callable[[Entry], bool]) -> MissedEdits | None:
         """Walk until a change that the device knew, and tell what came after."""
@@ -179,7 +181,7 @@ class _Walk:
                 break
             self._take(entry)
             sequence = entry.previous
-        return self._since(None if base is None else base | self._said)
+        return self._since(None if base is None else base | self._received)
 
     def _since(self, base: Row | None) -> MissedEdits | None:
         return MissedEdits(self._changed, base) if self._changed else None
@@ -194,7 +196,7 @@ class _Walk:
         names = row if entry.fields is None else json.loads(entry.fields)
         if is_own:
             self._settled |= set(names)
-            self._said = {name: row.get(name) for name in names} | self._said
+            self._received = {name: row.get(name) for name in names} | self._received
         else:
             self._note(entry, names)
 
@@ -226,11 +228,11 @@ class _Counted(_Walk):
         self._own_times: dict[str, int] = {}
         self._repeated: Row | None = None
 
-    def back(self, is_said: Callable[[Entry], bool]) -> MissedEdits | None:
+    def back(self, is_same_edit: Callable[[Entry], bool]) -> MissedEdits | None:
         """Walk until the device's change whose answer was lost, or one that by its number and its position it knew."""
-        return super().back(lambda entry: self._is_base(entry, is_said))
+        return super().back(lambda entry: self._is_base(entry, is_same_edit))
 
-    def _is_base(self, entry: Entry, is_said: Callable[[Entry], bool]) -> bool:
+    def _is_base(self, entry: Entry, is_same_edit: Callable[[Entry], bool]) -> bool:
         if self._later:
             row = decode_stored(entry.row)
             for name in self._later:
@@ -238,7 +240,7 @@ class _Counted(_Walk):
             self._later = ()
         if entry.sequence <= self._position and (not self._version or entry.version <= self._version):
             return True
-        self._repeated = decode_stored(entry.row) if is_said(entry) else None
+        self._repeated = decode_stored(entry.row) if is_same_edit(entry) else None
         return self._repeated is not None
 
     def _take(self, entry: Entry) -> None:

@@ -63,7 +63,7 @@ class _Start(NamedTuple):
 
 
 def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pushed: Evidence | None = None) -> Page:
-    """Plan a pull's answer; the rows are read afterwards in slices, and each is as it stands when it is read.
+    """Plan a pull's answer; the rows are read afterwards in chunks, and each is as it is when it is read.
 
     A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull. ``is_expired``:
     what the device has is not known, so that its time counts for nothing. ``pushed``: what its pushes
@@ -127,7 +127,7 @@ _FURTHEST_ZONE_MS = 14 * 3_600_000
 def _start_at(time: int, here: Position, now: int, skew_ms: int) -> _Start:
     """Find the last change of the commit that a device's ``lastSync`` names.
 
-    A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is met
+    A time that this server gave is the exact time of a commit. Any other comes from a device's own clock: it is taken
     with a margin, and if it lies in the future it tells nothing, so that everything is sent rather than a change missed.
     So it is for a time of before a restore or a removed deletion: apps that know only times take no other answer.
     """
@@ -173,7 +173,7 @@ def _cut(starts: Mapping[str, int], until: int, tombstones_after: int, limit: in
 
 
 @dataclass(slots=True)
-class Slice:
+class Chunk:
     """Some rows of a table in their order: their JSON with commas between, and the sequence of the last."""
 
     last: int
@@ -185,7 +185,7 @@ class Slice:
         return decode_rows(b"[" + self.json + b"]")
 
 
-_NOTHING = Slice(0, 0, b"")
+_NOTHING = Chunk(0, 0, b"")
 
 
 @cache
@@ -197,17 +197,17 @@ def _rows_sql(words: Dialect, table: str, is_by_another: bool) -> str:
     )
 
 
-def rows_of(page: Page, table: str, after: int, count: int) -> Slice:
+def rows_of(page: Page, table: str, after: int, count: int) -> Chunk:
     """Read the next ``count`` rows of one table in a page."""
     if after >= page.until:
         return _NOTHING
     asked_by = () if page.asked_by is None else (page.asked_by,)
     values = (after, page.until, page.tombstones_after, *asked_by, count)
     last, count, json = next(iter(connection().execute(_rows_sql(dialect(), table, bool(asked_by)), values)))
-    return Slice(last or 0, count, json or b"")
+    return Chunk(last or 0, count, json or b"")
 
 
-def pending_rows(table: str, after: int, count: int) -> Slice:
+def pending_rows(table: str, after: int, count: int) -> Chunk:
     """Read rows marked as pending; only SQL of the operator's marks one."""
     sql = (
         f'SELECT e._seq, c.row FROM "{table}" AS e JOIN _changes AS c ON c.seq = e._seq'
@@ -215,4 +215,4 @@ def pending_rows(table: str, after: int, count: int) -> Slice:
     )
     found = list(connection().execute(sql, (after, count)))
     rows = [encode(decode_stored(row) | {"sync_status": "pending"}) for _, row in found]
-    return Slice(found[-1][0], len(rows), b",".join(rows)) if found else _NOTHING
+    return Chunk(found[-1][0], len(rows), b",".join(rows)) if found else _NOTHING

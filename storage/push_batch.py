@@ -19,7 +19,7 @@ from storage import digest
 from storage.positions import time_until
 from storage.system_tables import Logged
 
-_SAID_PROBLEMS = 3
+_REPORTED_PROBLEMS = 3
 
 
 class Writing:
@@ -79,8 +79,8 @@ class Writing:
         if self.push.count > 1:
             return f"{len(self.rejected)} of {self.push.count} rows can't be stored, so none was."
         problems = self.all_problems
-        some = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems[:_SAID_PROBLEMS])
-        left = len(problems) - _SAID_PROBLEMS
+        some = "; ".join(f"{problem['path']} {problem['error']}" for problem in problems[:_REPORTED_PROBLEMS])
+        left = len(problems) - _REPORTED_PROBLEMS
         more = f"; and {left} more faults" if left > 0 else ""
         return f"{some}{more}. Nothing was stored."
 

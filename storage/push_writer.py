@@ -31,20 +31,20 @@ from storage.merge_base import (
 )
 from storage.positions import position
 from storage.push_batch import INSERT_LOGGED, Writing, insert_row
-from storage.push_fast_path import Edited, ShortWay
+from storage.push_fast_path import Edited, FastPath
 from storage.recreated_rows import Revivals
-from storage.repeated_creates import is_said_before
+from storage.repeated_creates import is_earlier_state
 from storage.row_identity import Identities
 from storage.system_tables import Conflict, shown_conflict
 
-_SLICE_ROWS = 16
+_CHUNK_ROWS = 16
 """Rows between two breaths: other tenants wait no longer than these take."""
 
 
 def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strategy: Strategy = "merge") -> PushResult:
     """Write a push into the tenant this code is bound to, inside the transaction that the caller holds.
 
-    ``pause`` is called between slices of a long push; no one else may write this tenant meanwhile.
+    ``pause`` is called between chunks of a long push; no one else may write this tenant meanwhile.
     Raises: ValidationError if the push is atomic and a row of it can't be stored, ResyncRequired if its base is of
     another incarnation.
     """
@@ -52,20 +52,20 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
     if push.base and (push.base.epoch != before.epoch or push.base.sequence > before.sequence):
         raise ResyncRequired("The baseCursor is not of this database. Pull again from the start, then push.")
     writing = Writing(push, row_bytes, before, max(now, before.clock + 1))
-    short, long = ShortWay(writing), None
-    while some := list(itertools.islice(push.changes, _SLICE_ROWS)):  # As many as the processor's cache holds.
-        if not (all(type(one) is TypedRow for one in some) and short.takes(some, long.known if long else ())):
-            long = long or _LongWay(writing, strategy)
-            long.take([one.change() if type(one) is TypedRow else one for one in some], short.edited)
-        if len(some) == _SLICE_ROWS:
+    fast, general = FastPath(writing), None
+    while some := list(itertools.islice(push.changes, _CHUNK_ROWS)):  # As many as the processor's cache holds.
+        if not (all(type(one) is TypedRow for one in some) and fast.takes(some, general.known if general else ())):
+            general = general or _GeneralPath(writing, strategy)
+            general.take([one.change() if type(one) is TypedRow else one for one in some], fast.edited)
+        if len(some) == _CHUNK_ROWS:
             pause()
     if (push.atomic and writing.is_faulty) or push.fails_for_unknown_tables:
         raise ValidationError(writing.why_none(), details=writing.all_problems)
-    writing.applied.may_delete = long is not None
+    writing.applied.may_delete = general is not None
     return writing.finish()
 
 
-class _LongWay:
+class _GeneralPath:
     """Takes changes one after the other: looks their rows up, decides, and collects what to write."""
 
     def __init__(self, writing: Writing, strategy: Strategy) -> None:
@@ -75,15 +75,15 @@ class _LongWay:
         self.receipts: dict[str, Taken] = {}
         self.taken: dict[str, Taken] = {}
         self.known: dict[Key, StoredRow | None] = {}
-        """The rows met so far, as they were before this push."""
+        """The rows handled so far, as they were before this push."""
         self.current: dict[Key, StoredRow] = {}
         self.identities = Identities(self.current, self.push.base, writing.new_row_id)
         self.revivals = Revivals(self.known, self.current, self.push.base)
-        self.said: defaultdict[Key, Row] = defaultdict(dict)
+        self.received: defaultdict[Key, Row] = defaultdict(dict)
         self.written: defaultdict[Key, set[str]] = defaultdict(set)
         self.replayed: set[int | None] = set()
-        self.told: set[int] = set()
-        self.standing: set[Key] = set()
+        self.reported: set[int] = set()
+        self.existing: set[Key] = set()
         self.counted: dict[Key, int] = {}
 
     def take(self, changes: Sequence[Change], edited: Mapping[Key, Edited]) -> None:
@@ -96,13 +96,13 @@ class _LongWay:
         self._write()
 
     def _look_up(self, changes: Sequence[Change], edited: Mapping[Key, Edited]) -> None:
-        """Read what these changes meet, as it was before this push; what the push itself did to a row is known."""
+        """Read the rows of these changes, as they were before this push; what the push itself did to a row is known."""
         op_ids = {change.op_id for change in changes if change.op_id} - self.taken.keys()
         if op_ids:
             self.taken |= taken(op_ids)
         results = [self.taken[op_id].result for op_id in op_ids if op_id in self.taken]
         rows = look_up(changes, results, self.current)
-        self.standing |= rows.keys()
+        self.existing |= rows.keys()
         for key, stored in rows.items():
             if key not in self.known:
                 self.known[key] = None if stored.sequence > self.before.sequence else stored
@@ -112,9 +112,9 @@ class _LongWay:
                     self._recall(key, edited[key])
 
     def _recall(self, key: Key, edited: Edited) -> None:
-        """Know of a row what the general path would know if it had made the edit, whose base was the row as it stood."""
+        """Know of a row what the general path would know if it had made the edit, whose base was the row as it was."""
         self.known[key] = edited.before
-        self.said[key] |= edited.said
+        self.received[key] |= edited.received
         self.written[key].update(edited.names)
 
     def _take(self, change: Change) -> None:
@@ -152,7 +152,7 @@ class _LongWay:
                 return None
             self._log(change, table, row_id, outcome, stored, row, body)
         conflict = self._note_conflict(change, outcome, stored, row_id)
-        self.said[table, row_id] |= change.fields
+        self.received[table, row_id] |= change.fields
         result = {"table": table, "id": row_id, "status": outcome.status, "version": version}
         if change.op_id:
             taken = Taken(mark_of(change), result, self.writing.sequence if body else None, conflict)
@@ -171,14 +171,14 @@ class _LongWay:
         return decide_recreation(change, stored, since, self.strategy)
 
     def _is_late_repeat(self, change: Change, key: Key) -> bool:
-        """Tell whether a create of a row that stands, or what may be one, was taken before, and others edited since."""
+        """Tell whether a create of an existing row, or what may be one, was taken before, and others edited since."""
         known = self.known.get(key)
         if known is None or known.version < 2 or known.row["is_deleted"] or change.kind not in ("create", "upsert"):
             return False
         if self.push.base is not None or change.is_base_stated or change.op_id is not None:
             return False
         is_any, session = change.kind == "create", self.push.evidence.session
-        return is_said_before(known.sequence, change.fields, is_any, session, self.push.device_id)
+        return is_earlier_state(known.sequence, change.fields, is_any, session, self.push.device_id)
 
     def _missed_deletion(self, change: Change, key: Key) -> MissedEdits | None:
         """Tell what a create missed that did not know of the deletion of its row."""
@@ -186,20 +186,20 @@ class _LongWay:
         assert known is not None
         if change.base_version is not None or self.push.base is not None:
             return self._missed(change, key)
-        return since_elsewhere(known, Own(self.said[key], self.written[key], self._is_own, change.fields))
+        return since_elsewhere(known, Own(self.received[key], self.written[key], self._is_own, change.fields))
 
     def _replay(self, change: Change, before: Taken) -> None:
-        """Answer an operation that was taken before as it was then, with the row as it stands now."""
-        self.said[before.result["table"], before.result["id"]] |= change.fields
+        """Answer an operation that was taken before as it was then, with the current row."""
+        self.received[before.result["table"], before.result["id"]] |= change.fields
         self.replayed.add(before.sequence)
         number = before.conflict
-        if number is not None and number not in self.told and (conflict := Conflict.get_or_none(number=number)):
-            self.told.add(number)
+        if number is not None and number not in self.reported and (conflict := Conflict.get_or_none(number=number)):
+            self.reported.add(number)
             self.applied.replayed_conflicts.append(shown_conflict(conflict))
         self._note(before.result | {"replayed": True})
 
     def _note(self, result: dict[str, Any], body: bytes = b"") -> None:
-        """Note a result with its row: ``body``, or the row as it stands, or what is left to say of one never stored."""
+        """Note a result with its row: ``body``, or the current row, or what is left to say of one never stored."""
         stored = self.current.get((result["table"], result["id"]))
         nothing = {"id": result["id"], "is_deleted": 1, "version": 0, "sync_status": "synced"}
         self.applied.rows.append(body or encode(stored.row if stored else nothing))
@@ -210,7 +210,7 @@ class _LongWay:
         known, version, base = self.known.get(key), change.base_version, self.push.base
         if known is None:
             return None
-        own = Own(self.said[key], self.written[key], self._is_own, change.fields)
+        own = Own(self.received[key], self.written[key], self._is_own, change.fields)
         if version is None and base is None:
             counted = change.is_counted
             return self._missed_by_count(change, key, known, 0) if counted else self._deleted_by_another(change, known)
@@ -231,7 +231,7 @@ class _LongWay:
             positions = (0, 0)
         if known.sequence <= positions[0] and (not version or known.version <= version):
             return None
-        own = Own(self.said[key], self.written[key], lambda entry: self._is_ours(entry, stated), change.fields)
+        own = Own(self.received[key], self.written[key], lambda entry: self._is_ours(entry, stated), change.fields)
         return since_counted(known, version, positions, own)
 
     def _deleted_by_another(self, change: Change, known: StoredRow) -> MissedEdits | None:
@@ -242,7 +242,7 @@ class _LongWay:
         return UNCHECKED if entry and not self._is_ours(entry, change.fields.get("device_id")) else None
 
     def _is_own(self, entry: Entry) -> bool:
-        """Tell whether a change was made by the device that pushes: it says so by name, or by sending it again."""
+        """Tell whether a change was made by the device that pushes: by its name, or since it sent it again."""
         device = self.push.device_id
         is_mine = device is not None and entry.is_named and entry.device_id == device
         return is_mine or entry.sequence in self.replayed
@@ -256,7 +256,7 @@ class _LongWay:
     def _note_conflict(self, change: Change, outcome: Outcome, stored: StoredRow | None, row_id: str) -> int | None:
         """Keep an edit that lost in the log of conflicts, for the answer and the notification too; give its number.
 
-        What the device has most likely seen when it replaced it is kept as decided already, and not told.
+        What the device has most likely seen when it replaced it is kept as decided already, and not reported.
         """
         if not (outcome.conflicts or outcome.replaced) or stored is None or change.table is None:
             return None
@@ -279,7 +279,7 @@ class _LongWay:
         if decided:
             return None
         self.applied.conflicts.append(shown_conflict(conflict))
-        self.told.add(conflict.number)
+        self.reported.add(conflict.number)
         return int(conflict.number)
 
     def _complete(self, row_id: str, row: Row, version: int) -> Row:
@@ -322,10 +322,10 @@ class _LongWay:
         for name in dict.fromkeys(table for table, _ in written):
             table = synced_tables()[name]
             keys = [key for key in written if key[0] == name]
-            before = [(key[1],) for key in keys if key in self.standing]
+            before = [(key[1],) for key in keys if key in self.existing]
             current = (self.current[key] for key in keys)
             rows = (table.stored(stored.row, stored.sequence) for stored in current)
             sql.executemany(f'DELETE FROM "{name}" AS e WHERE e.id = ?', before)
             sql.executemany(insert_row(name, table.columns), rows)
-        self.standing.update(written)
+        self.existing.update(written)
         self.receipts, self.log = {}, []

@@ -22,7 +22,7 @@ class _Life(NamedTuple):
 
 
 class Revivals:
-    """The deleted rows of one push; ``known`` gives rows as they were before it, ``current`` as they stand."""
+    """The deleted rows of one push; ``known`` gives rows as they were before it, ``current`` as they are now."""
 
     def __init__(
         self, known: Mapping[Key, StoredRow | None], current: Mapping[Key, StoredRow], base: Cursor | None
@@ -31,7 +31,7 @@ class Revivals:
         self._lives: dict[Key, _Life] = {}
 
     def is_repeat(self, change: Change, key: Key) -> bool:
-        """Tell whether a create says what an earlier one of the row said, and nothing speaks for a new one.
+        """Tell whether a create has what an earlier one of the row had, and nothing speaks for a new one.
 
         Its time speaks for a new one, unless it is the row's own: an older app states the time at which it sends.
         """
@@ -40,7 +40,7 @@ class Revivals:
             return False
         life = self._life(key, known)
         is_now = change.is_timed and change.fields.get("last_updated") is None and change.edited_at > life.deleted_at
-        return not is_now and any(_says(change, row) for row in life.beginnings)
+        return not is_now and any(_matches(change, row) for row in life.beginnings)
 
     def is_late(self, change: Change, key: Key) -> bool:
         """Tell whether a create was made without knowing of the deletion, and before it."""
@@ -51,7 +51,7 @@ class Revivals:
         return not is_named and change.edited_at <= self._life(key, known).deleted_at
 
     def _deleted_before(self, change: Change, key: Key) -> StoredRow | None:
-        """Give the tombstone that a create meets, unless this push made it: then the create comes after it."""
+        """Give the tombstone of a create's row, unless this push made it: then the create comes after it."""
         current, known = self._current.get(key), self._known.get(key)
         if change.kind != "create" or current is None or known is None:
             return None
@@ -71,7 +71,7 @@ class Revivals:
 
 
 def _life_of(known: StoredRow) -> _Life:
-    """Walk a deleted row's history back. Of what was purged, the oldest row that is held stands for the beginning."""
+    """Walk a deleted row's history back. Of what was purged, the oldest row that is held counts as the beginning."""
     deleted_at: int | None = None
     beginnings: list[Row] = []
     entry, oldest = entry_at(known.sequence), None
@@ -93,5 +93,5 @@ def _live(entry: Entry) -> Row:
     return decode_stored(entry.row) | {"is_deleted": 0}
 
 
-def _says(change: Change, row: Row) -> bool:
+def _matches(change: Change, row: Row) -> bool:
     return all(same(row.get(name), value) for name, value in change.fields.items())

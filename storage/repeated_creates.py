@@ -1,4 +1,4 @@
-"""Creates that come once more, late: told by what their row was when it was made, or later.
+"""Creates that come once more, late: known by what their row was when it was made, or later.
 
 Knows: the statements that walk a row's history back for it, bound to one tenant by the caller; what rows began as, which
 never changes. Must not know: Flask, sockets, engines, what becomes of a change.
@@ -34,18 +34,18 @@ def _states(words: Dialect, is_timed: bool, is_any: bool) -> str:
     return _PAST.format(columns="c.row, c.session, c.device_id, c.fields IS NULL", condition=" AND ".join(conditions))
 
 
-def is_said_before(sequence: int, says: Row, is_any: bool, session: str | None, device_id: str | None) -> bool:
-    """Tell whether a create is a late repeat: an earlier state of the row has what it says, at its own time of the edit.
+def is_earlier_state(sequence: int, fields: Row, is_any: bool, session: str | None, device_id: str | None) -> bool:
+    """Tell whether a create is a late repeat: an earlier state of the row has its values, at its own time of the edit.
 
     ``is_any``: it may repeat any change of the row, not only the first. Without a time, only the row's first state tells,
     and only if the same session or device made it.
     """
-    time = says.get("last_updated")
+    time = fields.get("last_updated")
     times = [] if time is None else [time]
     sql = _states(dialect(), bool(times), is_any and bool(times))
     for row, made_in, made_by, is_first in connection().execute(sql, (sequence, *times)):
         is_own = made_by == device_id if device_id else session is not None and made_in == session
-        if (time is not None or (is_first and is_own)) and holds(decode_stored(row), says):
+        if (time is not None or (is_first and is_own)) and holds(decode_stored(row), fields):
             return True
     return False
 
@@ -70,26 +70,26 @@ def _is_short(text: str) -> bool:
 
 
 def telling(different: Row, names: Mapping[str, str]) -> Row:
-    """Choose of what an edit says otherwise than its row what is enough to tell it from what the row was: plain values of
+    """Choose of what an edit has otherwise than its row what is enough to tell it from what the row was: plain values of
     columns. ``names``: those of the fields, by what they are called in ``different``."""
     return {name: value for name, value in different.items() if type(value) in _TELLING and names[name] == name}
 
 
-def may_begin_with(life: Life, sequence: int, said: Row) -> bool:
+def may_begin_with(life: Life, sequence: int, values: Row) -> bool:
     """Tell whether a row may have been made with these values: no is certain."""
     begun = _begun.get(life, {})
-    if _differs(begun, said):
+    if _differs(begun, values):
         return False
-    if said.keys() <= begun.keys():
+    if values.keys() <= begun.keys():
         return True
     found = connection().execute(_FIRST, (sequence,)).fetchone()
     if found is None:
         return False
     first = decode_stored(found[0])
-    begun = {name: first.get(name) for name in said}
+    begun = {name: first.get(name) for name in values}
     note_beginning(life, begun)
-    return not _differs(begun, said)
+    return not _differs(begun, values)
 
 
-def _differs(begun: Row, said: Row) -> bool:
-    return any(name in begun and begun[name] != value for name, value in said.items())
+def _differs(begun: Row, values: Row) -> bool:
+    return any(name in begun and begun[name] != value for name, value in values.items())

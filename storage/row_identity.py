@@ -1,6 +1,6 @@
 """Which row a change means: by its id, by its ``Unique_id``, or a new one (docs/api.md, rules of a push).
 
-Knows: the rows that a push has met so far, which ids it gave. Must not know: SQL, Flask, sockets, engines, what becomes
+Knows: the rows of a push so far, which ids it gave. Must not know: SQL, Flask, sockets, engines, what becomes
 of a change (``merge``).
 """
 
@@ -18,13 +18,13 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.I
 
 
 class Identities:
-    """The names of the rows of one push; ``current`` gives those it has met as they stand."""
+    """The names of the rows of one push; ``current`` gives those as they are now."""
 
     def __init__(self, current: Mapping[Key, StoredRow], base: Cursor | None, new_id: Callable[[], str]) -> None:
         self._current, self._base, self._new_id = current, base, new_id
         self._by_unique_id: defaultdict[Key, set[str]] = defaultdict(set)
         self._given: dict[Key, str] = {}
-        """By ids that the push said those in their place, for edits of rows that its device has not had from the server."""
+        """By stated ids those given instead, for edits of rows that the device has not had from the server."""
 
     def note(self, table: str, row_id: str, unique_id: str | None, before: str | None = None) -> None:
         """Note that a row has a ``Unique_id``, in the place of the one ``before``."""
@@ -36,24 +36,25 @@ class Identities:
     def row_id(self, change: Change) -> str:
         """Give the id of the row that a change means; a new one if there is none."""
         assert change.table is not None
-        table, said = change.table.name, change.row_id
-        if said is None:
+        table, stated = change.table.name, change.row_id
+        if stated is None:
             return self._found(table, change.unique_id) or self._new_id()
         if change.unique_id is None:
-            return self._given.get((table, said), said) if change.base_version == 0 and change.is_base_stated else said
-        stored = self._current.get((table, said))
+            is_of_this_push = change.base_version == 0 and change.is_base_stated
+            return self._given.get((table, stated), stated) if is_of_this_push else stated
+        stored = self._current.get((table, stated))
         if not self._is_another(change, stored):
-            return said
-        row_id = self._found(table, change.unique_id) or (said if stored is None else self._new_id())
-        self._given[table, said] = row_id
+            return stated
+        row_id = self._found(table, change.unique_id) or (stated if stored is None else self._new_id())
+        self._given[table, stated] = row_id
         return row_id
 
     def _is_another(self, change: Change, stored: StoredRow | None) -> bool:
-        """Tell whether a change that says both its names may mean another row than the one that stands under its id.
+        """Tell whether a change that states both its names may mean another row than the one with its id.
 
-        Devices that count up their ids by themselves come to the same ones. So an id says which row is meant only if the
+        Devices that count up their ids by themselves come to the same ones. So an id tells which row is meant only if the
         row has no other ``Unique_id``, or if the device proves that it knew it: by a base, or with a UUID, which no two
-        make. A *create* proves nothing by its UUID: it says that its row is new.
+        make. A *create* proves nothing by its UUID: it states that its row is new.
         """
         if change.is_base_stated and change.base_version:
             return False

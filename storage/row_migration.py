@@ -30,11 +30,11 @@ _WIDER = {
 """Changes of a type, from and to, after which every value still fits. Not every whole number is a number."""
 
 
-def takes_all(was: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
+def takes_all(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Tell of a column, as it was described and is now, whether it takes every value that it took."""
-    is_type = was["type"] == said["type"] or (was["type"], said["type"]) in _WIDER
-    is_enum = not said["enum"] or (bool(was["enum"]) and set(was["enum"]) <= set(said["enum"]))
-    return is_type and is_enum and (was["required"] or not said["required"])
+    is_type = was["type"] == now["type"] or (was["type"], now["type"]) in _WIDER
+    is_enum = not now["enum"] or (bool(was["enum"]) and set(was["enum"]) <= set(now["enum"]))
+    return is_type and is_enum and (was["required"] or not now["required"])
 
 
 def take_over(table: SyncedTable, field: Field) -> set[int]:
@@ -82,7 +82,7 @@ def resend(table: SyncedTable, at: int, sequences: Collection[int] | None) -> No
     """Let rows of a table come to every device that has pulled them before: each gets a change of its own in the log.
 
     ``sequences``: those of these rows, of which tombstones need not come; None for all, tombstones too. Nobody edited
-    them: a change says no field, and an edit made meanwhile on the version before meets nothing of it.
+    them: a change names no field, so that an edit made meanwhile on the version before has no conflict with it.
     """
     sql, first = connection(), position().sequence
     dialect().rows.repeat_changes(table.name, first, at, sequences)

@@ -18,7 +18,6 @@ from models import (
     Bound,
     SyncedTable,
     connection,
-    database,
     synced_tables,
 )
 from protocol.codec import encode
@@ -31,8 +30,8 @@ from storage.system_tables import (
     Conflict,
     Device,
     KeptAnswer,
-    LaidOut,
     Logged,
+    PreparedTable,
     Receipt,
     SeenRows,
     TableDigest,
@@ -72,7 +71,7 @@ def tenant_models() -> list[type[Bound]]:
         Device,
         SeenRows,
         TableDigest,
-        LaidOut,
+        PreparedTable,
         *(table.model for table in synced_tables().values()),
     ]
 
@@ -102,7 +101,7 @@ def prepare_tenant(now: int) -> None:
     digest.add_missing(synced_tables().values())
 
 
-def lay_out_tenant(known: Mapping[str, LaidOut] = MappingProxyType({})) -> defaultdict[str, set[int]]:
+def lay_out_tenant(known: Mapping[str, PreparedTable] = MappingProxyType({})) -> defaultdict[str, set[int]]:
     """Make a tenant's tables what this version needs, in an empty database all of them.
 
     ``known``: the tables as they were before. Gives by table the sequences of rows that devices have otherwise.
@@ -121,23 +120,23 @@ def lay_out_tenant(known: Mapping[str, LaidOut] = MappingProxyType({})) -> defau
     return changed
 
 
-def _known() -> dict[str, LaidOut]:
+def _known() -> dict[str, PreparedTable]:
     """Read, by name without case, the tables that this file was prepared for; of a file that did not say so those that it
     synced and that are not now."""
-    if dialect().schema.columns(LaidOut._meta.table_name):
-        return {table.name.casefold(): table for table in LaidOut.select()}
+    if dialect().schema.columns(PreparedTable._meta.table_name):
+        return {table.name.casefold(): table for table in PreparedTable.select()}
     gone = [found.table for found in TableDigest.select(TableDigest.table) if found.table not in synced_tables()]
-    return {name.casefold(): LaidOut(name=name, declaration={"columns": {}}, is_retired=True) for name in gone}
+    return {name.casefold(): PreparedTable(name=name, declaration={"columns": {}}, is_retired=True) for name in gone}
 
 
-def _note_tables(known: Mapping[str, LaidOut]) -> None:
+def _note_tables(known: Mapping[str, PreparedTable]) -> None:
     """Note what the file is prepared for now."""
-    LaidOut.delete().execute()
+    PreparedTable.delete().execute()
     for name, table in synced_tables().items():
-        LaidOut.create(name=name, declaration=table.described())
+        PreparedTable.create(name=name, declaration=table.described())
     for was in known.values():
         if was.name.casefold() not in {name.casefold() for name in synced_tables()}:
-            LaidOut.create(name=was.name, declaration=was.declaration, is_retired=True)
+            PreparedTable.create(name=was.name, declaration=was.declaration, is_retired=True)
             _forget_positions(was.name)
 
 
@@ -172,19 +171,15 @@ def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
 def _add_column(table: str, field: Field) -> None:
     """Add a column with its default; what it holds in a synced table, ``take_over`` decides."""
     name = field.column_name
-    dialect().schema.add_column(table, name, _kind_of(field))
+    dialect().schema.add_column(table, field)
     if table not in synced_tables() and field.default is not None:
         connection().execute(f'UPDATE "{table}" SET "{name}" = ?', (field.default,))
-
-
-def _kind_of(field: Field) -> str:
-    return str(database.get_context_options()["field_types"].get(field.field_type, field.field_type))
 
 
 # --- synced tables ---------------------------------------------------------------------------------------------------
 
 
-def _clear_way(table: SyncedTable, known: LaidOut | None) -> list[tuple[SyncedTable, Field]]:
+def _clear_way(table: SyncedTable, known: PreparedTable | None) -> list[tuple[SyncedTable, Field]]:
     """Take away what a synced table has no more: columns, which stay in the rows as fields that it does not know, and
     indexes. A column whose type is another now goes too, to come back with what the rows hold.
 
@@ -195,7 +190,7 @@ def _clear_way(table: SyncedTable, known: LaidOut | None) -> list[tuple[SyncedTa
     if not present:
         return []
     wanted = {index_name(table.name, columns) for columns in table.indexed}
-    kinds = {field.column_name: _kind_of(field) for field in table.model._meta.sorted_fields}
+    kinds = {field.column_name: change.type_of(field) for field in table.model._meta.sorted_fields}
     going = [name for name, kind in present.items() if kinds.get(name, "").split(" ")[0] != kind.split(" ")[0]]
     for index, columns in change.indexes(table.name).items():
         if (index.startswith(_INDEX) and index not in wanted) or not set(going).isdisjoint(columns):
@@ -212,7 +207,9 @@ def _fields(table: SyncedTable, columns: Iterable[str]) -> list[tuple[SyncedTabl
     return [(table, fields[name]) for name in columns]
 
 
-def _stricter(table: SyncedTable, present: Collection[str], known: LaidOut | None) -> list[tuple[SyncedTable, Field]]:
+def _stricter(
+    table: SyncedTable, present: Collection[str], known: PreparedTable | None
+) -> list[tuple[SyncedTable, Field]]:
     """Find the columns that may hold what they do not take now, by what the file was prepared for: nobody may have looked
     at it since, as when a column was taken out of the file of declarations and put in again otherwise."""
     if known is None:

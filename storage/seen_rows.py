@@ -133,7 +133,7 @@ def _read(who: str, session: str | None) -> Evidence | None:
 
 
 def save(found: Mapping[str, Evidence]) -> None:
-    """Write what is known of devices. What a pull told may be written after a push that came later."""
+    """Write what is known of devices. What a pull showed may be written after a push that came later."""
     for who, one in found.items():
         kept = _read(who, None)
         is_same = kept is not None and kept.epoch == one.epoch

@@ -97,7 +97,7 @@ class TableDigest(Bound):
         table_name = "_digests"
 
 
-class LaidOut(Bound):
+class PreparedTable(Bound):
     """A synced table as this file was last prepared for it: its declaration, and whether it is synced no more."""
 
     name = TextField(primary_key=True, column_name="table_name")

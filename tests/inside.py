@@ -68,7 +68,7 @@ def seen_all(tenants: Tenants, tenant_id: str, session: str | None = "session") 
 
 
 def pull(tenants: Tenants, tenant_id: str, body: JSON, now: int | None = None) -> JSON:
-    """Pull at the time ``now``, with the answer of the endpoint; the rows of each table are read in slices of 7."""
+    """Pull at the time ``now``, with the answer of the endpoint; the rows of each table are read in chunks of 7."""
     parsed = parse_pull(body, tables(), LIMITS)
     at = now_ms() if now is None else now
     page = tenants.read(tenant_id, lambda: pull_reader.page_of(parsed, at, SKEW_MS))

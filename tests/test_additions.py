@@ -111,7 +111,7 @@ def test_every_command_says_what_it_does_and_is_in_the_docs(name: str, command: 
     ("module", "made", "table"),
     [
         (doctor, doctor.CHECKS, "CHECKS in operations/doctor.py"),
-        (trial_start, trial_start.REHEARSED, "REHEARSED in operations/trial_start.py"),
+        (trial_start, trial_start.TRIAL_CHECKS, "TRIAL_CHECKS in operations/trial_start.py"),
         (probe_requests, probe.PROBES, "PROBES in operations/probe.py"),
         (probe_sockets, probe.PROBES, "PROBES in operations/probe.py"),
     ],
@@ -126,7 +126,7 @@ def test_every_check_is_made_and_says_what_it_looks_for(
     assert public
     for check in public:
         assert check in made, f"{check.__name__} must be in {table}: else it is never made"
-        assert (check.__doc__ or "").startswith("Look "), f"{check.__name__}: its docstring must begin with Look"
+        assert (check.__doc__ or "").startswith("Check "), f"{check.__name__}: its docstring must begin with Check"
 
 
 # --- tables of our own -----------------------------------------------------------------------------------------------

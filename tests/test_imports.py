@@ -42,6 +42,20 @@ ONLY_THERE = {
 }
 """Packages that one module alone may import."""
 
+MAY_KNOW_THE_ENGINE = {
+    "syncapp": "chooses it",
+    "operations.backup": "copies files",
+    "operations.backup_commands": "copies files",
+    "operations.backup_manifest": "reads copied files",
+    "operations.backup_verification": "reads copied files",
+    "operations.restore": "puts files back",
+    "operations.file_monitor": "looks at files",
+    "operations.doctor": "looks at the data folder",
+    "operations.trial_start": "opens the data folder",
+    "operations.command_line": "opens the data folder",
+}
+"""Modules that may import of an engine's folder, since they are about files; all others know ``storage.engine`` alone."""
+
 PURE = sorted(name for name in map(name_of, modules()) if name.startswith("protocol."))
 NEVER_THERE = {name: {"flask", "gevent", "peewee", "playhouse", "apsw"} for name in PURE}
 """Packages that a module must not import."""
@@ -129,13 +143,21 @@ def knows_only_what_it_may(name: str, tree: ast.Module) -> Iterator[str]:
             yield f"{name} imports {package}, which is not of the standard library"
 
 
+def knows_no_engine(name: str, tree: ast.Module) -> Iterator[str]:
+    for other in sorted(imported(tree)):
+        if other.startswith("storage.sqlite.") and not (
+            name.startswith("storage.sqlite.") or name in MAY_KNOW_THE_ENGINE
+        ):
+            yield f"{name} imports {other}: ask storage.engine for it"
+
+
 def binds_no_model(name: str, tree: ast.Module) -> Iterator[str]:
     for call in sorted(calls(tree) - MAY_BIND.get(name, set())):
         if call.rpartition(".")[2] in ("bind", "bind_ctx"):
             yield f"{name} calls {call}: a bound model is bound for every tenant (trap 2)"
 
 
-RULES: list[Rule] = [points_one_way, stays_at_the_top, knows_only_what_it_may, binds_no_model]
+RULES: list[Rule] = [points_one_way, stays_at_the_top, knows_only_what_it_may, knows_no_engine, binds_no_model]
 
 
 def faults(rule: Rule, modules: Sources) -> list[str]:
@@ -190,6 +212,8 @@ def test_modules_keep_the_rule(rule: Rule) -> None:
         (knows_only_what_it_may, "protocol.merge", "from flask import request"),
         (knows_only_what_it_may, "protocol.codec", "import gevent.event"),
         (knows_only_what_it_may, "protocol.errors", "import msgspec"),
+        (knows_no_engine, "tenants", "from storage.sqlite.engine import SQLiteEngine"),
+        (knows_no_engine, "storage.schema", "from storage.sqlite import dialect"),
         (binds_no_model, "tenants", "with database.bind_ctx([Customer]): pass"),
         (binds_no_model, "server.http.lifecycle", "Customer.bind(database)"),
     ],

@@ -1,7 +1,7 @@
 // The herd: devices of many tenants that come back at once after the server was started again.
 import { Connection } from './http.mjs';
 import { countRows, cursorNow, seed } from './reads.mjs';
-import { percentile, sleep } from './report.mjs';
+import { percentile, sleep, until } from './report.mjs';
 import { newRow } from './rows.mjs';
 import { Socket } from './sio.mjs';
 import { each, makeTenants } from './tenants.mjs';
@@ -82,7 +82,9 @@ export async function herd(server, tenants, devices, seconds) {
   const all = (performance.now() - tally.began) / 1000; const cpu = server.cpu() - used; const peak = server.rssKib();
   state.isOver = true;
   const meanwhile = await pushes;
+  const held = server.descriptors() - 0.95 * devices;
   sockets.forEach((socket) => socket.close());
+  await until(() => server.descriptors() <= held, 30);
   await sleep(3000);
   return {
     seconds: all, refused: tally.refused, cpu, p50: percentile(took, 50), p99: percentile(took, 99), others: percentile(meanwhile, 99),

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { Connection } from './http.mjs';
 import { cursorNow, recent } from './reads.mjs';
-import { percentile, sleep } from './report.mjs';
+import { percentile, until } from './report.mjs';
 import { KNOWN } from './rows.mjs';
 import { heldUp } from './stalls.mjs';
 import { Database, each } from './tenants.mjs';
@@ -52,10 +52,10 @@ async function requests(server, token, seconds) {
 
 /** Run the operator's backup on the server's core; its seconds, and what newcomers waited meanwhile. */
 async function backup(server) {
-  const [python, script] = server.command; let seconds;
+  const [python] = server.command; let seconds;
   const run = async () => {
     const began = performance.now();
-    await promisify(execFile)('taskset', ['-c', String(server.core), python, script, 'backup', '--to', `${server.data}-backups`], { cwd: server.folder, env: server.environment });
+    await promisify(execFile)('taskset', ['-c', String(server.core), python, 'syncapp.py', 'backup', '--to', `${server.data}-backups`], { cwd: server.folder, env: server.environment });
     seconds = (performance.now() - began) / 1000;
   };
   const held = await heldUp(server, run);
@@ -69,18 +69,14 @@ async function purge(server, count) {
   const isThere = db.prepare('SELECT 1 FROM _changes WHERE seq = ?').pluck();
   let seconds; let cpu;
   const held = await heldUp(server, async () => {
-    await until(() => !isThere.get(1)); // From the oldest on; the first `count` changes were all replaced.
+    await until(() => !isThere.get(1), 60); // From the oldest on; the first `count` changes were all replaced.
     const from = performance.timeOrigin + performance.now(); const used = server.cpu();
-    await until(() => !isThere.get(count));
+    await until(() => !isThere.get(count), 600);
     [seconds, cpu] = [(performance.timeOrigin + performance.now() - from) / 1000, server.cpu() - used];
     return { from };
   });
   db.close();
   return { seconds, cpu, p99: percentile(held, 99), most: Math.max(...held) };
-}
-
-async function until(isSo, seconds = 600) {
-  for (const began = performance.now(); !isSo(); await sleep(10)) if (performance.now() - began > seconds * 1000) throw new Error('nothing was purged');
 }
 
 function largestFile(folder) {

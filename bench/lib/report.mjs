@@ -1,6 +1,11 @@
 // Samples to figures, figures to a table.
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** Wait until something is so. */
+export async function until(isSo, seconds) {
+  for (const began = performance.now(); !isSo(); await sleep(10)) if (performance.now() - began > seconds * 1000) throw new Error(`it took more than ${seconds} s`);
+}
+
 /** The p-th percentile of numbers in any order. */
 export function percentile(values, p) {
   if (!values.length) return NaN;

@@ -50,8 +50,9 @@ export function withStock(app, parts) {
   return { ...own, name: 'peer', command: [own.command[0], 'bench/stock.py', parts] };
 }
 
-/** A checkout that has no virtual environment of its own, such as a worktree of an old commit, runs in ours. */
+/** A checkout that has no virtual environment of its own, such as a worktree of an old commit, runs in ours; BENCH_PYTHON is for all. */
 export function pythonOf(app) {
+  if (process.env.BENCH_PYTHON) return process.env.BENCH_PYTHON;
   const own = path.join(app, '.venv/bin/python');
   return fs.existsSync(own) ? own : path.resolve(HERE, '../.venv/bin/python');
 }

@@ -43,7 +43,7 @@ export class Socket {
     if (!this.#upgraded) {
       const end = all.indexOf('\r\n\r\n');
       if (end < 0) { this.#rest = Buffer.from(all); return true; }
-      if (all.latin1Slice(9, 12) !== '101') { this.#fail(new Error(all.latin1Slice(0, 200))); return true; }
+      if (all.latin1Slice(9, 12) !== '101') { this.#fail(new Error(all.latin1Slice(0, 200))); this.close(); return true; }
       this.#upgraded = true;
       all = all.subarray(end + 4);
     }

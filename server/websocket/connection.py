@@ -29,6 +29,7 @@ _UPGRADE_SECONDS = 10.0
 def install(engine: Any) -> dict[str, WebSocketConnection]:
     """Have an Engine.IO server use ``WebSocketConnection``; return the open ones, by Engine.IO ID."""
     connections: dict[str, WebSocketConnection] = {}
+    # ``handler`` is the bound method ``Socket._websocket_handler`` of the library.
     own = {"websocket": lambda handler, _: WebSocketConnection(handler.__self__, connections), "queue": _Queue}
     engine._async = {**engine._async, **own}
     start_task = engine.start_background_task

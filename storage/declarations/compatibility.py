@@ -22,7 +22,7 @@ from storage.row_migration import takes_all
 
 _MOST_SHOWN = 3
 
-Said = Mapping[str, Any]
+Description = Mapping[str, Any]
 """A table as ``SyncedTable.described`` gives it."""
 
 
@@ -67,7 +67,7 @@ class Found:
         return "\n".join(_refusal(difference, offences) for difference, offences in self.offences.items())
 
 
-def declared_now() -> dict[str, Said]:
+def declared_now() -> dict[str, Description]:
     """Give the tables that this process has from a file, described."""
     return {name: table.described() for name, table in synced_tables().items() if table.is_declared}
 
@@ -123,11 +123,11 @@ def _removed(name: str, is_agreed: bool) -> Difference:
     )
 
 
-def _of_table(name: str, before: Said, now: Said, was_retired: bool) -> list[Difference]:
+def _of_table(name: str, before: Description, now: Description, was_retired: bool) -> list[Difference]:
     found = [Difference(f"{name}: declared again", name)] if was_retired else []
-    for column, said in now["columns"].items():
+    for column, described in now["columns"].items():
         was = before["columns"].get(column)
-        found += _added(name, column, said) if was is None else _of_column(name, column, was, said)
+        found += _added(name, column, described) if was is None else _of_column(name, column, was, described)
     for column in before["columns"].keys() - now["columns"].keys():
         found.append(Difference(f"{name}.{column}: no longer declared; rows keep it as an unknown field", name, column))
     if before["indexes"] != now["indexes"]:
@@ -135,20 +135,20 @@ def _of_table(name: str, before: Said, now: Said, was_retired: bool) -> list[Dif
     return found
 
 
-def _added(table: str, column: str, said: Said) -> list[Difference]:
-    is_risk = said["required"] and said["default"] is None
+def _added(table: str, column: str, described: Description) -> list[Difference]:
+    is_risk = described["required"] and described["default"] is None
     remedy = "Give it a default, or leave it optional"
     return [Difference(f"{table}.{column}: new column", table, column, is_risk, remedy=remedy, is_new=True)]
 
 
-def _of_column(table: str, column: str, was: Said, said: Said) -> list[Difference]:
-    changed = [key for key in ("type", "enum", "required", "default") if was[key] != said[key]]
+def _of_column(table: str, column: str, was: Description, described: Description) -> list[Difference]:
+    changed = [key for key in ("type", "enum", "required", "default") if was[key] != described[key]]
     if not changed:
         return []
-    parts = [f"{key} {_word(was[key])} becomes {_word(said[key])}" for key in changed]
-    is_risk = not takes_all(was, said)
+    parts = [f"{key} {_word(was[key])} becomes {_word(described[key])}" for key in changed]
+    is_risk = not takes_all(was, described)
     remedy = "Declare a new column beside it, or change these rows first"
-    is_rewritten = was["type"] != said["type"] and "json" in (was["type"], said["type"])
+    is_rewritten = was["type"] != described["type"] and "json" in (was["type"], described["type"])
     return [Difference(f"{table}.{column}: {', '.join(parts)}", table, column, is_risk, is_rewritten, remedy)]
 
 

@@ -30,7 +30,7 @@ from storage.sqlite.folder_locks import alone, has_server, hold_alone, shared
 from storage.sqlite.open_files import OpenFiles, TenantDatabase
 from storage.sqlite.orphaned_files import remove_leftovers
 from storage.sqlite.restored_files import lay_ready
-from storage.sqlite.rollback_detection import Incarnations
+from storage.sqlite.rollback_detection import RollbackDetection
 from storage.sqlite.tenant_files import is_current, new_tenant_file, open_main_file, open_tenant_file, remove_file
 
 T = TypeVar("T")
@@ -75,8 +75,8 @@ class SQLiteEngine:
         self.folder.make()
         self._lock = hold_alone(self.folder.server_lock, lock_wait_seconds) if is_server else None
         self.directory = _open_directory(self.folder.main, most_waiting)
-        self.incarnations = Incarnations(self.directory)
-        watching = self.incarnations if is_server else None
+        self.rollbacks = RollbackDetection(self.directory)
+        watching = self.rollbacks if is_server else None
         self.files = OpenFiles(self.folder, most_open, most_waiting, watching)
 
     # --- tenants -----------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class SQLiteEngine:
             forget_replaced(self.folder.replaced, path.stem, math.inf)
             pages = path.with_name(f".{path.name}-litestream")  # Of Litestream's, with pages of the file.
             shutil.rmtree(pages, ignore_errors=True)
-            self.incarnations.forget(tenant_id)
+            self.rollbacks.forget(tenant_id)
 
     def recover(self, known: Callable[[], Collection[str]]) -> None:
         """Take restored files over, and remove what registrations left that never came to an end."""
@@ -208,7 +208,7 @@ class SQLiteEngine:
     # --- while it runs -----------------------------------------------------------------------------------------------
 
     def maintain(self) -> None:
-        """Look whether the disk has room, note where files stand, let go of those that somebody removed or replaced."""
+        """Look whether the disk has room, note positions, let go of files that somebody removed or replaced."""
         room.look(self.folder.path)
         self.files.look_over()
 
@@ -224,9 +224,9 @@ class SQLiteEngine:
         """Close every database, each when its last write is done."""
         self.files.close_all()
         try:
-            self.incarnations.save()
+            self.rollbacks.save()
         except Exception:  # A disk that is full, or main.db gone: the next start knows less.
-            log.exception("where files stand could not be noted")
+            log.exception("the positions of files could not be noted")
         self.directory.wait()
         self.directory.close()
         if self._lock is not None:

@@ -33,7 +33,7 @@ def as_problems() -> Iterator[None]:
 def _is_for_want_of_room(error: BaseException | None) -> bool:
     """Tell of the engine's errors, and of the system's, whether a full disk caused them.
 
-    A log of writes that is opened needs an index in shared memory beside it: SQLite says SHMSIZE if there is no room for
+    A write-ahead log that is opened needs an index in shared memory beside it: SQLite says SHMSIZE if there is no room for
     it, and CANTOPEN if there is none for one more file (sqlite.org/rescode.html).
     """
     if isinstance(error, apsw.IOError):

@@ -18,7 +18,7 @@ from storage.positions import now_ms
 from storage.sqlite.data_folder import DataFolder
 from storage.sqlite.database import FileReplaced, SQLiteDatabase
 from storage.sqlite.file_replacement import keep_open_aside
-from storage.sqlite.rollback_detection import Incarnations
+from storage.sqlite.rollback_detection import RollbackDetection
 from storage.sqlite.tenant_files import open_tenant_file
 
 T = TypeVar("T")
@@ -55,12 +55,12 @@ class TenantDatabase:
 
 class OpenFiles:
     """``missed`` is sent with the ID of a tenant whose file is not at its place; ``renewed`` are those that began a new
-    epoch. Without ``incarnations``, as beside a server, nobody looks where files stand."""
+    epoch. Without ``rollbacks``, as beside a server, nobody looks for files that went back."""
 
     def __init__(
-        self, folder: DataFolder, most_open: int, most_waiting: int, incarnations: Incarnations | None
+        self, folder: DataFolder, most_open: int, most_waiting: int, rollbacks: RollbackDetection | None
     ) -> None:
-        self._folder, self._incarnations = folder, incarnations
+        self._folder, self._rollbacks = folder, rollbacks
         self._most_open, self._most_waiting = most_open, most_waiting
         self._open: OrderedDict[str, SQLiteDatabase] = OrderedDict()
         self._closing: set[str] = set()
@@ -93,7 +93,7 @@ class OpenFiles:
             raise LookupError(f"{path.name}: {fault}")  # Opening it would write into it.
         self._make_room()
         database = open_tenant_file(path, self._most_waiting)
-        if self._incarnations and self._incarnations.opened(tenant_id, database, now_ms()):
+        if self._rollbacks and self._rollbacks.opened(tenant_id, database, now_ms()):
             self.renewed.add(tenant_id)
         return database
 
@@ -106,8 +106,8 @@ class OpenFiles:
     def _close(self, tenant_id: str) -> None:
         if database := self._open.pop(tenant_id, None):
             try:
-                if self._incarnations:
-                    self._incarnations.closed(tenant_id, database)
+                if self._rollbacks:
+                    self._rollbacks.closed(tenant_id, database)
             finally:
                 database.close()
 
@@ -129,14 +129,14 @@ class OpenFiles:
         return tenant_id in self._closing
 
     def look_over(self) -> None:
-        """Note where open files stand, and let go of those that somebody removed or replaced."""
+        """Note the positions of open files, and let go of those that somebody removed or replaced."""
         for tenant_id, database in list(self._open.items()):
             if not database.is_in_place:
                 self.let_go(tenant_id, database)
-            elif self._incarnations:
-                self._incarnations.note(tenant_id, database)
-        if self._incarnations:
-            self._incarnations.save()
+            elif self._rollbacks:
+                self._rollbacks.note(tenant_id, database)
+        if self._rollbacks:
+            self._rollbacks.save()
 
     def let_go(self, tenant_id: str, database: SQLiteDatabase) -> None:
         """Close a file that is not at its path any more, and keep what it held: its last bytes go with the descriptor."""

@@ -1,6 +1,6 @@
-"""Whether a tenant's file is the one that was there last, or one that went back by itself.
+"""Whether a tenant's file is the one that was there last, or an older copy that came back by itself.
 
-Knows: what the main database holds of where each file stood, and when it is brought up to date. Must not know: requests,
+Knows: what the main database holds of each file's position, and when that is brought up to date. Must not know: requests,
 sockets, where files lie. A file that something else restored under us (``litestream restore``, a copy) keeps its epoch: a
 device that was ahead would get the rows that are written from here on, and never those that it missed.
 """
@@ -12,21 +12,21 @@ import logging
 from storage import main_database, positions
 from storage.sqlite.database import SQLiteDatabase
 
-Incarnation = tuple[str, int]
-"""The epoch and the sequence at which a file stands."""
+KnownPosition = tuple[str, int]
+"""The epoch and the sequence of a file."""
 
 log = logging.getLogger("syncapp.incarnations")
 
 
-class Incarnations:
-    """Where each tenant's file stood last, as the main database knows it; ``save`` brings that up to date."""
+class RollbackDetection:
+    """The last position of each tenant's file, as the main database knows it; ``save`` brings that up to date."""
 
     def __init__(self, main: SQLiteDatabase) -> None:
         self._main = main
         self._marks: dict[str, object] = {}
-        self._unsaved: dict[str, Incarnation] = {}
+        self._unsaved: dict[str, KnownPosition] = {}
 
-    def known(self, tenant_id: str) -> Incarnation | None:
+    def known(self, tenant_id: str) -> KnownPosition | None:
         """Give the epoch and the sequence that are known of a tenant."""
         return self._unsaved.get(tenant_id) or self._main.read(lambda: main_database.last_position(tenant_id))
 
@@ -48,13 +48,13 @@ class Incarnations:
         return known is not None and known[0] != here[0]
 
     def note(self, tenant_id: str, database: SQLiteDatabase) -> None:
-        """Note where an open file stands, if it was written since it was noted last."""
+        """Note the position of an open file, if it was written since that was noted last."""
         if self._marks.get(tenant_id) is not database.mark:
             self._marks[tenant_id] = database.mark
             self._unsaved[tenant_id] = database.read(positions.incarnation)
 
     def closed(self, tenant_id: str, database: SQLiteDatabase) -> None:
-        """Note where a file stands that is about to be closed."""
+        """Note the position of a file that is about to be closed."""
         self.note(tenant_id, database)
         self._marks.pop(tenant_id, None)
 
@@ -72,8 +72,8 @@ class Incarnations:
         self._unsaved.pop(tenant_id, None)
 
 
-def went_back(known: Incarnation | None, here: Incarnation) -> str | None:
-    """Say that a file stands at a change before one that is known of it, if it does."""
+def went_back(known: KnownPosition | None, here: KnownPosition) -> str | None:
+    """Say that a file is at a change before one that is known of it, if it is."""
     if known is None or known[0] != here[0] or here[1] >= known[1]:
         return None
     return f"its file went back by itself, from change {known[1]} to {here[1]}"

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from models import SyncedTable, connection
+from peewee import Field
+
+from models import SyncedTable, connection, database
 
 _ROWID_NAMES = {"rowid", "oid"}
 """Names that SQLite has for a row's number. It takes a column with such a name when the table is made, and refuses to add
@@ -48,9 +50,14 @@ def _quoted(name: str) -> str:
     return name.replace('"', '""')  # An operator's own may have any name.
 
 
-def add_column(table: str, name: str, kind: str) -> None:
-    """Add an empty column of a type."""
-    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{name}" {kind}')
+def type_of(field: Field) -> str:
+    """Give the type of a field's column."""
+    return str(database.get_context_options()["field_types"].get(field.field_type, field.field_type))
+
+
+def add_column(table: str, field: Field) -> None:
+    """Add the column of a field, empty."""
+    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{field.column_name}" {type_of(field)}')
 
 
 def drop_columns(table: SyncedTable, going: Collection[str], coming: Collection[str]) -> Collection[str]:

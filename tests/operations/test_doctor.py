@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from operations import doctor
-from operations.doctor import Place
+from operations.doctor import Machine
 from settings import Settings
 from storage.sqlite import database
 from tests import forking
@@ -23,122 +23,122 @@ EXT4 = "/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    """A place in which nothing is wrong."""
+def machine(tmp_path: Path) -> Machine:
+    """A machine in which nothing is wrong."""
     (tmp_path / "data").mkdir(mode=0o700)
     (tmp_path / "data" / "main.db").write_bytes(b"SQLite format 3\0")
-    return Place(Settings(data_dir=tmp_path / "data"), {}, EXT4)
+    return Machine(Settings(data_dir=tmp_path / "data"), {}, EXT4)
 
 
-def mounted(place: Place, kind: str) -> Place:
-    return replace(place, mounts=EXT4 + f"x {place.folder} {kind} rw 0 0\n")
+def mounted(machine: Machine, kind: str) -> Machine:
+    return replace(machine, mounts=EXT4 + f"x {machine.folder} {kind} rw 0 0\n")
 
 
-def with_settings(place: Place, **settings: Any) -> Place:
-    return replace(place, settings=replace(place.settings, **settings))
+def with_settings(machine: Machine, **settings: Any) -> Machine:
+    return replace(machine, settings=replace(machine.settings, **settings))
 
 
-def test_good_place_has_no_findings(place: Place) -> None:
-    assert doctor.findings(place) == []
+def test_good_place_has_no_findings(machine: Machine) -> None:
+    assert doctor.findings(machine) == []
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p"])
-def test_network_filesystem_is_refused(place: Place, kind: str) -> None:
-    (finding,) = doctor.findings(mounted(place, kind))
+def test_network_filesystem_is_refused(machine: Machine, kind: str) -> None:
+    (finding,) = doctor.findings(mounted(machine, kind))
     assert finding.refuses and kind in finding.sentence
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "overlay"])
-def test_filesystem_that_a_restart_may_empty_is_warned_of(place: Place, kind: str) -> None:
-    (finding,) = doctor.findings(mounted(place, kind))
+def test_filesystem_that_a_restart_may_empty_is_warned_of(machine: Machine, kind: str) -> None:
+    (finding,) = doctor.findings(mounted(machine, kind))
     assert not finding.refuses and "persistent disk" in finding.remedy
 
 
-def test_innermost_mount_counts(place: Place) -> None:
-    inner = replace(place, mounts=f"{EXT4}x {place.folder.parent} nfs4 rw 0 0\ny {place.folder} ext4 rw 0 0\n")
+def test_innermost_mount_counts(machine: Machine) -> None:
+    inner = replace(machine, mounts=f"{EXT4}x {machine.folder.parent} nfs4 rw 0 0\ny {machine.folder} ext4 rw 0 0\n")
     assert doctor.findings(inner) == []
 
 
-def test_platform_with_an_ephemeral_disk_is_named(place: Place) -> None:
-    (finding,) = doctor.findings(replace(place, environ={"DYNO": "web.1"}))
+def test_platform_with_an_ephemeral_disk_is_named(machine: Machine) -> None:
+    (finding,) = doctor.findings(replace(machine, environ={"DYNO": "web.1"}))
     assert finding.sentence.startswith("Heroku removes the data folder at each restart")
-    (place.folder / "main.db").unlink()
-    (finding,) = doctor.findings(replace(place, environ={"DYNO": "web.1"}))
+    (machine.folder / "main.db").unlink()
+    (finding,) = doctor.findings(replace(machine, environ={"DYNO": "web.1"}))
     assert "that has just happened" in finding.sentence
 
 
-def test_files_of_tenants_without_the_main_database_are_warned_of(place: Place) -> None:
-    (place.folder / "tenants").mkdir()
-    (place.folder / "tenants" / "tenant_1030070f982449b3b53b8013e2eb363e.db").touch()
-    assert doctor.findings(place) == []
-    for lose in ((place.folder / "main.db").unlink, (place.folder / "main.db").touch):
+def test_files_of_tenants_without_the_main_database_are_warned_of(machine: Machine) -> None:
+    (machine.folder / "tenants").mkdir()
+    (machine.folder / "tenants" / "tenant_1030070f982449b3b53b8013e2eb363e.db").touch()
+    assert doctor.findings(machine) == []
+    for lose in ((machine.folder / "main.db").unlink, (machine.folder / "main.db").touch):
         lose()
-        (finding,) = doctor.findings(place)
+        (finding,) = doctor.findings(machine)
         assert not finding.refuses and "main.db" in finding.sentence and "restore" in finding.remedy
 
 
-def test_expected_data_that_is_not_there_is_refused(place: Place) -> None:
-    expecting = with_settings(place, expect_data="yes")
+def test_expected_data_that_is_not_there_is_refused(machine: Machine) -> None:
+    expecting = with_settings(machine, expect_data="yes")
     assert doctor.findings(expecting) == []
-    (place.folder / "main.db").unlink()
+    (machine.folder / "main.db").unlink()
     (finding,) = doctor.findings(expecting)
     assert finding.refuses and "did not survive the last restart" in finding.sentence
 
 
-def test_folder_that_others_can_read_is_warned_of(place: Place) -> None:
-    place.folder.chmod(0o755)
-    (finding,) = doctor.findings(place)
-    assert f"chmod -R go= {place.folder}" in finding.remedy
+def test_folder_that_others_can_read_is_warned_of(machine: Machine) -> None:
+    machine.folder.chmod(0o755)
+    (finding,) = doctor.findings(machine)
+    assert f"chmod -R go= {machine.folder}" in finding.remedy
 
 
-def test_folder_that_can_not_be_written_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_can_not_be_written_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    (finding,) = doctor.findings(place)
+    (finding,) = doctor.findings(machine)
     assert finding.refuses and "can't be written" in finding.sentence
 
 
 @pytest.mark.parametrize("secret", ["a" * 40, "abab" * 10, "123456789" * 5])
-def test_secret_that_is_easy_to_guess_is_refused(place: Place, secret: str) -> None:
-    (finding,) = doctor.findings(with_settings(place, jwt_secret_key=secret))
+def test_secret_that_is_easy_to_guess_is_refused(machine: Machine, secret: str) -> None:
+    (finding,) = doctor.findings(with_settings(machine, jwt_secret_key=secret))
     assert finding.refuses
 
 
-def test_cheap_hashes_are_warned_of(place: Place) -> None:
-    (finding,) = doctor.findings(with_settings(place, bcrypt_rounds=8))
+def test_cheap_hashes_are_warned_of(machine: Machine) -> None:
+    (finding,) = doctor.findings(with_settings(machine, bcrypt_rounds=8))
     assert "tests only" in finding.sentence
 
 
-def test_too_few_descriptors_are_warned_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_descriptors_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
-    (finding,) = doctor.findings(place)
+    (finding,) = doctor.findings(machine)
     assert "256 open files are too few" in finding.sentence
 
 
-def test_soft_limit_is_raised_before_it_is_complained_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_soft_limit_is_raised_before_it_is_complained_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 65_536))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
-    assert doctor.findings(place) == [] and raised == [(65_536, 65_536)]
+    assert doctor.findings(machine) == [] and raised == [(65_536, 65_536)]
 
 
-def test_sqlite_with_the_wal_reset_bug_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_with_the_wal_reset_bug_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert database.sqlite_version() >= (3, 51, 3)
     monkeypatch.setattr(database, "sqlite_version", lambda: (3, 40, 1))
-    (finding,) = doctor.findings(place)
+    (finding,) = doctor.findings(machine)
     assert finding.refuses and "SQLite 3.40.1" in finding.sentence
 
 
-def test_missing_monkey_patch_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_monkey_patch_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gevent.monkey.is_module_patched", lambda _: False)
-    (finding,) = doctor.findings(place)
+    (finding,) = doctor.findings(machine)
     assert finding.refuses and "gevent" in finding.sentence
 
 
-def test_full_disk_and_clock_that_went_back_are_warned_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_LEAST_FREE_BYTES", 2**62)
-    os.utime(place.folder / "main.db", (time.time() + 200_000,) * 2)
-    assert ["200 MiB" in str(finding) for finding in doctor.findings(place)] == [True, False]
-    assert "clock" in str(doctor.findings(place)[1])
+def test_full_disk_and_clock_that_went_back_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_MIN_FREE_BYTES", 2**62)
+    os.utime(machine.folder / "main.db", (time.time() + 200_000,) * 2)
+    assert ["200 MiB" in str(finding) for finding in doctor.findings(machine)] == [True, False]
+    assert "clock" in str(doctor.findings(machine)[1])
 
 
 def run(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

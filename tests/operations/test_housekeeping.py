@@ -18,7 +18,7 @@ from gevent.event import Event
 import syncapp
 from operations import housekeeping
 from operations.file_monitor import FileMonitor
-from operations.housekeeping import Upkeep
+from operations.housekeeping import Housekeeping
 from settings import Settings
 from storage.devices import Seen
 from tenants import Tenants
@@ -33,12 +33,12 @@ CUSTOMERS = 25
 @pytest.fixture(autouse=True)
 def hardly_any_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each kind of work done again and again, so that the end comes in the midst of it."""
-    for name in ("_SAVE_SECONDS", "_RESTORED_SECONDS", "_LOOK_SECONDS", "_BREATH_SECONDS"):
+    for name in ("_SAVE_SECONDS", "_RESTORE_CHECK_SECONDS", "_MONITOR_SECONDS", "_PAUSE_SECONDS"):
         monkeypatch.setattr(housekeeping, name, SHORT_SECONDS)
 
 
-def upkeep_of(tenants: Tenants, tell: Callable[[str], None] = lambda _: None) -> Upkeep:
-    return Upkeep(Settings(purge_seconds=0), tenants, FileMonitor(engine_of(tenants)), Seen(tenants.write), tell)
+def housekeeping_of(tenants: Tenants, tell: Callable[[str], None] = lambda _: None) -> Housekeeping:
+    return Housekeeping(Settings(purge_seconds=0), tenants, FileMonitor(engine_of(tenants)), Seen(tenants.write), tell)
 
 
 def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(
@@ -68,10 +68,10 @@ def test_no_kind_of_work_goes_on_after_the_end(
         return do(*given)
 
     monkeypatch.setattr(owner, work, noted)
-    upkeep = upkeep_of(tenants)
-    upkeep.start()
+    housekeeping = housekeeping_of(tenants)
+    housekeeping.start()
     wait_for(lambda: calls, work)
-    upkeep.end()
+    housekeeping.end()
     calls.clear()
     gevent.sleep(20 * SHORT_SECONDS)
     assert calls == []
@@ -89,10 +89,10 @@ def test_end_waits_for_the_work_that_is_under_way(
 
     tenant_id = new_tenant()
     monkeypatch.setattr(tenants.engine, "renewed", lambda: [tenant_id])
-    upkeep = upkeep_of(tenants, tell)
-    upkeep.start()
+    housekeeping = housekeeping_of(tenants, tell)
+    housekeeping.start()
     begun.wait()
-    ending = gevent.spawn(upkeep.end)
+    ending = gevent.spawn(housekeeping.end)
     gevent.sleep(20 * SHORT_SECONDS)
     assert not ending.ready() and done == []
     going_on.set()

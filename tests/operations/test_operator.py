@@ -15,6 +15,7 @@ import pytest
 import settings
 import syncapp
 from operations import misspelled_settings
+from operations.command_line import counted
 from tests import forking
 from tests.conftest import FAST, ROOT, Server, wait_for
 from tests.server.http.test_lifecycle import procfile_command
@@ -250,9 +251,9 @@ def test_doctor_lists_its_checks_and_the_settings_in_force_without_secrets(tmp_p
     told = run(tmp_path, "doctor", JWT_SECRET_KEY=secret, MAX_BODY_BYTES="8M", BCRYPT_ROUNDS="12", PORT="0")
     assert told.returncode == 0, told.stdout
     lines = told.stdout.splitlines()
-    assert lines[0] == f"data folder: {tmp_path / 'data'} (no data is there: a start would begin anew)"
-    assert sum(line.startswith("ok: looked whether ") for line in lines) >= 15
-    assert "ok: looked whether main.db is missing, or emptied, beside files of tenants" in lines
+    assert lines[0] == f"data folder: {tmp_path / 'data'} (no data is there: a start would begin without data)"
+    assert sum(line.startswith("ok: checked whether ") for line in lines) >= 15
+    assert "ok: checked whether main.db is missing, or emptied, beside files of tenants" in lines
     said = dict(line.split("=", 1) for line in lines if "=" in line and line.split("=")[0].isupper())
     assert said.keys() == set(KNOWN)
     assert said["MAX_BODY_BYTES"] == "8388608" and said["REGISTRATION"] == "open (default)"
@@ -376,3 +377,10 @@ def test_password_that_is_no_text_is_refused_in_a_sentence(tmp_path: Path) -> No
         check=False,
     )
     assert ended.returncode == 1 and ended.stderr.startswith(b"Error: The password must be UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 warnings"), (1, "1 warning"), (2, "2 warnings"), (1_000, "1,000 warnings")]
+)
+def test_counts_are_told_in_plain_english(count: int, text: str) -> None:
+    assert counted(count, "warning") == text

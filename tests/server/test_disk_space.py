@@ -73,7 +73,7 @@ def health(server: Server) -> tuple[int, str]:
 def test_full_disk_is_507_also_for_a_tenant_that_is_not_open_and_is_logged_once(
     disk: SmallDisk, start_server: StartServer, how: str
 ) -> None:
-    """Fault: the index beside a log of writes found no room, and the answer was 500 with a traceback a request."""
+    """Fault: the index beside a write-ahead log found no room, and the answer was 500 with a traceback a request."""
     server = start_server()
     tenants = [server.register() for _ in range(4)]
     for tenant in tenants:

@@ -360,7 +360,7 @@ def test_removed_versions_without_a_deletion_cost_no_device_its_cursor(old: Old)
     assert old.pull({"cursor": cursor}).since == 0
 
 
-def test_removal_works_in_slices_over_a_long_log(old: Old) -> None:
+def test_removal_works_in_chunks_over_a_long_log(old: Old) -> None:
     for number in range(6):
         old.push(*[{"id": f"r{index}", "name": str(number)} for index in range(300)])
     old.now += 20 * DAY_MS

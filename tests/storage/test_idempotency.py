@@ -190,7 +190,7 @@ def test_equal_rows_that_may_be_meant_are_two(device: Device, time: str | None, 
 # --- opId ------------------------------------------------------------------------------------------------------------
 
 
-def test_operations_sent_again_in_other_slices_double_nothing(
+def test_operations_sent_again_in_other_chunks_double_nothing(
     tenant: Tenant, device: Device, listen: Callable[..., Listener]
 ) -> None:
     listener = listen()

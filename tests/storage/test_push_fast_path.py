@@ -30,7 +30,7 @@ from protocol.row_decoder import RowDecoder, TypedRow
 from protocol.row_types import row_type_of
 from protocol.seen_rows import NOBODY, Evidence
 from storage import push_batch, push_writer
-from storage.push_fast_path import ShortWay
+from storage.push_fast_path import FastPath
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON
@@ -119,7 +119,7 @@ def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool)
     with pytest.MonkeyPatch.context() as patch:
         numbers = itertools.count()
         patch.setattr(push_batch, "new_id", lambda _: f"new-{next(numbers)}")
-        patch.setattr(push_writer, "_SLICE_ROWS", 3)
+        patch.setattr(push_writer, "_CHUNK_ROWS", 3)
         patch.setattr(row_decoder, "_LEARN_AFTER_ROWS", 1)
         patch.setattr(row_decoder, "_latest", {})
         if not is_short:
@@ -221,8 +221,8 @@ def test_edits_of_one_row_after_each_other(
     """Each in a slice or a push of its own, the others in it being rows that stand beside it."""
     beside = [{"id": f"r{number}", "name": "n"} for number in range(9)]
     row = {"id": "a", "Unique_id": "u1", "name": "a", **OPEN_AND_UNKNOWN}
-    slices = [[{"id": "a"} | edit, *beside[2 * at : 2 * at + 2]] for at, edit in enumerate(edits)]
-    last = [plain_push(*itertools.chain(*slices))] if is_one_push else [plain_push(*some) for some in slices]
+    chunks = [[{"id": "a"} | edit, *beside[2 * at : 2 * at + 2]] for at, edit in enumerate(edits)]
+    last = [plain_push(*itertools.chain(*chunks))] if is_one_push else [plain_push(*some) for some in chunks]
     assert_same(tenants, new_tenant, [plain_push(row, *beside), *last])
 
 
@@ -246,14 +246,14 @@ def test_later_edit_of_older_base_meets_what_the_same_push_did_before(
     beside = [{"id": f"r{number}", "name": "n"} for number in range(9)]
     row = {"id": "a", "note": "old", "last_updated": "2026-01-01"}
     theirs = {"id": "a", "status": "5", "version": 2} | SAME
-    slices = [
+    chunks = [
         [{"id": "a", "last_updated": "2026-01-02"} | edit, *beside[2 * at : 2 * at + 2]]
         for at, edit in enumerate(edits)
     ]
     if "id" in edits[0]:
-        slices[0] = [slices[0][0], {"id": "new 1", "Unique_id": "1"}, {"id": "new 2", "Unique_id": "2"}]
+        chunks[0] = [chunks[0][0], {"id": "new 1", "Unique_id": "1"}, {"id": "new 2", "Unique_id": "2"}]
     assert_same(
-        tenants, new_tenant, [plain_push(row, *beside), plain_push(theirs), plain_push(*itertools.chain(*slices))]
+        tenants, new_tenant, [plain_push(row, *beside), plain_push(theirs), plain_push(*itertools.chain(*chunks))]
     )
 
 
@@ -297,8 +297,8 @@ def ways(tenants: Tenants, tenant_id: str, *rows: JSON) -> tuple[int, int]:
         return counting
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ShortWay, "takes", counted(0, ShortWay.takes))
-        patch.setattr(push_writer._LongWay, "take", counted(1, push_writer._LongWay.take))
+        patch.setattr(FastPath, "takes", counted(0, FastPath.takes))
+        patch.setattr(push_writer._GeneralPath, "take", counted(1, push_writer._GeneralPath.take))
         inside.push(tenants, tenant_id, decode_push(json.dumps({"changes": {"end_user": rows}}).encode()), NOW)
     return counts[0], counts[1]
 

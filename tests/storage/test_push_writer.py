@@ -234,11 +234,11 @@ def test_ids_that_the_server_makes_are_uuids_in_the_order_of_their_commits(tenan
     assert {(one.version, one.variant) for one in map(uuid.UUID, made)} == {(7, uuid.RFC_4122)}
 
 
-# --- slices ----------------------------------------------------------------------------------------------------------
+# --- chunks ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("turn", range(10))
-def test_push_in_slices_of_any_size_comes_to_the_same(
+def test_push_in_chunks_of_any_size_comes_to_the_same(
     tenant: Tenant, other: Tenant, chance: random.Random, turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault: ``known`` overwritten by what a slice before had written: a device's own change became a conflict."""
@@ -248,8 +248,8 @@ def test_push_in_slices_of_any_size_comes_to_the_same(
         if number and chance.random() < 0.3:
             body["baseCursor"] = chance.randrange(tenant.sequence + 1)
         found = []
-        for one, slice_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
-            monkeypatch.setattr("storage.push_writer._SLICE_ROWS", slice_rows)
+        for one, chunk_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
+            monkeypatch.setattr("storage.push_writer._CHUNK_ROWS", chunk_rows)
             made = map("made-{}".format, itertools.count(number * 1000))
             monkeypatch.setattr("storage.push_batch.new_id", lambda _, made=made: next(made))
             found.append(outcome(one, body, options))

@@ -201,7 +201,7 @@ def test_migration_that_dies_has_not_happened_and_the_next_opening_does_it(
 
 
 class Crashed(NamedTuple):
-    """A folder as a crash leaves it, log of writes and all, and a backup of what was before its last push."""
+    """A folder as a crash leaves it, write-ahead log and all, and a backup of what was before its last push."""
 
     folder: Path
     tenant_id: str
@@ -254,7 +254,7 @@ def check_state(crashed: Crashed, expected: str) -> None:
 def test_restore_that_dies_is_the_old_state_or_the_new_one_and_never_a_mixture(
     crashed: Crashed, expected: str, point: tuple[str, ...]
 ) -> None:
-    """Faults: the old log of writes left beside the new file, which ``crashed`` has; the old epoch kept."""
+    """Faults: the old write-ahead log left beside the new file, which ``crashed`` has; the old epoch kept."""
     die(crashed.folder, crashed.tenant_id, crashed.made, "restore", *point)
     check_state(crashed, expected)
 

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_file_that_can_grow_no_further_refuses_in_one_shape_and_keeps_what_was_answered(tmp_path: Path) -> None:
-    """The kernel refuses it (RLIMIT_FSIZE), to the log of writes or to a checkpoint, whichever comes first."""
+    """The kernel refuses it (RLIMIT_FSIZE), to the write-ahead log or to a checkpoint, whichever comes first."""
     command = ["bash", "-c", f"ulimit -f 1200; exec {sys.executable} syncapp.py"]
     server = Server(tmp_path / "data", command=command).start()
     tenant, other = server.register(), server.register()

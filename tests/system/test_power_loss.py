@@ -165,7 +165,7 @@ def answer_many(store: SQLiteDatabase, disk: Disk, count: int) -> None:
         disk.answered = number + 1
 
 
-def test_log_of_writes_is_synced_between_its_last_bytes_and_the_answer(store: SQLiteDatabase, disk: Disk) -> None:
+def test_write_ahead_log_is_synced_between_its_last_bytes_and_the_answer(store: SQLiteDatabase, disk: Disk) -> None:
     for number in range(20):
         disk.log.clear()
         store.write(lambda: insert(number))
@@ -278,7 +278,7 @@ def test_answer_leaves_after_the_row_was_written_and_synced_as_the_kernel_saw_it
 
 
 def moments(trace: Path, tenant: Tenant) -> tuple[list[int], list[int], list[int]] | None:
-    """Give the lines where the row was written to the log of writes, synced there, and sent."""
+    """Give the lines where the row was written to the write-ahead log, synced there, and sent."""
     wal = re.escape(tenant.path.name) + "-wal"
     lines = list(enumerate(trace.read_text(errors="replace").splitlines()))
     written = [at for at, line in lines if re.search(rf"pwrite64\(\d+<[^>]*{wal}>", line) and "traced-row" in line]

@@ -27,9 +27,9 @@ from urllib3.util import Retry
 
 from operations import probe_proxies
 from operations.doctor import Finding
-from operations.probe import looked
+from operations.probe import run_checks
 from operations.probe_client import request
-from operations.probe_target import address_of, reach
+from operations.probe_target import find_deployment, parse_address
 from tests.conftest import JSON, Server, Tenant, needs, wait_for
 from tests.proxy_defaults import DEFAULTS
 from tests.proxy_processes import PROXIES, Behind, certified, chosen, here, running, section
@@ -145,7 +145,7 @@ def test_large_push_is_stored(front: Behind) -> None:
 
 def test_body_beyond_the_limit_is_413(front: Behind, filled: Tenant) -> None:
     headers = {"Authorization": f"Bearer {filled.token}", "Content-Type": "application/json"}
-    answer = request(address_of(front.url), "POST", "/api/client/sync/push", b"x" * 20 * MIB, headers, seconds=60)
+    answer = request(parse_address(front.url), "POST", "/api/client/sync/push", b"x" * 20 * MIB, headers, seconds=60)
     assert answer.status == 413
     assert front.call("GET", "/api/customers/me", token=filled.token).status_code == 200
 
@@ -178,7 +178,7 @@ def test_client_that_leaves_holds_nothing(front: Behind, origin: Server, filled:
     body = json.dumps({"entityTypes": ["end_user"], "lastSyncTimestamp": "1970-01-01T00:00:00Z"}).encode()
     address = "pull" if what == "a pull" else "push"
     length = len(body) if what == "a pull" else 5 * MIB
-    host = address_of(front.url).netloc
+    host = parse_address(front.url).netloc
     head = f"POST /api/client/sync/{address} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {filled.token}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     with connection(front) as network:
@@ -190,7 +190,7 @@ def test_client_that_leaves_holds_nothing(front: Behind, origin: Server, filled:
 
 
 def connection(front: Behind) -> Any:
-    address = address_of(front.url)
+    address = parse_address(front.url)
     network = socket.create_connection((address.host, address.port), 30)
     return (
         address.context().wrap_socket(network, server_hostname=address.host) if address.scheme == "https" else network
@@ -263,7 +263,7 @@ def coming_back(front: Behind, tenant: Tenant, transport: str) -> Iterator[list[
 
 
 def found(url: str) -> list[Finding]:
-    return [finding for _, finding in looked(reach(address_of(url))) if finding]
+    return [finding for _, finding in run_checks(find_deployment(parse_address(url))) if finding]
 
 
 def test_doctor_finds_nothing_with_the_documented_configurations(fronts: dict[str, Behind]) -> None:

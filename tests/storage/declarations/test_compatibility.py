@@ -231,7 +231,7 @@ def test_change_that_a_row_does_not_fit_is_refused_and_nothing_is_touched(
     tenants = provision(restart(first), tenant_id)
     put(tenants, tenant_id, {"id": "gone", "a": value}, {"id": "gone", "is_deleted": 1})
     put(tenants, tenant_id, {"id": "j1", "a": value})
-    path = path_of(restart(first), tenant_id)  # What was in the log of writes is in the file now.
+    path = path_of(restart(first), tenant_id)  # What was in the write-ahead log is in the file now.
     files = [path, path.parent.parent / "main.db"]
     content = [file.read_bytes() for file in files]
     sentence = refused(restart, second + "columns.b = 'text'\n[new]\ncolumns.a = 'text'\n")

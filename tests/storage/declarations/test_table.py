@@ -177,7 +177,9 @@ def test_mistakes_stop_the_start_in_plain_words_and_doctor_tells_the_same(tmp_pa
     path = tmp_path / "own.toml"
     assert started.returncode == 1
     lines = started.stderr.splitlines()
-    assert lines[-3:-2] == ["syncapp: The declaration of tables has 2 mistakes. docs/tables.md tells what it may say."]
+    assert lines[-3:-2] == [
+        "syncapp: The declaration of tables has 2 mistakes. docs/tables.md says what it may contain."
+    ]
     assert lines[-2].startswith(f"{path}:2:9: job.columns.title must be a type: text, integer")
     assert lines[-1] == f'{path}:3:28: job.columns.done.requird is not known here: did you mean "required".'
     assert "Traceback" not in started.stderr and not (tmp_path / "data").exists()
