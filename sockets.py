@@ -104,7 +104,6 @@ class Sockets:
         quotas: Quotas,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
-        self._quotas = quotas
         self._clients: dict[str, _Client] = {}
         self._auth_deadlines: dict[str, float] = {}
         self._authenticated_by_tenant: Counter[str] = Counter()
@@ -123,12 +122,15 @@ class Sockets:
         self._engine.disconnect = self._close_engine  # The library's own waits for the client.
         self._forget_environs()
         self._forget_closed()
+        self._add_events()
+        tokens.ended.connect(self._sessions_ended)
+
+    def _add_events(self) -> None:
         self._io.server.on("connect", self._connected)
         self._io.server.on("disconnect", self._disconnected)
         self._io.server.on("authenticate", self._authenticate_event)
         self.on("ping", self._ping)
         self.on("sync_status_update", self._relay_status)
-        tokens.ended.connect(self._sessions_ended)
 
     @property
     def events(self) -> list[str]:
