@@ -1,7 +1,7 @@
-"""What gunicorn needs to know beside the Procfile; it reads this file by itself.
+"""The configuration of gunicorn, beside the Procfile; gunicorn reads this file by itself.
 
-One process holds all rooms, locks and open databases, so that more workers would lose notifications and corrupt nothing
-only because the data folder is locked. This refuses them, and the worker classes that can't speak WebSocket, at once.
+One process holds all rooms, locks and open databases. More workers would lose notifications, and only the lock of the data
+folder would keep them from corrupting data. So more workers, and worker classes without WebSocket, are refused at once.
 """
 
 from __future__ import annotations

@@ -122,10 +122,10 @@ class Sockets:
         self._engine.disconnect = self._close_engine  # The library's own waits for the client.
         self._forget_environs()
         self._forget_closed()
-        self._add_events()
+        self._register_handlers()
         tokens.ended.connect(self._sessions_ended)
 
-    def _add_events(self) -> None:
+    def _register_handlers(self) -> None:
         self._io.server.on("connect", self._connected)
         self._io.server.on("disconnect", self._disconnected)
         self._io.server.on("authenticate", self._authenticate_event)
@@ -387,7 +387,7 @@ class Sockets:
 
     def _relay_status(self, caller: Caller, body: object) -> None:
         """Relay a device's status to the tenant's other sockets, without further fields."""
-        said = parse_texts(body, STATUS_TEXTS)
-        if "status" not in said:
+        texts = parse_texts(body, STATUS_TEXTS)
+        if "status" not in texts:
             raise invalid("status", "must be a text")
-        self._emit("sync_status_update", said, caller.identity.tenant_id, but=caller.sid)
+        self._emit("sync_status_update", texts, caller.identity.tenant_id, but=caller.sid)

@@ -1,4 +1,4 @@
-"""syncapp: a small multi-tenant sync server. This module assembles it and serves it.
+"""Assembles the server from its parts and serves it.
 
 Knows: which part gets which. Must not know: rules, queries. ``python syncapp.py`` serves, ``python syncapp.py --help``
 lists the operator's commands, gunicorn takes ``syncapp:create_app()``.
@@ -6,7 +6,7 @@ lists the operator's commands, gunicorn takes ``syncapp:create_app()``.
 
 from gevent import monkey
 
-monkey.patch_all()  # First of all: peewee and others keep what they find at import (ARCHITECTURE.md, trap 1).
+monkey.patch_all()  # Before any other import: peewee and others keep what they find (ARCHITECTURE.md, trap 1).
 
 import gc  # noqa: E402
 import logging  # noqa: E402
@@ -49,7 +49,7 @@ from tenants import Tenants  # noqa: E402
 
 VERSION = "0.1.0"
 _GUNICORNS_BOOT_ERROR = 3
-"""With it a worker says that another one would fare no better (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
+"""A worker's exit code after which gunicorn does not try again (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
 
 _REFUSALS = (
     SettingError,
@@ -65,7 +65,7 @@ log = logging.getLogger("syncapp")
 
 
 def build(settings: Settings) -> Flask:
-    """Assemble the server. The data folder is this process's alone from here on.
+    """Assemble the server. It holds the data folder from here on.
 
     Raises: DataFolderInUse.
     """
@@ -84,14 +84,24 @@ def build(settings: Settings) -> Flask:
     app.wsgi_app = LoadShedding(middleware, middleware.views, tokens.tenant_of, quotas.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
+    sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
+    middleware.views.update(sync.hot_views)
+    for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
+        app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine)
     housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored)
-    app.register_blueprint(Accounts(settings, tenants, tokens).blueprint())
-    sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
-    app.register_blueprint(sync.blueprint())
-    middleware.views.update(sync.hot_views)
-    app.register_blueprint(Review(tenants, tokens, sync.pushes, seen).blueprint())
+    lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
+    _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
+    _trust_proxies(app, settings.trusted_proxies)
+    handler.install(connections.Connections(settings))
+    sockets.start()
+    housekeeping.start()
+    return app
 
+
+def _lifecycle(
+    app: Flask, settings: Settings, engine: SQLiteEngine, sockets: Sockets, housekeeping: Housekeeping
+) -> Lifecycle:
     def close() -> None:
         housekeeping.end()
         engine.close()
@@ -100,15 +110,13 @@ def build(settings: Settings) -> Flask:
         return sockets.held() | {"open_tenants": len(engine.files)}
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
-    _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
-    if settings.trusted_proxies:
-        count = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     app.extensions["lifecycle"] = lifecycle
-    handler.install(connections.Connections(settings))
-    sockets.start()
-    housekeeping.start()
-    return app
+    return lifecycle
+
+
+def _trust_proxies(app: Flask, count: int) -> None:
+    if count:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
 
 
 def _add_pages(
@@ -129,7 +137,7 @@ def _add_pages(
 
 
 class StartRefused(RuntimeError):
-    """The server would lose or leak data here, or can't run at all; as text it says why and what to do."""
+    """The server would lose or leak data here, or can't run at all; its text says why and what to do."""
 
 
 def assemble() -> tuple[Flask, Settings]:
@@ -149,13 +157,13 @@ def assemble() -> tuple[Flask, Settings]:
     except _REFUSALS as error:
         raise StartRefused(str(error)) from None
     gc.collect()
-    gc.freeze()  # What is made at the start stays: garbage collection need not walk through it again and again.
-    gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, and none of them a cycle.
+    gc.freeze()  # The objects of the start live on: the cyclic collector need not visit them each time.
+    gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, without cycles.
     return app, settings
 
 
 def create_app() -> Flask:
-    """Assemble the server for gunicorn, or end its worker with a sentence and so that it does not try again and again."""
+    """Assemble the server for gunicorn, or end its worker with a message and without a restart."""
     try:
         return assemble()[0]
     except StartRefused as error:

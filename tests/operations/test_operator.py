@@ -15,6 +15,7 @@ import pytest
 import settings
 import syncapp
 from operations import misspelled_settings
+from operations.command_line import counted
 from tests import forking
 from tests.conftest import FAST, ROOT, Server, wait_for
 from tests.server.http.test_lifecycle import procfile_command
@@ -376,3 +377,10 @@ def test_password_that_is_no_text_is_refused_in_a_sentence(tmp_path: Path) -> No
         check=False,
     )
     assert ended.returncode == 1 and ended.stderr.startswith(b"Error: The password must be UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 warnings"), (1, "1 warning"), (2, "2 warnings"), (1_000, "1,000 warnings")]
+)
+def test_counts_are_told_in_plain_english(count: int, text: str) -> None:
+    assert counted(count, "warning") == text

@@ -21,7 +21,8 @@ from protocol.errors import TenantNotFound
 from storage.engine import Database, Engine
 from storage.main_database import Customer
 from storage.system_tables import CommitOrder, Logged
-from tests.storage.engine.installations import Installation, add, elsewhere, lines_of, sequence, together, words
+from tests.inside import together
+from tests.storage.engine.installations import Installation, add, elsewhere, lines_of, sequence, words
 
 NewId = Callable[[], str]
 
@@ -155,9 +156,10 @@ def test_reader_sees_nothing_of_a_write_under_way_and_all_of_it_right_after(data
     written, gate = Event(), Event()
     writing = gevent.spawn(database.write, lambda: (add("a"), written.set(), gate.wait()))
     written.wait()
-    assert database.read(words) == [] and database.read(sequence) == 0
+    seen = database.read(words), database.read(sequence)
     gate.set()
     writing.get()
+    assert seen == ([], 0)
     assert database.read(words) == ["a"] and database.read(sequence) == 1
 
 

