@@ -28,7 +28,7 @@ const only = new RegExp(options.only);
 const data = path.resolve(options.data, String(process.pid));
 const core = options['server-core'];
 const figures = new Figures();
-const curves = []; const load = [];
+const curves = []; const load = []; const failed = [];
 const about = {
   quick: options.quick, seconds, curves, largeRows: Number(options.large ?? (options.quick ? 20_000 : 1_000_000)),
   counts: (options.tenants ?? (options.quick ? '2000' : '20000')).split(',').map(Number),
@@ -84,9 +84,14 @@ async function beside(servers, work) {
   load.push((foreign / ((performance.now() - before.at) / 1000)) * 100);
 }
 
-const NOISY = new Set(['push', 'event', 'batch', 'soon']); // A quick run has time for a second look at these.
+const NOISY = new Set(['push', 'soon']); // A quick run has time for a second look at these.
 const noteFor = (server) => (figure, unit, value, more) => figures.add(figure, unit, server, value, more);
 const say = (rep, name) => process.stderr.write(`${rep + 1}/${reps} ${name} ${Math.round(performance.now() / 1000)} s\n`);
+
+/** Do a work; what goes wrong in it costs the others nothing. */
+async function attempt(name, server, work) {
+  try { await work(); } catch (error) { failed.push(`${name} on ${server}: ${error.message}`); process.stderr.write(`${failed.at(-1)}\n`); }
+}
 
 /** The works that are done in turn on servers that run all the time. */
 async function repeat(floors) {
@@ -96,7 +101,9 @@ async function repeat(floors) {
     floors.push(...fsyncFloor());
     for (const [name, work] of Object.entries(WORKS)) {
       if (!only.test(name) || (options.quick && rep > 0 && !NOISY.has(name))) continue;
-      for (const server of rep % 2 ? servers.toReversed() : servers) await beside(servers, () => work(server, noteFor(server.name), about));
+      for (const server of rep % 2 ? servers.toReversed() : servers) {
+        await attempt(name, server.name, () => beside(servers, () => work(server, noteFor(server.name), about)));
+      }
       say(rep, name);
     }
   }
@@ -121,7 +128,7 @@ async function main() {
   for (const [name, work] of Object.entries(FRESH).filter(([name]) => only.test(name))) {
     const times = ['herd', 'idle', 'overload'].includes(name) ? Math.min(reps, 3) : 1;
     for (let rep = 0; rep < (options.quick ? 1 : times); rep++) {
-      for (const server of rep % 2 ? ['peer', 'syncapp'] : ['syncapp', 'peer']) await once(work, server);
+      for (const server of rep % 2 ? ['peer', 'syncapp'] : ['syncapp', 'peer']) await attempt(name, server, () => once(work, server));
       say(rep, name);
     }
   }
@@ -129,12 +136,13 @@ async function main() {
   const foreign = { median: percentile(load, 50), most: Math.max(0, ...load) };
   print({ ...them, 'fsync floor': `p50 ${floor.p50.toFixed(3)} ms, p99 ${floor.p99.toFixed(3)} ms, ${Math.round(1000 / floor.p50)} a second`,
     'load of others': load.length ? `${foreign.median.toFixed(0)} % of a core in the median work, ${foreign.most.toFixed(0)} % at most` : 'not measured' });
-  save({ about: them, floor, foreign, figures: figures.lines(), curves });
+  save({ about: them, floor, foreign, figures: figures.lines(), curves, failed });
 }
 
 function print(about) {
   for (const [name, value] of Object.entries(about)) console.log(`${name}: ${value}`);
   console.log(`\nMedian of ${reps} repetitions, least and most in brackets; a ratio is that within a repetition.\n\n${figures.table(other)}\n`);
+  failed.forEach((line) => console.log(`Failed: ${line}`));
   if (!curves.length) return;
   console.log('\nMore than it can take, single pushes into one tenant:\n\n| server | offered /s | of capacity | admitted /s | 429 or 503 | no connection | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|--:|--:|--:|');
   for (const one of curves) console.log(`| ${one.server} | ${Math.round(one.rate)} | ${one.times}× | ${Math.round(one.admitted)} | ${(one.refused * 100).toFixed(1)} % | ${(one.lost * 100).toFixed(1)} % | ${one.p50.toFixed(1)} | ${one.p99.toFixed(1)} |`);
@@ -151,4 +159,4 @@ try { await main(); } finally {
   Server.killAll();
   fs.rmSync(data, { recursive: true, force: true });
 }
-process.exit(0);
+process.exit(failed.length ? 1 : 0);

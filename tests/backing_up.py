@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.conftest import Device, Run
+from tests.conftest import Device, Run, Tenant
 
 
 def backup(operate: Run, folder: Path, *more: str) -> Path:
     """Make a backup by the operator's command, and give its folder."""
     return Path(operate("backup", "--to", folder, *more).stdout.strip().splitlines()[-1])
+
+
+def edited_since(tenant: Tenant, operate: Run, folder: Path) -> tuple[Device, Path]:
+    """Make a row named then, a backup, and the row's name now; give the device and the backup."""
+    device = tenant.device()
+    device.create(id="a", name="then")
+    made = backup(operate, folder)
+    device.update(id="a", name="now")
+    return device, made
 
 
 def names(device: Device) -> set[str]:

@@ -9,9 +9,11 @@ import syncapp  # noqa: F401 -- first, for its monkey patch
 
 # isort: split
 import contextlib
+import functools
 import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import requests
@@ -55,6 +57,7 @@ pytest_plugins = ["tests.collection"]
 
 JSON = dict[str, Any]
 _numbers = itertools.count(1)
+_Made = TypeVar("_Made")
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:
@@ -65,6 +68,16 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}: run tests/needs.py for how to get it")
 
 
+needs_js_client = [
+    needs("node"),
+    pytest.mark.skipif(
+        not (ROOT / "clients" / "js" / "node_modules").is_dir() and os.environ.get("CI") != "true",
+        reason="needs clients/js/node_modules: make clients/js/node_modules",
+    ),
+]
+"""Marks of tests that run the JavaScript client with its libraries."""
+
+
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
     """Wait until ``condition`` gives something true, and give it."""
     give_up = time.monotonic() + seconds
@@ -73,6 +86,19 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECO
             raise AssertionError(f"waited {seconds} s for {what}")
         time.sleep(0.01)
     return found
+
+
+def all_closed(make: Callable[..., _Made], close: Callable[[_Made], object]) -> Iterator[Callable[..., _Made]]:
+    """Be a fixture that makes as many as a test asks for, and closes each after it."""
+    made: list[_Made] = []
+
+    def make_one(*arguments: Any, **named: Any) -> _Made:
+        made.append(make(*arguments, **named))
+        return made[-1]
+
+    yield make_one
+    for one in made:
+        close(one)
 
 
 def free_port() -> int:
@@ -401,15 +427,7 @@ def tenants(tmp_path: Path) -> Iterator[Tenants]:
 @pytest.fixture
 def open_folder(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
     """Open the test's data folder, as a start of the server does."""
-    running: list[Tenants] = []
-
-    def start(**options: Any) -> Tenants:
-        running.append(opened(tmp_path / "data", **options))
-        return running[-1]
-
-    yield start
-    for tenants in running:
-        tenants.close()
+    yield from all_closed(functools.partial(opened, tmp_path / "data"), lambda tenants: tenants.close())
 
 
 @pytest.fixture
@@ -442,6 +460,14 @@ def restart(tmp_path: Path) -> Iterator[Callable[..., Tenants]]:
     for tenants in running:
         tenants.close()
     declare("")
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Draw lots for a test; the seed is printed, SEED=… draws the same ones again."""
+    seed = int(os.environ.get("SEED", random.randrange(10**9)))
+    print(f"SEED={seed}")
+    return random.Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture

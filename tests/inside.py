@@ -21,6 +21,21 @@ LIMITS = Limits(push_rows=10_000, pull_rows=10_000, row_bytes=65_536, name_chara
 SKEW_MS = 300_000
 
 
+def together(*works: Callable[[], Any]) -> list[Any]:
+    """Run in a greenlet each, and give what each gave or raised."""
+    greenlets = [gevent.spawn(caught, work) for work in works]
+    gevent.joinall(greenlets, raise_error=True)
+    return [greenlet.value for greenlet in greenlets]
+
+
+def caught(work: Callable[[], Any]) -> Any:
+    """Give what it gives or raises."""
+    try:
+        return work()
+    except Exception as error:
+        return error
+
+
 def tables() -> dict[str, Table]:
     return {name: table.rules for name, table in synced_tables().items()}
 

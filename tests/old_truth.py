@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.clients.test_js_client import Connect, JsListener, connect  # noqa: F401 -- a fixture
 from tests.conftest import JSON, Tenant
 from tests.old_apps import COLUMNS, Habits, OldApp, Typed, columns, readable
-from tests.storage.test_cursor import chance  # noqa: F401 -- a fixture
 
 PLAIN = Habits()
 EACH_WITH_ITS_HABITS = {

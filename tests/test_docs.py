@@ -269,12 +269,16 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert path.name == "gunicorn.conf.py" or bounds, f"{path}: its docstring must have “Knows:” and “Must not know:”"
 
 
-def test_every_module_has_one_line_in_the_table_and_no_other_has() -> None:
-    table = ARCHITECTURE.partition("\n## Modules\n")[2].partition("\n## ")[0]
-    listed = re.findall(r"^\| `([\w/]+\.py)` \|", table, re.MULTILINE)
-    modules = sorted(str(path.relative_to(ROOT)) for path in MODULES)
-    assert set(listed) == set(modules), "the table of modules in ARCHITECTURE.md must have a row for each"
-    assert sorted(listed) == modules, "a module has two rows in ARCHITECTURE.md"
+def test_architecture_is_read_in_ten_minutes() -> None:
+    """At 240 words a minute, without the diagram; the table of traps is to look things up."""
+    text = re.sub(r"```.*?```", "", ARCHITECTURE.partition("\n## Traps\n")[0], flags=re.DOTALL)
+    assert len(text.split()) < 2_400
+
+
+def test_walks_of_a_push_and_a_pull_have_ten_steps_each() -> None:
+    for title in ("A push, from its bytes to the disk and the listeners", "A pull, and back"):
+        walk = ARCHITECTURE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+        assert re.findall(r"^(\d+)\. ", walk, re.MULTILINE) == [str(number) for number in range(1, 11)], title
 
 
 def test_every_folder_has_one_line_in_the_readme_and_no_other_has() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Server, needs
+from tests.conftest import ROOT, Server, needs, needs_js_client
 
 CLIENT = ROOT / "clients" / "js"
 ALL = os.environ.get("JS_KIT") == "all"
@@ -21,14 +21,7 @@ LIBRARIES = ["indexeddb", "dexie"] if ALL else ["indexeddb"]
 firefox = pytest.param("firefox", marks=needs("firefox-esr", "xvfb-run"))
 webkit = pytest.param("webkit", marks=needs("WebKitWebDriver", "xvfb-run"))
 
-pytestmark = [
-    pytest.mark.slow,
-    needs("node"),
-    pytest.mark.skipif(
-        not (CLIENT / "node_modules").is_dir() and os.environ.get("CI") != "true",
-        reason="needs clients/js/node_modules: make clients/js/node_modules",
-    ),
-]
+pytestmark = [pytest.mark.slow, *needs_js_client]
 
 
 def run(folder: Path, *command: str) -> str:

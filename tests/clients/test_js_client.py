@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Server, Tenant, needs, wait_for
+from tests.conftest import ROOT, Server, Tenant, all_closed, needs, wait_for
 
 pytestmark = [needs("node", "npm"), pytest.mark.slow]
 
@@ -69,15 +69,7 @@ Connect = Callable[..., JsListener]
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    listeners: list[JsListener] = []
-
-    def begin(*arguments: Any, **named: Any) -> JsListener:
-        listeners.append(JsListener(*arguments, **named))
-        return listeners[-1]
-
-    yield begin
-    for listener in listeners:
-        listener.close()
+    yield from all_closed(JsListener, JsListener.close)
 
 
 @pytest.mark.parametrize("how", ["handshake", "event"])

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Server, needs
+from tests.conftest import ROOT, Server, needs, needs_js_client
 
 CLIENT = ROOT / "clients" / "js"
 ALL = os.environ.get("JS_KIT") == "all"
@@ -46,14 +46,7 @@ MORE_DRIVERS = {"chromium dexie": "", "chromium tanstack-db": "", "chromium wate
 if ALL:
     DRIVERS |= MORE_DRIVERS
 
-pytestmark = [
-    pytest.mark.slow,
-    needs("node"),
-    pytest.mark.skipif(
-        not (CLIENT / "node_modules").is_dir() and os.environ.get("CI") != "true",
-        reason="needs clients/js/node_modules: make clients/js/node_modules",
-    ),
-]
+pytestmark = [pytest.mark.slow, *needs_js_client]
 
 
 Play = Future[subprocess.CompletedProcess[str]]

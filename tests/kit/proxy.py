@@ -69,7 +69,7 @@ class Proxy:
                 self._threads[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
-        with self._watched(client), contextlib.suppress(OSError):
+        with watched(self._open, client), contextlib.suppress(OSError):
             request = read_request(client)
             if not request:
                 return
@@ -85,7 +85,7 @@ class Proxy:
                 self._pass_on(client, request, fault)
 
     def _pass_on(self, client: socket.socket, request: bytes, fault: Fault) -> None:
-        with self._watched(socket.create_connection(self._to, 60)) as server:
+        with watched(self._open, socket.create_connection(self._to, 60)) as server:
             server.sendall(request)
             if re.search(rb"(?i)\r\nupgrade: websocket\r\n", request):
                 back = threading.Thread(target=carry, args=(server, client), daemon=True)
@@ -107,14 +107,16 @@ class Proxy:
         if most < len(answer):
             client.recv(1)
 
-    @contextlib.contextmanager
-    def _watched(self, one: socket.socket) -> Iterator[socket.socket]:
-        self._open.add(one)
-        try:
-            yield one
-        finally:
-            self._open.discard(one)
-            cut(one)
+
+@contextlib.contextmanager
+def watched(opened: set[socket.socket], one: socket.socket) -> Iterator[socket.socket]:
+    """Keep a socket among those that are open, until it is cut in the end."""
+    opened.add(one)
+    try:
+        yield one
+    finally:
+        opened.discard(one)
+        cut(one)
 
 
 def read_request(client: socket.socket) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backing_up import backup, names
+from tests.backing_up import backup, edited_since, names
 from tests.conftest import Run, Server, Tenant
 
 pytestmark = pytest.mark.slow
@@ -141,10 +141,7 @@ def test_only_the_newest_backups_are_kept(tenant: Tenant, operate: Run, folder: 
 def test_restored_file_that_lies_ready_is_taken_at_the_next_start(
     server: Server, tenant: Tenant, operate: Run, folder: Path
 ) -> None:
-    device = tenant.device()
-    device.create(id="a", name="then")
-    made = backup(operate, folder)
-    device.update(id="a", name="now")
+    device, made = edited_since(tenant, operate, folder)
     server.kill()
     shutil.copyfile(made / "tenants" / tenant.path.name, tenant.path.with_suffix(".restored"))
     server.start()

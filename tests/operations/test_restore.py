@@ -19,7 +19,7 @@ import pytest
 
 from storage import main_database
 from storage.sqlite.errors import reason_of
-from tests.backing_up import backup, names
+from tests.backing_up import backup, edited_since, names
 from tests.conftest import FAST, ROOT, Run, Server, Tenant, wait_for
 from tests.data_folder import opened
 
@@ -47,10 +47,7 @@ def aside(tenant: Tenant) -> list[Path]:
 def test_restore_that_nobody_agreed_to_replaces_nothing(
     tenant: Tenant, operate: Run, folder: Path, more: tuple[str, ...]
 ) -> None:
-    device = tenant.device()
-    device.create(id="a", name="then")
-    made = backup(operate, folder)
-    device.update(id="a", name="now")
+    device, made = edited_since(tenant, operate, folder)
     words = [word.format(id=tenant.id, file=made / "tenants" / tenant.path.name) for word in more]
     told = operate("restore", *([] if "--file" in more else [made]), *words, code=2)
     assert "--yes" in told.stderr and names(device) == {"now"} and aside(tenant) == []
@@ -60,10 +57,7 @@ def test_restore_that_nobody_agreed_to_replaces_nothing(
 def test_restore_on_a_terminal_tells_what_it_replaces_and_asks(
     server: Server, tenant: Tenant, operate: Run, folder: Path, typed: str, expected: str
 ) -> None:
-    device = tenant.device()
-    device.create(id="a", name="then")
-    made = backup(operate, folder)
-    device.update(id="a", name="now")
+    device, made = edited_since(tenant, operate, folder)
     mine, theirs = pty.openpty()
     environ = {**os.environ, **FAST, "DATA_DIR": str(server.data)}
     command = [sys.executable, "syncapp.py", "restore", str(made)]
@@ -153,10 +147,7 @@ def test_address_that_is_another_customers_by_now_is_no_name(server: Server, ope
 def test_what_a_restore_replaced_is_kept_until_the_next_backup_and_can_be_put_back(
     server: Server, tenant: Tenant, operate: Run, folder: Path
 ) -> None:
-    device = tenant.device()
-    device.create(id="a", name="then")
-    made = backup(operate, folder)
-    device.update(id="a", name="now")
+    device, made = edited_since(tenant, operate, folder)
     operate("restore", made, "--yes")
     operate("restore", made, "--yes")
     assert names(device) == {"then"} and len(aside(tenant)) == 2
@@ -286,10 +277,7 @@ def test_visit_of_before_a_restore_is_no_place_in_what_was_restored(
 def test_place_of_before_a_restore_is_refused_with_what_to_do(
     tenant: Tenant, operate: Run, folder: Path, form: str
 ) -> None:
-    device = tenant.device()
-    device.create(id="a", name="then")
-    made = backup(operate, folder)
-    device.update(id="a", name="now")
+    device, made = edited_since(tenant, operate, folder)
     device.catch_up()
     old = device.cursor
     operate("restore", made, "--yes")

@@ -7,7 +7,6 @@ with the tests that failed there.
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import shutil
 import threading
@@ -30,13 +29,6 @@ NOW = 1_800_000_000_000
 TABLES = ("end_user", "interactions")
 Pull = Callable[[JSON], JSON]
 Rows = dict[str, dict[str, JSON]]
-
-
-@pytest.fixture
-def chance(request: pytest.FixtureRequest) -> random.Random:
-    seed = int(os.environ.get("SEED", random.randrange(10**9)))
-    print(f"SEED={seed}")
-    return random.Random(f"{seed} {request.node.name}")
 
 
 @dataclass

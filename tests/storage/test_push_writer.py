@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import uuid
 from collections.abc import Callable
@@ -142,12 +141,9 @@ def test_three_forms_end_in_the_same_row(tenants: Tenants, new_tenant: Callable[
 
 @pytest.mark.parametrize("turn", range(6))
 def test_one_push_of_many_changes_ends_like_many_pushes_of_one(
-    tenant: Tenant, other: Tenant, turn: int, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, other: Tenant, chance: random.Random, turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault: ``self.ids`` of changes only ever grows: a Unique_id that had moved led to the wrong row."""
-    seed = int(os.environ.get("SEED", random.randrange(10**9)))
-    print(f"SEED={seed}")
-    chance = random.Random(seed + turn)
     chosen: list[JSON] = []
     for _ in range(150):
         data: JSON = {"name": chance.choice(["A", "B", None]), "n": chance.randrange(3)}
@@ -243,12 +239,9 @@ def test_ids_that_the_server_makes_are_uuids_in_the_order_of_their_commits(tenan
 
 @pytest.mark.parametrize("turn", range(10))
 def test_push_in_chunks_of_any_size_comes_to_the_same(
-    tenant: Tenant, other: Tenant, turn: int, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, other: Tenant, chance: random.Random, turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault: ``known`` overwritten by what a slice before had written: a device's own change became a conflict."""
-    seed = int(os.environ.get("SEED", random.randrange(10**9)))
-    print(f"SEED={seed}")
-    chance = random.Random(seed + turn)
     for number in range(8):
         body = {"operations": [any_operation(chance) for _ in range(30)], "atomic": chance.random() < 0.2}
         options: JSON = {"device_id": chance.choice([None, "phone", "tablet"])}

@@ -27,7 +27,6 @@ from tests.conftest import JSON, Server, Tenant, wait_for
 from tests.kit.proxy import Proxy
 from tests.old_apps import Habits, OldApp, Typed, random_edit
 from tests.old_truth import EACH_WITH_ITS_HABITS, FAULTS, Truth, all_habits, check, key_of, seen, settle
-from tests.storage.test_cursor import chance  # noqa: F401 -- a fixture
 
 # --- rows, as the app has them ---------------------------------------------------------------------------------------
 
@@ -257,7 +256,7 @@ DAY = 24 * 60 * MINUTE
 def test_device_that_pulls_by_its_own_clock_misses_nothing(
     tenants: Tenants,
     new_tenant: Callable[[], str],
-    chance: random.Random,  # noqa: F811
+    chance: random.Random,
     ahead: int,
     zone: str,
 ) -> None:
@@ -339,7 +338,7 @@ class NewDevice:
 def test_old_and_new_devices_over_a_bad_network_end_equal_and_lose_nothing(
     tenant: Tenant,
     proxies: Callable[..., Proxy],
-    chance: random.Random,  # noqa: F811
+    chance: random.Random,
     pair: tuple[int, int],
 ) -> None:
     networks = [proxies() for _ in range(3)]

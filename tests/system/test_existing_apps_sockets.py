@@ -9,7 +9,7 @@ import pytest
 import socketio
 
 from tests.clients.test_js_client import Connect, JsListener, connect  # noqa: F401 -- a fixture
-from tests.conftest import JSON, Server, Tenant, needs, wait_for
+from tests.conftest import JSON, Server, Tenant, all_closed, needs, wait_for
 from tests.old_apps import OldApp
 from tests.old_truth import EACH_WITH_ITS_HABITS, check, settle
 
@@ -39,15 +39,7 @@ class OldListener:
 
 @pytest.fixture
 def old_listener() -> Iterator[Callable[..., OldListener]]:
-    made: list[OldListener] = []
-
-    def begin(*arguments: Any, **named: Any) -> OldListener:
-        made.append(OldListener(*arguments, **named))
-        return made[-1]
-
-    yield begin
-    for listener in made:
-        listener.client.shutdown()
+    yield from all_closed(OldListener, lambda listener: listener.client.shutdown())
 
 
 transports = pytest.mark.parametrize("transport", ["websocket", "polling"])

@@ -24,7 +24,7 @@ import requests
 import socketio
 
 from tests.conftest import JSON, Device, Listener, Server, Tenant, wait_for
-from tests.kit.proxy import carry, cut, read_request
+from tests.kit.proxy import carry, cut, read_request, watched
 from tests.storage.test_devices import digest_of
 
 TABLES = ("end_user", "interactions")
@@ -69,7 +69,7 @@ class BadNetwork:
 
     def _serve(self, client: socket.socket) -> None:
         """Take one request of a connection; the answer ends it."""
-        with self._watched(client), contextlib.suppress(OSError):
+        with watched(self._open, client), contextlib.suppress(OSError):
             request = read_request(client)
             if request and re.search(rb"(?i)\r\nupgrade: websocket\r\n", request):
                 self._tunnel(client, request)
@@ -78,17 +78,8 @@ class BadNetwork:
                 self.met[fault] += 1
                 getattr(self, f"_{fault}")(client, request)
 
-    @contextlib.contextmanager
-    def _watched(self, one: socket.socket) -> Iterator[socket.socket]:
-        self._open.add(one)
-        try:
-            yield one
-        finally:
-            self._open.discard(one)
-            cut(one)
-
     def _ask(self, request: bytes) -> bytes:
-        with self._watched(socket.create_connection(self._to, 20)) as server:
+        with watched(self._open, socket.create_connection(self._to, 20)) as server:
             server.sendall(request)
             return b"".join(iter(lambda: server.recv(65_536), b""))
 
@@ -104,7 +95,7 @@ class BadNetwork:
         client.sendall(answer)
 
     def _request_cut(self, client: socket.socket, request: bytes) -> None:
-        with self._watched(socket.create_connection(self._to, 20)) as server:
+        with watched(self._open, socket.create_connection(self._to, 20)) as server:
             server.sendall(request[: self.rng.randrange(len(request))])
             time.sleep(self.rng.uniform(0, 0.02))
 
@@ -116,7 +107,7 @@ class BadNetwork:
         self._ask(request)
 
     def _cut_while_it_runs(self, client: socket.socket, request: bytes) -> None:
-        with self._watched(socket.create_connection(self._to, 20)) as server:
+        with watched(self._open, socket.create_connection(self._to, 20)) as server:
             server.sendall(request)
             time.sleep(self.rng.uniform(0, 0.01))
 
@@ -133,7 +124,7 @@ class BadNetwork:
 
     def _tunnel(self, client: socket.socket, request: bytes) -> None:
         """Carry a WebSocket both ways until it is cut."""
-        with self._watched(socket.create_connection(self._to)) as server:
+        with watched(self._open, socket.create_connection(self._to)) as server:
             server.sendall(request)
             back = threading.Thread(target=carry, args=(server, client))
             back.start()

@@ -4,30 +4,11 @@
 // First seen to fail: both accounts shared the tokens and the database.
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { SyncClient } from "syncapp-client";
-import { Browser } from "../kit/browser.mjs";
+import { browser, hasChromium } from "./in_browser.mjs";
 import { registered, url } from "./registered.mjs";
-
-const hasChromium = spawnSync("which", [process.env.CHROMIUM ?? "chromium"]).status === 0;
-const folder = mkdtempSync(`${tmpdir()}/syncapp-examples-`);
-const browser = hasChromium ? new Browser(folder) : undefined;
-
-after(async () => {
-  await browser?.close();
-  rmSync(folder, { recursive: true, force: true });
-});
-
-async function until(condition, what) {
-  const end = Date.now() + 20_000;
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`waited 20 s for ${what}`);
-    await new Promise((resume) => setTimeout(resume, 50));
-  }
-}
+import { until } from "./until.mjs";
 
 /** Somebody else on the same page: sees nothing of the first one's, and sends nothing of it. */
 async function anotherLogsIn(tab, fill, names) {

@@ -4,22 +4,10 @@
 // that was deleted stayed dead until the page was loaded again.
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { newId, SyncClient } from "syncapp-client";
-import { Browser } from "../kit/browser.mjs";
+import { browser, hasChromium } from "./in_browser.mjs";
 import { heard, registered, replicaOf, STORES, until, url } from "./support.mjs";
-
-const hasChromium = spawnSync("which", [process.env.CHROMIUM ?? "chromium"]).status === 0;
-const folder = mkdtempSync(`${tmpdir()}/syncapp-lost-`);
-const browser = hasChromium ? new Browser(folder) : undefined;
-
-after(async () => {
-  await browser?.close();
-  rmSync(folder, { recursive: true, force: true });
-});
 
 const deleted = (name) => new Promise((resolve, reject) => Object.assign(indexedDB.deleteDatabase(name), { onsuccess: resolve, onerror: reject }));
 const server = (account) => new SyncClient({ url, token: account.token });

@@ -8,8 +8,9 @@ import { dexieStore, syncStores } from "syncapp-client/dexie";
 import { openIndexedDB } from "syncapp-client/indexeddb";
 import { Replica } from "syncapp-client/replica";
 import { registered, url } from "./registered.mjs";
+import { until } from "./until.mjs";
 
-export { registered, url };
+export { registered, until, url };
 
 /** A server that answers as `answerOf` says: `{ status, headers, body }`, a text, or nothing more. */
 export async function served(t, answerOf) {
@@ -62,12 +63,4 @@ export function heard(replica, event) {
   const found = [];
   replica.addEventListener(event, ({ detail }) => found.push(detail));
   return found;
-}
-
-export async function until(condition, what) {
-  const end = Date.now() + 20_000;
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`waited 20 s for ${what}`);
-    await new Promise((resume) => setTimeout(resume, 20));
-  }
 }

@@ -4,30 +4,12 @@
 // that does not take over when the one before is closed.
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { after, test } from "node:test";
+import { copyFileSync } from "node:fs";
+import { test } from "node:test";
 import { digestOf, newId, SyncClient } from "syncapp-client";
-import { Browser } from "../kit/browser.mjs";
+import { browser, folder, hasChromium } from "./in_browser.mjs";
 import { registered, url } from "./registered.mjs";
-
-const hasChromium = spawnSync("which", [process.env.CHROMIUM ?? "chromium"]).status === 0;
-const folder = mkdtempSync(`${tmpdir()}/syncapp-tabs-`);
-const browser = hasChromium ? new Browser(folder) : undefined;
-
-after(async () => {
-  await browser?.close();
-  rmSync(folder, { recursive: true, force: true });
-});
-
-async function until(condition, what) {
-  const end = Date.now() + 20_000;
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`waited 20 s for ${what}`);
-    await new Promise((resume) => setTimeout(resume, 50));
-  }
-}
+import { until } from "./until.mjs";
 
 async function opened(name, about) {
   const tab = await browser.open(`http://localhost/kit/page.html#${name}`);

@@ -7,9 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Protocol
-
-import gevent
+from typing import IO, Protocol
 
 from models import connection
 from storage.engine import Engine
@@ -51,7 +49,7 @@ ENGINES: dict[str, Callable[[Path], Installation]] = {"sqlite": SQLiteInstallati
 
 def elsewhere(installation: Installation, script: str, *arguments: str) -> subprocess.Popen[str]:
     """Run a script in another process, with ``engine`` opened there and this module's functions at hand."""
-    first = f"from gevent import monkey\nmonkey.patch_all()\nimport sys\n{installation.opening}"
+    first = f"from gevent import monkey\nmonkey.patch_all()\nimport gevent, sys\n{installation.opening}"
     code = f"{first}\nfrom tests.storage.engine.installations import *\n{script}"
     command, environ = [sys.executable, "-c", code, *arguments], {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -103,20 +101,3 @@ def words() -> list[str]:
 def sequence() -> int:
     """Read where the tenant's order of commits is."""
     return position().sequence
-
-
-# --- at once ---------------------------------------------------------------------------------------------------------
-
-
-def together(*works: Callable[[], Any]) -> list[Any]:
-    """Run in a greenlet each, and give what each gave or raised."""
-    greenlets = [gevent.spawn(_caught, work) for work in works]
-    gevent.joinall(greenlets, raise_error=True)
-    return [greenlet.value for greenlet in greenlets]
-
-
-def _caught(work: Callable[[], Any]) -> Any:
-    try:
-        return work()
-    except Exception as error:
-        return error

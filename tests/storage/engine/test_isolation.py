@@ -21,7 +21,8 @@ from protocol.errors import TenantNotFound
 from storage.engine import Database, Engine
 from storage.main_database import Customer
 from storage.system_tables import CommitOrder, Logged
-from tests.storage.engine.installations import Installation, add, elsewhere, lines_of, sequence, together, words
+from tests.inside import together
+from tests.storage.engine.installations import Installation, add, elsewhere, lines_of, sequence, words
 
 NewId = Callable[[], str]
 

@@ -15,6 +15,7 @@ from gevent.event import Event
 
 from protocol.errors import Busy
 from storage.engine import Database, Engine
+from tests.inside import together
 from tests.storage.engine.installations import (
     Installation,
     add,
@@ -22,7 +23,6 @@ from tests.storage.engine.installations import (
     elsewhere,
     lines_of,
     sequence,
-    together,
     words,
 )
 

@@ -31,6 +31,7 @@ from tenants import Tenants
 from tests import inside
 from tests.conftest import Server
 from tests.data_folder import path_of
+from tests.inside import caught, together
 
 native_ident: Callable[[], int] = get_original("_thread", "get_ident")
 
@@ -93,20 +94,6 @@ def hold_lock(store: SQLiteDatabase) -> Iterator[Callable[[float], None]]:
     for process in processes:
         process.kill()
         process.communicate()
-
-
-def together(*works: Callable[[], Any]) -> list[Any]:
-    """Run in a greenlet each, and give what each gave or raised."""
-    greenlets = [gevent.spawn(_caught, work) for work in works]
-    gevent.joinall(greenlets, raise_error=True)
-    return [greenlet.value for greenlet in greenlets]
-
-
-def _caught(work: Callable[[], Any]) -> Any:
-    try:
-        return work()
-    except Exception as error:
-        return error
 
 
 # --- where it waits for the disk ------------------------------------------------------------------------------------
@@ -291,7 +278,7 @@ def test_failure_within_a_half_read_statement_leaves_the_connection_free(store: 
         raise ValueError(next(rows))
 
     store.write(lambda: [insert("one"), insert("two")])
-    kept = [_caught(lambda: store.read(fail)), _caught(lambda: store.write(fail))]
+    kept = [caught(lambda: store.read(fail)), caught(lambda: store.write(fail))]
     with closing(apsw.Connection(str(store.path))) as other:  # sqlite3, another copy of SQLite here, drops our locks.
         other.execute("INSERT INTO t (word) VALUES ('three')")
     store.write(lambda: insert("four"))
