@@ -218,7 +218,7 @@ def free_space(machine: Machine) -> Finding | None:
 
 
 def clock(machine: Machine) -> Finding | None:
-    """Check whether the clock stands before what is stored."""
+    """Check whether the clock is behind the stored data."""
     main = machine.folder / "main.db"
     if machine.is_new or main.stat().st_mtime <= time.time() + _DAY_SECONDS:
         return None

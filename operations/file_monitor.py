@@ -1,7 +1,7 @@
-"""Customers' files that are missing, broken, or went back: found at the start and from time to time, logged once.
+"""Finds customers' files that are missing, damaged, or older than they were, and logs each once.
 
-Knows: how every customer's file is looked at, which need not be looked into again. Must not know: requests, sockets, how
-often it is done, what is done about it. It is of the SQLite engine alone: no other has a file a tenant.
+Knows: how a customer's file is checked, and which files did not change since. Must not know: requests, sockets, how often
+files are checked, what to do about a fault. It is of the SQLite engine alone: no other has a file a tenant.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ log = logging.getLogger("syncapp.tenants")
 
 
 class FileMonitor:
-    """What is known of the files of one installation."""
+    """Checks the files of one installation."""
 
     def __init__(self, engine: SQLiteEngine) -> None:
         self._engine = engine
         self.faults: dict[str, str] = {}
-        """What is wrong with customers' files, by ID, as they were looked at last."""
+        """The faults that the last check found, by customer ID."""
         self._marks: dict[str, int] = {}
         engine.files.missed.connect(self._note)
 
     def look_over(self, yield_to_loop: Callable[[], None]) -> None:
-        """Look at the file of every customer, and keep in ``faults`` what is wrong; what is new is logged."""
+        """Check the file of every customer, update ``faults``, and log new ones."""
         main, found = self._engine.directory, {}
         for number, tenant_id in enumerate(sorted(main.read(main_database.customer_ids))):
             if fault := self.look_at(tenant_id):
@@ -48,7 +48,7 @@ class FileMonitor:
                 _log(tenant_id, fault)
 
     def _note(self, tenant_id: str) -> None:
-        """Keep what a request met before all files were looked at again."""
+        """Note a fault that a request met between two checks."""
         is_known = self._engine.directory.read(lambda: main_database.customer_by_id(tenant_id))
         fault = self._engine.folder.fault_of(tenant_id) if is_known else None
         if fault and self.faults.get(tenant_id) != fault:
@@ -56,7 +56,7 @@ class FileMonitor:
             _log(tenant_id, fault)
 
     def look_at(self, tenant_id: str) -> str | None:
-        """Tell what is wrong with a customer's file; one that went back is opened, which begins a new epoch."""
+        """Give the fault of a customer's file. An older file is opened, which gives it a new epoch."""
         if tenant_id in self._engine.files or self._engine.folder.restored_path_of(tenant_id).exists():
             return None
         if fault := self._engine.folder.fault_of(tenant_id):
@@ -81,10 +81,10 @@ class FileMonitor:
 
 
 def _log(tenant_id: str, fault: str) -> None:
-    log.error("tenant %s: %s; docs/backups.md tells what to do", tenant_id, fault)
+    log.error("tenant %s: %s; docs/backups.md says what to do", tenant_id, fault)
 
 
 def _mark_of(path: Path) -> int:
-    """Give a number by which a file that changed since is told: to look into thousands each time would cost seconds."""
+    """Give a number that changes with the file, since reading thousands of files each time would take seconds."""
     found = path.stat()
     return hash((found.st_ino, found.st_size, found.st_mtime_ns))

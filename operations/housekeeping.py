@@ -37,10 +37,10 @@ class Housekeeping:
         tenants: Tenants,
         monitor: FileMonitor,
         seen: Seen,
-        tell_restored: Callable[[str], None],
+        notify_restored: Callable[[str], None],
     ) -> None:
-        """``tell_restored``: tells a tenant's devices that its data was restored."""
-        self._tenants, self._monitor, self._tell_restored = tenants, monitor, tell_restored
+        """``notify_restored`` notifies a tenant's devices that its data was restored."""
+        self._tenants, self._monitor, self._notify_restored = tenants, monitor, notify_restored
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
@@ -111,7 +111,7 @@ class Housekeeping:
         """Put restored tenants in place while the server runs."""
         while True:
             self._sleep(_RESTORE_CHECK_SECONDS)
-            self._log_errors(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
+            self._log_errors(lambda: [self._notify_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
 
     def _monitor_files(self) -> None:
         """Check all customers' files, at the start and once a minute."""

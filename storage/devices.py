@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from models import connection, synced_tables
-from protocol.codec import Cursor, decode, encode, format_time
+from protocol.codec import Cursor, decode_stored, encode, format_time
 from protocol.errors import NotFound, Problem, ResyncRequired, TenantNotFound
 from protocol.messages import Position
 from protocol.seen_rows import Evidence
@@ -104,7 +104,7 @@ def _save_visit(device_id: str, positions: Mapping[str, int], at: int) -> None:
         new = "INSERT INTO _devices (id, places, first_seen_at, last_seen_at) VALUES (?, ?, ?, ?)"
         sql.execute(new, (device_id, encode(positions).decode(), at, at))
         return
-    all_positions = encode({**decode(known[0]), **positions}).decode()
+    all_positions = encode({**decode_stored(known[0]), **positions}).decode()
     update = "UPDATE _devices SET last_seen_at = ?, places = ?, expired_at = ? WHERE id = ?"
     sql.execute(update, (at, all_positions, None if positions else known[1], device_id))
 
@@ -183,7 +183,7 @@ def purge_limit(now: int, history_ms: int) -> int:
     here = position()
     old = last_until(now - history_ms, here.sequence)
     devices = connection().execute("SELECT places FROM _devices WHERE expired_at IS NULL")
-    return min([old, *(int(position) for (positions,) in devices for position in decode(positions).values())])
+    return min([old, *(int(position) for (positions,) in devices for position in decode_stored(positions).values())])
 
 
 def purge(after: int, until: int) -> int | None:

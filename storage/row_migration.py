@@ -12,7 +12,7 @@ from typing import Any
 from peewee import Field
 
 from models import JsonField, SyncedTable, column_of, connection
-from protocol.codec import Row, decode, decode_stored, encode, format_time
+from protocol.codec import Row, decode_stored, encode, format_time
 from protocol.messages import Column
 from storage.dialect import dialect
 from storage.positions import position
@@ -74,7 +74,7 @@ def _put_aside(table: str, sequence: int, row: Row, name: str) -> None:
     aside = row.get(UNFIT)
     row[UNFIT] = {**(aside if isinstance(aside, dict) else {}), name: row.pop(name)}
     (extra,) = connection().execute(f'SELECT e._extra FROM "{table}" AS e WHERE e._seq = ?', (sequence,)).fetchone()
-    unknown = encode({**decode(extra or "{}"), UNFIT: row[UNFIT]}).decode()
+    unknown = encode({**decode_stored(extra or "{}"), UNFIT: row[UNFIT]}).decode()
     connection().execute(f'UPDATE "{table}" AS e SET _extra = ? WHERE e._seq = ?', (unknown, sequence))
 
 
