@@ -5,6 +5,10 @@ Knows: SQLite, and how running code is bound to a file. Must not know: whose fil
 One connection reads, one writes and checkpoints. SQL runs in the event loop, where it is fastest. What waits for the disk
 runs in a native thread: checkpoints, and COMMIT unless it is small and the disk was fast a moment ago (ARCHITECTURE.md,
 traps 3 and 17). How writes share a commit is ``storage.group_commit``.
+
+A small COMMIT stays in the loop because handing it to a thread and back cost a quarter of a lone push (827 µs of CPU in
+process, 600 without). If one takes more than 2 ms, threads make them for a hundred times as long, so that a slow disk stops
+the loop for a hundredth of the time. SQLite's own checkpoint would come within a COMMIT; ours comes after the answers.
 """
 
 from __future__ import annotations

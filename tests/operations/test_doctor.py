@@ -61,7 +61,7 @@ def with_settings(machine: Machine, **settings: Any) -> Machine:
     return replace(machine, settings=replace(machine.settings, **settings))
 
 
-def test_good_place_has_no_findings(machine: Machine) -> None:
+def test_good_machine_has_no_findings(machine: Machine) -> None:
     assert doctor.findings(machine) == []
 
 
