@@ -96,7 +96,12 @@ def test_file_is_read_once_until_it_changes(
     engine, read = engine_of(tenants), list[str]()
     engine.files.close_all()
     peek = engine.peek
-    monkeypatch.setattr(engine, "peek", lambda tenant_id, query: (read.append(tenant_id), peek(tenant_id, query))[1])
+
+    def counted(tenant_id: str, query: Callable[[], object]) -> object:
+        read.append(tenant_id)
+        return peek(tenant_id, query)
+
+    monkeypatch.setattr(engine, "peek", counted)
     monitor = FileMonitor(engine)
     for expected in (ids, [], [ids[7]], []):
         read.clear()
