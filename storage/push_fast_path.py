@@ -1,8 +1,11 @@
-"""The fast path of a push: rows that are all new, or all edits that missed nothing, are written as they were read.
+"""The fast path of a push: writes rows that are all new, or all edits that missed nothing, as they were decoded.
 
 Knows: the statements that find out which they are and write them, bound to one tenant by the caller. Must not know:
-Flask, sockets, engines. Whatever is not plain is left to the general path (``push_writer``), which decides; where both
-could write a row, they make the same of it.
+Flask, sockets, engines.
+
+A chunk of rows takes it if all are new, or if all are edits of existing rows, each named once by its id, by a device that
+missed no change of them. Any other row sends its whole chunk over the general path (``push_writer``). Where both paths
+could write a row, they make the same of it; ``tests/storage/test_push_fast_path.py`` compares them.
 """
 
 from __future__ import annotations

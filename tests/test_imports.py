@@ -35,7 +35,7 @@ FLOORS = [
 
 
 ONLY_THERE = {
-    "apsw": {"storage.sqlite.binding", "storage.sqlite.errors", "storage.sqlite.files", "storage.sqlite.database"},
+    "apsw": {f"storage.sqlite.{name}" for name in ("binding", "connections", "database", "errors", "files")},
     "playhouse": {"storage.sqlite.binding"},
     "bcrypt": {"accounts.passwords"},
     "flask_socketio": {"sockets"},

@@ -110,7 +110,7 @@ def test_no_module_outside_the_engine_has_sql_that_only_sqlite_knows() -> None:
         "Row.insert(a=1).on_conflict_replace().execute()",
     ],
 )
-def test_it_finds_such_sql(statement: str) -> None:
+def test_statement_that_only_sqlite_understands_is_found(statement: str) -> None:
     assert faults("storage.x", statement)
 
 

@@ -191,7 +191,7 @@ def test_read_sees_one_state_from_its_first_statement_to_its_last(
     other.communicate()
 
 
-def test_read_may_not_write(database: Database) -> None:
+def test_write_within_a_read_is_refused_and_stores_nothing(database: Database) -> None:
     with pytest.raises(Exception):  # noqa: B017 -- each engine has an error of its own
         database.read(lambda: add("a"))
     assert database.read(words) == [] and database.write(lambda: add("b")) == 1
