@@ -21,7 +21,7 @@ import requests
 import socketio
 
 from server.http import lifecycle
-from tests.conftest import FAST, ROOT, Listener, Server, wait_for
+from tests.conftest import FAST, ROOT, WAIT_SECONDS, Listener, Server, wait_for
 from tests.raw_http import connect, read_answer
 
 
@@ -57,7 +57,7 @@ def test_sigterm_finishes_requests_tells_sockets_and_exits_with_0(either: Server
     device = tenant.device()
     listeners = [device.listen("websocket"), device.listen("polling")]
     idle = requests.Session()
-    assert idle.get(f"{either.url}/health", timeout=5).ok
+    assert idle.get(f"{either.url}/health", timeout=WAIT_SECONDS).ok
     answers: list[int] = []
     rows = [{"id": f"r{number}", "name": "x" * 200} for number in range(5000)]
     pushing = threading.Thread(
@@ -69,7 +69,7 @@ def test_sigterm_finishes_requests_tells_sockets_and_exits_with_0(either: Server
     pushing.join()
     idle.close()
     assert answers == [200]
-    assert all(listener.is_gone.wait(5) for listener in listeners)
+    assert all(listener.is_gone.wait(WAIT_SECONDS) for listener in listeners)
     assert not list((either.data / "tenants").glob("*-wal")), "a database was not closed"
     assert [line["message"] for line in either.log if line["level"] in ("error", "raw")] == []
     either.start()
@@ -204,7 +204,7 @@ def test_log_is_json_lines_with_request_tenant_and_duration(server: Server) -> N
 
 def test_health_tells_an_orchestrator_and_nothing_about_tenants(start_server: Callable[..., Server]) -> None:
     server = start_server()
-    body: dict[str, Any] = requests.get(f"{server.url}/health", timeout=5).json()
+    body: dict[str, Any] = requests.get(f"{server.url}/health", timeout=WAIT_SECONDS).json()
     assert body.keys() == {"status", "version", "uptimeSeconds", "timestamp", "connectedClients", "forwardedFor"}
     assert body["status"] == "ok"
 
