@@ -213,15 +213,15 @@ def test_health_counts_who_listens(start_server: Callable[..., Server]) -> None:
     server = start_server()
     tenant = server.register()
     listeners = [tenant.device().listen(), server.register().device().listen("polling")]
-    stranger = Listener(server.url)
+    unauthenticated = Listener(server.url)
     assert server.call("GET", "/health").json()["connectedClients"] == 2
-    for listener in [*listeners, stranger]:
+    for listener in [*listeners, unauthenticated]:
         listener.close()
     wait_for(lambda: server.call("GET", "/health").json()["connectedClients"] == 0, "both to have left")
 
 
 def opened(server: Server, token: str | None = None) -> socket.socket:
-    """Open a WebSocket whose client will never say goodbye; with a token it joins."""
+    """Open a WebSocket whose client never sends a close frame; with a token it authenticates."""
     raw = socket.create_connection(("127.0.0.1", server.port), timeout=15)
     raw.sendall(
         b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
@@ -252,7 +252,7 @@ def test_connection_of_a_closed_websocket_ends_though_its_client_is_silent(tmp_p
 
 
 def test_silent_client_does_not_hold_up_a_stop(either: Server) -> None:
-    """Fault, before: the server waited its SHUTDOWN_SECONDS, 20, for one that had been told goodbye."""
+    """Fault, before: the server waited its SHUTDOWN_SECONDS, 20, for a client that had got the close frame."""
     tenant = either.register()
     with opened(either, tenant.token) as raw:
         began = time.monotonic()
