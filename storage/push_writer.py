@@ -29,9 +29,10 @@ from storage.merge_base import (
     since_sequence,
     since_version,
 )
+from storage.plain_edits import PlainEdit
 from storage.positions import position
 from storage.push_batch import INSERT_LOGGED, Writing, insert_row
-from storage.push_fast_path import Edited, FastPath
+from storage.push_fast_path import FastPath
 from storage.recreated_rows import Revivals
 from storage.repeated_creates import is_earlier_state
 from storage.row_identity import Identities
@@ -86,7 +87,7 @@ class _GeneralPath:
         self.existing: set[Key] = set()
         self.counted: dict[Key, int] = {}
 
-    def take(self, changes: Sequence[Change], edited: Mapping[Key, Edited]) -> None:
+    def take(self, changes: Sequence[Change], edited: Mapping[Key, PlainEdit]) -> None:
         """Take some changes, and write what becomes of them; ``edited``: what the fast path did to rows before."""
         for change in changes:
             change.op_id = change.op_id or implied_name(change, self.push.device_id)
@@ -95,7 +96,7 @@ class _GeneralPath:
             self._take(change)
         self._write()
 
-    def _look_up(self, changes: Sequence[Change], edited: Mapping[Key, Edited]) -> None:
+    def _look_up(self, changes: Sequence[Change], edited: Mapping[Key, PlainEdit]) -> None:
         """Read the rows of these changes, as they were before this push; what the push itself did to a row is known."""
         op_ids = {change.op_id for change in changes if change.op_id} - self.taken.keys()
         if op_ids:
@@ -111,7 +112,7 @@ class _GeneralPath:
                 if key in edited:
                     self._recall(key, edited[key])
 
-    def _recall(self, key: Key, edited: Edited) -> None:
+    def _recall(self, key: Key, edited: PlainEdit) -> None:
         """Know of a row what the general path would know if it had made the edit, whose base was the row as it was."""
         self.known[key] = edited.before
         self.received[key] |= edited.received

@@ -25,7 +25,7 @@ from models import connection, synced_tables
 from protocol import push_parser, row_decoder
 from protocol.codec import decode_push, parse_cursor
 from protocol.errors import Problem
-from protocol.messages import SERVER_FIELDS, Table
+from protocol.messages import SERVER_FIELDS, Change, Table
 from protocol.row_decoder import RowDecoder, TypedRow
 from protocol.row_types import row_type_of
 from protocol.seen_rows import NOBODY, Evidence
@@ -118,7 +118,7 @@ def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool)
     cursors: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         numbers = itertools.count()
-        patch.setattr(push_batch, "new_id", lambda _: f"new-{next(numbers)}")
+        patch.setattr(push_batch, "new_ids", lambda *_: (f"new-{number}" for number in numbers))
         patch.setattr(push_writer, "_CHUNK_ROWS", 3)
         patch.setattr(row_decoder, "_LEARN_AFTER_ROWS", 1)
         patch.setattr(row_decoder, "_latest", {})
@@ -353,7 +353,7 @@ def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
     table = Table("visit", columns | everywhere, required=("title",))
 
     def fields(**row: Any) -> Any:
-        found = RowDecoder(table).decode(Raw(json.dumps(row).encode()))
+        found = RowDecoder(table, lambda _: Change("", table)).decode(Raw(json.dumps(row).encode()))
         return found and {name: plain(getattr(found, name)) for name in columns if name != "Unique_id"}
 
     def plain(value: Any) -> Any:
