@@ -54,11 +54,13 @@ class RowType:
     columns: tuple[str, ...]
     """Those in which a row is stored, in the order of ``stored``."""
     names: Mapping[str, str]
-    """The names of the fields that a device may write, by their attributes. Before them a row has its id."""
+    """The names of the fields that a device may write, by their attributes."""
     attributes: tuple[str, ...]
-    """The keys of ``names``."""
+    """In their order: the id, what a device may write, of that the unknown fields last; behind them is what we set."""
     numbers: tuple[int, ...]
     """Which of ``attributes`` may have equal values of different types, such as 1 and true."""
+    unknown_fields: type[msgspec.Struct]
+    """Holds the values of the unknown fields alone."""
     flags: tuple[str, ...]
     flags_of: Callable[[Any], tuple[Any, ...]]
     json_columns: tuple[str, ...]
@@ -70,11 +72,9 @@ class RowType:
 
     def difference(self, edit: Any, existing: Any) -> dict[str, Any]:
         """Give the values of an edit that differ from the existing row's, by attribute."""
-        sent, was = astuple(edit)[1:], astuple(existing)[1:]
-        found = compress(
-            range(len(self.attributes)), map(ne, sent, was)
-        )  # Most are equal: Python sees the others only.
-        places = [at for at in found if sent[at] is not UNSET and not _same(sent[at], was[at])]
+        sent, was = astuple(edit), astuple(existing)
+        unequal = compress(range(len(self.attributes)), map(ne, sent, was))  # Python looks at no others.
+        places = [at for at in unequal if at and sent[at] is not UNSET and not _same(sent[at], was[at])]
         if odd := [at for at in self.numbers if type(sent[at]) is not type(was[at]) and sent[at] == was[at]]:
             places = sorted(places + odd)
         return {self.attributes[at]: sent[at] for at in places}
@@ -92,14 +92,10 @@ class RowType:
         values = astuple(row)
         if not self.unknown:
             return (*values, sequence)
-        first = 1 + len(self.attributes) - len(self.unknown)
-        after = 1 + len(self.attributes)
-        return (*values[:first], *values[after:], sequence, self._unknown_as_json(values[first:after]))
-
-    def _unknown_as_json(self, values: Sequence[Any]) -> str | None:
-        """Give the fields that the table does not know as JSON."""
-        kept = {name: value for name, value in zip(self.unknown, values, strict=True) if value is not UNSET}
-        return encode(kept).decode() if kept else None
+        after = len(self.attributes)
+        first = after - len(self.unknown)
+        unknown = encode(self.unknown_fields(*values[first:after]))
+        return (*values[:first], *values[after:], sequence, None if unknown == b"{}" else unknown.decode())
 
 
 def _same(value: Any, before: Any) -> bool:
@@ -130,8 +126,9 @@ def row_type_of(table: Table, unknown: tuple[str, ...] = ()) -> RowType:
         unknown=unknown,
         columns=("id", *types, *_SET_LAST, "_seq", *(["_extra"] if unknown else [])),
         names=names,
-        attributes=tuple(names),
-        numbers=tuple(at for at, kind in enumerate(types.values()) if kind not in _OF_ONE_TYPE),
+        attributes=("id", *names),
+        numbers=tuple(at for at, kind in enumerate(types.values(), 1) if kind not in _OF_ONE_TYPE),
+        unknown_fields=_struct([(name, Any, UNSET) for name in names_of_unknown], names_of_unknown, kw_only=False),
         flags=flags,
         flags_of=_getter(flags),
         json_columns=json_columns,
@@ -174,9 +171,12 @@ def _stored_fields(table: Table, unknown: Iterable[str]) -> list[_Field]:
 
 def _decoder(fields: Iterable[_Field], names: Mapping[str, str]) -> Any:
     """Make a decoder of rows with these fields; ``names`` are those on the wire that differ from the attributes."""
+    return msgspec.json.Decoder(_struct(fields, names)).decode
+
+
+def _struct(fields: Iterable[_Field], names: Mapping[str, str], *, kw_only: bool = True) -> type[msgspec.Struct]:
     named = [(name, kind, msgspec.field(default=default, name=names.get(name))) for name, kind, default in fields]
-    struct = msgspec.defstruct("Row", named, forbid_unknown_fields=True, kw_only=True, gc=False)
-    return msgspec.json.Decoder(struct).decode
+    return msgspec.defstruct("Row", named, forbid_unknown_fields=True, kw_only=kw_only, gc=False)
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:

@@ -41,6 +41,9 @@ from storage.system_tables import Conflict, shown_conflict
 _CHUNK_ROWS = 16
 """Rows between two breaths: other tenants wait no longer than these take."""
 
+_FAST_CHUNK_ROWS = 48
+"""The same where rows before took the fast path: about a millisecond."""
+
 
 def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strategy: Strategy = "merge") -> PushResult:
     """Write a push into the tenant this code is bound to, inside the transaction that the caller holds.
@@ -54,16 +57,27 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
         raise ResyncRequired("The baseCursor is not of this database. Pull again from the start, then push.")
     writing = Writing(push, row_bytes, before, max(now, before.clock + 1))
     fast, general = FastPath(writing), None
-    while some := list(itertools.islice(push.changes, _CHUNK_ROWS)):  # As many as the processor's cache holds.
-        if not (all(type(one) is TypedRow for one in some) and fast.takes(some, general.known if general else ())):
-            general = general or _GeneralPath(writing, strategy)
-            general.take([one.change() if type(one) is TypedRow else one for one in some], fast.edited)
-        if len(some) == _CHUNK_ROWS:
+    rows = _CHUNK_ROWS
+    while some := list(itertools.islice(push.changes, rows)):
+        is_full = len(some) == rows
+        if all(type(one) is TypedRow for one in some) and fast.takes(some, general.known if general else ()):
+            rows = _FAST_CHUNK_ROWS
+        else:
+            general, rows = general or _GeneralPath(writing, strategy), _CHUNK_ROWS
+            for first in range(0, len(some), rows):
+                general.take([_change_of(one) for one in some[first : first + rows]], fast.edited)
+                if first + rows < len(some):
+                    pause()
+        if is_full:
             pause()
     if (push.atomic and writing.is_faulty) or push.fails_for_unknown_tables:
         raise ValidationError(writing.why_none(), details=writing.all_problems)
     writing.applied.may_delete = general is not None
     return writing.finish()
+
+
+def _change_of(one: Change | TypedRow) -> Change:
+    return one.change() if isinstance(one, TypedRow) else one
 
 
 class _GeneralPath:
@@ -117,6 +131,8 @@ class _GeneralPath:
         self.known[key] = edited.before
         self.received[key] |= edited.received
         self.written[key].update(edited.names)
+        if edited.different and (version := edited.typed.base_version) is not None:
+            self.counted[key] = version
 
     def _take(self, change: Change) -> None:
         """Take one change, unless it can't be stored or was taken before."""
