@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 import gevent
 from greenlet import GreenletExit
@@ -120,8 +121,10 @@ class Housekeeping:
             self._sleep(_MONITOR_SECONDS)
 
     def _purge_all(self) -> None:
-        for tenant_id in self._tenants.directory.read(main_database.customer_ids):
-            self._log_errors(lambda tenant_id=tenant_id: self.purge(tenant_id))  # type: ignore[misc]
+        tenant_id, directory = "", self._tenants.directory
+        while found := directory.read(lambda: main_database.customer_ids_after(tenant_id, 1)):
+            tenant_id = found[0]
+            self._log_errors(partial(self.purge, tenant_id))
 
     def _log_errors(self, work: Callable[[], object]) -> None:
         try:
