@@ -104,7 +104,6 @@ class Sockets:
         quotas: Quotas,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
-        self._quotas = quotas
         self._clients: dict[str, _Client] = {}
         self._auth_deadlines: dict[str, float] = {}
         self._authenticated_by_tenant: Counter[str] = Counter()

@@ -34,7 +34,7 @@ class Attempts:
                 raise RateLimited(retry_after_seconds=max(1, int(reset - time.time()) + 1))
 
     def headers(self, key: str) -> dict[str, str]:
-        """Write the headers that tell ``key`` how many attempts are left."""
+        """Write the headers that say how many attempts ``key`` has left."""
         return rate_headers([self._remaining(rate, key) for rate in self._rates])
 
     def _remaining(self, rate: RateLimitItem, key: str) -> RemainingQuota:

@@ -120,8 +120,8 @@ def _fault_of_bytes(file: Path, scratch: Path, sha256: str | None) -> str | None
 
 
 def _same(kept: State, state: State, expected: State) -> bool:
-    """Compare what a file holds with what the manifest tells: where it stands and its digests as it is ``kept``, and its
-    rows as they are pulled, if the same tables are declared as then."""
+    """Compare a file with the manifest: its position and digests as stored (``kept``), and its rows as pulled if the same
+    tables are declared as then."""
     try:
         places = [(one["epoch"], one["sequence"]) for one in (kept, expected)]
         pairs = [(kept["digests"], expected["digests"])]

@@ -85,7 +85,7 @@ def data_folder(
 ) -> Iterator[tuple[environment.Settings, SQLiteEngine]]:
     """Open the data folder beside a server that may be running in it, or as the server.
 
-    ``creates``: begin one where there is none.
+    ``creates``: create one if there is none.
     """
     with failures():
         settings = environment.load()

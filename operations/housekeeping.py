@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 import gevent
 from greenlet import GreenletExit
@@ -37,10 +38,10 @@ class Housekeeping:
         tenants: Tenants,
         monitor: FileMonitor,
         seen: Seen,
-        tell_restored: Callable[[str], None],
+        notify_restored: Callable[[str], None],
     ) -> None:
-        """``tell_restored``: tells a tenant's devices that its data was restored."""
-        self._tenants, self._monitor, self._tell_restored = tenants, monitor, tell_restored
+        """``notify_restored`` notifies a tenant's devices that its data was restored."""
+        self._tenants, self._monitor, self._notify_restored = tenants, monitor, notify_restored
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
@@ -111,7 +112,7 @@ class Housekeeping:
         """Put restored tenants in place while the server runs."""
         while True:
             self._sleep(_RESTORE_CHECK_SECONDS)
-            self._log_errors(lambda: [self._tell_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
+            self._log_errors(lambda: [self._notify_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
 
     def _monitor_files(self) -> None:
         """Check all customers' files, at the start and once a minute."""
@@ -120,8 +121,10 @@ class Housekeeping:
             self._sleep(_MONITOR_SECONDS)
 
     def _purge_all(self) -> None:
-        for tenant_id in self._tenants.directory.read(main_database.customer_ids):
-            self._log_errors(lambda tenant_id=tenant_id: self.purge(tenant_id))  # type: ignore[misc]
+        tenant_id, directory = "", self._tenants.directory
+        while found := directory.read(lambda: main_database.customer_ids_after(tenant_id, 1)):
+            tenant_id = found[0]
+            self._log_errors(partial(self.purge, tenant_id))
 
     def _log_errors(self, work: Callable[[], object]) -> None:
         try:

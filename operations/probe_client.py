@@ -113,7 +113,7 @@ def _with_tls(sock: socket.socket, address: Address) -> socket.socket:
         return address.context().wrap_socket(sock, server_hostname=address.host)
     except TimeoutError:
         where = f"{address.host}:{address.port}"
-        raise AnswerTimeout(f"{where} begins no TLS in time. Is it an address of http:// ?") from None
+        raise AnswerTimeout(f"{where} did not answer with TLS in time. Is it an address of http:// ?") from None
 
 
 def request(

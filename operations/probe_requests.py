@@ -112,10 +112,10 @@ def host(deployment: Deployment) -> Finding | None:
 
 
 def callers(deployment: Deployment) -> Finding | None:
-    """Check whether TRUSTED_PROXIES is the number of proxies that tell the caller's address."""
+    """Check whether TRUSTED_PROXIES is the number of proxies that forward the caller's address."""
     plain, forged = health_of(deployment).forwardedFor, health_of(deployment, _FORGED).forwardedFor
     if plain is None or forged is None:
-        return Finding("This server is of an older version, which does not tell.", "Check TRUSTED_PROXIES yourself.")
+        return Finding("This server is of an older version, which does not say.", "Check TRUSTED_PROXIES yourself.")
     addresses, trusted = plain.addresses, plain.trusted
     if addresses == trusted and (addresses or not deployment.proxy):
         return None
@@ -128,7 +128,7 @@ def callers(deployment: Deployment) -> Finding | None:
         sentence = f"Proxies put {addresses} in X-Forwarded-For, and TRUSTED_PROXIES is {trusted}: {harm}."
         return Finding(sentence, f"Set TRUSTED_PROXIES={addresses}.", refuses=True)
     passes = ", and passes on what callers say of themselves" if forged.addresses else ""
-    return deployment.finding(f"The proxy does not tell the caller's address (X-Forwarded-For){passes}.", "address")
+    return deployment.finding(f"The proxy does not forward the caller's address (X-Forwarded-For){passes}.", "address")
 
 
 def authorization(deployment: Deployment) -> Finding | None:

@@ -49,14 +49,14 @@ def upgrade(deployment: Deployment) -> Finding | None:
 
 
 def polling(deployment: Deployment) -> Finding | None:
-    """Check whether a waiting poll is answered as soon as there is something to tell.
+    """Check whether a waiting poll is answered as soon as there is a message.
 
     Source: Engine.IO protocol 4, "HTTP long-polling"; Socket.IO protocol 5.
     """
     opened = request(deployment.address, "GET", _POLLING)
     sid = _session(opened)
     if not sid:
-        return deployment.finding(f"No session of polling begins: status {opened.status}.", "polling")
+        return deployment.finding(f"No polling session starts: status {opened.status}.", "polling")
     path = f"{_POLLING}&sid={sid}"
     try:
         fault = _polling_fault(deployment.address, path)
@@ -86,7 +86,7 @@ def _polling_fault(address: Address, path: str) -> str:
     answer = pending.get()
     if answer and any(packet.startswith(b"4") for packet in answer.body.split(_SEPARATOR)):
         return ""
-    return "A poll that waits is not answered when there is something to tell."
+    return "A poll that waits is not answered when there is a message."
 
 
 def _poll(address: Address, method: str, path: str, body: bytes = b"") -> Answer | None:

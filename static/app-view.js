@@ -1,5 +1,5 @@
 // One app on the page: its switch, its state, its queue, its rows and its conflicts. What a person does here is one call
-// of the device; what the device tells is shown.
+// of the device; what the device reports is shown.
 
 import { ConflictList } from "./conflict-list.js";
 import { element, setText, showAnew, whileBusy } from "./dom.js";
@@ -100,7 +100,7 @@ export class AppView {
     });
   }
 
-  /** Do what a person asked for, and tell what stood in the way; gives whether it went well. */
+  /** Do what a person asked for, and show an error; returns whether it succeeded. */
   async #do(work) {
     try {
       await work(this.device);

@@ -27,8 +27,8 @@ export class ConflictList {
     const own = device.sideIn(conflict);
     const theirs = nameOf(conflict[other(own)].deviceId);
     const title = `Conflict: ${names.get(conflict.id) || "a row"}`;
-    const said = `This app and ${theirs} changed the same. The marked side stands for now.`;
-    const card = element("article", { className: "conflict" }, element("h3", {}, title), element("p", { className: "muted" }, said));
+    const explanation = `This app and ${theirs} changed the same. The marked side stands for now.`;
+    const card = element("article", { className: "conflict" }, element("h3", {}, title), element("p", { className: "muted" }, explanation));
     card.setAttribute("aria-label", title);
     card.append(table(conflict, own, theirs), this.#buttons(device, conflict));
     return card;

@@ -6,26 +6,26 @@ const FAILED = "WebSocket connection failed: ";
 const RETRIES = "Connects by itself when the server is back.";
 
 /**
- * `auth` gives what to authenticate with, asked anew at each attempt. `hear` has `state({name, text, hint})` with name
+ * `auth` gives what to authenticate with, called at each attempt. `handlers` has `state({name, text, hint})` with name
  * off, busy, on, lost or failed, and `event(name, payload)` for everything the server sends.
  */
 export class Connection {
-  constructor(server, auth, hear) {
+  constructor(server, auth, handlers) {
     this.server = server;
-    this.hear = hear;
+    this.handlers = handlers;
     this.state = "off";
     this.attempt = 0;
     this.socket = typeof io === "undefined" ? null : this.#socket(auth);
   }
 
   open() {
-    if (!this.socket) return this.#tell("failed", `${FAILED}the Socket.IO client could not be loaded`);
-    this.#tell("busy", "Connecting…");
+    if (!this.socket) return this.#setState("failed", `${FAILED}the Socket.IO client could not be loaded`);
+    this.#setState("busy", "Connecting…");
     this.socket.connect();
   }
 
   close() {
-    this.#tell("off", "Disconnected"); // First, so that the end of the socket is no surprise.
+    this.#setState("off", "Disconnected"); // First, so that the end of the socket is no surprise.
     this.socket?.disconnect();
   }
 
@@ -45,9 +45,9 @@ export class Connection {
   #socket(auth) {
     const options = { auth: (give) => give(auth()), autoConnect: false, forceNew: true, reconnectionDelayMax: 4000 };
     const socket = io(this.server, options);
-    socket.onAny((name, payload) => this.hear.event(name, payload));
-    socket.on("connect", () => this.#tell("busy", "Connecting…", "The server answers and checks the token."));
-    socket.on("authenticated", () => this.#tell("on", "Connected"));
+    socket.onAny((name, payload) => this.handlers.event(name, payload));
+    socket.on("connect", () => this.#setState("busy", "Connecting…", "The server answers and checks the token."));
+    socket.on("authenticated", () => this.#setState("on", "Connected"));
     socket.on("authentication_error", (error) => this.#refused(error));
     socket.on("disconnect", (reason) => this.#disconnected(reason));
     socket.on("connect_error", (error) => this.#failed(error));
@@ -55,14 +55,14 @@ export class Connection {
   }
 
   #refused(error) {
-    this.#tell("failed", `${FAILED}token refused – ${error?.message ?? "no reason given"}`);
+    this.#setState("failed", `${FAILED}token refused – ${error?.message ?? "no reason given"}`);
   }
 
   /** After a refusal or our own end nothing comes; else the client comes back by itself. */
   #disconnected(reason) {
     if (!this.isWanted) return;
-    if (reason === "io server disconnect") return this.#tell("failed", "Disconnected by the server");
-    this.#tell("lost", "Connection lost: the server has gone away", RETRIES);
+    if (reason === "io server disconnect") return this.#setState("failed", "Disconnected by the server");
+    this.#setState("lost", "Connection lost: the server has gone away", RETRIES);
   }
 
   /** Find out why, unless the state has moved on when the answer is there. */
@@ -72,18 +72,18 @@ export class Connection {
     if (attempt !== this.attempt) return;
     if (why?.startsWith("origin")) return this.#giveUp(FAILED + why);
     if (!this.socket.active) return this.#giveUp(FAILED + error.message);
-    this.#tell("lost", FAILED + (why ?? `the server answers, but not on its Socket.IO path (${error.message})`), RETRIES);
+    this.#setState("lost", FAILED + (why ?? `the server answers, but not on its Socket.IO path (${error.message})`), RETRIES);
   }
 
   /** Stop asking a server that will not say yes before someone changes it. */
   #giveUp(text) {
-    this.#tell("failed", text);
+    this.#setState("failed", text);
     this.socket.disconnect();
   }
 
-  #tell(name, text, hint = "") {
+  #setState(name, text, hint = "") {
     this.attempt += 1;
     this.state = name;
-    this.hear.state({ name, text, hint });
+    this.handlers.state({ name, text, hint });
   }
 }

@@ -2,7 +2,7 @@
 // JavaScript client, and knows nothing of the page.
 //
 // The replica is in IndexedDB under the server, the tenant and the app's number. So it outlives the page, no other
-// account meets it, and all tabs show the same three devices: one tab syncs a device and tells the others how it goes,
+// account meets it, and all tabs show the same three devices: one tab syncs a device and posts its state to the others,
 // and its switch is one for all tabs, kept beside its rows.
 
 import { digestOf, SignedOut, SyncClient, SyncError, Unreachable } from "/static/client/index.js";
@@ -19,7 +19,7 @@ const LEFT_ROWS = "page-demonstration";
 const CONFLICTS_PATH = "/api/client/sync/conflicts";
 
 export class Device extends EventTarget {
-  // --- what it knows, for the page to show; "change" tells that something of it is new ---
+  // --- what it knows, for the page to show; "change" means that some of it is new ---
   rows = [];
   waiting = [];
   rejected = [];
@@ -75,7 +75,7 @@ export class Device extends EventTarget {
   /** Connect its network, or cut it, in all tabs; it stays so after a reload. */
   async setOnline(isOn) {
     this.#switch(isOn);
-    this.#tell(this.tabs, { isOn });
+    this.#post(this.tabs, { isOn });
     await this.store.transaction("readwrite", [], (tx) => tx.put(META, { name: SWITCH, isOn }));
   }
 
@@ -91,7 +91,7 @@ export class Device extends EventTarget {
     return this.replica.dismiss(opId).then(() => this.refresh());
   }
 
-  /** Decide a conflict for "mine" or "theirs": the row gets the values of that side, whichever stands now. */
+  /** Decide a conflict for "mine" or "theirs": the row gets the values of that side, whichever the row has now. */
   async resolve(conflict, whose) {
     const own = this.sideIn(conflict);
     const side = whose === "mine" ? own : other(own);
@@ -100,7 +100,7 @@ export class Device extends EventTarget {
       await this.client.call(`${CONFLICTS_PATH}/${conflict.conflictId}/resolve`, { body: { resolution: "row", row } });
     } finally {
       // Also after a failure: somebody may have decided before.
-      this.#tell(this.siblings, "resolved");
+      this.#post(this.siblings, "resolved");
       this.lookForConflicts();
     }
   }
@@ -120,7 +120,7 @@ export class Device extends EventTarget {
     });
   }
 
-  // --- what it tells ---
+  // --- messages to other tabs and devices ---
 
   /** Tell on which side of a conflict this device is, if on any: "client" pushed, "server" was there before. */
   sideIn(conflict) {
@@ -131,7 +131,7 @@ export class Device extends EventTarget {
     return this.store.transaction("readonly", [], place).then(({ cursor }) => cursor);
   }
 
-  /** Read anew what the replica holds. */
+  /** Read what the replica holds again. */
   refresh = coalesced(async () => {
     const read = [this.replica.all(TABLE), this.replica.outbox(), this.replica.rejected()];
     const found = await Promise.all(read).catch((error) => this.#failed(error));
@@ -154,7 +154,7 @@ export class Device extends EventTarget {
     }
   });
 
-  // --- what it hears ---
+  // --- events and messages ---
 
   #hearReplica() {
     this.replica.subscribe(() => this.refresh());
@@ -165,8 +165,8 @@ export class Device extends EventTarget {
     this.#on("notification", ({ type }) => type === "conflict_detected" && this.lookForConflicts());
   }
 
-  #on(name, hear) {
-    this.replica.addEventListener(name, ({ detail }) => hear(detail));
+  #on(name, handle) {
+    this.replica.addEventListener(name, ({ detail }) => handle(detail));
   }
 
   #synced({ state, error }) {
@@ -185,11 +185,11 @@ export class Device extends EventTarget {
   /** Take what is new, and have the other tabs know it. */
   #learn(facts) {
     Object.assign(this, facts);
-    this.#tell(this.tabs, { facts });
+    this.#post(this.tabs, { facts });
     this.#changed();
   }
 
-  #tell(channel, message) {
+  #post(channel, message) {
     if (!this.#isClosed) channel.postMessage(message);
   }
 
@@ -202,12 +202,12 @@ export class Device extends EventTarget {
   #hearTabs(family) {
     this.tabs = new BroadcastChannel(`${family} ${this.number}`);
     this.tabs.onmessage = ({ data }) => this.#hearTab(data);
-    this.#tell(this.tabs, { isNew: true });
+    this.#post(this.tabs, { isNew: true });
     this.siblings = new BroadcastChannel(family);
-    this.siblings.onmessage = ({ data }) => this.#hearSibling(data);
+    this.siblings.onmessage = ({ data }) => this.#receiveSibling(data);
   }
 
-  /** Another tab tells of this device, or asks. */
+  /** A message of another tab about this device. */
   #hearTab({ isOn, facts, isNew }) {
     if (isOn !== undefined) this.#switch(isOn);
     if (isNew && this.#isLeading) this.#learn(this.#facts());
@@ -222,14 +222,14 @@ export class Device extends EventTarget {
     return { link, sync, problem, isSignedOut, deviceId, conflicts };
   }
 
-  #hearSibling(said) {
-    if (said === "resolved") this.lookForConflicts();
-    if (said === "forgotten") this.dispatchEvent(new Event("forgotten"));
+  #receiveSibling(message) {
+    if (message === "resolved") this.lookForConflicts();
+    if (message === "forgotten") this.dispatchEvent(new Event("forgotten"));
   }
 
   /** Tell all tabs that the replicas are about to be removed. */
   tellForgotten() {
-    this.#tell(this.siblings, "forgotten");
+    this.#post(this.siblings, "forgotten");
   }
 
   #failed(error) {

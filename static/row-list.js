@@ -83,7 +83,7 @@ class RowItem {
     this.element = element("li", { className: "row" }, this.view);
   }
 
-  /** Take a row's newest state, and tell whether it shows; an open form is left alone, for someone is typing in it. */
+  /** Take a row's newest state, and return whether it shows; an open form is left alone, for someone is typing in it. */
   update(row, isWaiting) {
     const shown = this.element.textContent;
     this.row = row;
@@ -148,7 +148,7 @@ function newestFirst(a, b) {
   return one < other ? 1 : -1;
 }
 
-/** Light an element up for a moment; taking the class away first starts it anew. */
+/** Light an element up for a moment; taking the class away first restarts it. */
 function flash(target) {
   target.classList.remove("flash");
   requestAnimationFrame(() => target.classList.add("flash"));

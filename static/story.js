@@ -6,7 +6,7 @@ import { pause, until } from "./pace.js";
 const PATIENCE_SECONDS = 15;
 const PEOPLE = [["Asha", "Asha Rao", "Bela"], ["Chetan", "Chetan Iyer", "Devi"], ["Esha", "Esha Nair", "Farid"]];
 
-/** What a story plays on: `show(caption)` tells, `act(number)` lights up who acts, none for nobody, `made(id)` tells of a row that it adds. */
+/** What a story plays on: `show(caption)` shows a text, `act(number)` highlights an app (none if null), `made(id)` reports a row that it added. */
 export class Story {
   static #played = 0;
 
@@ -37,7 +37,7 @@ export class Story {
   async #step({ who, text, work, holds }, place) {
     this.stage.act(who);
     this.stage.show({ text, place });
-    await pause(this.stage.pauseMs() / 3, this.ending.signal); // The caption first, then what it tells.
+    await pause(this.stage.pauseMs() / 3, this.ending.signal); // The caption first, then the action.
     await work?.();
     if (!(await until(holds, this.ending.signal, PATIENCE_SECONDS))) throw new Interrupted("Something came in between: the story ends here.");
     await pause(this.stage.pauseMs(), this.ending.signal);

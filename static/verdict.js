@@ -1,4 +1,4 @@
-// The verdict on top of the page: whether the three devices hold what the server holds. The server is asked over the
+// The comparison at the top of the page: do the three devices have the same rows as the server? The server is asked over the
 // page's own network, so that no switch of an app is in the way.
 
 import { SyncClient, SyncError } from "/static/client/index.js";

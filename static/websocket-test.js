@@ -1,4 +1,4 @@
-// The page /websocket-test.html: one connection, everything it hears, and ways to make something happen.
+// The page /websocket-test.html: one connection, every event it receives, and forms that cause some.
 
 import { wireAccount } from "./account.js";
 import { ApiError, originOf, post } from "./api.js";
@@ -15,18 +15,18 @@ let place = { server: null, tenantId: null, cursor: null };
 
 /** Give what the fields hold now. A cursor counts only where it was given: another tenant has other changes. */
 function auth() {
-  const said = { token: fields.token.value.trim() };
+  const handshake = { token: fields.token.value.trim() };
   const tenantId = fields.tenant.value.trim();
-  if (tenantId) said.tenantId = tenantId;
+  if (tenantId) handshake.tenantId = tenantId;
   const isSamePlace = place.server === connection?.server && (!tenantId || place.tenantId === tenantId);
-  if (place.cursor && isSamePlace) said.cursor = place.cursor;
-  return said;
+  if (place.cursor && isSamePlace) handshake.cursor = place.cursor;
+  return handshake;
 }
 
 function connect() {
   connection?.close();
-  for (const fact of ["fact-tenant", "fact-missed"]) setText(byId(fact), "–"); // The server says them anew.
-  connection = new Connection(originOf(fields.server.value), auth, { state: showState, event: hear });
+  for (const fact of ["fact-tenant", "fact-missed"]) setText(byId(fact), "–"); // The server sends them again.
+  connection = new Connection(originOf(fields.server.value), auth, { state: showState, event: showEvent });
   connection.open();
 }
 
@@ -37,10 +37,10 @@ function showState({ name, text, hint }) {
   setText(byId("hint"), hint);
   setText(byId("connect"), connection.isWanted ? "Disconnect" : "Connect");
   byId("ping").disabled = !connection.isOn;
-  fields.server.readOnly = connection.isWanted; // A connection keeps its server; token and tenant are read anew.
+  fields.server.readOnly = connection.isWanted; // A connection keeps its server; token and tenant are read again.
 }
 
-function hear(name, payload) {
+function showEvent(name, payload) {
   log.add("in", name, payload);
   if (name === "authenticated") joined(payload);
   if (name === "sync_notification" && payload?.cursor) remember(payload.cursor);
@@ -83,10 +83,10 @@ function notify(type) {
 }
 
 function push(form) {
-  const said = Object.fromEntries(new FormData(form));
-  const data = parsed(said.data);
+  const values = Object.fromEntries(new FormData(form));
+  const data = parsed(values.data);
   if (data === null) return undefined;
-  return call("/api/client/sync/push", { table: said.table.trim(), operation: said.operation, data }, byId("push-message"));
+  return call("/api/client/sync/push", { table: values.table.trim(), operation: values.operation, data }, byId("push-message"));
 }
 
 /** Read the JSON that was typed, or say what is wrong with it and give null. */

@@ -1,4 +1,4 @@
-"""Group commit: the writes that wait for one database share a transaction, each in a savepoint of its own.
+"""Group commit: writes that wait for one database share a transaction, each in its own savepoint.
 
 Knows: the queue of writes, and in which order they run, are committed, reported and answered. Must not know: which engine,
 files, statements on tables, requests. An engine's database inherits from ``GroupCommit`` and says how a transaction begins

@@ -1,7 +1,10 @@
-"""Plain edits of a push: of existing rows, each named once, none deleted, none by a device that missed a change of it.
+"""Plain edits of a push: finds the rows that a chunk of edits means, tells whether all are plain, and writes them.
 
-Knows: the statements that find the rows, tell whether their edits are plain and write them, bound to one tenant by the
-caller. Must not know: Flask, sockets, engines, new rows (``push_fast_path``), what becomes of others (``push_writer``).
+Knows: the statements for it, bound to one tenant by the caller. Must not know: Flask, sockets, engines, new rows
+(``push_fast_path``), what becomes of other edits (``push_writer``).
+
+An edit is plain if it means one existing row, by its id or by its ``Unique_id``, that is not deleted and that no other
+edit of the push means, and if its device missed no change of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
-"""How the rows of a synced table become what it is declared to be now, and how devices hear of it.
+"""Brings the rows of a synced table to its current declaration, and has devices pull those that changed.
 
 Knows: the statements that look at every row of a table, bound to one tenant by the caller. Must not know: Flask, sockets,
 engines, which tables and columns are others than before (``schema``).
+
+A value that a new column can't hold goes to the row's ``_unfit``. Refusing it would let one tenant's data keep a column
+from all, and leaving it would give clients a value of another type than declared. A row that is altered so gets an entry
+in the log, of no field and by nobody, which reaches devices whose cursor has passed the row.
 """
 
 from __future__ import annotations

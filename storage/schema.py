@@ -1,6 +1,11 @@
-"""How a database becomes what this version needs, be it empty or of an older version.
+"""Brings a database to this version and its declared tables, be it empty or older.
 
 Knows: tables, columns and how to add what is missing. Must not know: Flask, sockets, engines, whose database it is.
+
+Nothing is dropped. A new column takes over what rows had under its name as an unknown field, and a column that this
+version does not know leaves the table and stays in the rows, or rows written meanwhile would lack it when it comes back.
+The log of a table that is no longer synced is not purged. ``_tables`` records what a file was prepared for: files are
+opened at different times, so that between two openings a column may have gone and come back with another type.
 """
 
 from __future__ import annotations

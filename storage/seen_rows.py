@@ -1,4 +1,4 @@
-"""What is known of the rows that a device has seen: the base of an edit whose device only counts versions.
+"""Records which rows a device has seen: the base of an edit whose device only counts versions.
 
 Knows: how pulls and pushes move the positions that a device was sent and is known to have, the statements on them. Must not
 know: Flask, sockets, engines, what becomes of a change. Only what a device says it has is known: an answer may be lost.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,3 +19,9 @@ def modules() -> list[Path]:
 def name_of(path: Path) -> str:
     """Give the name by which a module is imported."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@cache
+def parsed(text: str) -> ast.Module:
+    """Parse a module's text, once for all tests of a run; whoever has the tree leaves it as it is."""
+    return ast.parse(text)

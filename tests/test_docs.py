@@ -25,7 +25,7 @@ from api import reference
 from operations import commands as operator_commands
 from protocol import errors
 from tests.conftest import ROOT, Listener, Server, Tenant, needs
-from tests.sources import FOLDERS, modules, name_of
+from tests.sources import FOLDERS, modules, name_of, parsed
 
 API = (ROOT / "docs" / "api.md").read_text()
 README = (ROOT / "README.md").read_text()
@@ -86,7 +86,7 @@ def emitted_events() -> set[str]:
 
 def _first_texts(path: Path, *methods: str) -> set[str]:
     """Collect the first argument of every call of these methods in a module."""
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(parsed(path.read_text())) if isinstance(node, ast.Call)]
     named = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in methods]
     texts = [call.args[0] for call in named]
     assert texts and all(isinstance(text, ast.Constant) for text in texts)
@@ -263,8 +263,8 @@ def test_example_of_an_error_is_what_a_bad_push_answers(tenant: Tenant) -> None:
 
 @pytest.mark.parametrize("path", [*MODULES, ROOT / "gunicorn.conf.py"], ids=name_of)
 def test_every_module_says_what_it_is_for(path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-    assert docstring and docstring.splitlines()[0].endswith((".", ":", "?")), path.name
+    docstring = ast.get_docstring(parsed(path.read_text()))
+    assert docstring and docstring.splitlines()[0].endswith((".", ":", "?")), f"{path} must begin with a docstring"
     bounds = "Knows:" in docstring and "Must not" in docstring.replace("\n", " ")
     assert path.name == "gunicorn.conf.py" or bounds, f"{path}: its docstring must have “Knows:” and “Must not know:”"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources import FOLDERS, ROOT, modules
+from tests.sources import FOLDERS, ROOT, modules, parsed
 
 TESTS = ROOT / "tests"
 MODULE_LINES, TEST_FILE_LINES, FUNCTION_LINES = 400, 500, 50
@@ -26,7 +26,7 @@ def long_functions(paths: list[Path], most: int) -> list[str]:
     return [
         f"{path}:{node.lineno}: {node.name} has more than {most} lines"
         for path in paths
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno >= most
     ]
 

@@ -223,7 +223,7 @@ def test_two_who_hold_a_pair_of_one_spent_token_are_both_out(tenant: Tenant, use
     check_over(tenant, tenant, first, second)
 
 
-def test_grace_ends(tenant: Tenant) -> None:
+def test_spent_refresh_token_after_the_grace_is_refused_and_ends_the_session(tenant: Tenant) -> None:
     pair = pair_of(refresh(tenant))
     sql = "UPDATE sessions SET spent_at = spent_at - ? WHERE customer_id = ?"
     change_main(tenant.server, sql, main_database.GRACE_SECONDS + 1, tenant.id)

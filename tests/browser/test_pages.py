@@ -104,7 +104,7 @@ def test_pushes_of_a_device_appear_in_the_log(tester: Page, tenant: Tenant, devi
 
 @browser_test
 @pytest.mark.parametrize("kind", ["data_available", "sync_complete", "sync_error", "conflict_detected"])
-def test_notification_buttons(tester: Page, tenant: Tenant, kind: str) -> None:
+def test_button_of_a_notification_sends_one_that_the_page_hears(tester: Page, tenant: Tenant, kind: str) -> None:
     tester.connect(tenant)
     tester.wait_connected()
     tester.press(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import subprocess
@@ -13,13 +14,35 @@ from typing import Any
 import pytest
 
 from operations import doctor
-from operations.doctor import Machine
+from operations.doctor import CHECKS, Check, Finding, Machine
 from settings import Settings
-from storage.sqlite import database
+from storage.sqlite import connections
 from tests import forking
 from tests.conftest import FAST
 
 EXT4 = "/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n"
+
+
+@pytest.fixture(scope="module")
+def found() -> set[str]:
+    """The names of the checks that found something in this module."""
+    return set()
+
+
+@pytest.fixture(autouse=True)
+def noted(found: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Note which checks find something."""
+
+    def noting(check: Check) -> Check:
+        @functools.wraps(check)
+        def look(machine: Machine) -> Finding | None:
+            finding = check(machine)
+            found.update({check.__name__} if finding else ())
+            return finding
+
+        return look
+
+    monkeypatch.setattr(doctor, "CHECKS", tuple(map(noting, CHECKS)))
 
 
 @pytest.fixture
@@ -38,7 +61,7 @@ def with_settings(machine: Machine, **settings: Any) -> Machine:
     return replace(machine, settings=replace(machine.settings, **settings))
 
 
-def test_good_place_has_no_findings(machine: Machine) -> None:
+def test_good_machine_has_no_findings(machine: Machine) -> None:
     assert doctor.findings(machine) == []
 
 
@@ -122,8 +145,8 @@ def test_soft_limit_is_raised_before_it_is_complained_of(machine: Machine, monke
 
 
 def test_sqlite_with_the_wal_reset_bug_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert database.sqlite_version() >= (3, 51, 3)
-    monkeypatch.setattr(database, "sqlite_version", lambda: (3, 40, 1))
+    assert connections.sqlite_version() >= (3, 51, 3)
+    monkeypatch.setattr(connections, "sqlite_version", lambda: (3, 40, 1))
     (finding,) = doctor.findings(machine)
     assert finding.refuses and "SQLite 3.40.1" in finding.sentence
 
@@ -139,6 +162,23 @@ def test_full_disk_and_clock_that_went_back_are_warned_of(machine: Machine, monk
     os.utime(machine.folder / "main.db", (time.time() + 200_000,) * 2)
     assert ["200 MiB" in str(finding) for finding in doctor.findings(machine)] == [True, False]
     assert "clock" in str(doctor.findings(machine)[1])
+
+
+def test_damaged_signing_key_is_refused(machine: Machine) -> None:
+    (machine.folder / "jwt_secret_key").write_text("short")
+    (finding,) = doctor.findings(machine)
+    assert finding.refuses and "jwt_secret_key" in finding.sentence
+
+
+def test_variable_that_is_nearly_a_setting_is_warned_of(machine: Machine) -> None:
+    (finding,) = doctor.findings(replace(machine, environ={"REGISTRATON": "closed"}))
+    assert not finding.refuses and "REGISTRATION" in finding.sentence
+
+
+def test_declaration_with_a_mistake_is_refused_with_its_line(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "tables.toml").write_text("[job]\ntitle = nonsense")
+    (finding,) = doctor.findings(with_settings(machine, tables_file=tmp_path / "tables.toml"))
+    assert finding.refuses and "tables.toml:2:" in str(finding)
 
 
 def run(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -157,3 +197,14 @@ def test_doctor_prints_all_with_what_to_do_and_a_start_refuses_in_one_sentence(t
     assert len(started.stderr.strip().splitlines()) == 1
     well = run(tmp_path, "doctor", BCRYPT_ROUNDS="12")
     assert well.returncode == 0 and well.stdout.strip().endswith("0 warnings.")
+
+
+# --- the tests are complete ------------------------------------------------------------------------------------------
+
+
+def test_every_check_has_found_something_above(found: set[str], request: pytest.FixtureRequest) -> None:
+    """Runs last in this module, if the whole of it runs."""
+    if request.config.option.keyword or any("::" in argument for argument in request.config.args):
+        pytest.skip("only some of the tests of this module run")
+    missing = {check.__name__ for check in CHECKS} - found
+    assert not missing, f"tests/operations/test_doctor.py must show what {missing} of operations/doctor.py finds"

@@ -257,7 +257,7 @@ def test_closed_account_leaves_nothing_that_a_restore_or_litestream_put_beside_i
 # --- devices ---------------------------------------------------------------------------------------------------------
 
 
-def test_visit_of_before_a_restore_is_no_place_in_what_was_restored(
+def test_visit_of_before_a_restore_is_no_position_in_what_was_restored(
     server: Server, tenant: Tenant, operate: Run, folder: Path
 ) -> None:
     """Fault: what was told before the restore was written after it: ``behind: -10``, and a purge that waits for no one."""

@@ -141,7 +141,7 @@ def test_push_of_too_many_rows_is_refused() -> None:
         parse_push({"changes": {"end_user": [{}] * 6}}, TABLES, LIMITS, NOW)
 
 
-def test_forms_of_a_pull() -> None:
+def test_each_form_of_a_pull_is_read_to_its_tables_time_and_limit() -> None:
     cursor = Cursor("0123456789ab", 7)
     assert parse_pull({"table": "end_user", "lastSync": "1970-01-01T00:00:00Z"}, TABLES, LIMITS).since is None
     assert parse_pull({"lastSyncTimestamp": "1970-01-01T00:00:01Z"}, TABLES, LIMITS).since == 1000

@@ -43,7 +43,7 @@ def test_name_of_a_field_with_it_is_refused_and_other_rows_go_on(device: Device)
     assert [one["status"] for one in answer["results"]] == ["created", "rejected"]
 
 
-def test_event_refuses_it_too(tenant: Tenant, listen: Callable[..., Listener]) -> None:
+def test_null_character_in_an_event_is_refused_like_over_http(tenant: Tenant, listen: Callable[..., Listener]) -> None:
     answer = listen(tenant).call("sync_push", body("A", {"id": "null", "name": NULL}))
     assert (answer["success"], answer["code"]) == (False, "validation_error")
 

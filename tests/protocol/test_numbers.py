@@ -260,7 +260,7 @@ def test_milliseconds_and_microseconds_are_read_as_what_they_are(size: int, sign
         ("", None),
     ],
 )
-def test_time_in_other_forms(said: str, moment: int | None) -> None:
+def test_time_in_another_form_is_read_as_its_moment_or_refused(said: str, moment: int | None) -> None:
     assert edit_time(said) == moment
 
 

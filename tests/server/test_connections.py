@@ -310,7 +310,7 @@ def test_requests_in_one_packet_are_answered_one_by_one(server: Server) -> None:
 
 def test_connection_that_was_ended_leaves_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: each WebSocket that was reset because it fell behind took one from ``MAX_CONNECTIONS`` for ever."""
-    monkeypatch.setattr(connections, "_KNOCK_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "_ROOM_TRY_SECONDS", 0.0)
     crowd = Connections(Settings(max_connections=2))
     for _ in range(5):
         ours, theirs = socket.socketpair()

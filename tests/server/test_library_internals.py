@@ -15,7 +15,7 @@ from importlib import metadata
 import pytest
 
 from server.library_internals import INTERNALS, Internals
-from tests.sources import modules, name_of
+from tests.sources import modules, name_of, parsed
 
 DOCUMENTED = {"_meta", "_replace", "_asdict", "_fields"}
 """Names that look private and are not: of peewee's models and of named tuples."""
@@ -26,7 +26,7 @@ def assigned(owner: type) -> set[str]:
     found: set[str] = set()
     for kind in inspect.getmro(owner):
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+            tree = parsed(textwrap.dedent(inspect.getsource(kind)))
         except (OSError, TypeError):  # Compiled.
             continue
         found |= {
@@ -101,7 +101,7 @@ def used(tree: ast.AST, anywhere: set[str]) -> set[str]:
 
 def test_each_private_name_that_is_used_stands_in_the_table() -> None:
     known = {(module, name) for one in INTERNALS for module in one.used_by.split() for name in one.names.split()}
-    trees = {name_of(path): ast.parse(path.read_text()) for path in modules()}
+    trees = {name_of(path): parsed(path.read_text()) for path in modules()}
     anywhere = set[str]().union(*map(defined, trees.values()))
     found = {(module, name) for module, tree in trees.items() for name in used(tree, anywhere)}
     assert found <= known, f"{found - known}: use a public name, or add them to server/library_internals.py"

@@ -51,7 +51,7 @@ def test_line_of_a_request_is_that_of_the_logging_module() -> None:
         assert first == second and list(first) == list(second) and "code" not in first
 
 
-def test_another_handler_gets_the_line_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_log_handler_gets_the_line_too(caplog: pytest.LogCaptureFixture) -> None:
     with installed() as log:
         logging.getLogger().addHandler(caplog.handler)
         request()

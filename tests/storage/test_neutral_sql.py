@@ -10,7 +10,7 @@ import pytest
 
 from storage.dialect import Dialect
 from storage.sqlite import dialect as sqlite_dialect
-from tests.sources import modules, name_of
+from tests.sources import modules, name_of, parsed
 
 DIALECTS: list[Dialect] = [sqlite_dialect]
 """The engines' dialects; that each gives all that is asked, mypy says."""
@@ -68,7 +68,7 @@ def texts(tree: ast.Module) -> Iterator[str]:
 
 
 def faults(name: str, text: str) -> list[str]:
-    tree = ast.parse(text)
+    tree = parsed(text)
     called = [node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "attr")]
     found = [f"{name} calls {one}" for one in called if one in NO_CALLS]
     for one in texts(tree):
@@ -110,7 +110,7 @@ def test_no_module_outside_the_engine_has_sql_that_only_sqlite_knows() -> None:
         "Row.insert(a=1).on_conflict_replace().execute()",
     ],
 )
-def test_it_finds_such_sql(statement: str) -> None:
+def test_statement_that_only_sqlite_understands_is_found(statement: str) -> None:
     assert faults("storage.x", statement)
 
 

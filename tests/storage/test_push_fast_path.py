@@ -175,7 +175,7 @@ def assert_same(tenants: Tenants, new_tenant: Callable[[], str], pushes: list[An
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(PUSH, SAID_BESIDE), min_size=1, max_size=5))
-def test_short_way_and_long_way_make_the_same(
+def test_fast_path_and_general_path_store_the_same(
     tenants: Tenants, new_tenant: Callable[[], str], pushes: list[Any]
 ) -> None:
     assert_same(tenants, new_tenant, pushes)
@@ -321,14 +321,14 @@ def typed_rows(rows: list[JSON], table: str = "end_user") -> list[bool]:
     ]
 
 
-def test_rows_as_apps_send_them_go_the_short_way() -> None:
+def test_rows_as_apps_send_them_take_the_fast_path() -> None:
     plain = {"id": "a", "Unique_id": "u", "name": "Asha", "active": True, "phoneModel": {"a": 1}, "is_deleted": 0}
     pulled = plain | {"version": 3, "sync_status": "pending", "createdAt": "x", "updatedAt": None, "server_synced": 0}
     local: list[JSON] = [{"id": 5, "name": "local key"}, {"Unique_id": "u"}, {"id": "a b", "Unique_id": "u"}]
     assert typed_rows([plain, pulled, *local]) == [True] * 5
 
 
-def test_rows_with_anything_to_say_of_them_go_the_long_way() -> None:
+def test_rows_with_anything_to_say_of_them_take_the_general_path() -> None:
     odd: list[JSON] = [{"unknown": 1}, {"name": 5}, {"active": 2}, {"id": "a b"}, {"id": True}, {"is_deleted": 1}]
     assert typed_rows(odd) == [False] * len(odd)
 
@@ -353,7 +353,7 @@ def ways(tenants: Tenants, tenant_id: str, *rows: JSON, evidence: Evidence = NOB
     return counts[0], counts[1]
 
 
-def test_edits_go_the_short_way(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
+def test_edits_take_the_fast_path(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
     tenant_id = new_tenant()
     rows = [{"id": f"r{number}", "name": "n"} for number in range(64)]
     assert ways(tenants, tenant_id, *rows) == (64, 0)
@@ -361,7 +361,7 @@ def test_edits_go_the_short_way(tenants: Tenants, new_tenant: Callable[[], str])
 
 
 @pytest.mark.parametrize("fields", [{}, {"version": 2}])
-def test_edits_of_rows_that_only_their_unique_id_names_go_the_short_way(
+def test_edits_of_rows_that_only_their_unique_id_names_take_the_fast_path(
     tenants: Tenants, new_tenant: Callable[[], str], fields: JSON
 ) -> None:
     """As apps send them that leave ids to the server, and some count versions; without a base, but all was seen."""
@@ -372,7 +372,7 @@ def test_edits_of_rows_that_only_their_unique_id_names_go_the_short_way(
     assert ways(tenants, tenant_id, *[row | fields | {"name": "m"} for row in rows], evidence=seen) == (64, 0)
 
 
-def test_rows_with_fields_that_no_table_knows_go_the_short_way_once_enough_were_seen(
+def test_rows_with_fields_that_no_table_knows_take_the_fast_path_once_enough_were_seen(
     tenants: Tenants, new_tenant: Callable[[], str]
 ) -> None:
     tenant_id = new_tenant()
@@ -384,7 +384,7 @@ def test_rows_with_fields_that_no_table_knows_go_the_short_way_once_enough_were_
     assert ways(tenants, tenant_id, *[{"id": row["id"], "note": "n"} for row in rows]) == (64, 0)
 
 
-def test_rows_of_both_kinds_in_every_slice_are_read_short_a_few_times_only(
+def test_rows_of_both_kinds_in_every_chunk_are_tried_on_the_fast_path_a_few_times_only(
     tenants: Tenants, new_tenant: Callable[[], str]
 ) -> None:
     tenant_id = new_tenant()
@@ -430,6 +430,6 @@ def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
     assert [fields(**{"title": "t"} | row) for row in odd] == [None] * len(odd) and fields() is None
 
 
-def test_every_column_that_has_a_check_has_a_type_or_goes_the_long_way() -> None:
+def test_every_column_that_has_a_check_has_a_type_or_takes_the_general_path() -> None:
     for table in inside.tables().values():
         assert set(row_type_of(table).columns) == {"_seq", *table.columns, *SERVER_FIELDS}

@@ -134,7 +134,7 @@ def stands(device: Device) -> JSON:
     return dict(row)
 
 
-def test_listeners_hear_of_it(tenant: Tenant, listen: Callable[..., Listener]) -> None:
+def test_conflict_of_a_swallowed_edit_is_told_to_listeners(tenant: Tenant, listen: Callable[..., Listener]) -> None:
     listener = listen()
     tenant.device(X_Device_Id="one").create(id="a", name="A")
     tenant.device(X_Device_Id="one").update(id="a", name="typed")

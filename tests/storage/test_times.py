@@ -106,7 +106,7 @@ def test_time_of_a_push_is_its_own_if_nothing_of_others_lay_between(tenant: Tena
 
 
 @pytest.mark.parametrize("gap_ms", [1, 2, 1000])
-def test_time_until_a_place_is_never_that_of_a_commit_that_goes_on_behind_it(
+def test_time_until_a_position_is_never_that_of_a_commit_that_goes_on_behind_it(
     tenants: Tenants, new_tenant: Callable[[], str], gap_ms: int
 ) -> None:
     tenant_id = new_tenant()

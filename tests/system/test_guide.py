@@ -239,7 +239,7 @@ def test_issue_3_page_says_what_the_guide_says() -> None:
         assert words in scripts, words
 
 
-def test_issue_3_expired_token(start_server: Callable[..., Server]) -> None:
+def test_expired_token_is_told_as_issue_3_of_the_guide_says(start_server: Callable[..., Server]) -> None:
     tenant: Tenant = start_server(ACCESS_TOKEN_SECONDS="1").register()
     listener = tenant.device().listen()
     error = listener.wait("authentication_error")

@@ -58,6 +58,6 @@ def test_many_faults_of_one_row_are_counted(device: Device) -> None:
     assert said.count(";") == 3 and said.endswith("; and 1 more faults. Nothing was stored.")
 
 
-def test_health_has_the_older_members(server: Server) -> None:
+def test_health_has_the_older_fields(server: Server) -> None:
     body = server.call("GET", "/health").json()
     assert body["timestamp"].endswith("Z") and isinstance(body["connectedClients"], int)

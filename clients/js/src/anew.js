@@ -1,5 +1,5 @@
 /**
- * Beginning anew in a replica's store, page by page: what is kept of it, so that it goes on wherever it is stopped.
+ * Starts a replica's store again from the server, page by page, and keeps its progress so that it can be interrupted.
  *
  * Knows: what a page means for rows that are held and for edits that wait. Must not know: the network, which database it is.
  * Every function works inside a transaction of its caller. Source: docs/clients.md.

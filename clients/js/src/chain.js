@@ -1,5 +1,5 @@
 /**
- * What a listener may believe of notifications, without I/O.
+ * Decides which notifications a listener may rely on, without I/O.
  *
  * Knows: that all notifications of one push share `cursor` and `previousCursor` and end with `sync_complete`; that they
  * are delivered at most once. Must not know: sockets, where a cursor is kept. A listener that has seen everything up to

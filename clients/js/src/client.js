@@ -1,5 +1,5 @@
 /**
- * The thin core: push, pull and live against one server, as one device of one tenant.
+ * The core client: push, pull and live updates with one server, as one device of one tenant.
  *
  * Knows: the addresses, tokens with their renewal, Retry-After. Must not know: any library that keeps rows, or where a
  * cursor is kept.

@@ -1,5 +1,5 @@
 /**
- * How far this device's clock is from the server's, so that edits carry the time at which they were really made.
+ * Measures how far this device's clock is off the server's, so that edits carry the right time.
  *
  * Knows: how an answer's time tells it. Must not know: what is edited, how a request is made. Of two edits of one field the
  * later one stays, so a device an hour slow would lose every time.

@@ -1,5 +1,5 @@
 /**
- * The types of columns: what the server says of them, and what a library's own schema wants of the same value.
+ * Maps the types of columns between the server and a library's own schema.
  *
  * Knows: `GET /api/tables`, how a value of one type is said in another. Must not know: which library asks. On the wire a
  * flag is 0 or 1, a time is text, JSON is JSON; a library may want `true`, milliseconds, or JSON as text.

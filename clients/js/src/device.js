@@ -1,5 +1,5 @@
 /**
- * The name under which the server knows what is kept here, also where that was copied or put back to an older state.
+ * The device id of this storage, also where the storage was copied or restored to an older state.
  *
  * Knows: what is kept of the name. Must not know: which store keeps it. A copy has the same name, and as one device its edits
  * would pass for having seen the other's. The server finds out: who says a place behind the one that its device said before

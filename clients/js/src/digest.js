@@ -1,5 +1,5 @@
 /**
- * By what a device knows that it equals the server: the digest of a table, as the server makes it.
+ * Computes the digest of a table as the server does, so that a device can compare itself with the server.
  *
  * Source: docs/api.md, “Rules of a pull”. Must not know: where rows are kept.
  */

@@ -1,5 +1,5 @@
 /**
- * What an edit is, and how edits that wait lie on top of the server's rows; without I/O.
+ * Edits, and how waiting edits cover the server's rows; without I/O.
  *
  * Knows: edits, bases, rebasing. Must not know: where they are kept, how they are sent. A row that has waiting edits is
  * kept twice: as the server has it (its base), and as the app sees it, which is the base with the edits applied in order.

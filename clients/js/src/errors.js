@@ -1,5 +1,5 @@
 /**
- * What can go wrong between a client and the server, as classes that carry the server's own code.
+ * The errors between a client and the server, as classes that carry the server's code.
  *
  * Knows: statuses and codes of the wire contract. Must not know: how a request is made, what is done about an error.
  */

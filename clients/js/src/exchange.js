@@ -1,5 +1,5 @@
 /**
- * One round of a replica with the server: edits out, rows in, each step kept before the next.
+ * One exchange of a replica with the server: push edits, pull rows, store each step before the next.
  *
  * Knows: in which order things are sent and fetched, whose rows these are, how far each table got. Must not know: when a
  * round is due, who listens, which database keeps it.

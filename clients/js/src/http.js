@@ -1,5 +1,5 @@
 /**
- * One request and its answer over `fetch`: JSON, gzip where it pays, an end to silence, errors as classes.
+ * Sends one request over `fetch`: JSON, gzip for large bodies, a time limit for silence, errors as classes.
  *
  * Knows: HTTP. Must not know: tokens, retries, what a body means.
  */

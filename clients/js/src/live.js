@@ -1,5 +1,5 @@
 /**
- * Listening over Socket.IO: says when to pull, and hands over rows that came along.
+ * Listens over Socket.IO: says when to pull, and passes on rows that came with a notification.
  *
  * Knows: the events, the renewal of a token, when to connect again. Must not know: where rows and cursor are kept.
  * Delivery is at most once, so whatever may have been missed ends in `onPull`.

@@ -1,5 +1,5 @@
 /**
- * Many operations to the server, each with its own outcome, whatever their number and size.
+ * Sends any number of operations to the server, and gives the outcome of each.
  *
  * Knows: how a push is cut into slices, and what is done about a row that the server had lost. Must not know: where
  * operations come from. Each needs an `opId`: by it the server takes one that comes again, in whatever slice, once.

@@ -1,5 +1,5 @@
 /**
- * The outbox: how edits come into it, which are sent next, and what becomes of them.
+ * The outbox: adds edits, chooses which are sent next, and handles their outcomes.
  *
  * Knows: what an edit means for its row and for the edits after it. Must not know: the network, which database it is. Every
  * function works inside a transaction of its caller, and one at a time takes edits out.

@@ -1,5 +1,5 @@
 /**
- * How much is asked for, or sent, at once: less where the line is slow, more where it is not.
+ * Decides how much to request or send at once: less on a slow network, more on a fast one.
  *
  * Knows: how the last ones went. Must not know: of what it is a portion. What did not get through costs a whole time limit;
  * so it is not tried again before many smaller ones have come, and then at twice the size.

@@ -1,5 +1,5 @@
 /**
- * Beginning anew after 410: what the server has now, and what a restore took from it.
+ * Starts again after 410: compares what the server has now with what a restore took from it.
  *
  * Knows: which rows are to be given back, and on what base. Must not know: where rows are kept.
  */

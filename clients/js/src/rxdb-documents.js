@@ -1,5 +1,5 @@
 /**
- * RxDB's documents and the server's rows: which is which, and what an edit of a document is for the server.
+ * Maps RxDB documents to the server's rows, and edits of documents to operations.
  *
  * Knows: an RxDB schema, revisions, the server's column types. Must not know: replication, the network.
  */

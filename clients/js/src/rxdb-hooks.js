@@ -1,5 +1,5 @@
 /**
- * What the handlers need of an RxDB database beside replication: whose it is, and that nothing is put that can't be sent.
+ * Hooks in an RxDB database beside replication: they check its account, and refuse what can't be sent.
  *
  * Knows: RxDB's internal store and its hooks. Must not know: replication, the network.
  */

@@ -1,5 +1,5 @@
 /**
- * What a replica keeps beside the rows, and how it is read and written within one transaction.
+ * The data that a replica stores beside rows, read and written within one transaction.
  *
  * Knows: the outbox, the bases, the place reached. Must not know: which database it is (`indexeddb.js`, `dexie.js` give a
  * `Store`), the network. Every function here works inside a transaction of its caller, and asks for all that it needs at

@@ -1,5 +1,5 @@
 /**
- * Beginning anew after 410, page by page: each page can be kept as it comes, and a page that fails is asked for again.
+ * Starts again after 410, page by page: each page can be stored as it comes, and a failed page is requested again.
  *
  * Knows: which rows a restore took from the server, and what it no longer has after a purge. Must not know: where rows are
  * kept; whoever keeps them tells what it holds, and holds on to the refused cursor until the end: then a crash on the way

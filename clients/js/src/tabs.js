@@ -1,5 +1,5 @@
 /**
- * Tabs of one origin beside each other: one at a time, and news for the others.
+ * Coordinates the tabs of one origin: one syncs at a time, and posts its news to the others.
  *
  * Knows: Web Locks, BroadcastChannel, and what stands in for the former. Must not know: what is locked, what is told. A
  * page over plain http has no Web Locks: there a claim in localStorage, which ends by itself with its tab, holds the others

@@ -1,5 +1,5 @@
 /**
- * The tokens of a login: kept, and renewed by one call at a time.
+ * Stores the tokens of a login, and refreshes them in one call at a time.
  *
  * Knows: how a pair is renewed, where it is kept. Must not know: what calls need it. A refresh token counts once: the
  * server ends the whole session if it comes twice, unless the first answer was lost. So calls share one renewal, and tabs

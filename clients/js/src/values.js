@@ -1,5 +1,5 @@
 /**
- * What a row may hold: what JSON can say, under names that are safe; the rest is refused before it is kept.
+ * Checks what a row may hold: JSON values under safe names; anything else is refused before it is stored.
  *
  * Knows: JSON, and what the server takes for an ID. Must not know: which columns a table has, where rows are kept. What
  * can't be sent would sit in the outbox for ever, or arrive as something else.

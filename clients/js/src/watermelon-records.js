@@ -1,5 +1,5 @@
 /**
- * WatermelonDB's raw records and the server's rows: which is which, and what a change of a record is for the server.
+ * Maps WatermelonDB's raw records to the server's rows, and changes of records to operations.
  *
  * Knows: WatermelonDB's schema and marks (`_status`, `_changed`), the server's column types. Must not know: the network, when
  * a sync is.

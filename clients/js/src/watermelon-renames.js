@@ -1,5 +1,5 @@
 /**
- * Records whose rows the server has, or is about to have, under other ids than they were created with.
+ * Handles records whose rows have another id on the server than the one they were created with.
  *
  * Knows: where WatermelonDB keeps a value of ours, which of its records wait to be created. Must not know: the network, when
  * a sync is. Two devices can come to one id: until a creation is answered, the row of another device under its id is held

@@ -1,5 +1,5 @@
 /**
- * What is known to be deleted: WatermelonDB keeps no trace of it, and after a restore the server has such rows again.
+ * Remembers deleted rows: WatermelonDB forgets them, and after a restore the server has them again.
  *
  * Knows: where WatermelonDB keeps a value of ours. Must not know: the network. A tombstone has no content, only when the row
  * was deleted; the newest are kept, since the list is written as a whole.

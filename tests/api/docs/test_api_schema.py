@@ -105,7 +105,7 @@ def run(start_server: Callable[..., Server], tmp_path: Path) -> Run:
     return Run(start_server(MAX_PUSH_ROWS="200"), tmp_path)
 
 
-def test_whatever_a_member_sends_is_answered_as_described(run: Run) -> None:
+def test_whatever_an_authenticated_client_sends_is_answered_as_described(run: Run) -> None:
     leaving = [f"--exclude-operation-id={name}" for name in LEAVING]
     run.run(SECONDS, *leaving, token=run.tenant.token)
     answered = run.reached()
@@ -116,7 +116,7 @@ def test_whatever_a_member_sends_is_answered_as_described(run: Run) -> None:
     assert not unreached, "a run that never gets past the door shows nothing"
 
 
-def test_whatever_a_stranger_sends_is_answered_as_described_and_reaches_nobodys_data(run: Run) -> None:
+def test_whatever_an_unauthenticated_client_sends_is_answered_as_described_and_reaches_nobodys_data(run: Run) -> None:
     before = dump(run.tenant.path)
     run.run(max(SECONDS // 3, 5))
     assert run.reached()["customers.register"][201], "schemathesis logs in as whom it registers"

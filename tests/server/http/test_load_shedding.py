@@ -53,7 +53,7 @@ def test_request_of_a_full_tenant_is_shed_with_a_retry_after() -> None:
         (BEARER | {"HTTP_ORIGIN": "https://app.example.com"}, {"a"}),
     ],
 )
-def test_all_other_requests_pass(environ: dict[str, str], full: set[str]) -> None:
+def test_request_that_is_not_shed_passes(environ: dict[str, str], full: set[str]) -> None:
     assert called(environ, full)[0] == "200 OK"
 
 

@@ -56,7 +56,7 @@ def test_body_that_is_cut_short_is_told_and_never_over(body: Body) -> None:
     assert body.left
 
 
-def test_lines_of_a_body() -> None:
+def test_body_is_read_line_by_line_with_its_line_ends() -> None:
     for body in (Body(io.BytesIO(b"a\n\nbc" + NEXT), 5), ChunkedBody(io.BytesIO(chunked([b"a", b"\n\nb", b"c"])))):
         assert body.readline(1) == b"a" and list(body) == [b"\n", b"\n", b"bc"]
     assert Body(io.BytesIO(b"a\nb"), 3).readlines() == [b"a\n", b"b"]

@@ -202,7 +202,9 @@ def beats(hasty_server: Server) -> Iterator[dict[str, Future[bool]]]:
 @suite.case("polling: closes the session upon ping timeout")
 @suite.case("websocket: closes the session upon ping timeout")
 @pytest.mark.parametrize("kind", [pinged_poller, pinged_websocket, silent_poller, silent_websocket])
-def test_heartbeat(beats: dict[str, Future[bool]], kind: Callable[..., bool]) -> None:
+def test_session_lives_as_long_as_its_client_answers_pings(
+    beats: dict[str, Future[bool]], kind: Callable[..., bool]
+) -> None:
     assert beats[kind.__name__].result()
 
 

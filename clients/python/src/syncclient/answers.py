@@ -1,7 +1,7 @@
-"""What an answer of the server must have before anything is made of it.
+"""Checks that an answer has the form of a sync server's before it is used.
 
-Knows: the shapes of answers that this client reads. Must not know: how they come, what is done with them. What lacks a part
-is no answer of a sync server's: of a proxy's, a portal's, or the half of one; it says nothing about an edit.
+Knows: the shapes of answers that this client reads. Must not know: how they come, what is done with them. An answer
+that lacks a part is a proxy's, a portal's, or was cut; it says nothing about an edit.
 """
 
 from __future__ import annotations

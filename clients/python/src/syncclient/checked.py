@@ -1,6 +1,6 @@
-"""What an app may put: names, ids and values that every client and the server take for the same.
+"""Checks what an app puts: names, ids and values that every client and the server understand alike.
 
-Knows: what can't be sent, and says it in one sentence. Must not know: tables' own rules, which the server has.
+Knows: what can't be sent, with a message for each case. Must not know: tables' own rules, which the server has.
 Source: docs/clients.md, "Edits", 4.
 """
 

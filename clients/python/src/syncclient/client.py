@@ -1,6 +1,6 @@
-"""The client that an app uses: rows that can be read and written at any time, and an exchange with the server.
+"""The client that an app uses: it reads and writes rows at any time, and exchanges them with the server.
 
-Knows: how the parts go together. Must not know: SQL, HTTP. All methods may be called from any thread. Reading and writing
+Knows: how the parts work together. Must not know: SQL, HTTP. All methods may be called from any thread. Reading and writing
 never wait for the network.
 """
 

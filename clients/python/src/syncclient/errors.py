@@ -1,4 +1,4 @@
-"""What can go wrong in an exchange with the server, as exceptions that say what to do.
+"""The exceptions of an exchange with the server, with messages that say what to do.
 
 Knows: how an answer of the server becomes one of them. Must not know: how anything is sent or stored. No error here loses
 an edit: what was not answered is sent again.

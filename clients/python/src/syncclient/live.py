@@ -1,6 +1,6 @@
-"""The Socket.IO connection that tells when there is something to pull.
+"""The Socket.IO connection on which the server notifies of changes.
 
-Knows: the server's events. Must not know: rows. What it hears is a hint only, and may get lost; the cursor is the truth.
+Knows: the server's events. Must not know: rows. A notification is only a hint, and may get lost; the cursor is the truth.
 """
 
 from __future__ import annotations

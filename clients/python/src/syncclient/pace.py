@@ -1,6 +1,6 @@
-"""How many rows go at once over a line that may not carry many.
+"""Decides how many rows to request or send at once on a slow network.
 
-Knows: numbers of rows. Must not know: what they are of, when a line is too slow.
+Knows: numbers of rows. Must not know: their tables, when a network is too slow.
 """
 
 from __future__ import annotations

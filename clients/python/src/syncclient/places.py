@@ -1,8 +1,8 @@
-"""How far each table was pulled, and which of them start anew.
+"""Keeps the cursor of each table, and which tables must be pulled from the start.
 
 Knows: cursors, and which part of one names the database. Must not know: HTTP, rows. Functions with a connection run inside
-a transaction of the caller's. A table that an app syncs no more keeps its place, and goes on from there if it is wanted
-again.
+a transaction of the caller's. A table that an app no longer syncs keeps its cursor, and continues from there if it is
+wanted again.
 """
 
 from __future__ import annotations

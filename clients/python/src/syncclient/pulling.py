@@ -1,7 +1,7 @@
-"""How a pull comes in: page by page, each with its place in one transaction, and the digest at the end.
+"""Pulls page by page, stores each page with its cursor in one transaction, and compares the digest at the end.
 
-Knows: the server's pull. Must not know: how requests are sent, what is in the outbox. A row that comes over an edit that
-waits is stored under it: the edit stays, and stays based on what its writer saw.
+Knows: the server's pull. Must not know: how requests are sent, what is in the outbox. A row with a
+waiting edit is stored below the edit, whose base stays what its writer saw.
 """
 
 from __future__ import annotations

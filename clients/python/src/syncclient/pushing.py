@@ -1,4 +1,4 @@
-"""How the outbox goes out: in order, in parts that the server takes, each answer stored in one transaction.
+"""Sends the outbox: in order, in parts that the server accepts, storing each answer in one transaction.
 
 Knows: the server's push, and what its results mean for the outbox. Must not know: how requests are sent, how a pull
 comes in. An edit leaves the outbox in the transaction that stores the row as the server has it now; until then it is sent

@@ -1,7 +1,7 @@
-"""What did not go as its writer meant: conflicts that the server settled, and edits that it refused.
+"""Keeps what needs attention: conflicts that the server decided, and edits that it refused.
 
-Knows: how they are kept, told and decided. Must not know: HTTP, when anything is sent. Functions with a connection run
-inside a transaction of the caller's.
+Knows: how they are stored, reported and decided. Must not know: HTTP, when anything is sent. Functions with a connection
+run inside a transaction of the caller's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The replica's file: its tables, its transactions, and who may exchange with the server just now.
+"""The replica's file: its tables, its transactions, and the lock of an exchange with the server.
 
 Knows: SQLite. Must not know: HTTP, what a push or a pull means. One connection serves all threads of a process, under a
 lock that is never held while the network is waited for; several processes may have the file open. A commit is on disk

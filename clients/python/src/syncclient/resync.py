@@ -1,4 +1,4 @@
-"""Starting anew from the server without losing what only this device has.
+"""Pulls everything again without losing what only this device has.
 
 Knows: what becomes then of rows that the server has not, or has otherwise. Must not know: HTTP, how a page is pulled. A
 table starts anew with no place and a new generation, over the rows that it holds; when the last page is in, the rows of

@@ -1,6 +1,6 @@
-"""Rows and the edits of them that are not answered yet.
+"""Stores rows, and the edits of them that the server has not answered yet.
 
-Knows: how an edit is queued, how unsent edits lie over what the server gave, how rows are read. Must not know: HTTP, when
+Knows: how an edit is queued, how unsent edits cover the server's rows, how rows are read. Must not know: HTTP, when
 anything is sent. Every function runs inside a transaction of the caller's, so that a row and its outbox never differ.
 """
 

@@ -1,4 +1,4 @@
-"""When to exchange in the background.
+"""Decides when to exchange in the background.
 
 Knows: intervals, wake-ups and pauses after failures. Must not know: what an exchange is.
 """

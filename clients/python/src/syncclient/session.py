@@ -1,4 +1,4 @@
-"""Whose replica this is, and the session with the server: log in, renew, say that a log-in is needed.
+"""The account of the replica and its session: log in, refresh, report that a log-in is needed.
 
 Knows: tokens and where they are kept (in the replica). Must not know: what is asked with them.
 """

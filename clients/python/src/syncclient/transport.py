@@ -1,4 +1,4 @@
-"""How a request is sent: again if it may be, later if the server says so.
+"""Sends requests: again if that is safe, later if the server says so.
 
 Knows: HTTP, which failures pass. Must not know: tokens, what a body means. Every request of this client may be sent twice,
 since edits have names (``opId``), pulls change nothing, and decisions have keys.

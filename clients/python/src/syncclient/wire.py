@@ -1,4 +1,4 @@
-"""The words that client and server share: rows, times, ids, digests.
+"""The formats that client and server share: rows, times, ids, digests.
 
 Knows: how they are written. Must not know: how they are stored or sent.
 Source: the server's docs/api.md.
