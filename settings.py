@@ -196,7 +196,9 @@ class Settings:
         _bytes(1_048_576, 1_125_899_906_842_624),
         "Largest database of one tenant; pushes beyond it get 507.",
     )
-    open_tenants: int = _setting(256, _whole(1, 100_000), "Tenant databases kept open; up to 5 descriptors each.")
+    open_tenants: int = _setting(
+        256, _whole(1, 100_000), "Tenant databases kept open; 3 descriptors each, 5 if they are read amid writes."
+    )
     clock_skew_seconds: int = _setting(
         300, _whole(0, 86_400), "How far before lastSync a pull starts if this server never gave that time."
     )
@@ -220,7 +222,7 @@ class Settings:
     max_stranger_sockets: int = _setting(
         1_000,
         _whole(1, 1_000_000),
-        "Sockets that have not authenticated yet, in total; at the bound, those that had 3 s to do so make room for newcomers.",
+        "Sockets that have not authenticated yet, in total; at the bound, the oldest makes room after 3 s.",
     )
     max_tenant_sockets: int = _setting(5_000, _whole(1, 1_000_000), "Sockets of one tenant.")
     socket_events: str = _setting("6000 per minute", _one_rate, "Events of one socket; more are refused.")

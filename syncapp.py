@@ -9,11 +9,13 @@ from gevent import monkey
 monkey.patch_all()  # Before any other import: peewee and others keep what they find (ARCHITECTURE.md, trap 1).
 
 import gc  # noqa: E402
+
+gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, the imports make more; few in cycles.
+
 import logging  # noqa: E402
 import sys  # noqa: E402
 from functools import cache  # noqa: E402
 
-import click  # noqa: E402
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 
@@ -26,7 +28,7 @@ from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
-from operations import commands, doctor  # noqa: E402
+from operations import doctor  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
@@ -65,19 +67,27 @@ log = logging.getLogger("syncapp")
 
 
 def build(settings: Settings) -> Flask:
-    """Assemble the server. It holds the data folder from here on.
+    """Assemble the server. It holds the data folder from here on, unless this fails.
 
-    Raises: DataFolderInUse.
+    Raises: DataFolderInUse, MainDatabaseBroken, MigrationRefused, BadSigningKey.
     """
     settings = connections.fitted_to_open_files(settings)
-    app = Flask(__name__, static_folder=None)
-    quotas = Quotas(settings, Scheduler())
     engine = SQLiteEngine(
         settings.data_dir,
         most_open=settings.open_tenants,
         most_waiting=settings.max_waiting_pushes,
         lock_wait_seconds=settings.shutdown_seconds + 5,
     )
+    try:
+        return _build_over(engine, settings)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _build_over(engine: SQLiteEngine, settings: Settings) -> Flask:
+    app = Flask(__name__, static_folder=None)
+    quotas = Quotas(settings, Scheduler())
     tenants = Tenants(engine)
     tokens = Tokens(app, settings, signing_key.signing_key(settings), tenants)
     middleware = Middleware(app, settings, quotas)
@@ -156,9 +166,7 @@ def assemble() -> tuple[Flask, Settings]:
         app = build(settings)
     except _REFUSALS as error:
         raise StartRefused(str(error)) from None
-    gc.collect()
     gc.freeze()  # The objects of the start live on: the cyclic collector need not visit them each time.
-    gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, without cycles.
     return app, settings
 
 
@@ -174,13 +182,22 @@ def create_app() -> Flask:
 def main() -> None:
     """Serve, or run one of the operator's commands."""
     if len(sys.argv) > 1:
-        click.version_option(VERSION, prog_name="syncapp")(commands.commands)
-        commands.commands()
+        _run_command()
     try:
         app, settings = assemble()
         serve(app, app.extensions["lifecycle"], settings)
     except (StartRefused, CannotListen) as error:
         raise SystemExit(f"syncapp: {error}") from None
+
+
+def _run_command() -> None:
+    """Run one of the operator's commands. They are imported here, since a server needs none of what they do."""
+    import click  # noqa: PLC0415
+
+    from operations import commands  # noqa: PLC0415
+
+    click.version_option(VERSION, prog_name="syncapp")(commands.commands)
+    commands.commands()
 
 
 if __name__ == "__main__":

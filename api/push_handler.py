@@ -1,12 +1,13 @@
 """Handles a push from its parsed body to the disk and the tenant's listeners.
 
-Knows: what goes into the transaction of a push, who is notified, how a repeated request gets its first answer. Must not
-know: routes, SQL, engines, JWT. The rules are in ``merge``, the statements in ``push_writer``.
+Knows: who is notified of a push, how a repeated request gets its first answer. Must not know: routes, SQL, engines, JWT,
+what a push writes (``push_transaction``). The rules are in ``merge``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from functools import partial
 from typing import Any, cast
 
 from msgspec import Raw
@@ -21,10 +22,9 @@ from protocol.notifications import Notification
 from protocol.push_parser import parse_push
 from server.http.exchange import Reply, answer, current_exchange
 from server.quotas import Quotas
-from server.scheduler import yield_if_due
 from settings import Settings
 from sockets import Sockets
-from storage import disk_quota, idempotency, positions, push_writer, seen_rows
+from storage import idempotency, push_transaction
 from storage.devices import Seen
 from storage.positions import now_ms
 from tenants import Tenants
@@ -64,17 +64,11 @@ class PushHandler:
 
         Raises: any error; after an unforeseen one the listeners get ``sync_error``.
         """
-
-        def write() -> PushResult:
-            now, settings = now_ms(), self._settings
-            applied = push_writer.apply(push, settings.max_row_bytes, now, yield_if_due, self._strategy)
-            seen_rows.note_first_push(push.evidence, applied, now)
-            disk_quota.check(applied, settings.tenant_stored_bytes, settings.max_row_bytes)
-            return applied
+        row_bytes, stored_bytes = self._settings.max_row_bytes, self._settings.tenant_stored_bytes
+        write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
 
         def committed(applied: PushResult) -> None:
-            positions.note_commit(applied.after)
-            self._seen.evidences.pushed(tenant_id, push.evidence, applied)
+            push_transaction.note_committed(tenant_id, push, applied, self._seen.evidences)
             self._sockets.announce(tenant_id, applied)
 
         if push.device_id:

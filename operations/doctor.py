@@ -20,7 +20,7 @@ from accounts import signing_key
 from operations import misspelled_settings
 from settings import Settings, effective
 from storage.declarations import toml_file
-from storage.sqlite import database as sqlite
+from storage.sqlite import connections
 from storage.sqlite.data_folder import is_filled
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "afs"}
@@ -99,7 +99,7 @@ def patched(_: Machine) -> Finding | None:
 
 def engine(_: Machine) -> Finding | None:
     """Check whether SQLite is one without the WAL-reset bug; trap 9."""
-    version = sqlite.sqlite_version()
+    version = connections.sqlite_version()
     if version >= _SAFE_SQLITE:
         return None
     text = ".".join(map(str, version))

@@ -146,6 +146,12 @@ def customer_ids() -> set[str]:
     return {row[0] for row in connection().execute("SELECT id FROM customers")}
 
 
+def customer_ids_after(customer_id: str, count: int) -> list[str]:
+    """List the next IDs in order, from ``""`` on, for who goes over all customers and need not hold their IDs at once."""
+    found = connection().execute("SELECT id FROM customers WHERE id > ? ORDER BY id LIMIT ?", (customer_id, count))
+    return [row[0] for row in found]
+
+
 def change_customer(customer_id: str, **columns: str | None) -> None:
     """Set some columns of a customer."""
     Customer.update(**columns).where(Customer.id == customer_id).execute()

@@ -13,12 +13,20 @@ from pathlib import Path
 
 from storage.sqlite.folder_locks import SERVER_LOCK
 
-_IS_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_NAME_LENGTH = len("tenant_.db") + 32
+_IS_RESTORED = re.compile(r"tenant_([0-9a-f]{32})\.restored", re.ASCII)
 
 
 def file_name(tenant_id: str) -> str:
     """Name a tenant's file: from a UUID that is parsed, whatever the text was."""
     return f"tenant_{uuid.UUID(tenant_id).hex}.db"
+
+
+def tenant_of(name: str) -> str | None:
+    """Give the ID of the tenant whose file has this name, if it has the length of one."""
+    if len(name) != _NAME_LENGTH or not name.endswith(".db"):
+        return None
+    return f"{name[7:15]}-{name[15:19]}-{name[19:23]}-{name[23:27]}-{name[27:39]}"
 
 
 def is_filled(path: Path) -> bool:
@@ -33,6 +41,8 @@ class DataFolder:
         self.path = path
         self.main = path / "main.db"
         self.tenants = path / "tenants"
+        self.restored = path / "restored"
+        """What is to be taken over in the place of tenants' files: apart from these, as it is listed twice a second."""
         self.replaced = path / "replaced"
         """What a restore replaced is kept in it, until the next backup."""
         self.server_lock = path / SERVER_LOCK
@@ -41,7 +51,7 @@ class DataFolder:
 
     def make(self) -> None:
         """Make the folders, for their owner only."""
-        for path in (self.path, self.tenants):
+        for path in (self.path, self.tenants, self.restored):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path_of(self, tenant_id: str) -> Path:
@@ -50,14 +60,13 @@ class DataFolder:
 
     def restored_path_of(self, tenant_id: str) -> Path:
         """Give where a restored file of a tenant lies ready to be taken over."""
-        return self.path_of(tenant_id).with_suffix(".restored")
+        return self.restored / Path(file_name(tenant_id)).with_suffix(".restored")
 
-    def restored(self) -> Iterator[str]:
+    def lying_ready(self) -> Iterator[str]:
         """Give the tenants whose restored files lie ready; what is not of our making is left alone."""
-        for path in self.tenants.glob("tenant_*.restored"):
-            name = path.stem.removeprefix("tenant_")
-            if _IS_HEX.fullmatch(name):
-                yield str(uuid.UUID(name))
+        for path in self.restored.iterdir():
+            if found := _IS_RESTORED.fullmatch(path.name):
+                yield str(uuid.UUID(found[1]))
 
     def fault_of(self, tenant_id: str) -> str | None:
         """Tell, as one can from outside, whether a customer's file is not there."""

@@ -1,10 +1,11 @@
-"""One SQLite file as a database: its two connections, its transactions, its checkpoints.
+"""One SQLite file as a database: its connections, its transactions, its checkpoints.
 
 Knows: SQLite, and how running code is bound to a file. Must not know: whose file it is, requests, sockets, rules.
 
-One connection reads, one writes and checkpoints. SQL runs in the event loop, where it is fastest. What waits for the disk
-runs in a native thread: checkpoints, and COMMIT unless it is small and the disk was fast a moment ago (ARCHITECTURE.md,
-traps 3 and 17). How writes share a commit is ``storage.group_commit``.
+One connection writes and checkpoints, and reads while it does neither. Another reads meanwhile; few tenants ever need it.
+SQL runs in the event loop, where it is fastest. What waits for the disk runs in a native thread: checkpoints, and COMMIT
+unless it is small and the disk was fast a moment ago (ARCHITECTURE.md, traps 3 and 17). How writes share a commit is
+``storage.group_commit``.
 
 A small COMMIT stays in the loop because handing it to a thread and back cost a quarter of a lone push (827 µs of CPU in
 process, 600 without). If one takes more than 2 ms, threads make them for a hundred times as long, so that a slow disk stops
@@ -31,6 +32,7 @@ from server.disk_space import has_none
 from server.disk_threads import disk
 from storage.group_commit import GroupCommit, drop_statements, log
 from storage.sqlite.binding import Binding, bound_to
+from storage.sqlite.connections import connect
 from storage.sqlite.errors import as_problems, problem_of
 
 T = TypeVar("T")
@@ -46,17 +48,18 @@ class FileReplaced(Busy):
     sentence = "This tenant's database was replaced or removed on the server's disk. Send this again soon."
 
 
+class WrittenByRead(RuntimeError):
+    """A query that was to read wrote; it was undone."""
+
+
 class SQLiteDatabase(GroupCommit):
     """An open SQLite file. Make it with ``open``; close it when nothing waits (``is_idle``)."""
 
     def __init__(self, path: Path, most_waiting: int) -> None:
         self.path = path
-        self._writer = Binding(_connect(path, "writer"))
-        self._reader = Binding(_connect(path, "reader"))
-        super().__init__(most_waiting, self._writer, self._writer.conn.execute)
-        self._control_reader = (
-            self._reader.conn.cursor().execute
-        )  # A cursor that is kept halves what a transaction costs.
+        self._writer = Binding(connect(path, "writer"))
+        self._reader: Binding | None = None
+        super().__init__(most_waiting, self._writer, self._writer.control)
         self._wal_pages = self._changes_before = 0
         self.mark = object()
         self._writer.conn.set_wal_hook(self._note_wal)
@@ -102,27 +105,54 @@ class SQLiteDatabase(GroupCommit):
     def read(self, query: Callable[[], T]) -> T:
         """Run a query bound to this file, in a transaction: a commit of a thread or of another process may come amid it.
 
-        It must not switch greenlets.
+        It must not switch greenlets: so a file that nobody writes now is read by the connection that writes.
         """
-        is_outermost = self._reader.conn.get_autocommit()
-        token = bound.set(self._reader)  # Asked several times a request, so without the machinery of ``bound_to``.
+        binding = self._writer if self.is_idle else self._beside_the_writer()
+        sql = binding.conn
+        is_outermost = sql.get_autocommit()
+        token = bound.set(binding)  # Asked several times a request, so without the machinery of ``bound_to``.
         try:
             if is_outermost:
-                self._control_reader("BEGIN")
-            return query()
+                binding.control("BEGIN")
+            result = query()
+            if is_outermost and sql.txn_state() == apsw.SQLITE_TXN_WRITE:
+                raise WrittenByRead
+            return result
         except Exception as error:
             drop_statements(error)
             if problem_of(error) is error:
                 raise
             raise problem_of(error) from error
         finally:
-            if is_outermost and not self._reader.conn.get_autocommit():  # Some errors end it.
-                self._control_reader("COMMIT")
+            if is_outermost and not sql.get_autocommit():  # Some errors end it.
+                binding.control("ROLLBACK")
             bound.reset(token)
+
+    def _beside_the_writer(self) -> Binding:
+        """Give the connection for reads while a write is under way, opened at the first of them."""
+        if self._reader is None:
+            with as_problems():
+                connection = connect(self.path, "reader")
+            if not self.is_in_place:  # Looked at once the file is open: it may be another one.
+                connection.close()
+                raise FileReplaced
+            self._reader = Binding(connection)
+        return self._reader
+
+    def rest(self) -> None:
+        """Give back memory, and the connection that few reads need, if nobody writes; the next use takes it again."""
+        if self.is_idle:
+            self._close_reader()
+            self._writer.conn.pragma("shrink_memory")
+
+    def _close_reader(self) -> None:
+        if self._reader:
+            self._reader.conn.close()
+            self._reader = None
 
     def close(self) -> None:
         """Close the file; the writer last, so that it takes the write-ahead log into the file."""
-        self._reader.conn.close()
+        self._close_reader()
         self._writer.conn.close()
 
     # --- transactions --------------------------------------------------------------------------------------------------
@@ -201,23 +231,6 @@ class SQLiteDatabase(GroupCommit):
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
 
-def _connect(path: Path, role: str) -> apsw.Connection:
-    """Open a file. The wait for a lock held by another process is ours, since SQLite's would stop the event loop."""
-    connection = apsw.Connection(str(path))
-    connection.set_busy_timeout(0)
-    connection.pragma("foreign_keys", True)
-    if role == "writer":
-        os.chmod(path, 0o600)
-        connection.pragma("journal_mode", "wal")
-        connection.pragma("synchronous", "full")
-        connection.pragma("temp_store", "memory")  # What a savepoint may undo went to a file, at twice the time.
-        connection.pragma("journal_size_limit", 4 * 1024 * 1024)
-    else:
-        connection.pragma("query_only", True)
-        connection.pragma("wal_autocheckpoint", 0)
-    return connection
-
-
 def _identity(file: str) -> tuple[int, int] | None:
     """Tell which file is at a path: its device and its inode (stat(2)); no two that exist share both."""
     try:
@@ -225,8 +238,3 @@ def _identity(file: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def sqlite_version() -> tuple[int, ...]:
-    """Give the version of SQLite that is linked in."""
-    return tuple(int(part) for part in apsw.sqlite_lib_version().split("."))

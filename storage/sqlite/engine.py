@@ -127,8 +127,7 @@ class SQLiteEngine:
         """Take restored files over, and remove what registrations left that never came to an end."""
         self._take_all_restored()
         with alone(self.folder.registrations_lock):  # One by the operator may be under way.
-            names = {self.folder.path_of(one).name for one in self.directory.read(known)}
-            remove_leftovers(self.folder.tenants, names)
+            remove_leftovers(self.folder, self.directory.read(known))
 
     def peek(self, tenant_id: str, query: Callable[[], T]) -> T:
         """Run a query bound to a tenant's file as it lies there; it may run in a thread."""
@@ -192,7 +191,7 @@ class SQLiteEngine:
 
     def _take_all_restored(self) -> None:
         """Take over what lies ready; what can't be taken stays for another time."""
-        for tenant_id in self.folder.restored():
+        for tenant_id in self.folder.lying_ready():
             try:
                 self._take_restored(tenant_id)
             except Exception:

@@ -33,7 +33,7 @@ def take_over(ready: Path, path: Path, aside: Path) -> None:
         keep_aside(path, aside)
         if disk.in_thread(partial(replace_contents, ready, path)):
             ready.unlink()
-            sync_folder(path.parent)
+            sync_folder(ready.parent)
             return
         log.warning(
             "%s can't take restored contents in and is replaced; restart Litestream if it follows it", path.name
@@ -42,6 +42,7 @@ def take_over(ready: Path, path: Path, aside: Path) -> None:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     os.replace(ready, path)
     sync_folder(path.parent)
+    sync_folder(ready.parent)
 
 
 def keep_aside(path: Path, folder: Path) -> Path:

@@ -6,22 +6,35 @@ Knows: how such files are called. Must not know: requests, who the customers are
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+import os
+import re
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from storage.positions import position
+from storage.sqlite.data_folder import DataFolder, tenant_of
 from storage.sqlite.tenant_files import open_tenant_file, remove_file
 
+_IS_LEFTOVER = re.compile(r"tenant_.*(\.db|\.(new|making).*)")
 log = logging.getLogger("syncapp.tenants")
 
 
-def remove_leftovers(folder: Path, known: Collection[str]) -> None:
-    """Remove what was being made, and empty databases whose names nobody ``known`` has."""
-    for path in [*folder.glob("tenant_*.new*"), *folder.glob("tenant_*.making*")]:
-        path.unlink()
-    for path in folder.glob("tenant_*.db"):
-        if path.name not in known:
+def remove_leftovers(folder: DataFolder, known: Container[str]) -> None:
+    """Remove what was being made, and empty databases of tenants that are not ``known``."""
+    for path in [*_leftovers(folder.tenants, known), *_leftovers(folder.restored, known)]:
+        if path.suffix == ".db":
             _remove_if_empty(path)
+        else:
+            path.unlink()
+
+
+def _leftovers(folder: Path, known: Container[str]) -> Iterator[Path]:
+    """Find them in one reading of a folder: ``Path.glob`` takes ten times as long, and there may be 100,000 tenants."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if tenant_of(name) not in known and _IS_LEFTOVER.fullmatch(name):
+                yield folder / name
 
 
 def _remove_if_empty(path: Path) -> None:

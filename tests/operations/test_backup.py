@@ -143,13 +143,14 @@ def test_restored_file_that_lies_ready_is_taken_at_the_next_start(
 ) -> None:
     device, made = edited_since(tenant, operate, folder)
     server.kill()
-    shutil.copyfile(made / "tenants" / tenant.path.name, tenant.path.with_suffix(".restored"))
+    ready = tenant.path.parent.parent / "restored" / f"{tenant.path.stem}.restored"
+    shutil.copyfile(made / "tenants" / tenant.path.name, ready)
     server.start()
     assert names(device) == {"then"}
 
 
 def test_stray_file_among_restored_ones_keeps_no_server_from_starting(server: Server, tenant: Tenant) -> None:
-    stray = tenant.path.with_name("tenant_x.restored")
+    stray = tenant.path.parent.parent / "restored" / "tenant_x.restored"
     assert server.stop() == 0
     stray.touch()
     server.start()

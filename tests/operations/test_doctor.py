@@ -16,7 +16,7 @@ import pytest
 from operations import doctor
 from operations.doctor import CHECKS, Check, Finding, Machine
 from settings import Settings
-from storage.sqlite import database
+from storage.sqlite import connections
 from tests import forking
 from tests.conftest import FAST
 
@@ -145,8 +145,8 @@ def test_soft_limit_is_raised_before_it_is_complained_of(machine: Machine, monke
 
 
 def test_sqlite_with_the_wal_reset_bug_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert database.sqlite_version() >= (3, 51, 3)
-    monkeypatch.setattr(database, "sqlite_version", lambda: (3, 40, 1))
+    assert connections.sqlite_version() >= (3, 51, 3)
+    monkeypatch.setattr(connections, "sqlite_version", lambda: (3, 40, 1))
     (finding,) = doctor.findings(machine)
     assert finding.refuses and "SQLite 3.40.1" in finding.sentence
 

@@ -230,9 +230,9 @@ def call(app: Flask) -> Callable[..., Any]:
 
 
 def test_full_file_is_told_and_stores_nothing(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from storage.sqlite import database
+    from storage.sqlite import connections, database
 
-    connect = database._connect
+    connect = connections.connect
 
     def connect_to_a_small_file(path: Path, role: str) -> apsw.Connection:
         connection = connect(path, role)
@@ -240,7 +240,7 @@ def test_full_file_is_told_and_stores_nothing(call: Callable[..., Any], monkeypa
             connection.pragma("max_page_count", connection.pragma("page_count") + 10)
         return connection
 
-    monkeypatch.setattr(database, "_connect", connect_to_a_small_file)
+    monkeypatch.setattr(database, "connect", connect_to_a_small_file)
     assert call("POST", "/api/client/sync/push", ROW).status_code == 200
     big = {"changes": {"end_user": [{"note": "x" * 60_000}]}}
     answer = call("POST", "/api/client/sync/push", big)

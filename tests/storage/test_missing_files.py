@@ -88,6 +88,29 @@ def test_file_that_a_registration_or_a_restore_is_about_to_bring_is_not_missed(
     assert monitor.faults == {}
 
 
+def test_file_is_read_once_until_it_changes(
+    tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault in the making: with marks that are not sorted, each file was read each minute."""
+    ids = sorted(new_tenant() for _ in range(25))  # More than one look at a time.
+    engine, read = engine_of(tenants), list[str]()
+    engine.files.close_all()
+    peek = engine.peek
+
+    def counted(tenant_id: str, query: Callable[[], object]) -> object:
+        read.append(tenant_id)
+        return peek(tenant_id, query)
+
+    monkeypatch.setattr(engine, "peek", counted)
+    monitor = FileMonitor(engine)
+    for expected in (ids, [], [ids[7]], []):
+        read.clear()
+        monitor.look_over(lambda: None)
+        assert read == expected and monitor.faults == {}
+        if expected == []:
+            os.utime(path_of(tenants, ids[7]))
+
+
 def test_file_that_a_request_missed_is_known_at_once_until_its_account_is_closed(
     tenants: Tenants, new_tenant: Callable[[], str]
 ) -> None:
