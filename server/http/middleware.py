@@ -247,4 +247,4 @@ def _log(exchange: Exchange, status: int) -> None:
         "duration_ms": round((time.perf_counter() - exchange.began) * 1000, 2),
     }
     is_failure = status >= 500 and status != errors.StorageFull.status  # A full disk is logged once.
-    log_format.request(log, logging.ERROR if is_failure else logging.INFO, f"{method} {path} {status}", about)
+    log_format.write_line(log, logging.ERROR if is_failure else logging.INFO, f"{method} {path} {status}", about)
