@@ -67,19 +67,27 @@ log = logging.getLogger("syncapp")
 
 
 def build(settings: Settings) -> Flask:
-    """Assemble the server. It holds the data folder from here on.
+    """Assemble the server. It holds the data folder from here on, unless this fails.
 
-    Raises: DataFolderInUse.
+    Raises: DataFolderInUse, MainDatabaseBroken, MigrationRefused, BadSigningKey.
     """
     settings = connections.fitted_to_open_files(settings)
-    app = Flask(__name__, static_folder=None)
-    quotas = Quotas(settings, Scheduler())
     engine = SQLiteEngine(
         settings.data_dir,
         most_open=settings.open_tenants,
         most_waiting=settings.max_waiting_pushes,
         lock_wait_seconds=settings.shutdown_seconds + 5,
     )
+    try:
+        return _build_over(engine, settings)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _build_over(engine: SQLiteEngine, settings: Settings) -> Flask:
+    app = Flask(__name__, static_folder=None)
+    quotas = Quotas(settings, Scheduler())
     tenants = Tenants(engine)
     tokens = Tokens(app, settings, signing_key.signing_key(settings), tenants)
     middleware = Middleware(app, settings, quotas)

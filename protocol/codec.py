@@ -206,14 +206,14 @@ def edit_time(value: object) -> int | None:
     Devices write ISO 8601, or a number since 1970 whose size tells its unit: seconds below 10^11, which is the year 5138,
     milliseconds below 10^14, microseconds below 10^17. A time that can't be read must not fail the row.
     """
-    if not isinstance(value, str) or value[4:5] == "-" or not _NUMBER.fullmatch(value):  # Most begin with a year.
+    if type(value) is not str or value[4:5] == "-" or not _NUMBER.fullmatch(value):  # Most begin with a year.
         return _milliseconds(value)
     size = abs(number := float(value))
     return _clamped(round(number * 1000 if size < 1e11 else number if size < 1e14 else number / 1000))
 
 
 def _milliseconds(text: object) -> int | None:
-    if not isinstance(text, str) or len(text) > 40:
+    if type(text) is not str or len(text) > 40:
         return None
     try:
         moment = datetime.fromisoformat(text)

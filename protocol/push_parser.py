@@ -7,7 +7,7 @@ sockets, files, the clock (it is passed in).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,12 +122,15 @@ class _PushParser:
         name, kind = body["table"], body.get("operation")
         is_plain = kind in ("create", "update") and "baseVersion" not in body and "opId" not in body
         table = self.tables.get(name) if is_plain and type(name) is str else None
-        decoder = None if table is None else RowDecoder(table, "create" if kind == "create" else "update")
 
         def parse(_: int) -> Change:
             return self._operation({**body, "data": decode_row(body.get("data"), 1)}, "")
 
-        yield self._row(decoder, body.get("data"), 0, parse, body.get("timestamp"))
+        if table is None or type(body.get("data")) is not Raw:
+            yield parse(0)
+        else:
+            decoder = RowDecoder(table, parse, "create" if kind == "create" else "update")
+            yield self._row(decoder, body["data"], 0, body.get("timestamp"))
 
     def changes(self, body: Row) -> Iterator[Change | TypedRow]:
         """Form B: rows by table, each an upsert or a delete."""
@@ -151,46 +154,37 @@ class _PushParser:
             row = decode_row(rows[index], 3)
             return parse_change(row_path, row_path, table, "upsert", row, self.limits, self.now, {})
 
-        decoder = RowDecoder(table)
+        decoder = RowDecoder(table, parse)
         for index, raw in enumerate(rows):
-            yield self._row(decoder, raw, index, parse)
+            yield self._row(decoder, raw, index) if type(raw) is Raw else parse(index)
 
-    def _row(
-        self,
-        decoder: RowDecoder | None,
-        raw: object,
-        index: int,
-        parse: Callable[[int], Change],
-        timestamp: object = None,
-    ) -> Change | TypedRow:
-        """Decode a row for the fast path, or ``parse`` it for the general one. The decoder learns from the latter."""
-        if decoder is None or type(raw) is not Raw:
-            return parse(index)
-        row = self._decode(decoder, raw, index, parse, timestamp)
+    def _row(self, decoder: RowDecoder, raw: Raw, index: int, timestamp: object = None) -> Change | TypedRow:
+        """Decode a row for the fast path, or parse it for the general one. The decoder learns from the latter."""
+        row = self._decode(decoder, raw, index, timestamp)
         if row is None:
-            change = parse(index)
+            change = decoder.parse(index)
             decoder.learn(change.fields)
             return change
         return row
 
-    def _decode(
-        self, decoder: RowDecoder, raw: Raw, index: int, parse: Callable[[int], Change], timestamp: object
-    ) -> TypedRow | None:
+    def _decode(self, decoder: RowDecoder, raw: Raw, index: int, timestamp: object) -> TypedRow | None:
         """Decode a row for the fast path; None if it may have problems or rules of its own."""
         row = decoder.decode(raw)
-        if row is None or row.is_deleted == 1 or (row.Unique_id and len(row.Unique_id) > MAX_UNIQUE_ID_CHARACTERS):
+        if row is None or row.is_deleted == 1:
             return None
-        row_id = row.id if type(row.id) is str and IDENTIFIER.fullmatch(row.id) else None
-        if row_id is None and (type(row.id) is bool or (row.id and type(row.id) is str and not row.Unique_id)):
+        row_id, unique_id = row.id, row.Unique_id
+        if unique_id and len(unique_id) > MAX_UNIQUE_ID_CHARACTERS:
             return None
-        try:
-            if type(row.id) in (int, float) and not row.Unique_id and is_exact(row.last_updated):
+        if type(row_id) is not str or not IDENTIFIER.fullmatch(row_id):
+            if _has_odd_id(row):
                 return None
+            row_id = None
+        try:
             edited = edit_time(row.last_updated) if timestamp is None else parse_time(timestamp, "timestamp")
         except ValidationError:
             return None
         edited_at = self.now if edited is None or edited > self.now else edited
-        return TypedRow(decoder, decoder.row_type, raw, row, decoder.expects_new, row_id, edited_at, index, parse)
+        return TypedRow(decoder, decoder.row_type, raw, row, decoder.expects_new, row_id, edited_at, index)
 
     def _operation(self, body: object, path: str) -> Change:
         """Parse an operation of form C, or the whole body of form A, for the general path."""
@@ -209,6 +203,14 @@ class _PushParser:
         if kind not in ("create", "update", "delete"):
             change.problems.append({"path": inner + "operation", "error": "must be create, update or delete"})
         return change
+
+
+def _has_odd_id(row: Any) -> bool:
+    """Tell whether an id that is not well formed, or none, has rules of its own: see ``change_parser``, ``idempotency``."""
+    row_id = row.id
+    if type(row_id) is bool or row.Unique_id:
+        return type(row_id) is bool
+    return bool(row_id) if type(row_id) is str else type(row_id) in (int, float) and is_exact(row.last_updated)
 
 
 def _unknown_rows(name: str, path: str, count: int) -> Iterator[Change]:

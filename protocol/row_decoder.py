@@ -35,12 +35,15 @@ _rows_seen: LRUCache[tuple[Table, tuple[str, ...]], int] = LRUCache(256)
 
 
 class RowDecoder:
-    """Decodes the rows of one table in one push as what they probably are: new rows, or edits of existing ones."""
+    """Decodes the rows of one table in one push as what they probably are: new rows, or edits of existing ones.
 
-    __slots__ = ("expects_new", "kind", "misses", "row_type", "table")
+    ``parse`` gives the row at an index as a change, for the general path.
+    """
 
-    def __init__(self, table: Table, kind: Kind = "upsert") -> None:
-        self.table, self.kind, self.expects_new = table, kind, kind != "update"
+    __slots__ = ("expects_new", "kind", "misses", "parse", "row_type", "table")
+
+    def __init__(self, table: Table, parse: Callable[[int], Change], kind: Kind = "upsert") -> None:
+        self.table, self.parse, self.kind, self.expects_new = table, parse, kind, kind != "update"
         self.row_type = _latest.get(table) or row_type_of(table)
         self.misses = 0
 
@@ -79,13 +82,14 @@ def _normalise(row: Any, row_type: RowType, kept_as_bytes: Container[type]) -> N
     """
     if row.is_deleted is None:
         row.is_deleted = 0
-    for name in row_type.flags:
-        if type(value := getattr(row, name)) is bool:
-            setattr(row, name, int(value))
+    if bool in map(type, row_type.flags_of(row)):
+        for name in row_type.flags:
+            if type(value := getattr(row, name)) is bool:
+                setattr(row, name, int(value))
     for name, value in zip(row_type.json_attributes, row_type.json_of(row)):  # noqa: B905 - checking costs as much.
         if type(value) in kept_as_bytes:
             text = encode(value)
-            if text.count(b"[") + text.count(b"{") > _LEVELS:
+            if len(text) > _LEVELS and text.count(b"[") + text.count(b"{") > _LEVELS:
                 raise ValueError("perhaps too deep")
             setattr(row, name, Raw(text))
 
@@ -100,7 +104,7 @@ def _check(row: Any, row_type: RowType) -> None:
 
 
 class TypedRow(msgspec.Struct, gc=False):
-    """A decoded row of a push. ``parse`` gives the row at an index as a change, for the general path."""
+    """A decoded row of a push: the one at an index of its list."""
 
     decoder: RowDecoder
     row_type: RowType
@@ -110,7 +114,6 @@ class TypedRow(msgspec.Struct, gc=False):
     row_id: str | None
     edited_at: int
     index: int
-    parse: Callable[[int], Change]
 
     @property
     def table(self) -> Table:
@@ -119,7 +122,7 @@ class TypedRow(msgspec.Struct, gc=False):
 
     def change(self) -> Change:
         """Parse the same row for the general path."""
-        return self.parse(self.index)
+        return self.decoder.parse(self.index)
 
     def decode_as_expected(self) -> bool:
         """Decode the row again if its decoder expects something else by now; tell whether that gave another row."""

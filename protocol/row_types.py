@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, ne
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec.structs import astuple
 
 from protocol.codec import decode_any, encode
 from protocol.messages import Table, same
@@ -29,6 +31,7 @@ CHECKED = Annotated[str, Meta(title="checked")]
 NULL = Raw(b"null")
 _SET_LAST = ("sync_status", "version", "server_synced", "createdAt", "updatedAt")
 SET_BY_SERVER = frozenset({"id", *_SET_LAST})
+_OF_ONE_TYPE = (str, CHECKED, Any)
 _SCALAR = str | int | float | bool | None
 _Field = tuple[str, Any, Any]
 """Attribute, type and default of a field."""
@@ -38,8 +41,9 @@ _Field = tuple[str, Any, Any]
 class RowType:
     """How msgspec decodes the rows of a table that have the table's columns and these ``unknown`` fields, or some of them.
 
-    Three decoders give rows with the same attributes: of a new row; of an edit, where ``UNSET`` stands for what it does
-    not say; and of an existing row, as it was stored. JSON of any shape is kept as bytes. Equal to itself alone.
+    Three decoders give rows with the same attributes in the same order: of a new row; of an edit, where ``UNSET`` stands
+    for what it does not say; and of an existing row, as it was stored. JSON of any shape is kept as bytes. Equal to itself
+    alone.
     """
 
     table: str
@@ -51,9 +55,14 @@ class RowType:
     """Those in which a row is stored, in the order of ``stored``."""
     names: Mapping[str, str]
     """The names of the fields that a device may write, by their attributes."""
-    values_of: Callable[[Any], tuple[Any, ...]]
-    writable_of: Callable[[Any], tuple[Any, ...]]
+    attributes: tuple[str, ...]
+    """In their order: the id, what a device may write, of that the unknown fields last; behind them is what we set."""
+    numbers: tuple[int, ...]
+    """Which of ``attributes`` may have equal values of different types, such as 1 and true."""
+    unknown_fields: type[msgspec.Struct]
+    """Holds the values of the unknown fields alone."""
     flags: tuple[str, ...]
+    flags_of: Callable[[Any], tuple[Any, ...]]
     json_columns: tuple[str, ...]
     json_attributes: tuple[str, ...]
     """``json_columns`` and the unknown fields."""
@@ -63,32 +72,30 @@ class RowType:
 
     def difference(self, edit: Any, existing: Any) -> dict[str, Any]:
         """Give the values of an edit that differ from the existing row's, by attribute."""
-        found = zip(self.names, self.writable_of(edit), self.writable_of(existing), strict=True)
-        return {
-            name: value
-            for name, value, before in found
-            if value is not UNSET and (value != before or type(value) is not type(before)) and not _same(value, before)
-        }
+        sent, was = astuple(edit), astuple(existing)
+        unequal = compress(range(len(self.attributes)), map(ne, sent, was))  # Python looks at no others.
+        places = [at for at in unequal if at and sent[at] is not UNSET and not _same(sent[at], was[at])]
+        if odd := [at for at in self.numbers if type(sent[at]) is not type(was[at]) and sent[at] == was[at]]:
+            places = sorted(places + odd)
+        return {self.attributes[at]: sent[at] for at in places}
 
     def fields_of(self, edit: Any) -> dict[str, Any]:
         """Give the fields of an edit by name, as the general path has them."""
-        found = zip(self.names.values(), self.writable_of(edit), strict=True)
+        found = zip(self.names.values(), astuple(edit)[1:])  # noqa: B905 - the server's own fields come after.
         return {name: decode_any(value) if type(value) is Raw else value for name, value in found if value is not UNSET}
 
     def stored(self, row: Any, sequence: int) -> tuple[Any, ...]:
         """Give a row as the values of ``columns``. Its JSON must have been made before."""
         for name in self.json_columns:
-            value = getattr(row, name)
-            setattr(row, name, _text(value))
-        if self.unknown:
-            return (sequence, *self.values_of(row), self._unknown_of(row))
-        return (sequence, *self.values_of(row))
-
-    def _unknown_of(self, row: Any) -> str | None:
-        """Give the fields that the table does not know, as JSON."""
-        found = {name: getattr(row, f"_unknown{number}") for number, name in enumerate(self.unknown)}
-        kept = {name: value for name, value in found.items() if value is not UNSET}
-        return encode(kept).decode() if kept else None
+            if (value := getattr(row, name)) is not None:
+                setattr(row, name, _text(value))
+        values = astuple(row)
+        if not self.unknown:
+            return (*values, sequence)
+        after = len(self.attributes)
+        first = after - len(self.unknown)
+        unknown = encode(self.unknown_fields(*values[first:after]))
+        return (*values[:first], *values[after:], sequence, None if unknown == b"{}" else unknown.decode())
 
 
 def _same(value: Any, before: Any) -> bool:
@@ -99,7 +106,7 @@ def _same(value: Any, before: Any) -> bool:
 def _text(value: Any) -> str | None:
     """Give JSON as its column stores it."""
     if type(value) is not Raw:
-        return None if value is None else encode(value).decode()
+        return encode(value).decode()
     return None if value == NULL else str(value, "utf-8")
 
 
@@ -109,18 +116,21 @@ def row_type_of(table: Table, unknown: tuple[str, ...] = ()) -> RowType:
     types = {name: column.msgspec_type for name, column in table.columns.items()}
     names_of_unknown = {f"_unknown{number}": name for number, name in enumerate(unknown)}
     json_columns = tuple(name for name, kind in types.items() if kind is Any)
-    stored = ("id", *types, *_SET_LAST)
+    names = {name: name for name in types} | names_of_unknown
+    flags = tuple(name for name, kind in types.items() if kind is FLAG)
     return RowType(
         table=table.name,
         decode_new=_decoder(_sent_fields(table, names_of_unknown, is_new=True), names_of_unknown),
         decode_edit=_decoder(_sent_fields(table, names_of_unknown, is_new=False), names_of_unknown),
         decode_existing=_decoder(_stored_fields(table, names_of_unknown), names_of_unknown),
         unknown=unknown,
-        columns=("_seq", *stored, *(["_extra"] if unknown else [])),
-        names={name: name for name in types} | names_of_unknown,
-        values_of=attrgetter(*stored),
-        writable_of=_getter([*types, *names_of_unknown]),
-        flags=tuple(name for name, kind in types.items() if kind is FLAG),
+        columns=("id", *types, *_SET_LAST, "_seq", *(["_extra"] if unknown else [])),
+        names=names,
+        attributes=("id", *names),
+        numbers=tuple(at for at, kind in enumerate(types.values(), 1) if kind not in _OF_ONE_TYPE),
+        unknown_fields=_struct([(name, Any, UNSET) for name in names_of_unknown], names_of_unknown, kw_only=False),
+        flags=flags,
+        flags_of=_getter(flags),
         json_columns=json_columns,
         json_attributes=(*json_columns, *names_of_unknown),
         json_of=_getter([*json_columns, *names_of_unknown]),
@@ -145,7 +155,7 @@ def _sent_fields(table: Table, unknown: Iterable[str], is_new: bool) -> list[_Fi
 
 def _new_value(name: str, kind: Any, default: Any) -> Any:
     """Give what a new row has in a column that its device leaves out."""
-    if kind is Any:
+    if kind is Any and default is not None:
         return Raw(encode(default))
     return UNSET if name == "last_updated" else default
 
@@ -161,9 +171,12 @@ def _stored_fields(table: Table, unknown: Iterable[str]) -> list[_Field]:
 
 def _decoder(fields: Iterable[_Field], names: Mapping[str, str]) -> Any:
     """Make a decoder of rows with these fields; ``names`` are those on the wire that differ from the attributes."""
+    return msgspec.json.Decoder(_struct(fields, names)).decode
+
+
+def _struct(fields: Iterable[_Field], names: Mapping[str, str], *, kw_only: bool = True) -> type[msgspec.Struct]:
     named = [(name, kind, msgspec.field(default=default, name=names.get(name))) for name, kind, default in fields]
-    struct = msgspec.defstruct("Row", named, forbid_unknown_fields=True, kw_only=True, gc=False)
-    return msgspec.json.Decoder(struct).decode
+    return msgspec.defstruct("Row", named, forbid_unknown_fields=True, kw_only=kw_only, gc=False)
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:

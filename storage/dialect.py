@@ -117,7 +117,7 @@ class Dialect(Protocol):
 
     def rows_where(self, table: str, column: str) -> str:
         """Select the rows of a synced table by a column of text, whose values are ``listed``: id, JSON, version,
-        sequence, when edited, by which device."""
+        sequence, when edited, by which device, the value."""
 
     def any_where(self, table: str, column: str) -> str:
         """Select one row of 1 if there is such a row."""

@@ -8,7 +8,7 @@ over ``id:version``. So it does not depend on any order, and one change costs on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from models import SyncedTable, connection
 from protocol.messages import StoredRow
@@ -38,10 +38,11 @@ class Difference:
     def __init__(self) -> None:
         self.count = self.whole = 0
 
-    def add(self, row_id: str, version: int) -> None:
-        """Count a row that is new and not deleted."""
-        self.count += 1
-        self.whole ^= number_of(row_id, version)
+    def add(self, row_ids: Sequence[str]) -> None:
+        """Count rows that are new and not deleted."""
+        self.count += len(row_ids)
+        for row_id in row_ids:
+            self.whole ^= number_of(row_id, 1)
 
     def change(self, row_id: str, before: int, after: int) -> None:
         """Count that a row which is not deleted has another version."""

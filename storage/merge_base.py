@@ -39,7 +39,7 @@ def look_up(
 
 def _read(table: str, column: str, wanted: Collection[Any]) -> dict[Key, StoredRow]:
     found = rows_where(table, column, wanted) if wanted else ()
-    return {(table, row_id): StoredRow(decode_stored(body), *about) for row_id, body, *about in found}
+    return {(table, row_id): StoredRow(decode_stored(body), *about) for row_id, body, *about, _ in found}
 
 
 def _is_other(change: Change, rows: Mapping[Key, StoredRow], current: Mapping[Key, StoredRow]) -> bool:
@@ -50,7 +50,7 @@ def _is_other(change: Change, rows: Mapping[Key, StoredRow], current: Mapping[Ke
 
 
 def rows_where(table: str, column: str, values: Collection[Any]) -> Any:
-    """Read rows by a column: id, JSON, version, sequence, when edited, by which device."""
+    """Read rows by a column: id, JSON, version, sequence, when edited, by which device, the value."""
     words = dialect()
     return connection().execute(words.rows_where(table, column), (words.listed(values),))
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 from models import connection
 from protocol.codec import format_time
 from protocol.errors import Detail
 from protocol.messages import Change, Position, Push, PushResult
+from protocol.row_types import RowType
 from storage import digest
 from storage.positions import time_until
 from storage.system_tables import Logged
 
 _REPORTED_PROBLEMS = 3
+_IDS_AT_ONCE = 100
 
 
 class Writing:
@@ -29,6 +32,7 @@ class Writing:
         self.push, self.row_bytes, self.before, self.at = push, row_bytes, before, at
         self.time = format_time(at)
         self.sequence = before.sequence
+        self._new_ids = new_ids(at, min(push.count, _IDS_AT_ONCE))
         self.is_named, self.session = push.device_id is not None, push.evidence.session
         self.applied = PushResult(before, before)
         self.problems: list[Detail] = []
@@ -45,7 +49,7 @@ class Writing:
 
     def new_row_id(self) -> str:
         """Make an id."""
-        return new_id(self.at)
+        return next(self._new_ids)
 
     def note(self, table: str, row_id: str, status: str, version: int, body: bytes) -> None:
         """Note what became of a change, and its row as it is now."""
@@ -106,14 +110,38 @@ class Writing:
         return clock if position >= self.before.sequence else time_until(epoch, position, clock)
 
 
-def new_id(at: int) -> str:
-    """Make the id of a row that has none: a UUID that begins with the time, so that new rows lie together in the index.
+def new_ids(at: int, count: int) -> Iterator[str]:
+    """Make ids of rows that have none: UUIDs that begin with the time, so that new rows lie together in the index.
 
+    Whoever asks for more than ``count`` waits for the system's randomness again.
     Source: RFC 9562 section 5.7, UUID version 7.
     """
-    chance = secrets.randbits(74)
-    digits = f"{at << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & (1 << 62) - 1:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    time = f"{at:012x}"
+    while True:
+        chance = secrets.token_hex(count * 10)
+        for first in range(0, len(chance), 20):
+            one = chance[first : first + 20]
+            variant = "89ab"[int(one[3], 16) & 3]
+            yield f"{time[:8]}-{time[8:]}-7{one[:3]}-{variant}{one[4:7]}-{one[7:19]}"
+
+
+class Chunk:
+    """The rows of one chunk, as they are written: into the log and, by table and columns, in the place of older ones."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[Any, ...]] = []
+        self.rows: defaultdict[RowType, list[tuple[Any, ...]]] = defaultdict(list)
+        self.older: defaultdict[str, list[tuple[int]]] = defaultdict(list)
+        """By table, the sequences of those that go."""
+
+    def write(self) -> None:
+        """Write them."""
+        sql = connection()
+        sql.executemany(INSERT_LOGGED, self.log)
+        for table, older in self.older.items():
+            sql.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)
+        for row_type, rows in self.rows.items():
+            sql.executemany(insert_row(row_type.table, row_type.columns), rows)
 
 
 @cache

@@ -29,9 +29,10 @@ from storage.merge_base import (
     since_sequence,
     since_version,
 )
+from storage.plain_edits import PlainEdit
 from storage.positions import position
 from storage.push_batch import INSERT_LOGGED, Writing, insert_row
-from storage.push_fast_path import Edited, FastPath
+from storage.push_fast_path import FastPath
 from storage.recreated_rows import Revivals
 from storage.repeated_creates import is_earlier_state
 from storage.row_identity import Identities
@@ -39,6 +40,9 @@ from storage.system_tables import Conflict, shown_conflict
 
 _CHUNK_ROWS = 16
 """Rows between two breaths: other tenants wait no longer than these take."""
+
+_FAST_CHUNK_ROWS = 48
+"""The same where rows before took the fast path: about a millisecond."""
 
 
 def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strategy: Strategy = "merge") -> PushResult:
@@ -53,16 +57,27 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
         raise ResyncRequired("The baseCursor is not of this database. Pull again from the start, then push.")
     writing = Writing(push, row_bytes, before, max(now, before.clock + 1))
     fast, general = FastPath(writing), None
-    while some := list(itertools.islice(push.changes, _CHUNK_ROWS)):  # As many as the processor's cache holds.
-        if not (all(type(one) is TypedRow for one in some) and fast.takes(some, general.known if general else ())):
-            general = general or _GeneralPath(writing, strategy)
-            general.take([one.change() if type(one) is TypedRow else one for one in some], fast.edited)
-        if len(some) == _CHUNK_ROWS:
+    rows = _CHUNK_ROWS
+    while some := list(itertools.islice(push.changes, rows)):
+        is_full = len(some) == rows
+        if all(type(one) is TypedRow for one in some) and fast.takes(some, general.known if general else ()):
+            rows = _FAST_CHUNK_ROWS
+        else:
+            general, rows = general or _GeneralPath(writing, strategy), _CHUNK_ROWS
+            for first in range(0, len(some), rows):
+                general.take([_change_of(one) for one in some[first : first + rows]], fast.edited)
+                if first + rows < len(some):
+                    pause()
+        if is_full:
             pause()
     if (push.atomic and writing.is_faulty) or push.fails_for_unknown_tables:
         raise ValidationError(writing.why_none(), details=writing.all_problems)
     writing.applied.may_delete = general is not None
     return writing.finish()
+
+
+def _change_of(one: Change | TypedRow) -> Change:
+    return one.change() if isinstance(one, TypedRow) else one
 
 
 class _GeneralPath:
@@ -86,7 +101,7 @@ class _GeneralPath:
         self.existing: set[Key] = set()
         self.counted: dict[Key, int] = {}
 
-    def take(self, changes: Sequence[Change], edited: Mapping[Key, Edited]) -> None:
+    def take(self, changes: Sequence[Change], edited: Mapping[Key, PlainEdit]) -> None:
         """Take some changes, and write what becomes of them; ``edited``: what the fast path did to rows before."""
         for change in changes:
             change.op_id = change.op_id or implied_name(change, self.push.device_id)
@@ -95,7 +110,7 @@ class _GeneralPath:
             self._take(change)
         self._write()
 
-    def _look_up(self, changes: Sequence[Change], edited: Mapping[Key, Edited]) -> None:
+    def _look_up(self, changes: Sequence[Change], edited: Mapping[Key, PlainEdit]) -> None:
         """Read the rows of these changes, as they were before this push; what the push itself did to a row is known."""
         op_ids = {change.op_id for change in changes if change.op_id} - self.taken.keys()
         if op_ids:
@@ -111,11 +126,13 @@ class _GeneralPath:
                 if key in edited:
                     self._recall(key, edited[key])
 
-    def _recall(self, key: Key, edited: Edited) -> None:
+    def _recall(self, key: Key, edited: PlainEdit) -> None:
         """Know of a row what the general path would know if it had made the edit, whose base was the row as it was."""
         self.known[key] = edited.before
         self.received[key] |= edited.received
         self.written[key].update(edited.names)
+        if edited.different and (version := edited.typed.base_version) is not None:
+            self.counted[key] = version
 
     def _take(self, change: Change) -> None:
         """Take one change, unless it can't be stored or was taken before."""

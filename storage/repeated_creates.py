@@ -62,11 +62,9 @@ def note_beginning(life: Life, values: Row) -> None:
     """Note what a row has that nobody has edited yet, in the fields that are edited now."""
     if len(_begun) >= _MOST_ROWS:
         _begun.clear()
-    _begun[life] = {name: value for name, value in values.items() if type(value) is not str or _is_short(value)}
-
-
-def _is_short(text: str) -> bool:
-    return len(text) <= _MOST_CHARACTERS
+    _begun[life] = {
+        name: value for name, value in values.items() if type(value) is not str or len(value) <= _MOST_CHARACTERS
+    }
 
 
 def telling(different: Row, names: Mapping[str, str]) -> Row:

@@ -20,8 +20,12 @@ import gevent.event
 import pytest
 import requests
 
+import syncapp
+from accounts.signing_key import BadSigningKey
 from models import connection
 from protocol.errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
+from settings import Settings
+from storage.declarations.compatibility import MigrationRefused
 from storage.sqlite import database
 from storage.sqlite.folder_locks import DataFolderInUse
 from tenants import Tenants, parse_tenant_id
@@ -29,6 +33,7 @@ from tests import inside
 from tests.conftest import ROOT, WAIT_SECONDS, Server, wait_for
 from tests.customers import ROW, NewTenant, customer, customers, files
 from tests.data_folder import engine_of, folder_of, opened, path_of
+from tests.declaring import Restart, declare, provision, put
 
 
 def provisioned(tenants: Tenants, count: int) -> list[str]:
@@ -267,6 +272,23 @@ def test_second_server_process_in_a_folder_ends_with_one_sentence(start_server: 
     second = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=30)
     assert second.returncode == 1 and "Another server is running in" in second.stderr
     assert requests.get(f"{first.url}/health", timeout=WAIT_SECONDS).ok
+
+
+@pytest.mark.parametrize(("refusal", "error"), [("tables", MigrationRefused), ("key", BadSigningKey)])
+def test_start_that_is_refused_leaves_the_folder_to_the_next(
+    restart: Restart, tmp_path: Path, refusal: str, error: type[Exception]
+) -> None:
+    """Fault: the engine left open when a later part of the start failed: the folder stayed locked."""
+    tenants = provision(restart("[job]\ncolumns.title = 'text'\n"), tenant_id := str(uuid.uuid4()))
+    put(tenants, tenant_id, {"id": "a", "title": "A"})
+    tenants.close()
+    if refusal == "tables":
+        declare("")
+    else:
+        (tmp_path / "data" / "jwt_secret_key").write_text("damaged")
+    with pytest.raises(error):
+        syncapp.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8))
+    opened(tmp_path / "data", retiring=["job"]).close()
 
 
 def test_tenant_without_a_database_is_not_found(tenants: Tenants) -> None:

@@ -46,7 +46,7 @@ def joined(query: str) -> str:
 def rows_where(table: str, column: str) -> str:
     """Select the rows of a synced table by a column of text; with CROSS JOIN, SQLite starts from the list."""
     return (
-        "SELECT e.id, c.row, c.version, c.seq, c.edited_at, c.device_id FROM json_each(?) AS wanted"
+        "SELECT e.id, c.row, c.version, c.seq, c.edited_at, c.device_id, wanted.value FROM json_each(?) AS wanted"
         f' CROSS JOIN "{table}" AS e ON e."{column}" = wanted.value CROSS JOIN _changes AS c ON c.seq = e._seq'
     )
 

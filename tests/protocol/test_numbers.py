@@ -96,7 +96,7 @@ def outcome(tenants: Tenants, tenant_id: str, bodies: list[JSON], is_short: bool
     """Give all that is answered and stored after a row was edited twice and then these were pushed, as their bytes came."""
     numbers = itertools.count()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(push_batch, "new_id", lambda _: f"new-{next(numbers)}")
+        patch.setattr(push_batch, "new_ids", lambda *_: (f"new-{number}" for number in numbers))
         if not is_short:
             patch.setattr(RowDecoder, "decode", lambda *_: None)
         begin = [{"changes": {"job": [{**ROW, "title": title}, {"id": "r2"}]}} for title in "abc"]

@@ -25,7 +25,7 @@ from models import connection, synced_tables
 from protocol import push_parser, row_decoder
 from protocol.codec import decode_push, parse_cursor
 from protocol.errors import Problem
-from protocol.messages import SERVER_FIELDS, Table
+from protocol.messages import SERVER_FIELDS, Change, Table
 from protocol.row_decoder import RowDecoder, TypedRow
 from protocol.row_types import row_type_of
 from protocol.seen_rows import NOBODY, Evidence
@@ -118,8 +118,9 @@ def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool)
     cursors: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         numbers = itertools.count()
-        patch.setattr(push_batch, "new_id", lambda _: f"new-{next(numbers)}")
+        patch.setattr(push_batch, "new_ids", lambda *_: (f"new-{number}" for number in numbers))
         patch.setattr(push_writer, "_CHUNK_ROWS", 3)
+        patch.setattr(push_writer, "_FAST_CHUNK_ROWS", 3)
         patch.setattr(row_decoder, "_LEARN_AFTER_ROWS", 1)
         patch.setattr(row_decoder, "_latest", {})
         if not is_short:
@@ -195,6 +196,39 @@ def test_rows_named_by_their_unique_id_alone_are_found(
     assert_same(tenants, new_tenant, [plain_push(*rows) for rows in pushes])
 
 
+NAMED: JSON = {"Unique_id": "u1"}
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [NAMED | {"note": "1", "version": 2}, NAMED | {"note": "2", "version": 3}, NAMED | {"id": 7, "note": "3"}],
+        [NAMED | {"note": "1"}, {"id": "a", "note": "2"}, NAMED | {"note": "3"}],
+        [{"id": "a", "note": "1"}, NAMED | {"note": "2"}, {"id": "a", "Unique_id": None}, NAMED | {"note": "3"}],
+        [{"id": "r1", "Unique_id": "u1"}, NAMED | {"note": "1"}, {"id": "r1", "note": "2"}],
+        [{"id": "r1", "Unique_id": "u1", "is_deleted": 1}, NAMED | {"note": "1"}, NAMED | {"is_deleted": 1}, NAMED],
+        [{"id": "r1", "Unique_id": "u2"}, {"Unique_id": "u2", "note": "1"}, {"Unique_id": "u3", "note": "2"}],
+        [
+            {"id": "u1", "Unique_id": "u2"},
+            NAMED | {"note": "1"},
+            {"id": "u1", "note": "2"},
+            {"Unique_id": "", "note": "3"},
+        ],
+    ],
+)
+@pytest.mark.parametrize("rows_beside", [0, 2])
+@pytest.mark.parametrize("is_one_push", [True, False])
+def test_edits_of_rows_named_by_their_unique_id(
+    tenants: Tenants, new_tenant: Callable[[], str], edits: list[JSON], rows_beside: int, is_one_push: bool
+) -> None:
+    """Together in a slice and each in one of its own: two rows with one name, a name that a row had or has by now, an id
+    that is another row's name, a row that is gone."""
+    beside = [{"id": f"r{number}", "name": "n"} for number in range(9)]
+    chunks = [[edit, *beside[2 * at : 2 * at + rows_beside]] for at, edit in enumerate(edits)]
+    last = [plain_push(*itertools.chain(*chunks))] if is_one_push else [plain_push(*some) for some in chunks]
+    assert_same(tenants, new_tenant, [plain_push({"id": "a", "name": "a", **NAMED}, *beside), *last])
+
+
 OPEN_AND_UNKNOWN = {"phoneModel": {"a": [1], "b": "x"}, "unknown": {"c": 1, "d": None}}
 
 
@@ -257,6 +291,21 @@ def test_later_edit_of_older_base_meets_what_the_same_push_did_before(
     )
 
 
+@pytest.mark.parametrize("versions", [(1, 3), (3, 1), (6, 3), (1, 9)])
+def test_versions_that_a_device_counts_are_remembered_between_the_two_ways(
+    tenants: Tenants, new_tenant: Callable[[], str], versions: tuple[int, int]
+) -> None:
+    """Fault: that a device said 1 of a row, which says nothing, was forgotten, and the 3 behind it proved a conflict."""
+    beside = [{"id": f"r{number}", "name": "n"} for number in range(9)]
+    history = [plain_push({"id": "a", "note": str(number), "name": str(number)}) for number in range(5)]
+    seen = None, None, ("s1", 0, None)
+    fields = zip(("note", "name"), versions, strict=True)
+    edits = [{"id": "a", name: "mine", "version": version} for name, version in fields]
+    chunks = [[edit, *beside[2 * at : 2 * at + 2]] for at, edit in enumerate(edits)]
+    last = {"changes": {"end_user": list(itertools.chain(*chunks))}}, seen
+    assert_same(tenants, new_tenant, [plain_push(*beside), *history, last])
+
+
 @pytest.mark.parametrize("name", ["_seq", "_extra", "_unknown0", "extra", "id ", "Ä"])
 def test_field_of_any_name_is_kept(tenants: Tenants, new_tenant: Callable[[], str], name: str) -> None:
     """Fault: a field with the name of one of our own columns written beside the unknown ones."""
@@ -284,7 +333,7 @@ def test_rows_with_anything_to_say_of_them_take_the_general_path() -> None:
     assert typed_rows(odd) == [False] * len(odd)
 
 
-def ways(tenants: Tenants, tenant_id: str, *rows: JSON) -> tuple[int, int]:
+def ways(tenants: Tenants, tenant_id: str, *rows: JSON, evidence: Evidence = NOBODY) -> tuple[int, int]:
     """Push rows, and count those that took the fast path and the general one."""
     counts = [0, 0]
 
@@ -299,7 +348,8 @@ def ways(tenants: Tenants, tenant_id: str, *rows: JSON) -> tuple[int, int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FastPath, "takes", counted(0, FastPath.takes))
         patch.setattr(push_writer._GeneralPath, "take", counted(1, push_writer._GeneralPath.take))
-        inside.push(tenants, tenant_id, decode_push(json.dumps({"changes": {"end_user": rows}}).encode()), NOW)
+        body = decode_push(json.dumps({"changes": {"end_user": rows}}).encode())
+        inside.push(tenants, tenant_id, body, NOW, evidence=evidence)
     return counts[0], counts[1]
 
 
@@ -308,6 +358,18 @@ def test_edits_take_the_fast_path(tenants: Tenants, new_tenant: Callable[[], str
     rows = [{"id": f"r{number}", "name": "n"} for number in range(64)]
     assert ways(tenants, tenant_id, *rows) == (64, 0)
     assert ways(tenants, tenant_id, *[row | {"name": "m"} for row in rows]) == (64, 0)
+
+
+@pytest.mark.parametrize("fields", [{}, {"version": 2}])
+def test_edits_of_rows_that_only_their_unique_id_names_take_the_fast_path(
+    tenants: Tenants, new_tenant: Callable[[], str], fields: JSON
+) -> None:
+    """As apps send them that leave ids to the server, and some count versions; without a base, but all was seen."""
+    tenant_id = new_tenant()
+    rows: list[JSON] = [{"Unique_id": f"u{number}", "name": "n"} for number in range(64)]
+    assert ways(tenants, tenant_id, *rows) == (64, 0)
+    seen = inside.seen_all(tenants, tenant_id)
+    assert ways(tenants, tenant_id, *[row | fields | {"name": "m"} for row in rows], evidence=seen) == (64, 0)
 
 
 def test_rows_with_fields_that_no_table_knows_take_the_fast_path_once_enough_were_seen(
@@ -353,7 +415,7 @@ def test_types_take_all_kinds_of_columns_and_their_defaults() -> None:
     table = Table("visit", columns | everywhere, required=("title",))
 
     def fields(**row: Any) -> Any:
-        found = RowDecoder(table).decode(Raw(json.dumps(row).encode()))
+        found = RowDecoder(table, lambda _: Change("", table)).decode(Raw(json.dumps(row).encode()))
         return found and {name: plain(getattr(found, name)) for name in columns if name != "Unique_id"}
 
     def plain(value: Any) -> Any:

@@ -160,10 +160,12 @@ def test_one_push_of_many_changes_ends_like_many_pushes_of_one(
 
     for part in (chosen[:50], chosen[50:]):
         numbers, same_numbers = itertools.tee(itertools.count(len(part) * 1000))
-        monkeypatch.setattr("storage.push_batch.new_id", lambda _, numbers=numbers: str(uuid.UUID(int=next(numbers))))
+        monkeypatch.setattr(
+            "storage.push_batch.new_ids", lambda *_, numbers=numbers: (str(uuid.UUID(int=one)) for one in numbers)
+        )
         at_once = tenant.results({"operations": part}, device_id="phone")
         monkeypatch.setattr(
-            "storage.push_batch.new_id", lambda _, numbers=same_numbers: str(uuid.UUID(int=next(numbers)))
+            "storage.push_batch.new_ids", lambda *_, numbers=same_numbers: (str(uuid.UUID(int=one)) for one in numbers)
         )
         one_by_one = [other.results({"operations": [change]}, device_id="phone")[0] for change in part]
         for change, one, two in zip(part, at_once, one_by_one, strict=True):
@@ -251,7 +253,7 @@ def test_push_in_chunks_of_any_size_comes_to_the_same(
         for one, chunk_rows in ((tenant, chance.randrange(1, 8)), (other, 1000)):
             monkeypatch.setattr("storage.push_writer._CHUNK_ROWS", chunk_rows)
             made = map("made-{}".format, itertools.count(number * 1000))
-            monkeypatch.setattr("storage.push_batch.new_id", lambda _, made=made: next(made))
+            monkeypatch.setattr("storage.push_batch.new_ids", lambda *_, made=made: made)
             found.append(outcome(one, body, options))
         assert found[0] == found[1]
 

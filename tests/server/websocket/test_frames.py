@@ -118,6 +118,30 @@ def test_frame_against_the_protocol_ends_the_connection(monkeypatch: pytest.Monk
     assert socket.receive() is None and socket.closed
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        bytes([0xC1]) + frame(b"", length=500)[1:],
+        frame(b"", opcode=3, length=500),
+        frame(b"", opcode=9, length=500),
+        frame(b"", opcode=9, fin=False, length=5),
+        b"\x81\x7e\x01\xf4",
+    ],
+    ids=["extension bits", "reserved opcode", "long control", "control in pieces", "unmasked"],
+)
+def test_invalid_frame_is_refused_before_its_payload_is_read(monkeypatch: pytest.MonkeyPatch, header: bytes) -> None:
+    socket, wire = websocket(monkeypatch, header)
+    assert socket.receive() is None and wire.asked < 20
+    assert bytes(wire.sent) == b"\x88\x02" + struct.pack("!H", 1002)
+
+
+def test_ping_within_a_message_does_not_count_towards_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = (frame(b"x" * 950, fin=False), frame(b"y" * 100, opcode=9), frame(b"x" * 50, opcode=0))
+    socket, wire = websocket(monkeypatch, *parts, most=1000)
+    assert socket.receive() == "x" * 1000
+    assert bytes(wire.sent) == b"\x8a\x64" + b"y" * 100
+
+
 def test_connection_that_ends_inside_a_frame_is_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert websocket(monkeypatch, frame(b"x" * 100)[:50])[0].receive() is None
 

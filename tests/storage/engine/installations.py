@@ -27,6 +27,9 @@ class Installation(Protocol):
     def open(self, *, most_waiting: int = 1000, is_server: bool = True) -> Engine:
         """Open it, as a start of the server does."""
 
+    def break_commit(self) -> None:
+        """Have the commit of the running write fail, and nothing before that."""
+
 
 class SQLiteInstallation:
     """A data folder."""
@@ -41,6 +44,11 @@ engine = SQLiteEngine(Path({str(folder)!r}), is_server=False)
 
     def open(self, *, most_waiting: int = 1000, is_server: bool = True) -> Engine:
         return SQLiteEngine(self._folder, most_waiting=most_waiting, is_server=is_server)
+
+    def break_commit(self) -> None:
+        refers = "other INTEGER REFERENCES broken DEFERRABLE INITIALLY DEFERRED"
+        connection().execute(f"CREATE TABLE broken (n INTEGER PRIMARY KEY, {refers})")
+        connection().execute("INSERT INTO broken (n, other) VALUES (1, 2)")
 
 
 ENGINES: dict[str, Callable[[Path], Installation]] = {"sqlite": SQLiteInstallation}

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
 import pytest
 
-from models import EndUser
+from models import EndUser, connection
 from protocol.errors import Busy, TenantNotFound
 from storage.engine import Database, Engine
 from storage.main_database import Customer
 from storage.positions import position
 from tests.customers import customer
+from tests.declaring import declare
 from tests.storage.engine.installations import (
     Installation,
     add,
     create,
     elsewhere,
     known_ids,
+    lines_of,
     sequence,
     words,
 )
@@ -150,6 +152,55 @@ def test_end_waits_for_the_writes_under_way(installation: Installation, tenant_i
     again.close()
 
 
+def test_engine_beside_the_server_says_so_and_both_see_what_is_written(
+    installation: Installation, engine: Engine, new_id: NewId
+) -> None:
+    tenant_id, beside = new_id(), installation.open(is_server=False)
+    assert (engine.is_server, beside.is_server) == (True, False)
+    assert beside.tenant(tenant_id).write(lambda: add("theirs")) == 1
+    assert engine.tenant(tenant_id).write(lambda: add("ours")) == 2
+    assert beside.tenant(tenant_id).read(words) == engine.tenant(tenant_id).read(words) == ["theirs", "ours"]
+    beside.close()
+
+
+# --- another version -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def new_version() -> Iterator[Callable[[], None]]:
+    """Become a version that has one more table."""
+    yield lambda: declare("[job]\ncolumns.title = 'text'\n")
+    declare("")
+
+
+def count_of_jobs() -> int:
+    return int(connection().execute("SELECT count(*) FROM job").fetchone()[0])
+
+
+def test_tenant_of_an_older_version_is_peeked_at_as_it_is_and_becomes_current_by_migration_or_use(
+    installation: Installation, new_version: Callable[[], None]
+) -> None:
+    """Fault: ``peek`` by opening the tenant: it was made current by that."""
+    older = installation.open()
+    migrated, used = (create(older, str(uuid.uuid4())) for _ in range(2))
+    for one in (migrated, used):
+        older.tenant(one).write(lambda: add("a"))
+    older.close()
+    new_version()
+    engine = installation.open()
+    for one in (migrated, used):
+        assert engine.peek(one, words) == ["a"]
+        with pytest.raises(Exception, match="job"):
+            engine.peek(one, count_of_jobs)
+        assert not engine.is_current(one)
+    engine.migrate(migrated)
+    assert engine.tenant(used).read(count_of_jobs) == 0
+    for one in (migrated, used):
+        assert engine.is_current(one) and engine.peek(one, count_of_jobs) == 0
+        assert engine.tenant(one).write(lambda: add("b")) == 2 and engine.tenant(one).read(words) == ["a", "b"]
+    engine.close()
+
+
 # --- looked at, copied, restored -------------------------------------------------------------------------------------
 
 
@@ -196,6 +247,28 @@ def test_restored_tenant_has_what_was_copied_under_a_new_epoch_and_goes_on(
     assert engine.renewed() == [tenant_id] and engine.renewed() == []
     assert database.write(lambda: add("now")) == 2 and database.read(words) == ["then", "now"]
     assert engine.tenant(other).read(words) == ["then"] and epoch(engine.tenant(other)) == others
+
+
+RESTORE = """
+from pathlib import Path
+print(engine.restore_from(sys.argv[1], Path(sys.argv[2])))
+"""
+
+
+def test_tenant_that_a_command_restores_beside_the_server_is_listed_as_renewed_once(
+    installation: Installation, engine: Engine, new_id: NewId, tmp_path: Path
+) -> None:
+    tenant_id, copy, renewed = new_id(), tmp_path / "copy", list[str]()
+    database = engine.tenant(tenant_id)
+    database.write(lambda: add("then"))
+    engine.copy_to(tenant_id, copy)
+    database.write(lambda: add("lost with the restore"))
+    command = elsewhere(installation, RESTORE, tenant_id, str(copy))
+    while command.poll() is None:
+        renewed += engine.renewed()
+        gevent.sleep(0.01)
+    assert command.returncode == 0 and renewed + engine.renewed() == [tenant_id]
+    assert lines_of(command).read().strip() == epoch(database) and database.read(words) == ["then"]
 
 
 def test_copy_restores_a_tenant_that_is_gone_and_one_that_is_gone_has_no_copy(

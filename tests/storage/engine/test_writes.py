@@ -14,6 +14,7 @@ import pytest
 from gevent.event import Event
 
 from protocol.errors import Busy
+from storage import group_commit
 from storage.engine import Database, Engine
 from tests.inside import together
 from tests.storage.engine.installations import (
@@ -91,6 +92,30 @@ def test_write_that_is_alone_and_fails_leaves_nothing(database: Database) -> Non
             database.write(fail, is_alone=is_alone)
         assert database.read(words) == [] and database.read(sequence) == 0
     assert database.write(lambda: add("a"), is_alone=True) == 1
+
+
+def test_commit_that_fails_is_the_error_of_each_of_its_writes_and_keeps_none(
+    installation: Installation, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each but one that had failed by itself. Fault: the error given to the last of the group alone: two were answered
+    with sequences of rows that were nowhere. Fault: no rollback after it: no later write was possible."""
+    monkeypatch.setattr(group_commit, "_GROUP_SECONDS", 60)  # Else a slow machine makes two groups of it.
+    told: list[object] = []
+    before = database.mark
+
+    def fail() -> None:
+        raise ValueError
+
+    def breaking() -> int:
+        installation.break_commit()
+        return add("b")
+
+    works: list[Callable[[], Any]] = [lambda: add("a"), breaking, fail, lambda: add("c")]
+    found = together(*[lambda work=work: database.write(work, told.append) for work in works])
+    assert all(isinstance(error, Exception) for error in found)
+    assert [isinstance(error, ValueError) for error in found] == [False, False, True, False]
+    assert told == [] and database.mark is before and database.read(words) == []
+    assert database.write(lambda: add("d")) == 1 and database.read(words) == ["d"]
 
 
 # --- alone, and in order ---------------------------------------------------------------------------------------------
