@@ -220,7 +220,9 @@ class Settings:
         4_194_304, _bytes(65_536, 1_073_741_824), "Bytes that may wait for a slow socket, beyond one message."
     )
     max_stranger_sockets: int = _setting(
-        1_000, _whole(1, 1_000_000), "Sockets that have not authenticated yet, in total."
+        1_000,
+        _whole(1, 1_000_000),
+        "Sockets that have not authenticated yet, in total; at the bound, the oldest makes room after 3 s.",
     )
     max_tenant_sockets: int = _setting(5_000, _whole(1, 1_000_000), "Sockets of one tenant.")
     socket_events: str = _setting("6000 per minute", _one_rate, "Events of one socket; more are refused.")

@@ -32,6 +32,7 @@ from protocol.errors import (
 from protocol.identifiers import parse_device_id
 from protocol.messages import PushResult
 from protocol.notifications import STATUS_TEXTS, Notification, notifications_of, parse_texts
+from server import log_format
 from server.http.exchange import is_allowed_origin
 from server.quotas import Quotas
 from server.websocket import frames
@@ -39,6 +40,7 @@ from server.websocket.broadcast import Broadcaster
 from server.websocket.events import Events, Json, Read, TextPacket
 from server.websocket.handshake import SocketIOMiddleware
 from server.websocket.receiver import Receiver, check_not_refused
+from server.websocket.strangers import Strangers
 from settings import Settings
 from storage import positions
 from storage.devices import Seen
@@ -105,14 +107,18 @@ class Sockets:
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
         self._clients: dict[str, _Client] = {}
-        self._auth_deadlines: dict[str, float] = {}
+        most, most_waiting = settings.max_stranger_sockets, settings.max_connections // 4
+        self._strangers = Strangers(most, most_waiting, self._close_unauthenticated)
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
         frames.install(settings.max_frame_bytes)
         other = app.wsgi_app
         self._io = _socket_io(app, settings)
         self._engine = self._io.server.eio
-        middleware = SocketIOMiddleware(app.wsgi_app, other, self._engine, settings.cors_origins, self._is_full)
+        middleware = SocketIOMiddleware(
+            app.wsgi_app, other, self._engine, settings.cors_origins, self._strangers.make_room
+        )
+        self._log_refused = middleware.log_refused
         app.wsgi_app = middleware  # type: ignore[method-assign]
         self._send_packet = self._engine.send_packet
         self._broadcaster = Broadcaster(self._io.server, self._queue_bounded)
@@ -155,7 +161,12 @@ class Sockets:
     def _forget_environs(self) -> None:
         """Keep no environ for the life of a socket: nothing here needs it, and it takes 3 KiB."""
         connected = self._engine.handlers["connect"]
-        self._engine.on("connect", lambda engine_id, _: connected(engine_id, {}))
+
+        def connect(engine_id: str, _: object) -> None:
+            self._strangers.add(engine_id, self._settings.socket_auth_seconds)
+            connected(engine_id, {})
+
+        self._engine.on("connect", connect)
 
     def _forget_closed(self) -> None:
         """Do not count a closed session as unauthenticated though its client is slow to leave."""
@@ -164,6 +175,7 @@ class Sockets:
         def forget(engine_id: str, reason: str) -> None:
             disconnected(engine_id, reason)
             self._engine.sockets.pop(engine_id, None)
+            self._strangers.discard(engine_id)
 
         self._engine.on("disconnect", forget)
 
@@ -180,7 +192,9 @@ class Sockets:
         client = self._clients.pop(sid, None)
         if client and client.identity:
             self._forget_authenticated(client.identity)
-            log.info("socket left", extra={"tenant": client.identity.tenant_id, "reason": str(reason)[:40]})
+            self._strangers.add(client.engine_id, self._settings.socket_auth_seconds)
+            about = {"tenant": client.identity.tenant_id, "reason": str(reason)[:40]}
+            log_format.write_line(log, logging.INFO, "socket left", about)
 
     def _authenticate_event(self, sid: str, body: object = None, *_: object) -> None:
         self._authenticate(sid, body if isinstance(body, dict) else {})
@@ -208,22 +222,18 @@ class Sockets:
             self._io.server.leave_room(sid, client.identity.tenant_id)
             self._forget_authenticated(client.identity)
         self._authenticated_by_tenant[identity.tenant_id] += 1
+        self._strangers.discard(client.engine_id)
         client.identity, client.device_id = identity, device_id
         if device_id:
             self._seen.note(identity.tenant_id, device_id, {}, now_ms())
         self._io.server.enter_room(sid, identity.tenant_id)
         self._emit("authenticated", greeting, sid)
-        return log.info("socket joined", extra={"tenant": identity.tenant_id})
+        return log_format.write_line(log, logging.INFO, "socket joined", {"tenant": identity.tenant_id})
 
     def _forget_authenticated(self, identity: Identity) -> None:
         self._authenticated_by_tenant[identity.tenant_id] -= 1
         if not self._authenticated_by_tenant[identity.tenant_id]:
             del self._authenticated_by_tenant[identity.tenant_id]
-
-    def _is_full(self) -> bool:
-        """Tell whether there are as many unauthenticated sockets as allowed."""
-        unauthenticated = len(self._engine.sockets) - self._authenticated_by_tenant.total()
-        return unauthenticated >= self._settings.max_stranger_sockets
 
     def _greeting(self, identity: Identity, cursor: Cursor | None) -> Answer:
         here, count = self._tenants.read(identity.tenant_id, lambda: missed(cursor))
@@ -232,11 +242,12 @@ class Sockets:
         return greeting | ({"resyncRequired": True} if count is None else {})
 
     def _refuse(self, sid: str, problem: Problem) -> None:
-        log.info("socket refused", extra={"code": problem.code})
+        log_format.write_line(log, logging.INFO, "socket refused", {"code": problem.code})
+        client = self._clients.get(sid)
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
-        if client := self._clients.get(sid):
-            self._auth_deadlines[client.engine_id] = time.time() + _GOODBYE_SECONDS
         self._io.server.disconnect(sid)
+        if client and client.engine_id in self._engine.sockets:
+            self._strangers.add(client.engine_id, _GOODBYE_SECONDS)
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
@@ -253,21 +264,16 @@ class Sockets:
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.expires_at <= now:
                 self._refuse(sid, TokenExpired())
-        known = {client.engine_id for client in self._clients.values() if client.identity}
-        unauthenticated = self._engine.sockets.keys() - known
-        deadlines = {
-            key: self._auth_deadlines.get(key, now + self._settings.socket_auth_seconds) for key in unauthenticated
-        }
-        self._auth_deadlines = deadlines
-        for engine_id in [key for key, deadline in deadlines.items() if deadline <= now]:
-            self._close_unauthenticated(engine_id)
-
-    def _close_unauthenticated(self, engine_id: str) -> None:
         late = Unauthorized(f"The socket did not authenticate within {self._settings.socket_auth_seconds} s.")
-        for sid, client in list(self._clients.items()):
-            if client.engine_id == engine_id:
-                self._refuse(sid, late)
+        for engine_id in self._strangers.late():
+            self._close_unauthenticated(engine_id, late)
+        self._log_refused()
+
+    def _close_unauthenticated(self, engine_id: str, problem: Problem) -> None:
+        if sid := self._io.server.manager.sid_from_eio_sid(engine_id, "/"):
+            self._refuse(sid, problem)
         self._close_engine(engine_id)
+        self._strangers.discard(engine_id)
 
     def _sessions_ended(self, session_ids: Iterable[str]) -> None:
         ended = set(session_ids)

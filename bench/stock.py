@@ -98,7 +98,7 @@ def flask_routes() -> None:
 
 def logging() -> None:
     """Have ``logging`` make a record for the line of each request."""
-    replace(log_format, "request", lambda logger, level, message, extra: logger.log(level, message, extra=extra))
+    replace(log_format, "write_line", lambda logger, level, message, extra: logger.log(level, message, extra=extra))
 
 
 PARTS = {

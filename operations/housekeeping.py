@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import gevent
 from greenlet import GreenletExit
@@ -21,10 +22,13 @@ from storage.devices import DAY_MS, Seen
 from storage.positions import now_ms
 from tenants import Tenants
 
+T = TypeVar("T")
 log = logging.getLogger("syncapp.housekeeping")
 
 _SAVE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.01
+_CHUNK_SECONDS = 0.002  # For so long nobody else runs.
+_FEWEST, _MOST = 50, 3_000  # Entries in a chunk.
 _RESTORE_CHECK_SECONDS = 0.5
 _MONITOR_SECONDS = 60.0
 
@@ -93,9 +97,11 @@ class Housekeeping:
         self._tenants.write(tenant_id, lambda: devices.forget_receipts(now - self._history_ms))
         until = self._tenants.read(tenant_id, lambda: devices.purge_limit(now, self._history_ms))
         after: int | None = 0
+        count = devices.PURGED_AT_ONCE
         while after is not None:
-            start = after
-            after = self._tenants.write(tenant_id, lambda: devices.purge(start, until))
+            chunk = partial(devices.purge, after, until, count)
+            after, seconds = self._tenants.write(tenant_id, lambda: _timed(chunk))
+            count = _fitting(count, seconds)
             self._sleep(_PAUSE_SECONDS)
 
     def _save_and_purge(self) -> None:
@@ -133,3 +139,13 @@ class Housekeeping:
             pass
         except Exception:
             log.exception("housekeeping failed; it is tried again")
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
+
+
+def _fitting(count: int, seconds: float) -> int:
+    """Give how many entries fit into the time of a chunk, after ``count`` took ``seconds``; at most twice as many."""
+    return max(_FEWEST, min(_MOST, 2 * count, int(count * _CHUNK_SECONDS / seconds)))

@@ -1,7 +1,7 @@
 """The format of the log: one JSON object per line, or a short line for a person at a terminal.
 
-Knows: formatting, and a fast path for the line of each request. Must not know: what is logged; callers must leave out
-secrets, tokens and rows.
+Knows: formatting, and a fast path for the line of each request and socket. Must not know: what is logged; callers must
+leave out secrets, tokens and rows.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD and value is not None}
 
 
-def request(logger: logging.Logger, level: int, message: str, about: dict[str, Any]) -> None:
-    """Log the line of a request; as JSON without a record of ``logging``, which costs five times as much as the line."""
+def write_line(logger: logging.Logger, level: int, message: str, about: dict[str, Any]) -> None:
+    """Log the line of a request or a socket; as JSON without a record of ``logging``, which costs five times as much."""
     handlers = logging.root.handlers
     if len(handlers) != 1 or not isinstance(handlers[0].formatter, Json):
         return logger.log(level, message, extra=about)
@@ -50,7 +50,7 @@ def request(logger: logging.Logger, level: int, message: str, about: dict[str, A
 
 
 _lines: list[str] = []
-"""Lines of requests that are still to be written."""
+"""Lines that are still to be written."""
 
 
 def _write(stream: TextIO) -> None:

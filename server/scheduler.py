@@ -18,6 +18,9 @@ from gevent.lock import Semaphore
 _MOST_A_ROUND = 8
 """Requests of one tenant that go on in one round."""
 
+_MOST_STRANGERS_A_ROUND = 32
+"""The same of all who have not authenticated: twice as many as are accepted in one, so that a crowd does not pile up."""
+
 _YIELD_SECONDS = 1e-6
 
 _LARGE_BYTES = 262_144
@@ -40,6 +43,10 @@ def yield_if_due(seconds: float = 1e-3) -> None:
         yield_to_loop()
 
 
+def _most(tenant_id: str) -> int:
+    return _MOST_A_ROUND if tenant_id else _MOST_STRANGERS_A_ROUND
+
+
 class Scheduler:
     """The queues in which requests and events wait, one for each tenant."""
 
@@ -52,11 +59,14 @@ class Scheduler:
         self._holders: Counter[str] = Counter()
 
     def wait_turn(self, tenant_id: str) -> None:
-        """Return in this round if few requests of the tenant went on in it, else in a later one, first in, first out."""
+        """Return in this round if few requests of the tenant went on in it, else in a later one, first in, first out.
+
+        ``""`` stands for all who have not authenticated.
+        """
         resumed = self._resumed.get(tenant_id, 0)
         if not self._resumed:
             self._round_ends.start(self._next_round)
-        if resumed < _MOST_A_ROUND:
+        if resumed < _most(tenant_id):
             self._resumed[tenant_id] = resumed + 1
             return
         self._wait(tenant_id)
@@ -79,7 +89,7 @@ class Scheduler:
         self._queues = {}
         waiters: list[Waiter[None]] = []
         for tenant_id, queue in queues.items():
-            some = [queue.popleft() for _ in range(min(len(queue), _MOST_A_ROUND))]
+            some = [queue.popleft() for _ in range(min(len(queue), _most(tenant_id)))]
             self._resumed[tenant_id] = len(some)
             if queue:
                 self._queues[tenant_id] = queue

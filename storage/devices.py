@@ -22,7 +22,10 @@ from storage.system_tables import Conflict, Device, KeptAnswer, Receipt
 
 log = logging.getLogger("syncapp.devices")
 DAY_MS = 86_400_000
-_CHUNK_ROWS = 500
+PURGED_AT_ONCE = 500
+"""Entries of the log in a chunk of ``purge``, as long as it is not known what they take."""
+
+_TOMBSTONES_AT_ONCE = 100  # Each takes ten times as long as an entry of the log: its row is in indexes.
 
 
 class Visit(NamedTuple):
@@ -186,19 +189,21 @@ def purge_limit(now: int, history_ms: int) -> int:
     return min([old, *(int(position) for (positions,) in devices for position in decode_stored(positions).values())])
 
 
-def purge(after: int, until: int) -> int | None:
-    """Look through a chunk of the log after ``after`` and remove what is no longer current; give where it ended.
+def purge(after: int, until: int, count: int = PURGED_AT_ONCE) -> int | None:
+    """Look through ``count`` entries of the log after ``after`` and remove what is no longer current; give where it ended.
 
     None when nothing is left up to ``until``. From the oldest on, so that no history has a part missing in its middle.
     Of deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
     """
     ends = connection().execute(
         "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) AS chunk",
-        (after, until, _CHUNK_ROWS),
+        (after, until, count),
     )
     end = next(iter(ends))[0]
     if end is None:
         return None
+    for name in synced_tables():
+        end = _end_of_tombstones(name, after, end)
     within = (after, end)
     for name in synced_tables():
         deleted = f'"{name}" AS e WHERE e.is_deleted = 1 AND e._seq > ? AND e._seq <= ?'
@@ -214,6 +219,16 @@ def purge(after: int, until: int) -> int | None:
         f"DELETE FROM _changes AS c WHERE c.seq > ? AND c.seq <= ? AND c.table_name IN ({known}){current}", within
     )
     return int(end)
+
+
+def _end_of_tombstones(table: str, after: int, end: int) -> int:
+    """Give where a chunk up to ``end`` has as many tombstones of a table as it may; else ``end``."""
+    found = connection().execute(
+        f'SELECT e._seq FROM "{table}" AS e WHERE e.is_deleted = 1 AND e._seq > ? AND e._seq <= ?'
+        " ORDER BY e._seq LIMIT 1 OFFSET ?",
+        (after, end, _TOMBSTONES_AT_ONCE - 1),
+    )
+    return next((int(row[0]) for row in found), end)
 
 
 def forget_receipts(before: int) -> None:

@@ -23,6 +23,7 @@ ONLY_THERE = {
     "apsw": {f"storage.sqlite.{name}" for name in ("binding", "connections", "database", "errors", "files")},
     "playhouse": {"storage.sqlite.binding"},
     "bcrypt": {"accounts.passwords"},
+    "isal": {"server.http.middleware"},
     "flask_socketio": {"sockets"},
 }
 """Packages that one module alone may import."""

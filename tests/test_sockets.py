@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import requests
-import websocket
 
 from tests.by_hand import Raw
 from tests.conftest import Device, Listener, Server, Tenant, wait_for
@@ -236,27 +235,6 @@ def test_what_socket_io_refuses_is_said_in_the_one_shape(
     body = answer.json()
     assert (answer.status_code, body["success"], body["code"]) == (status, False, code)
     assert body["error"] == body["message"] and body["requestId"] == answer.headers["X-Request-ID"]
-
-
-def test_unauthenticated_sockets_beyond_the_limit_are_refused_and_authenticated_ones_stay(
-    start_server: Callable[..., Server],
-) -> None:
-    server = start_server(MAX_STRANGER_SOCKETS="3", SOCKET_AUTH_SECONDS="2")
-    device = server.register().device()
-    with ExitStack() as stack:
-        authenticated = [stack.enter_context(closing(device.listen())) for _ in range(5)]
-        unauthenticated = [stack.enter_context(closing(Listener(server.url))) for _ in range(3)]
-        refused = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling", timeout=5)
-        for claimed in ("xsid=1", "sid="):  # Neither names a socket that there is.
-            again = requests.get(f"{server.url}/socket.io/?EIO=4&transport=polling&{claimed}", timeout=5)
-            assert again.status_code == 503
-        assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (503, "busy", "1")
-        address = f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket"
-        with pytest.raises(websocket.WebSocketBadStatusException, match="503"):
-            websocket.create_connection(address)
-        assert all(anonymous.is_gone.wait(5) for anonymous in unauthenticated)
-        device.listen().close()
-        assert not any(listener.is_gone.is_set() for listener in authenticated)
 
 
 @pytest.mark.parametrize("bound", ["MAX_STRANGER_SOCKETS", "MAX_CONNECTIONS"])

@@ -27,7 +27,11 @@ from settings import Settings
 
 log = logging.getLogger("syncapp.server")
 
-_BACKLOG = 1024
+_BACKLOG = 4_096
+_ACCEPTED_AT_ONCE = 16
+"""Connections that are accepted in one round of the event loop. Those of before get their turn in between; the rest wait in
+the kernel, where each costs nothing yet."""
+
 _WITHOUT_BOUND = 1_000_000_000
 
 
@@ -129,6 +133,7 @@ def serve(app: Flask, lifecycle: Lifecycle, settings: Settings) -> None:
     listener = listen(settings.host, settings.port)
     quiet = LoggingLogAdapter(log, level=logging.WARNING)
     server = WSGIServer(listener, app, handler_class=Handler, log=None, error_log=quiet)
+    server.max_accept = _ACCEPTED_AT_ONCE
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
@@ -171,6 +176,7 @@ def listen(host: str, port: int) -> Any:
 def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
     """Serve with our handler in gunicorn's worker, and shut down with it; idle connections do not delay that."""
     worker.wsgi_handler = Handler
+    worker.server_class.max_accept = _ACCEPTED_AT_ONCE
     worker.worker_connections = _WITHOUT_BOUND  # Handler limits them, and makes room; the worker would stop accepting.
 
     def watch() -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import re
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
 from flask import Flask
+from isal import isal_zlib
 from werkzeug.datastructures import Accept
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_accept_header
@@ -43,7 +43,7 @@ from settings import Settings
 log = logging.getLogger("syncapp.request")
 
 _COMPRESSED_FROM_BYTES = 1024
-_COMPRESSION_LEVEL = 4  # Above it, time grows faster than the answer shrinks.
+_COMPRESSION_LEVEL = 2  # Of ISA-L: as small as zlib's 4 to within a few percent, at a seventh of the time or less.
 _READABLE_HEADERS = "X-Request-ID, Retry-After, Idempotent-Replayed, RateLimit, RateLimit-Policy"
 _SECURITY = [(name.lower(), (name, value)) for name, value in SECURITY_HEADERS.items()]
 _ALL_SECURITY = [header for _, header in _SECURITY]
@@ -222,7 +222,7 @@ def _takes_gzip(accept_encoding: str) -> bool:
 
 def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Compress parts while they are sent."""
-    deflate = zlib.compressobj(_COMPRESSION_LEVEL, wbits=31)
+    deflate = isal_zlib.compressobj(_COMPRESSION_LEVEL, wbits=31)
     for part in parts:
         small = deflate.compress(part)
         if small:
@@ -247,4 +247,4 @@ def _log(exchange: Exchange, status: int) -> None:
         "duration_ms": round((time.perf_counter() - exchange.began) * 1000, 2),
     }
     is_failure = status >= 500 and status != errors.StorageFull.status  # A full disk is logged once.
-    log_format.request(log, logging.ERROR if is_failure else logging.INFO, f"{method} {path} {status}", about)
+    log_format.write_line(log, logging.ERROR if is_failure else logging.INFO, f"{method} {path} {status}", about)

@@ -6,11 +6,12 @@ Knows: the paths of Socket.IO, how its library answers. Must not know: who liste
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
-from protocol.errors import Busy, MethodNotAllowed, OriginNotAllowed, Problem, ValidationError
+from protocol.errors import MethodNotAllowed, OriginNotAllowed, Problem, ValidationError
 from server.http.exchange import is_allowed_origin, refuse, request_id_of
 from server.http.upgrade import UPGRADE
 from server.websocket.polling import Polling
@@ -29,11 +30,16 @@ class SocketIOMiddleware:
     """
 
     def __init__(
-        self, library: Wsgi, other: Wsgi, engine: Any, origins: Collection[str], is_full: Callable[[], bool]
+        self, library: Wsgi, other: Wsgi, engine: Any, origins: Collection[str], make_room: Callable[[], None]
     ) -> None:
-        """``library`` serves the paths of Socket.IO by ``engine``, ``other`` all others, past its middleware."""
+        """``library`` serves the paths of Socket.IO by ``engine``, ``other`` all others, past its middleware.
+
+        ``make_room`` returns when there is room for one more socket; it raises Busy if there will be none soon.
+        """
         self._library, self._other, self._engine, self._polling = library, other, engine, Polling(engine)
-        self._origins, self._is_full = origins, is_full
+        self._origins, self._make_room = origins, make_room
+        self._refused: Counter[str] = Counter()
+        """By code, the refusals that were not logged yet."""
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not environ["PATH_INFO"].startswith("/socket.io/"):
@@ -43,9 +49,15 @@ class SocketIOMiddleware:
             self._check(environ, query)
             return self._serve(environ, query, _with_request_id(start_response, request_id_of(environ)))
         except Problem as problem:
-            log.info("a socket was refused", extra={"code": problem.code})
+            self._refused[problem.code] += 1
             is_cross_origin = isinstance(problem, OriginNotAllowed)
             return refuse(start_response, problem, environ, None if is_cross_origin else environ.get("HTTP_ORIGIN"))
+
+    def log_refused(self) -> None:
+        """Log how many were refused since the last call: a line each would cost more than the refusal."""
+        for code, count in self._refused.items():
+            log.info("%d sockets were refused", count, extra={"code": code})
+        self._refused.clear()
 
     def _serve(
         self, environ: dict[str, Any], query: dict[str, str], start_response: Callable[..., Any]
@@ -64,8 +76,8 @@ class SocketIOMiddleware:
             raise OriginNotAllowed
         if query.get("EIO") != "4" or query.get("transport") not in _TRANSPORTS:
             raise ValidationError("Socket.IO needs EIO=4 and a transport, polling or websocket, in each address.")
-        if "sid" not in query and self._is_full():
-            raise Busy("Too many sockets are connecting. Try again soon.")
+        if "sid" not in query:
+            self._make_room()
 
     def _check_session(self, query: dict[str, str]) -> None:
         """Refuse a WebSocket for a session that does not exist or has one already; the library does so too late."""

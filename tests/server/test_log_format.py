@@ -33,7 +33,7 @@ def installed() -> Iterator[io.StringIO]:
 
 def request(message: str = "GET /a 200", about: dict[str, object] = ABOUT) -> None:
     """Log the line of a request, and let it be written."""
-    log_format.request(LOGGER, logging.INFO, message, about)
+    log_format.write_line(LOGGER, logging.INFO, message, about)
     gevent.sleep(0)
 
 
@@ -76,6 +76,6 @@ def test_log_that_nobody_reads_any_more_harms_no_request() -> None:
 def test_lines_of_a_crowd_stand_in_their_order() -> None:
     with installed() as log:
         for number in range(3):
-            log_format.request(LOGGER, logging.INFO, f"GET /{number} 200", ABOUT)
+            log_format.write_line(LOGGER, logging.INFO, f"GET /{number} 200", ABOUT)
         gevent.sleep(0)
         assert [line["message"] for line in lines(log)] == [f"GET /{number} 200" for number in range(3)]

@@ -277,6 +277,21 @@ def test_old_versions_and_tombstones_go_and_current_rows_stay(old: Old) -> None:
     assert old.read(lambda: pull_reader.rows_of(old.pull({"cursor": None}), "end_user", 0, 99)).count == 1
 
 
+def test_chunk_of_many_deletions_ends_early_and_the_rest_follows(old: Old) -> None:
+    """Fault: a chunk of the log held up others for as long as all its deletions took, ten times as long as old versions."""
+    ids = [str(number) for number in range(250)]
+    for deleted in (0, 1):
+        old.push(*({"id": row_id, "is_deleted": deleted} for row_id in ids))
+    old.now += 20 * DAY_MS
+    old.push({"id": "new"})
+    until = old.read(lambda: devices.purge_limit(old.now, 10 * DAY_MS))
+    ends = [0]
+    while (end := old.tenants.write(old.id, lambda: devices.purge(ends[-1], until, 400))) is not None:
+        ends.append(end)
+    assert ends == [0, 350, 450, 500]
+    assert old.read(lambda: pull_reader.rows_of(old.pull({"cursor": None}), "end_user", 0, 99)).count == 1
+
+
 def test_history_younger_than_the_retention_stays_whole(old: Old) -> None:
     for number in range(5):
         old.push({"id": "a", "name": str(number)})

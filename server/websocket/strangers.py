@@ -1,0 +1,82 @@
+"""Sockets that have not authenticated: how many there may be, and which of them makes room for the next.
+
+A device sends its token as soon as its handshake is answered, so a crowd that comes back is among them for a moment only.
+Who had the time to and did not makes room. Knows: Engine.IO IDs, since when each is here. Must not know: tokens, tenants,
+Socket.IO.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gevent
+from gevent.lock import Semaphore
+
+from protocol.errors import Busy, Problem
+
+_TURN_SECONDS = 3.0
+"""How long each may take to authenticate, even if others wait for its place."""
+
+_TRY_SECONDS = 0.02
+
+
+class Strangers:
+    """The unauthenticated sockets, in the order in which they came."""
+
+    def __init__(self, most: int, most_waiting: int, close: Callable[[str, Problem], None]) -> None:
+        """At most ``most`` are here, and ``most_waiting`` wait for a place.
+
+        ``close`` closes the socket of an Engine.IO ID, tells it why, and removes it from here.
+        """
+        self._most, self._most_waiting, self._close = most, most_waiting, close
+        self._times: dict[str, tuple[float, float]] = {}
+        """By Engine.IO ID, since when it is here and until when it may stay, on the monotonic clock."""
+        self._waiting = 0
+        self._first = Semaphore(1)
+        """Held by the one who is the next to get a place; the others wait for it in their order."""
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def add(self, engine_id: str, seconds: float) -> None:
+        """Add one that may stay for so long, as the last."""
+        now = time.monotonic()
+        self._times.pop(engine_id, None)
+        self._times[engine_id] = now, now + seconds
+
+    def discard(self, engine_id: str) -> None:
+        """Remove one that has authenticated or is gone."""
+        self._times.pop(engine_id, None)
+
+    def late(self) -> list[str]:
+        """List those whose time is over."""
+        now = time.monotonic()
+        return [engine_id for engine_id, (_, until) in self._times.items() if until <= now]
+
+    def make_room(self) -> None:
+        """Return when there is room for one more; who has been here longest is closed for it, after its turn.
+
+        Raises: Busy if as many wait as may.
+        """
+        if self._has_room():
+            return
+        if self._waiting >= self._most_waiting:
+            raise Busy("Too many sockets are connecting. Try again soon.")
+        self._waiting += 1
+        try:
+            with self._first:
+                while not self._has_room():
+                    gevent.sleep(_TRY_SECONDS)
+        finally:
+            self._waiting -= 1
+
+    def _has_room(self) -> bool:
+        """Tell whether there is room, if need be by closing one that had its turn."""
+        if len(self._times) < self._most:
+            return True
+        oldest, (since, _) = next(iter(self._times.items()))
+        if time.monotonic() - since < _TURN_SECONDS:
+            return False
+        self._close(oldest, Busy("Too many sockets are connecting, and this one sent no token yet. Try again soon."))
+        return len(self._times) < self._most
