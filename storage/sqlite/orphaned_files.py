@@ -1,4 +1,4 @@
-"""What registrations and restores leave that never came to an end, and files that are nobody's.
+"""Removes what unfinished registrations and restores left, and empty files that are nobody's.
 
 Knows: how such files are called. Must not know: requests, who the customers are.
 """
