@@ -247,7 +247,7 @@ def check_state(crashed: Crashed, expected: str) -> None:
         ("then", ("before", "storage.sqlite.file_replacement", "replace_contents", "")),
         ("then", ("after", "storage.sqlite.file_replacement", "replace_contents", "")),
         ("then", ("before", "pathlib:Path", "unlink", ".restored")),
-        ("then", ("before", "storage.sqlite.file_replacement", "sync_folder", "/crashed/tenants")),
+        ("then", ("before", "storage.sqlite.file_replacement", "sync_folder", "/crashed/restored")),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
