@@ -1,7 +1,7 @@
 """The customers' tenants: accounts and their databases, which come and go together.
 
-Knows: in which order the directory and the storage engine are told. Must not know: requests, sockets, tokens, the rules of
-sync, which engine it is, where it keeps anything.
+Knows: in which order the directory and the storage engine are changed. Must not know: requests, sockets, tokens, the
+rules of sync, which engine it is, where it keeps anything.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Verifies a backup: restores it into a scratch folder, compares hashes, and pulls all rows as a device would.
 
-Knows: when a backup is complete and correct. Must not know: the command line, how a backup is made or put back.
+Knows: when a backup is complete and correct. Must not know: the command line, how a backup is made or restored.
 """
 
 from __future__ import annotations

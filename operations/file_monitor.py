@@ -59,7 +59,7 @@ class FileMonitor:
         return self._engine.directory.read(lambda: main_database.customer_by_id(tenant_id)) is not None
 
     def _note(self, tenant_id: str) -> None:
-        """Note a fault that a request met between two checks."""
+        """Note a fault that a request found between two checks."""
         fault = self._engine.folder.fault_of(tenant_id) if self._is_customer(tenant_id) else None
         if fault and self.faults.get(tenant_id) != fault:
             self.faults[tenant_id] = fault

@@ -119,7 +119,7 @@ def expired_at(device_id: str) -> int | None:
 
 
 def expired(at: int) -> ResyncRequired:
-    """Say to a device that was expired why it has to start anew."""
+    """Say to a device that was expired why it has to pull from the start."""
     return ResyncRequired(
         f"This device was away for too long and was expired at {format_time(at)}: what it missed is no longer all held."
         " Pull again from the start, without a cursor or time."

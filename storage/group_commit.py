@@ -189,7 +189,7 @@ def _report(write: _Write[Any]) -> None:
         try:
             write.after(write.result)
         except Exception:
-            log.exception("telling of a commit failed")
+            log.exception("reporting a commit failed")
 
 
 def _answer(write: _Write[Any]) -> None:

@@ -18,7 +18,8 @@ class CommitOrder(Bound):
     """One row: which incarnation of the database this is, its latest sequence and its clock in milliseconds.
 
     ``purged_until`` is the sequence up to which tombstones may be gone, ``purged_at`` when the last of them was
-    committed: who has not pulled that far must start anew. ``restored_at`` is when this incarnation came from a backup.
+    committed: who has not pulled that far must pull from the start. ``restored_at`` is when this incarnation
+    came from a backup.
     """
 
     id = IntegerField(primary_key=True)

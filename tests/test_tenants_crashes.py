@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import gevent
@@ -18,6 +19,8 @@ from models import connection
 from protocol.errors import StorageFull
 from storage import main_database
 from storage.main_database import Customer
+from storage.positions import position
+from storage.sqlite.files import copy_file
 from tenants import Tenants
 from tests import inside
 from tests.conftest import ROOT, wait_for
@@ -193,6 +196,24 @@ def test_closing_that_a_crash_prevented_has_not_happened(open_folder: Callable[.
     tenants = open_folder()
     assert customers(tenants) == {"a@example.com": tenant_id}
     assert tenants.read(tenant_id, lambda: connection().execute("SELECT sequence FROM _meta").fetchall()) == [(5,)]
+
+
+def test_file_that_an_older_version_laid_ready_is_taken_over(
+    open_folder: Callable[..., Tenants], tmp_path: Path
+) -> None:
+    """It lay beside the tenants' files. Fault: only looked for in a folder of its own: what was restored never came."""
+    first, kept = opened(tmp_path / "data"), customer()
+    first.provision(kept)
+    inside.push(first, kept.id, ROW)
+    folder = folder_of(first)
+    epoch = engine_of(first).lay_ready(kept.id, partial(copy_file, folder.path_of(kept.id)))
+    first.close()
+    ready = folder.restored_path_of(kept.id)
+    ready.rename(folder.tenants / ready.name)
+    tenants = open_folder()
+    assert tenants.engine.renewed() == [kept.id]
+    assert tenants.read(kept.id, position).epoch == epoch
+    assert files(folder.path) == {path_of(tenants, kept.id).name} and not (folder.tenants / ready.name).exists()
 
 
 def test_file_of_nobody_with_rows_is_left_alone(

@@ -1,4 +1,4 @@
-"""What the engine and the system raise, said as errors of ours where somebody can do something about it.
+"""Turns errors of SQLite and of the system into ours, where somebody can do something about them.
 
 Knows: the errors of the engine and of the system, and what a full disk looks like to both. Must not know: files,
 transactions, whose request it is.

@@ -1,4 +1,4 @@
-"""How restored contents come in the place of a tenant's file, and where what was there is kept.
+"""Replaces the contents of a tenant's file by restored ones, and keeps what was there.
 
 Knows: files, and in which order they are replaced. Must not know: whose they are, where restored contents are from.
 """

@@ -1,4 +1,4 @@
-"""What registrations and restores leave that never came to an end, and files that are nobody's.
+"""Removes what unfinished registrations and restores left, and empty files that are nobody's.
 
 Knows: how such files are called. Must not know: requests, who the customers are.
 """
@@ -11,21 +11,28 @@ import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+from server.durable_files import sync_folder
 from storage.positions import position
 from storage.sqlite.data_folder import DataFolder, tenant_of
 from storage.sqlite.tenant_files import open_tenant_file, remove_file
 
-_IS_LEFTOVER = re.compile(r"tenant_.*(\.db|\.(new|making).*)")
+_IS_LEFTOVER = re.compile(r"tenant_(.*(\.db|\.(new|making).*)|[0-9a-f]{32}\.restored)")
 log = logging.getLogger("syncapp.tenants")
 
 
 def remove_leftovers(folder: DataFolder, known: Container[str]) -> None:
-    """Remove what was being made, and empty databases of tenants that are not ``known``."""
+    """Remove what was being made, and empty databases of tenants that are not ``known``.
+
+    What an older version restored lay ready beside the tenants' files: it goes where it is looked for now.
+    """
     for path in [*_leftovers(folder.tenants, known), *_leftovers(folder.restored, known)]:
         if path.suffix == ".db":
             _remove_if_empty(path)
-        else:
+        elif path.suffix != ".restored":
             path.unlink()
+        elif not (ready := folder.restored / path.name).exists():
+            path.rename(ready)
+            sync_folder(folder.restored)
 
 
 def _leftovers(folder: Path, known: Container[str]) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""How a copy becomes a file that lies ready to be taken over in the place of a tenant's.
+"""Makes a copy into a file that is ready to replace a tenant's.
 
 Knows: the order in which what reaches the disk. Must not know: where the copy is from, whose it is, who takes it over.
 """

@@ -39,7 +39,7 @@ class RollbackDetection:
         if fault := went_back(known, here):
             database.run_now(lambda: positions.begin_epoch(now))
             here = database.read(positions.incarnation)
-            log.error("tenant %s: %s; it goes on under a new epoch, so that every device starts anew", tenant_id, fault)
+            log.error("tenant %s: %s; it has a new epoch now, so that devices pull from the start", tenant_id, fault)
         elif known and known[0] != here[0]:
             log.warning("tenant %s was restored: after change %d there comes change %d", tenant_id, known[1], here[1])
         self._marks[tenant_id] = database.mark

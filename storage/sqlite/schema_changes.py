@@ -61,7 +61,7 @@ def add_column(table: str, field: Field) -> None:
 
 
 def drop_columns(table: SyncedTable, going: Collection[str], coming: Collection[str]) -> Collection[str]:
-    """Drop columns of a synced table; if its table is made anew for that, with those that come, give these."""
+    """Drop columns of a synced table; if it is rebuilt for that, with those that come, give these."""
     if not _ROWID_NAMES.isdisjoint(map(str.casefold, [*going, *coming])):
         kept = [name for name in columns(table.name) if name not in going]
         _rebuild(table, kept)
@@ -72,7 +72,7 @@ def drop_columns(table: SyncedTable, going: Collection[str], coming: Collection[
 
 
 def _rebuild(table: SyncedTable, kept: Collection[str]) -> None:
-    """Make a synced table anew with the columns of now, and the rows and indexes that it has."""
+    """Rebuild a synced table with the columns of now, and the rows and indexes that it has."""
     sql, name = connection(), table.name
     made = list(sql.execute(_INDEXES_MADE, (name,)))
     sql.pragma("legacy_alter_table", True)  # Else what an operator made on the table would follow its old name.

@@ -36,7 +36,7 @@ from pathlib import Path
 from storage import group_commit
 from storage.sqlite import database
 from storage import push_writer
-from storage import push_fast_path
+from storage import push_batch
 arm = Path(os.environ["DATA_DIR"] + ".arm")
 
 def die(*_, **__):
@@ -55,7 +55,7 @@ def amid_commit(original, commit):
     die()
 
 {
-    "between log and rows": lambda: (before(push_writer, "insert_row"), before(push_fast_path, "insert_row")),
+    "between log and rows": lambda: (before(push_writer, "insert_row"), before(push_batch, "insert_row")),
     "before COMMIT": lambda: before(database.disk, "at_once"),
     "amid COMMIT": lambda: before(database.disk, "at_once", amid_commit),
     "after COMMIT": lambda: before(group_commit, "_answer"),
@@ -247,7 +247,7 @@ def check_state(crashed: Crashed, expected: str) -> None:
         ("then", ("before", "storage.sqlite.file_replacement", "replace_contents", "")),
         ("then", ("after", "storage.sqlite.file_replacement", "replace_contents", "")),
         ("then", ("before", "pathlib:Path", "unlink", ".restored")),
-        ("then", ("before", "storage.sqlite.file_replacement", "sync_folder", "/crashed/tenants")),
+        ("then", ("before", "storage.sqlite.file_replacement", "sync_folder", "/crashed/restored")),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

@@ -98,7 +98,7 @@ def test_removed_tenant_is_gone_and_no_other(engine: Engine, new_id: NewId) -> N
     for use in (lambda: engine.tenant(gone).read(words), lambda: engine.tenant(gone).write(lambda: add("b"))):
         with pytest.raises(TenantNotFound):
             use()
-    assert engine.tenant(kept).read(words) == ["a"]
+    assert engine.tenant(kept).read(words) == ["a"] and engine.tenant_ids() == [kept]
     engine.directory.write(lambda: Customer.delete().where(Customer.id == gone).execute())
     assert engine.tenant_ids() == [kept]
     create(engine, gone)

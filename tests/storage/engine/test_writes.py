@@ -100,7 +100,7 @@ def test_commit_that_fails_is_the_error_of_each_of_its_writes_and_keeps_none(
     """Each but one that had failed by itself. Fault: the error given to the last of the group alone: two were answered
     with sequences of rows that were nowhere. Fault: no rollback after it: no later write was possible."""
     monkeypatch.setattr(group_commit, "_GROUP_SECONDS", 60)  # Else a slow machine makes two groups of it.
-    told: list[object] = []
+    reported: list[object] = []
     before = database.mark
 
     def fail() -> None:
@@ -111,10 +111,10 @@ def test_commit_that_fails_is_the_error_of_each_of_its_writes_and_keeps_none(
         return add("b")
 
     works: list[Callable[[], Any]] = [lambda: add("a"), breaking, fail, lambda: add("c")]
-    found = together(*[lambda work=work: database.write(work, told.append) for work in works])
+    found = together(*[lambda work=work: database.write(work, reported.append) for work in works])
     assert all(isinstance(error, Exception) for error in found)
     assert [isinstance(error, ValueError) for error in found] == [False, False, True, False]
-    assert told == [] and database.mark is before and database.read(words) == []
+    assert reported == [] and database.mark is before and database.read(words) == []
     assert database.write(lambda: add("d")) == 1 and database.read(words) == ["d"]
 
 
@@ -155,7 +155,7 @@ def test_writes_of_two_processes_never_have_the_same_sequence(
 
 def test_after_is_called_in_the_order_of_commits_once_they_are_made_and_never_for_a_failure(database: Database) -> None:
     """Fault: ``after`` called in ``_run``, before the commit: the word was not there yet."""
-    told: list[int] = []
+    reported: list[int] = []
     seen: list[bool] = []
 
     def work(n: int) -> int:
@@ -165,20 +165,27 @@ def test_after_is_called_in_the_order_of_commits_once_they_are_made_and_never_fo
         return number
 
     def after(number: int) -> None:
-        told.append(number)
+        reported.append(number)
         seen.append(database.read(sequence) >= number)
 
     together(*[lambda n=n: database.write(lambda: work(n), after) for n in range(100)])
-    assert told == list(range(1, 81)) and len(database.read(words)) == 80
+    assert reported == list(range(1, 81)) and len(database.read(words)) == 80
     assert all(seen)
 
 
-def test_after_is_called_before_any_write_of_its_group_returns(database: Database) -> None:
-    """Fault: each write answered right after its own ``after``: 1 was back before 2 was told of."""
+def test_after_is_called_before_any_write_of_its_group_returns(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: each write answered right after its own ``after``: 1 was back before 2 was reported."""
+    monkeypatch.setattr(group_commit, "_GROUP_SECONDS", 60)  # Else a slow machine makes two groups of it.
     events: list[str] = []
 
+    def report(_: int) -> None:
+        gevent.sleep(0)  # Else nobody who was answered could go on meanwhile.
+        events.append("reported")
+
     def write(n: int) -> None:
-        database.write(lambda: add(f"w{n}"), lambda _: events.append("told"))
+        database.write(lambda: add(f"w{n}"), report)
         events.append("back")
 
     gate = Event()
@@ -188,21 +195,21 @@ def test_after_is_called_before_any_write_of_its_group_returns(database: Databas
     gevent.sleep(0)
     gate.set()
     gevent.joinall([holding, *waiting], raise_error=True)
-    assert events == ["told"] * 3 + ["back"] * 3
+    assert events == ["reported"] * 3 + ["back"] * 3
 
 
 def test_after_that_fails_is_logged_and_harms_nobody(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    told: list[int] = []
+    reported: list[int] = []
 
     def fail(_: int) -> None:
         raise RuntimeError("listener")
 
     with caplog.at_level(logging.ERROR):
         found = together(
-            lambda: database.write(lambda: add("a"), fail), lambda: database.write(lambda: add("b"), told.append)
+            lambda: database.write(lambda: add("a"), fail), lambda: database.write(lambda: add("b"), reported.append)
         )
-    assert found == [1, 2] and told == [2]
-    assert "telling of a commit failed" in caplog.text
+    assert found == [1, 2] and reported == [2]
+    assert "reporting a commit failed" in caplog.text
 
 
 # --- too many, and the death of the process ----------------------------------------------------------------------------
