@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UNIT_TESTS := $(BIN)/python -m pytest -m "not slow and not server"
 TOGETHER = TAKEN=$$(mktemp -d) $(MAKE) --no-print-directory -k -Otarget
-unexport PYTHONDONTWRITEBYTECODE # Else each test run, server and command compiles all anew.
+unexport PYTHONDONTWRITEBYTECODE # Else each test run, server and command compiles everything again.
 .DEFAULT_GOAL := help
 .PHONY: help run test part-1 part-2 part-3 unit unit-1 unit-2 crash clients js-client kit check lint format types audit bench bench-quick clean
 

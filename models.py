@@ -199,7 +199,7 @@ def _json(value: Any) -> Any:
     return value
 
 
-_TYPES: dict[type[Field], Any] = {
+_MSGSPEC_TYPES: dict[type[Field], Any] = {
     BooleanField: FLAG,
     IntegerField: WHOLE,
     FloatField: NUMBER,
@@ -249,7 +249,7 @@ def _listed(choices: Sequence[Any]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-_PLAIN: dict[Any, tuple[type, ...]] = {_text: (str,), _json: (dict, list, str, int, float, bool)}
+_UNCHECKED_TYPES: dict[Any, tuple[type, ...]] = {_text: (str,), _json: (dict, list, str, int, float, bool)}
 
 
 def column_of(field: Field) -> Column:
@@ -267,7 +267,7 @@ def column_of(field: Field) -> Column:
         raise TypeError(f"{field.model.__name__}.{field.name}: a synced column must be null=True, devices may clear it")
     default = int(field.default) if isinstance(field.default, bool) else field.default
     if not field.choices:
-        return Column(check, default, _PLAIN.get(check, ()), _TYPES[type(field)])
+        return Column(check, default, _UNCHECKED_TYPES.get(check, ()), _MSGSPEC_TYPES[type(field)])
     choices = tuple(choice for choice, _ in field.choices)
 
     def one_of(value: Any) -> Any:

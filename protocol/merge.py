@@ -12,7 +12,7 @@ from typing import Any, Literal
 from protocol.codec import Row, format_time
 from protocol.messages import (
     EDIT_FIELDS,
-    PLAIN_TYPES,
+    SCALAR_TYPES,
     SERVER_FIELDS,
     UNCHECKED,
     Change,
@@ -97,7 +97,7 @@ def _changed_fields(change: Change, row: Row) -> Row:
     for name, value in change.fields.items():
         stored = row.get(name)
         if type(stored) is not type(value) or (
-            stored != value if type(value) in PLAIN_TYPES else not same(stored, value)
+            stored != value if type(value) in SCALAR_TYPES else not same(stored, value)
         ):
             different[name] = value
     if different and change.kind == "create" and row["is_deleted"] and "is_deleted" not in change.fields:

@@ -233,14 +233,14 @@ class Outcome(NamedTuple):
     replaced: Mapping[str, FieldConflict] | None = None
 
 
-PLAIN_TYPES = frozenset({str, int, bool, float, type(None)})
+SCALAR_TYPES = frozenset({str, int, bool, float, type(None)})
 
 
 def same(one: Any, other: Any) -> bool:
     """Tell whether two JSON values are the same, without Python's ``1 == True == 1.0``."""
     if type(one) is not type(other):
         return False
-    if type(one) in PLAIN_TYPES:
+    if type(one) in SCALAR_TYPES:
         return bool(one == other)
     if encode(one) == encode(other):
         return True

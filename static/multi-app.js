@@ -38,7 +38,7 @@ async function enter(pair, tenantId, who) {
   if (session !== begun) return opened.forEach((device) => device.close()); // Somebody else came meanwhile.
   devices = opened;
   setText(byId("tenant"), `${who}, tenant ${tenantId}`);
-  showDoor(false);
+  showSignIn(false);
   views.forEach((view, index) => view.attach(devices[index]));
   for (const device of devices) listen(device);
   verdict.watch(session, devices);
@@ -47,7 +47,7 @@ async function enter(pair, tenantId, who) {
 }
 
 function listen(device) {
-  device.addEventListener("change", () => device.isSignedOut && showDoor(true));
+  device.addEventListener("change", () => device.isSignedOut && showSignIn(true));
   device.addEventListener("forgotten", () => leave("Another tab has removed the copies."));
 }
 
@@ -61,12 +61,12 @@ function leave(why = "") {
   verdict.leave();
   setText(byId("tenant"), "");
   say(byId("session-message"), why);
-  showDoor(true);
+  showSignIn(true);
 }
 
 /** Show the forms to log in; a session that is over stays in sight beside them. */
-function showDoor(isShown) {
-  byId("door").hidden = !isShown;
+function showSignIn(isShown) {
+  byId("sign-in").hidden = !isShown;
   byId("session").hidden = !session;
 }
 

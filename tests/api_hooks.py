@@ -1,7 +1,7 @@
 """What schemathesis can't know by itself: whose tenant this is, its password, and the cursors that there are.
 
-``test_api_schema`` gives it to the command as SCHEMATHESIS_HOOKS. What is well formed is made true, so that a request gets
-past the door; what is meant to be wrong stays wrong.
+``test_api_schema`` gives it to the command as SCHEMATHESIS_HOOKS. What is well formed is made true, so that a request is
+accepted; what is meant to be wrong stays wrong.
 """
 
 from __future__ import annotations

@@ -342,23 +342,28 @@ def test_readme_begins_with_what_it_is_and_the_two_commands() -> None:
 
 
 @needs("bash", "curl", "node", "npm", "python3")
-def test_session_of_the_readme_goes_as_shown(start_server: Callable[..., Server]) -> None:
-    server = start_server()
+def test_session_of_the_readme_goes_as_shown(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    server, heard = start_server(), tmp_path / "heard"
     section = README.partition("\n## A session\n")[2].partition("\n## ")[0]
     fenced = re.findall(r"^```(sh)?\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     script = "echo\n".join(text for kind, text in fenced if kind)
     assert script.count("' &\n") == 1
-    script = script.replace("' &\n", "' &\nsleep 2\n").replace("localhost:3000", f"localhost:{server.port}")
-    shell = ["bash", "-euc", f"{script}\nsleep 1\nkill $!\n"]
+    script = script.replace("' &\n", f"' > {heard} &\n{_until(heard, 'authenticated')}")
+    script = script.replace("localhost:3000", f"localhost:{server.port}")
+    shell = ["bash", "-euc", f"{script}\n{_until(heard, 'sync_complete')}kill $!\necho\ncat {heard}\n"]
     done = subprocess.run(shell, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     shown = "".join(text for kind, text in fenced if not kind)
     assert _skeletons(shown) == _skeletons(done.stdout)
 
 
+def _until(file: Path, word: str) -> str:
+    """Write a line of shell that waits for a word in a file."""
+    return f"until grep -q {word} {file}; do sleep 0.05; done\n"
+
+
 def _skeletons(output: str) -> list[list[str]]:
     """Give what lines of output show beside rows and values that vary: event, names of fields, words; in no order."""
-    output = re.sub(r"\}sync_notification", "}\nsync_notification", output)  # curl ends no line.
     found = []
     for line in re.sub(r'\{"id":"u1",.*?\}', '{"id":"u1"}', output).splitlines():
         if line:

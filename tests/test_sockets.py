@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.by_hand import Raw
-from tests.conftest import Device, Listener, Server, Tenant, wait_for
+from tests.conftest import WAIT_SECONDS, Device, Listener, Server, Tenant, wait_for
 from tests.system.test_soak import counts
 
 Listen = Callable[..., Listener]
@@ -78,7 +78,7 @@ def test_bad_authentication_is_told_and_ends_the_socket(
         listener.client.emit("authenticate", said)
     error = listener.wait("authentication_error")
     assert error["code"] == code and error["message"]
-    assert listener.is_gone.wait(5)
+    assert listener.is_gone.wait(WAIT_SECONDS)
 
 
 def test_logout_closes_the_sockets_of_that_session_only(server: Server, tenant: Tenant, listen: Listen) -> None:
@@ -87,7 +87,7 @@ def test_logout_closes_the_sockets_of_that_session_only(server: Server, tenant: 
     other = Listener(server.url, auth={"token": login["token"]})
     other.wait("authenticated")
     assert server.post("/api/customers/logout", token=login["token"]).status_code == 200
-    assert other.is_gone.wait(5)
+    assert other.is_gone.wait(WAIT_SECONDS)
     assert not mine.is_gone.is_set()
 
 
@@ -97,7 +97,7 @@ def test_socket_without_a_token_is_ended_in_time_and_hears_nothing(
     server = start_server(SOCKET_AUTH_SECONDS="1")
     anonymous = Listener(server.url)
     server.register().device().create(name="Asha")
-    assert anonymous.is_gone.wait(5)
+    assert anonymous.is_gone.wait(WAIT_SECONDS)
     assert anonymous.of("sync_notification") == []
 
 
@@ -106,7 +106,7 @@ def test_expiry_of_the_token_ends_the_socket(start_server: Callable[..., Server]
     tenant = server.register()
     listener = tenant.device().listen()
     assert listener.wait("authentication_error")["code"] == "token_expired"
-    assert listener.is_gone.wait(5)
+    assert listener.is_gone.wait(WAIT_SECONDS)
 
 
 def test_status_is_relayed_to_the_others_and_not_back(listen: Listen, other_tenant: Tenant) -> None:
@@ -190,7 +190,7 @@ def test_slow_listener_is_disconnected_and_costs_the_others_nothing(start_server
     sid = slow.split('"sid":"')[1].split('"')[0]
     hello = f'40{{"token":"{tenant.token}"}}'
     address = f"{server.url}/socket.io/?EIO=4&transport=polling&sid={sid}"
-    assert requests.post(address, data=hello, timeout=5).text == "ok"
+    assert requests.post(address, data=hello, timeout=WAIT_SECONDS).text == "ok"
     for number in range(20):
         device.create(id=f"r{number}")
     listener.wait_note("sync_complete", 20)
@@ -231,7 +231,7 @@ def test_burst_of_events_is_answered_to_the_last(listen: Listen) -> None:
 def test_what_socket_io_refuses_is_said_in_the_one_shape(
     server: Server, method: str, query: str, status: int, code: str
 ) -> None:
-    answer = requests.request(method, f"{server.url}/socket.io/?{query}", timeout=5)
+    answer = requests.request(method, f"{server.url}/socket.io/?{query}", timeout=WAIT_SECONDS)
     body = answer.json()
     assert (answer.status_code, body["success"], body["code"]) == (status, False, code)
     assert body["error"] == body["message"] and body["requestId"] == answer.headers["X-Request-ID"]

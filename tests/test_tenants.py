@@ -30,7 +30,7 @@ from storage.sqlite import database
 from storage.sqlite.folder_locks import DataFolderInUse
 from tenants import Tenants, parse_tenant_id
 from tests import inside
-from tests.conftest import ROOT, Server, wait_for
+from tests.conftest import ROOT, WAIT_SECONDS, Server, wait_for
 from tests.customers import ROW, NewTenant, customer, customers, files
 from tests.data_folder import engine_of, folder_of, opened, path_of
 from tests.declaring import Restart, declare, provision, put
@@ -246,7 +246,7 @@ def test_account_closed_over_http_amid_pushes_answers_without_errors_of_ours(
     for thread in threads:
         thread.join()
     assert gone.status_code == 200 and codes <= {200, 401, 404}
-    assert listener.is_gone.wait(5)
+    assert listener.is_gone.wait(WAIT_SECONDS)
     assert list((server.data / "tenants").iterdir()) == []
     assert [line for line in server.log if line["level"] in ("raw", "error")] == []
     body = {"firstName": "A", "lastName": "B", "email": tenant.email, "password": "password123"}
@@ -271,7 +271,7 @@ def test_second_server_process_in_a_folder_ends_with_one_sentence(start_server: 
     command = [sys.executable, "-c", code]
     second = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=30)
     assert second.returncode == 1 and "Another server is running in" in second.stderr
-    assert requests.get(f"{first.url}/health", timeout=5).ok
+    assert requests.get(f"{first.url}/health", timeout=WAIT_SECONDS).ok
 
 
 @pytest.mark.parametrize(("refusal", "error"), [("tables", MigrationRefused), ("key", BadSigningKey)])

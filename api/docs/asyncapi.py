@@ -16,7 +16,7 @@ from settings import Settings
 CLIENT_EVENTS: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
     "authenticate": ("Show a token, unless the handshake did.", ref("Handshake"), ()),
     "ping": ("Ask for a pong.", {}, ("Done",)),
-    "sync_status_update": ("Tell the tenant's other sockets how this device fares.", ref("StatusUpdate"), ("Done",)),
+    "sync_status_update": ("Relay this device's status to the tenant's other sockets.", ref("StatusUpdate"), ("Done",)),
     "sync_push": ("Push, with the body that HTTP takes.", ref("Push"), ("PushAnswer",)),
     "sync_pull": ("Pull, with the body that HTTP takes.", ref("Pull"), ("PullAnswer",)),
 }

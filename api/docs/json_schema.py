@@ -172,7 +172,7 @@ def row(table: SyncedTable) -> Schema:
 
 
 def edit(table: SyncedTable, settings: Settings) -> Schema:
-    """Describe a row as devices push it; an id of another form may only stand beside a ``Unique_id``."""
+    """Describe a row as devices push it; an id of another form is allowed beside a ``Unique_id`` only."""
     rules = table.rules.columns
     properties = {field.column_name: _sent(field) for field in _fields(table) if field.column_name in rules}
     properties["isDeleted"] = properties["is_deleted"]

@@ -116,8 +116,8 @@ def pull(tables: Mapping[str, SyncedTable], settings: Settings) -> dict[str, Sch
     names = or_null(list_of(TEXT | {"minLength": 1, "maxLength": 64}, minItems=1, contains=table_name()))
     several: dict[str, Schema | bool] = {"entityTypes": names, "table": False}
     forms = _pull_forms(one, several, settings)
-    place = {"cursor": or_null(CURSOR_TEXT | {"description": "Of the answer before, for a device that names itself."})}
-    pending = [object_of(one | place, {"entityTypes", "cursor"}), object_of(several | place, {*several, "cursor"})]
+    cursor = {"cursor": or_null(CURSOR_TEXT | {"description": "Of the answer before, for a device that names itself."})}
+    pending = [object_of(one | cursor, {"entityTypes", "cursor"}), object_of(several | cursor, {*several, "cursor"})]
     return {
         **forms,
         "Pull": {"oneOf": [ref(name) for name in forms]},

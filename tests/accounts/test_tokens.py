@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jwt
 import pytest
 
-from tests.conftest import Device, Listener, Tenant
+from tests.conftest import WAIT_SECONDS, Device, Listener, Tenant
 from tests.refusals import customers, forged, refused
 from tests.signing_in import API, StartServer, account, log_in, me, refresh
 
@@ -68,10 +68,10 @@ def test_token_that_is_none_opens_nothing(tenant: Tenant, name: str) -> None:
     refused(tenant.server.post("/api/client/sync/pull", {}, token), 401, "unauthorized")
     if name != "a refresh token":
         refused(refresh(tenant, token), 401, "unauthorized")
-    stranger = Listener(tenant.server.url, auth={"token": token})
-    assert stranger.wait("authentication_error")["code"] == "unauthorized"
-    assert stranger.is_gone.wait(5)
-    stranger.close()
+    listener = Listener(tenant.server.url, auth={"token": token})
+    assert listener.wait("authentication_error")["code"] == "unauthorized"
+    assert listener.is_gone.wait(WAIT_SECONDS)
+    listener.close()
 
 
 def test_401_names_the_scheme_and_tokens_elsewhere_do_not_count(tenant: Tenant) -> None:

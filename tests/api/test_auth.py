@@ -17,7 +17,7 @@ import jwt
 import pytest
 
 from accounts.passwords import Passwords
-from tests.conftest import FAST, JSON, ROOT, Listener, Server, Tenant
+from tests.conftest import FAST, JSON, ROOT, WAIT_SECONDS, Listener, Server, Tenant
 from tests.refusals import customers, paths, refused
 from tests.signing_in import API, StartServer, account, log_in, me, refresh, session
 
@@ -162,7 +162,7 @@ def test_refresh_token_used_twice_ends_its_whole_family_and_no_other(
     refused(refresh(tenant, pair["refreshToken"]), 401, "unauthorized")
     for token in (tenant.token, pair["token"]):
         refused(me(tenant, token), 401, "unauthorized")
-    assert listener.is_gone.wait(5)
+    assert listener.is_gone.wait(WAIT_SECONDS)
     assert me(other).status_code == 200 and refresh(other, other.refresh_token).status_code == 200
 
 
@@ -220,7 +220,7 @@ def test_password_change_needs_the_old_one_and_ends_other_sessions_only(
     assert change(tenant.password, "new password").status_code == 200
     refused(me(other), 401, "unauthorized")
     refused(refresh(other, other.refresh_token), 401, "unauthorized")
-    assert other_listener.is_gone.wait(5) and not own_listener.is_gone.is_set()
+    assert other_listener.is_gone.wait(WAIT_SECONDS) and not own_listener.is_gone.is_set()
     assert me(tenant).status_code == 200 and refresh(tenant, tenant.refresh_token).status_code == 200
     refused(log_in(tenant), 401, "invalid_credentials")
     assert log_in(tenant, password="new password").status_code == 200
@@ -243,7 +243,7 @@ def test_closing_an_account_needs_the_password_and_leaves_nothing(tenant: Tenant
         refused(tenant.server.post("/api/client/sync/push", {"changes": {}}, token), 404, "tenant_not_found")
     refused(refresh(other, other.refresh_token), 401, "unauthorized")
     refused(log_in(tenant), 401, "invalid_credentials")
-    assert listener.is_gone.wait(5)
+    assert listener.is_gone.wait(WAIT_SECONDS)
     again = tenant.server.register(email=tenant.email)
     assert again.id != tenant.id and again.device().rows() == []
     assert other_tenant.device().rows() == []

@@ -27,7 +27,7 @@ def test_account_made_on_the_page_opens_three_apps(page: Page, server: Server) -
         page.fill(label, text)
     page.fill("Password", "password123").send_keys(Keys.ENTER)
     wait_equal(page)
-    assert "Asha Rao" in page.text("#tenant") and not page.find("#door").is_displayed()
+    assert "Asha Rao" in page.text("#tenant") and not page.find("#sign-in").is_displayed()
     assert "0 rows" in page.text("#verdict-reasons") and "the same as the server" in page.text("#verdict-reasons")
     for app in apps_of(page):
         app.wait_state("Online")

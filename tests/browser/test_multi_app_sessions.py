@@ -55,7 +55,7 @@ def test_token_that_expires_is_renewed(page: Page, start_server: Callable[..., S
     App(page, 2).add("Later")
     for app in apps_of(page):
         app.wait_rows(("Later", ""))
-    assert not page.find("#door").is_displayed()
+    assert not page.find("#sign-in").is_displayed()
 
 
 @browser_test
@@ -86,7 +86,7 @@ def test_text_that_is_no_token_is_told(page: Page, server: Server) -> None:
     page.open(server.url + PATH)
     page.fill("JWT Token", "nonsense").send_keys(Keys.ENTER)
     page.wait_text("#session-message", "This is no token")
-    assert page.find("#door").is_displayed() and page.severe() == []
+    assert page.find("#sign-in").is_displayed() and page.severe() == []
 
 
 @browser_test

@@ -20,7 +20,7 @@ from flask import Flask, Response
 import syncapp
 from protocol import errors
 from settings import Settings
-from tests.conftest import JSON, Listener, Server, Tenant, wait_for
+from tests.conftest import JSON, WAIT_SECONDS, Listener, Server, Tenant, wait_for
 from tests.refusals import forged, nothing_changes, refused, shaped
 
 FOREIGN = {"Origin": "https://evil.example", "Access_Control_Request_Method": "POST"}
@@ -291,7 +291,7 @@ def test_event_without_a_database_is_told(server: Server) -> None:
     tenant.path.unlink()
     listener = Listener(server.url, auth={"token": tenant.token})
     assert listener.wait("authentication_error")["code"] == "tenant_not_found"
-    assert listener.is_gone.wait(5)
+    assert listener.is_gone.wait(WAIT_SECONDS)
 
 
 # --- the table is complete -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Everything that reads what strangers send, under random input: it gives a value or an error of ours, and nothing else.
+"""All parsers of what clients send, with random input: each gives a value or an error of ours, and nothing else.
 
 Also that schemas and parsers agree: a schema takes whatever its parser takes, and what it takes beyond that is listed.
 ``FUZZ_EXAMPLES`` sets how many examples each test tries.

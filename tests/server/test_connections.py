@@ -24,7 +24,7 @@ import requests
 from server import connections
 from server.connections import Connections, fitted_to_open_files
 from settings import Settings
-from tests.conftest import JSON, Server, wait_for
+from tests.conftest import JSON, WAIT_SECONDS, Server, wait_for
 from tests.refusals import complaints, say, shaped
 from tests.server.http.test_lifecycle import procfile_command
 
@@ -257,7 +257,7 @@ def test_server_full_of_listeners_says_so(both: Callable[..., Server]) -> None:
 
 def is_healthy(server: Server) -> bool:
     with contextlib.suppress(requests.ConnectionError):
-        return requests.get(f"{server.url}/health", timeout=5).ok
+        return requests.get(f"{server.url}/health", timeout=WAIT_SECONDS).ok
     return False
 
 

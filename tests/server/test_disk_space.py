@@ -21,7 +21,7 @@ from storage import disk_quota
 from storage.positions import position
 from tenants import Tenants
 from tests import inside
-from tests.conftest import JSON, Server, Tenant, wait_for
+from tests.conftest import JSON, WAIT_SECONDS, Server, Tenant, wait_for
 from tests.refusals import nothing_changes, refused
 
 StartServer = Callable[..., Server]
@@ -232,7 +232,7 @@ def test_answer_is_logged_as_no_failure_of_the_servers_and_health_is_well(full: 
     since = len(small.log)
     refused(full.device().push_raw(rows("new")), 507, "quota_exceeded")
     assert [line for line in small.log[since:] if line["level"] == "error"] == []
-    assert requests.get(f"{small.url}/health", timeout=5).json()["status"] == "ok"
+    assert requests.get(f"{small.url}/health", timeout=WAIT_SECONDS).json()["status"] == "ok"
 
 
 def test_quota_is_announced_and_generous_by_default(small: Server, server: Server) -> None:

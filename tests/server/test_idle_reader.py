@@ -24,7 +24,7 @@ from greenlet import greenlet
 
 from server import idle_reader
 from server.idle_reader import IdleReader
-from tests.conftest import Device, Listener, Server, Tenant, wait_for
+from tests.conftest import WAIT_SECONDS, Device, Listener, Server, Tenant, wait_for
 from tests.raw_sockets import address, raw_socket
 from tests.server.websocket.test_frames import frame
 from tests.system.test_soak import counts, target
@@ -316,9 +316,9 @@ def test_packets_that_come_with_the_upgrade_are_taken_after_it_in_order(quiet: S
     """Fault: what the handler has read beyond the upgrade is forgotten when it hands over."""
     tenant = quiet.register()
     with nothing_is_left(quiet):
-        said = requests.get(f"{quiet.url}/socket.io/?EIO=4&transport=polling", timeout=5).text
+        said = requests.get(f"{quiet.url}/socket.io/?EIO=4&transport=polling", timeout=WAIT_SECONDS).text
         query = f"EIO=4&transport=websocket&sid={json.loads(said[1:])['sid']}"
-        connection: Any = websocket.create_connection(address(quiet, query), timeout=5)
+        connection: Any = websocket.create_connection(address(quiet, query), timeout=WAIT_SECONDS)
         connection.send("2probe")
         assert connection.recv() == "3probe"
         pings = [frame(b'42%d["ping"]' % number) for number in range(1, 30)]

@@ -28,7 +28,7 @@ from protocol.errors import Busy, RateLimited
 from server.quotas import Quota, Quotas, RemainingQuota, rate_headers
 from server.scheduler import _MOST_A_ROUND, Scheduler, yield_if_due, yield_to_loop
 from settings import SettingError, Settings, load
-from tests.conftest import Device, Listener, Server, wait_for
+from tests.conftest import WAIT_SECONDS, Device, Listener, Server, wait_for
 from tests.refusals import nothing_changes, refused
 
 StartServer = Callable[..., Server]
@@ -377,7 +377,7 @@ def test_socket_that_goes_on_regardless_is_told_and_ended(start_server: StartSer
         for _ in range(60):
             flood.client.emit("ping")
         assert flood.wait("error")["code"] == "rate_limited"
-        assert flood.is_gone.wait(5)
+        assert flood.is_gone.wait(WAIT_SECONDS)
         assert calm.call("ping", None)["success"] and not calm.is_gone.is_set()
         with closing(tenant.device().listen()) as again:
             assert again.call("ping", None)["success"]
@@ -388,7 +388,7 @@ def test_unauthenticated_socket_that_floods_is_ended(start_server: StartServer) 
     anonymous = Listener(server.url)
     for _ in range(60):
         anonymous.client.emit("nonsense")
-    assert anonymous.is_gone.wait(5)
+    assert anonymous.is_gone.wait(WAIT_SECONDS)
     anonymous.close()
 
 

@@ -20,7 +20,7 @@ from operations.file_monitor import FileMonitor
 from protocol.errors import Busy, TenantNotFound
 from tenants import Tenants
 from tests import inside
-from tests.conftest import Device, Run, Server, Tenant, wait_for
+from tests.conftest import WAIT_SECONDS, Device, Run, Server, Tenant, wait_for
 from tests.data_folder import engine_of, folder_of, path_of
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def names(device: Device) -> set[str]:
 
 
 def status(server: Server) -> str:
-    answer = requests.get(f"{server.url}/health", timeout=5)
+    answer = requests.get(f"{server.url}/health", timeout=WAIT_SECONDS)
     assert answer.status_code == 200
     return str(answer.json()["status"])
 

@@ -22,7 +22,7 @@ import pytest
 import requests
 
 from storage.sqlite import files
-from tests.conftest import JSON, Server, Tenant, needs, wait_for
+from tests.conftest import JSON, WAIT_SECONDS, Server, Tenant, needs, wait_for
 from tests.pushed_rows import ROW, names, push_of
 from tests.refusals import refused, shaped
 
@@ -88,7 +88,7 @@ def check_others(small: Server, other: Tenant) -> None:
     before = len(other.device().rows())
     other.device().create(name="goes on")
     assert len(other.device().rows()) == before + 1
-    assert requests.get(f"{small.url}/health", timeout=5).json()["status"] in ("ok", "degraded")
+    assert requests.get(f"{small.url}/health", timeout=WAIT_SECONDS).json()["status"] in ("ok", "degraded")
 
 
 def is_refused(answer: Any) -> JSON:
@@ -252,7 +252,7 @@ def test_folder_that_may_not_be_written_refuses_registrations_and_leaves_no_cust
     person = {"firstName": "A", "lastName": "B", "email": f"{uuid.uuid4()}@example.com", "password": "password123"}
     with protected(small.data / "tenants"):
         is_refused(small.post("/api/customers/register", person))
-        assert requests.get(f"{small.url}/health", timeout=5).ok
+        assert requests.get(f"{small.url}/health", timeout=WAIT_SECONDS).ok
     assert small.post("/api/customers/register", person).status_code == 201
     check_others(small, other)
 

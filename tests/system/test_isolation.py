@@ -26,7 +26,7 @@ from protocol.codec import parse_cursor
 from storage.system_tables import CommitOrder
 from tenants import Tenants
 from tests import inside
-from tests.conftest import JSON, Device, Listener, Server, Tenant
+from tests.conftest import JSON, WAIT_SECONDS, Device, Listener, Server, Tenant
 from tests.data_folder import path_of
 from tests.sources import modules, name_of
 
@@ -163,7 +163,7 @@ def test_socket_that_names_another_tenant_hears_nothing_of_it(
     if how != "handshake":
         listener.client.emit("authenticate", said)
     assert listener.wait("authentication_error")["code"] == "tenant_mismatch"
-    assert listener.is_gone.wait(5)
+    assert listener.is_gone.wait(WAIT_SECONDS)
     other_tenant.device().create(name="secret")
     assert listener.notes() == []
 

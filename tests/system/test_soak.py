@@ -34,7 +34,7 @@ import pytest
 import requests
 
 from server import idle_reader
-from tests.conftest import Listener, Server, Tenant, wait_for
+from tests.conftest import WAIT_SECONDS, Listener, Server, Tenant, wait_for
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 ROUNDS, LEGS = 5, 2
@@ -175,6 +175,6 @@ def test_devices_that_come_and_go_leave_nothing_behind(start_server: Callable[..
     assert last.threads <= warm.threads + 8, "threads that commit are made when needed, up to 8"
     assert last.descriptors <= warm.descriptors + 2 * 5, "two files more may be open at that moment"
     assert last.resident_kib <= warm.resident_kib + MORE_KIB
-    assert requests.get(f"{server.url}/health", timeout=5).ok
+    assert requests.get(f"{server.url}/health", timeout=WAIT_SECONDS).ok
     assert [line for line in server.log if line["level"] in ("error", "raw")] == []
     assert server.stop() == 0

@@ -113,7 +113,7 @@ def test_whatever_an_authenticated_client_sends_is_answered_as_described(run: Ru
     unreached = {
         name for name, statuses in answered.items() if name not in LEAVING and not {200, 201} & statuses.keys()
     }
-    assert not unreached, "a run that never gets past the door shows nothing"
+    assert not unreached, "a run in which every request is refused shows nothing"
 
 
 def test_whatever_an_unauthenticated_client_sends_is_answered_as_described_and_reaches_nobodys_data(run: Run) -> None:

@@ -62,7 +62,7 @@ def served(data: bytes, app: App, kind: Any = Handler) -> tuple[bytes, list[dict
     with theirs:
         sending = gevent.spawn(lambda: (theirs.sendall(data), theirs.shutdown(socket.SHUT_WR)))
         said = b"".join(iter(lambda: theirs.recv(65_536), b""))
-        gevent.joinall([serving, sending], timeout=5)
+        gevent.joinall([serving, sending], timeout=60)
     return re.sub(rb"Date: [^\r]+", b"Date: now", said), seen
 
 

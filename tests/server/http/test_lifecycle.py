@@ -21,7 +21,7 @@ import requests
 import socketio
 
 from server.http import lifecycle
-from tests.conftest import FAST, ROOT, Listener, Server, wait_for
+from tests.conftest import FAST, ROOT, WAIT_SECONDS, Listener, Server, wait_for
 from tests.raw_http import connect, read_answer
 
 
@@ -57,7 +57,7 @@ def test_sigterm_finishes_requests_tells_sockets_and_exits_with_0(either: Server
     device = tenant.device()
     listeners = [device.listen("websocket"), device.listen("polling")]
     idle = requests.Session()
-    assert idle.get(f"{either.url}/health", timeout=5).ok
+    assert idle.get(f"{either.url}/health", timeout=WAIT_SECONDS).ok
     answers: list[int] = []
     rows = [{"id": f"r{number}", "name": "x" * 200} for number in range(5000)]
     pushing = threading.Thread(
@@ -69,7 +69,7 @@ def test_sigterm_finishes_requests_tells_sockets_and_exits_with_0(either: Server
     pushing.join()
     idle.close()
     assert answers == [200]
-    assert all(listener.is_gone.wait(5) for listener in listeners)
+    assert all(listener.is_gone.wait(WAIT_SECONDS) for listener in listeners)
     assert not list((either.data / "tenants").glob("*-wal")), "a database was not closed"
     assert [line["message"] for line in either.log if line["level"] in ("error", "raw")] == []
     either.start()
@@ -204,7 +204,7 @@ def test_log_is_json_lines_with_request_tenant_and_duration(server: Server) -> N
 
 def test_health_tells_an_orchestrator_and_nothing_about_tenants(start_server: Callable[..., Server]) -> None:
     server = start_server()
-    body: dict[str, Any] = requests.get(f"{server.url}/health", timeout=5).json()
+    body: dict[str, Any] = requests.get(f"{server.url}/health", timeout=WAIT_SECONDS).json()
     assert body.keys() == {"status", "version", "uptimeSeconds", "timestamp", "connectedClients", "forwardedFor"}
     assert body["status"] == "ok"
 
@@ -213,15 +213,15 @@ def test_health_counts_who_listens(start_server: Callable[..., Server]) -> None:
     server = start_server()
     tenant = server.register()
     listeners = [tenant.device().listen(), server.register().device().listen("polling")]
-    stranger = Listener(server.url)
+    unauthenticated = Listener(server.url)
     assert server.call("GET", "/health").json()["connectedClients"] == 2
-    for listener in [*listeners, stranger]:
+    for listener in [*listeners, unauthenticated]:
         listener.close()
     wait_for(lambda: server.call("GET", "/health").json()["connectedClients"] == 0, "both to have left")
 
 
 def opened(server: Server, token: str | None = None) -> socket.socket:
-    """Open a WebSocket whose client will never say goodbye; with a token it joins."""
+    """Open a WebSocket whose client never sends a close frame; with a token it authenticates."""
     raw = socket.create_connection(("127.0.0.1", server.port), timeout=15)
     raw.sendall(
         b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
@@ -252,7 +252,7 @@ def test_connection_of_a_closed_websocket_ends_though_its_client_is_silent(tmp_p
 
 
 def test_silent_client_does_not_hold_up_a_stop(either: Server) -> None:
-    """Fault, before: the server waited its SHUTDOWN_SECONDS, 20, for one that had been told goodbye."""
+    """Fault, before: the server waited its SHUTDOWN_SECONDS, 20, for a client that had got the close frame."""
     tenant = either.register()
     with opened(either, tenant.token) as raw:
         began = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import websocket
 
-from tests.conftest import Device, Listener, Server, Tenant
+from tests.conftest import WAIT_SECONDS, Device, Listener, Server, Tenant
 from tests.raw_sockets import FRAME_BYTES, address, is_answered, is_closed, raw_socket
 from tests.refusals import ANYTHING, complaints, nothing_changes, peak_kilobytes, shaped, wrong
 
@@ -100,7 +100,7 @@ def test_bad_authenticate_is_told_and_ends_the_socket(victim: Tenant, all_well: 
     anonymous = Listener(victim.server.url)
     anonymous.client.emit("authenticate", payload)
     assert anonymous.wait("authentication_error")["code"] == "unauthorized"
-    assert anonymous.is_gone.wait(5)
+    assert anonymous.is_gone.wait(WAIT_SECONDS)
     anonymous.close()
 
 

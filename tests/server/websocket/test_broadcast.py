@@ -383,7 +383,7 @@ def test_websocket_that_never_probes_is_given_up_and_ends_with_its_session(
         )
         phone.engine.closed = True
         phone.engine.queue.put(None)
-        assert ended.get(timeout=5) is False
+        assert ended.get(timeout=60) is False
 
 
 def test_broadcast_reaches_all_though_one_has_sent_its_close_frame(
