@@ -269,7 +269,7 @@ def found(url: str) -> list[Finding]:
 def test_doctor_finds_nothing_with_the_documented_configurations(fronts: dict[str, Behind]) -> None:
     looks = {name: gevent.spawn(found, front.url) for name, front in fronts.items()}
     for name, look in looks.items():
-        expected = [] if "https" in fronts[name].url else ["Tokens and passwords travel in clear."]
+        expected = [] if "https" in fronts[name].url else ["Tokens and passwords are sent unencrypted."]
         assert [finding.sentence for finding in look.get()] == expected, name
 
 
@@ -282,7 +282,11 @@ def test_doctor_says_what_each_proxy_breaks_by_default(folder: Path, origin: Ser
         }
         looks = {name: gevent.spawn(found, url) for name, url in started.items()}
         for name, look in looks.items():
-            seen = [one for one in look.get() if "in clear" not in one.sentence and "can't be seen" not in one.sentence]
+            seen = [
+                one
+                for one in look.get()
+                if "sent unencrypted" not in one.sentence and "can't be checked" not in one.sentence
+            ]
             known = None if name == "HAProxy" else name  # It does not say its name.
             expected = [probe_proxies.remedy(known, fault) for fault in BROKEN_BY_DEFAULT[name]]
             assert sorted(one.remedy for one in seen) == sorted(expected), (name, seen)
