@@ -139,12 +139,6 @@ class SQLiteDatabase(GroupCommit):
             self._reader = Binding(connection)
         return self._reader
 
-    def rest(self) -> None:
-        """Give back memory, and the connection that few reads need, if nobody writes; the next use takes it again."""
-        if self.is_idle:
-            self._close_reader()
-            self._writer.conn.pragma("shrink_memory")
-
     def _close_reader(self) -> None:
         if self._reader:
             self._reader.conn.close()

@@ -157,18 +157,3 @@ def test_read_beside_a_write_does_not_open_another_file_that_came_in_the_place_o
     with pytest.raises(FileReplaced):
         paused.end()
     assert store.read(words) == ["a"], "what is open is read until it is let go of"
-
-
-def test_file_that_rests_gives_memory_and_its_second_connection_back_and_goes_on(store: SQLiteDatabase) -> None:
-    """SQLite keeps one descriptor of the second connection, without which the writer would lose its lock, and uses it again
-    (sqlite.org/src/file/src/os_unix.c, "pending close")."""
-    for turn in range(3):
-        paused = Paused(store, f"w{turn}")
-        store.read(words)
-        store.rest()
-        assert descriptors(store) == 5, "somebody writes"
-        paused.end()
-        before = apsw.memory_used()
-        store.rest()
-        assert descriptors(store) == 4 and apsw.memory_used() < before
-        assert len(store.read(words)) == turn + 1
