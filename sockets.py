@@ -40,7 +40,7 @@ from server.websocket.broadcast import Broadcaster
 from server.websocket.events import Events, Json, Read, TextPacket
 from server.websocket.handshake import SocketIOMiddleware
 from server.websocket.receiver import Receiver, check_not_refused
-from server.websocket.strangers import Strangers
+from server.websocket.unauthenticated import UnauthenticatedSockets
 from settings import Settings
 from storage import positions
 from storage.devices import Seen
@@ -108,7 +108,7 @@ class Sockets:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
         self._clients: dict[str, _Client] = {}
         most, most_waiting = settings.max_stranger_sockets, settings.max_connections // 4
-        self._strangers = Strangers(most, most_waiting, self._close_unauthenticated)
+        self._unauthenticated = UnauthenticatedSockets(most, most_waiting, self._close_unauthenticated)
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
         frames.install(settings.max_frame_bytes)
@@ -116,7 +116,7 @@ class Sockets:
         self._io = _socket_io(app, settings)
         self._engine = self._io.server.eio
         middleware = SocketIOMiddleware(
-            app.wsgi_app, other, self._engine, settings.cors_origins, self._strangers.make_room
+            app.wsgi_app, other, self._engine, settings.cors_origins, self._unauthenticated.make_room
         )
         self._log_refused = middleware.log_refused
         app.wsgi_app = middleware  # type: ignore[method-assign]
@@ -163,7 +163,7 @@ class Sockets:
         connected = self._engine.handlers["connect"]
 
         def connect(engine_id: str, _: object) -> None:
-            self._strangers.add(engine_id, self._settings.socket_auth_seconds)
+            self._unauthenticated.add(engine_id, self._settings.socket_auth_seconds)
             connected(engine_id, {})
 
         self._engine.on("connect", connect)
@@ -175,7 +175,7 @@ class Sockets:
         def forget(engine_id: str, reason: str) -> None:
             disconnected(engine_id, reason)
             self._engine.sockets.pop(engine_id, None)
-            self._strangers.discard(engine_id)
+            self._unauthenticated.discard(engine_id)
 
         self._engine.on("disconnect", forget)
 
@@ -192,7 +192,7 @@ class Sockets:
         client = self._clients.pop(sid, None)
         if client and client.identity:
             self._forget_authenticated(client.identity)
-            self._strangers.add(client.engine_id, self._settings.socket_auth_seconds)
+            self._unauthenticated.add(client.engine_id, self._settings.socket_auth_seconds)
             about = {"tenant": client.identity.tenant_id, "reason": str(reason)[:40]}
             log_format.write_line(log, logging.INFO, "socket left", about)
 
@@ -222,7 +222,7 @@ class Sockets:
             self._io.server.leave_room(sid, client.identity.tenant_id)
             self._forget_authenticated(client.identity)
         self._authenticated_by_tenant[identity.tenant_id] += 1
-        self._strangers.discard(client.engine_id)
+        self._unauthenticated.discard(client.engine_id)
         client.identity, client.device_id = identity, device_id
         if device_id:
             self._seen.note(identity.tenant_id, device_id, {}, now_ms())
@@ -247,7 +247,7 @@ class Sockets:
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
         self._io.server.disconnect(sid)
         if client and client.engine_id in self._engine.sockets:
-            self._strangers.add(client.engine_id, _GOODBYE_SECONDS)
+            self._unauthenticated.add(client.engine_id, _GOODBYE_SECONDS)
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
@@ -265,7 +265,7 @@ class Sockets:
             if client.identity and client.identity.expires_at <= now:
                 self._refuse(sid, TokenExpired())
         late = Unauthorized(f"The socket did not authenticate within {self._settings.socket_auth_seconds} s.")
-        for engine_id in self._strangers.late():
+        for engine_id in self._unauthenticated.late():
             self._close_unauthenticated(engine_id, late)
         self._log_refused()
 
@@ -273,7 +273,7 @@ class Sockets:
         if sid := self._io.server.manager.sid_from_eio_sid(engine_id, "/"):
             self._refuse(sid, problem)
         self._close_engine(engine_id)
-        self._strangers.discard(engine_id)
+        self._unauthenticated.discard(engine_id)
 
     def _sessions_ended(self, session_ids: Iterable[str]) -> None:
         ended = set(session_ids)

@@ -15,10 +15,10 @@ import gevent
 from gevent.hub import Waiter
 from gevent.lock import Semaphore
 
-_MOST_A_ROUND = 8
+_MAX_A_ROUND = 8
 """Requests of one tenant that go on in one round."""
 
-_MOST_STRANGERS_A_ROUND = 32
+_MAX_UNAUTHENTICATED_A_ROUND = 32
 """The same of all who have not authenticated: twice as many as are accepted in one, so that a crowd does not pile up."""
 
 _YIELD_SECONDS = 1e-6
@@ -44,7 +44,7 @@ def yield_if_due(seconds: float = 1e-3) -> None:
 
 
 def _most(tenant_id: str) -> int:
-    return _MOST_A_ROUND if tenant_id else _MOST_STRANGERS_A_ROUND
+    return _MAX_A_ROUND if tenant_id else _MAX_UNAUTHENTICATED_A_ROUND
 
 
 class Scheduler:

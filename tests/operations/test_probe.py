@@ -162,7 +162,7 @@ def test_http_that_is_asked_for_tls_is_a_sentence() -> None:
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that pings soon, and lets strangers be silent for a moment only."""
+    """A server that pings soon, and lets unauthenticated sockets be silent for a moment only."""
     server = Server(
         tmp_path_factory.mktemp("quick") / "data", {"PING_INTERVAL_SECONDS": "2", "SOCKET_AUTH_SECONDS": "2"}
     )

@@ -125,7 +125,7 @@ def test_second_phone_finds_its_row_again_by_its_unique_id(tenant: Tenant, said:
     assert names(tenant) == ["Asha"]
 
 
-def test_delete_under_a_strangers_id_deletes_nothing(tenant: Tenant) -> None:
+def test_delete_under_an_unknown_id_deletes_nothing(tenant: Tenant) -> None:
     tenant.do("create", **FIRST)
     result = tenant.do("delete", id="local_1", Unique_id="never sent")
     assert (result["status"], result["id"] == "local_1", names(tenant)) == ("unchanged", False, ["Asha"])

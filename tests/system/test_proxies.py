@@ -37,7 +37,7 @@ from tests.proxy_processes import PROXIES, Behind, certified, chosen, here, runn
 MIB = 1_048_576
 ROWS = 10_000
 SILENT_SECONDS = "3"
-"""How long a stranger's socket may be silent here: so long is looked whether a proxy ends it."""
+"""How long an unauthenticated socket may be silent here; the probe watches so long whether a proxy ends it."""
 
 BROKEN_BY_DEFAULT = {
     "nginx": {"host", "address", "body", "upgrade"},

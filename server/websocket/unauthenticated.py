@@ -15,13 +15,13 @@ from gevent.lock import Semaphore
 
 from protocol.errors import Busy, Problem
 
-_TURN_SECONDS = 3.0
+_GRACE_SECONDS = 3.0
 """How long each may take to authenticate, even if others wait for its place."""
 
 _TRY_SECONDS = 0.02
 
 
-class Strangers:
+class UnauthenticatedSockets:
     """The unauthenticated sockets, in the order in which they came."""
 
     def __init__(self, most: int, most_waiting: int, close: Callable[[str, Problem], None]) -> None:
@@ -55,7 +55,7 @@ class Strangers:
         return [engine_id for engine_id, (_, until) in self._times.items() if until <= now]
 
     def make_room(self) -> None:
-        """Return when there is room for one more; who has been here longest is closed for it, after its turn.
+        """Return when there is room for one more; who has been here longest is closed for it, after its time of grace.
 
         Raises: Busy if as many wait as may.
         """
@@ -72,11 +72,11 @@ class Strangers:
             self._waiting -= 1
 
     def _has_room(self) -> bool:
-        """Tell whether there is room, if need be by closing one that had its turn."""
+        """Tell whether there is room, if need be by closing one whose time of grace is over."""
         if len(self._times) < self._most:
             return True
         oldest, (since, _) = next(iter(self._times.items()))
-        if time.monotonic() - since < _TURN_SECONDS:
+        if time.monotonic() - since < _GRACE_SECONDS:
             return False
         self._close(oldest, Busy("Too many sockets are connecting, and this one sent no token yet. Try again soon."))
         return len(self._times) < self._most
