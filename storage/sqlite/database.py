@@ -37,7 +37,7 @@ from storage.sqlite.errors import as_problems, problem_of
 
 T = TypeVar("T")
 
-LOCK_WAIT_SECONDS = 5.0
+LOCK_WAIT_SECONDS, LOCK_TRY_SECONDS = 5.0, 0.02
 _SMALL_CHANGES = 100
 _CHECKPOINT_PAGES = 1_000
 
@@ -73,7 +73,7 @@ class SQLiteDatabase(GroupCommit):
     ) -> SQLiteDatabase:
         """Open or create a file, and ``prepare`` it in one transaction if its schema is not that of ``fingerprint``.
 
-        No other greenlet runs meanwhile, so a lock that another process holds is not waited for.
+        No other greenlet runs meanwhile, so a lock that another connection holds is the caller's to wait for.
         Raises: Busy, StorageFull.
         """
         with as_problems():
@@ -161,7 +161,7 @@ class SQLiteDatabase(GroupCommit):
             except apsw.BusyError:
                 if time.monotonic() > give_up:
                     raise
-                gevent.sleep(0.02)
+                gevent.sleep(LOCK_TRY_SECONDS)
         self._changes_before = self._writer.conn.total_changes()
 
     def _commit(self) -> None:

@@ -7,16 +7,18 @@ how files come, how they are removed.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import gevent
 from blinker import Signal
 
 from protocol.errors import Busy, TenantNotFound
 from storage.positions import now_ms
 from storage.sqlite.data_folder import DataFolder
-from storage.sqlite.database import FileReplaced, SQLiteDatabase
+from storage.sqlite.database import LOCK_TRY_SECONDS, LOCK_WAIT_SECONDS, FileReplaced, SQLiteDatabase
 from storage.sqlite.file_replacement import keep_open_aside
 from storage.sqlite.rollback_detection import RollbackDetection
 from storage.sqlite.tenant_files import open_tenant_file
@@ -43,9 +45,9 @@ class TenantDatabase:
 
     def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
         """Run ``work`` bound to this tenant in a transaction; return when it is on disk."""
-        if self._files.is_closing(self._tenant_id):
-            raise Busy
+        self._files.refuse_closing(self._tenant_id)
         database = self._files.database(self._tenant_id)
+        self._files.refuse_closing(self._tenant_id)  # Again, since opening may have waited.
         try:
             return database.write(work, after, is_alone=is_alone)
         except FileReplaced:
@@ -74,13 +76,20 @@ class OpenFiles:
         return len(self._open)
 
     def database(self, tenant_id: str) -> SQLiteDatabase:
-        """Give a tenant's database, opened if need be.
+        """Give a tenant's database, opened if need be; others may go on meanwhile.
 
-        Raises: TenantNotFound; LookupError if its file is empty.
+        SQLite lets nobody open a file whose write-ahead log another connection recovers or removes: the monitor's, or that
+        of a command. That is waited for as a lock is.
+        Raises: TenantNotFound; LookupError if its file is empty; Busy.
         """
-        database = self._open.get(tenant_id)
-        if database is None:
-            database = self._open[tenant_id] = self._opened(tenant_id)
+        give_up = time.monotonic() + LOCK_WAIT_SECONDS
+        while (database := self._open.get(tenant_id)) is None:
+            try:
+                database = self._open[tenant_id] = self._opened(tenant_id)
+            except Busy:
+                if time.monotonic() > give_up:
+                    raise
+                gevent.sleep(LOCK_TRY_SECONDS)
         self._open.move_to_end(tenant_id)
         return database
 
@@ -124,9 +133,10 @@ class OpenFiles:
         finally:
             self._closing.discard(tenant_id)
 
-    def is_closing(self, tenant_id: str) -> bool:
-        """Tell whether a tenant may not be written, since its file is about to be removed or replaced."""
-        return tenant_id in self._closing
+    def refuse_closing(self, tenant_id: str) -> None:
+        """Raise Busy if a tenant may not be written, since its file is about to be removed or replaced."""
+        if tenant_id in self._closing:
+            raise Busy
 
     def look_over(self) -> None:
         """Note the positions of open files, and let go of those that somebody removed or replaced."""

@@ -1,13 +1,18 @@
-"""What an open tenant holds: memory of SQLite's and descriptors."""
+"""How a tenant's file is opened, and what it holds when it is open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import apsw
+import gevent
+import pytest
 
+from storage.positions import position
 from tenants import Tenants
 from tests import inside
+from tests.data_folder import path_of
 
 _TENANTS = 10
 
@@ -30,3 +35,20 @@ def test_open_tenant_takes_little_memory(tenants: Tenants, new_tenant: Callable[
     push(tenants, new_tenant(), "a")  # What is allocated once.
     ids = [new_tenant() for _ in range(_TENANTS)]
     assert heap_kib(tenants, ids) < 200
+
+
+@pytest.mark.parametrize("work", ["read", "write"])
+def test_file_that_another_connection_holds_is_waited_for(
+    tenants: Tenants, new_tenant: Callable[[], str], work: str
+) -> None:
+    """A device that came back while the monitor recovered its tenant's write-ahead log was told to try again."""
+    tenant_id = new_tenant()
+    holder = apsw.Connection(str(path_of(tenants, tenant_id)))
+    holder.pragma("locking_mode", "exclusive")
+    holder.execute("BEGIN IMMEDIATE")
+    use = partial(tenants.read, tenant_id, position) if work == "read" else partial(push, tenants, tenant_id, "a")
+    using = [gevent.spawn(use) for _ in range(3)]
+    gevent.sleep(0.1)
+    assert not any(one.ready() for one in using)
+    holder.close()
+    gevent.joinall(using, raise_error=True)
