@@ -71,6 +71,37 @@ def test_own_push_does_not_come_back_as_a_pull(
     assert exchanges.count("push") == 1 and exchanges[-1] == "push"
 
 
+class _Woken(runner.Runner):
+    """Calls ``meanwhile`` once, between the look at what is wanted and the note that it is taken."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "_is_asked" and value is False and self.meanwhile:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        super().__setattr__(name, value)
+
+
+def test_wake_up_while_news_is_taken_is_not_lost() -> None:
+    """What was put in that moment stayed unsent until the next interval."""
+    exchanged = threading.Event()
+    running = _Woken(exchanged.set, lambda: "1", 3600, None)
+    assert exchanged.wait(60)
+    exchanged.clear()
+    waking = threading.Thread(target=running.wake)
+
+    def wake() -> None:
+        waking.start()
+        waking.join(0.2)
+
+    running.meanwhile = wake
+    running.hear("1")  # Where the replica is: no reason by itself.
+    assert exchanged.wait(60)
+    waking.join()
+    running.stop()
+
+
 def test_listener_whose_token_expires_goes_on_with_a_new_one(
     start_server: Callable[..., LocalServer], make_client: MakeClient
 ) -> None:

@@ -31,6 +31,8 @@ class Runner:
         """``place``: gives the replica's cursor."""
         self._exchange, self._place, self._every_seconds, self._on_error = exchange, place, every_seconds, on_error
         self._is_asked, self._heard = True, ""
+        self._lock = threading.Lock()
+        """Held to set and to take what is wanted: a wake-up in between would be lost."""
         self._wanted, self._stopped, self._hopeful = threading.Event(), threading.Event(), threading.Event()
         self._wanted.set()
         self._failures = 0
@@ -39,13 +41,15 @@ class Runner:
 
     def wake(self) -> None:
         """Exchange soon."""
-        self._is_asked = True
-        self._wanted.set()
+        with self._lock:
+            self._is_asked = True
+            self._wanted.set()
 
     def hear(self, cursor: str) -> None:
         """Exchange soon, unless the replica is at this place then: the news may be of our own push under way."""
-        self._heard = cursor
-        self._wanted.set()
+        with self._lock:
+            self._heard = cursor
+            self._wanted.set()
 
     def retry(self) -> None:
         """End the pause after failures: there is reason to believe that it goes now."""
@@ -64,9 +68,10 @@ class Runner:
             is_news = self._wanted.wait(self._every_seconds)
             if self._stopped.wait(_GATHER_SECONDS):  # What comes at once is taken at once.
                 return
-            self._wanted.clear()
-            is_asked, self._is_asked = self._is_asked, False
-            if is_asked or not is_news or self._heard != self._place():
+            with self._lock:
+                self._wanted.clear()
+                is_asked, self._is_asked, heard = self._is_asked, False, self._heard
+            if is_asked or not is_news or heard != self._place():
                 self._try()
             if self._failures:
                 self._hopeful.wait(self._pause_seconds())
