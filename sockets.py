@@ -33,6 +33,7 @@ from protocol.messages import PushResult
 from protocol.notifications import STATUS_TEXTS, Notification, notifications_of, parse_texts
 from server import log_format
 from server.quotas import Quotas
+from server.scheduler import yield_if_due
 from server.websocket.events import Read
 from server.websocket.receiver import check_not_refused
 from server.websocket.socketio_server import SocketIOServer
@@ -145,27 +146,37 @@ class Sockets:
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
             device_id = parse_device_id(body.get("deviceId"), "deviceId")
             greeting = self._greeting(identity, cursor)
+            identity = self._tokens.verify(body["token"])  # Its session may have ended while the greeting was read.
+            client = self._clients.get(sid)
+            if client is None:
+                return  # It left meanwhile.
+            self._leave(sid, client)
             if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
         except Problem as problem:
-            return self._refuse(sid, problem)
+            self._refuse(sid, problem)
         except Exception:
             log.exception("authenticating a socket failed")
-            return self._refuse(sid, Problem())
-        client = self._clients.get(sid)
-        if client is None:
-            return None  # It left while its token was verified.
+            self._refuse(sid, Problem())
+        else:
+            self._join(sid, client, identity, device_id)
+            self._emit("authenticated", greeting, sid)
+
+    def _leave(self, sid: str, client: _Client) -> None:
+        """Leave the room of the tenant that a socket authenticated for before."""
         if client.identity:
             self._server.io.leave_room(sid, client.identity.tenant_id)
             self._forget_authenticated(client.identity)
+            client.identity = None
+
+    def _join(self, sid: str, client: _Client, identity: Identity, device_id: str | None) -> None:
         self._authenticated_by_tenant[identity.tenant_id] += 1
         self._unauthenticated.discard(client.engine_id)
         client.identity, client.device_id = identity, device_id
         if device_id:
             self._seen.note(identity.tenant_id, device_id, {}, now_ms())
         self._server.io.enter_room(sid, identity.tenant_id)
-        self._emit("authenticated", greeting, sid)
-        return log_format.write_line(log, logging.INFO, "socket joined", {"tenant": identity.tenant_id})
+        log_format.write_line(log, logging.INFO, "socket joined", {"tenant": identity.tenant_id})
 
     def _forget_authenticated(self, identity: Identity) -> None:
         self._authenticated_by_tenant[identity.tenant_id] -= 1
@@ -184,7 +195,7 @@ class Sockets:
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
         self._server.io.disconnect(sid)
         if client and client.engine_id in self._server:
-            self._unauthenticated.add(client.engine_id, _GOODBYE_SECONDS)
+            self._unauthenticated.refuse(client.engine_id, _GOODBYE_SECONDS)
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
@@ -201,6 +212,7 @@ class Sockets:
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.expires_at <= now:
                 self._refuse(sid, TokenExpired())
+                yield_if_due()
         late = Unauthorized(f"The socket did not authenticate within {self._settings.socket_auth_seconds} s.")
         for engine_id in self._unauthenticated.late():
             self._close_unauthenticated(engine_id, late)
@@ -217,6 +229,7 @@ class Sockets:
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.session_id in ended:
                 self._refuse(sid, Unauthorized("The session has ended. Log in again."))
+                yield_if_due()
 
     def _tenant_of(self, engine_id: str) -> str | None:
         """Return a socket's tenant, None before it has authenticated."""

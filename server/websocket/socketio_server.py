@@ -133,7 +133,8 @@ class SocketIOServer:
             socket.close(wait=False, abort=abort)
 
     def close_all(self) -> None:
-        """Close all sockets when the server stops; clients see a lost connection and reconnect."""
+        """Close all sockets when the server stops, and let none in; clients see a lost connection and reconnect."""
+        self.unauthenticated.stop()
         for engine_id in list(self._engine.sockets):
             self.close(engine_id)
 
