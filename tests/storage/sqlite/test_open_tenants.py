@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import apsw
 import gevent
 import pytest
 
-from storage.positions import position
+from storage import main_database
+from storage.positions import incarnation, position
 from tenants import Tenants
 from tests import inside
-from tests.data_folder import path_of
+from tests.data_folder import engine_of, path_of
 
 _TENANTS = 10
 
@@ -28,6 +32,12 @@ def heap_kib(tenants: Tenants, ids: list[str]) -> float:
     for tenant_id in ids:
         push(tenants, tenant_id, "a")
     return (apsw.memory_used() - before) / 1024 / len(ids)
+
+
+def descriptors(path: Path) -> int:
+    """Count what this process holds open of a file, its log and its index."""
+    found = [os.path.realpath(one) for one in Path("/proc/self/fd").iterdir()]
+    return sum(name.startswith(str(path)) for name in found)
 
 
 def test_open_tenant_takes_little_memory(tenants: Tenants, new_tenant: Callable[[], str]) -> None:
@@ -52,3 +62,26 @@ def test_file_that_another_connection_holds_is_waited_for(
     assert not any(one.ready() for one in using)
     holder.close()
     gevent.joinall(using, raise_error=True)
+
+
+def test_file_that_went_back_and_is_held_is_waited_for_and_opened_once(
+    tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults: what was opened for a try that failed stays open; the lock is an unforeseen error."""
+    tenant_id, engine = new_tenant(), engine_of(tenants)
+    epoch, sequence = engine.peek(tenant_id, incarnation)
+    engine.directory.write(lambda: main_database.note_positions({tenant_id: (epoch, sequence + 9)}))
+    holder = apsw.Connection(str(path_of(tenants, tenant_id)))
+    holder.execute("BEGIN IMMEDIATE")
+    tries, opened = [], engine.rollbacks.opened
+
+    def release_after_three(*about: Any) -> bool:
+        tries.append(about)
+        if len(tries) == 4:
+            holder.close()
+        return opened(*about)
+
+    monkeypatch.setattr(engine.rollbacks, "opened", release_after_three)
+    assert tenants.read(tenant_id, position).epoch != epoch
+    with engine.files.closed(tenant_id):
+        assert descriptors(path_of(tenants, tenant_id)) == 0
