@@ -10,6 +10,7 @@ import pytest
 
 from protocol import change_parser
 from protocol.errors import ValidationError
+from protocol.messages import SERVER_FIELDS
 from storage import history
 from tenants import Tenants
 from tests.conftest import JSON, Device, Listener, Tenant
@@ -121,7 +122,7 @@ def tenant_of_old(tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: 
 def revert(tenants: Tenants, tenant_id: str, version: int) -> JSON:
     """Revert the row as ``api.history`` does."""
     found, base = tenants.read(tenant_id, lambda: history.fields_of_version("end_user", "old", version))
-    not_edited = change_parser.SERVER_FIELDS | {"last_updated", "device_id"}
+    not_edited = SERVER_FIELDS | {"last_updated", "device_id"}
     data = {name: value for name, value in found.items() if name not in not_edited} | {"id": "old"}
     one = {"table": "end_user", "operation": "update", "data": data, "baseVersion": base}
     push(tenants, tenant_id, {"operations": [one]})
