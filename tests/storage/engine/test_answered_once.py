@@ -34,7 +34,7 @@ def test_key_asked_twice_at_once_in_one_process_has_one_answer(database: Databas
 
 
 ASK_MANY = """
-from tests.storage.engine.test_idempotency import *
+from tests.storage.engine.test_answered_once import *
 database = engine.tenant(sys.argv[1])
 print("ready", flush=True)
 print(json.dumps([ask(database, f"k{number}", "theirs") for number in range(KEYS)]), flush=True)
