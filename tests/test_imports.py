@@ -25,7 +25,7 @@ ONLY_THERE = {
     "playhouse": {"storage.sqlite.binding"},
     "bcrypt": {"accounts.passwords"},
     "isal": {"server.http.middleware"},
-    "flask_socketio": {"sockets"},
+    "flask_socketio": {"server.websocket.socketio_server"},
 }
 """Packages that one module alone may import."""
 

@@ -11,8 +11,8 @@ from tests.sources import FOLDERS, ROOT, modules, nodes, parsed
 
 TESTS = ROOT / "tests"
 MODULE_LINES, TEST_FILE_LINES, FUNCTION_LINES = 400, 500, 50
-OF_THE_WHOLE = {"system", "browser", "clients"}
-"""Folders of tests that are about no folder of the server: about all of it, about pages, about clients."""
+OF_THE_WHOLE = {"system", "browser", "clients", "bench"}
+"""Folders of tests that are about no folder of the server: about all of it, pages, clients, the benchmark."""
 
 
 def long_files(paths: list[Path], most: int) -> list[str]:

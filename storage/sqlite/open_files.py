@@ -102,8 +102,12 @@ class OpenFiles:
             raise LookupError(f"{path.name}: {fault}")  # Opening it would write into it.
         self._make_room()
         database = open_tenant_file(path, self._most_waiting)
-        if self._rollbacks and self._rollbacks.opened(tenant_id, database, now_ms()):
-            self.renewed.add(tenant_id)
+        try:
+            if self._rollbacks and self._rollbacks.opened(tenant_id, database, now_ms()):
+                self.renewed.add(tenant_id)
+        except BaseException:  # Each further try to open it would leave one more.
+            database.close()
+            raise
         return database
 
     def _make_room(self) -> None:
