@@ -101,8 +101,11 @@ class SQLiteDatabase(GroupCommit):
             raise
 
     def run_now(self, work: Callable[[], object]) -> None:
-        """Run ``work`` in a transaction while nobody else has this file; no other greenlet runs meanwhile."""
-        with bound_to(self._writer), self._writer.conn:
+        """Run ``work`` in a transaction while nobody else has this file; no other greenlet runs meanwhile.
+
+        Raises: Busy, StorageFull.
+        """
+        with as_problems(), bound_to(self._writer), self._writer.conn:
             work()
         self.mark = object()
 

@@ -109,8 +109,12 @@ class OpenFiles:
         self.left_logs.keep_apart(tenant_id)
         database = open_tenant_file(path, self._most_waiting)
         self.left_logs.forget(tenant_id)
-        if self._rollbacks and self._rollbacks.opened(tenant_id, database, now_ms()):
-            self.renewed.add(tenant_id)
+        try:
+            if self._rollbacks and self._rollbacks.opened(tenant_id, database, now_ms()):
+                self.renewed.add(tenant_id)
+        except BaseException:  # Each further try to open it would leave one more.
+            database.close()
+            raise
         return database
 
     def _make_room(self) -> None:

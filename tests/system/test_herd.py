@@ -89,6 +89,16 @@ def test_flood_without_tokens_keeps_nobody_with_a_token_out(start_server: Callab
         assert joined[0].until("430")
 
 
+def test_newcomer_that_waits_for_a_place_does_not_hold_up_a_stop(start_server: Callable[..., Server]) -> None:
+    """Fault: as the others left it was let in, and its open socket was waited for."""
+    server = start_server(MAX_STRANGER_SOCKETS="1", SOCKET_AUTH_SECONDS="300", SHUTDOWN_SECONDS="300")
+    with Raw(server):
+        coming = gevent.spawn(Raw, server)
+        wait_for(lambda: counts(server)["in_flight"] == 2, "the newcomer")
+        assert server.stop() == 0
+        assert coming.get(timeout=60).answer.startswith("HTTP/1.1 503 ")
+
+
 def test_more_than_may_wait_for_a_place_are_refused_and_counted_in_the_log(start_server: Callable[..., Server]) -> None:
     most = 3
     server = start_server(MAX_STRANGER_SOCKETS=str(most), SOCKET_AUTH_SECONDS="300", MAX_CONNECTIONS=str(4 * most))

@@ -25,6 +25,7 @@ from protocol.errors import Problem, StorageFull
 from storage.sqlite import database, files
 from storage.sqlite.database import SQLiteDatabase
 from tests.conftest import Server, Tenant, needs, wait_for
+from tests.storage.sqlite.words import prepare
 
 pytestmark = pytest.mark.slow
 
@@ -124,10 +125,6 @@ def torn(writes: list[tuple[int, bytes | None]]) -> Iterator[tuple[int, bytes | 
             yield offset, None
         else:
             yield from ((offset + at, data[at : at + SECTOR]) for at in range(0, len(data), SECTOR))
-
-
-def prepare() -> None:
-    connection().execute("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, word TEXT)")
 
 
 def insert(number: int) -> None:

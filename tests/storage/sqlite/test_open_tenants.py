@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import apsw
 import gevent
 import pytest
 
-from storage.positions import position
+from storage import main_database
+from storage.positions import incarnation, position
 from tenants import Tenants
 from tests import inside
-from tests.data_folder import path_of
+from tests.data_folder import engine_of, path_of
+from tests.storage.sqlite.words import descriptors
 
 _TENANTS = 10
 
@@ -52,3 +55,26 @@ def test_file_that_another_connection_holds_is_waited_for(
     assert not any(one.ready() for one in using)
     holder.close()
     gevent.joinall(using, raise_error=True)
+
+
+def test_file_that_went_back_and_is_held_is_waited_for_and_opened_once(
+    tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults: what was opened for a try that failed stays open; the lock is an unforeseen error."""
+    tenant_id, engine = new_tenant(), engine_of(tenants)
+    epoch, sequence = engine.peek(tenant_id, incarnation)
+    engine.directory.write(lambda: main_database.note_positions({tenant_id: (epoch, sequence + 9)}))
+    holder = apsw.Connection(str(path_of(tenants, tenant_id)))
+    holder.execute("BEGIN IMMEDIATE")
+    tries, opened = [], engine.rollbacks.opened
+
+    def release_after_three(*about: Any) -> bool:
+        tries.append(about)
+        if len(tries) == 4:
+            holder.close()
+        return opened(*about)
+
+    monkeypatch.setattr(engine.rollbacks, "opened", release_after_three)
+    assert tenants.read(tenant_id, position).epoch != epoch
+    with engine.files.closed(tenant_id):
+        assert descriptors(path_of(tenants, tenant_id)) == 0
