@@ -213,7 +213,9 @@ def test_power_loss_amid_closings_that_leave_their_logs_keeps_what_was_answered(
         assert files.faults_of(left) == []
 
 
-def test_log_that_a_full_disk_can_not_take_in_stays(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_that_a_full_disk_can_not_take_in_stays(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault: the connection closed as if nothing had failed, and the log removed: the rows were gone."""
     path, original = tmp_path / "a.db", apsw.Connection
 
