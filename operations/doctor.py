@@ -72,10 +72,10 @@ class Machine:
     def filesystem(self) -> str:
         """Give the type of the filesystem that the data folder is on (proc(5), /proc/mounts)."""
         best, kind = "", "unknown"
-        lines = [line.split(" ") for line in self.mounts.splitlines()]
-        for _, name, found, *_ in (
-            line for line in lines if len(line) > 3
-        ):  # A name may have what looks like a line's end.
+        for line in self.mounts.splitlines():
+            if line.count(" ") < 2:  # A name may have what Python takes for the end of a line.
+                continue
+            _, name, found, *_ = line.split(" ")
             point = _OCTAL.sub(lambda digits: chr(int(digits[1], 8)), name)
             inside = self.folder == Path(point) or Path(point) in self.folder.parents
             if inside and len(point) >= len(best):
