@@ -17,7 +17,8 @@ from api.auth import bearer
 from api.push_handler import Around, PushHandler
 from models import synced_tables
 from protocol.codec import Row, decode, whole_number
-from protocol.errors import invalid
+from protocol.errors import NotFound, invalid
+from protocol.identifiers import IDENTIFIER
 from protocol.messages import PushResult
 from protocol.notifications import parse_texts
 from protocol.pull_parser import parse_table
@@ -60,6 +61,7 @@ class Review:
         """List what became of a row, newest first."""
         tenant_id = bearer(self._tokens).tenant_id
         name = parse_table(table, synced_tables())
+        _check_id(row_id, "row")
         before, limit = _query_number("before"), _query_limit()
         entries, more = self._tenants.read(tenant_id, lambda: history.history(name, row_id, before, limit))
         return answer({"success": True, "data": entries, "hasMore": more})
@@ -68,6 +70,7 @@ class Review:
         """Make a row again what it was at a version, as a new change."""
         identity = bearer(self._tokens)
         name = parse_table(table, synced_tables())
+        _check_id(row_id, "row")
         raw = read_body()
         version = _version(decode(raw))
         fields, base = self._tenants.read(identity.tenant_id, lambda: history.fields_of_version(name, row_id, version))
@@ -117,6 +120,7 @@ class Review:
     def rename_device(self, device_id: str) -> Reply:
         """Give a device a name for people."""
         tenant_id = bearer(self._tokens).tenant_id
+        _check_id(device_id, "device")
         texts = parse_texts(read_json(), DEVICE_NAME)
         if "name" not in texts:
             raise invalid("name", "must be a text")
@@ -126,9 +130,19 @@ class Review:
     def forget_device(self, device_id: str) -> Reply:
         """Forget a device that will not come back."""
         tenant_id = bearer(self._tokens).tenant_id
+        _check_id(device_id, "device")
         self._seen.save(tenant_id)
         self._tenants.write(tenant_id, lambda: devices.forget(device_id))
         return success({"message": "The device is forgotten."})
+
+
+def _check_id(text: str, what: str) -> None:
+    """Refuse what is no ID at all, which nothing can have; an engine may not even take it in a statement.
+
+    Raises: NotFound.
+    """
+    if not IDENTIFIER.fullmatch(text):
+        raise NotFound(f"There is no such {what}.")
 
 
 def _field(body: object, name: str, kind: type) -> Any:

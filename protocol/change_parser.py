@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocol.codec import Row, edit_time, has_null, parse_time, whole_number
+from protocol.codec import NO_NULL, Row, edit_time, has_null, parse_time, whole_number
 from protocol.errors import Detail, ValidationError
 from protocol.identifiers import IDENTIFIER, IDENTIFIER_ERROR, MAX_UNIQUE_ID_CHARACTERS
 from protocol.messages import SERVER_FIELDS, Change, Limits, Table
 
 _DELETED = {"is_deleted", "isDeleted"}
-_NO_NULL = "must have no U+0000"
 
 
 def parse_change(
@@ -60,7 +59,7 @@ def _parse_fields(change: Change, table: Table, row: Row, path: str, limits: Lim
             shown = name if len(name) <= limits.name_characters else name[: limits.name_characters] + "…"
             change.problems.append({"path": f"{path}.{shown}", "error": str(error)})
     nulls = [name for name, value in fields.items() if has_null(value)]
-    change.problems += [{"path": f"{path}.{name}", "error": _NO_NULL} for name in nulls]
+    change.problems += [{"path": f"{path}.{name}", "error": NO_NULL} for name in nulls]
     if change.kind == "delete":
         fields["is_deleted"] = 1
     elif fields.get("is_deleted"):
@@ -80,7 +79,7 @@ def _checked_name(name: str, max_characters: int) -> str:
     if not 1 <= len(name) <= max_characters:
         raise ValueError(f"a field's name must have 1 to {max_characters} characters")
     if has_null(name):
-        raise ValueError(_NO_NULL)
+        raise ValueError(NO_NULL)
     return name
 
 

@@ -121,8 +121,12 @@ def deeper_than(value: Any, levels: int) -> bool:
 _CONTAINERS = {dict, list}
 
 
+NO_NULL = "must have no U+0000, which not every database can store; remove it"
+
+
 def has_null(value: Any) -> bool:
-    """Tell whether a text or a name in a value has U+0000, which ends a text for SQLite's functions and for C programs."""
+    """Tell whether a text or a name in a value has U+0000. PostgreSQL has no such text; for SQLite's functions, and for
+    programs in C, the text ends there."""
     if type(value) is str:
         return "\0" in value
     if type(value) is dict:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from msgspec import Raw, Struct
 
-from protocol.codec import format_time
+from protocol.codec import NO_NULL, format_time, has_null
 from protocol.errors import invalid
 from protocol.messages import PushResult
 
@@ -137,5 +137,7 @@ def parse_texts(body: object, lengths: dict[str, int]) -> dict[str, str]:
             continue
         if not isinstance(value, str) or not 1 <= len(value) <= max_characters:
             raise invalid(name, f"must be a text of 1 to {max_characters} characters")
+        if has_null(value):
+            raise invalid(name, NO_NULL)
         texts[name] = value
     return texts

@@ -4,7 +4,8 @@ Knows: nothing that runs; the types that callers name. Must not know: SQL, files
 
 There is one ``Engine`` an installation, and one ``Database`` a tenant, beside that of the directory of customers. Code
 that reads or writes is a function that is run *bound* to one database (``models.bound``): its statements name no tenant
-and see the rows of one only. ``tests/storage/engine`` holds every engine to the promises below.
+and see the rows of one only. No text with U+0000 is given to an engine, since not every one can store it: whatever takes
+texts from clients refuses it. ``tests/storage/engine`` holds every engine to the promises below.
 
 1. A write has its tenant to itself from its first statement to its commit, against all greenlets and processes.
 2. What a write raises undoes that write alone. An error of the commit is the error of every write in it.

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from models import connection
-from protocol.codec import Row, format_time
+from protocol.codec import Row, format_time, has_null
 from protocol.errors import NotFound, ValidationError
-from protocol.messages import PushResult
+from protocol.messages import PushResult, same
 from storage.system_tables import Conflict, Logged, shown_conflict
 
 State = Literal["open", "resolved", "all"]
@@ -62,13 +62,16 @@ def _is_delete(entry: Logged) -> bool:
 def fields_of_version(table: str, row_id: str, version: int) -> tuple[Row, int]:
     """Give what a change must set to make a row again what it was at ``version``, and the version that the row has now.
 
-    A field that the row did not have then becomes null. Raises: NotFound if that version is not held.
+    A field that the row did not have then becomes null. One with U+0000, which older versions took, is left out if the
+    row still has it: no change can say it any more. Raises: NotFound if that version is not held.
     """
     held, _ = history(table, row_id, None, 1)
     then, _ = history(table, row_id, version + 1, 1)
     if not then or then[0]["version"] != version:
         raise NotFound("This version of the row is not held.")
-    fields: Row = dict.fromkeys(held[0]["row"]) | then[0]["row"]
+    of_now, of_then = held[0]["row"], then[0]["row"]
+    left = {name for name, value in of_then.items() if has_null([name, value]) and same(value, of_now.get(name))}
+    fields: Row = {name: of_then.get(name) for name in of_now | of_then if name not in left}
     return fields, held[0]["version"]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from peewee import BooleanField, IntegerField, TextField
 
 from models import Bound, JsonField, connection
+from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
 from storage.schema import add_missing, fingerprint
 
@@ -128,6 +129,8 @@ def normal_email(email: str) -> str:
 
 def customer_by_email(email: str) -> Customer | None:
     """Find a customer by address, in any case and normal form and with any space around it; to the letter first."""
+    if has_null(email):  # Nobody's: an engine may not even take it in a statement.
+        return None
     for form in forms(email.strip().lower()):
         found: Customer | None = Customer.get_or_none(Customer.email == form)
         if found:

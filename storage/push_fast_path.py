@@ -55,6 +55,7 @@ class FastPath:
         writing, chunk = self._writing, Chunk()
         time, at, is_named, session = writing.time, writing.at, writing.is_named, writing.session
         pushed_by, created = writing.push.device_id, defaultdict[str, list[str]](list)
+        row_device_ids = set()
         for one in some:
             row_type, row_id = one.row_type, one.row_id or writing.new_row_id()
             body = one.complete(row_id, time)
@@ -67,9 +68,10 @@ class FastPath:
             chunk.rows[row_type].append(row_type.stored(one.row, sequence))
             writing.note(row_type.table, row_id, "created", 1, body)
             created[row_type.table].append(row_id)
+            row_device_ids.add(one.row.device_id)
         for table, row_ids in created.items():
             writing.differences[table].add(row_ids)
-        for device in {one.row.device_id for one in some}:
+        for device in row_device_ids:
             writing.note_row_device_id(device, None)
         chunk.write()
         return True

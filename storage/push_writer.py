@@ -153,7 +153,6 @@ class _GeneralPath:
         table = change.table.name
         row_id = self.identities.row_id(change)
         stored = self.current.get((table, row_id))
-        self.writing.note_row_device_id(change.fields.get("device_id"), stored.row["device_id"] if stored else None)
         outcome = self._outcome(change, stored, (table, row_id))
         version, body = stored.version if stored else 0, b""
         if (outcome.conflicts or outcome.replaced) and self.writing.is_too_large(change, encode(change.fields)):
@@ -168,6 +167,7 @@ class _GeneralPath:
             if self.writing.is_too_large(change, body):
                 return None
             self._log(change, table, row_id, outcome, stored, row, body)
+        self.writing.note_row_device_id(change.fields.get("device_id"), stored.row["device_id"] if stored else None)
         conflict = self._note_conflict(change, outcome, stored, row_id)
         self.received[table, row_id] |= change.fields
         result = {"table": table, "id": row_id, "status": outcome.status, "version": version}

@@ -6,12 +6,13 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from graphlib import TopologicalSorter
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.sources import FOLDERS, modules, name_of, parsed
+from tests.sources import FOLDERS, modules, name_of, nodes, parsed
 
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text().partition("\n## Layers\n")[2].partition("\n## ")[0]
 FLOORS = [
@@ -25,7 +26,7 @@ ONLY_THERE = {
     "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors")},
     "bcrypt": {"accounts.passwords"},
     "isal": {"server.http.middleware"},
-    "flask_socketio": {"sockets"},
+    "flask_socketio": {"server.websocket.socketio_server"},
 }
 """Packages that one module alone may import."""
 
@@ -69,10 +70,11 @@ def sources() -> Sources:
     return {name_of(path): path.read_text() for path in modules()}
 
 
+@cache
 def imported(tree: ast.AST) -> set[str]:
     """Collect what a tree imports, wherever in it: modules of ours by their name, others by that of their package."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             found |= {_module(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -99,9 +101,10 @@ def height(name: str) -> int:
     return FLOORS.index(floor(name)) if floor(name) in FLOORS else -1
 
 
+@cache
 def calls(tree: ast.AST) -> set[str]:
     """Collect what a tree calls, as it is written."""
-    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return {ast.unparse(node.func) for node in nodes(tree) if isinstance(node, ast.Call)}
 
 
 Rule = Callable[[str, ast.Module], Iterator[str]]
@@ -120,7 +123,7 @@ MAY_IMPORT_LATE = {"syncapp._run_command"}
 
 
 def stays_at_the_top(name: str, tree: ast.Module) -> Iterator[str]:
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [node for node in nodes(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for function in functions:
         if imported(function) and f"{name}.{function.name}" not in MAY_IMPORT_LATE:
             yield f"{name}.{function.name} imports inside a function"

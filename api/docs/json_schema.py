@@ -31,6 +31,7 @@ from settings import Settings
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
+STORABLE: Schema = TEXT | {"pattern": r"^[^\x00]*$"}
 FLAG: Schema = {"type": "boolean"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 UUID: Schema = {"type": "string", "format": "uuid"}
@@ -115,7 +116,7 @@ def line(max_characters: int) -> Schema:
 
 def texts(lengths: Mapping[str, int], required: Sequence[str] = ()) -> dict[str, Schema]:
     """Describe what ``notifications.parse_texts`` accepts."""
-    found = {name: TEXT | {"minLength": 1, "maxLength": max_characters} for name, max_characters in lengths.items()}
+    found = {name: STORABLE | {"minLength": 1, "maxLength": most} for name, most in lengths.items()}
     return {name: text if name in required else or_null(text) for name, text in found.items()}
 
 
@@ -154,7 +155,8 @@ def _sent(field: Field) -> Schema:
         return {"type": ["number", "null"]}
     if _form(field):
         return or_null(TEXT | _form(field))
-    return {"type": ["integer", "null"] if isinstance(field, IntegerField) else ["string", "number", "null"]}
+    is_whole = isinstance(field, IntegerField)
+    return {"type": ["integer", "null"]} if is_whole else STORABLE | {"type": ["string", "number", "null"]}
 
 
 def _fields(table: SyncedTable) -> list[Field]:
@@ -191,7 +193,7 @@ def edit(table: SyncedTable, settings: Settings) -> Schema:
         description += (
             f" A new row has {', '.join(f'`{name}`' for name in table.rules.required)}, which `null` does not clear."
         )
-    names = {"minLength": 1, "maxLength": settings.max_name_characters, "pattern": r"^[^\x00]*$"}
+    names = {"minLength": 1, "maxLength": settings.max_name_characters, "pattern": STORABLE["pattern"]}
     return object_of(
         {"id": any_id, **properties},
         properties.keys() | {"id"},

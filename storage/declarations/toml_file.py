@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import models
 from models import TYPES, SyncedRow, column_of
+from protocol.codec import NO_NULL, has_null
 from settings import DEFAULT_TABLES_FILE
 from storage.declarations import toml_positions
 from storage.declarations.table import Column, Table, field_of, model_of
@@ -292,6 +293,8 @@ def _listed(words: Iterable[str]) -> str:
 
 def _fault_of(kind: str, value: Any, enum: Sequence[Any]) -> str:
     """Say why a column of a type can't hold a value from the file, or nothing."""
+    if has_null(value):
+        return NO_NULL
     if kind == "json":
         return _fault_of_json(value)
     types = _JSON_TYPES.get(kind, (str,))

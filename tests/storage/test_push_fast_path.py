@@ -306,6 +306,20 @@ def test_versions_that_a_device_counts_are_remembered_between_the_two_ways(
     assert_same(tenants, new_tenant, [plain_push(*beside), *history, last])
 
 
+@pytest.mark.parametrize("is_short", [True, False])
+def test_device_of_a_row_that_is_refused_as_too_large_is_not_noted(
+    tenants: Tenants, new_tenant: Callable[[], str], is_short: bool
+) -> None:
+    """Fault: a session of one device, whose row of another was refused, taken for one that both share."""
+    large = {"note": "x" * inside.LIMITS.row_bytes, "device_id": "two"}
+    new = [{"id": "a", "device_id": "one"}, {"id": "b"} | large]
+    edits = [{"id": "a", "name": "x", "device_id": "three"}, {"id": "a"} | large]
+    pushes = [plain_push(*new), plain_push(*edits[:1]), plain_push(*edits[1:])]
+    pushes = [(body | {"atomic": False}, beside) for body, beside in pushes]
+    answers, _ = outcome(tenants, new_tenant(), pushes, is_short)
+    assert [answer[-1] for answer in answers] == [{"one"}, {"three"}, set()]
+
+
 @pytest.mark.parametrize("name", ["_seq", "_extra", "_unknown0", "extra", "id ", "Ä"])
 def test_field_of_any_name_is_kept(tenants: Tenants, new_tenant: Callable[[], str], name: str) -> None:
     """Fault: a field with the name of one of our own columns written beside the unknown ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.kit.proxy import Proxy
 from tests.kit.server import LocalServer, wait_for
 from tests.kit.truth import Account, register
 
-from syncclient import Busy, Hooks, LoginNeeded, SyncClient, SyncError, runner
+from syncclient import Busy, Hooks, LoginNeeded, SyncClient, SyncError, live, runner
 
 
 def holds(client: SyncClient, row_id: str) -> Callable[[], bool]:
@@ -217,6 +218,52 @@ def test_closing_does_not_wait_for_a_server_that_is_busy(
     closing.start()
     closing.join(10)
     assert not closing.is_alive()
+
+
+def test_stop_as_an_exchange_begins_that_fails_does_not_wait_for_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: the pause looked only for a ``stop`` that came after the exchange had begun."""
+    monkeypatch.setattr(runner, "_FIRST_PAUSE_SECONDS", 3600.0)
+    has_begun = threading.Event()
+
+    def stop() -> None:
+        running.stop()
+
+    def exchange() -> None:
+        if stopping.ident:
+            raise SyncError("no network", "offline")
+        has_begun.set()
+
+    def place() -> str:
+        stopping.start()
+        assert running._hopeful.wait(60)
+        return "1"
+
+    stopping = threading.Thread(target=stop, daemon=True)
+    running = runner.Runner(exchange, place, 3600, None)
+    assert has_begun.wait(60)
+    running.hear("2")
+    wait_for(lambda: stopping.ident, "the news")
+    stopping.join(10)
+    assert not stopping.is_alive()
+
+
+def test_stop_as_a_connection_begins_is_not_lost(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: what ``stop`` had set was cleared, and it waited until the server ended the connection."""
+    client = make_client()
+    stopping = threading.Thread(target=client.stop, daemon=True)
+
+    class Ended(threading.Event):
+        def clear(self) -> None:
+            if not stopping.ident:
+                stopping.start()
+                assert self.wait(60)
+            super().clear()
+
+    monkeypatch.setattr(live, "threading", SimpleNamespace(Event=Ended, Thread=threading.Thread))
+    client.start()
+    wait_for(lambda: stopping.ident, "the connection")
+    stopping.join(10)
+    assert not stopping.is_alive()
 
 
 @pytest.mark.parametrize("times", [1, 3])

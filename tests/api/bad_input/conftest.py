@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import apsw
 import pytest
 from flask import Flask
 
 import syncapp
+from protocol.codec import has_null
 from settings import Settings
+from tests.api.bad_input.hostile import CUSTOMERS, REGISTRATION
 from tests.conftest import Device, Server, Tenant
 from tests.refusals import complaints, customers
 
@@ -32,7 +36,16 @@ def device(victim: Tenant) -> Device:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    """The application in this process."""
+    """The application in this process, on a database that refuses U+0000 in what a statement is given, as some do."""
+
+    def refuse(_: object, __: str, values: Any) -> bool:
+        assert not has_null(list(values.values() if isinstance(values, dict) else values or ()))
+        return True
+
+    def watch(connection: apsw.Connection) -> None:
+        connection.exec_trace = refuse
+
+    apsw.connection_hooks.append(watch)
     unlimited = "100000 per second"
     app = syncapp.build(
         Settings(
@@ -45,3 +58,11 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     )
     yield app
     app.extensions["lifecycle"].end()
+    apsw.connection_hooks.remove(watch)
+
+
+@pytest.fixture(scope="module")
+def token(app: Flask) -> str:
+    """The token of a customer of ``app``."""
+    answer = app.test_client().post(f"{CUSTOMERS}/register", json=REGISTRATION, buffered=True)
+    return str(answer.get_json()["data"]["token"])

@@ -10,7 +10,7 @@ from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.bad_input.hostile import CUSTOMERS, REGISTRATION, SYNC
+from tests.api.bad_input.hostile import SYNC
 from tests.api.bad_input.strategies import REQUEST
 from tests.conftest import JSON, Tenant
 from tests.refusals import (
@@ -23,12 +23,6 @@ ANYTHING_GOES = settings(
     derandomize=False,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-
-
-@pytest.fixture(scope="module")
-def token(app: Flask) -> str:
-    answer = app.test_client().post(f"{CUSTOMERS}/register", json=REGISTRATION, buffered=True)
-    return str(answer.get_json()["data"]["token"])
 
 
 @pytest.mark.slow

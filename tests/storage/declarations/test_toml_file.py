@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import TYPES, SyncedRow, column_of
 from storage.declarations import toml_file
 from storage.declarations.table import Column, Table, model_of
 from storage.declarations.toml_file import DeclarationError, read
+from tests.fuzzing import fuzz
 
 GOOD = """
 [job]
@@ -109,6 +110,9 @@ def test_empty_file_declares_nothing() -> None:
         ("[a.columns]\nb = { type = 'json', default = [2024-01-01] }", "2:32: a.columns.b.default must be JSON: no dates"),
         ("[a.columns]\nb = { type = 'json', default = [nan] }", "2:32: a.columns.b.default must be JSON: no dates"),
         (f"[a.columns]\nb = {{ type = 'text', default = '{'x' * 5000}' }}", "has more than 4,096 bytes."),
+        ('[a.columns]\nb = { type = "text", default = "x\\u0000" }', "2:32: a.columns.b.default must have no U+0000"),
+        ('[a.columns]\nb = { type = "json", default = ["\\u0000"] }', "2:32: a.columns.b.default must have no U+0000"),
+        ('[a.columns]\nb = { type = "text", enum = ["\\u0000"] }', "2:30: a.columns.b.enum[0] must have no U+0000"),
         ("[a]\nindexes = 'b'\ncolumns.b = 'text'", "2:11: a.indexes must be a list of columns"),
         ("[a]\nindexes = ['b', 'c']\ncolumns.b = 'text'", '2:17: a.indexes[1] names "c", which is no column of this'),
         ("[a]\nindexes = [['b', 'c']]\ncolumns.b = 'text'\ncolumns.c = 'json'", '2:12: a.indexes[0] names "c", a JSON'),
@@ -216,7 +220,7 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz
 @given(st.dictionaries(WORDS, ANY | st.fixed_dictionaries({"columns": st.dictionaries(WORDS, ANY)}), max_size=3))
 def test_whatever_a_file_says_it_is_read_or_refused_with_places(said: dict[str, Any]) -> None:
     text = "\n".join(f"{json.dumps(key)} = {toml(value)}" for key, value in said.items())

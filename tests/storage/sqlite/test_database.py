@@ -32,6 +32,7 @@ from tests import inside
 from tests.conftest import Server
 from tests.data_folder import path_of
 from tests.inside import caught, together
+from tests.storage.sqlite.words import insert, prepare, words
 
 native_ident: Callable[[], int] = get_original("_thread", "get_ident")
 
@@ -43,27 +44,6 @@ print("locked", flush=True)
 time.sleep(float(sys.argv[2]))
 db.execute("ROLLBACK")
 """
-
-
-def prepare() -> None:
-    connection().execute("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, word TEXT)")
-
-
-def insert(word: str) -> int:
-    connection().execute("INSERT INTO t (word) VALUES (?)", (word,))
-    return int(connection().last_insert_rowid())
-
-
-def words() -> list[str]:
-    return [row[0] for row in connection().execute("SELECT word FROM t ORDER BY n")]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLiteDatabase]:
-    store = SQLiteDatabase.open(tmp_path / "a.db", prepare, 1)
-    yield store
-    store.wait()
-    store.close()
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import apsw
@@ -17,6 +15,7 @@ from storage.positions import incarnation, position
 from tenants import Tenants
 from tests import inside
 from tests.data_folder import engine_of, path_of
+from tests.storage.sqlite.words import descriptors
 
 _TENANTS = 10
 
@@ -32,12 +31,6 @@ def heap_kib(tenants: Tenants, ids: list[str]) -> float:
     for tenant_id in ids:
         push(tenants, tenant_id, "a")
     return (apsw.memory_used() - before) / 1024 / len(ids)
-
-
-def descriptors(path: Path) -> int:
-    """Count what this process holds open of a file, its log and its index."""
-    found = [os.path.realpath(one) for one in Path("/proc/self/fd").iterdir()]
-    return sum(name.startswith(str(path)) for name in found)
 
 
 def test_open_tenant_takes_little_memory(tenants: Tenants, new_tenant: Callable[[], str]) -> None:

@@ -7,7 +7,7 @@ faults named below were put into a copy of ``storage/sqlite/database.py``; the t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,33 +21,7 @@ from models import connection
 from server import disk_threads
 from storage.sqlite import database
 from storage.sqlite.database import FileReplaced, SQLiteDatabase, WrittenByRead
-
-
-def prepare() -> None:
-    connection().execute("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, word TEXT)")
-
-
-def insert(word: str) -> int:
-    connection().execute("INSERT INTO t (word) VALUES (?)", (word,))
-    return int(connection().last_insert_rowid())
-
-
-def words() -> list[str]:
-    return [row[0] for row in connection().execute("SELECT word FROM t ORDER BY n")]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLiteDatabase]:
-    store = SQLiteDatabase.open(tmp_path / "a.db", prepare, 1)
-    yield store
-    store.wait()
-    store.close()
-
-
-def descriptors(store: SQLiteDatabase) -> int:
-    """Count what this process holds open of a file, its log and its index."""
-    found = [os.path.realpath(one) for one in Path("/proc/self/fd").iterdir()]
-    return sum(name.startswith(str(store.path)) for name in found)
+from tests.storage.sqlite.words import descriptors, insert, prepare, words
 
 
 class Paused:
@@ -68,7 +42,7 @@ def test_file_that_is_read_and_written_in_turn_has_three_descriptors(store: SQLi
     for number in range(5):
         store.write(lambda number=number: insert(f"w{number}"))  # type: ignore[misc]
         assert len(store.read(words)) == number + 1
-    assert descriptors(store) == 3
+    assert descriptors(store.path) == 3
 
 
 def test_read_amid_a_write_sees_none_of_it_and_reads_after_it_all(store: SQLiteDatabase) -> None:

@@ -51,8 +51,10 @@ class Live:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
+        while True:
             self._ended.clear()
+            if self._stopped.is_set():  # Looked at after that: ``stop`` may have set both meanwhile.
+                return
             try:
                 self._listen()
             except Exception as error:  # Of whatever kind the library has: connect again, later.

@@ -73,7 +73,7 @@ class Runner:
                 is_asked, self._is_asked, heard = self._is_asked, False, self._heard
             if is_asked or not is_news or heard != self._place():
                 self._try()
-            if self._failures:
+            if self._failures and not self._stopped.is_set():  # ``stop`` ends no pause that it came before.
                 self._hopeful.wait(self._pause_seconds())
                 self.wake()
 
