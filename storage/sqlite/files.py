@@ -97,6 +97,18 @@ def _opened(path: Path) -> Iterator[apsw.Connection]:
         connection.close()
 
 
+def take_log_in(path: Path) -> None:
+    """Take a file's write-ahead log into it, and remove it if nobody else has the file open. Run it in a thread.
+
+    Raises: Busy, StorageFull.
+    """
+    with as_problems(), _opened(path) as connection:
+        connection.pragma(
+            "user_version"
+        )  # Before a first read there is no log to it, and none that closing would remove.
+        connection.wal_checkpoint()
+
+
 def look_into(path: Path, query: Callable[[], T]) -> T:
     """Run a query bound to a file as it lies there, of whatever version; nothing is written."""
     with _opened(path) as connection:
