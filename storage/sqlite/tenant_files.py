@@ -43,7 +43,11 @@ def new_tenant_file(now: int) -> bytes:
 
 @cache
 def _laid_out() -> bytes:
-    return file_bytes(b"", schema.lay_out_tenant, schema.tenant_fingerprint())
+    def lay_out() -> None:
+        schema.lay_out()
+        schema.begin_tables()
+
+    return file_bytes(b"", lay_out, schema.tenant_fingerprint())
 
 
 def remove_file(path: Path) -> None:
