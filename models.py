@@ -246,7 +246,6 @@ def _written(form: str, read: Callable[[str], object], sentence: str) -> Callabl
     is_well_formed = re.compile(form, re.ASCII).fullmatch
 
     def check(value: Any) -> str:
-        """Give a text of this form as it is, or raise ValueError with what it must be."""
         try:
             if isinstance(value, str) and is_well_formed(value):
                 read(value)
@@ -299,7 +298,6 @@ def column_of(field: Field) -> Column:
     choices = tuple(choice for choice, _ in field.choices)
 
     def one_of(value: Any) -> Any:
-        """Check a value that must be one of the field's choices."""
         if value not in choices:
             raise ValueError(f"must be {_listed(choices)}")
         return check(value)
