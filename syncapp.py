@@ -118,10 +118,12 @@ def _lifecycle(
     app: Flask, settings: Settings, engine: SQLiteEngine, sockets: Sockets, housekeeping: Housekeeping
 ) -> Lifecycle:
     def close() -> None:
+        """End the background work, then close every database."""
         housekeeping.end()
         engine.close()
 
     def held() -> dict[str, int]:
+        """Count what the server holds, for the log at a signal."""
         return sockets.held() | {"open_tenants": len(engine.files)}
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
