@@ -115,4 +115,5 @@ INTERNALS = (
     # --- peewee ------------------------------------------------------------------------------------------------------
     Internals("peewee", "peewee:Field", "_order _sort_key", "models"),
     Internals("peewee", "peewee:Database", "_state", "storage.sqlite.binding"),
+    Internals("peewee", "peewee:Database", "_execute_cursor", "storage.postgres.binding"),
 )
