@@ -34,6 +34,7 @@ class SettingError(ValueError):
 
 def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
     def read(text: str) -> int:
+        """Read a whole number between the bounds."""
         if not re.fullmatch(r"[0-9]{1,15}", text) or not minimum <= int(text) <= maximum:
             raise ValueError(f"must be a whole number from {minimum:,} to {maximum:,}")
         return int(text)
@@ -55,6 +56,7 @@ def _size(text: str) -> int:
 
 def _bytes(minimum: int, maximum: int) -> Callable[[str], int]:
     def read(text: str) -> int:
+        """Read a number of bytes between the bounds."""
         try:
             size = _size(text)
         except ValueError:
@@ -77,6 +79,7 @@ def _short(size: int) -> str:
 
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
+        """Read one of the words."""
         if text not in words:
             raise ValueError("must be " + " or ".join(words))
         return text

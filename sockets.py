@@ -104,8 +104,7 @@ class Sockets:
 
     def held(self) -> dict[str, int]:
         """Count what is held: sessions, clients, rooms."""
-        rooms = self._server.io.manager.rooms.get("/", {})
-        return {"sockets": len(self._server), "clients": len(self._clients), "rooms": len(rooms)}
+        return self._server.held() | {"clients": len(self._clients)}
 
     def connected(self) -> int:
         """Count the authenticated sockets."""

@@ -68,6 +68,7 @@ class PushHandler:
         write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
 
         def committed(applied: PushResult) -> None:
+            """Note what the device has seen by this push, and notify the listeners."""
             push_transaction.note_committed(tenant_id, push, applied, self._seen.evidences)
             self._sockets.announce(tenant_id, applied)
 

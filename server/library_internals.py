@@ -97,8 +97,9 @@ INTERNALS = (
     Internals(
         "python-socketio",
         "socketio.manager:Manager",
-        "eio_sid_from_sid get_participants is_connected rooms sid_from_eio_sid",
-        "server.websocket.broadcast server.websocket.events server.websocket.socketio_server",
+        "basic_disconnect basic_enter_room basic_leave_room callbacks eio_sid_from_sid get_participants is_connected"
+        " is_sid_room pending_connect pending_disconnect rooms sid_from_eio_sid",
+        "server.websocket.broadcast server.websocket.events server.websocket.rooms server.websocket.socketio_server",
     ),
     Internals("python-socketio", "socketio.packet:Packet", "uses_binary_events", "server.websocket.events"),
     Internals("Flask-SocketIO", "flask_socketio:SocketIO", "server", "server.websocket.socketio_server"),
@@ -114,4 +115,5 @@ INTERNALS = (
     # --- peewee ------------------------------------------------------------------------------------------------------
     Internals("peewee", "peewee:Field", "_order _sort_key", "models"),
     Internals("peewee", "peewee:Database", "_state", "storage.sqlite.binding"),
+    Internals("peewee", "peewee:Database", "_execute_cursor", "storage.postgres.binding"),
 )

@@ -23,13 +23,16 @@ FLOORS = [
 ONLY_THERE = {
     "apsw": {f"storage.sqlite.{name}" for name in ("binding", "connections", "database", "errors", "files")},
     "playhouse": {"storage.sqlite.binding"},
+    "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors")},
     "bcrypt": {"accounts.passwords"},
     "isal": {"server.http.middleware"},
     "flask_socketio": {"server.websocket.socketio_server"},
 }
 """Packages that one module alone may import."""
 
+ENGINES = ("storage.sqlite.", "storage.postgres.")
 MAY_KNOW_THE_ENGINE = {
+    "storage.postgres.copies": "writes and reads files of the other",
     "syncapp": "chooses it",
     "operations.backup": "copies files",
     "operations.backup_commands": "copies files",
@@ -138,9 +141,8 @@ def knows_only_what_it_may(name: str, tree: ast.Module) -> Iterator[str]:
 
 def knows_no_engine(name: str, tree: ast.Module) -> Iterator[str]:
     for other in sorted(imported(tree)):
-        if other.startswith("storage.sqlite.") and not (
-            name.startswith("storage.sqlite.") or name in MAY_KNOW_THE_ENGINE
-        ):
+        folder = next((one for one in ENGINES if other.startswith(one)), None)
+        if folder and not name.startswith(folder) and name not in MAY_KNOW_THE_ENGINE:
             yield f"{name} imports {other}: ask storage.engine for it"
 
 
@@ -201,6 +203,8 @@ def test_modules_keep_the_rule(rule: Rule) -> None:
         (knows_only_what_it_may, "protocol.errors", "import msgspec"),
         (knows_no_engine, "tenants", "from storage.sqlite.engine import SQLiteEngine"),
         (knows_no_engine, "storage.schema", "from storage.sqlite import dialect"),
+        (knows_no_engine, "storage.postgres.pool", "from storage.sqlite import database"),
+        (knows_no_engine, "tenants", "from storage.postgres.engine import PostgresEngine"),
         (binds_no_model, "tenants", "with database.bind_ctx([Customer]): pass"),
         (binds_no_model, "server.http.lifecycle", "Customer.bind(database)"),
     ],

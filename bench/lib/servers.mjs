@@ -94,7 +94,8 @@ export class Server {
     this.port = await freePort();
     const log = fs.openSync(`${this.data}.log`, 'a');
     const began = performance.now();
-    const env = { ...process.env, ...this.env, PORT: String(this.port), HOST: '127.0.0.1', DATA_DIR: this.data, JWT_SECRET_KEY: SECRET, ...extra };
+    const { PYTHONDONTWRITEBYTECODE: _, ...environ } = process.env; // Users' servers are compiled once, not at each start.
+    const env = { ...environ, ...this.env, PORT: String(this.port), HOST: '127.0.0.1', DATA_DIR: this.data, JWT_SECRET_KEY: SECRET, ...extra };
     Object.assign(this, { extra, environment: env });
     this.child = spawn('taskset', ['-c', String(core), ...prefix, ...this.command], { cwd: this.folder, env, stdio: ['ignore', log, log] });
     fs.closeSync(log);

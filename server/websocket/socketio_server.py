@@ -21,6 +21,7 @@ from server.websocket.broadcast import Broadcaster
 from server.websocket.events import Events, Json, TextPacket
 from server.websocket.handshake import SocketIOMiddleware
 from server.websocket.receiver import Receiver
+from server.websocket.rooms import Rooms
 from server.websocket.unauthenticated import UnauthenticatedSockets
 from settings import Settings
 
@@ -36,6 +37,7 @@ def _socket_io(app: Flask, settings: Settings) -> SocketIO:
         async_handlers=False,  # Events of a socket run in order, and a flood waits in its own socket's buffer.
         always_connect=True,  # So that an error can be sent before the connection is closed.
         manage_session=False,
+        client_manager=Rooms(),
         cors_allowed_origins=lambda origin, environ: is_allowed_origin(origin, environ, settings.cors_origins),
         max_http_buffer_size=settings.max_frame_bytes,
         ping_interval=settings.ping_interval_seconds,
@@ -104,8 +106,9 @@ class SocketIOServer:
 
         self._engine.on("disconnect", forget)
 
-    def __len__(self) -> int:
-        return len(self._engine.sockets)
+    def held(self) -> dict[str, int]:
+        """Count what is held: sessions, rooms."""
+        return {"sockets": len(self._engine.sockets), "rooms": len(self.io.manager.rooms.get("/", {}))}
 
     def __contains__(self, engine_id: str) -> bool:
         return engine_id in self._engine.sockets

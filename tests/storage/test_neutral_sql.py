@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from storage.dialect import Dialect
+from storage.postgres import dialect as postgres_dialect
 from storage.sqlite import dialect as sqlite_dialect
 from tests.sources import modules, name_of, nodes, parsed
 
-DIALECTS: list[Dialect] = [sqlite_dialect]
+DIALECTS: list[Dialect] = [sqlite_dialect, postgres_dialect]
 """The engines' dialects; that each gives all that is asked, mypy says."""
 
 ONLY_SQLITE = {
@@ -69,7 +70,7 @@ def test_no_module_outside_the_engine_has_sql_that_only_sqlite_knows() -> None:
     found = []
     for path in modules():
         name = name_of(path)
-        if not name.startswith("storage.sqlite."):
+        if not name.startswith(("storage.sqlite.", "storage.postgres.")):
             found += faults(name, path.read_text())
     assert found == []
 
