@@ -1,7 +1,9 @@
 # The two commands are `make run` and `make test`; `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
-UNIT_TESTS := $(BIN)/python -m pytest -m "not slow and not server"
+# Temporary files in memory where there is a folder for it; random input with a quarter of the examples of make test.
+UNIT_TESTS := $(if $(wildcard /dev/shm/.),TMPDIR=/dev/shm) FUZZ_EXAMPLES=25 $(BIN)/python -m pytest -m "not slow and not server"
+AMONG = -q -o console_output_style=classic --among=$(TAKEN)
 TOGETHER = TAKEN=$$(mktemp -d) $(MAKE) --no-print-directory -k -Otarget
 unexport PYTHONDONTWRITEBYTECODE # Else each test run, server and command compiles everything again.
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ test: .venv/installed-dev ## Install what tests need and pass them; with ARGS th
 
 # Three at a time, since much of a test is waiting; each takes the next module that none has, and prints when it ends.
 part-1 part-2 part-3: .venv/installed-dev
-	$(BIN)/python -m pytest --among=$(TAKEN)
+	$(BIN)/python -m pytest $(AMONG)
 
 # Apart from the others: in their process threads and SQLite are not what they are on a device (tests/conftest.py).
 clients: .venv/installed-dev ## The part of the tests that is about the Python client
@@ -37,7 +39,7 @@ unit: .venv/installed-dev ## The part of the tests that takes seconds
 	@$(if $(ARGS),$(UNIT_TESTS) $(ARGS),$(TOGETHER) -j2 unit-1 unit-2)
 
 unit-1 unit-2: .venv/installed-dev
-	$(UNIT_TESTS) --among=$(TAKEN)
+	$(UNIT_TESTS) $(AMONG)
 
 crash: .venv/installed-dev ## kill -9 under load, many rounds: make crash ROUNDS=100
 	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/system/test_crash.py

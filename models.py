@@ -10,6 +10,7 @@ every row has, and ``indexed``, a tuple of columns for each index.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -34,14 +35,32 @@ from protocol.codec import Row, encode, whole_number
 from protocol.messages import Column, Table
 from protocol.row_types import CHECKED, FLAG, NUMBER, WHOLE
 
-database = DatabaseProxy()
-
 bound: ContextVar[Any] = ContextVar("bound")
-"""What the running code is bound to, with its connection as ``conn``; only ``storage`` sets it."""
+"""What the running code is bound to: a ``conn``, a ``dialect``, and for peewee a ``database``; only ``storage`` sets it."""
 
 
 class NotBound(RuntimeError):
     """Code used a database without being bound to one. That is a bug; it must never reach the data of another tenant."""
+
+
+class _BoundDatabase(DatabaseProxy):
+    """For peewee the database of what the running code is bound to, of whichever engine; bound to nothing, it raises."""
+
+    def initialize(self, obj: Any) -> None:
+        """Take nothing: the process has no database."""
+
+    @property
+    def obj(self) -> Any:
+        """Give the engine's database for peewee, None if nothing is bound."""
+        return getattr(bound.get(None), "database", None)
+
+    def __getattr__(self, name: str) -> Any:
+        if self.obj is None:
+            raise NotBound("no database is bound here")
+        return super().__getattr__(name)
+
+
+database = _BoundDatabase()
 
 
 def connection() -> Any:
@@ -56,9 +75,17 @@ def connection() -> Any:
 
 
 class JsonField(JSONField):
-    """JSON in a column of type TEXT, since SQLite would store ``JSON`` with the affinity of a number."""
+    """JSON in a column of type TEXT (to SQLite, ``JSON`` is a number), written and read here: the same on every engine."""
 
     field_type = "TEXT"
+
+    def db_value(self, value: Any) -> str | None:
+        """Write a value as JSON."""
+        return None if value is None else encode(value).decode()
+
+    def python_value(self, value: str | None) -> Any:
+        """Read JSON."""
+        return None if value is None else json.loads(value)
 
 
 class DateText(TextField):

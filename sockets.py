@@ -1,7 +1,7 @@
 """Real time over Socket.IO: authentication, rooms by tenant, notifications and events (docs/api.md, real time).
 
-Knows: Socket.IO, which socket belongs to which tenant, types of notification, limits of a listener. Must not know: SQL,
-engines, how a push is stored.
+Knows: which socket belongs to which tenant, what ends it, types of notification. Must not know: SQL, engines, how a push is
+stored, Engine.IO.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import gevent
 from flask import Flask
-from flask_socketio import SocketIO
 from msgspec import Raw
 
 from accounts.tokens import Identity, Tokens, check_tenant
@@ -33,14 +32,11 @@ from protocol.identifiers import parse_device_id
 from protocol.messages import PushResult
 from protocol.notifications import STATUS_TEXTS, Notification, notifications_of, parse_texts
 from server import log_format
-from server.http.exchange import is_allowed_origin
 from server.quotas import Quotas
-from server.websocket import frames
-from server.websocket.broadcast import Broadcaster
-from server.websocket.events import Events, Json, Read, TextPacket
-from server.websocket.handshake import SocketIOMiddleware
-from server.websocket.receiver import Receiver, check_not_refused
-from server.websocket.unauthenticated import UnauthenticatedSockets
+from server.scheduler import yield_if_due
+from server.websocket.events import Read
+from server.websocket.receiver import check_not_refused
+from server.websocket.socketio_server import SocketIOServer
 from settings import Settings
 from storage import positions
 from storage.devices import Seen
@@ -73,26 +69,6 @@ class Caller(NamedTuple):
     device_id: str | None
 
 
-def _socket_io(app: Flask, settings: Settings) -> SocketIO:
-    quiet = logging.getLogger("syncapp.socketio")
-    quiet.setLevel(logging.CRITICAL)  # The library logs payloads and what hostile clients send, with tracebacks.
-    return SocketIO(
-        app,
-        async_mode="gevent",
-        async_handlers=False,  # Events of a socket run in order, and a flood waits in its own socket's buffer.
-        always_connect=True,  # So that an error can be sent before the connection is closed.
-        manage_session=False,
-        cors_allowed_origins=lambda origin, environ: is_allowed_origin(origin, environ, settings.cors_origins),
-        max_http_buffer_size=settings.max_frame_bytes,
-        ping_interval=settings.ping_interval_seconds,
-        ping_timeout=settings.ping_timeout_seconds,
-        serializer=TextPacket,
-        json=Json,
-        logger=quiet,
-        engineio_logger=quiet,
-    )
-
-
 class Sockets:
     """All sockets of this server."""
 
@@ -107,46 +83,28 @@ class Sockets:
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
         self._clients: dict[str, _Client] = {}
-        most, most_waiting = settings.max_stranger_sockets, settings.max_connections // 4
-        self._unauthenticated = UnauthenticatedSockets(most, most_waiting, self._close_unauthenticated)
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
-        frames.install(settings.max_frame_bytes)
-        other = app.wsgi_app
-        self._io = _socket_io(app, settings)
-        self._engine = self._io.server.eio
-        middleware = SocketIOMiddleware(
-            app.wsgi_app, other, self._engine, settings.cors_origins, self._unauthenticated.make_room
-        )
-        self._log_refused = middleware.log_refused
-        app.wsgi_app = middleware  # type: ignore[method-assign]
-        self._send_packet = self._engine.send_packet
-        self._broadcaster = Broadcaster(self._io.server, self._queue_bounded)
-        self._engine.send_packet = self._broadcaster.send
-        self._events = Events(self._io.server, self._acknowledge)
-        Receiver(self._engine, quotas, self._tenant_of, self._is_slow, self._close_engine, self._close_flooding)
-        self._engine.disconnect = self._close_engine  # The library's own waits for the client.
-        self._forget_environs()
-        self._forget_closed()
-        self._register_handlers()
-        tokens.ended.connect(self._sessions_ended)
-
-    def _register_handlers(self) -> None:
-        self._io.server.on("connect", self._connected)
-        self._io.server.on("disconnect", self._disconnected)
-        self._io.server.on("authenticate", self._authenticate_event)
+        self._server = SocketIOServer(app, settings, quotas, self._tenant_of, self._close_unauthenticated)
+        self._unauthenticated = self._server.unauthenticated
+        for event, handle in (
+            ("connect", self._connected),
+            ("disconnect", self._disconnected),
+            ("authenticate", self._authenticate_event),
+        ):
+            self._server.io.on(event, handle)
         self.on("ping", self._ping)
         self.on("sync_status_update", self._relay_status)
+        tokens.ended.connect(self._sessions_ended)
 
     @property
     def events(self) -> list[str]:
         """List the events that clients may emit."""
-        return self._events.names
+        return self._server.events.names
 
     def held(self) -> dict[str, int]:
         """Count what is held: sessions, clients, rooms."""
-        rooms = self._io.server.manager.rooms.get("/", {})
-        return {"sockets": len(self._engine.sockets), "clients": len(self._clients), "rooms": len(rooms)}
+        return self._server.held() | {"clients": len(self._clients)}
 
     def connected(self) -> int:
         """Count the authenticated sockets."""
@@ -158,36 +116,15 @@ class Sockets:
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
-    def _forget_environs(self) -> None:
-        """Keep no environ for the life of a socket: nothing here needs it, and it takes 3 KiB."""
-        connected = self._engine.handlers["connect"]
-
-        def connect(engine_id: str, _: object) -> None:
-            self._unauthenticated.add(engine_id, self._settings.socket_auth_seconds)
-            connected(engine_id, {})
-
-        self._engine.on("connect", connect)
-
-    def _forget_closed(self) -> None:
-        """Do not count a closed session as unauthenticated though its client is slow to leave."""
-        disconnected = self._engine.handlers["disconnect"]
-
-        def forget(engine_id: str, reason: str) -> None:
-            disconnected(engine_id, reason)
-            self._engine.sockets.pop(engine_id, None)
-            self._unauthenticated.discard(engine_id)
-
-        self._engine.on("disconnect", forget)
-
     def _connected(self, sid: str, environ: object = None, auth: object = None, *_: object) -> None:
         if sid in self._clients:  # A client emitted an event of this name.
             return
-        self._clients[sid] = _Client(self._io.server.manager.eio_sid_from_sid(sid, "/"))
+        self._clients[sid] = _Client(self._server.engine_id_of(sid))
         if isinstance(auth, dict) and auth.get("token") is not None:
             self._authenticate(sid, auth)
 
     def _disconnected(self, sid: str, reason: object = None, *_: object) -> None:
-        if self._io.server.manager.is_connected(sid, "/"):  # The same.
+        if self._server.is_connected(sid):  # The same.
             return
         client = self._clients.pop(sid, None)
         if client and client.identity:
@@ -208,27 +145,37 @@ class Sockets:
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
             device_id = parse_device_id(body.get("deviceId"), "deviceId")
             greeting = self._greeting(identity, cursor)
+            identity = self._tokens.verify(body["token"])  # Its session may have ended while the greeting was read.
+            client = self._clients.get(sid)
+            if client is None:
+                return  # It left meanwhile.
+            self._leave(sid, client)
             if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
         except Problem as problem:
-            return self._refuse(sid, problem)
+            self._refuse(sid, problem)
         except Exception:
             log.exception("authenticating a socket failed")
-            return self._refuse(sid, Problem())
-        client = self._clients.get(sid)
-        if client is None:
-            return None  # It left while its token was verified.
+            self._refuse(sid, Problem())
+        else:
+            self._join(sid, client, identity, device_id)
+            self._emit("authenticated", greeting, sid)
+
+    def _leave(self, sid: str, client: _Client) -> None:
+        """Leave the room of the tenant that a socket authenticated for before."""
         if client.identity:
-            self._io.server.leave_room(sid, client.identity.tenant_id)
+            self._server.io.leave_room(sid, client.identity.tenant_id)
             self._forget_authenticated(client.identity)
+            client.identity = None
+
+    def _join(self, sid: str, client: _Client, identity: Identity, device_id: str | None) -> None:
         self._authenticated_by_tenant[identity.tenant_id] += 1
         self._unauthenticated.discard(client.engine_id)
         client.identity, client.device_id = identity, device_id
         if device_id:
             self._seen.note(identity.tenant_id, device_id, {}, now_ms())
-        self._io.server.enter_room(sid, identity.tenant_id)
-        self._emit("authenticated", greeting, sid)
-        return log_format.write_line(log, logging.INFO, "socket joined", {"tenant": identity.tenant_id})
+        self._server.io.enter_room(sid, identity.tenant_id)
+        log_format.write_line(log, logging.INFO, "socket joined", {"tenant": identity.tenant_id})
 
     def _forget_authenticated(self, identity: Identity) -> None:
         self._authenticated_by_tenant[identity.tenant_id] -= 1
@@ -245,9 +192,9 @@ class Sockets:
         log_format.write_line(log, logging.INFO, "socket refused", {"code": problem.code})
         client = self._clients.get(sid)
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
-        self._io.server.disconnect(sid)
-        if client and client.engine_id in self._engine.sockets:
-            self._unauthenticated.add(client.engine_id, _GOODBYE_SECONDS)
+        self._server.io.disconnect(sid)
+        if client and client.engine_id in self._server:
+            self._unauthenticated.refuse(client.engine_id, _GOODBYE_SECONDS)
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
@@ -264,15 +211,16 @@ class Sockets:
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.expires_at <= now:
                 self._refuse(sid, TokenExpired())
+                yield_if_due()
         late = Unauthorized(f"The socket did not authenticate within {self._settings.socket_auth_seconds} s.")
         for engine_id in self._unauthenticated.late():
             self._close_unauthenticated(engine_id, late)
-        self._log_refused()
+        self._server.log_refused()
 
     def _close_unauthenticated(self, engine_id: str, problem: Problem) -> None:
-        if sid := self._io.server.manager.sid_from_eio_sid(engine_id, "/"):
+        if sid := self._server.sid_of(engine_id):
             self._refuse(sid, problem)
-        self._close_engine(engine_id)
+        self._server.close(engine_id)
         self._unauthenticated.discard(engine_id)
 
     def _sessions_ended(self, session_ids: Iterable[str]) -> None:
@@ -280,37 +228,25 @@ class Sockets:
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.session_id in ended:
                 self._refuse(sid, Unauthorized("The session has ended. Log in again."))
-
-    def _close_flooding(self, engine_id: str, problem: Problem) -> None:
-        log.warning("a socket that sent too many events was closed", extra={"tenant": self._tenant_of(engine_id)})
-        for sid in [sid for sid, client in self._clients.items() if client.engine_id == engine_id]:
-            self._emit("error", as_acknowledgement(problem), sid)
-            self._io.server.disconnect(sid)
-        self._close_engine(engine_id)
+                yield_if_due()
 
     def _tenant_of(self, engine_id: str) -> str | None:
         """Return a socket's tenant, None before it has authenticated."""
-        client = self._clients.get(self._io.server.manager.sid_from_eio_sid(engine_id, "/") or "")
+        client = self._clients.get(self._server.sid_of(engine_id) or "")
         return client.identity.tenant_id if client and client.identity else None
-
-    def _close_engine(self, engine_id: str, abort: bool = False) -> None:
-        socket = self._engine.sockets.get(engine_id)
-        if socket and not socket.closed:
-            socket.close(wait=False, abort=abort)
 
     def close(self) -> None:
         """Close all sockets when the server stops; clients see a lost connection and reconnect."""
-        for engine_id in list(self._engine.sockets):
-            self._close_engine(engine_id)
+        self._server.close_all()
 
     # --- notifications -----------------------------------------------------------------------------------------------
 
     def _emit(self, event: str, payload: Answer, to: str, but: str | None = None) -> None:
-        self._io.server.emit(event, payload, to=to, skip_sid=but)
+        self._server.io.emit(event, payload, to=to, skip_sid=but)
 
     def notify(self, tenant_id: str, notification: Notification) -> None:
         """Send a notification to every socket of a tenant."""
-        self._broadcaster.broadcast("sync_notification", notification, tenant_id)
+        self._server.broadcaster.broadcast("sync_notification", notification, tenant_id)
 
     def announce(self, tenant_id: str, applied: PushResult) -> None:
         """Notify a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
@@ -333,28 +269,6 @@ class Sockets:
             Notification("data_available", "batch", text, cursor=here.cursor, timestamp=format_time(now_ms())),
         )
 
-    def _queue_bounded(self, engine_id: str, packet: Any) -> None:
-        """Queue a packet for a socket; one that has fallen too far behind is closed instead, and will pull again."""
-        socket = self._engine.sockets.get(engine_id)
-        if socket and not socket.closed and self._is_behind(socket):
-            log.warning("a socket fell behind and was closed")
-            socket.queue.queue.clear()
-            self._close_engine(engine_id, abort=True)
-            self._broadcaster.abort(engine_id)
-            return
-        self._send_packet(engine_id, packet)
-
-    def _is_behind(self, socket: Any, divisor: int = 1) -> bool:
-        """Tell whether a socket's queue has reached its limit, or the given fraction of it (2 means half)."""
-        waiting = socket.queue.qsize() * divisor
-        if waiting < 8:
-            return False
-        size = sum(len(packet.data or "") for packet in socket.queue.queue if packet is not None) * divisor
-        return bool(waiting >= self._settings.socket_queue_messages or size > self._settings.socket_queue_bytes)
-
-    def _is_slow(self, socket: Any) -> bool:
-        return self._is_behind(socket, 2)
-
     # --- events ------------------------------------------------------------------------------------------------------
 
     def on(self, event: str, handle: Callable[[Caller, Any], Answer | Raw | None], read: Read = codec.decode) -> None:
@@ -373,11 +287,7 @@ class Sockets:
                 log.exception("an event failed", extra={"event": event})
                 return as_acknowledgement(Problem())
 
-        self._events.on(event, serve, read)
-
-    def _acknowledge(self, engine_id: str, message: bytes) -> None:
-        """Send an acknowledgement, after the notifications of the push that it acknowledges."""
-        self._broadcaster.answer(engine_id, message, self._tenant_of(engine_id))
+        self._server.events.on(event, serve, read)
 
     def _caller(self, sid: str) -> Caller:
         """Return the sender of an event. Raises: Unauthorized, TokenExpired."""

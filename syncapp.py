@@ -9,11 +9,16 @@ from gevent import monkey
 monkey.patch_all()  # Before any other import: peewee and others keep what they find (ARCHITECTURE.md, trap 1).
 
 import gc  # noqa: E402
+import sys  # noqa: E402
 
 gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, the imports make more; few in cycles.
 
+sys.modules["psycopg"] = None  # type: ignore[assignment] # peewee would import it, for 17 MB (trap 32).
+import peewee  # noqa: E402, F401
+
+del sys.modules["psycopg"]
+
 import logging  # noqa: E402
-import sys  # noqa: E402
 from functools import cache  # noqa: E402
 
 from flask import Flask  # noqa: E402
@@ -91,7 +96,6 @@ def _build_over(engine: SQLiteEngine, settings: Settings) -> Flask:
     tenants = Tenants(engine)
     tokens = Tokens(app, settings, signing_key.signing_key(settings), tenants)
     middleware = Middleware(app, settings, quotas)
-    app.wsgi_app = LoadShedding(middleware, middleware.views, tokens.tenant_of, quotas.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
@@ -103,7 +107,8 @@ def _build_over(engine: SQLiteEngine, settings: Settings) -> Flask:
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
     _trust_proxies(app, settings.trusted_proxies)
-    handler.install(connections.Connections(settings))
+    load_shedding = LoadShedding(middleware.views, tokens.tenant_of, quotas.admission.refusal)
+    handler.install(connections.Connections(settings), load_shedding)
     sockets.start()
     housekeeping.start()
     return app
@@ -113,10 +118,12 @@ def _lifecycle(
     app: Flask, settings: Settings, engine: SQLiteEngine, sockets: Sockets, housekeeping: Housekeeping
 ) -> Lifecycle:
     def close() -> None:
+        """End the background work, then close every database."""
         housekeeping.end()
         engine.close()
 
     def held() -> dict[str, int]:
+        """Count what the server holds, for the log at a signal."""
         return sockets.held() | {"open_tenants": len(engine.files)}
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)

@@ -46,7 +46,7 @@ class PushHandler:
         self._limits = limits_of(settings)
         self._strategy = cast(Strategy, settings.conflict_strategy)
         self._running: set[tuple[str, str]] = set()
-        """Tenants and idempotency keys of running requests."""
+        """Tenants and idempotency keys of requests that run in this process."""
 
     def parse(self, identity: Identity, body: object, device_id: str | None) -> Push:
         """Parse the body of a push, and count its rows against the tenant's quota.
@@ -68,14 +68,17 @@ class PushHandler:
         write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
 
         def committed(applied: PushResult) -> None:
+            """Note what the device has seen by this push, and notify the listeners."""
             push_transaction.note_committed(tenant_id, push, applied, self._seen.evidences)
             self._sockets.announce(tenant_id, applied)
 
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
-            is_alone = self._quotas.is_alone(tenant_id)
+            is_alone = self._quotas.admission.is_alone(tenant_id)
             return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone)
+        except idempotency.AlreadyAnswered:
+            raise
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:
                 self._notify_failure(tenant_id, push.tables)
@@ -101,18 +104,14 @@ class PushHandler:
         mark = idempotency.mark_of_request(current_exchange().path, raw)
         kept = self._tenants.read(tenant_id, lambda: idempotency.kept_answer(key, mark, now_ms()))
         if kept is not None:
-            return Reply(kept, headers=[*Reply(kept).headers, ("Idempotent-Replayed", "true")])
+            return _replayed(kept)
         if (tenant_id, key) in self._running:
             raise StillRunning
-
-        def keep_answer(write: Callable[[], PushResult]) -> PushResult:
-            applied = write()
-            idempotency.keep_answer(key, mark, encode(push_answer(applied)), now_ms())
-            return applied
-
         self._running.add((tenant_id, key))
         try:
-            return answer(push_answer(store(keep_answer)))
+            return answer(push_answer(store(partial(idempotency.write_once, key, mark, now_ms(), answer_of=_encoded))))
+        except idempotency.AlreadyAnswered as error:  # In another process, since the look above.
+            return _replayed(error.answer)
         finally:
             self._running.discard((tenant_id, key))
 
@@ -127,6 +126,15 @@ class PushHandler:
         change = {"table": table, "operation": "update", "data": data, "baseVersion": base_version}
         push = self.parse(identity, change, device_id_header())
         return self.store(identity.tenant_id, push, around)
+
+
+def _replayed(kept: bytes) -> Reply:
+    """Give an answer again that was kept under the key of its request."""
+    return Reply(kept, headers=[*Reply(kept).headers, ("Idempotent-Replayed", "true")])
+
+
+def _encoded(applied: PushResult) -> bytes:
+    return encode(push_answer(applied))
 
 
 def limits_of(settings: Settings) -> Limits:

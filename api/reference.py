@@ -41,10 +41,12 @@ class Described:
 
 @cache
 def calls() -> dict[str, Described]:
-    """Read what the reference says about each call, by ``POST /api/…``; nothing if the document is not installed."""
-    if not PATH.is_file():
+    """Read what the reference says about each call, by ``POST /api/…``; nothing if it is not there or can't be read."""
+    try:
+        text = PATH.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
         return {}
-    return {call: _described(section) for call, section in _CALL.findall(PATH.read_text())}
+    return {call: _described(section) for call, section in _CALL.findall(text)}
 
 
 def _described(section: str) -> Described:

@@ -1,4 +1,4 @@
-"""A server with nothing in it: the system calls of a durable push and of telling listeners, and no more.
+"""A server with nothing in it: the system calls of a durable push, of telling listeners and of a herd, and no more.
 
 What it reaches is what this machine, its disk and the client of ``bench/`` allow to a Python process that parses nothing,
 checks nothing and keeps no table: a floor to hold figures against. It speaks as much of HTTP, WebSocket and Socket.IO as
@@ -20,6 +20,8 @@ from pathlib import Path
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
 KEY = re.compile(rb"sec-websocket-key: *(\S+)", re.I)
+MISSED = b'{"rows":[%b]}' % b",".join([b'{"Unique_id":"%b"}' % (b"x" * 500)] * 10)
+"""What each device of a herd missed."""
 
 
 def answer(body: bytes) -> bytes:
@@ -92,16 +94,24 @@ class Bare:
             one.send(b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + frame(b"0" + json.dumps(opened).encode()))
             self.listeners[number] = one
         elif head.startswith(b"POST /push"):
-            self.push(one, body)
+            self.keep(one, body)
+            self.tell(body)
+        elif head.startswith(b"POST /keep"):
+            self.keep(one, body)
+        elif head.startswith(b"POST /pull"):
+            one.send(answer(MISSED))
         else:
             one.send(answer(b'{"token":"x"}'))
 
-    def push(self, one: socket.socket, body: bytes) -> None:
-        """Keep a row, answer, tell all listeners."""
+    def keep(self, one: socket.socket, body: bytes) -> None:
+        """Keep a row on the disk, and answer."""
         os.write(self.kept, body)
         os.fdatasync(self.kept)
-        self.pushes += 1
         one.send(answer(b'{"success":true}'))
+
+    def tell(self, body: bytes) -> None:
+        """Tell all listeners of a row."""
+        self.pushes += 1
         said = frame(b'42["sync_notification",{"cursor":%d,"row":%b}]' % (self.pushes, body))
         for listener in self.listeners.values():
             listener.send(said)

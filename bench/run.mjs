@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { FRESH } from './lib/fresh.mjs';
-import { Figures, percentile } from './lib/report.mjs';
+import { curveTable, Figures, percentile, summary, table } from './lib/report.mjs';
 import { ADAPTERS, pythonOf, Server, withStock } from './lib/servers.mjs';
 import { WORKS, warmUp } from './lib/works.mjs';
 
@@ -27,8 +27,8 @@ const seconds = Number(options.seconds ?? (options.quick ? 0.3 : 2));
 const only = new RegExp(options.only);
 const data = path.resolve(options.data, String(process.pid));
 const core = options['server-core'];
-const figures = new Figures();
-const curves = []; const load = []; const failed = [];
+const figures = new Figures(other);
+const curves = []; const load = []; const failed = []; const took = {};
 const about = {
   quick: options.quick, seconds, curves, largeRows: Number(options.large ?? (options.quick ? 20_000 : 1_000_000)),
   counts: (options.tenants ?? (options.quick ? '2000' : '20000')).split(',').map(Number),
@@ -54,7 +54,13 @@ function fsyncFloor() {
 }
 
 const busySeconds = () => fs.readFileSync('/proc/stat', 'latin1').split('\n')[0].trim().split(/ +/).slice(1, 8).reduce((sum, value, i) => sum + (i === 3 || i === 4 ? 0 : Number(value)), 0) / 100;
-const usedHere = () => { const { user, system } = process.cpuUsage(); return (user + system) / 1e6; };
+
+/** CPU seconds that this process, what it started and has ended, and the servers that run have used. */
+function usedHere() {
+  const stat = fs.readFileSync('/proc/self/stat', 'latin1');
+  const [user, system, usersOfChildren, systemsOfChildren] = stat.slice(stat.lastIndexOf(')') + 2).split(' ').slice(11, 15).map(Number);
+  return (user + system + usersOfChildren + systemsOfChildren) / 100 + Server.cpuOfAll();
+}
 
 /** Packages that only the tests need make the server larger and slower to start: Socket.IO's library imports what it finds. */
 const hasMore = (python) => { try { execFileSync(python, ['-c', 'import aiohttp'], { stdio: 'ignore' }); return true; } catch { return false; } };
@@ -75,36 +81,37 @@ function facts() {
   };
 }
 
-/** Do a work, and note how much of a core others took meanwhile. */
-async function beside(servers, work) {
-  const own = () => usedHere() + servers.reduce((sum, server) => sum + server.cpu(), 0);
-  const before = { busy: busySeconds(), own: own(), at: performance.now() };
-  await work();
-  const foreign = busySeconds() - before.busy - (own() - before.own);
-  load.push((foreign / ((performance.now() - before.at) / 1000)) * 100);
-}
-
 const NOISY = new Set(['push', 'soon']); // A quick run has time for a second look at these.
 const noteFor = (server) => (figure, unit, value, more) => figures.add(figure, unit, server, value, more);
-const say = (rep, name) => process.stderr.write(`${rep + 1}/${reps} ${name} ${Math.round(performance.now() / 1000)} s\n`);
 
-/** Do a work; what goes wrong in it costs the others nothing. */
+/** Say that a work is done, and note how long it took, with the starts of its servers. */
+function done(rep, name, began) {
+  took[name] = (took[name] ?? 0) + (performance.now() - began) / 1000;
+  process.stderr.write(`${rep + 1}/${reps} ${name} ${Math.round(performance.now() / 1000)} s\n`);
+}
+
+/** Do a work, and note how much of a core others took meanwhile; what goes wrong in it costs the other works nothing. */
 async function attempt(name, server, work) {
+  const before = { busy: busySeconds(), own: usedHere(), at: performance.now() };
   try { await work(); } catch (error) { failed.push(`${name} on ${server}: ${error.message}`); process.stderr.write(`${failed.at(-1)}\n`); }
+  const foreign = busySeconds() - before.busy - (usedHere() - before.own);
+  load.push({ name, foreign: (foreign / ((performance.now() - before.at) / 1000)) * 100 });
 }
 
 /** The works that are done in turn on servers that run all the time. */
 async function repeat(floors) {
   const servers = await Promise.all(Object.entries(ADAPTERS).map(([name, adapter]) => new Server(adapter(app), path.join(data, name)).start(core)));
-  for (const server of servers) await warmUp(server);
+  for (const server of servers) await warmUp(server, about);
+  done(0, 'warm-up', 0);
   for (let rep = 0; rep < reps; rep++) {
     floors.push(...fsyncFloor());
     for (const [name, work] of Object.entries(WORKS)) {
       if (!only.test(name) || (options.quick && rep > 0 && !NOISY.has(name))) continue;
+      const began = performance.now();
       for (const server of rep % 2 ? servers.toReversed() : servers) {
-        await attempt(name, server.name, () => beside(servers, () => work(server, noteFor(server.name), about)));
+        await attempt(name, server.name, () => work(server, noteFor(server.name), about));
       }
-      say(rep, name);
+      done(rep, name, began);
     }
   }
   await Promise.all(servers.map((server) => server.stop()));
@@ -128,24 +135,26 @@ async function main() {
   for (const [name, work] of Object.entries(FRESH).filter(([name]) => only.test(name))) {
     const times = ['herd', 'idle', 'overload'].includes(name) ? Math.min(reps, 3) : 1;
     for (let rep = 0; rep < (options.quick ? 1 : times); rep++) {
+      const began = performance.now();
       for (const server of rep % 2 ? ['peer', 'syncapp'] : ['syncapp', 'peer']) await attempt(name, server, () => once(work, server));
-      say(rep, name);
+      done(rep, name, began);
     }
   }
   const floor = { p50: percentile(floors, 50), p99: percentile(floors, 99) };
-  const foreign = { median: percentile(load, 50), most: Math.max(0, ...load) };
-  print({ ...them, 'fsync floor': `p50 ${floor.p50.toFixed(3)} ms, p99 ${floor.p99.toFixed(3)} ms, ${Math.round(1000 / floor.p50)} a second`,
-    'load of others': load.length ? `${foreign.median.toFixed(0)} % of a core in the median work, ${foreign.most.toFixed(0)} % at most` : 'not measured' });
-  save({ about: them, floor, foreign, figures: figures.lines(), curves, failed });
+  const [most] = load.toSorted((a, b) => b.foreign - a.foreign);
+  const lines = figures.lines();
+  print(lines, { ...them, 'fsync floor': `p50 ${floor.p50.toFixed(3)} ms, p99 ${floor.p99.toFixed(3)} ms, ${Math.round(1000 / floor.p50)} a second`,
+    'load of others': `${percentile(load.map(({ foreign }) => foreign), 50).toFixed(0)} % of a core in the median work, ${most.foreign.toFixed(0)} % at most, in ${most.name}`,
+    'seconds of each work': Object.entries(took).map(([name, seconds]) => `${name} ${seconds.toFixed(0)}`).join(', ') });
+  save({ about: them, other, floor, load, took, figures: lines, curves, failed });
 }
 
-function print(about) {
+function print(lines, about) {
   for (const [name, value] of Object.entries(about)) console.log(`${name}: ${value}`);
-  console.log(`\nMedian of ${reps} repetitions, least and most in brackets; a ratio is that within a repetition.\n\n${figures.table(other)}\n`);
+  console.log(`\nMedian of ${reps} repetitions, least and most in brackets; a ratio is that within a repetition.\n\n${table(lines, other)}\n`);
   failed.forEach((line) => console.log(`Failed: ${line}`));
-  if (!curves.length) return;
-  console.log('\nMore than it can take, single pushes into one tenant:\n\n| server | offered /s | of capacity | admitted /s | 429 or 503 | no connection | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|--:|--:|--:|');
-  for (const one of curves) console.log(`| ${one.server} | ${Math.round(one.rate)} | ${one.times}× | ${Math.round(one.admitted)} | ${(one.refused * 100).toFixed(1)} % | ${(one.lost * 100).toFixed(1)} % | ${one.p50.toFixed(1)} | ${one.p99.toFixed(1)} |`);
+  if (curves.length) console.log(`\nMore than it can take, single pushes into one tenant:\n\n${curveTable(curves)}`);
+  console.log(`\nHow it stands (medians; a ratio is to ${other}, what has none is syncapp's own):\n\n${summary(lines, other)}`);
 }
 
 function save(result) {

@@ -30,7 +30,7 @@ from server.websocket.broadcast import Broadcaster
 from server.websocket.events import Events
 from server.websocket.frames import BoundedWebSocket
 from server.websocket.receiver import Receiver
-from sockets import Sockets
+from server.websocket.socketio_server import SocketIOServer
 
 
 def replace(owner: Any, name: str, value: object) -> None:
@@ -84,11 +84,11 @@ def flask_socketio() -> None:
 
     def keep_environs(self: Any) -> None:
         def on(event: str, serve: Callable[..., Any], *_: object) -> None:
-            self._io.on_event(event, lambda body=None: serve(flask.request.sid, body))  # type: ignore[attr-defined]
+            self._socket_io.on_event(event, lambda body=None: serve(flask.request.sid, body))  # type: ignore[attr-defined]
 
-        self._events.on = on
+        self.events.on = on
 
-    replace(Sockets, "_forget_environs", keep_environs)
+    replace(SocketIOServer, "_forget_environs", keep_environs)
 
 
 def flask_routes() -> None:

@@ -6,6 +6,7 @@ A backup is made of files: these commands, and what they call, are of the SQLite
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from operations import backup as backups
 from operations import restore as restoring
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify as check
-from operations.command_line import confirm, data_folder, failures, progress
+from operations.command_line import confirm, counted, data_folder, failures, progress
 from operations.restore import Choice
 from storage import main_database
 from storage.declarations import toml_file
@@ -27,6 +28,7 @@ ATTENTION = 3
 """Exit code of a backup that was made and needs somebody to look."""
 
 _SHOWN = 10
+_LEAST_PRIORITY = 19
 _Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -37,6 +39,7 @@ _Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.pass_context
 def backup(context: click.Context, to: Path | None, tenant: str | None, keep: int | None) -> None:
     """Back up every tenant, or one, while the server runs; exit code 3 if it was made but needs attention."""
+    os.nice(_LEAST_PRIORITY)  # Hashing and checking is work for the processor, which a server beside it needs more.
     if context.invoked_subcommand:
         return
     if to is None:
@@ -47,7 +50,9 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
         made = backups.make(engine, to, tenant and _tenant_id(engine, tenant), keep, progress)
     click.echo(made.path)
     if made.missing:
-        progress(f"Error: {len(made.missing)} customers are not in this backup: their files are missing or broken.")
+        progress(
+            f"Error: not in this backup: {counted(len(made.missing), 'customer')}, whose files are missing or broken."
+        )
     if made.kept:
         progress(f"Error: no older backup was removed: {made.kept}")
     if made.missing or made.kept:
@@ -73,11 +78,11 @@ def verify(path: Path) -> None:
         checked = check(path, progress)
     if checked.faults:
         raise click.ClickException(
-            f"{len(checked.faults)} of {len(checked.good) + len(checked.faults)} tenants are bad."
+            f"bad: {len(checked.faults)} of {counted(len(checked.good) + len(checked.faults), 'tenant')}."
         )
     if checked.backup_faults:
         raise click.ClickException("; ".join(checked.backup_faults))
-    click.echo(f"{_counted(len(checked.good))} good.")
+    click.echo(f"{counted(len(checked.good), 'tenant')} good.")
 
 
 @click.command()
@@ -112,11 +117,11 @@ def _restore_backup(engine: SQLiteEngine, choice: Choice, yes: bool) -> None:
     if not choice.customers:
         raise BackupError("Nothing was put back.")
     there = [customer for customer in choice.customers if engine.folder.fault_of(customer.id) is None]
-    what = f"{_counted(len(choice.customers))} back in {engine.folder.path.resolve()}"
+    what = f"{counted(len(choice.customers), 'tenant')} back in {engine.folder.path.resolve()}"
     _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)
     restored = restoring.restore(engine, choice, progress)
     kept = f" What they held is in {engine.folder.replaced} until the next backup." if there else ""
-    click.echo(f"{_counted(len(restored))} restored.{kept}")
+    click.echo(f"{counted(len(restored), 'tenant')} restored.{kept}")
 
 
 def _restore_file(engine: SQLiteEngine, file: Path, tenant: str, yes: bool) -> None:
@@ -130,10 +135,6 @@ def _replaced(there: int, coming: int) -> str:
         return "and replaces nothing"
     whose = ("it holds" if coming == 1 else "they hold") if there == coming else f"{there} of them hold"
     return f"and replaces what {whose} now"
-
-
-def _counted(tenants: int) -> str:
-    return f"{tenants} tenant{'' if tenants == 1 else 's'}"
 
 
 def _ask(what: str, yes: bool) -> None:

@@ -7,6 +7,7 @@ gives at most one finding: what is wrong and what to do. One that ``refuses`` st
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import time
@@ -37,6 +38,9 @@ _DESCRIPTORS_A_TENANT = 5
 _OTHER_DESCRIPTORS = 1_000
 _MIN_FREE_BYTES = 200 * 1024 * 1024
 _DAY_SECONDS = 86_400
+_MOUNTS = Path("/proc/mounts")
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How the kernel writes a space in the name of a mount, a tab, a line feed and a backslash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,10 @@ class Machine:
         """Give the type of the filesystem that the data folder is on (proc(5), /proc/mounts)."""
         best, kind = "", "unknown"
         for line in self.mounts.splitlines():
-            _, point, found, *_ = line.split(" ")
+            if line.count(" ") < 2:  # A name may have what Python takes for the end of a line.
+                continue
+            _, name, found, *_ = line.split(" ")
+            point = _OCTAL.sub(lambda digits: chr(int(digits[1], 8)), name)
             inside = self.folder == Path(point) or Path(point) in self.folder.parents
             if inside and len(point) >= len(best):
                 best, kind = point, found
@@ -86,8 +93,7 @@ Check = Callable[[Machine], Finding | None]
 
 def this_machine(settings: Settings) -> Machine:
     """Describe this machine."""
-    mounts = Path("/proc/mounts")
-    return Machine(settings, os.environ, mounts.read_text() if mounts.exists() else "")
+    return Machine(settings, os.environ, _MOUNTS.read_text(errors="replace") if _MOUNTS.exists() else "")
 
 
 def patched(_: Machine) -> Finding | None:

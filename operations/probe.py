@@ -18,7 +18,7 @@ from operations.command_line import counted
 from operations.doctor import Finding
 from operations.probe_client import NoAnswer
 from operations.probe_requests import LOOPBACK
-from operations.probe_target import Deployment, NoDeployment, find_deployment, parse_address
+from operations.probe_target import Deployment, NoDeployment, find_deployment, parse_address, printable
 
 Probe = Callable[[Deployment], Finding | None]
 _PROBE_SECONDS = 300
@@ -52,7 +52,8 @@ def run(url: str, token: str) -> None:
     except NoDeployment as error:
         raise click.ClickException(str(error)) from None
     by = f" behind {deployment.proxy}" if deployment.proxy else ""
-    click.echo(f"syncapp {deployment.health.version} at {address.origin}{by}: {deployment.health.status}")
+    version, status = printable(deployment.health.version), printable(deployment.health.status)
+    click.echo(f"syncapp {version} at {address.origin}{by}: {status}")
     found = [_print(*one) for one in run_checks(deployment)]
     skipped = skipped_probes(deployment)
     for probe, reason in skipped.items():

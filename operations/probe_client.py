@@ -36,6 +36,14 @@ class AnswerTimeout(NoAnswer):
     """No answer came in time; the connection may still be open."""
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; None if it is none, or is nested too deeply."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer. Header names are in lower case, and repeated headers are joined."""
@@ -47,10 +55,7 @@ class Answer:
     @property
     def json(self) -> Any:
         """Give the body as JSON, or None if it is none."""
-        try:
-            return json.loads(self.text)
-        except ValueError:
-            return None
+        return parse_json(self.text)
 
     @property
     def text(self) -> bytes:

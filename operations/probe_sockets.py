@@ -14,14 +14,24 @@ import time
 import gevent
 
 from operations.doctor import Finding
-from operations.probe_client import Address, Answer, AnswerTimeout, HandshakeRefused, NoAnswer, WebSocket, request
+from operations.probe_client import (
+    Address,
+    Answer,
+    AnswerTimeout,
+    HandshakeRefused,
+    NoAnswer,
+    WebSocket,
+    parse_json,
+    request,
+)
 from operations.probe_target import Deployment, is_refusal
 
 _WEBSOCKET = "/socket.io/?EIO=4&transport=websocket"
 _POLLING = "/socket.io/?EIO=4&transport=polling"
 _EVENT = b'420["ping"]'
 _SEPARATOR = b"\x1e"
-_MAX_IDLE_SECONDS = 15
+_MAX_IDLE_SECONDS = 15.0
+_MAX_PING_MILLISECONDS = 3_600_000
 _LATE_SECONDS = 5
 
 
@@ -54,7 +64,7 @@ def polling(deployment: Deployment) -> Finding | None:
     Source: Engine.IO protocol 4, "HTTP long-polling"; Socket.IO protocol 5.
     """
     opened = request(deployment.address, "GET", _POLLING)
-    sid = _session(opened)
+    sid = session_of(opened.body)
     if not sid:
         return deployment.finding(f"No polling session starts: status {opened.status}.", "polling")
     path = f"{_POLLING}&sid={sid}"
@@ -65,12 +75,10 @@ def polling(deployment: Deployment) -> Finding | None:
     return deployment.finding(fault, "polling") if fault else None
 
 
-def _session(opened: Answer) -> str:
-    """Give the session of an Engine.IO handshake; an empty text if the answer is none."""
-    try:
-        sid = json.loads(opened.body[1:])["sid"] if opened.body.startswith(b"0{") else ""
-    except (ValueError, LookupError):
-        return ""
+def session_of(body: bytes) -> str:
+    """Give the session of an Engine.IO handshake; an empty text if the body of the answer is none."""
+    handshake = parse_json(body[1:]) if body.startswith(b"0{") else None
+    sid = handshake.get("sid") if isinstance(handshake, dict) else None
     return sid if isinstance(sid, str) and re.fullmatch(r"[\w-]{1,100}", sid) else ""
 
 
@@ -127,9 +135,18 @@ def _wait_idle(opened: WebSocket, deployment: Deployment) -> tuple[float, Findin
     seconds = _MAX_IDLE_SECONDS if deployment.token else min(deployment.limits.socketAuthSeconds, _MAX_IDLE_SECONDS)
     while (message := opened.receive(seconds + _LATE_SECONDS)) is not None:
         if message.startswith("0{") and deployment.token:
-            seconds = json.loads(message[1:])["pingInterval"] / 1_000
+            seconds = ping_seconds(message[1:])
         if "authentication_error" in message:
             return 0, Finding("The server refuses the token.", "Log in again.", refuses=True)
         if message == "2":
             return 0, None
     return seconds, None
+
+
+def ping_seconds(handshake: str) -> float:
+    """Give the time until a server's first ping, as its handshake says; a usual time if it does not."""
+    said = parse_json(handshake)
+    milliseconds = said.get("pingInterval") if isinstance(said, dict) else None
+    if isinstance(milliseconds, int | float) and 0 < milliseconds <= _MAX_PING_MILLISECONDS:
+        return milliseconds / 1_000
+    return _MAX_IDLE_SECONDS

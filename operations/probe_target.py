@@ -78,7 +78,7 @@ def parse_address(url: str) -> Address:
     try:
         parts.hostname.encode("idna")
     except UnicodeError:
-        raise ValueError(f"{_printable(parts.hostname)} can't be the name of a host.") from None
+        raise ValueError(f"{printable(parts.hostname)} can't be the name of a host.") from None
     port = parts.port if parts.port is not None else {"http": 80, "https": 443}[parts.scheme]
     return Address(parts.scheme, parts.hostname, port)
 
@@ -132,7 +132,7 @@ def _what_answers(address: Address, answer: Answer) -> str:
     """Say what answers in place of a syncapp."""
     where, proxy = f"{address.origin}/health", probe_proxies.identify_proxy(answer.headers) or "A proxy"
     if 300 <= answer.status < 400 and "location" in answer.headers:
-        target = _printable(answer.headers["location"])
+        target = printable(answer.headers["location"])
         return f"{where} redirects to {target}: give doctor, and clients, that address."
     if answer.status in (502, 503, 504):
         return (
@@ -143,8 +143,9 @@ def _what_answers(address: Address, answer: Answer) -> str:
         return f"{where} answers {answer.status}, before syncapp is asked: the proxy must let everybody through."
     kind = answer.headers.get("content-type", "nothing that is named").partition(";")[0]
     hint = " Is it an address of https:// ?" if (address.scheme, answer.status) == ("http", 400) else ""
-    return f"There is no syncapp at {address.origin}: /health answers {answer.status} with {_printable(kind)}.{hint}"
+    return f"There is no syncapp at {address.origin}: /health answers {answer.status} with {printable(kind)}.{hint}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Make a text of a stranger's fit for a terminal: at most 200 characters, without control characters."""
     return "".join(character if character.isprintable() else "?" for character in text[:200])

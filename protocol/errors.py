@@ -197,6 +197,17 @@ class Busy(Problem):
         super().__init__(sentence, retry_after_seconds=retry_after_seconds)
 
 
+class OutcomeUnknown(Problem):
+    status, code = 503, "outcome_unknown"
+    sentence = (
+        "Whether this was stored is not known: the connection to the database ended as it was. Send the same again soon:"
+        " with its opId or Idempotency-Key it is not done twice."
+    )
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_seconds=1)
+
+
 class StorageFull(Problem):
     status, code = 507, "storage_full"
     sentence = "The server's disk is full. Nothing of this request was stored."

@@ -35,7 +35,7 @@ INTERNALS = (
     ),
     Internals("gevent", "gevent.pywsgi:Input", "_discard", "server.http.request_body"),
     Internals("gevent", "gevent.pywsgi:WSGIServer", "get_environ application", "server.http.handler"),
-    Internals("gevent", "gevent.queue:JoinableQueue", "queue", "sockets"),
+    Internals("gevent", "gevent.queue:JoinableQueue", "queue", "server.websocket.socketio_server"),
     # --- gevent-websocket: frames ------------------------------------------------------------------------------------
     Internals("gevent-websocket", "geventwebsocket.handler", "WebSocket WebSocketHandler", "server.websocket.frames"),
     Internals(
@@ -63,14 +63,15 @@ INTERNALS = (
         "python-engineio",
         "engineio.server:Server",
         "_async _cors_headers _ok handlers max_http_buffer_size ping_interval reason sockets",
-        "server.websocket.connection server.websocket.handshake server.websocket.polling server.websocket.receiver sockets",
+        "server.websocket.connection server.websocket.handshake server.websocket.polling server.websocket.receiver"
+        " server.websocket.socketio_server",
     ),
     Internals(
         "python-engineio",
         "engineio.socket:Socket",
         "_send_ping _websocket_handler check_ping_timeout close closed closing connected last_ping poll queue receive send"
         " server sid upgraded upgrading",
-        "server.websocket.connection server.websocket.polling server.websocket.receiver sockets",
+        "server.websocket.connection server.websocket.polling server.websocket.receiver server.websocket.socketio_server",
     ),
     Internals(
         "python-engineio",
@@ -87,15 +88,21 @@ INTERNALS = (
         "server.websocket.broadcast server.websocket.connection server.websocket.polling",
     ),
     # --- Socket.IO: events, rooms ------------------------------------------------------------------------------------
-    Internals("python-socketio", "socketio.server:Server", "eio handlers manager", "server.websocket.events sockets"),
+    Internals(
+        "python-socketio",
+        "socketio.server:Server",
+        "eio handlers manager",
+        "server.websocket.events server.websocket.socketio_server",
+    ),
     Internals(
         "python-socketio",
         "socketio.manager:Manager",
-        "eio_sid_from_sid get_participants is_connected rooms sid_from_eio_sid",
-        "server.websocket.broadcast server.websocket.events sockets",
+        "basic_disconnect basic_enter_room basic_leave_room callbacks eio_sid_from_sid get_participants is_connected"
+        " is_sid_room pending_connect pending_disconnect rooms sid_from_eio_sid",
+        "server.websocket.broadcast server.websocket.events server.websocket.rooms server.websocket.socketio_server",
     ),
     Internals("python-socketio", "socketio.packet:Packet", "uses_binary_events", "server.websocket.events"),
-    Internals("Flask-SocketIO", "flask_socketio:SocketIO", "server", "sockets"),
+    Internals("Flask-SocketIO", "flask_socketio:SocketIO", "server", "server.websocket.socketio_server"),
     # --- gunicorn, logging -------------------------------------------------------------------------------------------
     Internals("gunicorn", "gunicorn.workers.base:Worker", "alive sockets wsgi", "gunicorn.conf server.http.lifecycle"),
     Internals(
@@ -108,4 +115,5 @@ INTERNALS = (
     # --- peewee ------------------------------------------------------------------------------------------------------
     Internals("peewee", "peewee:Field", "_order _sort_key", "models"),
     Internals("peewee", "peewee:Database", "_state", "storage.sqlite.binding"),
+    Internals("peewee", "peewee:Database", "_execute_cursor", "storage.postgres.binding"),
 )

@@ -19,17 +19,17 @@ nothing else:
 - Where NULL is sorted is not known: no statement sorts by a column that can be NULL. ``IS DISTINCT FROM`` compares with it.
 - Beside plain SELECT, INSERT, UPDATE and DELETE both know: ``coalesce``, ``nullif``, CASE, the aggregates ``count``,
   ``min`` and ``max`` (of one argument), EXISTS, UNION ALL, WITH RECURSIVE, ``row_number``, LIMIT and OFFSET,
-  UPDATE … FROM, ON CONFLICT (column) DO UPDATE with ``excluded``, CREATE INDEX IF NOT EXISTS … WHERE.
+  UPDATE … FROM, ON CONFLICT (column) DO UPDATE with ``excluded``.
 - What peewee writes is in the words of the class of its database, which the engine gives (``models.database``).
 - An INSERT names its columns, a subquery in FROM has a name, and what a client or a declaration may have named is quoted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from peewee import Field
+from peewee import Field, Model
 
 from models import NotBound, SyncedTable, bound
 
@@ -45,6 +45,12 @@ class SchemaChanges(Protocol):
 
     def indexes(self, table: str) -> Mapping[str, Collection[str]]:
         """Give by name the columns of each index that was made apart from its table."""
+
+    def create_table(self, model: type[Model]) -> None:
+        """Make the table of a model, with its keys."""
+
+    def add_index(self, table: str, name: str, columns: Sequence[str], where: str = "") -> None:
+        """Make an index of a tenant's table, unless there is one of this name; of the rows ``where`` alone, if given."""
 
     def drop_index(self, name: str) -> None:
         """Drop an index, whatever its name."""

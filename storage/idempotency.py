@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from models import connection
 from protocol.codec import encode, encode_sorted, is_exact, whole_number
 from protocol.errors import IdempotencyMismatch
 from protocol.messages import Change
 from storage.dialect import dialect
-from storage.system_tables import KeptAnswer
 
+T = TypeVar("T")
 ANSWERS_KEPT_MS = 24 * 3_600_000
 
 
@@ -91,20 +91,45 @@ def mark_of_request(path: str, body: bytes) -> str:
     return hashlib.blake2b(path.encode() + b"\n" + body, digest_size=16).hexdigest()
 
 
+class AlreadyAnswered(Exception):
+    """A request was answered under its key by another that ran at the same time; ``answer`` is what it was given."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+def write_once(key: str, mark: str, now: int, write: Callable[[], T], answer_of: Callable[[T], bytes]) -> T:
+    """Write what a request asks for and keep the answer to it under its key, in the transaction of the caller.
+
+    In there, since other requests under the key are looked for while the tenant is this write's alone: the second of two
+    that come at once, be it in another process, sees what the first was answered.
+
+    Raises: AlreadyAnswered, IdempotencyMismatch, what ``write`` raises.
+    """
+    kept = kept_answer(key, mark, now)
+    if kept is not None:
+        raise AlreadyAnswered(kept)
+    written = write()
+    keep_answer(key, mark, answer_of(written), now)
+    return written
+
+
 def kept_answer(key: str, mark: str, now: int) -> bytes | None:
     """Find the answer that a request with this key was given in the last 24 hours.
 
     Raises: IdempotencyMismatch if that was another request.
     """
-    kept = KeptAnswer.get_or_none((KeptAnswer.key == key) & (KeptAnswer.answered_at > now - ANSWERS_KEPT_MS))
-    if kept is None:
-        return None
-    if kept.mark != mark:
-        raise IdempotencyMismatch
-    return zlib.decompress(kept.answer)
+    sql = "SELECT mark, answer FROM _answers WHERE key = ? AND answered_at > ?"
+    for kept_mark, kept in connection().execute(sql, (key, now - ANSWERS_KEPT_MS)):
+        if kept_mark != mark:
+            raise IdempotencyMismatch
+        return zlib.decompress(kept)
+    return None
 
 
 def keep_answer(key: str, mark: str, answer: bytes, now: int) -> None:
     """Store an answer under its request's key, and forget those that are too old."""
-    KeptAnswer.delete().where(KeptAnswer.answered_at <= now - ANSWERS_KEPT_MS).execute()
-    KeptAnswer.create(key=key, mark=mark, answer=zlib.compress(answer, 1), answered_at=now)
+    connection().execute("DELETE FROM _answers WHERE answered_at <= ?", (now - ANSWERS_KEPT_MS,))
+    sql = "INSERT INTO _answers (key, mark, answer, answered_at) VALUES (?, ?, ?, ?)"
+    connection().execute(sql, (key, mark, zlib.compress(answer, 1), now))

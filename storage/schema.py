@@ -10,12 +10,14 @@ opened at different times, so that between two openings a column may have gone a
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
+from typing import NamedTuple
 
 from peewee import Field
 
@@ -91,8 +93,40 @@ def prepare_tenant(now: int) -> None:
     """
     if not dialect().schema.columns(CommitOrder._meta.table_name) or not CommitOrder.select().exists():
         raise LookupError("this is no tenant's database")
-    known = _known()
-    changed = lay_out_tenant(known)
+    known = prepared_tables()
+    prepare_rows(lay_out(known), known, now)
+
+
+class Layout(NamedTuple):
+    """What became of tables: the columns that are to be filled from rows, and those that rows keep as unknown fields."""
+
+    filled: list[tuple[SyncedTable, Field]]
+    left: list[tuple[str, str]]
+
+
+def lay_out(known: Mapping[str, PreparedTable] = MappingProxyType({})) -> Layout:
+    """Make the tables of tenants what this version needs, in an empty database all of them.
+
+    ``known``: the tables as they were before.
+    """
+    layout = Layout([], [])
+    for table in synced_tables().values():
+        _clear_way(table, known.get(table.name.casefold()), layout)
+    added = add_missing(tenant_models())
+    layout.filled.extend((synced_tables()[name], field) for name, field in added if name in synced_tables())
+    for table in synced_tables().values():
+        _add_indexes(table)
+    return layout
+
+
+def prepare_rows(layout: Layout, known: Mapping[str, PreparedTable], now: int) -> None:
+    """Bring a tenant's rows to tables that are laid out; what becomes of rows thereby comes to every device."""
+    for name, column in layout.left:
+        dialect().rows.keep_as_unknown(name, column)
+    changed: defaultdict[str, set[int]] = defaultdict(set)
+    for table, field in layout.filled:
+        changed[table.name] |= take_over(table, field)
+    _note_tables(known)
     at = max(now, position().clock + 1)
     for name, table in synced_tables().items():
         was = known.get(name.casefold())
@@ -106,26 +140,7 @@ def prepare_tenant(now: int) -> None:
     digest.add_missing(synced_tables().values())
 
 
-def lay_out_tenant(known: Mapping[str, PreparedTable] = MappingProxyType({})) -> defaultdict[str, set[int]]:
-    """Make a tenant's tables what this version needs, in an empty database all of them.
-
-    ``known``: the tables as they were before. Gives by table the sequences of rows that devices have otherwise.
-    """
-    filled = [one for table in synced_tables().values() for one in _clear_way(table, known.get(table.name.casefold()))]
-    filled += [
-        (synced_tables()[name], field) for name, field in add_missing(tenant_models()) if name in synced_tables()
-    ]
-    changed: defaultdict[str, set[int]] = defaultdict(set)
-    for table, field in filled:
-        changed[table.name] |= take_over(table, field)
-    for table in synced_tables().values():
-        _add_indexes(table)
-    _note_tables(known)
-    digest.add_missing(synced_tables().values())
-    return changed
-
-
-def _known() -> dict[str, PreparedTable]:
+def prepared_tables() -> dict[str, PreparedTable]:
     """Read, by name without case, the tables that this file was prepared for; of a file that did not say so those that it
     synced and that are not now."""
     if dialect().schema.columns(PreparedTable._meta.table_name):
@@ -153,8 +168,14 @@ def _forget_positions(table: str) -> None:
 
 
 def begin_tenant(now: int) -> None:
-    """Begin a tenant's commit order, in tables that are laid out."""
+    """Begin a tenant's commit order."""
     CommitOrder.create(id=1, epoch=secrets.token_hex(6), sequence=0, clock=now)
+
+
+def begin_tables() -> None:
+    """Note of a tenant without rows for which tables it is prepared."""
+    _note_tables({})
+    digest.add_missing(synced_tables().values())
 
 
 def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
@@ -164,7 +185,7 @@ def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
         name = model._meta.table_name
         present = dialect().schema.columns(name)
         if not present:
-            model.create_table()
+            dialect().schema.create_table(model)
             continue
         for field in model._meta.sorted_fields:
             if field.column_name not in present:
@@ -184,16 +205,15 @@ def _add_column(table: str, field: Field) -> None:
 # --- synced tables ---------------------------------------------------------------------------------------------------
 
 
-def _clear_way(table: SyncedTable, known: PreparedTable | None) -> list[tuple[SyncedTable, Field]]:
+def _clear_way(table: SyncedTable, known: PreparedTable | None, layout: Layout) -> None:
     """Take away what a synced table has no more: columns, which stay in the rows as fields that it does not know, and
-    indexes. A column whose type is another now goes too, to come back with what the rows hold.
-
-    Gives the columns that stay and may hold what they do not take now.
+    indexes. A column whose type is another now goes too, to come back with what the rows hold; so does what is in a column
+    that stays and may hold what it does not take now.
     """
     change = dialect().schema
     present = change.columns(table.name)
     if not present:
-        return []
+        return
     wanted = {index_name(table.name, columns) for columns in table.indexed}
     kinds = {field.column_name: change.type_of(field) for field in table.model._meta.sorted_fields}
     going = [name for name, kind in present.items() if kinds.get(name, "").split(" ")[0] != kind.split(" ")[0]]
@@ -201,10 +221,8 @@ def _clear_way(table: SyncedTable, known: PreparedTable | None) -> list[tuple[Sy
         if (index.startswith(_INDEX) and index not in wanted) or not set(going).isdisjoint(columns):
             change.drop_index(index)
     come = change.drop_columns(table, going, kinds.keys() - present.keys())
-    for name in going:
-        if name not in kinds:
-            dialect().rows.keep_as_unknown(table.name, name)
-    return _fields(table, come) + _stricter(table, present.keys() - going, known)
+    layout.left.extend((table.name, name) for name in going if name not in kinds)
+    layout.filled.extend(_fields(table, come) + _stricter(table, present.keys() - going, known))
 
 
 def _fields(table: SyncedTable, columns: Iterable[str]) -> list[tuple[SyncedTable, Field]]:
@@ -228,16 +246,21 @@ _INDEX = "_ix_"
 
 
 def index_name(table: str, columns: Sequence[str]) -> str:
-    """Name an index that a table is declared to have, so that no other can have this name."""
-    return f"{_INDEX}{table}({','.join(columns)})"
+    """Name an index that a table is declared to have, so that no other can have this name.
+
+    A name that is longer than PostgreSQL's are ends with a digest.
+    """
+    name = f"{_INDEX}{table}({','.join(columns)})"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:40]}{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+_LONGEST_NAME = 63
 
 
 def _add_indexes(table: SyncedTable) -> None:
-    connection().execute(
-        f'CREATE INDEX IF NOT EXISTS "{table.name}_Unique_id" ON "{table.name}" ("Unique_id")'
-        ' WHERE "Unique_id" IS NOT NULL'
-    )
+    change = dialect().schema
+    change.add_index(table.name, f"{table.name}_Unique_id", ["Unique_id"], '"Unique_id" IS NOT NULL')
     for columns in table.indexed:
-        listed = ", ".join(f'"{column}"' for column in columns)
-        name = index_name(table.name, columns)
-        connection().execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON "{table.name}" ({listed})')
+        change.add_index(table.name, index_name(table.name, columns), columns)

@@ -9,7 +9,7 @@ import functools
 import inspect
 import itertools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,41 +26,68 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--among", metavar="FOLDER", type=Path, help=about)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--among") and not config.option.collectonly:
+        config.pluginmanager.register(Shared(config.getoption("--among")))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what is longest first; mark what works against a server process, so that ``make unit`` leaves it out."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    items.sort(key=_is_shorter)
     for item in items:
         if _works_with_processes(item):
             item.add_marker("server")
 
 
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Run the tests of modules that no other run has taken, each with the one that really follows, for fixtures' ends.
+class Shared:
+    """The tests of several runs side by side: a run imports a module when it takes it, and no module of another run."""
 
-    Raises: pytest.Session.Failed, pytest.Session.Interrupted, as pytest's own loop does.
-    """
-    among = session.config.getoption("--among")
-    if among is None or session.config.option.collectonly:
-        return None
-    ours = (item for item in session.items if _is_ours(among / str(item.path.relative_to(ROOT)).replace("/", ".")))
-    for item, following in itertools.pairwise(itertools.chain(ours, [None])):
-        assert item
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if session.shouldfail:
-            raise session.Failed(session.shouldfail)
-        if session.shouldstop:
-            raise session.Interrupted(session.shouldstop)
-    return True
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.put_off: list[pytest.Module] = []
+        self.is_running = False
+
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> pytest.CollectReport | None:
+        """Put off each module, as if it had no tests, until it is taken."""
+        if self.is_running or not isinstance(collector, pytest.Module):
+            return None
+        self.put_off.append(collector)
+        return pytest.CollectReport(collector.nodeid, "passed", None, [])
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run the tests of modules that no other run has taken, each with the one that really follows, for fixtures' ends.
+
+        Raises: pytest.Session.Failed, pytest.Session.Interrupted, as pytest's own loop does.
+        """
+        self.is_running = True
+        for item, following in itertools.pairwise(itertools.chain(self._items(session), [None])):
+            assert item
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+        return True
+
+    def _items(self, session: pytest.Session) -> Iterator[pytest.Item]:
+        for module in sorted(self.put_off, key=_is_shorter):
+            if self._is_ours(module):
+                items = list(session.genitems(module))
+                session.testscollected += len(items)
+                session.config.hook.pytest_collection_modifyitems(session=session, config=session.config, items=items)
+                yield from items
+
+    def _is_ours(self, module: pytest.Module) -> bool:
+        """Take a module, if it is still to be had."""
+        try:
+            (self.folder / str(module.path.relative_to(ROOT)).replace("/", ".")).mkdir()
+        except FileExistsError:
+            return False
+        return True
 
 
-@functools.cache
-def _is_ours(mark: Path) -> bool:
-    """Take a module, if it is still to be had."""
-    try:
-        mark.mkdir()
-    except FileExistsError:
-        return False
-    return True
+def _is_shorter(node: pytest.Module | pytest.Item) -> bool:
+    return node.path.stem not in LONGEST
 
 
 def _works_with_processes(item: pytest.Item) -> bool:

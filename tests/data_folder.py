@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from storage import main_database
 from storage.sqlite.data_folder import DataFolder
 from storage.sqlite.engine import SQLiteEngine
+from storage.sqlite.files import file_bytes, put_file
 from tenants import Tenants
 
 
 def opened(path: Path, *, retiring: Collection[str] = (), **options: Any) -> Tenants:
-    """Open a folder as a start of the server does; one that is refused leaves it to the next."""
+    """Open a folder as a start of the server does; one that is refused leaves it to the next.
+
+    The directory of a new folder is laid out once for all tests of a run.
+    """
+    folder = DataFolder(path)
+    if not path.exists():
+        folder.make()
+        put_file(folder.main, _new_directory())
     engine = SQLiteEngine(path, **options)
     try:
         return Tenants(engine, retiring)
     except BaseException:
         engine.close()
         raise
+
+
+@cache
+def _new_directory() -> bytes:
+    return file_bytes(b"", main_database.prepare, main_database.FINGERPRINT)
 
 
 def engine_of(tenants: Tenants) -> SQLiteEngine:

@@ -39,6 +39,7 @@ PROGRAMS = {
     "h2o": "h2o",
     "nghttpx": "nghttp2-proxy",
     "squid": "squid",
+    "initdb": "postgresql",
 }
 """Program to Debian packages."""
 
@@ -51,7 +52,15 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 def where(program: str) -> str | None:
     """Find a program, also where only an administrator's path leads."""
+    if program == "initdb":
+        return where_postgres(program)
     return shutil.which(program) or shutil.which(program, path=_FOR_ADMINISTRATORS)
+
+
+def where_postgres(program: str) -> str | None:
+    """Find a program of PostgreSQL's, the newest where Debian keeps one folder a version."""
+    kept = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"), key=lambda path: float(path.parts[-3]))
+    return str(kept[-1]) if kept else shutil.which(program)
 
 
 def missing() -> list[str]:

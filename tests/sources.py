@@ -25,3 +25,9 @@ def name_of(path: Path) -> str:
 def parsed(text: str) -> ast.Module:
     """Parse a module's text, once for all tests of a run; whoever has the tree leaves it as it is."""
     return ast.parse(text)
+
+
+@cache
+def nodes(tree: ast.AST) -> list[ast.AST]:
+    """List every node of a tree, as ``ast.walk`` does, once for all tests of a run."""
+    return list(ast.walk(tree))

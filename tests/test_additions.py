@@ -25,7 +25,7 @@ from operations.commands import commands
 from protocol.messages import Strategy
 from protocol.notifications import NOTIFICATION_TYPES, Notification
 from storage import main_database, schema, system_tables
-from tests.sources import ROOT, modules, parsed
+from tests.sources import ROOT, modules, nodes, parsed
 
 TREES = {path: parsed(path.read_text()) for path in [*modules(), ROOT / "gunicorn.conf.py"]}
 API = (ROOT / "docs" / "api.md").read_text()
@@ -34,8 +34,8 @@ DOCS = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("doc
 
 def texts_in(trees: dict[Path, ast.Module]) -> list[str]:
     """Collect every text in some modules, also those that are no more than a part of one."""
-    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
-    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    found = [node for tree in trees.values() for node in nodes(tree)]
+    return [node.value for node in found if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -43,8 +43,7 @@ def texts_in(trees: dict[Path, ast.Module]) -> list[str]:
 
 def test_every_setting_is_read_by_some_module() -> None:
     trees = {path: tree for path, tree in TREES.items() if path.name != "settings.py"}
-    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
-    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    read = {node.attr for tree in trees.values() for node in nodes(tree) if isinstance(node, ast.Attribute)}
     read |= {word for text in texts_in(trees) for word in text.split()}  # As api/limits.py names them.
     unread = {field.name for field in fields(settings.Settings)} - read
     assert not unread, f"settings.py has settings that no module reads: {unread}"

@@ -81,7 +81,9 @@ def test_every_event_is_documented_and_every_documented_one_exists(app: Flask) -
 
 def emitted_events() -> set[str]:
     """Collect the events that the server emits."""
-    return _first_texts(ROOT / "sockets.py", "_emit", "broadcast")
+    return _first_texts(ROOT / "sockets.py", "_emit", "broadcast") | _first_texts(
+        ROOT / "server/websocket/socketio_server.py", "emit"
+    )
 
 
 def _first_texts(path: Path, *methods: str) -> set[str]:

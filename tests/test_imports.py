@@ -6,12 +6,13 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from graphlib import TopologicalSorter
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.sources import FOLDERS, modules, name_of, parsed
+from tests.sources import FOLDERS, modules, name_of, nodes, parsed
 
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text().partition("\n## Layers\n")[2].partition("\n## ")[0]
 FLOORS = [
@@ -22,13 +23,16 @@ FLOORS = [
 ONLY_THERE = {
     "apsw": {f"storage.sqlite.{name}" for name in ("binding", "connections", "database", "errors", "files")},
     "playhouse": {"storage.sqlite.binding"},
+    "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors")},
     "bcrypt": {"accounts.passwords"},
     "isal": {"server.http.middleware"},
-    "flask_socketio": {"sockets"},
+    "flask_socketio": {"server.websocket.socketio_server"},
 }
 """Packages that one module alone may import."""
 
+ENGINES = ("storage.sqlite.", "storage.postgres.")
 MAY_KNOW_THE_ENGINE = {
+    "storage.postgres.copies": "writes and reads files of the other",
     "syncapp": "chooses it",
     "operations.backup": "copies files",
     "operations.backup_commands": "copies files",
@@ -66,10 +70,11 @@ def sources() -> Sources:
     return {name_of(path): path.read_text() for path in modules()}
 
 
+@cache
 def imported(tree: ast.AST) -> set[str]:
     """Collect what a tree imports, wherever in it: modules of ours by their name, others by that of their package."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             found |= {_module(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -96,9 +101,10 @@ def height(name: str) -> int:
     return FLOORS.index(floor(name)) if floor(name) in FLOORS else -1
 
 
+@cache
 def calls(tree: ast.AST) -> set[str]:
     """Collect what a tree calls, as it is written."""
-    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return {ast.unparse(node.func) for node in nodes(tree) if isinstance(node, ast.Call)}
 
 
 Rule = Callable[[str, ast.Module], Iterator[str]]
@@ -117,7 +123,7 @@ MAY_IMPORT_LATE = {"syncapp._run_command"}
 
 
 def stays_at_the_top(name: str, tree: ast.Module) -> Iterator[str]:
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [node for node in nodes(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for function in functions:
         if imported(function) and f"{name}.{function.name}" not in MAY_IMPORT_LATE:
             yield f"{name}.{function.name} imports inside a function"
@@ -135,9 +141,8 @@ def knows_only_what_it_may(name: str, tree: ast.Module) -> Iterator[str]:
 
 def knows_no_engine(name: str, tree: ast.Module) -> Iterator[str]:
     for other in sorted(imported(tree)):
-        if other.startswith("storage.sqlite.") and not (
-            name.startswith("storage.sqlite.") or name in MAY_KNOW_THE_ENGINE
-        ):
+        folder = next((one for one in ENGINES if other.startswith(one)), None)
+        if folder and not name.startswith(folder) and name not in MAY_KNOW_THE_ENGINE:
             yield f"{name} imports {other}: ask storage.engine for it"
 
 
@@ -198,6 +203,8 @@ def test_modules_keep_the_rule(rule: Rule) -> None:
         (knows_only_what_it_may, "protocol.errors", "import msgspec"),
         (knows_no_engine, "tenants", "from storage.sqlite.engine import SQLiteEngine"),
         (knows_no_engine, "storage.schema", "from storage.sqlite import dialect"),
+        (knows_no_engine, "storage.postgres.pool", "from storage.sqlite import database"),
+        (knows_no_engine, "tenants", "from storage.postgres.engine import PostgresEngine"),
         (binds_no_model, "tenants", "with database.bind_ctx([Customer]): pass"),
         (binds_no_model, "server.http.lifecycle", "Customer.bind(database)"),
     ],

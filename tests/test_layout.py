@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources import FOLDERS, ROOT, modules, parsed
+from tests.sources import FOLDERS, ROOT, modules, nodes, parsed
 
 TESTS = ROOT / "tests"
 MODULE_LINES, TEST_FILE_LINES, FUNCTION_LINES = 400, 500, 50
-OF_THE_WHOLE = {"system", "browser", "clients"}
-"""Folders of tests that are about no folder of the server: about all of it, about pages, about clients."""
+OF_THE_WHOLE = {"system", "browser", "clients", "bench"}
+"""Folders of tests that are about no folder of the server: about all of it, pages, clients, the benchmark."""
 
 
 def long_files(paths: list[Path], most: int) -> list[str]:
@@ -26,17 +26,17 @@ def long_functions(paths: list[Path], most: int) -> list[str]:
     return [
         f"{path}:{node.lineno}: {node.name} has more than {most} lines"
         for path in paths
-        for node in ast.walk(parsed(path.read_text()))
+        for node in nodes(parsed(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno >= most
     ]
 
 
 def astray(tests: list[Path]) -> list[str]:
     """Name the tests, by their path in ``tests/``, that are in no folder of the server or in another than their module."""
-    wrong = []
+    wrong, ours = [], modules()
     for test in tests:
         parts, subject = test.parent.parts, test.stem.removeprefix("test_")
-        homes = {path.relative_to(ROOT).parent.parts for path in modules() if path.stem == subject}
+        homes = {path.relative_to(ROOT).parent.parts for path in ours if path.stem == subject}
         if not parts or parts[0] in OF_THE_WHOLE:
             continue
         if parts[0] not in FOLDERS:

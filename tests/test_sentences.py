@@ -15,7 +15,7 @@ import pytest
 
 from protocol import errors
 from tests.conftest import ROOT
-from tests.sources import modules, parsed
+from tests.sources import modules, nodes, parsed
 
 STATUS = re.compile(r"[45]\d\d")
 STATUSES = {
@@ -28,7 +28,7 @@ JAVASCRIPT_CLIENT = sorted((ROOT / "clients" / "js" / "src").glob("*.js"))
 
 def texts_of_calls(path: Path) -> Iterator[tuple[str, str]]:
     """Give what is called and each text within its arguments, for all calls of classes."""
-    for node in ast.walk(parsed(path.read_text())):
+    for node in nodes(parsed(path.read_text())):
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             for argument in node.args if name[:1].isupper() else ():

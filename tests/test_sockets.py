@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any
@@ -12,6 +13,7 @@ import requests
 
 from tests.by_hand import Raw
 from tests.conftest import WAIT_SECONDS, Device, Listener, Server, Tenant, wait_for
+from tests.system.test_faults import locked
 from tests.system.test_soak import counts
 
 Listen = Callable[..., Listener]
@@ -288,6 +290,30 @@ def test_tenant_has_no_more_sockets_than_it_may(start_server: Callable[..., Serv
         first.close()
         wait_for(lambda: any(line["message"] == "socket left" for line in server.log), "the first to leave")
         stack.enter_context(closing(tenant.device().listen()))
+
+
+def test_socket_that_brings_a_new_token_keeps_its_place(start_server: Callable[..., Server]) -> None:
+    """Fault: it counted itself, and was ended where its tenant had as many sockets as it may."""
+    server = start_server(MAX_TENANT_SOCKETS="1")
+    tenant = server.register()
+    with Raw(server) as raw:
+        raw.join(tenant)
+        raw.say("42" + json.dumps(["authenticate", {"token": tenant.token}]))
+        assert raw.packet().startswith('42["authenticated"')
+
+
+def test_session_that_ends_while_its_socket_is_greeted_lets_nobody_in(start_server: Callable[..., Server]) -> None:
+    """Its tenant's file is locked meanwhile. Fault: the token was verified only before the greeting was read."""
+    server = start_server(OPEN_TENANTS="1")
+    tenant, other = server.register(), server.register()
+    other.device().create(name="a")  # So that the tenant's file is closed.
+    with Raw(server) as raw:
+        with locked(tenant.path, "exclusive"):
+            raw.say("40" + json.dumps({"token": tenant.token}))
+            raw.until("40")
+            assert server.post("/api/customers/logout", token=tenant.token).status_code == 200
+        assert "unauthorized" in raw.until('42["auth')
+        assert raw.is_over()
 
 
 def test_lone_push_is_told_to_all_before_it_is_answered(tenant: Tenant) -> None:

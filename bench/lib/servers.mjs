@@ -69,12 +69,21 @@ const freePort = () => new Promise((resolve) => {
   const server = net.createServer().listen(0, '127.0.0.1', () => { const { port } = server.address(); server.close(() => resolve(port)); });
 });
 
+function cpuOf(pid) {
+  const tasks = `/proc/${pid}/task`;
+  const of = (task) => { try { return Number(fs.readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ')[0]); } catch { return 0; } };
+  return fs.readdirSync(tasks).reduce((sum, task) => sum + of(task), 0) / 1e9;
+}
+
 export class Server {
   static #tenants = 0;
   static #running = new Set();
 
   /** For the end of a run that went wrong; those that were stopped are gone already. */
   static killAll() { for (const child of Server.#running) child.kill('SIGKILL'); }
+
+  /** CPU seconds of all servers that run. */
+  static cpuOfAll() { return [...Server.#running].reduce((sum, child) => sum + cpuOf(child.pid), 0); }
 
   constructor(adapter, data) { Object.assign(this, adapter); this.data = data; }
 
@@ -85,7 +94,8 @@ export class Server {
     this.port = await freePort();
     const log = fs.openSync(`${this.data}.log`, 'a');
     const began = performance.now();
-    const env = { ...process.env, ...this.env, PORT: String(this.port), HOST: '127.0.0.1', DATA_DIR: this.data, JWT_SECRET_KEY: SECRET, ...extra };
+    const { PYTHONDONTWRITEBYTECODE: _, ...environ } = process.env; // Users' servers are compiled once, not at each start.
+    const env = { ...environ, ...this.env, PORT: String(this.port), HOST: '127.0.0.1', DATA_DIR: this.data, JWT_SECRET_KEY: SECRET, ...extra };
     Object.assign(this, { extra, environment: env });
     this.child = spawn('taskset', ['-c', String(core), ...prefix, ...this.command], { cwd: this.folder, env, stdio: ['ignore', log, log] });
     fs.closeSync(log);
@@ -131,9 +141,5 @@ export class Server {
   descriptors() { return fs.readdirSync(`/proc/${this.child.pid}/fd`).length; }
 
   /** CPU seconds that this server has used in all its threads, to the nanosecond (proc(5), schedstat). */
-  cpu() {
-    const tasks = `/proc/${this.child.pid}/task`;
-    const of = (task) => { try { return Number(fs.readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ')[0]); } catch { return 0; } };
-    return fs.readdirSync(tasks).reduce((sum, task) => sum + of(task), 0) / 1e9;
-  }
+  cpu() { return cpuOf(this.child.pid); }
 }

@@ -18,21 +18,7 @@ from models import NotBound, bound
 from storage.sqlite import dialect
 
 
-class Binding:
-    """What peewee asks a connection's state for, with a connection that is always open."""
-
-    closed = False
-    dialect = dialect
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self.conn = connection
-        self.control = connection.cursor().execute  # A cursor that is kept halves what a transaction costs.
-        self.ctx: list[Any] = []
-        self.transactions: list[Any] = []
-        self.commit_callbacks: list[Any] = []
-
-
-class _BoundDatabase(APSWDatabase):  # type: ignore[misc]
+class _PeeweeDatabase(APSWDatabase):  # type: ignore[misc]
     """A peewee database whose connection is that of the running context, and that never makes one by itself."""
 
     def __init__(self) -> None:
@@ -64,7 +50,19 @@ class _BoundDatabase(APSWDatabase):  # type: ignore[misc]
         raise NotBound("no database is bound here")
 
 
-models.database.initialize(_BoundDatabase())
+class Binding:
+    """What peewee asks a connection's state for, with a connection that is always open."""
+
+    closed = False
+    dialect = dialect
+    database = _PeeweeDatabase()
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.conn = connection
+        self.control = connection.cursor().execute  # A cursor that is kept halves what a transaction costs.
+        self.ctx: list[Any] = []
+        self.transactions: list[Any] = []
+        self.commit_callbacks: list[Any] = []
 
 
 @contextlib.contextmanager

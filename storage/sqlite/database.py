@@ -36,10 +36,12 @@ from storage.sqlite.connections import connect
 from storage.sqlite.errors import as_problems, problem_of
 
 T = TypeVar("T")
+Identity = tuple[int, int] | None
+"""Which file is at a path: its device and its inode (stat(2)); no two that exist share both."""
 
 LOCK_WAIT_SECONDS, LOCK_TRY_SECONDS = 5.0, 0.02
 _SMALL_CHANGES = 100
-_CHECKPOINT_PAGES = 1_000
+_CHECKPOINT_PAGES, _PAGE_BYTES = 1_000, 4_096
 
 
 class FileReplaced(Busy):
@@ -60,12 +62,16 @@ class SQLiteDatabase(GroupCommit):
         self._writer = Binding(connect(path, "writer"))
         self._reader: Binding | None = None
         super().__init__(most_waiting, self._writer, self._writer.control)
-        self._wal_pages = self._changes_before = 0
+        self._changes_before = 0
         self.mark = object()
         self._writer.conn.set_wal_hook(self._note_wal)
-        self._writer.conn.pragma("user_version")  # Whatever is read first makes the write-ahead log.
+        self._fingerprint = self._writer.conn.pragma(
+            "user_version"
+        )  # Whatever is read first makes the write-ahead log.
         self._files = [str(path), f"{path}-wal"]
-        self._identities = [_identity(file) for file in self._files]
+        self._identities = [identity_of(file) for file in self._files]
+        self._wal_pages = os.stat(self._files[1]).st_size // _PAGE_BYTES  # noqa: PTH116 -- as below
+        """Pages in the write-ahead log, of which some may not be in the file: at the opening those that were left."""
 
     @classmethod
     def open(
@@ -79,7 +85,7 @@ class SQLiteDatabase(GroupCommit):
         with as_problems():
             database = cls._connected(path, most_waiting)
             try:
-                if database._writer.conn.pragma("user_version") != fingerprint:
+                if database._fingerprint != fingerprint:
                     database.run_now(prepare)
                     database._writer.conn.pragma("user_version", fingerprint)
             except BaseException:
@@ -148,9 +154,20 @@ class SQLiteDatabase(GroupCommit):
             self._reader = None
 
     def close(self) -> None:
-        """Close the file; the writer last, so that it takes the write-ahead log into the file."""
+        """Close the file; the writer last, so that it takes the write-ahead log into the file and removes it."""
         self._close_reader()
         self._writer.conn.close()
+
+    def leave(self) -> int:
+        """Close the file and leave its write-ahead log beside it, which costs no sync; give the log's size in bytes.
+
+        0 if none is left: all of it was in the file, or it lies where nobody would find it.
+        """
+        is_left = self._wal_pages > 0 and identity_of(self._files[1]) == self._identities[1]
+        if is_left:
+            self._writer.conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        self.close()
+        return self._wal_pages * _PAGE_BYTES if is_left else 0
 
     # --- transactions --------------------------------------------------------------------------------------------------
 
@@ -214,7 +231,12 @@ class SQLiteDatabase(GroupCommit):
         Source: sqlite.org/howtocorrupt.html, section 4: SQLite itself does not look.
         """
         (file, wal), (own_file, own_wal) = self._files, self._identities
-        return _identity(file) == own_file and _identity(wal) == own_wal
+        return identity_of(file) == own_file and identity_of(wal) == own_wal
+
+    @property
+    def identity(self) -> Identity:
+        """Tell which file is open."""
+        return self._identities[0]
 
     def keep_as(self, target: Path) -> None:
         """Copy what is in the open file, which may be at no path any more."""
@@ -222,14 +244,14 @@ class SQLiteDatabase(GroupCommit):
 
     def remove_log(self) -> None:
         """Remove this file's write-ahead log from its path, if it is another file that is there now."""
-        is_file, is_wal = (_identity(file) == own for file, own in zip(self._files, self._identities, strict=True))
+        is_file, is_wal = (identity_of(file) == own for file, own in zip(self._files, self._identities, strict=True))
         if is_wal and not is_file:
             for suffix in ("-wal", "-shm"):
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
 
-def _identity(file: str) -> tuple[int, int] | None:
-    """Tell which file is at a path: its device and its inode (stat(2)); no two that exist share both."""
+def identity_of(file: str) -> Identity:
+    """Tell which file is at a path."""
     try:
         found = os.stat(file)  # noqa: PTH116 -- half the time of Path's, with each commit
     except OSError:

@@ -78,6 +78,20 @@ def keep_open_aside(database: SQLiteDatabase, folder: Path) -> None:
         log.exception("%s was removed or replaced under the server, and what it held can't be kept", name)
 
 
+def keep_log_aside(path: Path, folder: Path) -> None:
+    """Keep the log of a file that is not at its path any more: who opens another there would read it into that."""
+    wal, kept = Path(f"{path}-wal"), Path(f"{_name_aside(path, folder)}-wal")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    if wal.exists():
+        wal.rename(kept)
+        sync_folder(folder)
+        sync_folder(path.parent)
+        log.error(
+            "%s was removed or replaced while it was closed; its last commits are kept as %s", path.name, kept.name
+        )
+
+
 def _name_aside(path: Path, folder: Path) -> Path:
     return folder / f"{path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.db"
 

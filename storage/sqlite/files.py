@@ -47,6 +47,7 @@ def put_file(path: Path, content: bytes) -> None:
     """
 
     def put() -> None:
+        """Write the file as one that is opened with a write-ahead log, and sync it."""
         path.touch(0o600, exist_ok=False)
         with path.open("wb") as file:
             file.write(content[: _JOURNAL.start] + _WITH_LOG + content[_JOURNAL.stop :])
@@ -95,6 +96,18 @@ def _opened(path: Path) -> Iterator[apsw.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def take_log_in(path: Path) -> None:
+    """Take a file's write-ahead log into it, and remove it if nobody else has the file open. Run it in a thread.
+
+    Raises: Busy, StorageFull.
+    """
+    with as_problems(), _opened(path) as connection:
+        connection.pragma(
+            "user_version"
+        )  # Before a first read there is no log to it, and none that closing would remove.
+        connection.wal_checkpoint()
 
 
 def look_into(path: Path, query: Callable[[], T]) -> T:

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 import gevent
@@ -17,9 +18,10 @@ from blinker import Signal
 
 from protocol.errors import Busy, TenantNotFound
 from storage.positions import now_ms
-from storage.sqlite.data_folder import DataFolder
+from storage.sqlite.data_folder import DataFolder, fault_of
 from storage.sqlite.database import LOCK_TRY_SECONDS, LOCK_WAIT_SECONDS, FileReplaced, SQLiteDatabase
 from storage.sqlite.file_replacement import keep_open_aside
+from storage.sqlite.left_logs import LeftLogs
 from storage.sqlite.rollback_detection import RollbackDetection
 from storage.sqlite.tenant_files import open_tenant_file
 
@@ -66,6 +68,7 @@ class OpenFiles:
         self._most_open, self._most_waiting = most_open, most_waiting
         self._open: OrderedDict[str, SQLiteDatabase] = OrderedDict()
         self._closing: set[str] = set()
+        self.left_logs = LeftLogs(folder.replaced)
         self.renewed: set[str] = set()
         self.missed = Signal()
 
@@ -84,6 +87,8 @@ class OpenFiles:
         """
         give_up = time.monotonic() + LOCK_WAIT_SECONDS
         while (database := self._open.get(tenant_id)) is None:
+            if self.left_logs.wait_for(tenant_id):
+                continue
             try:
                 database = self._open[tenant_id] = self._opened(tenant_id)
             except Busy:
@@ -95,13 +100,15 @@ class OpenFiles:
 
     def _opened(self, tenant_id: str) -> SQLiteDatabase:
         path = self._folder.path_of(tenant_id)
-        if fault := self._folder.fault_of(tenant_id):
+        if fault := fault_of(path):
             self.missed.send(tenant_id)
             if not path.exists():
                 raise TenantNotFound
             raise LookupError(f"{path.name}: {fault}")  # Opening it would write into it.
         self._make_room()
+        self.left_logs.keep_apart(tenant_id)
         database = open_tenant_file(path, self._most_waiting)
+        self.left_logs.forget(tenant_id)
         try:
             if self._rollbacks and self._rollbacks.opened(tenant_id, database, now_ms()):
                 self.renewed.add(tenant_id)
@@ -113,25 +120,32 @@ class OpenFiles:
     def _make_room(self) -> None:
         """Close the tenants unused for longest; one that is being written stays, even beyond the bound."""
         surplus = len(self._open) + 1 - self._most_open
-        for tenant_id in [key for key, database in self._open.items() if database.is_idle][: max(0, surplus)]:
-            self._close(tenant_id)
+        if surplus > 0:
+            idle = (key for key, database in self._open.items() if database.is_idle)
+            for tenant_id in list(islice(idle, surplus)):
+                self._close(tenant_id, leaves_log=not self.left_logs.is_full)
 
-    def _close(self, tenant_id: str) -> None:
+    def _close(self, tenant_id: str, *, leaves_log: bool = False) -> None:
         if database := self._open.pop(tenant_id, None):
             try:
                 if self._rollbacks:
                     self._rollbacks.closed(tenant_id, database)
             finally:
-                database.close()
+                if not leaves_log:
+                    database.close()
+                elif log_bytes := database.leave():
+                    self.left_logs.add(tenant_id, database.path, database.identity, log_bytes)
 
     @contextlib.contextmanager
     def closed(self, tenant_id: str) -> Iterator[None]:
-        """Close a tenant's file when its last write is done; nobody writes it before the caller has done its work."""
+        """Close a tenant's file when its last write is done, with its log taken in; nobody writes it before the caller has
+        done its work."""
         self._closing.add(tenant_id)  # Else those who write without a break would put it off for ever.
         try:
             while (database := self._open.get(tenant_id)) and not database.is_idle:
                 database.wait()  # Meanwhile it may be closed to make room, and opened anew.
             self._close(tenant_id)
+            self.left_logs.take_in(tenant_id)
             yield
             self._close(tenant_id)  # Who reads may have opened it meanwhile.
         finally:
@@ -143,12 +157,13 @@ class OpenFiles:
             raise Busy
 
     def look_over(self) -> None:
-        """Note the positions of open files, and let go of those that somebody removed or replaced."""
+        """Note positions of open files, let go of those that somebody removed or replaced, take in logs that are due."""
         for tenant_id, database in list(self._open.items()):
             if not database.is_in_place:
                 self.let_go(tenant_id, database)
             elif self._rollbacks:
                 self._rollbacks.note(tenant_id, database)
+        self.left_logs.tidy()
         if self._rollbacks:
             self._rollbacks.save()
 
@@ -163,7 +178,8 @@ class OpenFiles:
         database.close()
 
     def close_all(self) -> None:
-        """Close every file, each when its last write is done."""
+        """Close every file, each when its last write is done, and leave no log."""
         while self._open:
             with self.closed(next(iter(self._open))):
                 pass
+        self.left_logs.take_all_in()

@@ -5,9 +5,9 @@ Knows: SQLite's catalog, what it can't do to a table. Must not know: which colum
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from peewee import Field
+from peewee import Field, Model
 
 from models import SyncedTable, connection, database
 
@@ -39,6 +39,18 @@ def indexes(table: str) -> dict[str, set[str]]:
     """Give by name the columns of each index that was made apart from its table."""
     names = [name for _, name, _, origin, _ in connection().execute(f'PRAGMA index_list("{table}")') if origin == "c"]
     return {name: {row[2] for row in connection().execute(f'PRAGMA index_info("{_quoted(name)}")')} for name in names}
+
+
+def create_table(model: type[Model]) -> None:
+    """Make the table of a model, with its keys."""
+    model.create_table()
+
+
+def add_index(table: str, name: str, columns: Sequence[str], where: str = "") -> None:
+    """Make an index, unless there is one of this name."""
+    listed = ", ".join(f'"{column}"' for column in columns)
+    condition = f" WHERE {where}" if where else ""
+    connection().execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON "{table}" ({listed}){condition}')
 
 
 def drop_index(name: str) -> None:

@@ -25,6 +25,7 @@ def open_tenant_file(path: Path, most_waiting: int = 1000) -> SQLiteDatabase:
     """Open a tenant's file, wherever it lies, and make it what this version needs."""
 
     def prepare() -> None:
+        """Bring the tables of the file to this version."""
         schema.prepare_tenant(now_ms())
 
     return SQLiteDatabase.open(path, prepare, schema.tenant_fingerprint(), most_waiting)
@@ -42,7 +43,11 @@ def new_tenant_file(now: int) -> bytes:
 
 @cache
 def _laid_out() -> bytes:
-    return file_bytes(b"", schema.lay_out_tenant, schema.tenant_fingerprint())
+    def lay_out() -> None:
+        schema.lay_out()
+        schema.begin_tables()
+
+    return file_bytes(b"", lay_out, schema.tenant_fingerprint())
 
 
 def remove_file(path: Path) -> None:

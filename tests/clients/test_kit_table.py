@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from tests.clients.test_js_handlers import DRIVERS, MORE_DRIVERS
@@ -49,9 +50,12 @@ def features_of(host: str, library: str) -> set[str]:
     return set(re.findall(r'"(\w+)"', said[1])) | more
 
 
+source_of = cache(inspect.getsource)
+
+
 def can_play(features: set[str], scenario: Callable[[Any], None]) -> bool:
     """Tell whether a scenario is not left out."""
-    source = inspect.getsource(scenario)
+    source = source_of(scenario)
     needed = set(re.findall(r'kit\.needs\("(\w+)"\)', source))
     return needed <= features and ("kit.second(" not in source or bool({"processes", "instances"} & features))
 

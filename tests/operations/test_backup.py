@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.backing_up import backup, edited_since, names
-from tests.conftest import Run, Server, Tenant
+from tests.conftest import FAST, ROOT, Run, Server, Tenant
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +42,16 @@ def test_backup_made_under_load_is_whole_and_of_one_moment(tenant: Tenant, opera
         pushing.join()
     assert {path.name for path in made.iterdir()} == {"main.db", "tenants", "manifest.json"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in made.rglob("*.db"))
+
+
+def test_backup_runs_at_low_priority(server: Server, tenant: Tenant, folder: Path) -> None:
+    """So that it takes what a busy server leaves of the processor."""
+    code = "import atexit, os, syncapp; atexit.register(lambda: print(os.nice(0))); syncapp.main()"
+    command = [sys.executable, "-c", code, "backup", "--to", str(folder)]
+    environ = {**os.environ, **FAST, "DATA_DIR": str(server.data)}
+    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split()[-1] == "19"
 
 
 def test_restore_of_one_tenant_while_serving_tells_its_devices_and_leaves_the_others(
@@ -124,7 +136,7 @@ def test_damaged_backup_is_found_out_and_never_put_back(
         other = server.register()
         shutil.copyfile(backup(operate, folder / "x") / "tenants" / other.path.name, file)
     before = device.rows()
-    assert "1 of 1 tenants are bad" in operate("backup", "verify", made, code=1).stderr
+    assert "bad: 1 of 1 tenant." in operate("backup", "verify", made, code=1).stderr
     operate("restore", "--yes", made, code=1)
     assert device.rows() == before
 

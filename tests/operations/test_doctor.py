@@ -82,6 +82,22 @@ def test_innermost_mount_counts(machine: Machine) -> None:
     assert doctor.findings(inner) == []
 
 
+def test_mount_whose_name_has_a_space_is_found(tmp_path: Path) -> None:
+    """The kernel writes the space in octal digits (proc(5)), as it does a tab, a line feed and a backslash."""
+    mounts = f"{EXT4}x {tmp_path}/two\\040words\\134 nfs4 rw 0 0\n"
+    machine = Machine(Settings(data_dir=tmp_path / "two words\\" / "data"), {}, mounts)
+    assert machine.filesystem == "nfs4"
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"a\rb", b"\xe2\x80\xa8"])
+def test_mount_with_an_odd_name_hinders_no_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: bytes) -> None:
+    """Seen to fail: a name that is no UTF-8, and those with what Python takes for the end of a line."""
+    mounts = tmp_path / "mounts"
+    mounts.write_bytes(EXT4.encode() + b"x /mnt/" + name + b" ext4 rw 0 0\n")
+    monkeypatch.setattr(doctor, "_MOUNTS", mounts)
+    assert doctor.this_machine(Settings(data_dir=tmp_path)).filesystem == "ext4"
+
+
 def test_platform_with_an_ephemeral_disk_is_named(machine: Machine) -> None:
     (finding,) = doctor.findings(replace(machine, environ={"DYNO": "web.1"}))
     assert finding.sentence.startswith("Heroku removes the data folder at each restart")

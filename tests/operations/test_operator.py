@@ -355,7 +355,7 @@ def test_backup_that_lacks_a_customer_ends_with_3(tmp_path: Path) -> None:
     file, _ = (tmp_path / "data" / "tenants").glob("*.db")
     file.unlink()
     ended = run(tmp_path, "backup", "--to", str(tmp_path / "backups"))
-    assert ended.returncode == 3 and "1 customers are not in this backup" in ended.stderr
+    assert ended.returncode == 3 and "not in this backup: 1 customer, whose" in ended.stderr
 
 
 def test_version_is_said() -> None:

@@ -77,6 +77,7 @@ NOT_SYNCAPP = {
         http("200 OK", '{"status": 1, "version": []}', "application/json"),
         "There is no syncapp at",
     ),
+    "JSON without an end": (http("200 OK", "[" * 100_000, "application/json"), "There is no syncapp at"),
     "TLS at this port": (http("400 Bad Request"), "Is it an address of https:// ?"),
     "nothing here": (http("404 Not Found"), "/health answers 404"),
     "a proxy alone": (
@@ -112,6 +113,36 @@ def test_syncapp_that_says_nothing_more_is_told_and_never_a_traceback() -> None:
     with answering(http("200 OK", body, "application/json")) as port:
         found = dict(run_checks(find_deployment(parse_address(f"http://127.0.0.1:{port}"))))
     assert sum(finding is not None and finding.refuses for finding in found.values()) >= 7
+
+
+def test_what_a_deployment_says_of_itself_is_shown_without_control_characters() -> None:
+    said = HEALTH | {"version": "\x1b[2J" + "9" * 10_000, "status": "ok\x07"}
+    body = json.dumps(said | {"data": {"maxBodyBytes": 2048, "socketAuthSeconds": 1}})
+    with answering(http("200 OK", body, "application/json")) as port:
+        first = doctor("--url", f"http://127.0.0.1:{port}").stdout.splitlines()[0]
+    assert first.isprintable() and len(first) < 500
+
+
+@pytest.mark.parametrize(
+    ("handshake", "seconds"),
+    [
+        ('{"pingInterval":2000}', 2.0),
+        ('{"pingInterval":2000', 15.0),
+        ('{"pingInterval":"2000"}', 15.0),
+        ('{"pingInterval":-1}', 15.0),
+        ('{"pingInterval":NaN}', 15.0),
+        ('{"pingInterval":1e999}', 15.0),
+        ("{}", 15.0),
+        ('{"a":' * 100_000, 15.0),
+    ],
+)
+def test_handshake_of_any_form_gives_a_time_to_wait(handshake: str, seconds: float) -> None:
+    assert probe_sockets.ping_seconds(handshake) == seconds
+
+
+def test_polling_session_of_any_form_is_read_or_none() -> None:
+    bodies = ['0{"sid":"a"}', '0{"sid":1}', "0{}", '0{"sid"', '0{"sid":' * 100_000, "0[]", ""]
+    assert [probe_sockets.session_of(body.encode()) for body in bodies] == ["a", "", "", "", "", "", ""]
 
 
 @pytest.mark.parametrize(

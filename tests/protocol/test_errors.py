@@ -300,9 +300,10 @@ def test_event_without_a_database_is_told(server: Server) -> None:
 def test_every_error_there_is_was_provoked_above() -> None:
     elsewhere = {errors.RegistrationClosed, errors.RateLimited, errors.StillRunning, errors.Busy, errors.StorageFull}
     in_test_room = {errors.QuotaExceeded}
+    in_test_outcomes = {errors.OutcomeUnknown}
     below_http = {errors.RequestTimeout, errors.AddressTooLong, errors.HeadTooLarge}  # test_connections, test_rfc9112
     below_http |= {errors.ExpectationFailed, errors.Unimplemented, errors.UnknownVersion}
-    provoked = set(PROVOKED_OVER_HTTP) | elsewhere | below_http | in_test_room
+    provoked = set(PROVOKED_OVER_HTTP) | elsewhere | below_http | in_test_room | in_test_outcomes
     assert provoked == set(errors.Problem.__subclasses__()), "PROVOKED_OVER_HTTP must have a request for each error"
 
 
@@ -332,7 +333,12 @@ def test_codes_of_the_contract_have_their_statuses() -> None:
     problems: list[type[errors.Problem]] = [errors.Problem, *errors.Problem.__subclasses__()]
     there = {(problem.code, problem.status) for problem in problems}
     assert promised <= there
-    beyond = {("registration_closed", 403), ("origin_not_allowed", 403), ("quota_exceeded", 507)}
+    beyond = {
+        ("registration_closed", 403),
+        ("origin_not_allowed", 403),
+        ("quota_exceeded", 507),
+        ("outcome_unknown", 503),
+    }
     below_http = {("request_timeout", 408), ("address_too_long", 414), ("head_too_large", 431)}
     below_http |= {("expectation_failed", 417), ("not_implemented", 501), ("http_version_not_supported", 505)}
     assert there - promised == beyond | below_http, "an error that the contract does not name must stand in this test"

@@ -1,7 +1,6 @@
 """All parsers of what clients send, with random input: each gives a value or an error of ours, and nothing else.
 
 Also that schemas and parsers agree: a schema takes whatever its parser takes, and what it takes beyond that is listed.
-``FUZZ_EXAMPLES`` sets how many examples each test tries.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import os
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -21,8 +19,7 @@ import jwt
 import pytest
 from flask import Flask
 from geventwebsocket.exceptions import ProtocolError, WebSocketError
-from hypothesis import HealthCheck, assume, given
-from hypothesis import settings as tries
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from limits import parse_many
 from werkzeug.test import EnvironBuilder
@@ -45,20 +42,14 @@ from server.quotas import Quotas
 from server.scheduler import Scheduler
 from settings import SettingError, Settings
 from tests.api.bad_input.strategies import ANY_JSON, PULL, PUSH, TEXT
+from tests.fuzzing import EXAMPLES, fuzz
 from tests.server.websocket.test_frames import frame, websocket
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
 LIMITS = Limits(push_rows=10_000, pull_rows=10_000, row_bytes=65_536, name_characters=64)
 NOW = 1_800_000_000_000
 COMPONENTS = {"schemas": schemas.components(Settings())}
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 pytestmark = pytest.mark.timeout(120 + EXAMPLES // 5)
-fuzz = tries(
-    max_examples=EXAMPLES,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=40)
 
 

@@ -9,13 +9,14 @@ import ast
 import importlib
 import inspect
 import re
-import textwrap
+from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from server.library_internals import INTERNALS, Internals
-from tests.sources import modules, name_of, parsed
+from tests.sources import modules, name_of, nodes, parsed
 
 DOCUMENTED = {"_meta", "_replace", "_asdict", "_fields"}
 """Names that look private and are not: of peewee's models and of named tuples."""
@@ -23,18 +24,16 @@ DOCUMENTED = {"_meta", "_replace", "_asdict", "_fields"}
 
 def assigned(owner: type) -> set[str]:
     """Collect what a class and its bases assign to ``self``: attributes that only instances have."""
-    found: set[str] = set()
-    for kind in inspect.getmro(owner):
-        try:
-            tree = parsed(textwrap.dedent(inspect.getsource(kind)))
-        except (OSError, TypeError):  # Compiled.
-            continue
-        found |= {
-            node.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"
-        }
-    return found
+    texts = [node for kind in inspect.getmro(owner) for node in text_of(kind)]
+    return {node.attr for node in texts if isinstance(node, ast.Attribute) and _is_stored_on_self(node)}
+
+
+def text_of(kind: type) -> Iterator[ast.AST]:
+    """Give every node of a class, and none of one that is compiled."""
+    path = None if kind.__module__ == "builtins" else inspect.getsourcefile(kind)
+    for node in nodes(parsed(Path(path).read_text())) if path else ():
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__:
+            yield from nodes(node)
 
 
 def missing(internals: Internals) -> list[str]:
@@ -72,10 +71,9 @@ def test_missing_name_is_named(name: str) -> None:
 
 def defined(tree: ast.AST) -> set[str]:
     """Collect the names that a module defines: functions, classes, and attributes of its classes and of ``self``."""
-    nodes = list(ast.walk(tree))
-    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_stored_on_self(node)}
-    return names | {name for node in nodes if isinstance(node, ast.ClassDef) for name in _fields_of(node)}
+    names = {node.name for node in nodes(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute) and _is_stored_on_self(node)}
+    return names | {name for node in nodes(tree) if isinstance(node, ast.ClassDef) for name in _fields_of(node)}
 
 
 def _is_stored_on_self(node: ast.Attribute) -> bool:
@@ -94,8 +92,10 @@ def used(tree: ast.AST, anywhere: set[str]) -> set[str]:
     """Collect the private attributes that a module uses and that are no names of ours; ``anywhere``: those of all modules,
     which ``self`` may have from a base class."""
     here = defined(tree)
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)]
-    found = {node.attr for node in nodes if node.attr not in (anywhere if ast.unparse(node.value) == "self" else here)}
+    private = [node for node in nodes(tree) if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)]
+    found = {
+        node.attr for node in private if node.attr not in (anywhere if ast.unparse(node.value) == "self" else here)
+    }
     return found - DOCUMENTED
 
 

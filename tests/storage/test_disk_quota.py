@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import string
 from collections.abc import Callable
 
 import gevent
@@ -36,9 +37,10 @@ MUCH_INDEXED = (
 )
 
 
-def text(length: int, letters: str = "abcdefghijklmnopqrstuvwxyzABCDEF0123456789") -> str:
-    """Make a text that deflates badly."""
-    return "".join(random.Random(length).choices(letters, k=length))
+def text(length: int, letters: str = string.ascii_letters + string.digits + "+-") -> str:
+    """Make a text that deflates badly, of 4 or 64 letters of Latin-1."""
+    table = letters.encode("latin-1") * (256 // len(letters))
+    return random.Random(length).randbytes(length).translate(table).decode("latin-1")
 
 
 def push(tenants: Tenants, tenant_id: str, one: JSON, device: str, strategy: Strategy = "merge") -> PushResult:

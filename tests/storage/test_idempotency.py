@@ -6,15 +6,18 @@ import json
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
+import requests
 
 from protocol.codec import encode
 from protocol.errors import IdempotencyMismatch
 from storage import idempotency
+from storage.positions import now_ms
 from tenants import Tenants
 from tests.conftest import JSON, Device, Listener, Server, Tenant
 from tests.inside import push
@@ -83,6 +86,29 @@ def test_retry_while_the_first_still_runs_is_told_so(tenant: Tenant) -> None:
     first.join()
     assert (retry.status_code, retry.json()["code"], answers) == (409, "busy", [200])
     assert device.push_raw(NAMELESS).headers["Idempotent-Replayed"] == "true"
+
+
+def test_key_that_another_process_answers_meanwhile_gets_that_answer(tenant: Tenant) -> None:
+    """Fault: the key looked up before the transaction only: 500, after the rows had been written for nothing."""
+    path, raw, answers = "/api/client/sync/push", json.dumps(NAMELESS).encode(), list[requests.Response]()
+    first = tenant.device().push_raw(NAMELESS).content
+    headers = {"Authorization": f"Bearer {tenant.token}", "Content-Type": "application/json", "Idempotency-Key": "k-9"}
+
+    def send() -> None:
+        answers.append(tenant.server.checked(requests.post(tenant.server.url + path, raw, headers=headers, timeout=60)))
+
+    with closing(sqlite3.connect(tenant.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # The request finds no answer, and waits for the file.
+        second = threading.Thread(target=send)
+        second.start()
+        time.sleep(0.3)
+        kept = ("k-9", idempotency.mark_of_request(path, raw), zlib.compress(first), now_ms())
+        other.execute("INSERT INTO _answers (key, mark, answer, answered_at) VALUES (?, ?, ?, ?)", kept)
+        other.execute("COMMIT")
+    second.join()
+    (answer,) = answers
+    assert (answer.status_code, answer.content) == (200, first)
+    assert answer.headers["Idempotent-Replayed"] == "true" and len(tenant.device().rows()) == 1
 
 
 def test_stored_answer_outlives_the_server(start_server: Callable[..., Server]) -> None:

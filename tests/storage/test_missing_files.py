@@ -67,7 +67,7 @@ def test_file_that_is_gone_is_noticed_at_the_start_by_doctor_health_backup_and_v
     assert lost.id in made.stderr and "no older backup was removed" in made.stderr
     new = Path(made.stdout.strip())
     assert list(json.loads((new / "manifest.json").read_text())["missing"]) == [lost.id]
-    assert "1 of 2 tenants are bad" in operate("backup", "verify", new, code=1).stderr
+    assert "bad: 1 of 2 tenants" in operate("backup", "verify", new, code=1).stderr
     operate("restore", new.with_name("syncapp-20200101T000000Z"), "--tenant", lost.id, "--yes")
     assert names(other.device()) == {"kept"} and lost.device().rows() == []
 

@@ -147,7 +147,7 @@ def store(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A store on the disk that can fail."""
     original = apsw.Connection
     with monkeypatch.context() as patch:
-        patch.setattr(apsw, "Connection", lambda path: original(path, vfs="faults"))
+        patch.setattr(apsw, "Connection", lambda path, **how: original(path, vfs="faults", **how))
         store = SQLiteDatabase.open(tmp_path / "a.db", prepare, 1)
     monkeypatch.setattr(database, "_CHECKPOINT_PAGES", 12)  # So that some of the images lie amid a checkpoint.
     yield store
@@ -185,6 +185,57 @@ def test_power_loss_at_any_moment_keeps_what_was_answered_and_a_sound_file(
         after.close()
         assert found in (list(range(image.answered)), list(range(image.answered + 1)))
         assert files.faults_of(path) == []
+
+
+@pytest.mark.parametrize("is_torn", [False, True], ids=["unsynced writes are lost", "some sectors of them are not"])
+def test_power_loss_amid_closings_that_leave_their_logs_keeps_what_was_answered(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_torn: bool
+) -> None:
+    """Fault: a log that is removed before the file is synced (``VFS.xSync`` of "a.db" left out)."""
+    path, original = tmp_path / "a.db", apsw.Connection
+    with monkeypatch.context() as patch:
+        patch.setattr(apsw, "Connection", lambda path, **how: original(path, vfs="faults", **how))
+        for number in range(40):
+            store = SQLiteDatabase.open(path, prepare, 1)
+            store.write(lambda: insert(number))
+            disk.answered = number + 1
+            assert store.leave()
+            if number % 7 == 6:
+                files.take_log_in(path)
+                assert not Path(f"{path}-wal").exists()
+        images = [image for image in disk.images if image.answered]
+    for turn, image in enumerate(random.Random(1).sample(images, 60)):
+        left = lose_power(image, tmp_path / str(turn), random.Random(turn) if is_torn else None)
+        after = SQLiteDatabase.open(left, prepare, 1)
+        found = after.read(numbers)
+        after.close()
+        assert found in (list(range(image.answered)), list(range(image.answered + 1)))
+        assert files.faults_of(left) == []
+
+
+def test_log_that_a_full_disk_can_not_take_in_stays(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: the connection closed as if nothing had failed, and the log removed: the rows were gone."""
+    path, original = tmp_path / "a.db", apsw.Connection
+
+    def fail(what: str, name: str) -> None:
+        if (what, name) == ("write", "a.db"):
+            raise apsw.FullError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(apsw, "Connection", lambda path, **how: original(path, vfs="faults", **how))
+        store = SQLiteDatabase.open(path, prepare, 1)
+        store.write(lambda: insert(1))
+        store.leave()
+        disk.fault = fail
+        with pytest.raises(StorageFull):
+            files.take_log_in(path)
+        disk.fault = lambda *_: None
+        assert Path(f"{path}-wal").stat().st_size
+        again = SQLiteDatabase.open(path, prepare, 1)
+    assert again.read(numbers) == [1]
+    again.close()
 
 
 def test_disk_of_these_tests_finds_out_what_does_not_sync(store: SQLiteDatabase, disk: Disk, tmp_path: Path) -> None:

@@ -223,7 +223,10 @@ def test_closing_does_not_wait_for_a_server_that_is_busy(
 def test_stop_as_an_exchange_begins_that_fails_does_not_wait_for_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: the pause looked only for a ``stop`` that came after the exchange had begun."""
     monkeypatch.setattr(runner, "_FIRST_PAUSE_SECONDS", 3600.0)
-    has_begun, stopping = threading.Event(), threading.Thread(target=lambda: running.stop(), daemon=True)
+    has_begun = threading.Event()
+
+    def stop() -> None:
+        running.stop()
 
     def exchange() -> None:
         if stopping.ident:
@@ -235,6 +238,7 @@ def test_stop_as_an_exchange_begins_that_fails_does_not_wait_for_the_pause(monke
         assert running._hopeful.wait(60)
         return "1"
 
+    stopping = threading.Thread(target=stop, daemon=True)
     running = runner.Runner(exchange, place, 3600, None)
     assert has_begun.wait(60)
     running.hear("2")

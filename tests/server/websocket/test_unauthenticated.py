@@ -44,6 +44,8 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> Crowd:
 
 def test_longest_here_makes_room_after_its_time_of_grace(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unauthenticated, "_GRACE_SECONDS", 0.0)
+    for name in "abc":
+        crowd.sockets.add(name, LONG)
     for name in "def":
         crowd.enter(name)
     assert crowd.closed == ["a", "b", "c"]
@@ -63,6 +65,38 @@ def test_newcomers_wait_for_those_before_them_and_come_in_their_order(crowd: Cro
         crowd.sockets.discard(name)
         gevent.joinall(waiting, timeout=60, count=number + 1)
     assert (entered, crowd.closed) == (["d", "e", "f"], [])
+
+
+def test_newcomer_does_not_overtake_those_that_wait(crowd: Crowd) -> None:
+    """Fault: who came as a place was free took it, though others had waited for it longer."""
+    waiting = gevent.spawn(crowd.enter, "d")
+    gevent.sleep(0)
+    crowd.sockets.discard("a")
+    newcomer = gevent.spawn(crowd.enter, "e")
+    gevent.joinall([waiting], timeout=60)
+    assert waiting.ready() and not newcomer.ready()
+    crowd.sockets.discard("b")
+    gevent.joinall([newcomer], timeout=60)
+    assert newcomer.ready() and crowd.closed == []
+
+
+def test_refused_ones_make_room_at_once_and_all_that_are_too_many_do(crowd: Crowd) -> None:
+    """As when a tenant's sessions end: more are refused at once than may be here, and each has a time to leave."""
+    for name in "bxyz":
+        crowd.sockets.refuse(name, LONG)
+    crowd.enter("d")
+    assert sorted(crowd.closed) == ["b", "x", "y", "z"]
+
+
+def test_stop_lets_nobody_in_and_ends_the_waiting(crowd: Crowd) -> None:
+    waiting = gevent.spawn(crowd.enter, "d")
+    gevent.sleep(0)
+    crowd.sockets.stop()
+    with pytest.raises(Busy):
+        waiting.get(timeout=60)
+    crowd.sockets.discard("a")
+    with pytest.raises(Busy):
+        crowd.enter("e")
 
 
 def test_no_more_wait_than_may_be_there(crowd: Crowd) -> None:

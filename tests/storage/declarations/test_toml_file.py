@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import TYPES, SyncedRow, column_of
 from storage.declarations import toml_file
 from storage.declarations.table import Column, Table, model_of
 from storage.declarations.toml_file import DeclarationError, read
+from tests.fuzzing import fuzz
 
 GOOD = """
 [job]
@@ -219,7 +220,7 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz
 @given(st.dictionaries(WORDS, ANY | st.fixed_dictionaries({"columns": st.dictionaries(WORDS, ANY)}), max_size=3))
 def test_whatever_a_file_says_it_is_read_or_refused_with_places(said: dict[str, Any]) -> None:
     text = "\n".join(f"{json.dumps(key)} = {toml(value)}" for key, value in said.items())

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 
 from storage.engine import Database, Engine
+from tests import postgres
 from tests.storage.engine.installations import ENGINES, Installation, create
 
 
 @pytest.fixture(params=ENGINES)
-def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Installation:
-    return ENGINES[request.param](tmp_path / "installation")
+def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
+    if request.param == "postgres" and not postgres.is_there():
+        pytest.skip(postgres.MISSING)
+    installation = ENGINES[request.param](tmp_path / "installation")
+    yield installation
+    installation.end()
 
 
 @pytest.fixture

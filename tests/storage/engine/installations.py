@@ -13,7 +13,9 @@ from models import connection
 from storage.engine import Engine
 from storage.main_database import Customer
 from storage.positions import position
+from storage.postgres.engine import PostgresEngine
 from storage.sqlite.engine import SQLiteEngine
+from tests import postgres
 from tests.customers import customer
 from tests.sources import ROOT
 
@@ -29,6 +31,9 @@ class Installation(Protocol):
 
     def break_commit(self) -> None:
         """Have the commit of the running write fail, and nothing before that."""
+
+    def end(self) -> None:
+        """Remove what is not in the test's folder."""
 
 
 class SQLiteInstallation:
@@ -46,12 +51,40 @@ engine = SQLiteEngine(Path({str(folder)!r}), is_server=False)
         return SQLiteEngine(self._folder, most_waiting=most_waiting, is_server=is_server)
 
     def break_commit(self) -> None:
-        refers = "other INTEGER REFERENCES broken DEFERRABLE INITIALLY DEFERRED"
-        connection().execute(f"CREATE TABLE broken (n INTEGER PRIMARY KEY, {refers})")
-        connection().execute("INSERT INTO broken (n, other) VALUES (1, 2)")
+        _break_commit()
+
+    def end(self) -> None:
+        pass
 
 
-ENGINES: dict[str, Callable[[Path], Installation]] = {"sqlite": SQLiteInstallation}
+class PostgresInstallation:
+    """A database of its own."""
+
+    def __init__(self, _: Path) -> None:
+        self.name = postgres.server().new_database()
+        self.address = postgres.server().address(self.name)
+        self.opening = f"""
+from storage.postgres.engine import PostgresEngine
+engine = PostgresEngine({self.address!r}, is_server=False)
+"""
+
+    def open(self, *, most_waiting: int = 1000, is_server: bool = True) -> Engine:
+        return PostgresEngine(self.address, most_waiting=most_waiting, is_server=is_server)
+
+    def break_commit(self) -> None:
+        _break_commit()
+
+    def end(self) -> None:
+        postgres.server().drop(self.name)
+
+
+def _break_commit() -> None:
+    refers = "other INTEGER REFERENCES broken DEFERRABLE INITIALLY DEFERRED"
+    connection().execute(f"CREATE TABLE broken (n INTEGER PRIMARY KEY, {refers})")
+    connection().execute("INSERT INTO broken (n, other) VALUES (1, 2)")
+
+
+ENGINES: dict[str, Callable[[Path], Installation]] = {"sqlite": SQLiteInstallation, "postgres": PostgresInstallation}
 """Each engine by its name, and how a test gets an empty installation of it."""
 
 

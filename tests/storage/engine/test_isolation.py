@@ -92,7 +92,7 @@ def unbound_uses() -> dict[str, Callable[[], Any]]:
         "insert": lambda: EndUser.insert(id="x").execute(),
         "delete": lambda: Logged.delete().execute(),
         "create_table": EndUser.create_table,
-        "connect": models.database.connect,
+        "connect": lambda: models.database.connect(reuse_if_open=True),
         "atomic": lambda: models.database.atomic().__enter__(),
         "execute_sql": lambda: models.database.execute_sql("SELECT 1"),
     }

@@ -1,0 +1,302 @@
+"""One connection to PostgreSQL: statements go out in a pipeline, and their answers are waited for when one is read.
+
+Knows: libpq's pipeline mode, gevent's event loop. Must not know: transactions, tenants, which statements there are.
+
+A statement is only sent. Whoever reads a row of an answer, or settles, waits for all that was sent: so what nobody reads,
+as of an INSERT, costs no round trip of its own. An error that comes late may belong to work that seemed done; ``is_lost``
+says so, and then nothing of the transaction may be kept.
+Source: postgresql.org/docs, "Pipeline Mode" of libpq.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import gevent
+import psycopg
+from psycopg import pq
+from psycopg.pq.abc import PGcancel, PGconn, PGresult
+
+from storage.postgres.errors import ConnectionLost, StatementFailed, failure_of
+from storage.postgres.statements import Rewritten, in_directory
+from storage.postgres.values import encoded, reader_of
+
+_READ, _READ_AND_WRITE = 1, 3
+_MOST_PREPARED = 1_000
+
+
+class Rows:
+    """The answer to a statement: its rows as tuples, read once."""
+
+    __slots__ = ("_connection", "_left", "count", "error", "names", "section", "tag")
+
+    def __init__(self, connection: Connection, section: int) -> None:
+        self._connection, self.section = connection, section
+        self._left: Iterator[tuple[Any, ...]] | None = None
+        self.names: list[str] = []
+        self.error: Exception | None = None
+        self.tag, self.count = "", 0
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return self._answered()
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """Give the next row, None if there is no more."""
+        return next(self._answered(), None)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Give the rows that are left."""
+        return list(self._answered())
+
+    def close(self) -> None:
+        """Do nothing: peewee asks for it, and the rows are here."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Tell whether the answer is here."""
+        return self._left is not None or self.error is not None
+
+    @property
+    def description(self) -> list[tuple[str]]:
+        """Name the columns, as peewee asks for them."""
+        self._answered()
+        return [(name,) for name in self.names]
+
+    @property
+    def rowcount(self) -> int:
+        """Give how many rows were written."""
+        self._answered()
+        return self.count
+
+    def _answered(self) -> Iterator[tuple[Any, ...]]:
+        if self._left is None:
+            if self.error is None:
+                self._connection.settle()
+            if self.error is not None:
+                raise self.error
+        assert self._left is not None
+        return self._left
+
+    def take(self, result: PGresult) -> None:
+        """Take what the server answered."""
+        if result.status == pq.ExecStatus.TUPLES_OK:
+            columns = range(result.nfields)
+            readers = [reader_of(result.ftype(column)) for column in columns]
+            self.names = [(result.fname(column) or b"").decode() for column in columns]
+            self._left = iter([_row(result, row, readers) for row in range(result.ntuples)])
+        else:
+            self._left = iter(())
+        self.tag = (result.command_status or b"").decode()
+        self.count = result.command_tuples or 0  # Also of a SELECT.
+
+
+def _row(result: PGresult, row: int, readers: list[Callable[[bytes], Any]]) -> tuple[Any, ...]:
+    value = result.get_value
+    found = (value(row, column) for column in range(len(readers)))
+    return tuple(None if one is None else read(one) for one, read in zip(found, readers, strict=True))
+
+
+class _Prepared(Rows):
+    """The answer to the wish to prepare a statement."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, connection: Connection, section: int, text: bytes) -> None:
+        super().__init__(connection, section)
+        self.text = text
+
+
+class Connection:
+    """An open connection. Make it with ``connecting.connect``; one that failed is of no use any more (``is_open``)."""
+
+    def __init__(self, wire: PGconn) -> None:
+        self._wire = wire
+        wire.nonblocking = 1
+        wire.enter_pipeline_mode()
+        loop = gevent.get_hub().loop
+        self._readable, self._either = loop.io(wire.socket, _READ), loop.io(wire.socket, _READ_AND_WRITE)
+        self._expected: deque[Rows | None] = deque()
+        """What was sent and is not answered; None for the end of a batch."""
+        self._is_batch_open = False
+        self._prepared: dict[bytes, bytes] = {}
+        self._number = 0
+        self.is_open, self.is_lost = True, False
+        self.is_clean = True
+        """Whether no transaction is open, nor will be once all that was sent is answered."""
+        self.section, self.has_written = 0, False
+        self.rewrite: Callable[[str], Rewritten] = in_directory
+
+    def start(self, rewrite: Callable[[str], Rewritten]) -> None:
+        """Begin with new work. ``rewrite``: gives a statement in PostgreSQL's words."""
+        self.rewrite = rewrite
+        self.section, self.is_lost, self.has_written, self.is_clean = 0, False, False, False
+
+    # --- what bound code asks ------------------------------------------------------------------------------------------
+
+    def execute(self, sql: str, values: Iterable[Any] = ()) -> Rows:
+        """Send a statement, and give its answer, which comes when it is read."""
+        text, writes = self.rewrite(sql)
+        self.has_written |= writes
+        return self.send(text, values)
+
+    def executemany(self, sql: str, rows: Iterable[Iterable[Any]]) -> None:
+        """Send a statement with each of some rows of values."""
+        text, writes = self.rewrite(sql)
+        self.has_written |= writes
+        for values in rows:
+            self.send(text, values)
+
+    # --- the pipeline --------------------------------------------------------------------------------------------------
+
+    def send(self, text: bytes, values: Iterable[Any] = ()) -> Rows:
+        """Send a statement in PostgreSQL's own words."""
+        if not self.is_open:
+            raise ConnectionLost
+        parameters, formats = encoded(values)
+        try:
+            self._wire.send_query_prepared(self._name_of(text), parameters, formats, 1)
+        except psycopg.Error as error:
+            self.close()
+            raise ConnectionLost from error
+        answer = Rows(self, self.section)
+        self._expected.append(answer)
+        self._is_batch_open = True
+        return answer
+
+    def _name_of(self, text: bytes) -> bytes:
+        """Give the name under which a statement is prepared here, from its first use on."""
+        name = self._prepared.get(text)
+        if name is None:
+            if len(self._prepared) >= _MOST_PREPARED:
+                self._forget_prepared()
+            self._number += 1
+            name = self._prepared[text] = b"s%d" % self._number
+            self._wire.send_prepare(name, text)
+            self._expected.append(_Prepared(self, self.section, text))
+        return name
+
+    def _forget_prepared(self) -> None:
+        self._prepared.clear()
+        self._wire.send_query_params(b"DEALLOCATE ALL", None)
+        self._expected.append(Rows(self, self.section))
+
+    def next_section(self) -> None:
+        """Begin a part of the work that stands for itself: an error of an earlier one is no longer only its own."""
+        self.section += 1
+
+    def end_batch(self) -> None:
+        """Have the server take all that was sent, without waiting for it."""
+        if self._is_batch_open:
+            self._is_batch_open = False
+            try:
+                self._wire.pipeline_sync()
+                self._wire.flush()
+            except psycopg.Error as error:
+                self.close()
+                raise ConnectionLost from error
+            self._expected.append(None)
+
+    def settle(self) -> None:
+        """Wait until all that was sent is answered.
+
+        Raises: the first error of it; ConnectionLost.
+        """
+        self.end_batch()
+        if not self._expected:
+            return
+        try:
+            failed = self._take_answers()
+        except psycopg.Error as error:
+            self.close()
+            raise ConnectionLost from error
+        except BaseException:  # Killed, or out of time: the server may be busy for us, and its answer is still to come.
+            self.abandon()
+            raise
+        if failed is not None:
+            self.is_lost |= failed.section != self.section
+            assert failed.error is not None
+            raise failed.error
+
+    def _take_answers(self) -> Rows | None:
+        """Take every answer; give the first that is an error."""
+        wire, failed = self._wire, None
+        while self._expected:
+            self._wait_for_answer()
+            result, current = wire.get_result(), self._expected[0]
+            if result is None or result.status == pq.ExecStatus.PIPELINE_SYNC:
+                self._expected.popleft()
+            elif current is not None and not self._is_taken(current, result):
+                failed = failed or current
+        return failed
+
+    def _is_taken(self, current: Rows, result: PGresult) -> bool:
+        """Take an answer, and tell whether it is a good one; what comes after an error is not run at all."""
+        if result.status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+            try:
+                current.take(result)
+            except TypeError as error:
+                current.error = error
+                return False
+            return True
+        current.error = failure_of(result)
+        if isinstance(current, _Prepared):
+            self._prepared.pop(current.text, None)
+        return False
+
+    def _wait_for_answer(self) -> None:
+        wire = self._wire
+        is_sent = wire.flush() == 0
+        while wire.is_busy():
+            gevent.get_hub().wait(self._readable if is_sent else self._either)
+            wire.consume_input()
+            is_sent = is_sent or wire.flush() == 0
+
+    # --- its end -------------------------------------------------------------------------------------------------------
+
+    def undo(self) -> None:
+        """End the transaction without a trace. Nobody waits for the answer, which comes before the next one.
+
+        That is sent alone: in a batch with a statement that fails, it would not be run.
+        """
+        if self.is_open and not self.is_clean:
+            with contextlib.suppress(StatementFailed, ConnectionLost, TypeError):
+                self.settle()
+            with contextlib.suppress(ConnectionLost):
+                self.send(b"ROLLBACK")
+                self.end_batch()
+                self.is_clean = True
+
+    def is_alive(self) -> bool:
+        """Tell whether the other side is still there, as far as this side has heard."""
+        try:
+            if self.is_open:
+                self._wire.consume_input()
+        except psycopg.Error:
+            self.close()
+        return self.is_open
+
+    def abandon(self) -> None:
+        """End amid a statement: have the server stop it, and close."""
+        if self.is_open:
+            cancel = self._wire.get_cancel()
+            gevent.get_hub().threadpool.spawn(_cancel, cancel)
+            self.close()
+
+    def close(self) -> None:
+        """Close it; a transaction that is open is undone by the server."""
+        if self.is_open:
+            self.is_open, self.is_lost = False, True
+            for answer in filter(None, self._expected):
+                answer.error = answer.error or ConnectionLost()
+            self._expected.clear()
+            self._readable.close()
+            self._either.close()
+            self._wire.finish()
+
+
+def _cancel(cancel: PGcancel) -> None:
+    with contextlib.suppress(psycopg.Error):  # If it is gone, or can't be reached, nothing is left to stop.
+        cancel.cancel()

@@ -1,0 +1,162 @@
+"""The database of one tenant, or the directory: its reads, and its writes in one queue of this process.
+
+Knows: which connection has which transaction. Must not know: tables, requests, sockets, rules. How writes share a commit is
+``storage.group_commit``; against other processes a write locks the tenant's row of ``_meta``, or the directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from models import bound
+from protocol.errors import TenantNotFound
+from storage.group_commit import GroupCommit
+from storage.postgres.binding import Binding
+from storage.postgres.connection import Connection, Rows
+from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
+from storage.postgres.outcomes import confirm
+from storage.postgres.pool import Pool
+from storage.postgres.transactions import begin_read, begin_write
+
+T = TypeVar("T")
+
+
+class PostgresDatabase(GroupCommit):
+    """One tenant's rows, or the directory (``tenant_id`` None)."""
+
+    def __init__(self, pool: Pool, tenant_id: str | None, most_waiting: int, prepare: Callable[[], None]) -> None:
+        """``prepare``: makes the tables what this version needs, unless they are."""
+        self._writing = Binding()
+        super().__init__(most_waiting, self._writing, self._control)
+        self._pool, self.tenant_id, self._prepare = pool, tenant_id, prepare
+        self.mark = object()
+        self._found: Rows | None = None
+        self._number: Rows | None = None
+
+    def read(self, query: Callable[[], T]) -> T:
+        """Run a query bound to this database, on one committed state (see ``engine.Database.read``)."""
+        self._prepare()
+        return self.peek(query)
+
+    def peek(self, query: Callable[[], T]) -> T:
+        """Do the same with the tables as they are."""
+        try:
+            connection = self._pool.take()
+        except ConnectionLost as error:
+            raise problem_of(error) from error
+        try:
+            return self._read(connection, query)
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is error:
+                raise
+            raise problem from error
+        finally:
+            self._pool.give_back(connection)
+
+    def _read(self, connection: Connection, query: Callable[[], T]) -> T:
+        found = begin_read(connection, self.tenant_id)
+        try:
+            result = self._bound(connection, query)
+            connection.settle()
+        except Exception:
+            self._must_be_there(found)
+            raise
+        finally:
+            connection.undo()
+        self._must_be_there(found)
+        return result
+
+    def _must_be_there(self, found: Rows | None) -> None:
+        """Refuse what was done to a tenant that is not there: its rows are none, which is no answer.
+
+        Raises: TenantNotFound.
+        """
+        if found is not None and found.is_answered and not found.error and not found.count:
+            raise TenantNotFound
+
+    def replace(self, work: Callable[[], T]) -> T:
+        """Run ``work`` bound to this tenant, be it there or not, in a transaction of its own: none of a group may come
+        after it that saw the tenant as it was.
+
+        Raises: what ``work`` raises; Busy, if another has the tenant for long.
+        """
+        self._prepare()
+        connection: Connection | None = None
+        try:
+            connection = self._pool.take()
+            _, number = begin_write(connection, self.tenant_id)
+            result = self._bound(connection, work)
+            self._make_lasting(connection, number)
+            self.mark = object()
+            return result
+        except Exception as error:
+            raise problem_of(error) from error
+        finally:
+            if connection is not None:
+                connection.undo()
+                self._pool.give_back(connection)
+
+    def _bound(self, connection: Connection, work: Callable[[], T]) -> T:
+        token = bound.set(Binding(connection))
+        try:
+            return work()
+        finally:
+            bound.reset(token)
+
+    # --- transactions that write -----------------------------------------------------------------------------------------
+
+    def _control(self, sql: str) -> None:
+        if sql.startswith("SAVEPOINT"):
+            self._writing.conn.next_section()
+        self._writing.conn.send(sql.encode())
+
+    def _begin(self) -> None:
+        self._prepare()
+        self._writing.connection = connection = self._pool.take()
+        self._found, self._number = begin_write(connection, self.tenant_id)
+
+    def _commit(self) -> None:
+        connection = self._writing.conn
+        if not (connection.has_written and self._found and self._found.is_answered):
+            connection.settle()
+        self._must_be_there(self._found)
+        if connection.has_written:
+            assert self._number is not None
+            self._make_lasting(connection, self._number)
+            self.mark = object()
+        self._roll_back()
+
+    def _make_lasting(self, connection: Connection, number: Rows) -> None:
+        """Commit. If the answer is lost, it is asked for over another connection."""
+        answer = connection.send(b"COMMIT")
+        try:
+            connection.settle()
+        except ConnectionLost:
+            found = None if number.error else number.fetchone()
+            confirm(self._pool, found[0] if found else None)
+            return
+        if answer.tag != "COMMIT":  # In a transaction that had failed, it is a ROLLBACK.
+            raise StatementFailed("", f"a transaction ended with {answer.tag}")
+        connection.is_clean = True
+
+    def _roll_back(self) -> None:
+        connection, self._writing.connection = self._writing.connection, None
+        if connection is not None:
+            try:
+                connection.undo()
+            finally:
+                self._pool.give_back(connection)
+
+    def _is_in_transaction(self) -> bool:
+        connection = self._writing.connection
+        return connection is not None and not connection.is_lost
+
+    def _problem_of(self, error: Exception) -> Exception:
+        """Give an error as one of ours; code that reads a tenant which is not there fails in ways of its own."""
+        try:
+            self._must_be_there(self._found)
+        except TenantNotFound as missing:
+            return missing
+        return problem_of(error)

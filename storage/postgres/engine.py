@@ -1,0 +1,183 @@
+"""The PostgreSQL engine: the tables of an installation in one database, with the rows of all tenants.
+
+Knows: how tenants come and go together with the directory's rows. Must not know: requests, sockets, tokens, the rules of
+sync.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+from models import connection
+from protocol.errors import TenantNotFound
+from storage import schema
+from storage.positions import incarnation, now_ms
+from storage.postgres import copies, installation
+from storage.postgres.connecting import connect
+from storage.postgres.connection import Connection
+from storage.postgres.database import PostgresDatabase
+from storage.postgres.pool import Pool
+from storage.postgres.transactions import turn_to
+
+T = TypeVar("T")
+_MOST_KEPT = 1_000
+
+
+class PostgresEngine:
+    """The storage of one installation in a database (see ``storage.engine.Engine``)."""
+
+    def __init__(self, url: str, *, connections: int = 5, most_waiting: int = 1000, is_server: bool = True) -> None:
+        """Open the directory, and make its tables what this version needs.
+
+        ``connections``: how many this process has at the most.
+        Raises: CanNotServe, ConnectionLost.
+        """
+        self.is_server = is_server
+        self._pool = Pool(partial(_connected, url), connections)
+        self._most_waiting = most_waiting
+        self._installation = installation.Installation(self._pool)
+        self._installation.prepare_directory()
+        self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
+        self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
+        self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
+        """So that a tenant's queue and mark live on between requests."""
+        self._epochs = self.directory.read(_restored)
+
+    # --- tenants -----------------------------------------------------------------------------------------------------
+
+    def tenant(self, tenant_id: str) -> PostgresDatabase:
+        """Give a tenant's database.
+
+        Raises: TenantNotFound for what can be no ID.
+        """
+        found = self._databases.get(tenant_id)
+        if found is None:
+            if not _is_id(tenant_id):
+                raise TenantNotFound
+            found = PostgresDatabase(self._pool, tenant_id, self._most_waiting, self._installation.prepare_tenants)
+            self._databases[tenant_id] = found
+            self._kept.append(found)
+        return found
+
+    def tenant_ids(self) -> list[str]:
+        """List the customers who have rows here."""
+        return self.directory.read(_tenant_ids)
+
+    def create(self, tenant_id: str, note: Callable[[], object]) -> None:
+        """Create an empty tenant and run ``note`` in the directory, in one transaction."""
+        self._installation.prepare_tenants()
+
+        def begin() -> None:
+            note()
+            sql = connection()
+            turn_to(sql, tenant_id)
+            schema.begin_tenant(now_ms())
+            schema.begin_tables()
+            turn_to(sql, None)
+            sql.execute("INSERT INTO tenants (id, epoch) VALUES (?, '')", (tenant_id,))
+
+        self.directory.write(begin)
+
+    def remove(self, tenant_id: str) -> None:
+        """Remove a tenant's rows, when its last write is done."""
+
+        def remove() -> None:
+            sql = connection()
+            copies.empty(ends=True)
+            turn_to(sql, None)
+            sql.execute("DELETE FROM tenants WHERE id = ?", (tenant_id,))
+            turn_to(sql, tenant_id)
+
+        self.tenant(tenant_id).replace(remove)
+
+    def recover(self, known: Callable[[], Collection[str]]) -> None:
+        """Make the tables of tenants current. What a crash cut off, PostgreSQL has undone."""
+        self._installation.prepare_tenants()
+
+    def peek(self, tenant_id: str, query: Callable[[], T]) -> T:
+        """Run a query bound to a tenant as it is stored."""
+        return self.tenant(tenant_id).peek(query)
+
+    def is_current(self, tenant_id: str) -> bool:
+        """Tell whether the tables of tenants are those of this version."""
+        return self.peek(tenant_id, schema.is_current)
+
+    def migrate(self, tenant_id: str) -> None:
+        """Make the tables of all tenants those of this version."""
+        self._installation.prepare_tenants()
+
+    # --- copies ------------------------------------------------------------------------------------------------------
+
+    def copy_to(self, tenant_id: str, file: Path) -> None:
+        """Copy a tenant as of one moment into a file of SQLite's."""
+        self.tenant(tenant_id).read(partial(copies.write, file))
+
+    def restore_from(self, tenant_id: str, file: Path) -> str:
+        """Put what is in a file of SQLite's in the place of a tenant's rows, under a new epoch, which it returns."""
+
+        def restore() -> str:
+            sql = connection()
+            copies.empty(ends=False)
+            copies.read(file)
+            epoch = incarnation()[0]
+            turn_to(sql, None)
+            known = (
+                "INSERT INTO tenants (id, epoch) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch"
+            )
+            sql.execute(known, (tenant_id, epoch))
+            turn_to(sql, tenant_id)
+            return epoch
+
+        return self.tenant(tenant_id).replace(restore)
+
+    def renewed(self) -> list[str]:
+        """List the tenants that began a new epoch since this was asked last, by whichever process."""
+        before, self._epochs = self._epochs, self.directory.read(_restored)
+        return sorted(tenant_id for tenant_id, epoch in self._epochs.items() if before.get(tenant_id) != epoch)
+
+    # --- while it runs -----------------------------------------------------------------------------------------------
+
+    def maintain(self) -> None:
+        """Do nothing: PostgreSQL looks after itself."""
+
+    def has_room(self) -> bool:
+        """Tell whether the disk has room, as far as is known: a write that finds none says so."""
+        return True
+
+    def is_intact(self) -> bool:
+        """Tell whether the directory is there: its tables can't be swapped under a connection."""
+        return True
+
+    def close(self) -> None:
+        """Wait for each database's last write, and close the connections."""
+        for database in [*self._databases.values(), self.directory]:
+            database.wait()
+        self._pool.close()
+
+
+def _connected(url: str) -> Connection:
+    connection = connect(url)
+    installation.must_be_fit(connection)
+    return connection
+
+
+def _is_id(tenant_id: str) -> bool:
+    try:
+        return str(uuid.UUID(tenant_id)) == tenant_id
+    except ValueError:
+        return False
+
+
+def _tenant_ids() -> list[str]:
+    found = connection().execute("SELECT t.id FROM tenants AS t JOIN customers AS c ON c.id = t.id ORDER BY t.id")
+    return [row[0] for row in found]
+
+
+def _restored() -> dict[str, str]:
+    return dict(connection().execute("SELECT id, epoch FROM tenants WHERE epoch <> ''"))

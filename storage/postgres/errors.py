@@ -1,0 +1,65 @@
+"""Turns errors of PostgreSQL and of its connections into ours, where somebody can do something about them.
+
+Knows: SQLSTATEs. Must not know: connections' life, transactions, whose request it is.
+Source: postgresql.org/docs, appendix "PostgreSQL Error Codes".
+"""
+
+from __future__ import annotations
+
+from psycopg import pq
+from psycopg.pq.abc import PGresult
+
+from protocol.errors import Busy, StorageFull
+
+
+class StatementFailed(Exception):
+    """A statement that the server refused; ``state`` is its SQLSTATE, empty for one that was not run at all."""
+
+    def __init__(self, state: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.state = state
+
+
+class ConnectionLost(Exception):
+    """A connection that could not be made, or that ended; what it was about to do is not known by itself."""
+
+
+class DatabaseUnavailable(Busy):
+    """PostgreSQL can't be reached, or ended the connection; nothing was kept."""
+
+    sentence = "The database can't be reached for now. Send this again soon."
+
+
+_BUSY = {
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+    "55P03",  # lock_not_available
+    "57014",  # query_canceled
+    "53300",  # too_many_connections
+}
+_ENDED = {"57P01", "57P02", "57P03", "57P05", "25P03"}
+"""The server goes down, crashes, starts up, or closed what was idle."""
+
+_NO_ROOM = {"53100"}
+
+
+def failure_of(result: PGresult) -> StatementFailed:
+    """Read what the server says of a statement."""
+    if result.status == pq.ExecStatus.PIPELINE_ABORTED:
+        return StatementFailed("", "an earlier statement failed")
+    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+    return StatementFailed(state, result.get_error_message().strip())
+
+
+def problem_of(error: Exception) -> Exception:
+    """Say an engine's error as one of ours, where a client can do something about it."""
+    if isinstance(error, ConnectionLost):
+        return DatabaseUnavailable()
+    if isinstance(error, StatementFailed):
+        if error.state in _ENDED or error.state.startswith("08"):
+            return DatabaseUnavailable()
+        if error.state in _BUSY:
+            return Busy()
+        if error.state in _NO_ROOM:
+            return StorageFull()
+    return error

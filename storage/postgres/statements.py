@@ -1,0 +1,43 @@
+"""Statements as PostgreSQL takes them: what the modules of ``storage`` wrote for every engine, rewritten once each.
+
+Knows: ``?`` and ``ON CONFLICT``, the column that tells whose a row is. Must not know: connections, what statements say.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+TENANT = "_tenant_id"
+"""The column of every table of tenants that tells whose a row is; no declared column begins so."""
+
+_ON_CONFLICT = re.compile(r"\bON CONFLICT \((?=[^)])")
+_WRITES = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH\b.*\b(?:INSERT|UPDATE|DELETE)\b)", re.DOTALL)
+_MOST_TEXTS = 5_000
+
+
+class Rewritten(NamedTuple):
+    """A statement in PostgreSQL's words, and whether it may change rows or tables."""
+
+    text: bytes
+    writes: bool
+
+
+@lru_cache(_MOST_TEXTS)
+def in_tenant(text: str) -> Rewritten:
+    """Rewrite a statement on a tenant's tables: a key has the tenant before what it has elsewhere."""
+    return _rewritten(_ON_CONFLICT.sub(f"ON CONFLICT ({TENANT}, ", text))
+
+
+@lru_cache(_MOST_TEXTS)
+def in_directory(text: str) -> Rewritten:
+    """Rewrite a statement on the directory."""
+    return _rewritten(text)
+
+
+def _rewritten(text: str) -> Rewritten:
+    number = itertools.count(1)
+    numbered = re.sub(r"\?", lambda _: f"${next(number)}", text)
+    return Rewritten(numbered.encode(), _WRITES.match(text) is not None)

@@ -1,0 +1,95 @@
+"""The statements that make a table: of the directory, or of all tenants with what keeps them apart.
+
+Knows: types, keys, row-level security. Must not know: which tables there are, connections.
+
+Each row of a tenant says whose it is, which is first in every key. A policy shows a transaction the rows of the tenant that
+it named, and none if it named none. It is *forced*: the user that owns the tables is the one that the server has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from peewee import AutoField, Field, Model
+
+from storage.postgres.statements import TENANT
+from storage.postgres.transactions import DIRECTORY
+
+_HERE = "nullif(current_setting('app.tenant', true), '')::uuid"
+_TYPES = {
+    "AUTO": "bigint",
+    "INT": "bigint",
+    "BOOL": "smallint",
+    "FLOAT": "double precision",
+    "BLOB": "bytea",
+    "TEXT": "text",
+}
+"""By peewee's name of a type that of PostgreSQL, for the same values as in SQLite: whole numbers have 64 bits."""
+
+NEXT_NUMBER = f"{DIRECTORY}.next_number"
+"""A function that numbers rows a tenant: a sequence would be of all, and tell each how much the others do."""
+
+LONGEST_NAME = 63
+
+
+def type_of(field: Field) -> str:
+    """Give the type of a field's column."""
+    return _TYPES[field.field_type]
+
+
+def _column(field: Field) -> str:
+    kind = type_of(field)
+    collation = ' COLLATE "C"' if kind == "text" else ""  # Else it is the database's, and sorts by a language.
+    default = f" DEFAULT {NEXT_NUMBER}('{field.model._meta.table_name}')" if isinstance(field, AutoField) else ""
+    return f'"{field.column_name}" {kind}{collation}{"" if field.null else " NOT NULL"}{default}'
+
+
+def create_of_tenants(model: type[Model]) -> Iterator[str]:
+    """Write the statements for a table that has the rows of all tenants."""
+    name = model._meta.table_name
+    columns = ", ".join(map(_column, model._meta.sorted_fields))
+    keys = "".join(f', UNIQUE ({TENANT}, "{field.column_name}")' for field in _indexed(model) if field.unique)
+    yield (
+        f'CREATE TABLE "{name}" ({columns}, {TENANT} uuid NOT NULL DEFAULT {_HERE},'
+        f' PRIMARY KEY ({TENANT}, "{_key(model)}"){keys})'
+    )
+    for field in _indexed(model):
+        if not field.unique:
+            yield create_index(name, f"{name}_{field.column_name}", [field.column_name])
+    yield f'ALTER TABLE "{name}" ENABLE ROW LEVEL SECURITY'
+    yield f'ALTER TABLE "{name}" FORCE ROW LEVEL SECURITY'
+    yield f'CREATE POLICY tenant ON "{name}" USING ({TENANT} = {_HERE}) WITH CHECK ({TENANT} = {_HERE})'
+
+
+def create_of_directory(model: type[Model]) -> Iterator[str]:
+    """Write the statements for a table of the directory."""
+    name = model._meta.table_name
+    columns = ", ".join(map(_column, model._meta.sorted_fields))
+    yield f'CREATE TABLE "{name}" ({columns}, PRIMARY KEY ("{_key(model)}"))'
+    for field in _indexed(model):
+        unique = "UNIQUE " if field.unique else ""
+        yield f'CREATE {unique}INDEX "{name}_{field.column_name}" ON "{name}" ("{field.column_name}")'
+
+
+def _key(model: type[Model]) -> str:
+    return next(str(field.column_name) for field in model._meta.sorted_fields if field.primary_key)
+
+
+def _indexed(model: type[Model]) -> list[Field]:
+    return [one for one in model._meta.sorted_fields if (one.index or one.unique) and not one.primary_key]
+
+
+def create_index(table: str, name: str, columns: Sequence[str], where: str = "") -> str:
+    """Write the statement for an index on a table of tenants."""
+    listed = ", ".join(f'"{column}"' for column in columns)
+    return f'CREATE INDEX IF NOT EXISTS "{name}" ON "{table}" ({TENANT}, {listed}){where and f" WHERE {where}"}'
+
+
+CREATE_NEXT_NUMBER = f"""
+CREATE OR REPLACE FUNCTION {NEXT_NUMBER}(name text) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE found bigint;
+BEGIN
+  EXECUTE format('SELECT coalesce(max(id), 0) + 1 FROM %I', name) INTO found;
+  RETURN found;
+END $$
+"""

@@ -1,0 +1,1 @@
+"""Tests of the benchmark: what it makes of its samples."""

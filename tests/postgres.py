@@ -1,0 +1,114 @@
+"""A PostgreSQL of this test run's own: one server in a temporary folder, and an empty database for each test.
+
+As root it runs under the user that Debian's package makes, since PostgreSQL refuses root.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.needs import where_postgres
+
+MISSING = "PostgreSQL is not installed here: apt-get install postgresql"
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",  # What a test kills is a process, never the machine.
+    "full_page_writes": "off",
+    "max_connections": "60",
+    "shared_buffers": "32MB",
+    "log_min_messages": "fatal",
+}
+
+
+def is_there() -> bool:
+    """Tell whether PostgreSQL's programs are installed."""
+    return where_postgres("initdb") is not None
+
+
+class Server:
+    """A running server, which ends with this process."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        shutil.chown(self.folder, self._user)
+        self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self._process = self._started()
+        atexit.register(self._end, os.getpid())
+        self.ask("CREATE ROLE app LOGIN")
+
+    def _command(self, program: str, *arguments: str) -> dict[str, Any]:
+        path = where_postgres(program)
+        assert path is not None, MISSING
+        as_user = {"user": self._user, "group": pwd.getpwnam(self._user).pw_gid, "extra_groups": []}
+        where = {"cwd": self.folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return {"args": [path, *arguments], **where, **(as_user if os.geteuid() == 0 else {})}
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(check=True, **self._command(program, *arguments))
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        process = subprocess.Popen(
+            **self._command("postgres", "-D", "data", "-k", str(self.folder), *options), process_group=0
+        )
+        for _ in range(600):
+            try:
+                self.ask("SELECT 1")
+                return process
+            except psycopg.OperationalError:
+                assert process.poll() is None, "PostgreSQL did not start"
+                time.sleep(0.05)
+        raise AssertionError("PostgreSQL did not become ready")
+
+    def _end(self, process_id: int) -> None:
+        if os.getpid() == process_id:  # A fork has the same functions to call at its exit.
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def restart(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Restart it: fast by SIGINT, at once by SIGQUIT."""
+        self._process.send_signal(how)
+        self._process.wait()
+        self._process = self._started()
+
+    def address(self, database: str, user: str = "app") -> str:
+        """Give the URL of a database."""
+        return f"postgresql://{user}@/{database}?host={self.folder}"
+
+    def ask(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run a statement as the superuser, whom no policy binds."""
+        with psycopg.connect(self.address(database, "postgres"), autocommit=True) as connection:
+            found = connection.execute(sql)
+            return found.fetchall() if found.description else []
+
+    def new_database(self) -> str:
+        """Make an empty database, and give its name."""
+        name = f"t{uuid.uuid4().hex[:12]}"
+        self.ask(f"CREATE DATABASE {name} OWNER app TEMPLATE template0")
+        return name
+
+    def drop(self, database: str) -> None:
+        """Drop a database, whoever uses it."""
+        self.ask(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+
+@cache
+def server() -> Server:
+    """Give the server of this test run, started when it is asked for first."""
+    return Server()

@@ -1,0 +1,1 @@
+"""The PostgreSQL engine by itself: what only it has beside the contract."""

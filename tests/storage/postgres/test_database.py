@@ -1,0 +1,159 @@
+"""Transactions over a pipeline: errors that come late, greenlets that are killed, connections that are lent again."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from models import connection
+from protocol.errors import Busy
+from storage import group_commit
+from storage.postgres import pool
+from storage.postgres.database import PostgresDatabase
+from storage.postgres.engine import PostgresEngine
+from storage.postgres.errors import StatementFailed
+from tests import postgres
+from tests.inside import together
+from tests.storage.engine.installations import PostgresInstallation, add, create, sequence, words
+
+
+def test_error_that_nobody_read_fails_every_write_of_its_group(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: ``is_lost`` left as it was: the first write was answered, and rolled back to the second's savepoint."""
+    monkeypatch.setattr(group_commit, "_GROUP_SECONDS", 60)
+
+    def fails_late() -> int:
+        connection().execute("INSERT INTO _digests (table_name, count, hash) VALUES ('end_user', 0, '')")
+        return 1
+
+    for first in (lambda: 0, lambda: add("before")):
+        found = together(*[lambda work=work: database.write(work) for work in (first, fails_late, lambda: add("b"))])
+        assert all(isinstance(error, StatementFailed) for error in found)
+        assert database.read(words) == [] and database.read(sequence) == 0
+    assert database.write(lambda: add("a")) == 1
+
+
+def test_error_that_was_read_undoes_its_write_alone(database: PostgresDatabase) -> None:
+    def fails() -> None:
+        add("must not stay")
+        list(connection().execute("SELECT 1 / 0"))
+
+    works: list[Callable[[], Any]] = [lambda: add("a"), fails, lambda: add("b")]
+    found = together(*[lambda work=work: database.write(work) for work in works])
+    assert [type(one) for one in found] == [int, StatementFailed, int] and database.read(words) == ["a", "b"]
+
+
+def test_work_that_goes_on_after_an_error_is_not_committed(database: PostgresDatabase) -> None:
+    """PostgreSQL answers COMMIT of a transaction that failed with ROLLBACK, which is no error."""
+
+    def goes_on() -> int:
+        with pytest.raises(StatementFailed):
+            list(connection().execute("SELECT 1 / 0"))
+        connection().execute("UPDATE _meta SET sequence = 7")
+        return 7
+
+    with pytest.raises(StatementFailed):
+        database.write(goes_on)
+    assert database.read(sequence) == 0
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
+def backends(installation: PostgresInstallation) -> set[int]:
+    """Read which connections the server has for this database, and is not ending."""
+    sql = f"SELECT pid FROM pg_stat_activity WHERE datname = '{installation.name}' AND state <> 'active'"
+    return {row[0] for row in postgres.server().ask(sql)}
+
+
+def sleep() -> None:
+    """Keep the server busy with a statement, amid a write."""
+    add("must not stay")
+    list(connection().execute("SELECT 1 FROM pg_sleep(60)"))
+
+
+@pytest.mark.parametrize("how", ["killed", "out of time"])
+def test_connection_of_a_greenlet_that_ends_amid_a_statement_is_not_lent_again(
+    installation: PostgresInstallation, how: str
+) -> None:
+    """Its statement is cancelled, and so its tenant free. Fault: ``abandon`` a mere close: the next write was Busy."""
+    engine = PostgresEngine(installation.address, connections=1)
+    database = engine.tenant(create(engine, str(uuid.uuid4())))
+    if how == "killed":
+        writing = gevent.spawn(database.write, sleep, is_alone=True)
+        gevent.sleep(0.2)
+        writing.kill()
+    else:
+        with pytest.raises(gevent.Timeout), gevent.Timeout(0.2):
+            database.write(sleep, is_alone=True)
+    assert database.write(lambda: add("a")) == 1 and database.read(words) == ["a"]
+    engine.close()
+
+
+def test_connection_of_a_read_that_is_killed_is_not_lent_again(installation: PostgresInstallation) -> None:
+    """Fault: given back as it was: the next read got the rows that were meant for the one before."""
+    engine = PostgresEngine(installation.address, connections=1)
+    database = engine.tenant(create(engine, str(uuid.uuid4())))
+    reading = gevent.spawn(database.read, lambda: list(connection().execute("SELECT 'not yours' FROM pg_sleep(1)")))
+    gevent.sleep(0.1)
+    reading.kill()
+    assert database.read(words) == []
+    engine.close()
+
+
+def test_connection_is_held_no_longer_than_its_transaction(installation: PostgresInstallation) -> None:
+    """With one for all, reads, writes and their reports take turns."""
+    engine = PostgresEngine(installation.address, connections=1)
+    tenants = [engine.tenant(create(engine, str(uuid.uuid4()))) for _ in range(3)]
+    reported: list[list[str]] = []
+
+    def use(database: PostgresDatabase) -> None:
+        for number in range(5):
+            database.write(lambda number=number: add(f"w{number}"), lambda _: reported.append(database.read(words)))  # type: ignore[misc]
+            database.read(words)
+
+    together(*[lambda one=one: use(one) for one in tenants for _ in range(3)])
+    assert [len(one.read(words)) for one in tenants] == [15] * 3 and len(reported) == 45
+    engine.close()
+
+
+def test_who_waits_too_long_for_a_connection_is_told_to_come_back(
+    installation: PostgresInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "WAIT_SECONDS", 0.1)
+    engine, begun, gate = PostgresEngine(installation.address, connections=1), Event(), Event()
+    first, second = (engine.tenant(create(engine, str(uuid.uuid4()))) for _ in range(2))
+    writing = gevent.spawn(first.write, lambda: (begun.set(), gate.wait(), add("a"))[2])
+    begun.wait()
+    for use in (lambda: second.read(words), lambda: second.write(lambda: add("b"))):
+        with pytest.raises(Busy):
+            use()
+    gate.set()
+    assert writing.get() == 1 and second.write(lambda: add("b")) == 1
+    engine.close()
+
+
+def test_batch_larger_than_what_both_sides_hold_goes_through(database: PostgresDatabase) -> None:
+    """Neither side may wait for the other to take what it sends. Fault: writing without reading: it hung."""
+
+    def work() -> int:
+        asked = [connection().execute("SELECT repeat('x', 20000), ?::text", ("y" * 20_000,)) for _ in range(500)]
+        return sum(len(one) + len(other) for answer in asked for one, other in answer)
+
+    assert database.write(work) == 500 * 40_000
+
+
+def test_connections_are_no_more_than_allowed_and_used_again(installation: PostgresInstallation) -> None:
+    engine = PostgresEngine(installation.address, connections=3)
+    database = engine.tenant(create(engine, str(uuid.uuid4())))
+    together(*[lambda: database.read(words) for _ in range(50)])
+    before = backends(installation)
+    together(*[lambda: database.read(words) for _ in range(50)])
+    assert len(before) == 3 and backends(installation) == before
+    engine.close()

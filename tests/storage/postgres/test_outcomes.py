@@ -1,0 +1,113 @@
+"""Connections that break: amid work, at a COMMIT whose answer is lost, with the server that restarts."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from models import connection
+from protocol.errors import Busy, OutcomeUnknown
+from storage.postgres import outcomes
+from storage.postgres.database import PostgresDatabase
+from storage.postgres.engine import PostgresEngine
+from tests import postgres
+from tests.relay import Relay
+from tests.storage.engine.installations import PostgresInstallation, add, create, words
+
+
+@pytest.fixture
+def relay(installation: PostgresInstallation) -> Iterator[Relay]:
+    with tempfile.TemporaryDirectory(prefix="relay-", dir="/tmp") as folder:
+        relay = Relay(postgres.server().folder, Path(folder))
+        yield relay
+        relay.close()
+
+
+@pytest.fixture
+def engine(relay: Relay, installation: PostgresInstallation) -> Iterator[PostgresEngine]:
+    engine = PostgresEngine(f"postgresql://app@/{installation.name}?host={relay.folder}")
+    yield engine
+    engine.close()
+
+
+def test_commit_whose_answer_is_lost_is_asked_for_and_answered(relay: Relay, database: PostgresDatabase) -> None:
+    """Fault: taken for undone, as any lost connection: Busy, though it was stored."""
+    before, reported = database.mark, list[int]()
+    relay.cuts_at_commit = True
+    assert database.write(lambda: add("a"), reported.append) == 1 and reported == [1] and relay.cuts == 1
+    assert database.read(words) == ["a"] and database.mark is not before
+    assert database.write(lambda: add("b")) == 2
+
+
+def test_commit_of_which_nobody_can_tell_has_an_error_of_its_own(
+    relay: Relay, database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "ASK_SECONDS", 0.3)
+    relay.cuts_at_commit = True
+    relay.on_cut = lambda: setattr(relay, "is_closed", True)
+    with pytest.raises(OutcomeUnknown):
+        database.write(lambda: add("a"))
+    with pytest.raises(Busy):
+        database.write(lambda: add("b"))
+    relay.is_closed = False
+    assert database.read(words) == ["a"] and database.write(lambda: add("c")) == 2
+
+
+def test_connection_that_is_lost_before_the_commit_keeps_nothing(relay: Relay, database: PostgresDatabase) -> None:
+    def work() -> None:
+        add("must not stay")
+        connection().settle()
+        relay.cut()
+        gevent.sleep(0.05)
+        list(connection().execute("SELECT 1"))
+
+    with pytest.raises(Busy):
+        database.write(work)
+    assert database.read(words) == [] and database.write(lambda: add("a")) == 1
+
+
+def test_connection_that_was_lost_while_nobody_used_it_is_not_lent(relay: Relay, database: PostgresDatabase) -> None:
+    database.write(lambda: add("a"))
+    relay.cut()
+    gevent.sleep(0.1)
+    assert database.read(words) == ["a"] and database.write(lambda: add("b")) == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
+def test_restart_amid_writes_loses_nothing_that_was_answered(
+    installation: PostgresInstallation, how: signal.Signals
+) -> None:
+    engine = PostgresEngine(installation.address)
+    database = engine.tenant(create(engine, str(uuid.uuid4())))
+    answered, unknown, is_over = set[str](), set[str](), False
+
+    def write(name: str) -> None:
+        number = 0
+        while not is_over:
+            number += 1
+            word = f"{name}{number}"
+            try:
+                database.write(lambda word=word: add(word))  # type: ignore[misc]
+                answered.add(word)
+            except OutcomeUnknown:
+                unknown.add(word)
+            except Busy:
+                gevent.sleep(0.01)
+
+    writing = [gevent.spawn(write, name) for name in "abcd"]
+    gevent.sleep(0.2)
+    before = len(answered)
+    postgres.server().restart(how)
+    gevent.sleep(0.3)
+    is_over = True
+    gevent.joinall(writing, raise_error=True)
+    found = database.read(words)
+    assert 0 < before < len(answered) and len(found) == len(set(found))
+    assert answered <= set(found) <= answered | unknown
+    engine.close()
