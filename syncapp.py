@@ -94,7 +94,6 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     tenants = Tenants(engine)
     tokens = Tokens(app, settings, signing_key.signing_key(settings, engine.kept_secret), tenants)
     middleware = Middleware(app, settings, quotas)
-    app.wsgi_app = LoadShedding(middleware, middleware.views, tokens.tenant_of, quotas.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
@@ -106,7 +105,8 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
     _trust_proxies(app, settings.trusted_proxies)
-    handler.install(connections.Connections(settings))
+    load_shedding = LoadShedding(middleware.views, tokens.tenant_of, quotas.admission.refusal)
+    handler.install(connections.Connections(settings), load_shedding)
     sockets.start()
     housekeeping.start()
     return app
