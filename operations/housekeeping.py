@@ -40,11 +40,11 @@ class Housekeeping:
         self,
         settings: Settings,
         tenants: Tenants,
-        monitor: FileMonitor,
+        monitor: FileMonitor | None,
         seen: Seen,
         notify_restored: Callable[[str], None],
     ) -> None:
-        """``notify_restored`` notifies a tenant's devices that its data was restored."""
+        """``notify_restored`` notifies a tenant's devices that its data was restored; ``monitor`` is None without files."""
         self._tenants, self._monitor, self._notify_restored = tenants, monitor, notify_restored
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
@@ -122,8 +122,8 @@ class Housekeeping:
 
     def _monitor_files(self) -> None:
         """Check all customers' files, at the start and once a minute."""
-        while True:
-            self._log_errors(lambda: self._monitor.look_over(lambda: self._sleep(_PAUSE_SECONDS)))
+        while monitor := self._monitor:
+            self._log_errors(partial(monitor.look_over, lambda: self._sleep(_PAUSE_SECONDS)))
             self._sleep(_MONITOR_SECONDS)
 
     def _purge_all(self) -> None:
