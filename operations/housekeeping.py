@@ -1,7 +1,6 @@
-"""The background work of a running server: save device visits, remove what is too old, take over restores, check files,
-give back memory.
+"""The background work of a running server: saves device visits, removes what is too old, takes over restores, checks files.
 
-Knows: how often, and over which tenants. Must not know: requests, sockets, SQL, engines.
+Knows: how often, and over which tenants, when memory is given back. Must not know: requests, sockets, SQL, engines.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ class Housekeeping:
         self,
         settings: Settings,
         tenants: Tenants,
-        monitor: FileMonitor,
+        monitor: FileMonitor | None,
         seen: Seen,
         notify_restored: Callable[[str], None],
     ) -> None:
-        """``notify_restored`` notifies a tenant's devices that its data was restored."""
+        """``notify_restored`` notifies a tenant's devices that its data was restored; ``monitor`` is None without files."""
         self._tenants, self._monitor, self._notify_restored = tenants, monitor, notify_restored
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
@@ -136,8 +135,8 @@ class Housekeeping:
 
     def _monitor_files(self) -> None:
         """Check all customers' files, at the start and once a minute."""
-        while True:
-            self._log_errors(lambda: self._monitor.look_over(lambda: self._sleep(_PAUSE_SECONDS)))
+        while monitor := self._monitor:
+            self._log_errors(partial(monitor.look_over, lambda: self._sleep(_PAUSE_SECONDS)))
             self._sleep(_MONITOR_SECONDS)
 
     def _purge_all(self) -> None:

@@ -220,6 +220,9 @@ class SQLiteEngine:
         """Tell whether main.db is still the file that was opened."""
         return self.directory.is_in_place
 
+    def kept_secret(self, make: Callable[[], str]) -> None:
+        """Keep none: backups copy the directory, and the data folder has room for a file beside it."""
+
     def close(self) -> None:
         """Close every database, each when its last write is done."""
         self.files.close_all()
