@@ -207,7 +207,8 @@ class SQLiteEngine:
     # --- while it runs -----------------------------------------------------------------------------------------------
 
     def maintain(self) -> None:
-        """Look whether the disk has room, note positions, let go of files that somebody removed or replaced."""
+        """Look whether the disk has room, note positions, let go of files that somebody removed or replaced, and let rest
+        what nobody uses."""
         room.look(self.folder.path)
         self.files.look_over()
 
