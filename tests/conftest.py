@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import syncapp  # noqa: F401 -- first, for its monkey patch
+import syncapp  # First, for its monkey patch.
 
 # isort: split
 import contextlib
@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,8 +29,11 @@ import pytest
 import requests
 import socketio
 
+from operations import engine_choice
+from settings import Settings
+from storage.engine import Engine
 from tenants import Tenants
-from tests import contract, forking
+from tests import contract, forking, postgres
 from tests.customers import customer
 from tests.data_folder import opened
 from tests.needs import where
@@ -126,7 +129,8 @@ class Server:
         return self.data.with_name(self.data.name + ".log")
 
     def start(self) -> Server:
-        environ = {**os.environ, **FAST, **self.env, "DATA_DIR": str(self.data), "PORT": str(self.port)}
+        environ = {**os.environ, **FAST, **postgres.environ_of(self.data), **self.env}
+        environ |= {"DATA_DIR": str(self.data), "PORT": str(self.port)}
         if self.command == forking.PLAIN:
             self.process = forking.begin([], environ, self.log_path)
         else:
@@ -206,6 +210,7 @@ class Tenant:
 
     @property
     def path(self) -> Path:
+        postgres.must_be_about_files()
         return self.server.data / "tenants" / f"tenant_{uuid.UUID(self.id).hex}.db"
 
 
@@ -317,6 +322,20 @@ class Listener:
             self.client.disconnect()
 
 
+if postgres.IS_UNDER_TEST:
+
+    def _server_engine(settings: Settings) -> Engine:
+        return engine_choice.server_engine(replace(settings, database_url=postgres.address_of(settings.data_dir)))
+
+    syncapp.__dict__["server_engine"] = _server_engine
+
+    @pytest.fixture(autouse=True)
+    def databases_end_with_their_test(tmp_path: Path) -> Iterator[None]:
+        """Drop those of this test, for they take 8 MB each."""
+        yield
+        postgres.drop_those_in(tmp_path)
+
+
 @pytest.fixture(autouse=True)
 def every_event_is_as_described() -> Iterator[None]:
     """Fail the test during which an event was not as /asyncapi.json says."""
@@ -378,7 +397,12 @@ def operate(server: Server) -> Run:
     """Run a command of the operator's beside the server."""
 
     def run(*arguments: str | Path, code: int = 0, data: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environ = {**os.environ, **FAST, "DATA_DIR": str(data or server.data)}
+        environ = {
+            **os.environ,
+            **FAST,
+            **postgres.environ_of(data or server.data),
+            "DATA_DIR": str(data or server.data),
+        }
         done = forking.run([*map(str, arguments)], environ)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
