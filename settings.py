@@ -34,6 +34,7 @@ class SettingError(ValueError):
 
 def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
     def read(text: str) -> int:
+        """Read a whole number between the bounds."""
         if not re.fullmatch(r"[0-9]{1,15}", text) or not minimum <= int(text) <= maximum:
             raise ValueError(f"must be a whole number from {minimum:,} to {maximum:,}")
         return int(text)
@@ -55,6 +56,7 @@ def _size(text: str) -> int:
 
 def _bytes(minimum: int, maximum: int) -> Callable[[str], int]:
     def read(text: str) -> int:
+        """Read a number of bytes between the bounds."""
         try:
             size = _size(text)
         except ValueError:
@@ -77,6 +79,7 @@ def _short(size: int) -> str:
 
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
+        """Read one of the words."""
         if text not in words:
             raise ValueError("must be " + " or ".join(words))
         return text
@@ -187,7 +190,13 @@ class Settings:
         "1073741824 per minute", _rate_of_bytes, "Bytes of request bodies and events of one tenant."
     )
     tenant_rows: str = _setting("1000000 per minute", _one_rate, "Rows that one tenant pushes.")
-    max_tenant_requests: int = _setting(500, _whole(1, 1_000_000), "Concurrent requests of one tenant; more get 503.")
+    max_tenant_requests: int = _setting(500, _whole(1, 1_000_000), "Concurrent requests of one tenant; more wait.")
+    max_tenant_waiting: int = _setting(
+        1_000, _whole(1, 1_000_000), "Requests of one tenant that wait to begin; more get 503."
+    )
+    tenant_wait_ms: int = _setting(
+        250, _whole(10, 60_000), "Milliseconds that a request may wait to begin; one that would wait longer gets 503."
+    )
     max_tenant_body_bytes: int = _setting(
         268_435_456, _bytes(1_024, 68_719_476_736), "Bytes of concurrent request bodies of one tenant; more get 503."
     )

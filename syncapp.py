@@ -96,7 +96,6 @@ def _build_over(engine: SQLiteEngine, settings: Settings) -> Flask:
     tenants = Tenants(engine)
     tokens = Tokens(app, settings, signing_key.signing_key(settings), tenants)
     middleware = Middleware(app, settings, quotas)
-    app.wsgi_app = LoadShedding(middleware, middleware.views, tokens.tenant_of, quotas.is_full)  # type: ignore[method-assign]
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
@@ -108,7 +107,8 @@ def _build_over(engine: SQLiteEngine, settings: Settings) -> Flask:
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
     _trust_proxies(app, settings.trusted_proxies)
-    handler.install(connections.Connections(settings))
+    load_shedding = LoadShedding(middleware.views, tokens.tenant_of, quotas.admission.refusal)
+    handler.install(connections.Connections(settings), load_shedding)
     sockets.start()
     housekeeping.start()
     return app
@@ -118,10 +118,12 @@ def _lifecycle(
     app: Flask, settings: Settings, engine: SQLiteEngine, sockets: Sockets, housekeeping: Housekeeping
 ) -> Lifecycle:
     def close() -> None:
+        """End the background work, then close every database."""
         housekeeping.end()
         engine.close()
 
     def held() -> dict[str, int]:
+        """Count what the server holds, for the log at a signal."""
         return sockets.held() | {"open_tenants": len(engine.files)}
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)

@@ -79,6 +79,7 @@ class Tenants:
         """
 
         def insert() -> None:
+            """Add the customer to the directory, unless the address is taken."""
             if main_database.customer_by_email(customer.email):
                 raise EmailTaken
             customer.save(force_insert=True)

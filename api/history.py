@@ -104,7 +104,10 @@ class Review:
             fields = _field(body, "row", dict)
 
         def change(around: Around) -> PushResult:
+            """Store the decision together with what ``around`` stores."""
+
             def write_resolved(write: Callable[[], PushResult]) -> PushResult:
+                """Write the row and mark the conflict as resolved, in one transaction."""
                 return around(lambda: history.resolve(number, resolution, now_ms(), write))
 
             return self._pushes.change_row(identity, found.table, found.row_id, fields, write_resolved, found.version)

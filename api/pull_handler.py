@@ -49,6 +49,7 @@ class PullHandler:
         pushed = self._evidence(identity, device_id) if pull.since is None else None
 
         def plan() -> Page:
+            """Decide the page, and whether the device went back, in one read."""
             at = expired_at(device_id) if device_id and pull.since is not None else None
             if at is not None and isinstance(pull.since, Cursor):
                 raise expired(at)
@@ -80,6 +81,7 @@ class PullHandler:
         here = self._tenants.read(tenant_id, positions.position)
 
         def rows(table: str, after: int, count: int) -> Chunk:
+            """Read a chunk of a table's pending rows."""
             return self._tenants.read(tenant_id, lambda: pull_reader.pending_rows(table, after, count))
 
         tail = {"syncTimestamp": format_time(here.clock), "cursor": here.cursor, "hasMore": False}
@@ -93,6 +95,7 @@ class PullHandler:
         self._seen.try_to_save(identity.tenant_id)
 
         def plan() -> Page:
+            """Decide the page from how far the device has pulled each table, in one read."""
             is_expired = expired_at(device_id) is not None
             pull = Pull(tables, None, self._limits.pull_rows, unknown_tables=unknown)
             return pull_reader.pending_page(reached(device_id, tables), pull, is_expired=is_expired)
@@ -119,6 +122,7 @@ class PullHandler:
         """Give the chunks of a planned answer. Each is read on its own, so that no transaction stays open meanwhile."""
 
         def rows(table: str, after: int, count: int) -> Chunk:
+            """Read a chunk of a table's rows on the page."""
             return self._tenants.read(tenant_id, lambda: pull_reader.rows_of(page, table, after, count))
 
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}

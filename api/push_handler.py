@@ -68,13 +68,14 @@ class PushHandler:
         write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
 
         def committed(applied: PushResult) -> None:
+            """Note what the device has seen by this push, and notify the listeners."""
             push_transaction.note_committed(tenant_id, push, applied, self._seen.evidences)
             self._sockets.announce(tenant_id, applied)
 
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
-            is_alone = self._quotas.is_alone(tenant_id)
+            is_alone = self._quotas.admission.is_alone(tenant_id)
             return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone)
         except idempotency.AlreadyAnswered:
             raise

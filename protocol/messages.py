@@ -213,6 +213,8 @@ UNCHECKED = MissedEdits({}, None)
 
 
 class FieldConflict(TypedDict):
+    """The values of one field in a conflict: before both edits, of the device, of the server; and whose the row has."""
+
     base: Any
     client: Any
     server: Any

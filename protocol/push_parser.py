@@ -124,6 +124,7 @@ class _PushParser:
         table = self.tables.get(name) if is_plain and type(name) is str else None
 
         def parse(_: int) -> Change:
+            """Parse the one row for the general path."""
             return self._operation({**body, "data": decode_row(body.get("data"), 1)}, "")
 
         if table is None or type(body.get("data")) is not Raw:
@@ -150,6 +151,7 @@ class _PushParser:
 
     def _rows(self, table: Table, rows: Sequence[object], path: str) -> Iterator[Change | TypedRow]:
         def parse(index: int) -> Change:
+            """Parse the row at an index for the general path."""
             row_path = f"{path}[{index}]"
             row = decode_row(rows[index], 3)
             return parse_change(row_path, row_path, table, "upsert", row, self.limits, self.now, {})

@@ -1,8 +1,8 @@
 """The rooms of a Socket.IO server: who is in which, found at once by room and by client.
 
 Knows: python-socketio's manager of clients. Must not know: what a room stands for, who may enter. The library looks through
-all rooms for those of a client that leaves, and has one more room for each client: 5,000 that left at once took 7.0 s of CPU,
-and take 1.1 here.
+all rooms for those of a client that leaves, and has one more room for each client: 5,000 that left at once took 7.0 s of
+CPU, and take 1.1 here.
 """
 
 from __future__ import annotations

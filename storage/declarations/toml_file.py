@@ -134,6 +134,7 @@ class _Reader:
         self.mistakes.append(Mistake(self.places.of_value(path), f"{_shown(path)} {sentence}"))
 
     def tables(self, document: Mapping[str, Any]) -> list[Table]:
+        """Read all tables of a document; ``mistakes`` has what is wrong with the others."""
         taken = {name.casefold(): f"is the name of the built-in table {name}" for name in _built_in()} | _TAKEN_TABLES
         for name in document:
             self._check_name((name,), taken)

@@ -64,6 +64,7 @@ class _Walk:
         self.values: dict[Path, int] = {}
 
     def document(self) -> None:
+        """Walk through the whole text, and note where each key and value begins."""
         table: Path = ()
         lists: dict[Path, int] = {}
         self._skip(_BLANK)

@@ -47,6 +47,7 @@ def put_file(path: Path, content: bytes) -> None:
     """
 
     def put() -> None:
+        """Write the file as one that is opened with a write-ahead log, and sync it."""
         path.touch(0o600, exist_ok=False)
         with path.open("wb") as file:
             file.write(content[: _JOURNAL.start] + _WITH_LOG + content[_JOURNAL.stop :])

@@ -25,6 +25,7 @@ def open_tenant_file(path: Path, most_waiting: int = 1000) -> SQLiteDatabase:
     """Open a tenant's file, wherever it lies, and make it what this version needs."""
 
     def prepare() -> None:
+        """Bring the tables of the file to this version."""
         schema.prepare_tenant(now_ms())
 
     return SQLiteDatabase.open(path, prepare, schema.tenant_fingerprint(), most_waiting)
