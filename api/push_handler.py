@@ -75,7 +75,7 @@ class PushHandler:
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
-            is_alone = self._quotas.is_alone(tenant_id)
+            is_alone = self._quotas.admission.is_alone(tenant_id)
             return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone)
         except idempotency.AlreadyAnswered:
             raise

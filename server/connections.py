@@ -58,6 +58,7 @@ def fitted_to_open_files(settings: Settings) -> Settings:
         max_stranger_sockets=min(settings.max_stranger_sockets, most // 4),
         max_tenant_sockets=min(settings.max_tenant_sockets, most // 2),
         max_tenant_requests=min(settings.max_tenant_requests, most // 4),
+        max_tenant_waiting=min(settings.max_tenant_waiting, most // 4),
     )
 
 

@@ -1,21 +1,21 @@
-"""Rate limits and concurrency limits of tenants and sockets.
+"""Rate limits of tenants and sockets.
 
-Knows: quotas, windows, how much is in flight, the ``RateLimit`` headers. Must not know: requests, sockets, tables. What is
-over a quota is refused before any work is done for it.
+Knows: quotas, windows, the ``RateLimit`` headers, what a request holds of all limits. Must not know: requests, sockets,
+tables, who waits for whom (``admission``). What is over a quota is refused before any work is done for it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from limits import parse
 
-from protocol.errors import Busy, RateLimited
+from protocol.errors import RateLimited
+from server.admission import Admission
 from server.scheduler import Scheduler
 from settings import Settings
 
@@ -129,7 +129,7 @@ class Reservation:
 
         Raises: RateLimited.
         """
-        self._quotas.hold(self._tenant_id, total_bytes - self._held_bytes)
+        self._quotas.admission.hold(self._tenant_id, total_bytes - self._held_bytes)
         self._held_bytes = total_bytes
         if total_bytes > self._size_bytes:
             self._quotas.spend_bytes(self._tenant_id, total_bytes - self._size_bytes)
@@ -140,7 +140,7 @@ class Reservation:
 
     def release(self) -> None:
         """Give back what is held: the request has ended."""
-        self._quotas.release(self._tenant_id, self._held_bytes)
+        self._quotas.admission.leave(self._tenant_id, self._held_bytes)
 
 
 class Quotas:
@@ -148,6 +148,7 @@ class Quotas:
 
     def __init__(self, settings: Settings, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
         self.scheduler, self._clock = scheduler, clock
+        self.admission = Admission(settings, scheduler)
         self._requests = Quota("requests", settings.tenant_requests)
         self._bytes = Quota("bytes", settings.tenant_bytes)
         self._rows = Quota("rows", settings.tenant_rows)
@@ -156,40 +157,25 @@ class Quotas:
         self._events = Quota("events", settings.socket_events)
         self._refused_events = Quota("refused events", settings.socket_events)
         self._event_bytes = Quota("event bytes", settings.socket_bytes)
-        self._most_requests, self._most_held_bytes = settings.max_tenant_requests, settings.max_tenant_body_bytes
-        self._under_way: Counter[str] = Counter()
-        self._held: Counter[str] = Counter()
 
     # --- a tenant's --------------------------------------------------------------------------------------------------
 
     def reserve(self, tenant_id: str, size_bytes: int, held_bytes: int | None = None) -> Reservation:
-        """Admit a request or event of a tenant, once it is scheduled; the caller must ``release`` the reservation.
+        """Admit a request or event of a tenant, when its turn has come; the caller must ``release`` the reservation.
 
         ``size_bytes`` are spent at once. ``held_bytes``: how much memory its body may take, if that differs.
         Raises: Busy if too much of the tenant is in flight, RateLimited if it has used up a quota.
         """
         held = size_bytes if held_bytes is None else held_bytes
-        if self.is_full(tenant_id) or self._held[tenant_id] + held > self._most_held_bytes:
-            raise Busy("Too many requests of this tenant are under way. Try again soon.")
-        self._under_way[tenant_id] += 1
-        self.hold(tenant_id, held)
+        self.admission.enter(tenant_id, held)
         reservation = Reservation(self, tenant_id, size_bytes, held)
         try:
-            self.scheduler.wait_turn(tenant_id)
             self._requests.check(tenant_id, 1, self._clock())
             self.spend_bytes(tenant_id, size_bytes)
         except BaseException:
             reservation.release()
             raise
         return reservation
-
-    def is_full(self, tenant_id: str) -> bool:
-        """Tell whether as many requests of a tenant are in flight as allowed."""
-        return self._under_way[tenant_id] >= self._most_requests
-
-    def is_alone(self, tenant_id: str) -> bool:
-        """Tell whether at most one request or event of a tenant is in flight."""
-        return self._under_way[tenant_id] <= 1
 
     def spend_bytes(self, tenant_id: str, count: int) -> None:
         """Spend bytes of bodies.
@@ -205,17 +191,6 @@ class Quotas:
         Raises: RateLimited.
         """
         self._rows.check(tenant_id, count, self._clock())
-
-    def hold(self, tenant_id: str, more_bytes: int) -> None:
-        """Count memory that bodies of a tenant take; a negative number gives it back."""
-        self._held[tenant_id] += more_bytes
-
-    def release(self, tenant_id: str, held_bytes: int) -> None:
-        """Give back what a reservation held."""
-        self._under_way[tenant_id] -= 1
-        self._held[tenant_id] -= held_bytes
-        if not self._under_way[tenant_id]:
-            del self._under_way[tenant_id], self._held[tenant_id]
 
     def headers(self, tenant_id: str) -> dict[str, str]:
         """Write the headers that tell a tenant its remaining quotas."""

@@ -25,14 +25,16 @@ from geventwebsocket.handler import WebSocketHandler
 from protocol.errors import Busy, Problem, ValidationError
 from server.connections import LEAST_BYTES_PER_SECOND, Connections
 from server.http import request_head
+from server.http.exchange import request_id_of
+from server.http.load_shedding import LoadShedding
 from server.http.request_body import Body, ChunkedBody
-from server.http.response_head import date_line, head_bytes, parts_of, refusal
+from server.http.response_head import date_line, head_bytes, parts_of, refusal, repeated_refusal
 from server.http.upgrade import UPGRADE, check_handshake, is_handshake
 from server.idle_reader import KEY, IdleReader
 
 log = logging.getLogger("syncapp.connections")
 
-_BUFFER_BYTES = 1_024  # Most request heads fit; each idle connection keeps the buffer, and bodies bypass it.
+_BUFFER_BYTES = 2_048  # Most heads fit, with a small body; each idle connection keeps it, and large bodies bypass it.
 _SENT_WITH_HEAD_BYTES = 65_536
 _MOST_EMPTY_LINES = 8
 _REST_BYTES, _REST_SECONDS = 65_536, 1.0
@@ -49,10 +51,13 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     """Serves one connection, with time-outs."""
 
     connections: Connections
+    load_shedding: LoadShedding
     socket: Any
     websocket: Any = None
     _head: bytes = b""
     """Status line and headers of the response so far."""
+    _read_bytes = 0
+    """Bytes behind the head that were read with it."""
     _has_connection_header = _is_head_request = _is_websocket = _is_handed_over = False
 
     def __init__(self, sock: Any, address: Any, server: Any, rfile: Any = None) -> None:
@@ -96,6 +101,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         received: bytes = self.rfile.peek()
         size = received.find(_HEAD_END) + len(_HEAD_END)
         request = request_head.parse_cached(received[:size]) if size >= len(_HEAD_END) else None
+        self._read_bytes = len(received) - size if request else 0
         if request:
             self.rfile.read(size)
         return request
@@ -118,14 +124,11 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         if request.expects_continue and body.left:
             body.send_continue = self._send_continue
         self.wsgi_input = body
-        self.environ = environ = self.server.get_environ()
-        environ.update(request.environ)
-        self._is_head_request = environ["REQUEST_METHOD"] == "HEAD"
-        if isinstance(self.client_address, tuple):
-            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
-        environ["wsgi.input"], environ["wsgi.input_terminated"] = body, True
-        self.application = self.server.application
-        self.handle_one_response()
+        problem = self.load_shedding.refusal(request.environ)
+        if problem:
+            self._shed(request, problem)
+        else:
+            self._call_application(request)
         if not self.close_connection:
             return True
         body.send_continue = None
@@ -134,6 +137,26 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         elif self._is_websocket and not self._is_handed_over:
             self._linger("closing")
         return None
+
+    def _call_application(self, request: request_head.Request) -> None:
+        self.environ = environ = self.server.get_environ()
+        environ.update(request.environ)
+        self._is_head_request = environ["REQUEST_METHOD"] == "HEAD"
+        if isinstance(self.client_address, tuple):
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
+        environ["wsgi.input"], environ["wsgi.input_terminated"] = self.wsgi_input, True
+        self.application = self.server.application
+        self.handle_one_response()
+
+    def _shed(self, request: request_head.Request, problem: Problem) -> None:
+        """Refuse a request before anything is made of it; the connection stays, unless its body is large or late."""
+        if request.length <= self._read_bytes and not (request.is_chunked or request.expects_continue):
+            self.wsgi_input.read()
+        else:
+            self._skip_small_body()
+        if self.connections.is_stopping or self.request_version == "HTTP/1.0":
+            self.close_connection = True
+        self._sendall(repeated_refusal(problem, request_id_of(request.environ), self.close_connection))
 
     def _send_continue(self) -> None:
         """Send 100 (Continue) to a client that waits for it before it sends the body. Source: RFC 9110 section 10.1.1."""
@@ -310,7 +333,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
                 super()._sendall(data[start : start + step])
 
 
-def install(connections: Connections) -> None:
+def install(connections: Connections, load_shedding: LoadShedding) -> None:
     """Have ``Handler`` serve these connections, and start their sweep; for our own server and gunicorn's worker."""
-    Handler.connections = connections
+    Handler.connections, Handler.load_shedding = connections, load_shedding
     connections.watch()

@@ -96,7 +96,7 @@ class Lifecycle:
         Handler.connections.is_stopping = True
         self._notify()
         deadline = time.monotonic() + self._seconds
-        while self._in_flight and time.monotonic() < deadline:
+        while (self._in_flight or Handler.load_shedding.under_way) and time.monotonic() < deadline:
             gevent.sleep(0.02)
         if self._in_flight:
             log.warning("%d requests did not finish in %d s", self._in_flight, self._seconds)

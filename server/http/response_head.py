@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 from http import HTTPStatus
+from typing import NamedTuple
 
 from gevent.pywsgi import format_date_time
 
@@ -20,6 +21,8 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+_ANY_ID = "the-id"
 
 
 def head_bytes(lines: list[str]) -> bytes:
@@ -46,12 +49,41 @@ def date_line(since_1970: int) -> str:
     return "Date: " + moment.decode()
 
 
-def refusal(problem: Problem, request_id: str) -> bytes:
-    """Write the response to a request that does not reach the application."""
-    body = encode(as_body(problem, request_id))
-    lines = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}", "Connection: close"]
-    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", f"X-Request-ID: {request_id}"]
-    lines += [date_line(int(time.time())), *(f"{name}: {value}" for name, value in SECURITY_HEADERS.items())]
+def refusal(problem: Problem, request_id: str, is_last: bool = True) -> bytes:
+    """Write the response to a request that does not reach the application; ``is_last``: the connection ends with it."""
+    return _written(_parts_of_refusal(problem, is_last), request_id)
+
+
+def repeated_refusal(problem: Problem, request_id: str, is_last: bool) -> bytes:
+    """Write the same for an error that is given again and again: what does not change is written once."""
+    return _written(_kept_parts(problem, is_last), request_id)
+
+
+class _Refusal(NamedTuple):
+    """A response but for the ID of its request, its date and its length."""
+
+    head: str
+    body_before: str
+    body_after: str
+    fixed_bytes: int
+
+
+def _written(parts: _Refusal, request_id: str) -> bytes:
+    """Put in what differs. A request's ID is ASCII and has nothing that JSON would escape."""
+    size = parts.fixed_bytes + len(request_id)
+    about = f"Content-Length: {size}\r\nX-Request-ID: {request_id}\r\n{date_line(int(time.time()))}\r\n\r\n"
+    return f"{parts.head}{about}{parts.body_before}{request_id}{parts.body_after}".encode()
+
+
+def _parts_of_refusal(problem: Problem, is_last: bool) -> _Refusal:
+    lines = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}"]
+    lines += ["Connection: close"] if is_last else []
+    lines += ["Content-Type: application/json", *(f"{name}: {value}" for name, value in SECURITY_HEADERS.items())]
     if problem.retry_after_seconds is not None:
         lines.append(f"Retry-After: {problem.retry_after_seconds}")
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    body = encode(as_body(problem, _ANY_ID))
+    before, _, after = body.decode().rpartition(_ANY_ID)
+    return _Refusal("\r\n".join([*lines, ""]), before, after, len(body) - len(_ANY_ID))
+
+
+_kept_parts = lru_cache(maxsize=64)(_parts_of_refusal)

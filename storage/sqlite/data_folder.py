@@ -70,7 +70,12 @@ class DataFolder:
 
     def fault_of(self, tenant_id: str) -> str | None:
         """Tell, as one can from outside, whether a customer's file is not there."""
-        try:
-            return None if self.path_of(tenant_id).stat().st_size else "its file is empty"
-        except FileNotFoundError:
-            return "its file is missing"
+        return fault_of(self.path_of(tenant_id))
+
+
+def fault_of(path: Path) -> str | None:
+    """Tell, as one can from outside, whether a file holds no database."""
+    try:
+        return None if path.stat().st_size else "its file is empty"
+    except FileNotFoundError:
+        return "its file is missing"

@@ -63,12 +63,16 @@ class SQLiteDatabase(GroupCommit):
         self._reader: Binding | None = None
         super().__init__(most_waiting, self._writer, self._writer.control)
         self._changes_before = 0
+        self.is_used = True
+        """Whether it was used since somebody set this to False; whoever hands it out says so."""
         self.mark = object()
         self._writer.conn.set_wal_hook(self._note_wal)
-        self._writer.conn.pragma("user_version")  # Whatever is read first makes the write-ahead log.
+        self._fingerprint = self._writer.conn.pragma(
+            "user_version"
+        )  # Whatever is read first makes the write-ahead log.
         self._files = [str(path), f"{path}-wal"]
         self._identities = [identity_of(file) for file in self._files]
-        self._wal_pages = self._log_bytes // _PAGE_BYTES
+        self._wal_pages = os.stat(self._files[1]).st_size // _PAGE_BYTES  # noqa: PTH116 -- as below
         """Pages in the write-ahead log, of which some may not be in the file: at the opening those that were left."""
 
     @classmethod
@@ -83,7 +87,7 @@ class SQLiteDatabase(GroupCommit):
         with as_problems():
             database = cls._connected(path, most_waiting)
             try:
-                if database._writer.conn.pragma("user_version") != fingerprint:
+                if database._fingerprint != fingerprint:
                     database.run_now(prepare)
                     database._writer.conn.pragma("user_version", fingerprint)
             except BaseException:
@@ -146,6 +150,12 @@ class SQLiteDatabase(GroupCommit):
             self._reader = Binding(connection)
         return self._reader
 
+    def rest(self) -> None:
+        """Give back the pages that are kept to be fast, and the connection that few reads need; the next use takes both."""
+        if self.is_idle:
+            self._close_reader()
+            self._writer.conn.release_memory()
+
     def _close_reader(self) -> None:
         if self._reader:
             self._reader.conn.close()
@@ -159,14 +169,13 @@ class SQLiteDatabase(GroupCommit):
     def leave(self) -> int:
         """Close the file and leave its write-ahead log beside it, which costs no sync; give the log's size in bytes.
 
-        0 if none is left: all of it was in the file.
+        0 if none is left: all of it was in the file, or it lies where nobody would find it.
         """
-        if not (self._wal_pages and self.is_in_place):
-            self.close()
-            return 0
-        self._writer.conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        is_left = self._wal_pages > 0 and identity_of(self._files[1]) == self._identities[1]
+        if is_left:
+            self._writer.conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
         self.close()
-        return self._log_bytes
+        return self._wal_pages * _PAGE_BYTES if is_left else 0
 
     # --- transactions --------------------------------------------------------------------------------------------------
 
@@ -220,10 +229,6 @@ class SQLiteDatabase(GroupCommit):
         except apsw.Error as error:  # The next commit comes here again; what is committed is safe.
             if not isinstance(problem_of(error), StorageFull):
                 log.exception("a checkpoint failed")
-
-    @property
-    def _log_bytes(self) -> int:
-        return os.stat(self._files[1]).st_size  # noqa: PTH116 -- as below
 
     # --- a file that others remove or replace --------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import gevent
@@ -20,7 +21,6 @@ from gevent.pool import Pool
 
 from protocol.errors import StorageFull
 from server.disk_threads import disk
-from storage.sqlite.data_folder import DataFolder
 from storage.sqlite.database import Identity, identity_of
 from storage.sqlite.file_replacement import keep_log_aside
 from storage.sqlite.files import take_log_in
@@ -33,16 +33,17 @@ log = logging.getLogger("syncapp.tenants")
 
 
 class _LeftLog(NamedTuple):
+    path: Path
     file: Identity
     size_bytes: int
     due: float
 
 
 class LeftLogs:
-    """The logs that were left in one folder, the longest ago first."""
+    """The logs that were left, the longest ago first; those whose files are gone are kept in the folder ``replaced``."""
 
-    def __init__(self, folder: DataFolder) -> None:
-        self._folder = folder
+    def __init__(self, replaced: Path) -> None:
+        self._replaced = replaced
         self._left: dict[str, _LeftLog] = {}
         self._under_way: dict[str, Event] = {}
         self._bytes = 0
@@ -59,10 +60,10 @@ class LeftLogs:
         """Tell whether no more may be left."""
         return len(self._left) >= _MOST or self._bytes >= _MOST_BYTES
 
-    def add(self, tenant_id: str, file: Identity, size_bytes: int) -> None:
-        """Remember a log, and which file it belongs to."""
+    def add(self, tenant_id: str, path: Path, file: Identity, size_bytes: int) -> None:
+        """Remember the log beside a path, and which file it belongs to."""
         is_large = size_bytes > _LARGE_BYTES
-        self._put(tenant_id, _LeftLog(file, size_bytes, time.monotonic() + (0 if is_large else _QUIET_SECONDS)))
+        self._put(tenant_id, _LeftLog(path, file, size_bytes, time.monotonic() + (0 if is_large else _QUIET_SECONDS)))
         if is_large or self._has_many():
             self.tidy()
 
@@ -81,10 +82,10 @@ class LeftLogs:
 
         Tell whether there is one that stays.
         """
-        left, path = self._left.get(tenant_id), self._folder.path_of(tenant_id)
-        if left is None or identity_of(str(path)) == left.file:
+        left = self._left.get(tenant_id)
+        if left is None or identity_of(str(left.path)) == left.file:
             return left is not None
-        keep_log_aside(path, self._folder.replaced)
+        keep_log_aside(left.path, self._replaced)
         self.forget(tenant_id)
         return False
 
@@ -98,7 +99,7 @@ class LeftLogs:
         self.forget(tenant_id)
         self._under_way[tenant_id] = done
         try:
-            disk.in_thread(partial(take_log_in, self._folder.path_of(tenant_id)))
+            disk.in_thread(partial(take_log_in, left.path))
             return True
         except Exception as error:
             self._put(tenant_id, left._replace(due=time.monotonic() + _QUIET_SECONDS))

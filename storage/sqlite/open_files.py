@@ -18,7 +18,7 @@ from blinker import Signal
 
 from protocol.errors import Busy, TenantNotFound
 from storage.positions import now_ms
-from storage.sqlite.data_folder import DataFolder
+from storage.sqlite.data_folder import DataFolder, fault_of
 from storage.sqlite.database import LOCK_TRY_SECONDS, LOCK_WAIT_SECONDS, FileReplaced, SQLiteDatabase
 from storage.sqlite.file_replacement import keep_open_aside
 from storage.sqlite.left_logs import LeftLogs
@@ -68,7 +68,7 @@ class OpenFiles:
         self._most_open, self._most_waiting = most_open, most_waiting
         self._open: OrderedDict[str, SQLiteDatabase] = OrderedDict()
         self._closing: set[str] = set()
-        self.left_logs = LeftLogs(folder)
+        self.left_logs = LeftLogs(folder.replaced)
         self.renewed: set[str] = set()
         self.missed = Signal()
 
@@ -96,11 +96,12 @@ class OpenFiles:
                     raise
                 gevent.sleep(LOCK_TRY_SECONDS)
         self._open.move_to_end(tenant_id)
+        database.is_used = True
         return database
 
     def _opened(self, tenant_id: str) -> SQLiteDatabase:
         path = self._folder.path_of(tenant_id)
-        if fault := self._folder.fault_of(tenant_id):
+        if fault := fault_of(path):
             self.missed.send(tenant_id)
             if not path.exists():
                 raise TenantNotFound
@@ -134,7 +135,7 @@ class OpenFiles:
                 if not leaves_log:
                     database.close()
                 elif log_bytes := database.leave():
-                    self.left_logs.add(tenant_id, database.identity, log_bytes)
+                    self.left_logs.add(tenant_id, database.path, database.identity, log_bytes)
 
     @contextlib.contextmanager
     def closed(self, tenant_id: str) -> Iterator[None]:
@@ -157,12 +158,19 @@ class OpenFiles:
             raise Busy
 
     def look_over(self) -> None:
-        """Note positions of open files, let go of those that somebody removed or replaced, take in logs that are due."""
+        """Note positions of open files, let go of those that somebody removed or replaced, take in logs that are due.
+
+        What was not used since the last look rests.
+        """
         for tenant_id, database in list(self._open.items()):
             if not database.is_in_place:
                 self.let_go(tenant_id, database)
-            elif self._rollbacks:
+                continue
+            if self._rollbacks:
                 self._rollbacks.note(tenant_id, database)
+            if not database.is_used:
+                database.rest()
+            database.is_used = False
         self.left_logs.tidy()
         if self._rollbacks:
             self._rollbacks.save()

@@ -35,10 +35,10 @@ class RollbackDetection:
 
         True if the epoch is another than before.
         """
-        here, known = database.read(positions.incarnation), self.known(tenant_id)
+        here, known = database.read(_here), self.known(tenant_id)
         if fault := went_back(known, here):
             database.run_now(lambda: positions.begin_epoch(now))
-            here = database.read(positions.incarnation)
+            here = database.read(_here)
             log.error("tenant %s: %s; it has a new epoch now, so that devices pull from the start", tenant_id, fault)
         elif known and known[0] != here[0]:
             log.warning("tenant %s was restored: after change %d there comes change %d", tenant_id, known[1], here[1])
@@ -51,7 +51,7 @@ class RollbackDetection:
         """Note the position of an open file, if it was written since that was noted last."""
         if self._marks.get(tenant_id) is not database.mark:
             self._marks[tenant_id] = database.mark
-            self._unsaved[tenant_id] = database.read(positions.incarnation)
+            self._unsaved[tenant_id] = database.read(_here)
 
     def closed(self, tenant_id: str, database: SQLiteDatabase) -> None:
         """Note the position of a file that is about to be closed."""
@@ -70,6 +70,12 @@ class RollbackDetection:
         """Forget a tenant whose account is closed."""
         self._marks.pop(tenant_id, None)
         self._unsaved.pop(tenant_id, None)
+
+
+def _here() -> KnownPosition:
+    """Read the position of an open file by the statement that pushes use: SQLite has it ready then."""
+    here = positions.position()
+    return here.epoch, here.sequence
 
 
 def went_back(known: KnownPosition | None, here: KnownPosition) -> str | None:

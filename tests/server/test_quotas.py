@@ -90,12 +90,12 @@ def test_quota_that_no_allowed_request_would_fit_is_refused_at_the_start(name: s
         load({name: "10 per minute"})
 
 
-# --- what is under way -----------------------------------------------------------------------------------------------
+# --- reservations ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def quotas() -> Quotas:
-    settings = Settings(max_tenant_requests=3, max_tenant_body_bytes=1_000, max_body_bytes=1_024)
+    settings = Settings(max_tenant_requests=3, tenant_wait_ms=10, max_tenant_body_bytes=1_000, max_body_bytes=1_024)
     return Quotas(settings, Scheduler(), lambda: 1000.0)
 
 

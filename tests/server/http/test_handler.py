@@ -7,6 +7,7 @@ read as the next request; ``Connection: close`` overlooked; a line break in a he
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,8 +17,10 @@ import pytest
 from gevent import socket
 from gevent.pywsgi import WSGIHandler
 
+from protocol.errors import Busy
 from server.connections import Connections
 from server.http.handler import Handler
+from server.http.load_shedding import LoadShedding
 from settings import Settings
 from tests.conftest import Server
 from tests.refusals import complaints, request_bytes, say
@@ -29,6 +32,11 @@ POST = b"POST /p HTTP/1.1\r\nhost: x\r\nContent-Type: text/x\r\nX_Hidden: 1\r\nC
 CHUNKS = (
     b"POST /p HTTP/1.1\r\nhost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;a=b\r\nllo\r\n0\r\nA: b\r\n\r\n"
 )
+FULL = (
+    b"POST /full HTTP/1.1\r\nHost: x\r\nX-Request-ID: r-1\r\nAuthorization: Bearer t\r\nContent-Length: 5\r\n\r\nhello"
+)
+FULL_CHUNKS = CHUNKS.replace(b"/p", b"/full").replace(b"host: x", b"host: x\r\nAuthorization: Bearer t")
+BUSY = Busy("Not now.", retry_after_seconds=2)
 
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -116,6 +124,7 @@ def failing_late(_: dict[str, Any], start_response: Any) -> Iterator[bytes]:
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handler, "connections", Connections(Settings()), raising=False)
+    monkeypatch.setattr(Handler, "load_shedding", LoadShedding({"/full"}, str, lambda _: BUSY), raising=False)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +162,43 @@ def test_last_answer_of_a_connection_says_that_it_is(last: bytes, app: App) -> N
     *others, answer = served(ONE + last, app)[0].split(b"HTTP/1.1 ")[1:]
     assert len(others) == (app is not streaming) and not any(b"onnection:" in one for one in others)
     assert len(re.findall(rb"(?i)\r\nconnection: close\r\n", answer)) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "goes_on"),
+    [
+        pytest.param(FULL, True, id="its body is there"),
+        pytest.param(FULL.replace(b": 5", b": 5000") + b"x" * 4_995, True, id="larger than what is read at once"),
+        pytest.param(FULL.replace(b": 5", b": 70000") + b"x" * 69_995, False, id="large"),
+        pytest.param(FULL_CHUNKS, True, id="chunks"),
+        pytest.param(FULL_CHUNKS.replace(b"2\r\nhe", b"11170\r\n" + b"h" * 70_000), False, id="large in chunks"),
+        pytest.param(FULL.replace(b"hello", b"").replace(b"X-R", b"Expect: 100-continue\r\nX-R"), False, id="asks first"),
+        pytest.param(FULL.replace(b"X-R", b"Connection: close\r\nX-R"), False, id="says that it is the last"),
+        pytest.param(FULL.replace(b"1.1", b"1.0").replace(b"X-R", b"Connection: keep-alive\r\nX-R"), False, id="HTTP/1.0"),
+    ],
+)  # fmt: skip
+def test_shed_request_is_refused_unread_and_its_body_is_not_the_next_request(data: bytes, goes_on: bool) -> None:
+    """Faults: the body left to be read as a request; ``Connection: close`` left out; the application called."""
+    said, seen = served(data + ONE, reading)
+    refusal, *others = said.split(b"HTTP/1.1 ")[1:]
+    assert refusal.startswith(b"503 Service Unavailable\r\n") and b"\r\nRetry-After: 2\r\n" in refusal
+    assert (b"\r\nConnection: close\r\n" in refusal) is not goes_on
+    assert len(others) == len(seen) == goes_on and not any(environ["PATH_INFO"] == "/full" for environ in seen)
+
+
+def test_shed_request_gets_the_error_in_its_one_shape() -> None:
+    head, _, body = served(FULL, reading)[0].partition(b"\r\n\r\n")
+    headers = dict(line.split(": ") for line in head.decode().split("\r\n")[1:])
+    assert int(headers["Content-Length"]) == len(body) and headers["X-Request-ID"] == "r-1"
+    assert headers["X-Content-Type-Options"] == "nosniff" and headers["Content-Type"] == "application/json"
+    expected = {"success": False, "error": "Not now.", "message": "Not now.", "code": "busy", "requestId": "r-1"}
+    assert json.loads(body) == expected
+
+
+def test_shed_request_is_the_last_of_its_connection_once_the_server_stops() -> None:
+    Handler.connections.is_stopping = True
+    said, seen = served(FULL + ONE, reading)
+    assert (said.count(b"\r\nConnection: close\r\n"), said.count(b"HTTP/1.1 503 "), seen) == (1, 1, [])
 
 
 def test_connection_goes_on_after_a_refusal(server: Server) -> None:

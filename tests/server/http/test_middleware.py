@@ -31,7 +31,7 @@ def test_request_releases_its_reservation_however_it_ends(is_broken: bool) -> No
     middleware.views[PATH] = entered
 
     def start(status: str, headers: Any) -> None:
-        assert status == "200 OK" and quotas._under_way == {"a": 1}
+        assert status == "200 OK" and quotas.admission._tenants["a"].running == 1
         if is_broken:
             raise ValueError("carriage return or newline in header value")
 
@@ -42,6 +42,6 @@ def test_request_releases_its_reservation_however_it_ends(is_broken: bool) -> No
         parts: Any = middleware(dict(ENVIRON), start)
         assert b"".join(parts) == b'{"success":true}'
         parts.close()
-    assert not quotas._under_way
+    assert not quotas.admission._tenants
     with pytest.raises(LookupError):
         current_exchange()

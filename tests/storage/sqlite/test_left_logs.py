@@ -119,9 +119,9 @@ def test_read_in_parts_goes_on_though_its_tenant_is_closed_between_them(
     push(tenants, tenant_id, *(f"r{number:02}" for number in range(50)))
     closed, add = list[str](), left(tenants).add
 
-    def spy(one: str, file: Identity, size_bytes: int) -> None:
+    def spy(one: str, path: Path, file: Identity, size_bytes: int) -> None:
         closed.append(one)
-        add(one, file, size_bytes)
+        add(one, path, file, size_bytes)
 
     monkeypatch.setattr(left(tenants), "add", spy)
     between = SimpleNamespace(sleep=lambda _: tenants.read(other, incarnation))
