@@ -63,6 +63,8 @@ class SQLiteDatabase(GroupCommit):
         self._reader: Binding | None = None
         super().__init__(most_waiting, self._writer, self._writer.control)
         self._changes_before = 0
+        self.is_used = True
+        """Whether it was used since somebody set this to False; whoever hands it out says so."""
         self.mark = object()
         self._writer.conn.set_wal_hook(self._note_wal)
         self._fingerprint = self._writer.conn.pragma(
@@ -147,6 +149,12 @@ class SQLiteDatabase(GroupCommit):
                 raise FileReplaced
             self._reader = Binding(connection)
         return self._reader
+
+    def rest(self) -> None:
+        """Give back the pages that are kept to be fast, and the connection that few reads need; the next use takes both."""
+        if self.is_idle:
+            self._close_reader()
+            self._writer.conn.release_memory()
 
     def _close_reader(self) -> None:
         if self._reader:

@@ -96,6 +96,7 @@ class OpenFiles:
                     raise
                 gevent.sleep(LOCK_TRY_SECONDS)
         self._open.move_to_end(tenant_id)
+        database.is_used = True
         return database
 
     def _opened(self, tenant_id: str) -> SQLiteDatabase:
@@ -157,12 +158,19 @@ class OpenFiles:
             raise Busy
 
     def look_over(self) -> None:
-        """Note positions of open files, let go of those that somebody removed or replaced, take in logs that are due."""
+        """Note positions of open files, let go of those that somebody removed or replaced, take in logs that are due.
+
+        What was not used since the last look rests.
+        """
         for tenant_id, database in list(self._open.items()):
             if not database.is_in_place:
                 self.let_go(tenant_id, database)
-            elif self._rollbacks:
+                continue
+            if self._rollbacks:
                 self._rollbacks.note(tenant_id, database)
+            if not database.is_used:
+                database.rest()
+            database.is_used = False
         self.left_logs.tidy()
         if self._rollbacks:
             self._rollbacks.save()

@@ -97,7 +97,7 @@ def test_connection_of_a_greenlet_that_ends_amid_a_statement_is_not_lent_again(
 
 
 def test_connection_of_a_read_that_is_killed_is_not_lent_again(installation: PostgresInstallation) -> None:
-    """Fault: given back as it was: the next read got the rows that were meant for the one before."""
+    """Fault: not abandoned, and given back as it was: the next read waited for the one before, and got its rows."""
     engine = PostgresEngine(installation.address, connections=1)
     database = engine.tenant(create(engine, str(uuid.uuid4())))
     reading = gevent.spawn(database.read, lambda: list(connection().execute("SELECT 'not yours' FROM pg_sleep(1)")))

@@ -40,6 +40,27 @@ def test_open_tenant_takes_little_memory(tenants: Tenants, new_tenant: Callable[
     assert heap_kib(tenants, ids) < 200
 
 
+def test_tenant_that_nobody_uses_gives_its_pages_back_and_goes_on_when_it_is_used(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    """Faults: it keeps them as long as it is open; one in use gives them up, too."""
+    used, unused = new_tenant(), new_tenant()
+    for tenant_id in (used, unused):
+        push(tenants, tenant_id, "a")
+    for _ in range(3):
+        engine_of(tenants).maintain()
+        tenants.read(used, position)
+    assert pages_kib(tenants, unused) < 10 < 30 < pages_kib(tenants, used)
+    push(tenants, unused, "b")
+    assert [row["id"] for row in inside.rows(tenants, unused)] == ["a", "b"]
+
+
+def pages_kib(tenants: Tenants, tenant_id: str) -> float:
+    """Give how much of an open file SQLite keeps in memory."""
+    connection = engine_of(tenants).files._open[tenant_id]._writer.conn
+    return connection.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0] / 1024
+
+
 @pytest.mark.parametrize("work", ["read", "write"])
 def test_file_that_another_connection_holds_is_waited_for(
     tenants: Tenants, new_tenant: Callable[[], str], work: str
