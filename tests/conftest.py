@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import syncapp  # First, for its monkey patch.
+import syncapp  # noqa: F401 -- first, for its monkey patch
 
 # isort: split
 import contextlib
@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,13 +29,11 @@ import pytest
 import requests
 import socketio
 
-from operations import engine_choice
-from settings import Settings
-from storage.engine import Engine
 from tenants import Tenants
 from tests import contract, forking, postgres
 from tests.customers import customer
 from tests.data_folder import opened
+from tests.engine_under_test import databases_end_with_their_test  # noqa: F401 -- a fixture of all
 from tests.needs import where
 
 if TYPE_CHECKING:
@@ -320,20 +318,6 @@ class Listener:
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self.client.disconnect()
-
-
-if postgres.IS_UNDER_TEST:
-
-    def _server_engine(settings: Settings) -> Engine:
-        return engine_choice.server_engine(replace(settings, database_url=postgres.address_of(settings.data_dir)))
-
-    syncapp.__dict__["server_engine"] = _server_engine
-
-    @pytest.fixture(autouse=True)
-    def databases_end_with_their_test(tmp_path: Path) -> Iterator[None]:
-        """Drop those of this test, for they take 8 MB each."""
-        yield
-        postgres.drop_those_in(tmp_path)
 
 
 @pytest.fixture(autouse=True)
