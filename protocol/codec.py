@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -245,8 +244,7 @@ def _format_second(since_1970: int) -> str:
     return (_EPOCH + timedelta(seconds=since_1970)).isoformat().removesuffix("+00:00")
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """A position in a tenant's commit order.
 
     ``epoch`` names the incarnation of the database. ``first_until`` is set during the pages of a first pull: tombstones

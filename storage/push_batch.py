@@ -32,7 +32,7 @@ class Writing:
         self.push, self.row_bytes, self.before, self.at = push, row_bytes, before, at
         self.time = format_time(at)
         self.sequence = before.sequence
-        self._new_ids = new_ids(at, min(push.count, _IDS_AT_ONCE))
+        self._new_ids: Iterator[str] | None = None
         self.is_named, self.session = push.device_id is not None, push.evidence.session
         self.applied = PushResult(before, before)
         self.problems: list[Detail] = []
@@ -49,6 +49,8 @@ class Writing:
 
     def new_row_id(self) -> str:
         """Make an id."""
+        if self._new_ids is None:
+            self._new_ids = new_ids(self.at, min(self.push.count, _IDS_AT_ONCE))
         return next(self._new_ids)
 
     def note(self, table: str, row_id: str, status: str, version: int, body: bytes) -> None:
@@ -136,7 +138,7 @@ class Chunk:
 
     def write(self) -> None:
         """Write them."""
-        sql = connection()
+        sql = connection().cursor()
         sql.executemany(INSERT_LOGGED, self.log)
         for table, older in self.older.items():
             sql.executemany(f'DELETE FROM "{table}" AS e WHERE e._seq = ?', older)

@@ -60,7 +60,7 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
     rows = _CHUNK_ROWS
     while some := list(itertools.islice(push.changes, rows)):
         is_full = len(some) == rows
-        if all(type(one) is TypedRow for one in some) and fast.takes(some, general.known if general else ()):
+        if fast.takes(some, general.known if general else ()):
             rows = _FAST_CHUNK_ROWS
         else:
             general, rows = general or _GeneralPath(writing, strategy), _CHUNK_ROWS

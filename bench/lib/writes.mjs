@@ -35,7 +35,7 @@ export const checked = async (answer) => {
 export async function singles(server, token, count, seconds, { listeners = 0, kind = KNOWN } = {}) {
   const sockets = await openAll(server, token, listeners);
   const connections = Array.from({ length: count }, () => new Connection(server.port));
-  const result = await closedLoop(server, connections.map((one) => () => checked(one.send(server.pushOf(token, server.one(newRow()))))), seconds);
+  const result = await closedLoop(server, connections.map((one) => () => checked(one.send(server.pushOf(token, server.one(newRow(kind)))))), seconds);
   [...connections, ...sockets].forEach((one) => one.close());
   return result;
 }
