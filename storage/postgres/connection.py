@@ -149,6 +149,10 @@ class Connection:
         for values in rows:
             self.send(text, values)
 
+    def cursor(self) -> Connection:
+        """Give what executes several statements: here it is the connection."""
+        return self
+
     # --- the pipeline --------------------------------------------------------------------------------------------------
 
     def send(self, text: bytes, values: Iterable[Any] = ()) -> Rows:

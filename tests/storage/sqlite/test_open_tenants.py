@@ -9,9 +9,11 @@ from typing import Any
 import apsw
 import gevent
 import pytest
+from gevent.event import Event
 
 from storage import main_database
 from storage.positions import incarnation, position
+from storage.sqlite import open_files
 from tenants import Tenants
 from tests import inside
 from tests.data_folder import engine_of, path_of
@@ -51,6 +53,31 @@ def test_tenant_that_nobody_uses_gives_its_pages_back_and_goes_on_when_it_is_use
         engine_of(tenants).maintain()
         tenants.read(used, position)
     assert pages_kib(tenants, unused) < 10 < 30 < pages_kib(tenants, used)
+    push(tenants, unused, "b")
+    assert [row["id"] for row in inside.rows(tenants, unused)] == ["a", "b"]
+
+
+def test_tenant_that_nobody_uses_for_long_is_closed_and_loses_nothing(
+    tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults: its log taken in at once, so that the loop waits for the disk; one closed that was used between two looks, or
+    that is being written."""
+    monkeypatch.setattr(open_files, "_LOOKS_UNTIL_CLOSED", 2)
+    used, unused, written = new_tenant(), new_tenant(), new_tenant()
+    gate = Event()
+    writing = gevent.spawn(tenants.write, written, gate.wait)
+    push(tenants, unused, "a")
+    push(tenants, used, "a")
+    files = engine_of(tenants).files
+    stays = files.database(used)
+    for _ in range(4):
+        assert unused in files
+        engine_of(tenants).maintain()
+        tenants.read(used, position)
+    assert unused not in files and descriptors(path_of(tenants, unused)) == 0 and unused in files.left_logs
+    assert files.database(used) is stays and written in files
+    gate.set()
+    assert writing.get() is True
     push(tenants, unused, "b")
     assert [row["id"] for row in inside.rows(tenants, unused)] == ["a", "b"]
 
