@@ -95,7 +95,8 @@ def _works_with_processes(item: pytest.Item) -> bool:
     known = getattr(item, "_fixtureinfo", None)
     definitions = known.name2fixturedefs.values() if known else ()
     functions = [getattr(item, "function", None), *(one.func for some in definitions for one in some)]
-    return any(_starts_processes(one) for one in functions if one)
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return "postgres" in parameters or any(_starts_processes(one) for one in functions if one)
 
 
 @functools.cache
@@ -108,6 +109,6 @@ def _starts_processes(function: Callable[..., Any]) -> bool:
             names |= set(code.co_names)
             waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     called = [own[name] for name in names if isinstance(own.get(name), types.FunctionType)]
-    return bool(names & {"subprocess", "forking", "Server", "elsewhere"}) or any(
+    return bool(names & {"subprocess", "forking", "Server", "elsewhere", "PostgresInstallation"}) or any(
         _starts_processes(one) for one in called if one is not function and one.__module__ == function.__module__
     )
