@@ -14,6 +14,7 @@ import pytest
 from models import connection
 from protocol.codec import format_time
 from protocol.errors import ValidationError
+from storage.dialect import dialect
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON
