@@ -93,8 +93,11 @@ class PlainEdits:
             return None
         if base_version is not None and not self._writing.push.evidence.is_of(row.device_id, existing.device_id):
             return None
-        plain = PlainEdit(one, existing, as_read, one.row_type.difference(row, existing))
-        return None if plain.different and self._is_late_repeat(plain) else plain
+        different = one.difference(existing)
+        if different is None:
+            return None
+        plain = PlainEdit(one, existing, as_read, different)
+        return None if different and self._is_late_repeat(plain) else plain
 
     def _is_known(self, base_version: int | None, version: int, sequence: int, position: int) -> bool:
         """Tell whether an edit's device knew its row as it was before this push, or states nothing of it."""
@@ -150,8 +153,7 @@ class PlainEdits:
         chunk.log.append((sequence, table, row_id, *about, writing.is_named, writing.session))
         if "device_id" in plain.different:
             writing.note_row_device_id(stated, None)
-        chunk.rows[one.row_type].append(one.row_type.stored(plain.existing, sequence))
-        chunk.older[table].append((before,))
+        chunk.edit(table, before, sequence, one.row_type.edited(plain.existing, plain.different))
         writing.differences[table].change(row_id, version, version + 1)
         writing.note(table, row_id, "updated", version + 1, body)
         return True
