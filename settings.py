@@ -22,7 +22,7 @@ MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
 
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _BYTES = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(i?B)?", re.IGNORECASE)
-_NOT_SHOWN = "jwt_secret_key"
+_NOT_SHOWN = {"jwt_secret_key", "database_url"}
 _MAX_SHOWN_CHARACTERS = 60
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 """What Python makes of bytes of the environment that are not UTF-8."""
@@ -130,6 +130,12 @@ def _secret(text: str) -> str:
     return text
 
 
+def _database(text: str) -> str:
+    if not text.startswith(("postgres://", "postgresql://")):
+        raise ValueError("must be a URL that begins with postgresql:// or postgres://")
+    return text
+
+
 def _setting(default: object, read: Callable[[str], object], doc: str) -> Any:
     return field(default=default, metadata={"read": read, "doc": doc})
 
@@ -141,6 +147,12 @@ class Settings:
     host: str = _setting("0.0.0.0", str, "Address to listen on.")  # noqa: S104 -- a server, also on a dyno
     port: int = _setting(3000, _whole(0, 65535), "Port to listen on; 0 takes a free one and logs it.")
     data_dir: Path = _setting(Path("data"), Path, "Folder of all data; created if missing, readable by its owner only.")
+    database_url: str = _setting(
+        "", _database, "Database of PostgreSQL that has all data, in place of files in DATA_DIR (docs/postgresql.md)."
+    )
+    database_pool: int = _setting(
+        5, _whole(2, 100), "Connections to PostgreSQL at the most; one is used for the length of a read or a commit."
+    )
     tables_file: Path = _setting(
         DEFAULT_TABLES_FILE,
         Path,
@@ -150,7 +162,7 @@ class Settings:
         "no", _one_of("yes", "no"), "yes: refuse to start with an empty data folder, which may mean a lost disk."
     )
     jwt_secret_key: str = _setting(
-        "", _secret, "Key that signs tokens. If unset, one is generated once and kept in the data folder."
+        "", _secret, "Key that signs tokens. If unset, one is generated once and kept with the data."
     )
     cors_origins: tuple[str, ...] = _setting(
         (),
@@ -276,16 +288,16 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def effective(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Give every setting and its value as text; the secret is not shown."""
+    """Give every setting and its value as text; the secrets are not shown."""
     for setting in fields(Settings):
         value = getattr(settings, setting.name)
         text = ",".join(value) if isinstance(value, tuple) else str(value)
-        yield setting.name.upper(), (_shown(setting.name, text) if setting.name == _NOT_SHOWN and text else text)
+        yield setting.name.upper(), (_shown(setting.name, text) if setting.name in _NOT_SHOWN and text else text)
 
 
 def _shown(name: str, text: str) -> str:
-    """Show a value in a message, with escapes; the secret is not shown."""
-    if name == _NOT_SHOWN:
+    """Show a value in a message, with escapes; no secret is shown."""
+    if name in _NOT_SHOWN:
         return f"one of {len(text.encode('utf-8', 'replace'))} bytes"
     return json.dumps(text[:_MAX_SHOWN_CHARACTERS]) + ("…" if len(text) > _MAX_SHOWN_CHARACTERS else "")
 

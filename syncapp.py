@@ -34,6 +34,7 @@ from api.history import Review  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import doctor  # noqa: E402
+from operations.engine_choice import server_engine  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
@@ -49,6 +50,7 @@ from sockets import Sockets  # noqa: E402
 from storage.declarations import toml_file  # noqa: E402
 from storage.declarations.compatibility import MigrationRefused  # noqa: E402
 from storage.devices import Seen  # noqa: E402
+from storage.engine import CanNotOpen, Engine  # noqa: E402
 from storage.sqlite.engine import MainDatabaseBroken, SQLiteEngine  # noqa: E402
 from storage.sqlite.errors import EngineError  # noqa: E402
 from storage.sqlite.folder_locks import DataFolderInUse  # noqa: E402
@@ -65,6 +67,7 @@ _REFUSALS = (
     BadSigningKey,
     MainDatabaseBroken,
     EngineError,
+    CanNotOpen,
     Problem,
     OSError,
 )
@@ -72,17 +75,12 @@ log = logging.getLogger("syncapp")
 
 
 def build(settings: Settings) -> Flask:
-    """Assemble the server. It holds the data folder from here on, unless this fails.
+    """Assemble the server. It holds the data folder, if its data is there, from here on, unless this fails.
 
-    Raises: DataFolderInUse, MainDatabaseBroken, MigrationRefused, BadSigningKey.
+    Raises: CanNotOpen, DataFolderInUse, MainDatabaseBroken, MigrationRefused, BadSigningKey.
     """
     settings = connections.fitted_to_open_files(settings)
-    engine = SQLiteEngine(
-        settings.data_dir,
-        most_open=settings.open_tenants,
-        most_waiting=settings.max_waiting_pushes,
-        lock_wait_seconds=settings.shutdown_seconds + 5,
-    )
+    engine = server_engine(settings)
     try:
         return _build_over(engine, settings)
     except BaseException:
@@ -90,11 +88,11 @@ def build(settings: Settings) -> Flask:
         raise
 
 
-def _build_over(engine: SQLiteEngine, settings: Settings) -> Flask:
+def _build_over(engine: Engine, settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     quotas = Quotas(settings, Scheduler())
     tenants = Tenants(engine)
-    tokens = Tokens(app, settings, signing_key.signing_key(settings), tenants)
+    tokens = Tokens(app, settings, signing_key.signing_key(settings, engine.kept_secret), tenants)
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
@@ -102,7 +100,7 @@ def _build_over(engine: SQLiteEngine, settings: Settings) -> Flask:
     middleware.views.update(sync.hot_views)
     for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
-    monitor = FileMonitor(engine)
+    monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored)
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
@@ -115,7 +113,7 @@ def _build_over(engine: SQLiteEngine, settings: Settings) -> Flask:
 
 
 def _lifecycle(
-    app: Flask, settings: Settings, engine: SQLiteEngine, sockets: Sockets, housekeeping: Housekeeping
+    app: Flask, settings: Settings, engine: Engine, sockets: Sockets, housekeeping: Housekeeping
 ) -> Lifecycle:
     def close() -> None:
         """End the background work, then close every database."""
@@ -124,7 +122,7 @@ def _lifecycle(
 
     def held() -> dict[str, int]:
         """Count what the server holds, for the log at a signal."""
-        return sockets.held() | {"open_tenants": len(engine.files)}
+        return sockets.held() | ({"open_tenants": len(engine.files)} if isinstance(engine, SQLiteEngine) else {})
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
     app.extensions["lifecycle"] = lifecycle
@@ -137,12 +135,17 @@ def _trust_proxies(app: Flask, count: int) -> None:
 
 
 def _add_pages(
-    app: Flask, settings: Settings, tenants: Tenants, monitor: FileMonitor, lifecycle: Lifecycle, sockets: Sockets
+    app: Flask,
+    settings: Settings,
+    tenants: Tenants,
+    monitor: FileMonitor | None,
+    lifecycle: Lifecycle,
+    sockets: Sockets,
 ) -> None:
     pages = Pages(
         version=VERSION,
         tenants=tenants,
-        has_file_faults=lambda: bool(monitor.faults),
+        has_file_faults=lambda: bool(monitor and monitor.faults),
         lifecycle=lifecycle,
         connected=sockets.connected,
         trusted_proxies=settings.trusted_proxies,

@@ -1,4 +1,4 @@
-"""Gives the key that signs tokens: the operator's, or one that is generated once and stored in the data folder.
+"""Gives the key that signs tokens: the operator's, or one that is generated once and stored with the data.
 
 Knows: where the key is stored, and which keys are too weak. Must not know: tokens, claims, requests.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from server.durable_files import sync_folder
@@ -24,18 +25,28 @@ def key_path(settings: Settings) -> Path:
     return Path(settings.data_dir) / "jwt_secret_key"
 
 
-def signing_key(settings: Settings) -> str:
+Kept = Callable[[Callable[[], str]], str | None]
+"""Gives what the storage engine keeps, made at the first time; None if it keeps nothing."""
+
+
+def signing_key(settings: Settings, kept: Kept = lambda _: None) -> str:
     """Give the key that signs tokens. The caller holds the lock of the data folder.
 
     Raises: BadSigningKey; OSError, after which no half-written key is left.
     """
     if settings.jwt_secret_key:
         return settings.jwt_secret_key
+    if key := kept(_new_key):
+        return key
     path = key_path(settings)
     if not path.exists():
-        _store(path, secrets.token_urlsafe(48))
+        _store(path, _new_key())
     os.chmod(path, 0o600)
     return _read_stored(path)
+
+
+def _new_key() -> str:
+    return secrets.token_urlsafe(48)
 
 
 def is_easy_to_guess(key: str) -> bool:

@@ -14,8 +14,10 @@ from gevent.monkey import get_original
 
 import settings as environment
 from operations.backup_manifest import BackupError
+from operations.engine_choice import postgres_engine
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
+from storage.engine import CanNotOpen, Engine
 from storage.sqlite.engine import MainDatabaseBroken, NoData, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import DataFolderInUse
@@ -25,6 +27,7 @@ _EXPECTED_ERRORS = (
     environment.SettingError,
     toml_file.DeclarationError,
     compatibility.MigrationRefused,
+    CanNotOpen,
     DataFolderInUse,
     MainDatabaseBroken,
     EngineError,
@@ -87,11 +90,32 @@ def data_folder(
 
     ``creates``: create one if there is none.
     """
+    with storage(creates=creates, is_server=is_server) as (settings, engine):
+        if not isinstance(engine, SQLiteEngine):
+            raise click.ClickException(_OF_FILES)
+        yield settings, engine
+
+
+@contextlib.contextmanager
+def storage(*, creates: bool = False, is_server: bool = False) -> Iterator[tuple[environment.Settings, Engine]]:
+    """Open what the settings name, the data folder or PostgreSQL, in the same way."""
     with failures():
         settings = environment.load()
         toml_file.declare(settings.tables_file)
-        engine = SQLiteEngine(settings.data_dir, is_server=is_server, creates=creates)
+        engine = _opened(settings, creates, is_server)
         try:
             yield settings, engine
         finally:
             engine.close()
+
+
+def _opened(settings: environment.Settings, creates: bool, is_server: bool) -> Engine:
+    if settings.database_url:
+        return postgres_engine(settings, is_server=is_server, creates=creates)
+    return SQLiteEngine(settings.data_dir, is_server=is_server, creates=creates)
+
+
+_OF_FILES = (
+    "This command is about files in DATA_DIR, and with DATABASE_URL the data is in PostgreSQL. docs/postgresql.md says how"
+    " that is backed up and restored."
+)

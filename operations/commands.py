@@ -15,7 +15,7 @@ from accounts.passwords import Passwords
 from accounts.registration import create_customer
 from operations import backup_commands, probe, trial_start
 from operations import doctor as doctor_checks
-from operations.command_line import counted, data_folder, progress
+from operations.command_line import counted, progress, storage
 from server import connections
 from storage.declarations import compatibility
 from storage.engine import Engine
@@ -43,7 +43,7 @@ def register(password_stdin: bool, **account: str | None) -> None:
     password = _read("password") if password_stdin else _ask()
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
-    with data_folder(creates=True) as (settings, engine):
+    with storage(creates=True) as (settings, engine):
         customer = create_customer(Tenants(engine), Passwords(settings.bcrypt_rounds), body)
     click.echo(customer.id)
 
@@ -71,7 +71,7 @@ def _ask() -> str:
 )
 def migrate(check: bool, retire: tuple[str, ...]) -> None:
     """Migrate every tenant's database to this version and the declared tables. No server may be running."""
-    with data_folder(is_server=not check) as (_, engine):
+    with storage(is_server=not check) as (_, engine):
         _preview_migration(engine, retire) if check else _migrate(Tenants(engine, retire))
 
 
@@ -118,7 +118,7 @@ def _check_this_machine() -> None:
         raise SystemExit(1) from None
     machine = doctor_checks.this_machine(settings)
     new = " (no data is there: a start would begin without data)" if machine.is_new else ""
-    click.echo(f"data folder: {machine.folder}{new}")
+    click.echo("data: in PostgreSQL" if settings.database_url else f"data folder: {machine.folder}{new}")
     found = []
     for what, finding in trial_start.run_checks(machine):
         found.append(finding)

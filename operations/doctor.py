@@ -202,7 +202,8 @@ def weak_hashes(machine: Machine) -> Finding | None:
 
 def descriptors(machine: Machine) -> Finding | None:
     """Check whether as many files may be open as are needed; the limit is raised first, as far as allowed."""
-    needed = machine.settings.open_tenants * _DESCRIPTORS_A_TENANT + _OTHER_DESCRIPTORS
+    files = 0 if machine.settings.database_url else machine.settings.open_tenants * _DESCRIPTORS_A_TENANT
+    needed = files + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or soft < hard:
         soft = max(soft, needed * 4 if hard == resource.RLIM_INFINITY else hard)
@@ -277,9 +278,28 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+OF_FILES = {
+    writable,
+    network_filesystem,
+    lost_disk,
+    missing_main_database,
+    ephemeral_disk,
+    loose_permissions,
+    damaged_signing_key,
+    free_space,
+    clock,
+}
+"""Those that are about the data folder, which has nothing in it if the data is in PostgreSQL."""
+
+
+def checks_of(settings: Settings) -> tuple[Check, ...]:
+    """Give the checks of a start with these settings."""
+    return tuple(check for check in CHECKS if not (settings.database_url and check in OF_FILES))
+
+
 def findings(machine: Machine) -> list[Finding]:
     """Run every check and give the findings, in order."""
-    return [finding for _, finding in run_checks(machine, CHECKS) if finding]
+    return [finding for _, finding in run_checks(machine, checks_of(machine.settings)) if finding]
 
 
 def run_checks(machine: Machine, checks: Iterable[Check]) -> Iterator[tuple[str, Finding | None]]:

@@ -1,6 +1,6 @@
-"""The background work of a running server: save device visits, remove what is too old, take over restores, check files.
+"""The background work of a running server: saves device visits, removes what is too old, takes over restores, checks files.
 
-Knows: how often, and over which tenants. Must not know: requests, sockets, SQL, engines.
+Knows: how often, and over which tenants, when memory is given back. Must not know: requests, sockets, SQL, engines.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from greenlet import GreenletExit
 
 from operations.file_monitor import FileMonitor
 from protocol.errors import StorageFull
+from server import memory
 from settings import Settings
 from storage import devices, main_database
 from storage.devices import DAY_MS, Seen
@@ -26,6 +27,9 @@ T = TypeVar("T")
 log = logging.getLogger("syncapp.housekeeping")
 
 _SAVE_SECONDS = 5.0
+_QUIET_SHARE = 0.2
+"""Of a core: a server that uses less is quiet."""
+
 _PAUSE_SECONDS = 0.01
 _CHUNK_SECONDS = 0.002  # For so long nobody else runs.
 _FEWEST, _MOST = 50, 3_000  # Entries in a chunk.
@@ -40,17 +44,18 @@ class Housekeeping:
         self,
         settings: Settings,
         tenants: Tenants,
-        monitor: FileMonitor,
+        monitor: FileMonitor | None,
         seen: Seen,
         notify_restored: Callable[[str], None],
     ) -> None:
-        """``notify_restored`` notifies a tenant's devices that its data was restored."""
+        """``notify_restored`` notifies a tenant's devices that its data was restored; ``monitor`` is None without files."""
         self._tenants, self._monitor, self._notify_restored = tenants, monitor, notify_restored
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
         self.seen = seen
         self._is_over = False
+        self._measured = time.process_time(), time.monotonic()
         self._running: list[gevent.Greenlet] = []
         self._sleeping: set[gevent.Greenlet] = set()
 
@@ -108,11 +113,19 @@ class Housekeeping:
         purged_at = time.monotonic()
         while True:
             self._sleep(_SAVE_SECONDS)
-            self._log_errors(self._tenants.engine.maintain)
             self._log_errors(self._save)
+            self._log_errors(self._tenants.engine.maintain)  # After the save, which uses what may rest now.
+            self._give_back_if_quiet()
             if time.monotonic() - purged_at >= self._purge_seconds:
                 self._log_errors(self._purge_all)
                 purged_at = time.monotonic()
+
+    def _give_back_if_quiet(self) -> None:
+        """Give back free memory, unless the server is busy and would take it again at once."""
+        before, self._measured = self._measured, (time.process_time(), time.monotonic())
+        used_seconds, passed_seconds = (now - then for now, then in zip(self._measured, before, strict=True))
+        if used_seconds < _QUIET_SHARE * passed_seconds:
+            memory.give_back()
 
     def _take_restored(self) -> None:
         """Put restored tenants in place while the server runs."""
@@ -122,8 +135,8 @@ class Housekeeping:
 
     def _monitor_files(self) -> None:
         """Check all customers' files, at the start and once a minute."""
-        while True:
-            self._log_errors(lambda: self._monitor.look_over(lambda: self._sleep(_PAUSE_SECONDS)))
+        while monitor := self._monitor:
+            self._log_errors(partial(monitor.look_over, lambda: self._sleep(_PAUSE_SECONDS)))
             self._sleep(_MONITOR_SECONDS)
 
     def _purge_all(self) -> None:

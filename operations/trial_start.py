@@ -9,17 +9,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from operations import doctor
-from operations.doctor import CHECKS, Check, Finding, Machine
+from operations.doctor import Check, Finding, Machine
+from operations.engine_choice import postgres_engine
 from operations.file_monitor import FileMonitor
 from protocol.errors import Problem
 from server.http.lifecycle import CannotListen, listen
 from storage import main_database
 from storage.declarations import compatibility, toml_file
+from storage.engine import CanNotOpen, Engine
 from storage.sqlite.engine import MainDatabaseBroken, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import has_server
 
 _SHOWN = 10
+
+
+def database(machine: Machine) -> Finding | None:
+    """Check whether PostgreSQL can be used and its rows allow the declared tables."""
+    try:
+        toml_file.declare(machine.settings.tables_file)
+        engine = postgres_engine(machine.settings)
+    except (toml_file.DeclarationError, OSError):
+        return None  # Another check reports it.
+    except (CanNotOpen, Problem) as error:
+        return Finding(str(error), "docs/postgresql.md says what it needs.", refuses=True)
+    try:
+        return _migrations(engine)
+    finally:
+        engine.close()
 
 
 def stored_data(machine: Machine) -> Finding | None:
@@ -61,7 +78,7 @@ def customers_files(machine: Machine) -> Finding | None:
     return Finding(" ".join(found[:_SHOWN]) + more, "docs/backups.md says what to do.") if found else None
 
 
-def _migrations(engine: SQLiteEngine) -> Finding | None:
+def _migrations(engine: Engine) -> Finding | None:
     try:
         refusal = compatibility.compare(engine).refusal()
     except EngineError as error:
@@ -71,18 +88,21 @@ def _migrations(engine: SQLiteEngine) -> Finding | None:
 
 def address(machine: Machine) -> Finding | None:
     """Check whether the port is free, unless a server runs in this data folder and has it."""
-    if has_server(machine.folder):
+    if not machine.settings.database_url and has_server(machine.folder):
         return None
     try:
         listen(machine.settings.host, machine.settings.port).close()
     except CannotListen as error:
-        return Finding(str(error), "", refuses=True)
+        return Finding(str(error), "", refuses=not machine.settings.database_url)  # It may be that of our own server.
     return None
 
 
-TRIAL_CHECKS: tuple[Check, ...] = (stored_data, customers_files, address)
+TRIAL_CHECKS: tuple[Check, ...] = (database, stored_data, customers_files, address)
+_OF_POSTGRES, _OF_FILES = {database}, {stored_data, customers_files}
 
 
 def run_checks(machine: Machine) -> Iterator[tuple[str, Finding | None]]:
     """Run every check of a start and try the rest of it; give a description of each and its finding."""
-    return doctor.run_checks(machine, (*CHECKS, *TRIAL_CHECKS))
+    others = _OF_FILES if machine.settings.database_url else _OF_POSTGRES
+    trial = [check for check in TRIAL_CHECKS if check not in others]
+    return doctor.run_checks(machine, (*doctor.checks_of(machine.settings), *trial))

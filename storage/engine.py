@@ -26,6 +26,10 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
+class CanNotOpen(RuntimeError):
+    """Storage that can't be used; as text it says why, and what to do."""
+
+
 class Database(Protocol):
     """The database of one tenant, or the directory of customers."""
 
@@ -113,6 +117,9 @@ class Engine(Protocol):
 
     def is_intact(self) -> bool:
         """Tell whether what holds the directory is still the one that was opened."""
+
+    def kept_secret(self, make: Callable[[], str]) -> str | None:
+        """Give the installation's secret, which ``make`` makes at the first time; None if this engine keeps none."""
 
     def close(self) -> None:
         """End: wait for each database's last write, and close it."""

@@ -18,7 +18,7 @@ from protocol.errors import Detail
 from protocol.messages import Change, Position, Push, PushResult
 from protocol.row_types import RowType
 from storage import digest
-from storage.positions import time_until
+from storage.positions import move, time_until
 from storage.system_tables import Logged
 
 _REPORTED_PROBLEMS = 3
@@ -100,7 +100,7 @@ class Writing:
         for table, difference in self.differences.items():
             digest.change(table, difference)
         if self.sequence > self.before.sequence:
-            connection().execute("UPDATE _meta SET sequence = ?, clock = ?", (self.sequence, self.at))
+            move(self.sequence, self.at)
             self.applied.after = Position(self.before.epoch, self.sequence, self.at, *self.before[3:])
         self.applied.touched = dict(self.touched)
         self.applied.known_until = self._known_until(self.applied.after.clock)

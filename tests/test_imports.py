@@ -42,6 +42,7 @@ MAY_KNOW_THE_ENGINE = {
     "operations.file_monitor": "looks at files",
     "operations.doctor": "looks at the data folder",
     "operations.trial_start": "opens the data folder",
+    "operations.engine_choice": "chooses it",
     "operations.command_line": "opens the data folder",
 }
 """Modules that may import of an engine's folder, since they are about files; all others know ``storage.engine`` alone."""
@@ -118,8 +119,8 @@ def points_one_way(name: str, tree: ast.Module) -> Iterator[str]:
             yield f"{name} imports {other}, which stands above it"
 
 
-MAY_IMPORT_LATE = {"syncapp._run_command"}
-"""A server that only serves must not hold what the operator's commands need."""
+MAY_IMPORT_LATE = {"syncapp._run_command", "operations.engine_choice.postgres_engine"}
+"""A server that only serves must not hold what the operator's commands need, nor one on SQLite PostgreSQL's driver."""
 
 
 def stays_at_the_top(name: str, tree: ast.Module) -> Iterator[str]:

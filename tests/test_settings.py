@@ -37,6 +37,8 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("MAX_BODY_BYTES", "-1"),
         ("MAX_BODY_BYTES", "١٠٢٤"),
         ("LOG_FORMAT", "xml"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("DATABASE_POOL", "1"),
     ],
 )
 def test_bad_value_is_refused_in_a_sentence_that_names_it(name: str, value: str) -> None:

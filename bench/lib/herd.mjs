@@ -85,7 +85,7 @@ export async function herd(server, tenants, devices, seconds) {
   const held = server.descriptors() - 0.95 * devices;
   sockets.forEach((socket) => socket.close());
   await until(() => server.descriptors() <= held, 30);
-  await sleep(3000);
+  await sleep(15_000); // What is given back is so within some ten seconds.
   return {
     seconds: all, refused: tally.refused, cpu, p50: percentile(took, 50), p99: percentile(took, 99), others: percentile(meanwhile, 99),
     grown: (peak - before) / 1024, kept: (server.rssKib() - before) / 1024,

@@ -41,20 +41,28 @@ def install(engine: Any) -> dict[str, WebSocketConnection]:
         return start_task(target, *values, **named)
 
     engine.start_background_task = start
+    disconnected = engine.handlers["disconnect"]
+
+    def end(engine_id: str, reason: str) -> None:
+        engine.sockets[
+            engine_id
+        ].queue.stop_ping_timer()  # It would keep the closed session for the rest of the interval.
+        disconnected(engine_id, reason)
+
+    engine.handlers["disconnect"] = end
     return connections
 
 
 def _start_ping_timer(socket: Any) -> None:
     """Do what ``Socket._send_ping`` does, by a timer."""
-    timer = gevent.get_hub().loop.timer(socket.server.ping_interval)
-    timer.start(_ping, socket, timer)
-
-
-def _ping(socket: Any, timer: Any) -> None:
-    timer.close()
     if not socket.closing and not socket.closed:
-        socket.last_ping = time.time()
-        socket.send(Packet(PING))
+        socket.queue.start_ping_timer(socket.server.ping_interval, socket)
+
+
+def _ping(socket: Any) -> None:
+    socket.queue.stop_ping_timer()
+    socket.last_ping = time.time()
+    socket.send(Packet(PING))
 
 
 class _Unsent(Packet):  # type: ignore[misc]
@@ -81,6 +89,19 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
     is_over = False
     """Whether no packets are taken any more, or the last one is in it."""
     _became_shorter: Event | None = None
+    _ping_timer: Any = None
+
+    def start_ping_timer(self, seconds: float, socket: Any) -> None:
+        """Have a ping sent in so many seconds; the queue holds the timer, since the library's socket knows of none."""
+        self.stop_ping_timer()
+        self._ping_timer = gevent.get_hub().loop.timer(seconds)
+        self._ping_timer.start(_ping, socket)
+
+    def stop_ping_timer(self) -> None:
+        """Send no ping."""
+        if self._ping_timer:
+            self._ping_timer.close()
+            self._ping_timer = None
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Append a packet."""

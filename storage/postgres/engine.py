@@ -17,11 +17,13 @@ from weakref import WeakValueDictionary
 from models import connection
 from protocol.errors import TenantNotFound
 from storage import schema
+from storage.engine import CanNotOpen
 from storage.positions import incarnation, now_ms
 from storage.postgres import copies, installation
 from storage.postgres.connecting import connect
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
+from storage.postgres.errors import ConnectionLost
 from storage.postgres.pool import Pool
 from storage.postgres.transactions import turn_to
 
@@ -32,22 +34,32 @@ _MOST_KEPT = 1_000
 class PostgresEngine:
     """The storage of one installation in a database (see ``storage.engine.Engine``)."""
 
-    def __init__(self, url: str, *, connections: int = 5, most_waiting: int = 1000, is_server: bool = True) -> None:
+    def __init__(
+        self, url: str, *, connections: int = 5, most_waiting: int = 1000, is_server: bool = True, creates: bool = True
+    ) -> None:
         """Open the directory, and make its tables what this version needs.
 
-        ``connections``: how many this process has at the most.
-        Raises: CanNotServe, ConnectionLost.
+        ``connections``: how many this process has at the most. ``creates``: whether a database without data is begun.
+        Raises: CanNotOpen.
         """
         self.is_server = is_server
         self._pool = Pool(partial(_connected, url), connections)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool)
-        self._installation.prepare_directory()
+        self._open(creates)
         self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
         self._epochs = self.directory.read(_restored)
+
+    def _open(self, creates: bool) -> None:
+        try:
+            must_answer(self._pool)
+            self._installation.prepare_directory(creates=creates)
+        except BaseException:
+            self._pool.close()
+            raise
 
     # --- tenants -----------------------------------------------------------------------------------------------------
 
@@ -143,6 +155,11 @@ class PostgresEngine:
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
+    @property
+    def version(self) -> str:
+        """Say which server it is."""
+        return self.directory.read(lambda: str(connection().execute("SHOW server_version").fetchone()[0]))
+
     def maintain(self) -> None:
         """Do nothing: PostgreSQL looks after itself."""
 
@@ -151,14 +168,36 @@ class PostgresEngine:
         return True
 
     def is_intact(self) -> bool:
-        """Tell whether the directory is there: its tables can't be swapped under a connection."""
-        return True
+        """Tell whether the server could be reached when it was last tried, which is each second at the least."""
+        return self._pool.is_reachable
+
+    def kept_secret(self, make: Callable[[], str]) -> str:
+        """Give the secret that all processes share, from the directory."""
+
+        def keep() -> str:
+            sql = connection()
+            sql.execute("INSERT INTO secrets (name, secret) VALUES ('signing', ?) ON CONFLICT DO NOTHING", (make(),))
+            (secret,) = sql.execute("SELECT secret FROM secrets WHERE name = 'signing'").fetchone() or ("",)
+            return str(secret)
+
+        return self.directory.write(keep)
 
     def close(self) -> None:
         """Wait for each database's last write, and close the connections."""
         for database in [*self._databases.values(), self.directory]:
             database.wait()
         self._pool.close()
+
+
+def must_answer(pool: Pool) -> None:
+    """Connect once, to tell why it can't be done.
+
+    Raises: CanNotOpen.
+    """
+    try:
+        pool.give_back(pool.take())
+    except ConnectionLost as error:
+        raise CanNotOpen(f"PostgreSQL, named by DATABASE_URL, can't be used: {error}") from None
 
 
 def _connected(url: str) -> Connection:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from models import bound, synced_tables
 from storage import main_database, schema
+from storage.engine import CanNotOpen
 from storage.positions import now_ms
 from storage.postgres.binding import Binding
 from storage.postgres.connection import Connection
@@ -24,10 +25,6 @@ _SYSTEM_COLUMNS = {"ctid", "tableoid", "xmin", "cmin", "xmax", "cmax"}
 """Source: postgresql.org/docs, "System Columns"."""
 
 
-class CanNotServe(RuntimeError):
-    """A database that is not fit to hold tenants; as text it says why, and what to do."""
-
-
 class Installation:
     """What is laid out in one database, as far as this process knows."""
 
@@ -35,9 +32,11 @@ class Installation:
         self._pool = pool
         self._prepared_for = 0
 
-    def prepare_directory(self) -> None:
-        """Make the schema and the tables of the directory, or make them current."""
+    def prepare_directory(self, *, creates: bool) -> None:
+        """Make the schema and the tables of the directory, if it ``creates`` them, or make them current."""
         with self._alone() as connection:
+            if not (creates or connection.execute(_IS_THERE).fetchone()):
+                raise CanNotOpen("There is no data in the database of DATABASE_URL: a start of the server begins it.")
             for statement in _FIRST:
                 connection.execute(statement)
             _prepare(connection, "directory", main_database.FINGERPRINT, main_database.prepare)
@@ -70,10 +69,12 @@ class Installation:
             raise problem_of(error) from error
 
 
+_IS_THERE = f"SELECT 1 FROM pg_namespace WHERE nspname = '{DIRECTORY}'"
 _FIRST = (
     f"CREATE SCHEMA IF NOT EXISTS {DIRECTORY}",
     "CREATE TABLE IF NOT EXISTS prepared (name text PRIMARY KEY, fingerprint bigint NOT NULL)",
     'CREATE TABLE IF NOT EXISTS tenants (id text COLLATE "C" PRIMARY KEY, epoch text NOT NULL)',
+    "CREATE TABLE IF NOT EXISTS secrets (name text PRIMARY KEY, secret text NOT NULL)",
     CREATE_NEXT_NUMBER,
 )
 
@@ -107,14 +108,14 @@ def _prepare_tenants(connection: Connection) -> None:
 def _must_have_names_that_fit() -> None:
     """Refuse names of tables and columns that PostgreSQL would cut, or that it has for itself.
 
-    Raises: CanNotServe.
+    Raises: CanNotOpen.
     """
     for table in synced_tables().values():
         for name in (table.name, *table.columns):
             if len(name) > LONGEST_NAME:
-                raise CanNotServe(f"PostgreSQL cuts names after {LONGEST_NAME} characters; give {name} a shorter one.")
+                raise CanNotOpen(f"PostgreSQL cuts names after {LONGEST_NAME} characters; give {name} a shorter one.")
         if taken := _SYSTEM_COLUMNS.intersection(table.columns):
-            raise CanNotServe(
+            raise CanNotOpen(
                 f"PostgreSQL has columns of its own called {', '.join(sorted(taken))}; {table.name} can't."
             )
 
@@ -122,7 +123,7 @@ def _must_have_names_that_fit() -> None:
 def must_be_fit(connection: Connection) -> None:
     """Refuse a server that is too old, an encoding that can't hold every text, and a user whom no policy binds.
 
-    Raises: CanNotServe.
+    Raises: CanNotOpen.
     """
     sql = (
         "SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_encoding'),"
@@ -130,11 +131,11 @@ def must_be_fit(connection: Connection) -> None:
     )
     version, encoding, is_bound_by_none, user = connection.execute(sql).fetchone() or (0, "", True, "")
     if version < _OLDEST_SERVER:
-        raise CanNotServe(f"PostgreSQL {version} is too old; {_OLDEST_SERVER} is the oldest that has what is needed.")
+        raise CanNotOpen(f"PostgreSQL {version} is too old; {_OLDEST_SERVER} is the oldest that has what is needed.")
     if encoding != "UTF8":
-        raise CanNotServe(f"The database has the encoding {encoding}; make one with ENCODING 'UTF8'.")
+        raise CanNotOpen(f"The database has the encoding {encoding}; make one with ENCODING 'UTF8'.")
     if is_bound_by_none:
-        raise CanNotServe(
+        raise CanNotOpen(
             f"The user {user} of DATABASE_URL is a superuser or has BYPASSRLS: it would see each tenant's rows in every"
             " other. Make one that is neither: CREATE ROLE syncapp LOGIN PASSWORD '…'; and a database of its own:"
             " CREATE DATABASE syncapp OWNER syncapp;"

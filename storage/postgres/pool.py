@@ -25,6 +25,8 @@ class Pool:
         self._free = BoundedSemaphore(size)
         self._idle: list[Connection] = []
         self._is_closed = False
+        self.is_reachable = True
+        """Whether the last attempt to connect succeeded."""
 
     def take(self) -> Connection:
         """Give a connection that nobody else has.
@@ -39,8 +41,11 @@ class Pool:
                     return connection
             if self._is_closed:
                 raise ConnectionLost("the engine is closed")
-            return self._connect()
-        except BaseException:
+            connection = self._connect()
+            self.is_reachable = True
+            return connection
+        except BaseException as error:
+            self.is_reachable &= not isinstance(error, ConnectionLost)
             self._free.release()
             raise
 

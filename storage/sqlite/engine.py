@@ -207,7 +207,8 @@ class SQLiteEngine:
     # --- while it runs -----------------------------------------------------------------------------------------------
 
     def maintain(self) -> None:
-        """Look whether the disk has room, note positions, let go of files that somebody removed or replaced."""
+        """Look whether the disk has room, note positions, let go of files that somebody removed or replaced, and let rest
+        what nobody uses."""
         room.look(self.folder.path)
         self.files.look_over()
 
@@ -218,6 +219,9 @@ class SQLiteEngine:
     def is_intact(self) -> bool:
         """Tell whether main.db is still the file that was opened."""
         return self.directory.is_in_place
+
+    def kept_secret(self, make: Callable[[], str]) -> None:
+        """Keep none: backups copy the directory, and the data folder has room for a file beside it."""
 
     def close(self) -> None:
         """Close every database, each when its last write is done."""

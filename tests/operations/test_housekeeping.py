@@ -6,6 +6,7 @@ Fault: it went on for as long as the process did, met a closed ``main.db`` and l
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import syncapp
 from operations import housekeeping
 from operations.file_monitor import FileMonitor
 from operations.housekeeping import Housekeeping
+from server import memory
 from settings import Settings
 from storage.devices import Seen
 from tenants import Tenants
@@ -98,3 +100,22 @@ def test_end_waits_for_the_work_that_is_under_way(
     going_on.set()
     ending.get()
     assert done == [tenant_id]
+
+
+@pytest.mark.parametrize(("share", "is_given"), [(0.1, True), (0.5, False)])
+def test_memory_is_given_back_when_the_server_is_quiet(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch, share: float, is_given: bool
+) -> None:
+    rounds, given = list[float](), list[bool]()
+
+    def used_seconds() -> float:
+        rounds.append(time.monotonic() * share)
+        return rounds[-1]
+
+    monkeypatch.setattr(time, "process_time", used_seconds)
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(True))
+    working = housekeeping_of(tenants)
+    working.start()
+    wait_for(lambda: len(rounds) > 5, "some rounds")
+    working.end()
+    assert bool(given) is is_given

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from models import connection
+from storage.engine import CanNotOpen
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.engine import PostgresEngine
 from storage.postgres.errors import StatementFailed
-from storage.postgres.installation import CanNotServe
 from tests import postgres
 from tests.storage.engine.installations import PostgresInstallation, add, create, words
 
@@ -70,7 +70,7 @@ def test_statement_that_names_another_tenant_reaches_nothing(engine: PostgresEng
 
 
 def test_user_whom_no_policy_binds_is_refused(installation: PostgresInstallation) -> None:
-    with pytest.raises(CanNotServe, match="superuser"):
+    with pytest.raises(CanNotOpen, match="superuser"):
         PostgresEngine(postgres.server().address(installation.name, "postgres"))
 
 
@@ -78,7 +78,7 @@ def test_database_that_can_not_hold_every_text_is_refused(installation: Postgres
     name = f"{installation.name}_ascii"
     postgres.server().ask(f"CREATE DATABASE {name} OWNER app TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C'")
     try:
-        with pytest.raises(CanNotServe, match="SQL_ASCII"):
+        with pytest.raises(CanNotOpen, match="SQL_ASCII"):
             PostgresEngine(postgres.server().address(name))
     finally:
         postgres.server().drop(name)

@@ -45,6 +45,19 @@ def test_file_that_is_read_and_written_in_turn_has_three_descriptors(store: SQLi
     assert descriptors(store.path) == 3
 
 
+def test_file_that_rests_has_no_second_connection_and_goes_on(store: SQLiteDatabase) -> None:
+    paused = Paused(store, "w0")
+    assert store.read(words) == []
+    store.rest()  # Not amid a write.
+    assert descriptors(store.path) == 5
+    paused.end()
+    store.rest()
+    assert descriptors(store.path) == 4  # SQLite keeps one for the next: closing it would drop the writer's locks.
+    paused = Paused(store, "w1")
+    assert store.read(words) == ["w0"]
+    paused.end()
+
+
 def test_read_amid_a_write_sees_none_of_it_and_reads_after_it_all(store: SQLiteDatabase) -> None:
     """Fault: reads bound to the writer whatever it does: the word was seen before its commit."""
     for turn in range(3):
