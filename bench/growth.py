@@ -35,7 +35,7 @@ numbers = itertools.count()
 
 
 def row(row_id: str, round_: int = 0) -> dict[str, Any]:
-    """Give a row as an app has it: 20 fields, about 500 bytes of JSON; the one of ``lib/servers.mjs``."""
+    """Give a row as an app has it: 20 fields, about 500 bytes of JSON; the one of ``lib/rows.mjs``."""
     return {
         "id": row_id,
         "Unique_id": f"u-{row_id}",
