@@ -127,6 +127,20 @@ def environ_of(folder: Path) -> dict[str, str]:
     return {"DATABASE_URL": address_of(folder)} if IS_UNDER_TEST else {}
 
 
+def ask(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Ask the database in place of a data folder, as the superuser."""
+    return server().ask(sql, _DATABASES[folder])
+
+
+def dump(folder: Path, tenant_id: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Read everything of a tenant."""
+    names = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    return {
+        name: ask(folder, f"SELECT * FROM \"{name}\" WHERE _tenant_id = '{tenant_id}' ORDER BY 1")
+        for (name,) in ask(folder, names)
+    }
+
+
 def drop_those_in(folder: Path) -> None:
     """Drop the databases in place of data folders in a test's folder."""
     for path in [path for path in _DATABASES if folder in path.parents]:
