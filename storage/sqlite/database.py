@@ -32,7 +32,7 @@ from server.disk_space import has_none
 from server.disk_threads import disk
 from storage.group_commit import GroupCommit, drop_statements, log
 from storage.sqlite.binding import Binding, bound_to
-from storage.sqlite.connections import connect
+from storage.sqlite.connections import connect, drop_pages
 from storage.sqlite.errors import as_problems, problem_of
 
 T = TypeVar("T")
@@ -152,7 +152,7 @@ class SQLiteDatabase(GroupCommit):
         """Give back the pages that are kept to be fast, and the connection that few reads need; the next use takes both."""
         if self.is_idle:
             self._close_reader()
-            self._writer.conn.release_memory()
+            drop_pages(self._writer.conn)
 
     def _close_reader(self) -> None:
         if self._reader:
