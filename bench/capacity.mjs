@@ -1,5 +1,6 @@
-// What one small dyno holds: syncapp alone under the limits of one, 512 MiB and half of a core, by cgroups (v1, as root).
-// node bench/capacity.mjs [--app FOLDER] [--memory MIB] [--cores SHARE] [--tenants 200] [--sockets 2000] [--rate 50]
+// What one small machine holds: syncapp alone under the limits of one, 512 MiB and a core, by cgroups (v1, as root). Prints the table
+// of docs/performance.md.
+// node bench/capacity.mjs [--app FOLDER] [--python PYTHON] [--memory MIB] [--cores SHARE] [--tenants 250] [--sockets 5000] [--rate 50]
 import fs from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -12,10 +13,11 @@ import { batches, openAll, singles } from './lib/writes.mjs';
 
 const { values: options } = parseArgs({ options: {
   app: { type: 'string', default: path.resolve(import.meta.dirname, '..') }, memory: { type: 'string', default: '512' },
-  cores: { type: 'string', default: '0.5' }, tenants: { type: 'string', default: '200' }, sockets: { type: 'string', default: '2000' },
+  cores: { type: 'string', default: '1' }, tenants: { type: 'string', default: '250' }, sockets: { type: 'string', default: '5000' }, python: { type: 'string' },
   rate: { type: 'string', default: '50' }, seconds: { type: 'string', default: '10' },
 } });
 const [memory, cores, tenants, sockets, rate, seconds] = ['memory', 'cores', 'tenants', 'sockets', 'rate', 'seconds'].map((name) => Number(options[name]));
+if (options.python) process.env.BENCH_PYTHON = path.resolve(options.python);
 const data = path.join(import.meta.dirname, 'data', `capacity-${process.pid}`);
 const groups = ['memory', 'cpu'].map((kind) => `/sys/fs/cgroup/${kind}/syncapp-bench-${process.pid}`);
 const set = (group, name, value) => fs.writeFileSync(path.join(group, name), String(value));
@@ -29,7 +31,9 @@ function limit() {
   set(groups[1], 'cpu.cfs_quota_us', 100_000 * cores);
 }
 
-const rssMib = (server) => (server.rssKib() / 1024).toFixed(0);
+const memoryOf = (server) => `${(server.rssKib() / 1024).toFixed(0)} MiB`;
+const whole = (value) => Math.round(value).toLocaleString('en');
+const spread = (times) => `${percentile(times, 50).toFixed(1)} / ${percentile(times, 99).toFixed(1)} ms`;
 const failures = () => Number(fs.readFileSync(path.join(groups[0], 'memory.failcnt'), 'latin1'));
 
 /** Pushes at a rate, each of another tenant in turn, from when each was due to its answer and to all its listeners. */
@@ -44,7 +48,7 @@ async function mixed(server, tokens) {
   };
   const all = [];
   for (const token of tokens) all.push(...await openAll(server, token, each, (_, event) => hear(event)));
-  tell(`memory with ${all.length} sockets of ${tokens.length} tenants, MiB`, rssMib(server));
+  tell(`${tokens.length} tenants and ${whole(all.length)} connected devices, memory in all`, memoryOf(server));
   const connections = tokens.map(() => new Connection(server.port));
   const began = performance.now();
   for (let sent = 0; sent < rate * seconds; sent++) {
@@ -58,9 +62,9 @@ async function mixed(server, tokens) {
     });
   }
   await sleep(3000);
-  tell(`${rate} pushes a second then: answered after p50 / p99, ms`, `${percentile(answered, 50).toFixed(1)} / ${percentile(answered, 99).toFixed(1)}`);
-  tell(`heard by all ${each} listeners after p50 / p99, ms`, `${percentile(told, 50).toFixed(1)} / ${percentile(told, 99).toFixed(1)}`);
-  tell('statuses; not heard by all', `${[...statuses].map((pair) => pair.join(': ')).join(', ')}; ${heard.size}`);
+  tell(`then ${rate} pushes a second, each heard by ${each} devices: answered after, p50 / p99`, spread(answered));
+  tell(`the same, heard by all ${each} after, p50 / p99`, spread(told));
+  tell('the same, not answered with 200 / not heard by all', `${rate * seconds - (statuses.get(200) ?? 0)} / ${heard.size}`);
   [...all, ...connections].forEach((one) => one.close());
 }
 
@@ -68,26 +72,24 @@ process.on('exit', () => { Server.killAll(); fs.rmSync(data, { recursive: true, 
 limit();
 const inside = ['sh', '-c', `${groups.map((group) => `echo $$ > ${group}/tasks`).join(' && ')} && exec "$@"`, 'sh'];
 const server = await new Server(ADAPTERS.syncapp(path.resolve(options.app)), data).start(0, {}, inside);
-console.log(`${memory} MiB, ${cores} of a core\n\n| what | figure |\n|---|---|`);
-tell('start to the first good answer, ms', server.startMs.toFixed(0));
-tell('memory when idle, MiB', rssMib(server));
+console.log(`| ${memory} MiB and ${cores} of a core | |\n|---|--:|`);
+tell('start to the first good answer', `${(server.startMs / 1000).toFixed(1)} s`);
+tell('memory at rest', memoryOf(server));
 const token = await server.tenant();
-for (const count of [1, 16, 64]) {
-  const { rate: pushes, p50, p99 } = await singles(server, token, count, seconds / 2);
-  tell(`single pushes a second, ${count} connections (p50 / p99, ms)`, `${pushes.toFixed(0)} (${p50.toFixed(1)} / ${p99.toFixed(1)})`);
-}
-tell('rows a second in batches of 1,000', (await batches(server, token, 1000, seconds / 2)).rate.toFixed(0));
+const rates = [];
+for (const count of [1, 16, 64]) rates.push((await singles(server, token, count, seconds / 2)).rate);
+tell('pushes of one row on 1 / 16 / 64 connections', `${rates.map(whole).join(' / ')} a second`);
+tell('new rows in pushes of 1,000', `${whole((await batches(server, token, 1000, seconds / 2)).rate)} a second`);
 const large = await server.tenant();
 await seed(server, large, 100_000);
 const began = performance.now();
 await full(server, large, 100_000, 1000);
-tell('a first pull of 100,000 rows by 1,000, s', ((performance.now() - began) / 1000).toFixed(1));
-tell('memory after all that, MiB', rssMib(server));
+tell('a first pull of 100,000 rows by pages of 1,000', `${((performance.now() - began) / 1000).toFixed(1)} s`);
+tell('memory after all that', memoryOf(server));
 const tokens = [];
 for (let i = 0; i < tenants; i++) tokens.push(await server.tenant());
-tell(`memory with ${tenants} tenants made, MiB`, rssMib(server));
 await mixed(server, tokens);
-tell('memory in the end, MiB', rssMib(server));
+tell('memory in the end', memoryOf(server));
 tell('times that the limit of memory was met', failures());
 await server.stop();
 groups.forEach((group) => fs.rmdirSync(group));

@@ -14,6 +14,7 @@ import syncapp  # noqa: I001, F401 - first of all: it patches the standard libra
 import contextlib
 import itertools
 import os
+import re
 import statistics
 import subprocess
 import tempfile
@@ -168,6 +169,24 @@ def cold() -> None:
         tell("the same, its log left at the end", *measured(partial(works, True)))
 
 
+def open_files() -> None:
+    """Memory and descriptors of a file that is open and has had one push."""
+    title("apsw alone, each of 200 open files", "KiB", "descriptors")
+
+    def at_rest() -> tuple[int, int]:
+        kib = re.search(r"VmRSS:\s*(\d+)", Path("/proc/self/status").read_text())
+        return int(kib[1] if kib else 0), len(list(Path("/proc/self/fd").iterdir()))
+
+    with new_files(220) as paths, contextlib.ExitStack() as stack:
+        some = [made(new_ids(1)) for _ in paths]
+        for i, (path, rows) in enumerate(zip(paths, some, strict=True)):
+            if i == 20:  # The first have warmed up what all share.
+                before = at_rest()
+            write(stack.enter_context(contextlib.closing(connect(path))), rows)
+        grown = [(now - then) / 200 for now, then in zip(at_rest(), before, strict=True)]
+        tell("once a row was pushed", *(f"{one:.1f}" for one in grown))
+
+
 def run(code: str, *arguments: str) -> str:
     """Run Python code in a process of its own, where there are the modules of the server."""
     return subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True).stdout
@@ -209,7 +228,7 @@ def imports() -> None:
 def main() -> None:
     """Measure all, or what the command line names: ``python bench/floor.py cold``."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # As users start it: compiled once.
-    for part in (pushes, cold, imports):
+    for part in (pushes, cold, open_files, imports):
         if not sys.argv[1:] or part.__name__ in sys.argv[1:]:
             part()
 

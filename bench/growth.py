@@ -1,7 +1,8 @@
-"""How the cost of a request grows: with rows, rows in a push, history, tenants. In-process, through the WSGI application.
+"""How the cost of a request grows: with rows, rows in a push, history, tenants; and the disk with rows and changes.
 
-Run with a checkout's Python in that checkout: ``python bench/growth.py``. Prints tables of microseconds of CPU, the
-median of several measurements with the least and the most. No network, no client: what the server itself does.
+In-process, through the WSGI application: no network, no client. Run it with a checkout's Python in that checkout:
+``python bench/growth.py [PART…]``. Prints tables of microseconds of CPU, the
+median of several measurements with the least and the most.
 """
 
 import sys
@@ -11,6 +12,7 @@ sys.path.insert(0, str(Path.cwd()))
 
 import syncapp  # noqa: I001 - first of all: it patches the standard library.
 
+import contextlib
 import dataclasses
 import gc
 import io
@@ -23,6 +25,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import apsw
+
 from settings import Settings
 
 PUSH, PULL = "/api/client/sync/push", "/api/client/sync/pull"
@@ -31,7 +35,7 @@ numbers = itertools.count()
 
 
 def row(row_id: str, round_: int = 0) -> dict[str, Any]:
-    """Give a row as an app has it: 20 fields, about 500 bytes of JSON; the one of ``lib/servers.mjs``."""
+    """Give a row as an app has it: 20 fields, about 500 bytes of JSON; the one of ``lib/rows.mjs``."""
     return {
         "id": row_id,
         "Unique_id": f"u-{row_id}",
@@ -65,6 +69,7 @@ class Server:
     """The application, called as pywsgi would call it."""
 
     def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
         wide: dict[str, Any] = {
             f.name: "1000000000 per minute" for f in dataclasses.fields(Settings) if " per " in str(f.default)
         }
@@ -124,9 +129,9 @@ def tell(what: str, of: Callable[[], float]) -> None:
     print(f"| {what} | {statistics.median(found):,.1f} ({min(found):,.1f} to {max(found):,.1f}) |", flush=True)
 
 
-def title(text: str) -> None:
+def title(text: str, unit: str = "µs of CPU") -> None:
     """Begin a table."""
-    print(f"\n| {text} | µs of CPU |\n|---|--:|")
+    print(f"\n| {text} | {unit} |\n|---|--:|")
 
 
 def push_time(server: Server, token: str, pushes: list[bytes]) -> float:
@@ -256,6 +261,26 @@ def by_tenants(server: Server) -> None:
         tell(f"{count:,}", of)
 
 
+def by_disk(server: Server) -> None:
+    """Bytes of a tenant's file once its write-ahead log is taken in."""
+    there = set(server.folder.rglob("tenant_*.db"))
+    token, count = server.tenant(), 10_000
+    [path] = set(server.folder.rglob("tenant_*.db")) - there
+
+    def size() -> int:
+        with contextlib.closing(apsw.Connection(str(path))) as connection:
+            return int(connection.pragma("page_count") * connection.pragma("page_size"))
+
+    title(f"disk, rows of {len(json.dumps(row('r-000000000')))} bytes of JSON, {count:,} of them", "bytes")
+    before, lists = size(), [new_ids(1_000) for _ in range(count // 1_000)]
+    print(f"| a tenant without a row | {before:,} |")
+    for round_, what in enumerate(["a new row", *["a change of each row"] * 3]):
+        for ids in lists:
+            server.push(token, ids, round_)
+        print(f"| {what} | {(size() - before) / count:,.0f} |", flush=True)
+        before = size()
+
+
 def main() -> None:
     """Measure all, or what the command line names: ``python bench/growth.py by_ids``."""
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent / "data") as folder:
@@ -263,7 +288,7 @@ def main() -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
-        for measure in (by_batch, by_rows, by_ids, by_history, by_tenants):
+        for measure in (by_batch, by_rows, by_ids, by_history, by_tenants, by_disk):
             if not sys.argv[1:] or measure.__name__ in sys.argv[1:]:
                 measure(server)
 

@@ -113,14 +113,14 @@ def _copy_one(engine: SQLiteEngine, made: Path, tenant_id: str, manifest: Manife
             engine.copy_to(tenant_id, target)
             manifest.tenants[tenant_id] = state = manifests.state_of(target)
             manifest.files[f"tenants/{target.name}"] = manifests.flush_and_hash(target)
-            report(f"{tenant_id}: {state['sequence']} changes")
+            report(f"{tenant_id}: backed up as of change {state['sequence']}")
             return
     except StorageFull:
         raise BackupError(f"There is no room in {made.parent.parent} for the backup.") from None
     except Exception as error:
         fault = f"it can't be copied: {reason_of(error)}"
     target.unlink(missing_ok=True)
-    if tenant_id not in engine.directory.read(main_database.customer_ids):
+    if engine.directory.read(lambda: main_database.customer_by_id(tenant_id)) is None:
         manifest.closed.append(tenant_id)
         report(f"{tenant_id}: closed meanwhile")
     else:

@@ -33,7 +33,11 @@ _Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.group(invoke_without_command=True)
-@click.option("--to", type=click.Path(path_type=Path), help="Folder of backups. Each backup is a new folder in it.")
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of backups. Each backup is a new folder in it.",
+)
 @click.option("--tenant", help="Only this tenant, by ID or e-mail address.")
 @click.option("--keep", type=click.IntRange(1), help="Verify the backup, then keep only this many of the newest.")
 @click.pass_context
@@ -44,10 +48,10 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
         return
     if to is None:
         raise click.UsageError("Say where to put the backup: --to FOLDER")
-    if tenant and keep:
+    if tenant is not None and keep:
         raise click.UsageError("--keep counts backups of all tenants: leave it out with --tenant.")
     with data_folder() as (_, engine):
-        made = backups.make(engine, to, tenant and _tenant_id(engine, tenant), keep, progress)
+        made = backups.make(engine, to, None if tenant is None else _tenant_id(engine, tenant), keep, progress)
     click.echo(made.path)
     if made.missing:
         progress(
@@ -120,14 +124,14 @@ def _restore_backup(engine: SQLiteEngine, choice: Choice, yes: bool) -> None:
     what = f"{counted(len(choice.customers), 'tenant')} back in {engine.folder.path.resolve()}"
     _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)
     restored = restoring.restore(engine, choice, progress)
-    kept = f" What they held is in {engine.folder.replaced} until the next backup." if there else ""
+    kept = f" What was replaced is in {engine.folder.replaced} until the next backup." if there else ""
     click.echo(f"{counted(len(restored), 'tenant')} restored.{kept}")
 
 
 def _restore_file(engine: SQLiteEngine, file: Path, tenant: str, yes: bool) -> None:
     _ask(f"This replaces what the tenant {tenant} holds in {engine.folder.path.resolve()} by {file}.", yes)
     tenant_id = restoring.restore_file(engine, file, tenant)
-    click.echo(f"{tenant_id} restored. What it held is in {engine.folder.replaced} until the next backup.")
+    click.echo(f"{tenant_id} restored. What was replaced is in {engine.folder.replaced} until the next backup.")
 
 
 def _replaced(there: int, coming: int) -> str:

@@ -76,7 +76,7 @@ def read(backup: Path) -> Manifest:
             raise ValueError(f"it is of format {manifest.format}, and this version knows {FORMAT}")
         if manifest.has_hashes and not {"main.db", *map("tenants/{}".format, names)} >= set(manifest.files):
             raise ValueError("it names files that are no tenant's")
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise BackupError(f"{backup} is no backup: {reason_of(error)}") from None
     return manifest
 

@@ -140,7 +140,7 @@ def _other_owner(engine: SQLiteEngine, file: Path, epoch: str, tenant_id: str) -
 
 def _existing_customer(engine: SQLiteEngine, wanted: str) -> str:
     tenant_id = _named(engine, {}, wanted)
-    if tenant_id not in engine.directory.read(main_database.customer_ids):
+    if engine.directory.read(lambda: main_database.customer_by_id(tenant_id)) is None:
         raise BackupError(f"There is no customer {wanted}.")
     return tenant_id
 

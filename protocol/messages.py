@@ -268,6 +268,8 @@ class PushResult:
     """The values of ``device_id`` in its rows, without those that were only sent back."""
     may_delete: bool = False
     """Whether it may have deleted a row."""
+    has_seen_all: bool = True
+    """Whether its device is known to have seen all of each row that it changed."""
     known_until: int = 0
     """A time from which its device may pull next without missing anything."""
     unknown_tables: Collection[str] = ()

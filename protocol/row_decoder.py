@@ -9,25 +9,23 @@ which knows more forms and says what is wrong. Both paths make the same row of w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 from cachetools import LRUCache
 from msgspec import UNSET, Raw
 
-from protocol.codec import MAX_DEPTH, decode_stored, encode, format_time, whole_number
+from protocol.codec import decode_stored, encode, format_time, whole_number
 from protocol.messages import Change, Kind, Table
-from protocol.row_types import NULL, SET_BY_SERVER, RowType, row_type_of
+from protocol.row_types import NULL, SET_BY_SERVER, RowType, as_stored, row_type_of
 
-_LEVELS = MAX_DEPTH - 4
-"""Levels that the value of a field may have: the row, its list, its table and the body are around it."""
-
-_CONTAINERS: frozenset[type] = frozenset({dict, list})
-_ANY: frozenset[type] = frozenset({dict, list, str, int, float, bool, type(None)})
+_CONTAINERS = frozenset({dict, list})
 _MAX_UNKNOWN_FIELDS = 32
 _LEARN_AFTER_ROWS = 16
 _MAX_MISSES = 3
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 _latest: dict[Table, RowType] = {}
 _rows_seen: LRUCache[tuple[Table, tuple[str, ...]], int] = LRUCache(256)
@@ -54,10 +52,10 @@ class RowDecoder:
             return None
         try:
             row = (row_type.decode_new if self.expects_new else row_type.decode_edit)(raw)
-            _normalise(row, row_type, _CONTAINERS if self.expects_new else _ANY)
+            _normalise(row, row_type, self.expects_new)
             if row_type.checked or row_type.required:
                 _check(row, row_type)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        except _UNREADABLE:
             return None
         return row
 
@@ -74,9 +72,9 @@ class RowDecoder:
                 self.row_type = _latest[self.table] = row_type_of(self.table, unknown)
 
 
-def _normalise(row: Any, row_type: RowType, kept_as_bytes: Container[type]) -> None:
-    """Bring the values of a decoded row into the form in which they are stored. Those of any shape that have one of the
-    types ``kept_as_bytes`` become bytes; an edit's are all bytes, since those of the existing row are.
+def _normalise(row: Any, row_type: RowType, is_new: bool) -> None:
+    """Bring the values of a decoded row into the form in which they are stored. JSON of any shape becomes bytes; an edit's
+    is bytes already, which are looked at if they differ from those of the existing row (``RowType.difference``).
 
     Raises: ValueError for what may be nested too deeply.
     """
@@ -86,12 +84,10 @@ def _normalise(row: Any, row_type: RowType, kept_as_bytes: Container[type]) -> N
         for name in row_type.flags:
             if type(value := getattr(row, name)) is bool:
                 setattr(row, name, int(value))
-    for name, value in zip(row_type.json_attributes, row_type.json_of(row)):  # noqa: B905 - checking costs as much.
-        if type(value) in kept_as_bytes:
-            text = encode(value)
-            if len(text) > _LEVELS and text.count(b"[") + text.count(b"{") > _LEVELS:
-                raise ValueError("perhaps too deep")
-            setattr(row, name, Raw(text))
+    if is_new:
+        for name, value in zip(row_type.json_attributes, row_type.json_of(row)):  # noqa: B905 - checking costs as much.
+            if type(value) in _CONTAINERS:
+                setattr(row, name, as_stored(value))
 
 
 def _check(row: Any, row_type: RowType) -> None:
@@ -153,6 +149,13 @@ class TypedRow(msgspec.Struct, gc=False):
             return self.row_type.decode_existing(body)
         except msgspec.MsgspecError:
             self.decoder.learn(decode_stored(body))
+            return None
+
+    def difference(self, existing: Any) -> dict[str, Any] | None:
+        """Give what the edit has otherwise than the existing row; None if not all of it can be read."""
+        try:
+            return self.row_type.difference(self.row, existing)
+        except _UNREADABLE:
             return None
 
     def merge(self, existing: Any, different: Mapping[str, Any], time: str, edited_at: int) -> bytes:

@@ -17,8 +17,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import astuple
 
-from protocol.codec import decode_any, encode
-from protocol.messages import Table, same
+from protocol.codec import MAX_DEPTH, decode_any, encode
+from protocol.messages import Column, Table, same
 
 FLAG = Literal[0, 1] | bool
 WHOLE = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)]
@@ -29,6 +29,9 @@ CHECKED = Annotated[str, Meta(title="checked")]
 """Text that the column's own check must see too."""
 
 NULL = Raw(b"null")
+_LEVELS = MAX_DEPTH - 4
+"""Levels that the value of a field may have: the row, its list, its table and the body are around it."""
+
 _SET_LAST = ("sync_status", "version", "server_synced", "createdAt", "updatedAt")
 SET_BY_SERVER = frozenset({"id", *_SET_LAST})
 _OF_ONE_TYPE = (str, CHECKED, Any)
@@ -71,13 +74,19 @@ class RowType:
     required: Sequence[str]
 
     def difference(self, edit: Any, existing: Any) -> dict[str, Any]:
-        """Give the values of an edit that differ from the existing row's, by attribute."""
+        """Give by attribute the values of an edit that differ from the existing row's, as they are stored.
+
+        Raises: ValueError, or an error of msgspec's, for JSON that can't be read or may be nested too deeply.
+        """
         sent, was = astuple(edit), astuple(existing)
         unequal = compress(range(len(self.attributes)), map(ne, sent, was))  # Python looks at no others.
         places = [at for at in unequal if at and sent[at] is not UNSET and not _same(sent[at], was[at])]
         if odd := [at for at in self.numbers if type(sent[at]) is not type(was[at]) and sent[at] == was[at]]:
             places = sorted(places + odd)
-        return {self.attributes[at]: sent[at] for at in places}
+        return {
+            self.attributes[at]: as_stored(decode_any(value)) if type(value := sent[at]) is Raw else value
+            for at in places
+        }
 
     def fields_of(self, edit: Any) -> dict[str, Any]:
         """Give the fields of an edit by name, as the general path has them."""
@@ -94,13 +103,40 @@ class RowType:
             return (*values, sequence)
         after = len(self.attributes)
         first = after - len(self.unknown)
-        unknown = encode(self.unknown_fields(*values[first:after]))
-        return (*values[:first], *values[after:], sequence, None if unknown == b"{}" else unknown.decode())
+        return (*values[:first], *values[after:], sequence, self._extra(values[first:after]))
+
+    def _extra(self, values: Iterable[Any]) -> str | None:
+        """Give the values of the unknown fields as the one column that has them all."""
+        unknown = encode(self.unknown_fields(*values))
+        return None if unknown == b"{}" else unknown.decode()
+
+    def edited(self, row: Any, names: Iterable[str]) -> dict[str, Any]:
+        """Give by column what an edit of these attributes changed in an existing row, which has it already."""
+        values = {"last_updated": row.last_updated, "version": row.version, "updatedAt": row.updatedAt}
+        for name in names:
+            value = getattr(row, name)
+            if self.names[name] != name:
+                after = len(self.attributes)
+                values["_extra"] = self._extra(astuple(row)[after - len(self.unknown) : after])
+            else:
+                values[name] = _text(value) if type(value) is Raw else value
+        return values
 
 
 def _same(value: Any, before: Any) -> bool:
     """Tell whether two JSON texts that differ as bytes say the same."""
     return type(value) is Raw is type(before) and same(decode_any(value), decode_any(before))
+
+
+def as_stored(value: Any) -> Raw:
+    """Give JSON of any shape as bytes.
+
+    Raises: ValueError if it may be nested too deeply.
+    """
+    text = encode(value)
+    if len(text) > _LEVELS and text.count(b"[") + text.count(b"{") > _LEVELS:
+        raise ValueError("perhaps too deep")
+    return Raw(text)
 
 
 def _text(value: Any) -> str | None:
@@ -141,16 +177,16 @@ def row_type_of(table: Table, unknown: tuple[str, ...] = ()) -> RowType:
 
 def _sent_fields(table: Table, unknown: Iterable[str], is_new: bool) -> list[_Field]:
     """Describe the fields that a device may send."""
-    columns = {
-        name: (
-            name,
-            column.msgspec_type | UnsetType | None,
-            _new_value(name, column.msgspec_type, column.default) if is_new else UNSET,
-        )
-        for name, column in table.columns.items()
-    }
+    columns = [_sent_column(name, column, is_new) for name, column in table.columns.items()]
     server: list[_Field] = [(name, _SCALAR, None) for name in _SET_LAST]
-    return [("id", _SCALAR, None), *columns.values(), *((name, Any, UNSET) for name in unknown), *server]
+    return [("id", _SCALAR, None), *columns, *((name, Any if is_new else Raw, UNSET) for name in unknown), *server]
+
+
+def _sent_column(name: str, column: Column, is_new: bool) -> _Field:
+    kind = column.msgspec_type
+    if is_new:
+        return name, kind | UnsetType | None, _new_value(name, kind, column.default)
+    return name, Raw if kind is Any else kind | UnsetType | None, UNSET
 
 
 def _new_value(name: str, kind: Any, default: Any) -> Any:

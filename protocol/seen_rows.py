@@ -6,7 +6,9 @@ Knows: up to which position a device has seen a table. Must not know: how the se
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import NamedTuple
 
 
@@ -32,6 +34,8 @@ class Evidence(NamedTuple):
     """Whether one of these deletions may be its own."""
     is_kept: bool = False
     """Whether the database may have a record of it."""
+    own: tuple[tuple[int, int], ...] = ()
+    """The first and last of changes that it made since, each of a row of which it had seen all before."""
 
     @property
     def name(self) -> str:
@@ -44,6 +48,13 @@ class Evidence(NamedTuple):
             return 0, 0
         known = self.known.get(table, 0)
         return known, max(known, self.sent.get(table, 0))
+
+    def has_made(self, sequence: int, epoch: str) -> bool:
+        """Tell whether the device made a change, and had seen all of its row before."""
+        if self.is_shared or epoch != self.epoch:
+            return False
+        at = bisect(self.own, sequence, key=itemgetter(0)) - 1
+        return at >= 0 and sequence <= self.own[at][1]
 
     def is_of(self, stated: object, held: object) -> bool:
         """Tell whether a row with this ``device_id`` may come from this device; ``held`` is the existing row's, which a

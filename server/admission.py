@@ -36,9 +36,10 @@ _MEAN_OF = 256
 _RETRY_SECONDS = (1, 2, 3)
 """When those who are refused may come back, in turn: they do not come all at once."""
 
-_INTERVAL_SECONDS, _REFUSED_AN_INTERVAL = 0.004, 8
-"""Refusals are given at this pace, and at most so many a round of the event loop: as many as requests of a tenant begin in
-one, and each costs a tenth. So they take no more of the core, whatever comes. To wait for one costs nothing."""
+_INTERVAL_SECONDS = 0.004
+_LEAST_REFUSED, _MOST_REFUSED = 2, 16
+"""In each interval, and in each round of the event loop, as many are refused as began, within these bounds. A refusal costs
+a tenth of a push: so they take a tenth of the core, however little of it there is. To wait for one costs nothing."""
 
 
 def _busy(retry_after_seconds: int) -> Busy:
@@ -94,16 +95,19 @@ class _Tenant:
 
 
 class _Pace:
-    """Lets so many go on in each interval, first in, first out."""
+    """Lets as many be refused as begin, first in, first out."""
 
     def __init__(self) -> None:
+        self.begun = 0
+        """How many requests have begun in this interval, of all tenants."""
         self._waiting: deque[Waiter[None]] = deque()
-        self._left = _REFUSED_AN_INTERVAL
-        self._interval_ends = gevent.get_hub().loop.timer(_INTERVAL_SECONDS)
+        self._left = _MOST_REFUSED
+        self._interval_ends = gevent.get_hub().loop.timer(_INTERVAL_SECONDS, _INTERVAL_SECONDS)
+        """It repeats: libev starts one that has fired with no time left."""
         self._is_counting = False
 
     def wait(self) -> None:
-        """Return at once if few went on in this interval, else in a later one."""
+        """Return at once if few were refused in this interval, else in a later one."""
         if not self._is_counting:
             self._is_counting = True
             self._interval_ends.start(self._next_interval)
@@ -116,12 +120,12 @@ class _Pace:
 
     def _next_interval(self) -> None:
         """Run in the event loop, once an interval as long as somebody comes."""
-        first = [self._waiting.popleft() for _ in range(min(len(self._waiting), _REFUSED_AN_INTERVAL))]
-        self._left = _REFUSED_AN_INTERVAL - len(first)
-        self._interval_ends.stop()
-        self._is_counting = bool(first)
-        if first:
-            self._interval_ends.start(self._next_interval)
+        self._left, self.begun = max(_LEAST_REFUSED, min(self.begun, _MOST_REFUSED)), 0
+        first = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._left))]
+        self._left -= len(first)
+        if not first:
+            self._interval_ends.stop()
+            self._is_counting = False
         for waiter in first:
             waiter.switch(None)
 
@@ -159,6 +163,7 @@ class Admission:
             raise
         finally:
             tenant.starting -= 1
+            self._refused.begun += 1
             self._let_in_waiting(tenant)
 
     def leave(self, tenant_id: str, held_bytes: int) -> None:
@@ -193,7 +198,8 @@ class Admission:
         waiting = len(tenant.waiting)
         if waiting < min(_ALWAYS_WAITING, self._most_waiting):
             return False
-        return waiting >= self._most_waiting or waiting * tenant.pace_seconds > self._expected_seconds
+        before = waiting + tenant.running
+        return waiting >= self._most_waiting or before * tenant.pace_seconds > self._expected_seconds
 
     def _let_in_waiting(self, tenant: _Tenant) -> None:
         if not tenant.waiting:

@@ -54,8 +54,8 @@ export class Device extends EventTarget {
     const { fetch, io } = this.network;
     this.client = new SyncClient({ url: server, store: tokens, fetch, io });
     this.replica = new Replica(this.client, store, [TABLE]);
-    this.#hearReplica();
-    this.#hearTabs(`syncapp-page ${server} ${tenantId}`);
+    this.#watchReplica();
+    this.#openChannels(`syncapp-page ${server} ${tenantId}`);
   }
 
   get isOn() {
@@ -156,7 +156,7 @@ export class Device extends EventTarget {
 
   // --- events and messages ---
 
-  #hearReplica() {
+  #watchReplica() {
     this.replica.subscribe(() => this.refresh());
     this.#on("status", (status) => this.#synced(status));
     this.#on("live", (link) => this.#linked(link));
@@ -199,16 +199,16 @@ export class Device extends EventTarget {
     this.#changed();
   }
 
-  #hearTabs(family) {
+  #openChannels(family) {
     this.tabs = new BroadcastChannel(`${family} ${this.number}`);
-    this.tabs.onmessage = ({ data }) => this.#hearTab(data);
+    this.tabs.onmessage = ({ data }) => this.#receiveTab(data);
     this.#post(this.tabs, { isNew: true });
     this.siblings = new BroadcastChannel(family);
     this.siblings.onmessage = ({ data }) => this.#receiveSibling(data);
   }
 
   /** A message of another tab about this device. */
-  #hearTab({ isOn, facts, isNew }) {
+  #receiveTab({ isOn, facts, isNew }) {
     if (isOn !== undefined) this.#switch(isOn);
     if (isNew && this.#isLeading) this.#learn(this.#facts());
     if (!facts) return;
@@ -228,7 +228,7 @@ export class Device extends EventTarget {
   }
 
   /** Tell all tabs that the replicas are about to be removed. */
-  tellForgotten() {
+  postForgotten() {
     this.#post(this.siblings, "forgotten");
   }
 

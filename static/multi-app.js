@@ -75,7 +75,7 @@ async function forget() {
   const waiting = devices.reduce((sum, device) => sum + device.waiting.length, 0);
   if (waiting && !confirm(`${count(waiting, "edit")} not sent yet would be lost. Remove them?`)) return;
   const gone = session;
-  devices[0]?.tellForgotten();
+  devices[0]?.postForgotten();
   leave("The copies in this browser are removed.");
   for (const number of NUMBERS) indexedDB.deleteDatabase(databaseName(gone, number));
 }

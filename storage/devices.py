@@ -7,7 +7,7 @@ tell of devices until it is worth a write. Must not know: Flask, sockets, engine
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models import connection, synced_tables
@@ -126,10 +126,15 @@ def expired(at: int) -> ResyncRequired:
     )
 
 
-def devices() -> list[dict[str, Any]]:
-    """List the devices, the last seen first."""
-    here = position()
-    return [_shown(device, here) for device in Device.select().order_by(Device.last_seen_at.desc(), Device.id)]
+def device_ids() -> list[str]:
+    """List the IDs of the devices, the last seen first."""
+    return [row[0] for row in connection().execute("SELECT id FROM _devices ORDER BY last_seen_at DESC, id")]
+
+
+def devices(ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Describe some devices, in the order of their IDs; those that are there."""
+    here, found = position(), {device.id: device for device in Device.select().where(Device.id.in_(ids))}
+    return [_shown(found[one], here) for one in ids if one in found]
 
 
 def reached(device_id: str, tables: Iterable[str]) -> dict[str, int]:

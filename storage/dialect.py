@@ -11,7 +11,7 @@ nothing else:
 - A parameter is ``?``; the values come in the order of the marks, so that a value for two marks is given twice. No text
   within a statement has a ``?``. (An engine that counts its parameters numbers them when it first sees a statement.)
 - ``execute`` gives rows as tuples, to go through or to ``fetchone``; ``executemany`` gives nothing, and may be put off
-  until the next ``execute`` or the commit.
+  until the next ``execute`` or the commit. A ``cursor`` has both.
 - A truth value is stored as 0 or 1 and compared as a number (``is_deleted = 0``); True and False may be given as
   parameters. A comparison is used as a condition, or read in Python for its truth alone: it is 1 here and True there.
 - Whole numbers have 64 bits. JSON is text, and comes back in the bytes that were written.

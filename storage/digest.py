@@ -58,11 +58,13 @@ class Difference:
 
 def change(table: str, difference: Difference) -> None:
     """Bring a table's digest up to date, in the transaction of the change."""
-    read = connection().execute("SELECT count, hash FROM _digests WHERE table_name = ?", (table,))
-    count, text = next(iter(read))
-    update = "UPDATE _digests SET count = ?, hash = ? WHERE table_name = ?"
+    count, text = next(iter(connection().execute(READ, (table,))))
     whole = text_of(int(text, 16) ^ difference.whole)
-    connection().execute(update, (count + difference.count, whole, table))
+    connection().execute(CHANGE, (count + difference.count, whole, table))
+
+
+READ = "SELECT count, hash FROM _digests WHERE table_name = ?"
+CHANGE = "UPDATE _digests SET count = ?, hash = ? WHERE table_name = ?"
 
 
 def _all(numbers: Iterable[int]) -> int:

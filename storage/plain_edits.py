@@ -82,8 +82,8 @@ class PlainEdits:
 
     def _plain(self, one: TypedRow, as_read: AsRead, position: int) -> PlainEdit | None:
         """Compare an edit with its row; None if there is more to it."""
-        base_version, (_, body, version, sequence, *_) = one.base_version, as_read
-        if one.decoder.kind == "create" or not self._is_known(base_version, version, sequence, position):
+        base_version, body = one.base_version, as_read[1]
+        if one.decoder.kind == "create" or not self._is_known(one, as_read, base_version, position):
             return None
         existing = one.decode_existing(body)
         if existing is None or existing.is_deleted:
@@ -93,16 +93,23 @@ class PlainEdits:
             return None
         if base_version is not None and not self._writing.push.evidence.is_of(row.device_id, existing.device_id):
             return None
-        plain = PlainEdit(one, existing, as_read, one.row_type.difference(row, existing))
-        return None if plain.different and self._is_late_repeat(plain) else plain
+        different = one.difference(existing)
+        if different is None:
+            return None
+        plain = PlainEdit(one, existing, as_read, different)
+        return None if different and self._is_late_repeat(plain) else plain
 
-    def _is_known(self, base_version: int | None, version: int, sequence: int, position: int) -> bool:
+    def _is_known(self, one: TypedRow, as_read: AsRead, base_version: int | None, position: int) -> bool:
         """Tell whether an edit's device knew its row as it was before this push, or states nothing of it."""
-        base = self._writing.push.base
-        if sequence > self._writing.before.sequence:
+        push, before, (_, _, version, sequence, edited_at, *_) = self._writing.push, self._writing.before, as_read
+        if sequence > before.sequence:
             return False
+        is_own = position < sequence and push.evidence.has_made(sequence, before.epoch)
+        self._writing.applied.has_seen_all &= is_own or position >= sequence
         if base_version is None:
-            return not base or base.sequence >= sequence
+            return not push.base or push.base.sequence >= sequence
+        if is_own:  # What is no later may be an earlier edit sent again.
+            return base_version >= version and one.edited_at > edited_at
         return position >= sequence and (not base_version or base_version >= version)
 
     def _is_late_repeat(self, plain: PlainEdit) -> bool:
@@ -150,8 +157,7 @@ class PlainEdits:
         chunk.log.append((sequence, table, row_id, *about, writing.is_named, writing.session))
         if "device_id" in plain.different:
             writing.note_row_device_id(stated, None)
-        chunk.rows[one.row_type].append(one.row_type.stored(plain.existing, sequence))
-        chunk.older[table].append((before,))
+        chunk.edit(table, before, sequence, one.row_type.edited(plain.existing, plain.different))
         writing.differences[table].change(row_id, version, version + 1)
         writing.note(table, row_id, "updated", version + 1, body)
         return True

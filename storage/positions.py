@@ -28,13 +28,19 @@ def incarnation() -> tuple[str, int]:
 
 def position() -> Position:
     """Read the current position."""
-    found = connection().execute(_PLACE).fetchone()
+    found = connection().execute(POSITION).fetchone()
     if found is None:
         raise LookupError("the database has no _meta row")
     return Position(*found)
 
 
-_PLACE = "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"
+def move(sequence: int, clock: int) -> None:
+    """Note the last change of a commit, in its transaction."""
+    connection().execute(MOVE, (sequence, clock))
+
+
+POSITION = "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"
+MOVE = "UPDATE _meta SET sequence = ?, clock = ?"
 
 
 def position_and_digests() -> tuple[Position, dict[str, dict[str, Any]]]:

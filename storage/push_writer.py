@@ -73,6 +73,7 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
     if (push.atomic and writing.is_faulty) or push.fails_for_unknown_tables:
         raise ValidationError(writing.why_none(), details=writing.all_problems)
     writing.applied.may_delete = general is not None
+    writing.applied.has_seen_all &= general is None
     return writing.finish()
 
 

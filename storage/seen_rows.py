@@ -17,6 +17,8 @@ from storage.pull_reader import Page
 
 _CACHED = 10_000
 _DAY_MS = 86_400_000
+_MOST_OWN = 64
+"""Pushes of a device that are remembered as its own, from when others pushed until it says that it has them."""
 
 Query = Callable[[], Evidence | None]
 
@@ -44,14 +46,16 @@ class Evidences:
         """Note what a device was sent, and what it said that it has: no less than ``since``, no more than ``claimed``."""
         old, until = before, page.until
         if before.epoch != page.epoch:
-            old = before._replace(epoch=page.epoch, known={}, sent={}, first_push=None, may_have_deleted=False)
+            old = before._replace(epoch=page.epoch, known={}, sent={}, first_push=None, may_have_deleted=False, own=())
         known = {table: min(max(old.known.get(table, 0), since), page.claimed) for table, since in page.starts.items()}
         is_news = any(
             old.known.get(table) != position or old.sent.get(table) != until for table, position in known.items()
         )
         if is_news or old is not before or now - before.seen_at > _DAY_MS:
             sent = dict.fromkeys(known, until)
-            found = old._replace(known={**old.known, **known}, sent={**old.sent, **sent}, seen_at=now)
+            is_further = all(position >= old.known.get(table, 0) for table, position in known.items())
+            own = old.own if is_further else ()  # Else it began anew, without what it made.
+            found = old._replace(known={**old.known, **known}, sent={**old.sent, **sent}, seen_at=now, own=own)
             self._note(tenant_id, found)
 
     def pushed(self, tenant_id: str, before: Evidence, applied: PushResult) -> None:
@@ -74,7 +78,10 @@ class Evidences:
                     positions[name] = after.sequence
         first = at.sequence if now.first_push is None or not is_same else now.first_push
         may_have_deleted = now.may_have_deleted or applied.may_delete
-        about = now.row_device_id, now.is_shared, now.seen_at, first, may_have_deleted, now.is_kept
+        own = now.own if is_same else ()
+        if applied.has_seen_all and any(known[name] < after.sequence for name in applied.touched):
+            own = (*own, (at.sequence + 1, after.sequence))[-_MOST_OWN:]
+        about = now.row_device_id, now.is_shared, now.seen_at, first, may_have_deleted, now.is_kept, own
         found = Evidence(now.who, now.session, at.epoch, known, sent, *about)
         others = applied.row_device_ids - {now.row_device_id} if applied.row_device_ids and now.session else None
         if others:

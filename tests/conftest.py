@@ -30,9 +30,10 @@ import requests
 import socketio
 
 from tenants import Tenants
-from tests import contract, forking
+from tests import contract, forking, postgres
 from tests.customers import customer
 from tests.data_folder import opened
+from tests.engine_under_test import databases_end_with_their_test  # noqa: F401 -- a fixture of all
 from tests.needs import where
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ class Server:
         return self.data.with_name(self.data.name + ".log")
 
     def start(self) -> Server:
-        environ = {**os.environ, **FAST, **self.env, "DATA_DIR": str(self.data), "PORT": str(self.port)}
+        environ = {**os.environ, **FAST, **postgres.environ_of(self.data), **self.env}
+        environ |= {"DATA_DIR": str(self.data), "PORT": str(self.port)}
         if self.command == forking.PLAIN:
             self.process = forking.begin([], environ, self.log_path)
         else:
@@ -206,6 +208,7 @@ class Tenant:
 
     @property
     def path(self) -> Path:
+        postgres.must_be_about_files()
         return self.server.data / "tenants" / f"tenant_{uuid.UUID(self.id).hex}.db"
 
 
@@ -378,7 +381,12 @@ def operate(server: Server) -> Run:
     """Run a command of the operator's beside the server."""
 
     def run(*arguments: str | Path, code: int = 0, data: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environ = {**os.environ, **FAST, "DATA_DIR": str(data or server.data)}
+        environ = {
+            **os.environ,
+            **FAST,
+            **postgres.environ_of(data or server.data),
+            "DATA_DIR": str(data or server.data),
+        }
         done = forking.run([*map(str, arguments)], environ)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr

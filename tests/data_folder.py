@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from storage import main_database
+from storage.engine import Engine
+from storage.postgres.engine import PostgresEngine
 from storage.sqlite.data_folder import DataFolder
 from storage.sqlite.engine import SQLiteEngine
 from storage.sqlite.files import file_bytes, put_file
 from tenants import Tenants
+from tests import postgres
 
 
 def opened(path: Path, *, retiring: Collection[str] = (), **options: Any) -> Tenants:
@@ -23,7 +26,7 @@ def opened(path: Path, *, retiring: Collection[str] = (), **options: Any) -> Ten
     if not path.exists():
         folder.make()
         put_file(folder.main, _new_directory())
-    engine = SQLiteEngine(path, **options)
+    engine = _opened(path, **options)
     try:
         return Tenants(engine, retiring)
     except BaseException:
@@ -36,8 +39,15 @@ def _new_directory() -> bytes:
     return file_bytes(b"", main_database.prepare, main_database.FINGERPRINT)
 
 
+def _opened(path: Path, *, most_waiting: int = 1000, is_server: bool = True, **of_files: Any) -> Engine:
+    if postgres.IS_UNDER_TEST:
+        return PostgresEngine(postgres.address_of(path), most_waiting=most_waiting, is_server=is_server)
+    return SQLiteEngine(path, most_waiting=most_waiting, is_server=is_server, **of_files)
+
+
 def engine_of(tenants: Tenants) -> SQLiteEngine:
     """Give the engine, known to be SQLite's."""
+    postgres.must_be_about_files()
     assert isinstance(tenants.engine, SQLiteEngine)
     return tenants.engine
 

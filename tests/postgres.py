@@ -19,8 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.needs import where_postgres
+
+IS_UNDER_TEST = os.environ.get("SYNCAPP_TEST_ENGINE") == "postgres"
+"""Whether the product's tests are to run on PostgreSQL; those that look into a tenant's file are skipped then."""
 
 MISSING = "PostgreSQL is not installed here: apt-get install postgresql"
 
@@ -106,6 +110,47 @@ class Server:
     def drop(self, database: str) -> None:
         """Drop a database, whoever uses it."""
         self.ask(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+
+_DATABASES: dict[Path, str] = {}
+
+
+def address_of(folder: Path) -> str:
+    """Give the URL of the database that a test has in place of a data folder."""
+    if folder not in _DATABASES:
+        _DATABASES[folder] = server().new_database()
+    return server().address(_DATABASES[folder])
+
+
+def environ_of(folder: Path) -> dict[str, str]:
+    """Give what makes a server use that database, if PostgreSQL is under test."""
+    return {"DATABASE_URL": address_of(folder)} if IS_UNDER_TEST else {}
+
+
+def ask(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Ask the database in place of a data folder, as the superuser."""
+    return server().ask(sql, _DATABASES[folder])
+
+
+def dump(folder: Path, tenant_id: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Read everything of a tenant."""
+    names = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    return {
+        name: ask(folder, f"SELECT * FROM \"{name}\" WHERE _tenant_id = '{tenant_id}' ORDER BY 1")
+        for (name,) in ask(folder, names)
+    }
+
+
+def drop_those_in(folder: Path) -> None:
+    """Drop the databases in place of data folders in a test's folder."""
+    for path in [path for path in _DATABASES if folder in path.parents]:
+        server().drop(_DATABASES.pop(path))
+
+
+def must_be_about_files() -> None:
+    """Skip a test that looks into files, if there are none."""
+    if IS_UNDER_TEST:
+        pytest.skip("about the files of SQLite")
 
 
 @cache

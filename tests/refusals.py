@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 
+from tests import postgres
 from tests.conftest import JSON, Server, Tenant
 
 LONG = "x" * 100_000
@@ -61,7 +62,15 @@ def dump(path: Path) -> dict[str, list[tuple[Any, ...]]]:
         return {name: file.execute(f'SELECT * FROM "{name}"').fetchall() for name in tables}
 
 
+def dump_of(tenant: Tenant) -> dict[str, list[tuple[Any, ...]]]:
+    """Read everything of a tenant, beside the server."""
+    return postgres.dump(tenant.server.data, tenant.id) if postgres.IS_UNDER_TEST else dump(tenant.path)
+
+
 def customers(server: Server) -> list[tuple[Any, ...]]:
+    """Read the directory's customers, beside the server."""
+    if postgres.IS_UNDER_TEST:
+        return postgres.ask(server.data, "SELECT * FROM syncapp.customers ORDER BY id")
     return dump(server.data / "main.db")["customers"]
 
 
@@ -70,7 +79,7 @@ def nothing_changes(tenant: Tenant) -> Iterator[None]:
     """Check that what happens inside changes neither the tenant's rows, log and cursor nor any customer or file."""
 
     def everything() -> tuple[Any, ...]:
-        rows = {name: rows for name, rows in dump(tenant.path).items() if name not in SAID_OF_DEVICES}
+        rows = {name: rows for name, rows in dump_of(tenant).items() if name not in SAID_OF_DEVICES}
         return rows, customers(tenant.server), sorted(tenant.server.data.parent.iterdir())
 
     before = everything()

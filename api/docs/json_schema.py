@@ -32,6 +32,8 @@ Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
 STORABLE: Schema = TEXT | {"pattern": r"^[^\x00]*$"}
+"""A text without U+0000, which not every database can store."""
+
 FLAG: Schema = {"type": "boolean"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 UUID: Schema = {"type": "string", "format": "uuid"}

@@ -97,12 +97,20 @@ def read(text: str, path: str = "tables.toml") -> list[Table]:
         reader = _Reader(Places(text))
     except tomllib.TOMLDecodeError as error:
         raise DeclarationError(path, [_syntax_mistake(error, text)]) from None
+    except ValueError:  # Of Python's own, which reads no number of more than 4,300 digits.
+        raise DeclarationError(path, [_long_number(text)]) from None
     except RecursionError:
         raise DeclarationError(path, [Mistake(Place(1, 1), "is nested too deep")]) from None
     tables = reader.tables(document)
     if reader.mistakes:
         raise DeclarationError(path, reader.mistakes)
     return tables
+
+
+def _long_number(text: str) -> Mistake:
+    found = re.search("[0-9](?:_?[0-9]){4300}", text)
+    before = text[: found.start() if found else 0]
+    return Mistake(Place(before.count("\n") + 1, len(before) - before.rfind("\n")), "is a number of too many digits")
 
 
 def _syntax_mistake(error: tomllib.TOMLDecodeError, text: str) -> Mistake:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import gevent
@@ -21,6 +21,7 @@ from psycopg import pq
 from psycopg.pq.abc import PGcancel, PGconn, PGresult
 
 from storage.postgres.errors import ConnectionLost, StatementFailed, failure_of
+from storage.postgres.known_answers import KnownAnswers
 from storage.postgres.statements import Rewritten, in_directory
 from storage.postgres.values import encoded, reader_of
 
@@ -33,9 +34,10 @@ class Rows:
 
     __slots__ = ("_connection", "_left", "count", "error", "names", "section", "tag")
 
-    def __init__(self, connection: Connection, section: int) -> None:
+    def __init__(self, connection: Connection, section: int, known: Iterable[tuple[Any, ...]] | None = None) -> None:
+        """``known``: the rows, if no answer is to come."""
         self._connection, self.section = connection, section
-        self._left: Iterator[tuple[Any, ...]] | None = None
+        self._left: Iterator[tuple[Any, ...]] | None = None if known is None else iter(known)
         self.names: list[str] = []
         self.error: Exception | None = None
         self.tag, self.count = "", 0
@@ -128,26 +130,39 @@ class Connection:
         """Whether no transaction is open, nor will be once all that was sent is answered."""
         self.section, self.has_written = 0, False
         self.rewrite: Callable[[str], Rewritten] = in_directory
+        self.known: KnownAnswers | None = None
 
     def start(self, rewrite: Callable[[str], Rewritten]) -> None:
         """Begin with new work. ``rewrite``: gives a statement in PostgreSQL's words."""
         self.rewrite = rewrite
         self.section, self.is_lost, self.has_written, self.is_clean = 0, False, False, False
+        self.known = None
 
     # --- what bound code asks ------------------------------------------------------------------------------------------
 
-    def execute(self, sql: str, values: Iterable[Any] = ()) -> Rows:
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
         """Send a statement, and give its answer, which comes when it is read."""
-        text, writes = self.rewrite(sql)
+        text, writes, table = self.rewrite(sql)
+        if self.known is not None:
+            if writes:
+                self.known.note(sql, values, table)
+            elif (rows := self.known.answer(sql, values)) is not None:
+                return Rows(self, self.section, rows)
         self.has_written |= writes
         return self.send(text, values)
 
     def executemany(self, sql: str, rows: Iterable[Iterable[Any]]) -> None:
         """Send a statement with each of some rows of values."""
-        text, writes = self.rewrite(sql)
+        text, writes, table = self.rewrite(sql)
+        if self.known is not None:
+            self.known.note("", (), table)
         self.has_written |= writes
         for values in rows:
             self.send(text, values)
+
+    def cursor(self) -> Connection:
+        """Give what executes several statements: here it is the connection."""
+        return self
 
     # --- the pipeline --------------------------------------------------------------------------------------------------
 

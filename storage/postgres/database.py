@@ -110,7 +110,10 @@ class PostgresDatabase(GroupCommit):
     def _control(self, sql: str) -> None:
         if sql.startswith("SAVEPOINT"):
             self._writing.conn.next_section()
-        self._writing.conn.send(sql.encode())
+        connection = self._writing.conn
+        if sql.startswith("ROLLBACK") and connection.known is not None:
+            connection.known.forget()
+        connection.send(sql.encode())
 
     def _begin(self) -> None:
         self._prepare()

@@ -15,14 +15,16 @@ TENANT = "_tenant_id"
 
 _ON_CONFLICT = re.compile(r"\bON CONFLICT \((?=[^)])")
 _WRITES = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|WITH\b.*\b(?:INSERT|UPDATE|DELETE)\b)", re.DOTALL)
+_WRITTEN = re.compile(r'\s*(?:INSERT INTO|UPDATE|DELETE FROM) "?(\w+)"?')
 _MOST_TEXTS = 5_000
 
 
 class Rewritten(NamedTuple):
-    """A statement in PostgreSQL's words, and whether it may change rows or tables."""
+    """A statement in PostgreSQL's words, whether it may change rows or tables, and which table if it is one."""
 
     text: bytes
     writes: bool
+    table: str | None
 
 
 @lru_cache(_MOST_TEXTS)
@@ -40,4 +42,5 @@ def in_directory(text: str) -> Rewritten:
 def _rewritten(text: str) -> Rewritten:
     number = itertools.count(1)
     numbered = re.sub(r"\?", lambda _: f"${next(number)}", text)
-    return Rewritten(numbered.encode(), _WRITES.match(text) is not None)
+    written = _WRITTEN.match(text)
+    return Rewritten(numbered.encode(), _WRITES.match(text) is not None, written[1] if written else None)

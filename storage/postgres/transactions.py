@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from storage.positions import POSITION
 from storage.postgres import statements
 from storage.postgres.connection import Connection, Rows
+from storage.postgres.known_answers import ALL_DIGESTS, KnownAnswers
 from storage.postgres.statements import Rewritten
 
 TENANTS, DIRECTORY = "public", "syncapp"
@@ -41,6 +43,7 @@ _TENANT = (
 _DIRECTORY = (
     f"SELECT set_config('search_path', '{DIRECTORY}', true), set_config('app.tenant', '', true), {_SETTINGS}".encode()
 )
+_POSITION = POSITION.encode()
 _READ, _WRITE = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 
@@ -49,7 +52,11 @@ def begin_read(connection: Connection, tenant_id: str | None) -> Rows:
     connection.start(_words(tenant_id))
     connection.send(_READ)
     turn_to(connection, tenant_id)
-    return connection.send(b"SELECT 1" if tenant_id is None else b"SELECT 1 FROM _meta")
+    if tenant_id is None:
+        return connection.send(b"SELECT 1")
+    found = connection.send(_POSITION)
+    connection.known = KnownAnswers(found)
+    return found
 
 
 def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Rows]:
@@ -63,7 +70,8 @@ def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Ro
     if tenant_id is None:
         found = connection.send(b"SELECT pg_advisory_xact_lock($1)", (LOCK,))
     else:
-        found = connection.send(b"SELECT 1 FROM _meta FOR UPDATE")
+        found = connection.send(_POSITION + b" FOR UPDATE")
+        connection.known = KnownAnswers(found, connection.send(ALL_DIGESTS))
     number = connection.send(b"SELECT pg_current_xact_id()::text")
     connection.next_section()  # What fails of this is no error of the first work alone.
     return found, number
@@ -71,7 +79,7 @@ def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Ro
 
 def turn_to(connection: Connection, tenant_id: str | None) -> None:
     """Have the statements from here on see a tenant, or the directory."""
-    connection.rewrite = _words(tenant_id)
+    connection.rewrite, connection.known = _words(tenant_id), None
     if tenant_id is None:
         connection.send(_DIRECTORY)
     else:

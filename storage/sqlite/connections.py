@@ -11,6 +11,8 @@ from pathlib import Path
 import apsw
 
 _SLOT_BYTES, _SLOTS = 128, 100
+_CACHE_KIB = -2_000
+"""As SQLite's own default: a size in KiB is given as a negative number."""
 
 
 def _shrink_lookaside() -> None:
@@ -38,10 +40,28 @@ def connect(path: Path, role: str) -> apsw.Connection:
         connection.pragma("synchronous", "full")
         connection.pragma("temp_store", "memory")  # What a savepoint may undo went to a file, at twice the time.
         connection.pragma("journal_size_limit", 4 * 1024 * 1024)
+        _reserve_no_pages(connection)
     else:
         connection.pragma("query_only", True)
         connection.pragma("wal_autocheckpoint", 0)
     return connection
+
+
+def _reserve_no_pages(connection: apsw.Connection) -> None:
+    """Have SQLite take memory for pages as they come: it reserved 20 at once, of which a push to a small tenant needs ten.
+
+    It does so with the first page of a cache, unless that may hold no more than two (``pcache1InitBulk`` of pcache1.c).
+    """
+    connection.pragma("cache_size", 1)
+    connection.release_memory()
+    connection.pragma("user_version")
+    connection.pragma("cache_size", _CACHE_KIB)
+
+
+def drop_pages(connection: apsw.Connection) -> None:
+    """Give back the pages that are kept to be fast, but for one: of a cache without any, SQLite reserves pages again."""
+    connection.pragma("cache_size", 1)
+    connection.pragma("cache_size", _CACHE_KIB)
 
 
 def sqlite_version() -> tuple[int, ...]:

@@ -32,7 +32,7 @@ from server.disk_space import has_none
 from server.disk_threads import disk
 from storage.group_commit import GroupCommit, drop_statements, log
 from storage.sqlite.binding import Binding, bound_to
-from storage.sqlite.connections import connect
+from storage.sqlite.connections import connect, drop_pages
 from storage.sqlite.errors import as_problems, problem_of
 
 T = TypeVar("T")
@@ -63,13 +63,11 @@ class SQLiteDatabase(GroupCommit):
         self._reader: Binding | None = None
         super().__init__(most_waiting, self._writer, self._writer.control)
         self._changes_before = 0
-        self.is_used = True
-        """Whether it was used since somebody set this to False; whoever hands it out says so."""
+        self.idle_looks = 0
+        """How often somebody looked since it was used last; whoever hands it out says that it is used."""
         self.mark = object()
         self._writer.conn.set_wal_hook(self._note_wal)
-        self._fingerprint = self._writer.conn.pragma(
-            "user_version"
-        )  # Whatever is read first makes the write-ahead log.
+        self._fingerprint = self._writer.conn.pragma("user_version")  # The first read: it makes the log.
         self._files = [str(path), f"{path}-wal"]
         self._identities = [identity_of(file) for file in self._files]
         self._wal_pages = os.stat(self._files[1]).st_size // _PAGE_BYTES  # noqa: PTH116 -- as below
@@ -154,7 +152,7 @@ class SQLiteDatabase(GroupCommit):
         """Give back the pages that are kept to be fast, and the connection that few reads need; the next use takes both."""
         if self.is_idle:
             self._close_reader()
-            self._writer.conn.release_memory()
+            drop_pages(self._writer.conn)
 
     def _close_reader(self) -> None:
         if self._reader:

@@ -17,6 +17,7 @@ import gevent
 from blinker import Signal
 
 from protocol.errors import Busy, TenantNotFound
+from server.scheduler import yield_if_due
 from storage.positions import now_ms
 from storage.sqlite.data_folder import DataFolder, fault_of
 from storage.sqlite.database import LOCK_TRY_SECONDS, LOCK_WAIT_SECONDS, FileReplaced, SQLiteDatabase
@@ -24,6 +25,9 @@ from storage.sqlite.file_replacement import keep_open_aside
 from storage.sqlite.left_logs import LeftLogs
 from storage.sqlite.rollback_detection import RollbackDetection
 from storage.sqlite.tenant_files import open_tenant_file
+
+_LOOKS_UNTIL_CLOSED = 12
+"""A minute: files are looked over every five seconds."""
 
 T = TypeVar("T")
 
@@ -96,7 +100,7 @@ class OpenFiles:
                     raise
                 gevent.sleep(LOCK_TRY_SECONDS)
         self._open.move_to_end(tenant_id)
-        database.is_used = True
+        database.idle_looks = 0
         return database
 
     def _opened(self, tenant_id: str) -> SQLiteDatabase:
@@ -160,20 +164,28 @@ class OpenFiles:
     def look_over(self) -> None:
         """Note positions of open files, let go of those that somebody removed or replaced, take in logs that are due.
 
-        What was not used since the last look rests.
+        What was not used since the last look rests, and is closed if it was not used for many.
         """
         for tenant_id, database in list(self._open.items()):
+            if self._open.get(tenant_id) is not database:
+                continue  # Another greenlet closed it.
             if not database.is_in_place:
                 self.let_go(tenant_id, database)
                 continue
             if self._rollbacks:
                 self._rollbacks.note(tenant_id, database)
-            if not database.is_used:
-                database.rest()
-            database.is_used = False
+            self._rest(tenant_id, database)
+            yield_if_due()
         self.left_logs.tidy()
         if self._rollbacks:
             self._rollbacks.save()
+
+    def _rest(self, tenant_id: str, database: SQLiteDatabase) -> None:
+        if database.idle_looks > _LOOKS_UNTIL_CLOSED and database.is_idle:
+            self._close(tenant_id, leaves_log=not self.left_logs.is_full)
+        elif database.idle_looks:
+            database.rest()
+        database.idle_looks += 1
 
     def let_go(self, tenant_id: str, database: SQLiteDatabase) -> None:
         """Close a file that is not at its path any more, and keep what it held: its last bytes go with the descriptor."""

@@ -328,6 +328,9 @@ CODES: list[tuple[int, list[str], dict[str, str]]] = [
     (2, ["register"], {}),
     (2, ["backup"], {}),
     (2, ["backup", "--keep", "0", "--to", "x"], {}),
+    (2, ["backup", "--to", "/etc/passwd"], SEEDED),
+    (1, ["backup", "--to", "{tmp}/backups", "--tenant", ""], SEEDED),
+    (2, ["backup", "--to", "{tmp}/backups", "--tenant", "", "--keep", "1"], SEEDED),
     (2, ["restore", "{tmp}/not-there"], {}),
     (2, ["doctor", "--fix"], {}),
 ]

@@ -64,6 +64,9 @@ class Numbers:
         self.taken.append(int(found))
         return found != b"99"
 
+    def have_taken(self, *expected: int) -> None:
+        wait_for(lambda: self.taken == list(expected), f"{expected[:10]}, not {self.taken[:10]}")
+
     def sends(self, data: bytes) -> None:
         self.theirs.sendall(data)
         gevent.sleep(0.02)
@@ -85,8 +88,7 @@ def made() -> Iterator[Callable[..., Numbers]]:
     yield make
     for numbers in found:
         numbers.theirs.close()
-    gevent.sleep(0.02)
-    assert not any(numbers.is_open for numbers in found)
+    wait_for(lambda: not any(numbers.is_open for numbers in found), "every descriptor to be closed")
 
 
 Made = Callable[..., Numbers]
@@ -99,15 +101,15 @@ def greenlets() -> int:
 def test_messages_received_together_come_in_order_and_partial_ones_whole(made: Made) -> None:
     """Faults: what was read already forgotten; only one of those that received together taken."""
     numbers = made(b"0102")
-    gevent.sleep(0.02)
-    assert numbers.taken == [1, 2]
+    numbers.have_taken(1, 2)
     numbers.sends(b"0304050")
-    assert numbers.taken == [1, 2, 3, 4, 5]
+    numbers.have_taken(1, 2, 3, 4, 5)
     numbers.sends(b"6")
     numbers.sends(b"0")
-    assert numbers.taken == [1, 2, 3, 4, 5, 6] and numbers.is_open
+    numbers.have_taken(1, 2, 3, 4, 5, 6)
+    assert numbers.is_open
     numbers.sends(b"7" + b"08" * 5_000)
-    assert numbers.taken == [1, 2, 3, 4, 5, 6, 7] + [8] * 5_000
+    numbers.have_taken(1, 2, 3, 4, 5, 6, 7, *[8] * 5_000)
 
 
 def test_idle_sockets_have_no_greenlet(made: Made) -> None:
@@ -117,8 +119,8 @@ def test_idle_sockets_have_no_greenlet(made: Made) -> None:
     for number in range(3):
         for numbers in many:
             numbers.theirs.sendall(b"%02d" % number)
-        gevent.sleep(0.02)
-    assert [numbers.taken for numbers in many] == [[0, 1, 2]] * MANY
+        for numbers in many:
+            numbers.have_taken(*range(number + 1))
     assert greenlets() <= before + idle_reader._POOL_SIZE
 
 

@@ -30,12 +30,14 @@ from protocol.row_decoder import RowDecoder, TypedRow
 from protocol.row_types import row_type_of
 from protocol.seen_rows import NOBODY, Evidence
 from storage import push_batch, push_writer
+from storage.dialect import dialect
 from storage.push_fast_path import FastPath
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON
 
 NOW = 1_800_000_000_000
+COMPACT = (",", ":")
 DEEP: Any = 1
 for _ in range(61):
     DEEP = [DEEP]
@@ -128,7 +130,7 @@ def outcome(tenants: Tenants, tenant_id: str, pushes: list[Any], is_short: bool)
         for number, (push, (device_id, ago, seen)) in enumerate(pushes):
             base = {} if ago is None or ago > len(cursors) - 1 else {"baseCursor": cursors[-1 - ago]}
             try:
-                body = decode_push(json.dumps(push | base).encode())
+                body = decode_push(json.dumps(push | base, separators=COMPACT if number % 2 else None).encode())
                 known = evidence(device_id, seen, cursors)
                 applied = inside.push(tenants, tenant_id, body, NOW + number, device_id=device_id, evidence=known)
                 cursors.append(applied.after.cursor)
@@ -152,7 +154,8 @@ def evidence(device_id: str | None, seen: tuple[str, int, str | None] | None, cu
 def stored() -> dict[str, Any]:
     """Read every table that a push writes."""
     names = ["_changes", "_conflicts", "_digests", *synced_tables()]
-    found = {name: list(connection().execute(f'SELECT * FROM "{name}" ORDER BY 1')) for name in names}
+    columns = {name: ", ".join(f'"{one}"' for one in dialect().schema.columns(name)) for name in names}
+    found = {name: list(connection().execute(f'SELECT {columns[name]} FROM "{name}" ORDER BY 1')) for name in names}
     return {name: [[meant(value) for value in row] for row in rows] for name, rows in found.items()}
 
 
@@ -304,6 +307,30 @@ def test_versions_that_a_device_counts_are_remembered_between_the_two_ways(
     chunks = [[edit, *beside[2 * at : 2 * at + 2]] for at, edit in enumerate(edits)]
     last = {"changes": {"end_user": list(itertools.chain(*chunks))}}, seen
     assert_same(tenants, new_tenant, [plain_push(*beside), *history, last])
+
+
+@pytest.mark.parametrize("value", [b'"\\q"', b"01", b'{"a":tru}', b'["\xff"]', b'"\\ud800"', b"1e999", b"-", b"[1,]"])
+@pytest.mark.parametrize("field", ["phoneModel", "unknown"])
+def test_edit_with_a_value_that_can_not_be_read_is_answered_the_same(
+    tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch, field: str, value: bytes
+) -> None:
+    """What an edit says of JSON is read where it differs from the existing row."""
+    monkeypatch.setattr(row_decoder, "_LEARN_AFTER_ROWS", 1)
+    monkeypatch.setattr(row_decoder, "_latest", {})
+    tenant_id = new_tenant()
+    for _ in range(2):
+        inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a", field: {"b": 1}}]}}, NOW)
+    body = b'{"changes":{"end_user":[{"id":"a","%s":%s}]}}' % (field.encode(), value)
+
+    def answer() -> Any:
+        try:
+            return inside.push(tenants, tenant_id, decode_push(body), NOW).results
+        except Problem as problem:
+            return problem.code, problem.details
+
+    fast = answer()
+    monkeypatch.setattr(RowDecoder, "decode", lambda *_: None)
+    assert fast == answer()
 
 
 @pytest.mark.parametrize("is_short", [True, False])

@@ -11,7 +11,7 @@ from models import synced_tables
 from tests.api.bad_input.hostile import CUSTOMERS, HOSTILE_TEXTS
 from tests.conftest import JSON, Device, Tenant
 from tests.refusals import (
-    dump,
+    dump_of,
     nothing_changes,
     paths,
     refused,
@@ -56,7 +56,7 @@ def test_unique_id_of_256_characters_is_refused(device: Device) -> None:
 
 def test_hostile_texts_in_every_field_come_back_exactly_and_harm_nothing(tenant: Tenant) -> None:
     server, device = tenant.server, tenant.device()
-    around, tables = sorted(server.data.parent.iterdir()), dump(tenant.path).keys()
+    around, tables = sorted(server.data.parent.iterdir()), dump_of(tenant).keys()
     rows = []
     for index, text in enumerate([*STORED_TEXTS, "x" * 255]):
         columns = synced_tables()["end_user"].rules.columns.items()
@@ -69,7 +69,7 @@ def test_hostile_texts_in_every_field_come_back_exactly_and_harm_nothing(tenant:
     for stored in (answer["data"], device.rows(), device.catch_up()["end_user"]):
         assert [{name: row[name] for name in sent} for row, sent in zip(stored, rows, strict=True)] == rows
     assert sorted(server.data.parent.iterdir()) == around
-    assert dump(tenant.path).keys() == tables
+    assert dump_of(tenant).keys() == tables
     assert all(re.fullmatch(r"tenant_[0-9a-f]{32}\.db(-wal|-shm)?", path.name) for path in tenant.path.parent.iterdir())
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import ROOT, Server, Tenant
 from tests.contract import Contract
-from tests.refusals import dump
+from tests.refusals import dump_of
 
 SECONDS = int(os.environ.get("API_SECONDS", "35"))
 SEED = int(os.environ.get("API_SEED", random.randrange(2**32)))
@@ -117,10 +117,10 @@ def test_whatever_an_authenticated_client_sends_is_answered_as_described(run: Ru
 
 
 def test_whatever_an_unauthenticated_client_sends_is_answered_as_described_and_reaches_nobodys_data(run: Run) -> None:
-    before = dump(run.tenant.path)
+    before = dump_of(run.tenant)
     run.run(max(SECONDS // 3, 5))
     assert run.reached()["customers.register"][201], "schemathesis logs in as whom it registers"
-    assert dump(run.tenant.path) == before
+    assert dump_of(run.tenant) == before
 
 
 def test_whatever_a_leaving_customer_sends_is_answered_as_described(run: Run) -> None:

@@ -89,7 +89,7 @@ def test_place_of_a_device_in_a_table_that_went_holds_up_nothing(restart: Restar
     seen = devices.Seen(writer(tenants))
     seen.note(tenant_id, "phone", {"visit": 6}, now_ms(), epoch)
     seen.save(tenant_id)
-    (known,) = tenants.read(tenant_id, devices.devices)
+    (known,) = tenants.read(tenant_id, lambda: devices.devices(["phone"]))
     assert (known["behind"], known["tables"]) == (0, ["visit"])
     assert tenants.read(tenant_id, lambda: devices.purge_limit(now_ms() + 10_000, 0)) == 6
     tenants = restart(JOB + VISIT)

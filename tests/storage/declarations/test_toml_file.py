@@ -63,6 +63,8 @@ def test_empty_file_declares_nothing() -> None:
         ("[a]\n[a]", "2:3: is no TOML: cannot declare"),
         ('[job]\nx = "', "2:6: is no TOML: "),
         ("job = " + "[" * 5000 + "]" * 5000, "1:1: is nested too deep."),
+        ("[job]\nx = " + "1" * 5000, "2:5: is a number of too many digits."),
+        ("[job]\nx = -1" + "_1" * 5000, "2:6: is a number of too many digits."),
         ("job = 5", "1:1: job must be a table with columns: [job.columns]."),
         ("[[job]]\nx = 1", "1:3: job must be a table with columns: [job.columns]."),
         ("\n  [job]", "2:4: job.columns must have at least one column"),

@@ -18,6 +18,12 @@ def test_conflict_of_a_tenants_key_has_the_tenant_first_and_that_of_the_director
     assert in_tenant("INSERT INTO t (a) VALUES (1) ON CONFLICT DO NOTHING").text.endswith(b"ON CONFLICT DO NOTHING")
 
 
+def test_table_that_is_written_is_known_if_it_is_one() -> None:
+    assert in_tenant('INSERT INTO "end_user" (a) VALUES (1)').table == "end_user"
+    assert in_tenant("UPDATE _meta SET a = 1").table == in_tenant("DELETE FROM _meta").table == "_meta"
+    assert in_tenant("WITH gone AS (DELETE FROM t RETURNING a) SELECT a FROM gone").table is None
+
+
 @pytest.mark.parametrize(
     ("sql", "writes"),
     [
