@@ -9,21 +9,30 @@ import logging
 import socket
 import struct
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import pytest
 import requests
 import websocket
+from gevent.pywsgi import WSGIServer
 from gevent.socket import socketpair
 from greenlet import greenlet
 
 from server import idle_reader
-from server.idle_reader import IdleReader
+from server.connections import Connections
+from server.http.handler import Handler
+from server.http.upgrade import UPGRADE
+from server.idle_reader import KEY, IdleReader
+from server.websocket import frames
+from server.websocket.frames import BoundedWebSocket
+from settings import Settings
+from tests import by_hand
 from tests.conftest import WAIT_SECONDS, Device, Listener, Server, Tenant, wait_for
 from tests.raw_sockets import address, raw_socket
 from tests.server.websocket.test_frames import frame
@@ -387,3 +396,40 @@ def test_flood_waits_in_its_own_socket(start_server: Callable[..., Server]) -> N
         while len(numbers) < 60:
             numbers += acknowledged(flood.recv())
         assert numbers == list(range(1, 61)) and time.monotonic() - began > 0.5
+
+
+class _NotedHandler(Handler):
+    """A handler whose end can be seen."""
+
+    connections = Connections(Settings())
+    load_shedding: Any = SimpleNamespace(refusal=lambda _: None)
+    made: ClassVar[list[weakref.ref[Handler]]] = []
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__(*values, **named)
+        self.made.append(weakref.ref(self))
+
+
+def _upgrade(environ: dict[str, Any], _: object) -> list[bytes]:
+    environ[UPGRADE]()
+    environ["wsgi.websocket"].read_from(environ[KEY])
+    environ[KEY].receive_one = lambda: False
+    return []
+
+
+def test_handler_of_a_websocket_is_freed_when_the_idle_reader_takes_over() -> None:
+    """Fault: the environ kept it, with a buffer of a kilobyte, until the next garbage collection."""
+    frames.install(BoundedWebSocket.most_bytes)
+    gc.collect()
+    gc.disable()
+    server = WSGIServer(("127.0.0.1", 0), _upgrade, handler_class=_NotedHandler, log=None)
+    server.start()
+    try:
+        lines = ["GET / HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in by_hand.UPGRADE.items()), "", ""]
+        with contextlib.closing(gevent.socket.create_connection(("127.0.0.1", server.server_port))) as client:
+            client.sendall("\r\n".join(lines).encode())
+            assert client.recv(65_536).startswith(b"HTTP/1.1 101 ")
+            wait_for(lambda: _NotedHandler.made[0]() is None, "the end of the handler")
+    finally:
+        gc.enable()
+        server.stop()
