@@ -232,7 +232,7 @@ class Settings:
         1_000, _whole(1, 1_000_000), "Requests of one tenant that wait to begin; more get 503."
     )
     tenant_wait_ms: int = _setting(
-        250, _whole(10, 60_000), "Milliseconds that a request may wait to begin; one that would wait longer gets 503."
+        200, _whole(10, 60_000), "Milliseconds that a request may have to wait; one that would wait longer gets 503."
     )
     max_tenant_body_bytes: int = _setting(
         268_435_456, _bytes(1_024, 68_719_476_736), "Bytes of concurrent request bodies of one tenant; more get 503."
