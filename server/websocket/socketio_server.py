@@ -72,6 +72,9 @@ class SocketIOServer:
         self._socket_io = _socket_io(app, settings)
         self.io = self._socket_io.server
         self._engine = self.io.eio
+        if settings.process_name:
+            generate_id = self._engine.generate_id
+            self._engine.generate_id = lambda: f"{settings.process_name}.{generate_id()}"
         most, most_waiting = settings.max_stranger_sockets, settings.max_connections // 4
         self.unauthenticated = UnauthenticatedSockets(most, most_waiting, close_unauthenticated)
         make_room = self.unauthenticated.make_room
