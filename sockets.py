@@ -123,7 +123,7 @@ class Sockets:
         return self._authenticated_by_tenant.total()
 
     def start(self) -> None:
-        """Start the sweep for sockets that do not authenticate and for tokens that expire."""
+        """Start the sweep for sockets that do not authenticate or are silent, and for tokens that expire."""
         gevent.spawn(self._watch)
         self._announcements.start()
 
@@ -222,7 +222,7 @@ class Sockets:
                 log.exception("the sweep of sockets failed")
 
     def _sweep(self, now: float) -> None:
-        """Close sockets that did not authenticate in time, at whatever stage they are, and those of expired tokens."""
+        """Close sockets that did not authenticate in time, those of expired tokens, and those that answer no ping."""
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.expires_at <= now:
                 self._refuse(sid, TokenExpired())
@@ -230,6 +230,7 @@ class Sockets:
         late = Unauthorized(f"The socket did not authenticate within {self._settings.socket_auth_seconds} s.")
         for engine_id in self._unauthenticated.late():
             self._close_unauthenticated(engine_id, late)
+        self._server.close_silent()
         self._server.log_refused()
 
     def _close_unauthenticated(self, engine_id: str, problem: Problem) -> None:
