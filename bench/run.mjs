@@ -34,7 +34,10 @@ const about = {
   counts: (options.tenants ?? (options.quick ? '2000' : '20000')).split(',').map(Number),
 };
 
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => { Server.killAll(); process.exit(1); });
+// What nobody awaits yet when it fails is told by whoever awaits it later, and ends that work, not the run.
+process.on('unhandledRejection', (error) => process.stderr.write(`${error.message}\n`));
+process.on('exit', () => { Server.killAll(); fs.rmSync(data, { recursive: true, force: true }); });
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 
 // --- the run --------------------------------------------------------------------------------------------------------
 
@@ -164,8 +167,5 @@ function save(result) {
   console.log(`\nSaved as ${path.relative(process.cwd(), file)}`);
 }
 
-try { await main(); } finally {
-  Server.killAll();
-  fs.rmSync(data, { recursive: true, force: true });
-}
+await main();
 process.exit(failed.length ? 1 : 0);

@@ -108,6 +108,11 @@ def _starts_processes(function: Callable[..., Any]) -> bool:
             names |= set(code.co_names)
             waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     called = [own[name] for name in names if isinstance(own.get(name), types.FunctionType)]
-    return bool(names & {"subprocess", "forking", "Server", "elsewhere"}) or any(
+    if (
+        names & {"subprocess", "forking", "Server", "elsewhere", "PostgresInstallation"}
+        or {"postgres", "server"} <= names
+    ):
+        return True
+    return any(
         _starts_processes(one) for one in called if one is not function and one.__module__ == function.__module__
     )

@@ -76,7 +76,7 @@ function together(parts) {
 /** Markdown of the rows that have a goal beside the peer: the medians, what they should be, and whether they are. */
 export function summary(lines, other) {
   const rows = new Map();
-  for (const line of lines.filter(({ row }) => row)) rows.set(line.row, [...rows.get(line.row) ?? [], line]);
+  for (const line of lines.filter(({ row, bound, ratio }) => row && (bound || ratio))) rows.set(line.row, [...rows.get(line.row) ?? [], line]);
   return markdown(['work', 'measured', 'goal', ''], 'lrll', [...rows].map(([row, some]) => {
     const measured = some.map((line) => { const one = line.own ? line.syncapp : line.ratio; return ['', one ? short(one.median) : '–', unitOf(line, other)]; });
     const goals = some.filter(({ bound }) => bound).map((line) => [line.bound[0], String(line.bound[1]), unitOf(line, other)]);

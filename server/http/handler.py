@@ -216,6 +216,9 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         try:
             WSGIHandler.run_application(self)
         finally:
+            self.environ.pop(
+                UPGRADE, None
+            )  # It holds this handler, which holds the environ (ARCHITECTURE.md, trap 28).
             if self.websocket:
                 self._leave_websocket()
 

@@ -123,21 +123,24 @@ class _Queue(JoinableQueue):  # type: ignore[misc]
             return super().get(block, timeout)
         finally:
             self.is_waited_for = False
-            if self._became_shorter:
-                self._became_shorter.set()
+            self._wake()
 
     def wait_while(self, is_long: Callable[[], bool]) -> None:
         """Wait until enough packets were taken, or it has ended."""
         while not self.is_over and is_long():
-            self._became_shorter = Event()
+            self._became_shorter = self._became_shorter or Event()
             self._became_shorter.wait()
-        self._became_shorter = None
+
+    def _wake(self) -> None:
+        """Wake all that wait for it to become shorter: a POST may, and the WebSocket that took its session over."""
+        if self._became_shorter:
+            became_shorter, self._became_shorter = self._became_shorter, None
+            became_shorter.set()
 
     def end(self) -> None:
         """Note that it has ended, and wake those that wait for it to become shorter."""
         self.is_over = True
-        if self._became_shorter:
-            self._became_shorter.set()
+        self._wake()
 
 
 class WebSocketConnection:

@@ -26,19 +26,23 @@ from storage.postgres.statements import Rewritten, in_directory
 from storage.postgres.values import encoded, reader_of
 
 _READ, _READ_AND_WRITE = 1, 3
+_GOOD = (int(pq.ExecStatus.COMMAND_OK), int(pq.ExecStatus.TUPLES_OK))
+_END_OF_BATCH = int(pq.ExecStatus.PIPELINE_SYNC)
 _MOST_PREPARED = 1_000
 
 
 class Rows:
     """The answer to a statement: its rows as tuples, read once."""
 
-    __slots__ = ("_connection", "_left", "count", "error", "names", "section", "tag")
+    __slots__ = ("_connection", "_left", "_result", "count", "error", "rows", "section", "tag")
 
     def __init__(self, connection: Connection, section: int, known: Iterable[tuple[Any, ...]] | None = None) -> None:
         """``known``: the rows, if no answer is to come."""
         self._connection, self.section = connection, section
         self._left: Iterator[tuple[Any, ...]] | None = None if known is None else iter(known)
-        self.names: list[str] = []
+        self._result: PGresult | None = None
+        self.rows: list[tuple[Any, ...]] = []
+        """All rows, also those that were read."""
         self.error: Exception | None = None
         self.tag, self.count = "", 0
 
@@ -65,7 +69,8 @@ class Rows:
     def description(self) -> list[tuple[str]]:
         """Name the columns, as peewee asks for them."""
         self._answered()
-        return [(name,) for name in self.names]
+        assert self._result is not None
+        return [((self._result.fname(column) or b"").decode(),) for column in range(self._result.nfields)]
 
     @property
     def rowcount(self) -> int:
@@ -84,21 +89,19 @@ class Rows:
 
     def take(self, result: PGresult) -> None:
         """Take what the server answered."""
-        if result.status == pq.ExecStatus.TUPLES_OK:
-            columns = range(result.nfields)
-            readers = [reader_of(result.ftype(column)) for column in columns]
-            self.names = [(result.fname(column) or b"").decode() for column in columns]
-            self._left = iter([_row(result, row, readers) for row in range(result.ntuples)])
-        else:
-            self._left = iter(())
+        self._result = result
+        if columns := result.nfields:
+            readers = [(column, reader_of(result.ftype(column))) for column in range(columns)]
+            self.rows = [_row(result.get_value, row, readers) for row in range(result.ntuples)]
+        self._left = iter(self.rows)
         self.tag = (result.command_status or b"").decode()
         self.count = result.command_tuples or 0  # Also of a SELECT.
 
 
-def _row(result: PGresult, row: int, readers: list[Callable[[bytes], Any]]) -> tuple[Any, ...]:
-    value = result.get_value
-    found = (value(row, column) for column in range(len(readers)))
-    return tuple(None if one is None else read(one) for one, read in zip(found, readers, strict=True))
+def _row(
+    value: Callable[[int, int], bytes | None], row: int, readers: list[tuple[int, Callable[[bytes], Any]]]
+) -> tuple[Any, ...]:
+    return tuple([None if (one := value(row, column)) is None else read(one) for column, read in readers])
 
 
 class _Prepared(Rows):
@@ -151,7 +154,7 @@ class Connection:
         self.has_written |= writes
         return self.send(text, values)
 
-    def executemany(self, sql: str, rows: Iterable[Iterable[Any]]) -> None:
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Send a statement with each of some rows of values."""
         text, writes, table = self.rewrite(sql)
         if self.known is not None:
@@ -166,7 +169,7 @@ class Connection:
 
     # --- the pipeline --------------------------------------------------------------------------------------------------
 
-    def send(self, text: bytes, values: Iterable[Any] = ()) -> Rows:
+    def send(self, text: bytes, values: Sequence[Any] = ()) -> Rows:
         """Send a statement in PostgreSQL's own words."""
         if not self.is_open:
             raise ConnectionLost
@@ -238,18 +241,22 @@ class Connection:
     def _take_answers(self) -> Rows | None:
         """Take every answer; give the first that is an error."""
         wire, failed = self._wire, None
-        while self._expected:
-            self._wait_for_answer()
-            result, current = wire.get_result(), self._expected[0]
-            if result is None or result.status == pq.ExecStatus.PIPELINE_SYNC:
-                self._expected.popleft()
+        is_sent, expected = wire.flush() == 0, self._expected
+        while expected:
+            while wire.is_busy():
+                gevent.get_hub().wait(self._readable if is_sent else self._either)
+                wire.consume_input()
+                is_sent = is_sent or wire.flush() == 0
+            result, current = wire.get_result(), expected[0]
+            if result is None or result.status == _END_OF_BATCH:
+                expected.popleft()
             elif current is not None and not self._is_taken(current, result):
                 failed = failed or current
         return failed
 
     def _is_taken(self, current: Rows, result: PGresult) -> bool:
         """Take an answer, and tell whether it is a good one; what comes after an error is not run at all."""
-        if result.status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+        if result.status in _GOOD:
             try:
                 current.take(result)
             except TypeError as error:
@@ -260,14 +267,6 @@ class Connection:
         if isinstance(current, _Prepared):
             self._prepared.pop(current.text, None)
         return False
-
-    def _wait_for_answer(self) -> None:
-        wire = self._wire
-        is_sent = wire.flush() == 0
-        while wire.is_busy():
-            gevent.get_hub().wait(self._readable if is_sent else self._either)
-            wire.consume_input()
-            is_sent = is_sent or wire.flush() == 0
 
     # --- its end -------------------------------------------------------------------------------------------------------
 

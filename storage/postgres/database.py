@@ -137,8 +137,7 @@ class PostgresDatabase(GroupCommit):
         try:
             connection.settle()
         except ConnectionLost:
-            found = None if number.error else number.fetchone()
-            confirm(self._pool, found[0] if found else None)
+            confirm(self._pool, number.rows[0][-1] if number.rows else None)
             return
         if answer.tag != "COMMIT":  # In a transaction that had failed, it is a ROLLBACK.
             raise StatementFailed("", f"a transaction ended with {answer.tag}")

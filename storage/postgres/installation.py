@@ -17,7 +17,7 @@ from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
 from storage.postgres.pool import Pool
 from storage.postgres.table_ddl import CREATE_NEXT_NUMBER, LONGEST_NAME
-from storage.postgres.transactions import DIRECTORY, SCHEMA_LOCK, end_alone, start_alone, turn_to
+from storage.postgres.transactions import DIRECTORY, SCHEMA_LOCK, TENANTS, end_alone, start_alone, turn_to
 
 _OLDEST_SERVER = 13
 _NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -98,11 +98,22 @@ def _prepare_tenants(connection: Connection) -> None:
     """Change the tables, and then the rows of each tenant; all were prepared for the same before."""
     tenant_ids = [row[0] for row in connection.execute("SELECT id FROM tenants ORDER BY id")]
     turn_to(connection, tenant_ids[0] if tenant_ids else _NOBODY)
+    for before, name in _renamed(connection):
+        connection.execute(f'ALTER TABLE "{before}" RENAME TO "{name}"')
     layout = schema.lay_out(schema.prepared_tables() if tenant_ids else {})
     now = now_ms()
     for tenant_id in tenant_ids:
         turn_to(connection, tenant_id)
         schema.prepare_rows(layout, schema.prepared_tables(), now)
+
+
+def _renamed(connection: Connection) -> list[tuple[str, str]]:
+    """Give the tables that are declared in another case now: elsewhere a table has its name in any."""
+    now = {name.lower(): name for name in synced_tables()}
+    there = connection.execute(
+        f"SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = '{TENANTS}'::regnamespace"
+    )
+    return [(name, now[name.lower()]) for (name,) in there if now.get(name.lower(), name) != name]
 
 
 def _must_have_names_that_fit() -> None:

@@ -14,6 +14,7 @@ from storage import digest, positions
 
 Row = tuple[Any, ...]
 
+_COLUMNS = 6  # What else a row may have is not asked for.
 ALL_DIGESTS = b"SELECT table_name, count, hash FROM _digests"
 
 
@@ -29,7 +30,7 @@ class KnownAnswers:
     def answer(self, sql: str, values: Sequence[Any]) -> list[Row] | None:
         """Give the rows of a statement; None if they are not known."""
         if sql == positions.POSITION and self._place is not None:
-            self._place = found = list(self._place)
+            self._place = found = [row[:_COLUMNS] for row in self._place]
             return found
         if sql == digest.READ and self._digests is not None:
             if not isinstance(self._digests, tuple):

@@ -14,6 +14,9 @@ from storage.postgres import table_ddl
 from storage.postgres.statements import TENANT, in_tenant
 from storage.postgres.transactions import DIRECTORY
 
+_SHORT = {"id", "Unique_id"}
+"""Texts of so few characters that an index has all of them."""
+
 type_of = table_ddl.type_of
 _COLUMNS = (
     "SELECT a.attname::text, format_type(a.atttypid, NULL) FROM pg_attribute AS a"
@@ -22,7 +25,9 @@ _COLUMNS = (
 )
 _INDEXES = (
     "SELECT i.relname::text, a.attname::text FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid"
-    " JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey)"
+    " JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass AND d.objid = x.indexrelid"
+    " AND d.refclassid = 'pg_class'::regclass AND d.refobjid = x.indrelid"
+    " JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = d.refobjsubid"
     " WHERE x.indrelid = to_regclass(quote_ident(?)) AND a.attname <> ?"
     " AND NOT EXISTS (SELECT 1 FROM pg_constraint AS c WHERE c.conindid = x.indexrelid)"
 )
@@ -37,6 +42,9 @@ def prepared_for() -> int:
 def columns(table: str) -> dict[str, str]:
     """Give the types of a table's columns by their names; none of a table that is not there."""
     return dict(connection().execute(_COLUMNS, (table, TENANT)))
+
+
+_kinds = columns  # Where a parameter has that name.
 
 
 def indexes(table: str) -> dict[str, set[str]]:
@@ -58,7 +66,10 @@ def create_table(model: type[Model]) -> None:
 
 def add_index(table: str, name: str, columns: Sequence[str], where: str = "") -> None:
     """Make an index, unless there is one of this name."""
-    connection().execute(table_ddl.create_index(table, name, columns, where))
+    kinds = _kinds(table)
+    texts = [column for column in columns if kinds[column] == "text" and column not in _SHORT]
+    parts = [table_ddl.beginning(one, len(texts)) if one in texts else f'"{one}"' for one in columns]
+    connection().execute(table_ddl.create_index(table, name, parts, where))
 
 
 def drop_index(name: str) -> None:

@@ -55,7 +55,7 @@ def create_of_tenants(model: type[Model]) -> Iterator[str]:
     )
     for field in _indexed(model):
         if not field.unique:
-            yield create_index(name, f"{name}_{field.column_name}", [field.column_name])
+            yield create_index(name, f"{name}_{field.column_name}", [f'"{field.column_name}"'])
     yield f'ALTER TABLE "{name}" ENABLE ROW LEVEL SECURITY'
     yield f'ALTER TABLE "{name}" FORCE ROW LEVEL SECURITY'
     yield f'CREATE POLICY tenant ON "{name}" USING ({TENANT} = {_HERE}) WITH CHECK ({TENANT} = {_HERE})'
@@ -79,10 +79,19 @@ def _indexed(model: type[Model]) -> list[Field]:
     return [one for one in model._meta.sorted_fields if (one.index or one.unique) and not one.primary_key]
 
 
-def create_index(table: str, name: str, columns: Sequence[str], where: str = "") -> str:
-    """Write the statement for an index on a table of tenants."""
-    listed = ", ".join(f'"{column}"' for column in columns)
-    return f'CREATE INDEX IF NOT EXISTS "{name}" ON "{table}" ({TENANT}, {listed}){where and f" WHERE {where}"}'
+def create_index(table: str, name: str, parts: Sequence[str], where: str = "") -> str:
+    """Write the statement for an index on a table of tenants; ``parts`` are columns, quoted, or expressions."""
+    return (
+        f'CREATE INDEX IF NOT EXISTS "{name}" ON "{table}" ({TENANT}, {", ".join(parts)}){where and f" WHERE {where}"}'
+    )
+
+
+def beginning(column: str, of: int) -> str:
+    """Write the beginning of a text as a part of an index, one of some: an entry has 2,704 bytes at the most."""
+    return f'left("{column}", {_INDEXED_CHARACTERS // of})'
+
+
+_INDEXED_CHARACTERS = 600  # Of 4 bytes.
 
 
 CREATE_NEXT_NUMBER = f"""

@@ -44,6 +44,7 @@ _DIRECTORY = (
     f"SELECT set_config('search_path', '{DIRECTORY}', true), set_config('app.tenant', '', true), {_SETTINGS}".encode()
 )
 _POSITION = POSITION.encode()
+_LOCKED_POSITION = POSITION.replace(" FROM", ", pg_current_xact_id()::text FROM").encode() + b" FOR UPDATE"
 _READ, _WRITE = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 
@@ -60,7 +61,7 @@ def begin_read(connection: Connection, tenant_id: str | None) -> Rows:
 
 
 def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Rows]:
-    """Begin to write, alone; gives the same, and a row with the number of the transaction.
+    """Begin to write, alone; gives the same, and a row that ends with the number of the transaction.
 
     In READ COMMITTED each statement sees what was committed before it: so the first one after the lock does.
     """
@@ -69,10 +70,10 @@ def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Ro
     turn_to(connection, tenant_id)
     if tenant_id is None:
         found = connection.send(b"SELECT pg_advisory_xact_lock($1)", (LOCK,))
+        number = connection.send(b"SELECT pg_current_xact_id()::text")
     else:
-        found = connection.send(_POSITION + b" FOR UPDATE")
+        found = number = connection.send(_LOCKED_POSITION)
         connection.known = KnownAnswers(found, connection.send(ALL_DIGESTS))
-    number = connection.send(b"SELECT pg_current_xact_id()::text")
     connection.next_section()  # What fails of this is no error of the first work alone.
     return found, number
 

@@ -9,7 +9,7 @@ so that PostgreSQL finds each one's type by where it stands, as in SQLite.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 _SMALL, _INTEGER, _LARGE, _FLOAT, _SINGLE = (struct.Struct(form) for form in (">h", ">i", ">q", ">d", ">f"))
@@ -19,35 +19,39 @@ class UnknownType(TypeError):
     """A statement gives a type that nobody here reads. Cast it: numeric to bigint, a time to text."""
 
 
-def encoded(values: Iterable[Any]) -> tuple[list[bytes | None], list[int]]:
-    """Write parameters as libpq takes them, and which of them are in binary form.
+def encoded(values: Sequence[Any]) -> tuple[list[bytes | None], list[int] | None]:
+    """Write parameters as libpq takes them, and which of them are in binary form, if any is.
 
     Raises: ValueError for a text with U+0000, at which libpq would cut it; TypeError for a type that is none of ours.
     """
-    texts: list[bytes | None] = []
-    formats: list[int] = []
-    for value in values:
-        if type(value) is bytes or isinstance(value, bytearray | memoryview):
-            texts.append(bytes(value))
-            formats.append(1)
-        else:
-            texts.append(_text(value))
-            formats.append(0)
-    return texts, formats
+    try:
+        texts = [_WRITERS[type(value)](value) for value in values]
+    except KeyError as error:
+        raise TypeError(f"PostgreSQL is given a {error}") from None
+    if _BINARY.isdisjoint(map(type, values)):
+        return texts, None
+    return texts, [int(type(value) in _BINARY) for value in values]
 
 
-def _text(value: Any) -> bytes | None:
-    if isinstance(value, str):
-        if "\0" in value:
-            raise ValueError("PostgreSQL holds no text with U+0000")
-        return value.encode()
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return b"1" if value else b"0"
-    if isinstance(value, int | float):
-        return repr(value).encode()
-    raise TypeError(f"PostgreSQL is given a {type(value).__name__}")
+def _text(value: str) -> bytes:
+    if "\0" in value:
+        raise ValueError("PostgreSQL holds no text with U+0000")
+    return value.encode()
+
+
+def _number(value: float) -> bytes:
+    return repr(value).encode()
+
+
+_BINARY = {bytes, bytearray, memoryview}
+_WRITERS: dict[type, Callable[[Any], bytes | None]] = {
+    str: _text,
+    int: _number,
+    float: _number,
+    bool: lambda value: b"1" if value else b"0",
+    type(None): lambda _: None,
+    **dict.fromkeys(_BINARY, bytes),
+}
 
 
 def array(values: Iterable[str]) -> str:

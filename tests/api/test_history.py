@@ -205,7 +205,9 @@ def test_many_devices_are_listed_in_chunks_between_which_others_run(
         bearer = {"Authorization": f"Bearer {token}"}
         names = {f"phone-{number}" for number in range(250)}
         for name in names:
-            client.post("/api/client/sync/pull", json={"cursor": None}, headers=bearer | {"X-Device-Id": name})
+            client.post(
+                "/api/client/sync/pull", json={"cursor": None}, headers=bearer | {"X-Device-Id": name}, buffered=True
+            )
         found = client.get("/api/client/devices", headers=bearer, buffered=True).get_json()["data"]
     finally:
         app.extensions["lifecycle"].end()

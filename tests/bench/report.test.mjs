@@ -45,7 +45,7 @@ test('the summary has one line a row, with signs and units once where they are t
     ['push 1', 'per s', [[10, 10]], { goal: ['≥', 1.3], row: 'push, 1 / 16' }], ['push 1, p50', 'ms', [[1, 1]], {}],
     ['push 16', 'per s', [[30, 10]], { goal: ['≥', 2.3], row: 'push, 1 / 16' }],
     ['memory', 'KiB', [[130, 1]], { goal: ['≤', 120], own: true, row: 'open' }], ['descriptors', '', [[3, 1]], { goal: ['≤', 3], own: true, row: 'open' }],
-    ['closed', 'times', [[1.4, 2]], { goal: ['≤', 1.5], own: true }]);
+    ['closed', 'times', [[1.4, 2]], { goal: ['≤', 1.5], own: true }], ['purge', 's', [[1, NaN]], { before: ['≤', 0.5] }]);
   assert.deepEqual(cells(summary(lines, 'peer')), [
     ['push, 1 / 16', '1.00 / 3.00 × peer', '≥ 1.3 / 2.3 × peer', '✗ ✓'],
     ['open', '130 KiB / 3.00', '≤ 120 KiB / 3', '✗ ✓'],

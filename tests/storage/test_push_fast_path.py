@@ -30,6 +30,7 @@ from protocol.row_decoder import RowDecoder, TypedRow
 from protocol.row_types import row_type_of
 from protocol.seen_rows import NOBODY, Evidence
 from storage import push_batch, push_writer
+from storage.dialect import dialect
 from storage.push_fast_path import FastPath
 from tenants import Tenants
 from tests import inside
@@ -153,7 +154,8 @@ def evidence(device_id: str | None, seen: tuple[str, int, str | None] | None, cu
 def stored() -> dict[str, Any]:
     """Read every table that a push writes."""
     names = ["_changes", "_conflicts", "_digests", *synced_tables()]
-    found = {name: list(connection().execute(f'SELECT * FROM "{name}" ORDER BY 1')) for name in names}
+    columns = {name: ", ".join(f'"{one}"' for one in dialect().schema.columns(name)) for name in names}
+    found = {name: list(connection().execute(f'SELECT {columns[name]} FROM "{name}" ORDER BY 1')) for name in names}
     return {name: [[meant(value) for value in row] for row in rows] for name, rows in found.items()}
 
 

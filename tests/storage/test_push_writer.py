@@ -14,6 +14,7 @@ import pytest
 from models import connection
 from protocol.codec import format_time
 from protocol.errors import ValidationError
+from storage.dialect import dialect
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON
@@ -280,5 +281,11 @@ def outcome(tenant: Tenant, body: JSON, options: JSON) -> Any:
         said: Any = (applied.results, applied.rows, applied.conflicts, applied.touched)
     except ValidationError as problem:
         said = problem.details
-    log = "SELECT * FROM _changes UNION ALL SELECT 0, table_name, hash, count, 0, 0, 0, 0, 0, 0, 0, 0 FROM _digests"
-    return said, tenant.all(), tenant.tenants.read(tenant.id, lambda: connection().execute(log).fetchall())
+    return said, tenant.all(), tenant.tenants.read(tenant.id, logged)
+
+
+def logged() -> list[Any]:
+    columns = ", ".join(dialect().schema.columns("_changes"))
+    changes = connection().execute(f"SELECT {columns} FROM _changes ORDER BY seq").fetchall()
+    digests = connection().execute("SELECT table_name, hash, count FROM _digests ORDER BY table_name").fetchall()
+    return [*changes, *digests]

@@ -75,12 +75,12 @@ def other(small: Server) -> Tenant:
 
 @pytest.fixture
 def victim(small: Server, other: Tenant) -> Tenant:
-    """A tenant with rows whose file is closed."""
+    """A tenant with rows whose file is closed, and its log taken in: it was large."""
     victim = small.register()
     rows = [{"id": f"r{number}", "name": f"{number}", "note": os.urandom(300).hex()} for number in range(400)]
     victim.device().push({"changes": {"end_user": rows}})
     other.device().create(name="of another")
-    assert not Path(f"{victim.path}-wal").exists()
+    wait_for(lambda: not Path(f"{victim.path}-wal").exists(), "the log to be taken in")
     return victim
 
 

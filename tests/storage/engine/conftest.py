@@ -12,8 +12,10 @@ from storage.engine import Database, Engine
 from tests import postgres
 from tests.storage.engine.installations import ENGINES, Installation, create
 
+_AN_ENGINE = [pytest.param(name, marks=[pytest.mark.server] if name == "postgres" else []) for name in ENGINES]
 
-@pytest.fixture(params=ENGINES)
+
+@pytest.fixture(params=_AN_ENGINE)
 def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
     if request.param == "postgres" and not postgres.is_there():
         pytest.skip(postgres.MISSING)
