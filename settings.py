@@ -22,7 +22,7 @@ MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
 
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _BYTES = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(i?B)?", re.IGNORECASE)
-_NOT_SHOWN = {"jwt_secret_key", "database_url"}
+_NOT_SHOWN = {"jwt_secret_key", "database_url", "redis_url"}
 _MAX_SHOWN_CHARACTERS = 60
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 """What Python makes of bytes of the environment that are not UTF-8."""
@@ -130,6 +130,18 @@ def _secret(text: str) -> str:
     return text
 
 
+def _redis_url(text: str) -> str:
+    if not re.fullmatch(r"rediss?://[^\s]+", text):
+        raise ValueError("must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380")
+    return text
+
+
+def _process_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]{1,32}", text):
+        raise ValueError("must be 1 to 32 letters and digits")
+    return text
+
+
 def _database(text: str) -> str:
     if not text.startswith(("postgres://", "postgresql://")):
         raise ValueError("must be a URL that begins with postgresql:// or postgres://")
@@ -163,6 +175,19 @@ class Settings:
     )
     jwt_secret_key: str = _setting(
         "", _secret, "Key that signs tokens. If unset, one is generated once and kept with the data."
+    )
+    redis_url: str = _setting(
+        "", _redis_url, "Redis by which the processes of one installation tell each other what to notify."
+    )
+    redis_verify_certificate: str = _setting(
+        "yes",
+        _one_of("yes", "no"),
+        "no: take any certificate from Redis, also one that nobody vouches for. Who can stand between then reads rows.",
+    )
+    process_name: str = _setting(
+        "",
+        _process_name,
+        "What the IDs of this process's Socket.IO sessions begin with, so that proxies find it again (docs/proxies.md).",
     )
     cors_origins: tuple[str, ...] = _setting(
         (),
@@ -207,7 +232,7 @@ class Settings:
         1_000, _whole(1, 1_000_000), "Requests of one tenant that wait to begin; more get 503."
     )
     tenant_wait_ms: int = _setting(
-        250, _whole(10, 60_000), "Milliseconds that a request may wait to begin; one that would wait longer gets 503."
+        200, _whole(10, 60_000), "Milliseconds that a request may have to wait; one that would wait longer gets 503."
     )
     max_tenant_body_bytes: int = _setting(
         268_435_456, _bytes(1_024, 68_719_476_736), "Bytes of concurrent request bodies of one tenant; more get 503."

@@ -29,11 +29,13 @@ from protocol.errors import (
     invalid,
 )
 from protocol.identifiers import parse_device_id
-from protocol.messages import PushResult
-from protocol.notifications import STATUS_TEXTS, Notification, notifications_of, parse_texts
+from protocol.messages import Position
+from protocol.notifications import STATUS_TEXTS, parse_texts
 from server import log_format
+from server.bus.bus import Bus
 from server.quotas import Quotas
 from server.scheduler import yield_if_due
+from server.websocket.announcements import Announcements
 from server.websocket.events import Read
 from server.websocket.receiver import check_not_refused
 from server.websocket.socketio_server import SocketIOServer
@@ -80,6 +82,7 @@ class Sockets:
         tokens: Tokens,
         seen: Seen,
         quotas: Quotas,
+        bus: Bus,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
         self._clients: dict[str, _Client] = {}
@@ -95,6 +98,15 @@ class Sockets:
             self._server.io.on(event, handle)
         self.on("ping", self._ping)
         self.on("sync_status_update", self._relay_status)
+        self._announcements = Announcements(
+            self._server.broadcaster,
+            bus,
+            self._authenticated_by_tenant.__contains__,
+            tenants.positions,
+            self._close_sessions,
+            now_ms,
+        )
+        self.announce, self.notify = self._announcements.announce, self._announcements.notify
         tokens.ended.connect(self._sessions_ended)
 
     @property
@@ -111,8 +123,9 @@ class Sockets:
         return self._authenticated_by_tenant.total()
 
     def start(self) -> None:
-        """Start the sweep for sockets that do not authenticate and for tokens that expire."""
+        """Start the sweep for sockets that do not authenticate or are silent, and for tokens that expire."""
         gevent.spawn(self._watch)
+        self._announcements.start()
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
@@ -144,7 +157,8 @@ class Sockets:
             check_tenant(identity, body.get("tenantId"))
             cursor = None if body.get("cursor") is None else parse_cursor(body["cursor"])
             device_id = parse_device_id(body.get("deviceId"), "deviceId")
-            greeting = self._greeting(identity, cursor)
+            self._announcements.expect_listener(identity.tenant_id)
+            here, greeting = self._greeting(identity, cursor)
             identity = self._tokens.verify(body["token"])  # Its session may have ended while the greeting was read.
             client = self._clients.get(sid)
             if client is None:
@@ -160,6 +174,7 @@ class Sockets:
         else:
             self._join(sid, client, identity, device_id)
             self._emit("authenticated", greeting, sid)
+            self._announcements.greeted(client.engine_id, identity.tenant_id, here)
 
     def _leave(self, sid: str, client: _Client) -> None:
         """Leave the room of the tenant that a socket authenticated for before."""
@@ -182,11 +197,11 @@ class Sockets:
         if not self._authenticated_by_tenant[identity.tenant_id]:
             del self._authenticated_by_tenant[identity.tenant_id]
 
-    def _greeting(self, identity: Identity, cursor: Cursor | None) -> Answer:
+    def _greeting(self, identity: Identity, cursor: Cursor | None) -> tuple[Position, Answer]:
         here, count = self._tenants.read(identity.tenant_id, lambda: missed(cursor))
         greeting = {"success": True, "tenantId": identity.tenant_id, "timestamp": format_time(now_ms())}
         greeting |= {"cursor": here.cursor, "missed": here.sequence if count is None else count}
-        return greeting | ({"resyncRequired": True} if count is None else {})
+        return here, greeting | ({"resyncRequired": True} if count is None else {})
 
     def _refuse(self, sid: str, problem: Problem) -> None:
         log_format.write_line(log, logging.INFO, "socket refused", {"code": problem.code})
@@ -207,7 +222,7 @@ class Sockets:
                 log.exception("the sweep of sockets failed")
 
     def _sweep(self, now: float) -> None:
-        """Close sockets that did not authenticate in time, at whatever stage they are, and those of expired tokens."""
+        """Close sockets that did not authenticate in time, those of expired tokens, and those that answer no ping."""
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.expires_at <= now:
                 self._refuse(sid, TokenExpired())
@@ -215,6 +230,7 @@ class Sockets:
         late = Unauthorized(f"The socket did not authenticate within {self._settings.socket_auth_seconds} s.")
         for engine_id in self._unauthenticated.late():
             self._close_unauthenticated(engine_id, late)
+        self._server.close_silent()
         self._server.log_refused()
 
     def _close_unauthenticated(self, engine_id: str, problem: Problem) -> None:
@@ -224,6 +240,10 @@ class Sockets:
         self._unauthenticated.discard(engine_id)
 
     def _sessions_ended(self, session_ids: Iterable[str]) -> None:
+        self._announcements.sessions_ended(session_ids)
+        self._close_sessions(session_ids)
+
+    def _close_sessions(self, session_ids: Iterable[str]) -> None:
         ended = set(session_ids)
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.session_id in ended:
@@ -237,23 +257,13 @@ class Sockets:
 
     def close(self) -> None:
         """Close all sockets when the server stops; clients see a lost connection and reconnect."""
+        self._announcements.close()
         self._server.close_all()
 
     # --- notifications -----------------------------------------------------------------------------------------------
 
     def _emit(self, event: str, payload: Answer, to: str, but: str | None = None) -> None:
         self._server.io.emit(event, payload, to=to, skip_sid=but)
-
-    def notify(self, tenant_id: str, notification: Notification) -> None:
-        """Send a notification to every socket of a tenant."""
-        self._server.broadcaster.broadcast("sync_notification", notification, tenant_id)
-
-    def announce(self, tenant_id: str, applied: PushResult) -> None:
-        """Notify a tenant of a push that is on disk: each table once, each conflict, and that it is complete."""
-        if tenant_id not in self._authenticated_by_tenant:
-            return
-        for notification in notifications_of(applied, now_ms()):
-            self.notify(tenant_id, notification)
 
     def let_notify(self, tenant_id: str) -> None:
         """Have notifications sent before the caller goes on: many may wait for them, and only one for the answer."""
@@ -262,12 +272,7 @@ class Sockets:
 
     def announce_restored(self, tenant_id: str) -> None:
         """Notify a tenant's devices that their cursors are invalid after a restore."""
-        here = self._tenants.read(tenant_id, positions.position)
-        text = "The data was restored from a backup: pull again from the start"
-        self.notify(
-            tenant_id,
-            Notification("data_available", "batch", text, cursor=here.cursor, timestamp=format_time(now_ms())),
-        )
+        self._announcements.announce_restored(tenant_id, self._tenants.read(tenant_id, positions.position))
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -307,3 +312,4 @@ class Sockets:
         if "status" not in texts:
             raise invalid("status", "must be a text")
         self._emit("sync_status_update", texts, caller.identity.tenant_id, but=caller.sid)
+        self._announcements.relay(caller.identity.tenant_id, "sync_status_update", texts)

@@ -9,6 +9,7 @@ from gevent import monkey
 monkey.patch_all()  # Before any other import: peewee and others keep what they find (ARCHITECTURE.md, trap 1).
 
 import gc  # noqa: E402
+import hashlib  # noqa: E402
 import sys  # noqa: E402
 
 gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, the imports make more; few in cycles.
@@ -39,6 +40,7 @@ from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format  # noqa: E402
+from server.bus.bus import Bus, NoBus  # noqa: E402
 from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import LoadShedding  # noqa: E402
@@ -92,10 +94,11 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     quotas = Quotas(settings, Scheduler())
     tenants = Tenants(engine)
-    tokens = Tokens(app, settings, signing_key.signing_key(settings, engine.kept_secret), tenants)
+    secret = signing_key.signing_key(settings, engine.kept_secret)
+    tokens = Tokens(app, settings, secret, tenants)
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
-    sockets = Sockets(app, settings, tenants, tokens, seen, quotas)
+    sockets = Sockets(app, settings, tenants, tokens, seen, quotas, _bus(settings, secret))
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
     for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
@@ -110,6 +113,16 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     sockets.start()
     housekeeping.start()
     return app
+
+
+def _bus(settings: Settings, secret: str) -> Bus:
+    """Choose the bus. Its channel is named by the key that all processes of an installation share, and no others."""
+    if not settings.redis_url:
+        return NoBus()
+    from server.bus.redis_bus import RedisBus  # noqa: PLC0415 -- 6 MiB, for those alone who use it
+
+    channel = "syncapp:" + hashlib.blake2b(secret.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
+    return RedisBus(settings.redis_url, channel, verifies=settings.redis_verify_certificate == "yes")
 
 
 def _lifecycle(

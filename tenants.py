@@ -6,16 +6,19 @@ rules of sync, which engine it is, where it keeps anything.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
-from protocol.errors import EmailTaken, InvalidTenantId
+from protocol.errors import EmailTaken, InvalidTenantId, TenantNotFound
+from protocol.messages import Position
 from storage import main_database
 from storage.declarations import compatibility
 from storage.engine import Engine
+from storage.positions import position
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.tenants")
@@ -57,6 +60,14 @@ class Tenants:
         Raises: TenantNotFound.
         """
         return self.engine.tenant(tenant_id).read(query)
+
+    def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
+        """Give the position of each tenant that is there."""
+        found = {}
+        for tenant_id in tenant_ids:
+            with contextlib.suppress(TenantNotFound):
+                found[tenant_id] = self.read(tenant_id, position)
+        return found
 
     def write(
         self,

@@ -25,7 +25,7 @@ from api.sync import Sync
 from server import log_format
 from server.http import handler
 from server.http.handler import Handler
-from server.websocket import broadcast
+from server.websocket import announcements, broadcast
 from server.websocket.broadcast import Broadcaster
 from server.websocket.events import Events
 from server.websocket.frames import BoundedWebSocket
@@ -71,7 +71,13 @@ def engineio() -> None:
 
 def emit() -> None:
     """Have python-socketio send an event to a room: one packet and one frame for each socket."""
-    replace(Broadcaster, "broadcast", lambda self, event, payload, room: self._io.emit(event, payload, to=room))
+    replace(announcements, "packet_of", lambda event, payload: (event, payload))
+    replace(Broadcaster, "send_packets", _emit_each)
+
+
+def _emit_each(self: Any, room: str, packets: Iterable[tuple[str, object]]) -> None:
+    for event, payload in packets:
+        self._io.emit(event, payload, to=room)
 
 
 def socketio() -> None:

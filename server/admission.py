@@ -24,11 +24,10 @@ _MOST_STARTING = 16
 here, where how long they wait is known."""
 
 _ALWAYS_WAITING = 64
-"""So many may wait however slowly the queue seems to move: who waits in vain is told in time, and a stall ends."""
+"""So many may wait however slowly the queue seems to move: a stall says nothing about the time after it."""
 
-_EXPECTED_SHARE = 0.8
-"""Who expects to wait for a larger share of what is allowed is refused at once: the pace changes, and to wait in vain costs
-more than a refusal."""
+_PATIENCE = 10
+"""How many times as long as expected one waits at most: a stall is no reason to refuse who is served soon after it."""
 
 _MEAN_OF = 256
 """The pace is a mean over so many places."""
@@ -136,7 +135,6 @@ class Admission:
     def __init__(self, settings: Settings, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
         self._most_running, self._most_waiting = settings.max_tenant_requests, settings.max_tenant_waiting
         self._most_bytes, self._wait_seconds = settings.max_tenant_body_bytes, settings.tenant_wait_ms / 1000
-        self._expected_seconds = self._wait_seconds * _EXPECTED_SHARE
         self._scheduler, self._clock, self._refused = scheduler, clock, _Pace()
         self._tenants: dict[str, _Tenant] = {}
         """Only those of which something is in flight or waits."""
@@ -199,7 +197,7 @@ class Admission:
         if waiting < min(_ALWAYS_WAITING, self._most_waiting):
             return False
         before = waiting + tenant.running
-        return waiting >= self._most_waiting or before * tenant.pace_seconds > self._expected_seconds
+        return waiting >= self._most_waiting or before * tenant.pace_seconds > self._wait_seconds
 
     def _let_in_waiting(self, tenant: _Tenant) -> None:
         if not tenant.waiting:
@@ -212,7 +210,7 @@ class Admission:
         """Wait to be let in, for as long as one may. Raises: Busy."""
         waiting = _Waiting()
         tenant.join(waiting, self._clock())
-        timer = gevent.get_hub().loop.timer(self._wait_seconds)
+        timer = gevent.get_hub().loop.timer(self._wait_seconds * _PATIENCE)
         timer.start(waiting.switch, None)
         try:
             waiting.get()

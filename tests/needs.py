@@ -39,6 +39,7 @@ PROGRAMS = {
     "h2o": "h2o",
     "nghttpx": "nghttp2-proxy",
     "squid": "squid",
+    "redis-server": "redis-server",
     "initdb": "postgresql",
 }
 """Program to Debian packages."""

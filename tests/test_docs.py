@@ -19,11 +19,11 @@ from flask import Flask
 
 import models
 import settings
-import sockets
 import syncapp
 from api import reference
 from operations import commands as operator_commands
-from protocol import errors
+from protocol import errors, notifications
+from server.websocket import announcements
 from tests.conftest import ROOT, Listener, Server, Tenant, needs
 from tests.sources import FOLDERS, modules, name_of, parsed
 
@@ -81,9 +81,8 @@ def test_every_event_is_documented_and_every_documented_one_exists(app: Flask) -
 
 def emitted_events() -> set[str]:
     """Collect the events that the server emits."""
-    return _first_texts(ROOT / "sockets.py", "_emit", "broadcast") | _first_texts(
-        ROOT / "server/websocket/socketio_server.py", "emit"
-    )
+    own = _first_texts(ROOT / "sockets.py", "_emit")
+    return own | _first_texts(ROOT / "server/websocket/socketio_server.py", "emit") | {announcements.EVENT}
 
 
 def _first_texts(path: Path, *methods: str) -> set[str]:
@@ -96,7 +95,7 @@ def _first_texts(path: Path, *methods: str) -> set[str]:
 
 
 def test_every_type_of_notification_is_documented() -> None:
-    for kind in get_args(get_type_hints(vars(sockets)["Notification"])["type"]):
+    for kind in get_args(get_type_hints(notifications.Notification)["type"]):
         assert f"`{kind}`" in API, f"docs/api.md must describe {kind}"
 
 

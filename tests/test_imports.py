@@ -26,6 +26,7 @@ ONLY_THERE = {
     "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors")},
     "bcrypt": {"accounts.passwords"},
     "isal": {"server.http.middleware"},
+    "redis": {"server.bus.redis_bus"},
     "flask_socketio": {"server.websocket.socketio_server"},
 }
 """Packages that one module alone may import."""
@@ -119,8 +120,8 @@ def points_one_way(name: str, tree: ast.Module) -> Iterator[str]:
             yield f"{name} imports {other}, which stands above it"
 
 
-MAY_IMPORT_LATE = {"syncapp._run_command", "operations.engine_choice.postgres_engine"}
-"""A server that only serves must not hold what the operator's commands need, nor one on SQLite PostgreSQL's driver."""
+MAY_IMPORT_LATE = {"syncapp._run_command", "syncapp._bus", "operations.engine_choice.postgres_engine"}
+"""A server that only serves must not hold what the operator's commands need, nor one on SQLite alone drivers of others."""
 
 
 def stays_at_the_top(name: str, tree: ast.Module) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.by_hand import Raw
+from tests.by_hand import Poller, Raw
 from tests.conftest import WAIT_SECONDS, Device, Listener, Server, Tenant, wait_for
 from tests.system.test_faults import locked
 from tests.system.test_soak import counts
@@ -109,6 +109,17 @@ def test_expiry_of_the_token_ends_the_socket(start_server: Callable[..., Server]
     listener = tenant.device().listen()
     assert listener.wait("authentication_error")["code"] == "token_expired"
     assert listener.is_gone.wait(WAIT_SECONDS)
+
+
+def test_sockets_that_answer_no_ping_are_ended(start_server: Callable[..., Server]) -> None:
+    """Fault: nobody looked, and they stayed: a phone without a network closes nothing."""
+    server = start_server(PING_INTERVAL_SECONDS="1", PING_TIMEOUT_SECONDS="1")
+    tenant = server.register()
+    Poller(server).join(tenant)
+    with Raw(server) as raw:
+        raw.join(tenant)
+        wait_for(lambda: not counts(server)["sockets"], "the end of both")
+        assert raw.is_over()
 
 
 def test_status_is_relayed_to_the_others_and_not_back(listen: Listen, other_tenant: Tenant) -> None:

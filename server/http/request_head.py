@@ -25,6 +25,9 @@ _LINE_BYTES = 65_536
 _REQUEST_LINE_BYTES = 8_192
 _MOST_LINES = 100
 _CACHED_BYTES = 1_024
+_UNIQUE = b"Sec-WebSocket-Key:"
+"""A header that no two requests share, as nearly all clients write it: what has it would only displace what comes again."""
+
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LINE = re.compile(rb"(" + _TOKEN + rb"):([^\0\r\n]*)\r?\n")
@@ -74,14 +77,20 @@ def read(file: Any) -> Request | None:
     return parse(lines)
 
 
-@lru_cache(maxsize=1_024)
 def parse_cached(head: bytes) -> Request | None:
     """Parse a whole request head; None if it is malformed, or does not end where it seems to."""
+    return _parse_whole(head) if _UNIQUE in head else _parse_whole_cached(head)
+
+
+def _parse_whole(head: bytes) -> Request | None:
     *lines, _ = head.splitlines(keepends=True)
     try:
         return parse(lines)
     except Problem:
         return None
+
+
+_parse_whole_cached = lru_cache(maxsize=1_024)(_parse_whole)
 
 
 def parse(lines: list[bytes]) -> Request:
@@ -96,7 +105,8 @@ def parse(lines: list[bytes]) -> Request:
     if len(rest) > _MOST_LINES:
         raise HeadTooLarge(f"A request may have at most {_MOST_LINES} header lines.")
     for line in rest:
-        parsed = _parse_line_cached(line) if len(line) <= _CACHED_BYTES else _parse_line(line)
+        is_cached = len(line) <= _CACHED_BYTES and not line.startswith(_UNIQUE)
+        parsed = _parse_line_cached(line) if is_cached else _parse_line(line)
         if parsed is None:
             raise ValidationError("A header line is malformed.")
         key, value = parsed

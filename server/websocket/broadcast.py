@@ -8,7 +8,7 @@ that each receives everything in order.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -22,6 +22,11 @@ from server.websocket.frames import text_frames
 
 _BATCH_SOCKETS = 128
 """Sockets that are sent to before the next yield to the event loop."""
+
+
+def packet_of(event: str, payload: object) -> bytes:
+    """Encode an event as the packet that each socket gets (Socket.IO protocol 5, EVENT in an Engine.IO message)."""
+    return b"42" + encode((event, payload))
 
 
 class _Pending:
@@ -63,13 +68,13 @@ class Broadcaster:
         if connection:
             connection.abort()
 
-    def broadcast(self, event: str, payload: object, room: str) -> None:
-        """Send an event to each socket of a room; events of one round of the event loop are sent together."""
+    def send_packets(self, room: str, packets: Sequence[bytes]) -> None:
+        """Send packets to each socket of a room; those of one round of the event loop are sent together."""
         pending = self._pending.get(room)
         if pending is None:
             pending = self._pending[room] = _Pending()
             gevent.spawn(self._send_to_room, room, pending)
-        pending.messages.append(b"42" + encode((event, payload)))
+        pending.messages += packets
 
     def answer(self, engine_id: str, message: bytes, room: str | None) -> None:
         """Send a message to one socket, together with pending messages of its room, after them."""

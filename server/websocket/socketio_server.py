@@ -16,6 +16,7 @@ from flask_socketio import SocketIO
 from protocol.errors import Problem, as_acknowledgement
 from server.http.exchange import is_allowed_origin
 from server.quotas import Quotas
+from server.scheduler import yield_if_due
 from server.websocket import frames
 from server.websocket.broadcast import Broadcaster
 from server.websocket.events import Events, Json, TextPacket
@@ -38,6 +39,7 @@ def _socket_io(app: Flask, settings: Settings) -> SocketIO:
         always_connect=True,  # So that an error can be sent before the connection is closed.
         manage_session=False,
         client_manager=Rooms(),
+        monitor_clients=False,  # ``close_silent`` does so; the library keeps all sockets of a moment for a round of 20 s.
         cors_allowed_origins=lambda origin, environ: is_allowed_origin(origin, environ, settings.cors_origins),
         max_http_buffer_size=settings.max_frame_bytes,
         ping_interval=settings.ping_interval_seconds,
@@ -70,6 +72,9 @@ class SocketIOServer:
         self._socket_io = _socket_io(app, settings)
         self.io = self._socket_io.server
         self._engine = self.io.eio
+        if settings.process_name:
+            generate_id = self._engine.generate_id
+            self._engine.generate_id = lambda: f"{settings.process_name}.{generate_id()}"
         most, most_waiting = settings.max_stranger_sockets, settings.max_connections // 4
         self.unauthenticated = UnauthenticatedSockets(most, most_waiting, close_unauthenticated)
         make_room = self.unauthenticated.make_room
@@ -134,6 +139,14 @@ class SocketIOServer:
         socket = self._engine.sockets.get(engine_id)
         if socket and not socket.closed:
             socket.close(wait=False, abort=abort)
+
+    def close_silent(self) -> None:
+        """Close the sockets that have not answered a ping in time."""
+        for engine_id in list(self._engine.sockets):
+            socket = self._engine.sockets.get(engine_id)
+            if socket and not socket.closing and not socket.closed:
+                socket.check_ping_timeout()
+            yield_if_due()
 
     def close_all(self) -> None:
         """Close all sockets when the server stops, and let none in; clients see a lost connection and reconnect."""

@@ -105,6 +105,18 @@ def test_request_that_waited_for_as_long_as_it_may_is_refused_and_holds_nothing(
     ended([*running, after], subject)
 
 
+def test_stall_is_no_reason_to_refuse_who_waits() -> None:
+    """Fault: a deadline of what one may expect to wait: each slow write to the disk refused all who came meanwhile."""
+    subject = admission_of(tenant_wait_ms=500)
+    requests = [Request(subject) for _ in range(4)]
+    gevent.sleep(0.6)
+    for number in range(2):
+        assert requests[number + 2].waits
+        requests[number].end()
+        assert requests[number + 2].begins()
+    ended(requests, subject)
+
+
 def test_more_than_may_wait_are_refused_at_once() -> None:
     subject = admission_of()
     requests = [Request(subject) for _ in range(5)]
@@ -116,10 +128,9 @@ def test_more_than_may_wait_are_refused_at_once() -> None:
 
 
 def test_queue_is_as_long_as_is_served_in_time_at_the_pace_of_before() -> None:
-    """A hundredth of a second each, and a second to wait: more than 80 in all are too many, though a thousand may wait."""
+    """A hundredth of a second each, and 0.8 s to wait: more than 80 in all are too many, though a thousand may wait."""
     clock = Clock()
-    subject = admission_of(clock, max_tenant_requests=1, max_tenant_waiting=1_000, tenant_wait_ms=1_000)
-    subject._expected_seconds = 0.8
+    subject = admission_of(clock, max_tenant_requests=1, max_tenant_waiting=1_000, tenant_wait_ms=800)
     requests = [Request(subject) for _ in range(601)]
     for number in range(600):
         clock.now += 0.01

@@ -127,3 +127,14 @@ def test_what_is_taken_whole_is_what_is_read_line_by_line(lines: list[bytes], en
         return
     file = io.BytesIO(data)
     assert request_head.read(file) == taken and not file.read()
+
+
+def test_handshakes_do_not_displace_the_heads_that_come_again() -> None:
+    """Fault: each took a place for good, since no other has its key: after 1,024 none of the others was left."""
+    usual = FIRST + b"\r\nHost: usual\r\n\r\n"
+    kept = request_head.parse_cached(usual)
+    for number in range(1_100):
+        key = b"Sec-WebSocket-Key: %d\r\n" % number
+        request = request_head.parse_cached(FIRST + b"\r\nHost: a\r\n" + key + b"\r\n")
+        assert request and request.environ["HTTP_SEC_WEBSOCKET_KEY"] == str(number)
+    assert request_head.parse_cached(usual) is kept

@@ -21,7 +21,7 @@ from gevent.ssl import SSLSocket
 
 from server.idle_reader import KEY, IdleReader
 from server.websocket import connection
-from server.websocket.broadcast import Broadcaster
+from server.websocket.broadcast import Broadcaster, packet_of
 from server.websocket.connection import WebSocketConnection, _Queue, _Writer
 from server.websocket.events import Json, TextPacket
 from server.websocket.frames import BoundedWebSocket, text_frames
@@ -139,7 +139,7 @@ def test_event_to_a_room_is_what_the_library_would_emit(io: Any, broadcaster: Br
     io._send_eio_packet = lambda _, packet: emitted.append(frame_of(packet))
     for payload in ({"a": 1, "text": "ä\n"}, {"rows": [1, None, "x"]}):
         io.emit("sync_notification", payload, to="tenant")
-        broadcaster.broadcast("sync_notification", payload, "tenant")
+        broadcaster.send_packets("tenant", [packet_of("sync_notification", payload)])
     phone.expected = b"".join(emitted)
     gevent.sleep(0)
     assert phone.hears() == phone.expected and phone.engine.queue.qsize() == 0
@@ -153,7 +153,7 @@ def test_broadcast_reaches_its_room_only_also_if_a_socket_changes_rooms_meanwhil
     sids = {name: io.manager.connect(name, "/") for name in phones}
     for name, sid in sids.items():
         io.manager.enter_room(sid, "/", "other" if name == "phone 3" else "tenant")
-    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.send_packets("tenant", [packet_of("note", {})])
     gevent.spawn(io.manager.leave_room, sids["phone 129"], "/", "tenant")  # Runs at the first yield.
     gevent.sleep(0.05)
     silent = []
@@ -190,7 +190,7 @@ def test_acknowledgement_is_sent_with_the_broadcast_and_first_of_all(
     broadcaster: Broadcaster, room_of_300: list[tuple[str, bytes]]
 ) -> None:
     """Faults: not sorted, so that it waited for 250 others; sent alone, before what it is the answer to."""
-    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.send_packets("tenant", [packet_of("note", {})])
     broadcaster.answer("phone 250", b"30[{}]", "tenant")
     gevent.sleep(0.1)
     assert room_of_300[0] == ("phone 250", NOTE + ANSWER)
@@ -201,7 +201,7 @@ def test_packet_sent_after_an_acknowledgement_arrives_after_it(
     broadcaster: Broadcaster, room_of_300: list[tuple[str, bytes]]
 ) -> None:
     """Faults: ``_delayed`` not looked at: the answer to the later event came first; or begun anew: the first was lost."""
-    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.send_packets("tenant", [packet_of("note", {})])
     broadcaster.answer("phone 250", b"30[{}]", "tenant")
     broadcaster.answer("phone 250", b"30[{}]", "tenant")
     broadcaster.send("phone 250", Packet(MESSAGE, "31[{}]"))
@@ -220,7 +220,7 @@ def test_acknowledgement_does_not_wait_for_a_broadcast_that_has_begun(
     broadcaster: Broadcaster, room_of_300: list[tuple[str, bytes]]
 ) -> None:
     """Fault: ``is_under_way`` never set: it was lost, since nothing more was told."""
-    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.send_packets("tenant", [packet_of("note", {})])
     gevent.spawn(broadcaster.answer, "phone 250", b"30[{}]", "tenant")  # Runs at the first yield.
     gevent.sleep(0.1)
     assert room_of_300[128] == ("phone 250", ANSWER) and room_of_300[251] == ("phone 250", NOTE)
@@ -233,7 +233,7 @@ def test_broadcast_that_fails_delays_nothing(
     phone = new_phone("phone")
     io.manager.enter_room(io.manager.connect("phone", "/"), "/", "tenant")
     found, io.manager.get_participants = io.manager.get_participants, None
-    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.send_packets("tenant", [packet_of("note", {})])
     broadcaster.answer("phone", b"30[{}]", "tenant")
     gevent.sleep(0.01)
     io.manager.get_participants = found
@@ -248,7 +248,7 @@ def test_broadcast_reaches_all_though_one_socket_is_closed(
     """Fault: the error let through: 297 heard nothing."""
     broadcaster._connections["phone 2"]._websocket.closed = True
     queue, broadcaster._queue = broadcaster._queue, _closed
-    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.send_packets("tenant", [packet_of("note", {})])
     gevent.sleep(0.1)
     broadcaster._queue = queue
     assert len(room_of_300) == 300
@@ -262,7 +262,7 @@ def test_socket_that_left_its_room_gets_its_acknowledgement(
     io: Any, broadcaster: Broadcaster, room_of_300: list[tuple[str, bytes]]
 ) -> None:
     """Fault: answers only given to who is in the room: a device waited for ever."""
-    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.send_packets("tenant", [packet_of("note", {})])
     broadcaster.answer("phone 250", b"30[{}]", "tenant")
     io.manager.leave_room(io.manager.sid_from_eio_sid("phone 250", "/"), "/", "tenant")
     gevent.sleep(0.1)
@@ -394,7 +394,7 @@ def test_broadcast_reaches_all_though_one_has_sent_its_close_frame(
         io.manager.enter_room(io.manager.connect(name, "/"), "/", "tenant")
     gone, here = new_phone("gone"), new_phone("here")
     gone.connection._websocket.close()
-    broadcaster.broadcast("note", {}, "tenant")
+    broadcaster.send_packets("tenant", [packet_of("note", {})])
     gevent.sleep(0.05)
     here.theirs.settimeout(1)
     assert here.theirs.recv(100).endswith(b'42["note",{}]') and gone.engine.queue.qsize() == 1

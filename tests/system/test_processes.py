@@ -1,0 +1,213 @@
+"""Several servers on one PostgreSQL and one Redis: what one commits, the listeners of all hear, in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests import postgres
+from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
+from tests.proxy_processes import Behind, certified, documented, running, section
+from tests.redis_server import Redis
+
+pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)]
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+Pair = tuple[Tenant, Tenant]
+
+
+@pytest.fixture
+def pair(start_server: Callable[..., Server], redis_server: Redis, tmp_path: Path) -> Iterator[Pair]:
+    """One tenant with a row, at two servers."""
+    env = {
+        "DATABASE_URL": postgres.address_of(tmp_path / "data"),
+        "REDIS_URL": redis_server.url,
+        "TRUSTED_PROXIES": "1",
+    }
+    one, two = (start_server(name, PROCESS_NAME=name, **env) for name in ("one", "two"))
+    tenant = one.register()
+    tenant.device().create(id="a", name="first")
+    yield tenant, replace(tenant, server=two)
+    for server in (one, two):
+        server.kill()
+    postgres.drop_those_in(tmp_path)
+
+
+def rows_of(listener: Listener) -> list[str]:
+    return [note["data"]["name"] for note in listener.notes("data_available") if "data" in note]
+
+
+def hear_each_other(here: Tenant, there: Tenant, ours: Listener, theirs: Listener) -> None:
+    """Wait until messages go both ways: a server subscribes soon after its start."""
+
+    def is_through() -> bool:
+        for tenant in (here, there):
+            tenant.server.post("/api/client/notifications/test", {"message": tenant.server.url}, tenant.token)
+        return all(
+            any(note["message"] == tenant.server.url for note in listener.notes())
+            for tenant, listener in ((there, ours), (here, theirs))
+        )
+
+    wait_for(is_through, "messages both ways")
+
+
+@pytest.fixture
+def listeners(pair: Pair, listen: Callable[..., Listener]) -> tuple[Listener, Listener]:
+    """A listener at each server; messages go both ways."""
+    here, there = pair
+    ours, theirs = listen(here), listen(there)
+    hear_each_other(here, there, ours, theirs)
+    return ours, theirs
+
+
+def test_push_at_one_server_is_heard_at_both_with_the_same_words(
+    pair: Pair, listeners: tuple[Listener, Listener]
+) -> None:
+    pair[0].device().update(id="a", name="second")
+    for listener in listeners:
+        listener.wait_note("sync_complete")
+    heard: list[list[JSON]] = [
+        [note for note in listener.notes() if note.get("previousCursor")] for listener in listeners
+    ]
+    assert heard[0] == heard[1] and rows_of(listeners[1]) == ["second"]
+
+
+def cursors_of(listener: Listener) -> list[int]:
+    """Give the sequences that a listener was told of, in the order of its notifications."""
+    cursors = [note["cursor"] for note in listener.notes() if "cursor" in note]
+    return [int(cursor.partition("-")[2]) for cursor in dict.fromkeys(cursors)]
+
+
+def sequence_of(cursor: str) -> int:
+    return int(cursor.partition("-")[2])
+
+
+def storm(pair: Pair, count: int) -> Callable[[], int]:
+    """Push at both at once; the result waits for the end and gives the last sequence."""
+
+    def push(tenant: Tenant, name: str) -> list[str]:
+        device = tenant.device()
+        return [device.push({"changes": {"end_user": [{"id": name, "note": str(n)}]}})["cursor"] for n in range(count)]
+
+    pool = ThreadPoolExecutor(2)
+    pushes = [pool.submit(push, tenant, name) for tenant, name in zip(pair, "bc", strict=True)]
+    return lambda: max(sequence_of(cursor) for one in pushes for cursor in one.result())
+
+
+def test_pushes_at_both_at_once_are_told_to_all_in_the_order_of_their_cursors(
+    pair: Pair, listeners: tuple[Listener, Listener]
+) -> None:
+    """Fault: told as they come: a cursor after a later one."""
+    last = storm(pair, 100)()
+    for listener in listeners:
+        wait_for(lambda one=listener: last in cursors_of(one), "the last commit")  # type: ignore[misc]
+        assert cursors_of(listener) == sorted(cursors_of(listener))
+    found = [{name: note.get("data") for note in one.notes() if (name := note.get("cursor"))} for one in listeners]
+    both = found[0].keys() & found[1].keys()
+    assert len(both) > 100, "most are told as they are, few as hints"
+
+
+def test_key_that_both_are_asked_under_at_once_has_one_answer(pair: Pair) -> None:
+    body = {"table": "end_user", "operation": "create", "data": {"name": "no id: a retry would make another"}}
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(20):
+            answers = list(pool.map(lambda one, key=f"k{number}": one.device(Idempotency_Key=key).push_raw(body), pair))
+            assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
+            assert answers[0].content == answers[1].content
+    assert len(pair[0].device().rows()) == 21
+
+
+def test_commit_that_a_killed_server_did_not_tell_of_is_found(
+    pair: Pair, listeners: tuple[Listener, Listener], redis_server: Redis
+) -> None:
+    """Redis is gone, so that nothing is told; then the server that pushed is killed. Fault: a gap is no reason to look."""
+    redis_server.kill()
+    cursor = pair[0].device().push({"changes": {"end_user": [{"id": "a", "name": "last words"}]}})["cursor"]
+    pair[0].server.kill()
+    redis_server.start()
+    wait_for(lambda: sequence_of(cursor) in cursors_of(listeners[1]), "a hint")
+
+
+def test_event_of_one_device_reaches_those_of_the_other_server(
+    pair: Pair, listeners: tuple[Listener, Listener]
+) -> None:
+    listeners[0].call("sync_status_update", {"status": "syncing"})
+    assert listeners[1].wait("sync_status_update") == {"status": "syncing"}
+    assert listeners[0].of("sync_status_update") == []
+
+
+def test_logging_out_at_one_server_closes_the_sockets_at_the_other(
+    pair: Pair, listeners: tuple[Listener, Listener]
+) -> None:
+    here, _ = pair
+    assert here.server.post("/api/customers/logout", None, here.token).ok
+    for listener in listeners:
+        assert listener.wait("authentication_error")["code"] == "unauthorized"
+
+
+def test_pushes_and_listeners_of_a_server_go_on_without_redis(
+    pair: Pair, listeners: tuple[Listener, Listener], redis_server: Redis
+) -> None:
+    """And what was told meanwhile reaches the other, once Redis is back."""
+    with redis_server.stopped():
+        pair[0].device().update(id="a", name="while it hangs")
+        wait_for(lambda: rows_of(listeners[0]) == ["while it hangs"], "the notification here")
+    wait_for(lambda: rows_of(listeners[1]) == ["while it hangs"], "the notification there")
+    redis_server.kill()
+    pair[0].device().update(id="a", name="while it is gone")
+    wait_for(lambda: rows_of(listeners[0])[1:] == ["while it is gone"], "the notification here")
+    redis_server.start()
+    wait_for(lambda: len(listeners[1].notes("data_available")) >= 2, "a hint, or the row")
+
+
+def proxied(name: str, two: Server) -> str:
+    """Give the configuration that the docs show for several processes, the second of them ``two``."""
+    blocks: list[str] = re.findall(r"^```\w+\n(.*?)^```$", section("Several processes"), re.MULTILINE | re.DOTALL)
+    if name == "nginx":
+        text = blocks[0] + documented("nginx").replace("http://127.0.0.1:3000;", "http://$syncapp;")
+    else:
+        text = documented("HAProxy").replace("    server syncapp 127.0.0.1:3000\n", blocks[1])
+    return text.replace("3001", str(two.port))
+
+
+@pytest.mark.slow
+@needs("openssl")
+@pytest.mark.parametrize(
+    "name", [pytest.param("nginx", marks=needs("nginx")), pytest.param("HAProxy", marks=needs("haproxy"))]
+)
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_listeners_behind_a_proxy_find_their_process_again(
+    pair: Pair, name: str, transport: str, monkeypatch: pytest.MonkeyPatch, listen: Callable[..., Listener]
+) -> None:
+    """Fault: ``PROCESS_NAME`` not set: polling goes to the other process, which does not know the session."""
+    here, there = pair
+    with certified() as folder, running(name, here.server, folder, proxied(name, there.server)) as url:
+        for variable in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "WEBSOCKET_CLIENT_CA_BUNDLE"):
+            monkeypatch.setenv(variable, str(folder / "certificates" / "certificate.pem"))
+        front = replace(here, server=Behind(here.server.data, port=here.server.port, proxy_url=url))
+        listeners = [listen(front, transport) for _ in range(6)]
+        for listener in listeners:
+            listener.call("ping", None)
+        names = {listener.client.eio.sid.partition(".")[0] for listener in listeners}
+        assert names == {"one", "two"}
+        for listener in listeners:
+            listener.close()
+
+
+def test_address_of_redis_that_is_none_refuses_the_start_without_showing_it(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="REDIS_URL must be an address") as refusal:
+        Server(tmp_path / "data", {"REDIS_URL": "http://:s3cret@host"}).start()
+    assert "s3cret" not in str(refusal.value)
