@@ -104,8 +104,10 @@ class PlainEdits:
         push, before, (_, _, version, sequence, edited_at, *_) = self._writing.push, self._writing.before, as_read
         if sequence > before.sequence:
             return False
-        is_own = position < sequence and push.evidence.has_made(sequence, before.epoch)
-        self._writing.applied.has_seen_all &= is_own or position >= sequence
+        is_own = False
+        if position < sequence:
+            is_own = push.evidence.has_made(sequence, before.epoch)
+            self._writing.applied.has_seen_all &= is_own
         if base_version is None:
             return not push.base or push.base.sequence >= sequence
         if is_own:  # What is no later may be an earlier edit sent again.

@@ -79,7 +79,7 @@ class Evidences:
         first = at.sequence if now.first_push is None or not is_same else now.first_push
         may_have_deleted = now.may_have_deleted or applied.may_delete
         own = now.own if is_same else ()
-        if applied.has_seen_all and any(known[name] < after.sequence for name in applied.touched):
+        if applied.has_seen_all and min(known.values()) < after.sequence:
             own = (*own, (at.sequence + 1, after.sequence))[-_MOST_OWN:]
         about = now.row_device_id, now.is_shared, now.seen_at, first, may_have_deleted, now.is_kept, own
         found = Evidence(now.who, now.session, at.epoch, known, sent, *about)

@@ -263,7 +263,9 @@ class Connection:
                 current.error = error
                 return False
             return True
-        current.error = failure_of(result)
+        current.error = failure = failure_of(result)
+        if failure.is_outdated:
+            self._prepared.clear()
         if isinstance(current, _Prepared):
             self._prepared.pop(current.text, None)
         return False

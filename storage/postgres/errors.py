@@ -19,6 +19,11 @@ class StatementFailed(Exception):
         super().__init__(sentence)
         self.state = state
 
+    @property
+    def is_outdated(self) -> bool:
+        """Tell whether the statement has to be prepared anew."""
+        return self.state == "26000" or (self.state == "0A000" and _CHANGED in str(self))
+
 
 class ConnectionLost(Exception):
     """A connection that could not be made, or that ended; what it was about to do is not known by itself."""
@@ -40,6 +45,9 @@ _BUSY = {
 _ENDED = {"57P01", "57P02", "57P03", "57P05", "25P03"}
 """The server goes down, crashes, starts up, or closed what was idle."""
 
+_CHANGED = "cached plan must not change result type"
+"""Said of a prepared statement whose columns have other types by now: another process migrated (feature_not_supported)."""
+
 _NO_ROOM = {"53100"}
 
 
@@ -58,7 +66,7 @@ def problem_of(error: Exception) -> Exception:
     if isinstance(error, StatementFailed):
         if error.state in _ENDED or error.state.startswith("08"):
             return DatabaseUnavailable()
-        if error.state in _BUSY:
+        if error.state in _BUSY or error.is_outdated:
             return Busy()
         if error.state in _NO_ROOM:
             return StorageFull()

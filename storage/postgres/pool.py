@@ -22,7 +22,7 @@ class Pool:
     def __init__(self, connect: Callable[[], Connection], size: int) -> None:
         """``connect``: opens a connection, ready to be used."""
         self.connect = connect
-        """To be called aside of the pool by those alone who hold one of its connections that ended, in whose place it is."""
+        """For those alone who hold a connection that ended: what they open beside the pool is in its place."""
         self._free = BoundedSemaphore(size)
         self._idle: list[Connection] = []
         self._is_closed = False

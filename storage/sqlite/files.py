@@ -104,9 +104,7 @@ def take_log_in(path: Path) -> None:
     Raises: Busy, StorageFull.
     """
     with as_problems(), _opened(path) as connection:
-        connection.pragma(
-            "user_version"
-        )  # Before a first read there is no log to it, and none that closing would remove.
+        connection.pragma("user_version")  # The first read: before it there is no log to this connection.
         connection.wal_checkpoint()
 
 

@@ -26,7 +26,7 @@ import syncapp
 from accounts import passwords, signing_key
 from settings import Settings
 from storage import main_database
-from tests import forking
+from tests import forking, postgres
 from tests.conftest import FAST, JSON, Server, Tenant
 from tests.refusals import forged, paths, refused
 
@@ -52,6 +52,7 @@ def refresh(tenant: Tenant, refresh_token: str | None = None) -> Any:
 
 def change_main(server: Server, sql: str, *values: Any) -> None:
     """Change the main database beside the server, as a version before this one would have left it."""
+    postgres.must_be_about_files()
     with contextlib.closing(sqlite3.connect(server.data / "main.db", timeout=10, isolation_level=None)) as main:
         assert main.execute(sql, values).rowcount == 1
 
@@ -352,6 +353,7 @@ def start_of(data: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"short", b"\xff\xfe" * 30, b"abab" * 12], ids=repr)
 def test_key_that_signs_nothing_is_never_served_with(tmp_path: Path, content: bytes) -> None:
+    postgres.must_be_about_files()
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
     (data / "jwt_secret_key").write_bytes(content)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jwt
 import pytest
 
+from tests import postgres
 from tests.conftest import WAIT_SECONDS, Device, Listener, Tenant
 from tests.refusals import customers, forged, refused
 from tests.signing_in import API, StartServer, account, log_in, me, refresh
@@ -99,6 +100,7 @@ def test_expired_tokens_are_told_apart_from_bad_ones(tenant: Tenant, start_serve
 
 
 def test_key_is_made_once_kept_private_and_survives_a_restart(start_server: StartServer) -> None:
+    postgres.must_be_about_files()
     server = start_server()
     tenant, key = server.register(), server.data / "jwt_secret_key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(key.read_text()) >= 43

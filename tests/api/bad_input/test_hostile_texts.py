@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from models import synced_tables
+from tests import postgres
 from tests.api.bad_input.hostile import CUSTOMERS, HOSTILE_TEXTS
 from tests.conftest import JSON, Device, Tenant
 from tests.refusals import (
@@ -70,6 +71,7 @@ def test_hostile_texts_in_every_field_come_back_exactly_and_harm_nothing(tenant:
         assert [{name: row[name] for name in sent} for row, sent in zip(stored, rows, strict=True)] == rows
     assert sorted(server.data.parent.iterdir()) == around
     assert dump_of(tenant).keys() == tables
+    postgres.must_be_about_files()
     assert all(re.fullmatch(r"tenant_[0-9a-f]{32}\.db(-wal|-shm)?", path.name) for path in tenant.path.parent.iterdir())
 
 

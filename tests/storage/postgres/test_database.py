@@ -166,6 +166,21 @@ def test_batch_larger_than_what_both_sides_hold_goes_through(database: PostgresD
     assert database.write(work) == 500 * 40_000
 
 
+def test_statement_whose_columns_another_process_changed_is_prepared_anew(
+    installation: PostgresInstallation, database: PostgresDatabase
+) -> None:
+    """Fault: kept as it was prepared: each later read of it failed, until the connection ended."""
+
+    def look() -> object:
+        return connection().execute("SELECT gender FROM end_user").fetchall()
+
+    database.write(lambda: add("a"))
+    assert together(*[lambda: database.read(look) for _ in range(10)]) == [[(None,)]] * 10
+    postgres.server().ask("ALTER TABLE end_user ALTER gender TYPE bigint USING 1", installation.name)
+    found = [one for _ in range(12) for one in together(lambda: database.read(look))]
+    assert {type(one) for one in found} <= {Busy, list} and found[-1] == [(1,)]
+
+
 def test_connections_are_no_more_than_allowed_and_used_again(installation: PostgresInstallation) -> None:
     engine = PostgresEngine(installation.address, connections=3)
     database = engine.tenant(create(engine, str(uuid.uuid4())))
