@@ -90,6 +90,7 @@ class Relay:
     def missed(self, tenant_id: str, epoch: str, sequence: int) -> list[bytes]:
         """Give what a listener that was just let in must be sent: it was greeted with a position, and others may have been
         told of commits after it meanwhile."""
+        self.expect_listener(tenant_id)  # Again: to read that position may have taken so long that this was forgotten.
         order = self._orders[tenant_id]
         if order.last < 0:
             order.expect(epoch, sequence)

@@ -73,8 +73,7 @@ class SocketIOServer:
         self.io = self._socket_io.server
         self._engine = self.io.eio
         if settings.process_name:
-            generate_id = self._engine.generate_id
-            self._engine.generate_id = lambda: f"{settings.process_name}.{generate_id()}"
+            self._begin_ids_with(settings.process_name)
         most, most_waiting = settings.max_stranger_sockets, settings.max_connections // 4
         self.unauthenticated = UnauthenticatedSockets(most, most_waiting, close_unauthenticated)
         make_room = self.unauthenticated.make_room
@@ -89,6 +88,11 @@ class SocketIOServer:
         self._engine.disconnect = self.close  # The library's own waits for the client.
         self._forget_environs()
         self._forget_closed()
+
+    def _begin_ids_with(self, process_name: str) -> None:
+        """Have the IDs of sessions name this process, so that proxies find it again."""
+        generate_id = self._engine.generate_id
+        self._engine.generate_id = lambda: f"{process_name}.{generate_id()}"
 
     def _forget_environs(self) -> None:
         """Keep no environ for the life of a socket: nothing here needs it, and it takes 3 KiB."""

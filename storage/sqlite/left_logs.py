@@ -93,15 +93,17 @@ class LeftLogs:
         """Take a tenant's log into its file, if one is left, and remove it; what fails is tried again later."""
         while self.wait_for(tenant_id):
             pass
-        if not self.keep_apart(tenant_id):
+        left, done = self._left.get(tenant_id), Event()
+        if left is None:
             return True
-        left, done = self._left[tenant_id], Event()
-        self.forget(tenant_id)
         self._under_way[tenant_id] = done
         try:
-            disk.in_thread(partial(take_log_in, left.path))
+            if self.keep_apart(tenant_id):
+                self.forget(tenant_id)
+                disk.in_thread(partial(take_log_in, left.path))
             return True
         except Exception as error:
+            self.forget(tenant_id)
             self._put(tenant_id, left._replace(due=time.monotonic() + _QUIET_SECONDS))
             if not isinstance(error, StorageFull):
                 log.exception("the log of tenant %s can't be taken in; it is tried again", tenant_id)

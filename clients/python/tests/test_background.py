@@ -65,6 +65,15 @@ def test_own_push_does_not_come_back_as_a_pull(
     client.start(every_seconds=3600)
     wait_for(lambda: heard, "the connection")
     before = client.status().cursor
+    running = client._runner
+    assert running and before
+
+    def is_idle() -> bool:
+        """Tell whether the first exchange has ended: only then does news make it look."""
+        running.hear(before)
+        return bool(looked)
+
+    wait_for(is_idle, "the end of the first exchange")
     client.put("end_user", {"id": "a"})
     wait_for(lambda: looked and looked[-1] == heard[-1] != before, "its own news")
     client.stop()  # After an exchange that began for it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import gevent
@@ -136,6 +137,17 @@ def test_commits_that_cross_on_their_way_are_told_in_order_everywhere(
     assert here.sent == []
     broker.deliver(1, 0)
     assert here.sent == there.sent == third.sent == ["1", "2"]
+
+
+def test_listener_whose_position_is_read_for_long_is_let_in_and_told(start: Callable[[], Process]) -> None:
+    """A disk may stand still meanwhile. Fault: forgotten, since nobody listened yet: ``KeyError``, and nothing was told."""
+    here, there = start(), start()
+    here.relay.expect_listener(ONE)
+    here.relay._forget_left(time.monotonic() + 60)
+    here.listened.add(ONE)
+    assert here.relay.missed(ONE, "e", 0) == []
+    there.commit(1)
+    assert here.sent == ["1"]
 
 
 def test_commit_that_never_comes_becomes_a_hint(start: Callable[[], Process], broker: Broker) -> None:

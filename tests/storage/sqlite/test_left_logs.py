@@ -218,6 +218,18 @@ def test_log_that_can_not_be_taken_in_stays_and_is_tried_again(
     assert not wal(tenants, tenant_id).exists() and names(tenants, tenant_id) == ["a"]
 
 
+def test_log_that_can_not_be_put_aside_stays_and_the_others_are_taken_in_at_the_end(
+    tenants: Tenants, new_tenant: Callable[[], str], tmp_path: Path
+) -> None:
+    """Fault: what failed before the log's turn ended the end of the server: main.db stayed open, and the folder locked."""
+    ids = [with_log(tenants, new_tenant, "a") for _ in range(3)]
+    path_of(tenants, ids[0]).rename(tmp_path / "away.db")
+    folder_of(tenants).replaced.touch()  # No folder can be made there.
+    tenants.close()
+    assert [wal(tenants, tenant_id).exists() for tenant_id in ids] == [True, False, False]
+    opened(tmp_path / "data").close()
+
+
 def test_tenant_that_comes_back_while_its_log_is_taken_in_waits_for_that(
     tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
