@@ -135,7 +135,7 @@ def _lifecycle(
 
     def held() -> dict[str, int]:
         """Count what the server holds, for the log at a signal."""
-        return sockets.held() | ({"open_tenants": len(engine.files)} if isinstance(engine, SQLiteEngine) else {})
+        return sockets.held() | {"open_tenants": len(engine.files) if isinstance(engine, SQLiteEngine) else 0}
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
     app.extensions["lifecycle"] = lifecycle

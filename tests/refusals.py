@@ -74,6 +74,13 @@ def customers(server: Server) -> list[tuple[Any, ...]]:
     return dump(server.data / "main.db")["customers"]
 
 
+def _key_of(server: Server) -> str:
+    """Read the key that signs tokens."""
+    if postgres.IS_UNDER_TEST:
+        return str(postgres.ask(server.data, "SELECT secret FROM syncapp.secrets")[0][0])
+    return (server.data / "jwt_secret_key").read_text()
+
+
 @contextlib.contextmanager
 def nothing_changes(tenant: Tenant) -> Iterator[None]:
     """Check that what happens inside changes neither the tenant's rows, log and cursor nor any customer or file."""
@@ -132,5 +139,5 @@ def forged(tenant: Tenant, key: str | None = None, algorithm: str = "HS256", **c
     """Sign the claims of a tenant's access token anew, some of them changed; None takes one away."""
     real = jwt.decode(tenant.token, options={"verify_signature": False})
     changed = {name: value for name, value in (real | claims).items() if value is not None}
-    secret = (tenant.server.data / "jwt_secret_key").read_text() if key is None else key
+    secret = _key_of(tenant.server) if key is None else key
     return jwt.encode(changed, secret, algorithm)

@@ -21,7 +21,8 @@ class Pool:
 
     def __init__(self, connect: Callable[[], Connection], size: int) -> None:
         """``connect``: opens a connection, ready to be used."""
-        self._connect = connect
+        self.connect = connect
+        """For those alone who hold a connection that ended: what they open beside the pool is in its place."""
         self._free = BoundedSemaphore(size)
         self._idle: list[Connection] = []
         self._is_closed = False
@@ -41,7 +42,7 @@ class Pool:
                     return connection
             if self._is_closed:
                 raise ConnectionLost("the engine is closed")
-            connection = self._connect()
+            connection = self.connect()
             self.is_reachable = True
             return connection
         except BaseException as error:

@@ -22,7 +22,7 @@ from storage import disk_quota, push_writer
 from storage.idempotency import keep_answer
 from storage.positions import now_ms
 from tenants import Tenants
-from tests import inside
+from tests import inside, postgres
 from tests.conftest import JSON
 from tests.declaring import Restart, provision
 
@@ -58,6 +58,8 @@ def push(tenants: Tenants, tenant_id: str, one: JSON, device: str, strategy: Str
 
 
 def held_bytes(tenants: Tenants, tenant_id: str) -> int:
+    postgres.must_be_about_files()
+
     def pages() -> int:
         return int(connection().pragma("page_count")) * int(connection().pragma("page_size"))
 

@@ -13,7 +13,7 @@ import pytest
 
 from models import connection
 from protocol.errors import Busy, OutcomeUnknown
-from storage.postgres import outcomes
+from storage.postgres import outcomes, pool
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.engine import PostgresEngine
 from tests import postgres
@@ -44,6 +44,20 @@ def test_commit_whose_answer_is_lost_is_asked_for_and_answered(relay: Relay, dat
     assert database.write(lambda: add("a"), reported.append) == 1 and reported == [1] and relay.cuts == 1
     assert database.read(words) == ["a"] and database.mark is not before
     assert database.write(lambda: add("b")) == 2
+
+
+def test_outcome_is_asked_for_while_every_connection_is_lent(
+    relay: Relay, installation: PostgresInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a server restarts amid as many commits as there are connections. Fault: asked over one more of the pool:
+    nobody had one to give, and what was stored was answered by Busy, which says that nothing was kept."""
+    monkeypatch.setattr(pool, "WAIT_SECONDS", 0.5)
+    engine = PostgresEngine(f"postgresql://app@/{installation.name}?host={relay.folder}", connections=1)
+    database = engine.tenant(create(engine, str(uuid.uuid4())))
+    relay.cuts_at_commit = True
+    assert database.write(lambda: add("a")) == 1 and relay.cuts == 1
+    assert database.read(words) == ["a"]
+    engine.close()
 
 
 def test_commit_of_which_nobody_can_tell_has_an_error_of_its_own(
