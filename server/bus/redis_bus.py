@@ -125,12 +125,12 @@ class RedisBus:
 
     def publish(self, tenant_id: str, message: bytes) -> None:
         """See ``bus.Bus.publish``."""
+        self._something.set()
         if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(message) > _MOST_WAITING_BYTES:
             self._lost_tenants.add(tenant_id)
             return
         self._waiting.append((tenant_id, message))
         self._waiting_bytes += len(message)
-        self._something.set()
 
     def _publish_all(self) -> None:
         while True:

@@ -17,7 +17,7 @@ from storage.postgres.connection import Connection, Rows
 from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
 from storage.postgres.outcomes import confirm
 from storage.postgres.pool import Pool
-from storage.postgres.transactions import begin_read, begin_write
+from storage.postgres.transactions import begin_read, begin_write, turned_back
 
 T = TypeVar("T")
 
@@ -108,11 +108,11 @@ class PostgresDatabase(GroupCommit):
     # --- transactions that write -----------------------------------------------------------------------------------------
 
     def _control(self, sql: str) -> None:
-        if sql.startswith("SAVEPOINT"):
-            self._writing.conn.next_section()
         connection = self._writing.conn
-        if sql.startswith("ROLLBACK") and connection.known is not None:
-            connection.known.forget()
+        if sql.startswith("SAVEPOINT"):
+            connection.next_section()
+        elif sql.startswith("ROLLBACK"):
+            turned_back(connection, self.tenant_id)
         connection.send(sql.encode())
 
     def _begin(self) -> None:

@@ -18,8 +18,9 @@ _STATUS = b"SELECT pg_xact_status($1::text::xid8)"
 
 
 def confirm(pool: Pool, number: str | None) -> None:
-    """Return if a transaction was committed. Source: postgresql.org/docs, "Transaction ID and Snapshot Information".
+    """Return if a transaction was committed, whose connection ended and is not given back yet.
 
+    Source: postgresql.org/docs, "Transaction ID and Snapshot Information".
     Raises: DatabaseUnavailable if it was not; OutcomeUnknown if nobody can tell, as when the server stays away.
     """
     give_up = time.monotonic() + ASK_SECONDS
@@ -37,9 +38,9 @@ def confirm(pool: Pool, number: str | None) -> None:
 
 
 def _ask(pool: Pool, number: str) -> str:
-    connection = pool.take()
+    connection = pool.connect()  # Not lent: each that is may be held by one who asks, too.
     try:
         (found,) = connection.send(_STATUS, (number,)).fetchone() or ("",)
         return str(found)
     finally:
-        pool.give_back(connection)
+        connection.close()

@@ -5,6 +5,7 @@ Knows: how many there may be, which are of use again. Must not know: tenants, tr
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from gevent.lock import BoundedSemaphore
@@ -12,6 +13,8 @@ from gevent.lock import BoundedSemaphore
 from protocol.errors import Busy
 from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost
+
+log = logging.getLogger("syncapp.storage")
 
 WAIT_SECONDS = 10.0
 
@@ -21,11 +24,12 @@ class Pool:
 
     def __init__(self, connect: Callable[[], Connection], size: int) -> None:
         """``connect``: opens a connection, ready to be used."""
-        self._connect = connect
+        self.connect = connect
+        """For those alone who hold a connection that ended: what they open beside the pool is in its place."""
         self._free = BoundedSemaphore(size)
         self._idle: list[Connection] = []
         self._is_closed = False
-        self.is_reachable = True
+        self.is_reachable = False
         """Whether the last attempt to connect succeeded."""
 
     def take(self) -> Connection:
@@ -41,13 +45,25 @@ class Pool:
                     return connection
             if self._is_closed:
                 raise ConnectionLost("the engine is closed")
-            connection = self._connect()
-            self.is_reachable = True
-            return connection
-        except BaseException as error:
-            self.is_reachable &= not isinstance(error, ConnectionLost)
+            return self._opened()
+        except BaseException:
             self._free.release()
             raise
+
+    def _opened(self) -> Connection:
+        """Open a connection, and log once when that begins to fail, and when it works again."""
+        try:
+            connection = self.connect()
+        except ConnectionLost as error:
+            if self.is_reachable:
+                why = str(error).partition("\n")[0][:200]
+                log.warning("PostgreSQL is not reached, it is tried again", extra={"error": why})
+            self.is_reachable = False
+            raise
+        if not self.is_reachable:
+            log.info("PostgreSQL is reached")
+        self.is_reachable = True
+        return connection
 
     def give_back(self, connection: Connection) -> None:
         """Take a connection back. Only one whose transaction has ended is lent again: of a greenlet that was killed, or ran

@@ -87,6 +87,13 @@ def turn_to(connection: Connection, tenant_id: str | None) -> None:
         connection.send(_TENANT, (tenant_id,))
 
 
+def turned_back(connection: Connection, tenant_id: str | None) -> None:
+    """Note that a part of the transaction was undone, and with it what that turned to and wrote."""
+    connection.rewrite = _words(tenant_id)
+    if connection.known is not None:
+        connection.known.forget()
+
+
 def _words(tenant_id: str | None) -> Callable[[str], Rewritten]:
     return statements.in_directory if tenant_id is None else statements.in_tenant
 

@@ -2,9 +2,10 @@
 
 Knows: which logs were left, and when each is due. Must not know: open files, customers, requests.
 
-Taking a log in costs two syncs, and the next log two more. Who opens the file goes on with the log that is there, and so
-does the next start after a crash: what was answered is in it, and on disk. But SQLite reads all of a log in opening, so
-that one that has grown is taken in soon; others when their tenant is quiet, or when too many are left.
+Taking a log in costs two syncs, and the first push into another log three in place of two. Who opens the file goes on with
+the log that is there, and so does the next start after a crash: what was answered is in it, and on disk. But SQLite reads
+all of a log in opening, so that one that has grown is taken in soon; others when their tenant is quiet, or when too many
+are left.
 """
 
 from __future__ import annotations

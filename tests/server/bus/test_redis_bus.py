@@ -114,6 +114,16 @@ def test_what_is_dropped_is_told_by_its_tenants(
     assert two.wait(101) == [*numbered(100), b"lost a,b"]
 
 
+def test_message_that_never_fits_is_told_of_though_nothing_else_is_published(
+    heard: MakeHeard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: nobody was woken to tell it until the next message."""
+    monkeypatch.setattr(redis_bus, "_MOST_WAITING_BYTES", 3)
+    one, two = heard(), heard()
+    one.bus.publish("a", b"1234")
+    assert two.wait(1) == [b"lost a"]
+
+
 @pytest.mark.parametrize("tenant_ids", [["", "a"], [str(number) for number in range(6)]])
 def test_what_is_dropped_may_be_any_tenants(
     heard: MakeHeard, redis_server: Redis, monkeypatch: pytest.MonkeyPatch, tenant_ids: list[str]

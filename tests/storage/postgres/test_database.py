@@ -17,6 +17,7 @@ from storage.postgres import pool
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.engine import PostgresEngine
 from storage.postgres.errors import StatementFailed
+from storage.postgres.transactions import turn_to
 from tests import postgres
 from tests.inside import together
 from tests.storage.engine.installations import PostgresInstallation, add, create, sequence, words
@@ -61,6 +62,22 @@ def test_work_that_goes_on_after_an_error_is_not_committed(database: PostgresDat
     with pytest.raises(StatementFailed):
         database.write(goes_on)
     assert database.read(sequence) == 0
+
+
+def test_work_that_failed_amid_a_tenant_leaves_the_directory_to_the_next(engine: PostgresEngine) -> None:
+    """Fault: its statements were still written as a tenant's: ON CONFLICT named a column that the directory has not."""
+
+    def fails() -> None:
+        turn_to(connection(), str(uuid.uuid4()))
+        raise ValueError
+
+    def keep() -> None:
+        sql = "INSERT INTO tenants (id, epoch) VALUES ('one', '') ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch"
+        connection().execute(sql)
+
+    works: list[Callable[[], Any]] = [lambda: None, fails, keep]
+    found = together(*[lambda work=work: engine.directory.write(work) for work in works])
+    assert [type(one) for one in found] == [type(None), ValueError, type(None)]
 
 
 # --- connections -----------------------------------------------------------------------------------------------------

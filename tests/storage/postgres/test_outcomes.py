@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import tempfile
 import uuid
@@ -12,10 +13,14 @@ import gevent
 import pytest
 
 from models import connection
+from operations.housekeeping import Housekeeping
 from protocol.errors import Busy, OutcomeUnknown
-from storage.postgres import outcomes
+from settings import Settings
+from storage.devices import Seen
+from storage.postgres import outcomes, pool
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.engine import PostgresEngine
+from tenants import Tenants
 from tests import postgres
 from tests.conftest import wait_for
 from tests.relay import Relay
@@ -44,6 +49,20 @@ def test_commit_whose_answer_is_lost_is_asked_for_and_answered(relay: Relay, dat
     assert database.write(lambda: add("a"), reported.append) == 1 and reported == [1] and relay.cuts == 1
     assert database.read(words) == ["a"] and database.mark is not before
     assert database.write(lambda: add("b")) == 2
+
+
+def test_outcome_is_asked_for_while_every_connection_is_lent(
+    relay: Relay, installation: PostgresInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a server restarts amid as many commits as there are connections. Fault: asked over one more of the pool:
+    nobody had one to give, and what was stored was answered by Busy, which says that nothing was kept."""
+    monkeypatch.setattr(pool, "WAIT_SECONDS", 0.5)
+    engine = PostgresEngine(f"postgresql://app@/{installation.name}?host={relay.folder}", connections=1)
+    database = engine.tenant(create(engine, str(uuid.uuid4())))
+    relay.cuts_at_commit = True
+    assert database.write(lambda: add("a")) == 1 and relay.cuts == 1
+    assert database.read(words) == ["a"]
+    engine.close()
 
 
 def test_commit_of_which_nobody_can_tell_has_an_error_of_its_own(
@@ -78,6 +97,27 @@ def test_connection_that_was_lost_while_nobody_used_it_is_not_lent(relay: Relay,
     relay.cut()
     gevent.sleep(0.1)
     assert database.read(words) == ["a"] and database.write(lambda: add("b")) == 2
+
+
+def test_server_that_is_away_is_said_once(
+    relay: Relay, engine: PostgresEngine, database: PostgresDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault: each of the background's looks, two a second, left a traceback in the log."""
+    tenants = Tenants(engine)
+    background = Housekeeping(Settings(), tenants, None, Seen(tenants.write), lambda _: None)
+    with caplog.at_level(logging.INFO, "syncapp"):
+        relay.is_closed = True
+        relay.cut()
+        gevent.sleep(0.1)
+        for _ in range(5):
+            background._log_errors(lambda: [engine.renewed()])
+        assert not engine.is_intact()
+        relay.is_closed = False
+        database.write(lambda: add("a"))
+        background._log_errors(lambda: [engine.renewed()])
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [("WARNING", "PostgreSQL is not reached, it is tried again"), ("INFO", "PostgreSQL is reached")]
+    assert engine.is_intact()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
