@@ -120,7 +120,12 @@ def points_one_way(name: str, tree: ast.Module) -> Iterator[str]:
             yield f"{name} imports {other}, which stands above it"
 
 
-MAY_IMPORT_LATE = {"syncapp._run_command", "syncapp._bus", "operations.engine_choice.postgres_engine"}
+MAY_IMPORT_LATE = {
+    "syncapp._run_command",
+    "syncapp._bus",
+    "operations.doctor.redis_address",
+    "operations.engine_choice.postgres_engine",
+}
 """A server that only serves must not hold what the operator's commands need, nor one on SQLite alone drivers of others."""
 
 
