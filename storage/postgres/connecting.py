@@ -13,6 +13,7 @@ from gevent import socket
 from psycopg import pq
 from psycopg.pq.abc import PGconn
 
+from storage.postgres import handshakes
 from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost
 
@@ -74,11 +75,7 @@ def _opened(options: dict[str, str]) -> PGconn:
     text = " ".join(f"{name}='{_quoted(value)}'" for name, value in options.items())
     wire = pq.PGconn.connect_start(text.encode())
     try:
-        while (state := wire.connect_poll()) != pq.PollingStatus.OK:
-            if state == pq.PollingStatus.FAILED:
-                raise psycopg.OperationalError(wire.get_error_message())
-            is_reading = state == pq.PollingStatus.READING
-            (socket.wait_read if is_reading else socket.wait_write)(wire.socket)
+        handshakes.finish(wire.connect_poll, wire)
     except BaseException:
         wire.finish()
         raise

@@ -18,8 +18,9 @@ from typing import Any
 import gevent
 import psycopg
 from psycopg import pq
-from psycopg.pq.abc import PGcancel, PGconn, PGresult
+from psycopg.pq.abc import PGconn, PGresult
 
+from storage.postgres import handshakes
 from storage.postgres.errors import ConnectionLost, StatementFailed, failure_of
 from storage.postgres.known_answers import KnownAnswers
 from storage.postgres.statements import Rewritten, in_directory
@@ -297,8 +298,8 @@ class Connection:
     def abandon(self) -> None:
         """End amid a statement: have the server stop it, and close."""
         if self.is_open:
-            cancel = self._wire.get_cancel()
-            gevent.get_hub().threadpool.spawn(_cancel, cancel)
+            with contextlib.suppress(psycopg.NotSupportedError):  # A libpq before 17, where psycopg brings none.
+                gevent.spawn(handshakes.cancel, self._wire.cancel_conn())
             self.close()
 
     def close(self) -> None:
@@ -311,8 +312,3 @@ class Connection:
             self._readable.close()
             self._either.close()
             self._wire.finish()
-
-
-def _cancel(cancel: PGcancel) -> None:
-    with contextlib.suppress(psycopg.Error):  # If it is gone, or can't be reached, nothing is left to stop.
-        cancel.cancel()
