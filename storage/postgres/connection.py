@@ -30,6 +30,8 @@ _READ, _READ_AND_WRITE = 1, 3
 _GOOD = (int(pq.ExecStatus.COMMAND_OK), int(pq.ExecStatus.TUPLES_OK))
 _END_OF_BATCH = int(pq.ExecStatus.PIPELINE_SYNC)
 _MOST_PREPARED = 1_000
+ANSWER_SECONDS = 30.0
+"""A server that says nothing for so long hangs, unless its work may take long."""
 
 
 class Rows:
@@ -135,12 +137,14 @@ class Connection:
         self.section, self.has_written = 0, False
         self.rewrite: Callable[[str], Rewritten] = in_directory
         self.known: KnownAnswers | None = None
+        self.answer_seconds: float | None = ANSWER_SECONDS
+        """For how long the server may say nothing; None for work that takes as long as it takes."""
 
     def start(self, rewrite: Callable[[str], Rewritten]) -> None:
         """Begin with new work. ``rewrite``: gives a statement in PostgreSQL's words."""
         self.rewrite = rewrite
         self.section, self.is_lost, self.has_written, self.is_clean = 0, False, False, False
-        self.known = None
+        self.known, self.answer_seconds = None, ANSWER_SECONDS
 
     # --- what bound code asks ------------------------------------------------------------------------------------------
 
@@ -245,7 +249,8 @@ class Connection:
         is_sent, expected = wire.flush() == 0, self._expected
         while expected:
             while wire.is_busy():
-                gevent.get_hub().wait(self._readable if is_sent else self._either)
+                with gevent.Timeout(self.answer_seconds, ConnectionLost):
+                    gevent.get_hub().wait(self._readable if is_sent else self._either)
                 wire.consume_input()
                 is_sent = is_sent or wire.flush() == 0
             result, current = wire.get_result(), expected[0]

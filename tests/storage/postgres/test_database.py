@@ -17,6 +17,7 @@ from gevent.event import Event
 from models import connection
 from protocol.errors import Busy
 from storage import group_commit
+from storage.postgres import connection as connection_module
 from storage.postgres import pool
 from storage.postgres.connecting import connect
 from storage.postgres.database import PostgresDatabase
@@ -115,6 +116,22 @@ def test_connection_of_a_greenlet_that_ends_amid_a_statement_is_not_lent_again(
         with pytest.raises(gevent.Timeout), gevent.Timeout(0.2):
             database.write(sleep, is_alone=True)
     assert database.write(lambda: add("a")) == 1 and database.read(words) == ["a"]
+    engine.close()
+
+
+def test_server_that_does_not_answer_is_given_up_unless_tables_or_a_whole_tenant_change(
+    installation: PostgresInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: no end was set: each connection that was lent when the server hung was waited for without end."""
+    monkeypatch.setattr(connection_module, "ANSWER_SECONDS", 0.3)
+    engine = PostgresEngine(installation.address, connections=1)
+    database = engine.tenant(create(engine, str(uuid.uuid4())))
+    for use in (database.write, database.read):
+        with pytest.raises(Busy):
+            use(lambda: list(connection().execute("SELECT 1 FROM pg_sleep(5)")))
+        assert database.read(words) == []
+    assert database.replace(lambda: list(connection().execute("SELECT 1 FROM pg_sleep(0.6)"))) == [(1,)]
+    assert database.write(lambda: add("a")) == 1
     engine.close()
 
 
