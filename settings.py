@@ -143,8 +143,8 @@ def _process_name(text: str) -> str:
 
 
 def _database(text: str) -> str:
-    if not text.startswith(("postgres://", "postgresql://")):
-        raise ValueError("must be a URL that begins with postgresql:// or postgres://")
+    if not text.startswith(("postgres://", "postgresql://")) or _SURROGATE.search(text):
+        raise ValueError("must be a URL in UTF-8 that begins with postgresql:// or postgres://")
     return text
 
 

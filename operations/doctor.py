@@ -193,6 +193,19 @@ def damaged_signing_key(machine: Machine) -> Finding | None:
     return None
 
 
+def redis_address(machine: Machine) -> Finding | None:
+    """Check whether REDIS_URL is an address; nothing is lost while nobody answers there."""
+    if not machine.settings.redis_url:
+        return None
+    from server.bus.redis_bus import RedisBus  # noqa: PLC0415 -- 6 MiB, for those alone who use it
+
+    try:
+        RedisBus(machine.settings.redis_url, "")
+    except ValueError as error:
+        return Finding(f"REDIS_URL {error}", "", refuses=True)
+    return None
+
+
 def weak_hashes(machine: Machine) -> Finding | None:
     """Check whether stolen hashes would be cheap to try."""
     if machine.settings.bcrypt_rounds >= 10:
@@ -269,6 +282,7 @@ CHECKS: tuple[Check, ...] = (
     loose_permissions,
     weak_signing_key,
     damaged_signing_key,
+    redis_address,
     weak_hashes,
     descriptors,
     free_space,

@@ -72,8 +72,8 @@ class FileMonitor:
             return None
         if fault := self._engine.folder.fault_of(tenant_id):
             return fault
-        if tenant_id in self._engine.files.left_logs:
-            return None  # It was open a moment ago, and to read it would take its log in.
+        if self._engine.files.left_logs.is_to_wait(tenant_id):
+            return None  # It was open a moment ago.
         try:
             mark = _mark_of(self._engine.folder.path_of(tenant_id))
             if fault := None if _has(self._marks, mark) else self._look_into(tenant_id):

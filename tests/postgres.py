@@ -92,6 +92,11 @@ class Server:
             self._process.wait()
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def process_id(self) -> int:
+        """Give the ID of its first process, which takes connections."""
+        return self._process.pid
+
     def restart(self, how: signal.Signals = signal.SIGINT) -> None:
         """Restart it: fast by SIGINT, at once by SIGQUIT."""
         self._process.send_signal(how)

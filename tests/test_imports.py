@@ -23,7 +23,7 @@ FLOORS = [
 ONLY_THERE = {
     "apsw": {f"storage.sqlite.{name}" for name in ("binding", "connections", "database", "errors", "files")},
     "playhouse": {"storage.sqlite.binding"},
-    "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors")},
+    "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors", "handshakes")},
     "bcrypt": {"accounts.passwords"},
     "isal": {"server.http.middleware"},
     "redis": {"server.bus.redis_bus"},
@@ -120,7 +120,12 @@ def points_one_way(name: str, tree: ast.Module) -> Iterator[str]:
             yield f"{name} imports {other}, which stands above it"
 
 
-MAY_IMPORT_LATE = {"syncapp._run_command", "syncapp._bus", "operations.engine_choice.postgres_engine"}
+MAY_IMPORT_LATE = {
+    "syncapp._run_command",
+    "syncapp._bus",
+    "operations.doctor.redis_address",
+    "operations.engine_choice.postgres_engine",
+}
 """A server that only serves must not hold what the operator's commands need, nor one on SQLite alone drivers of others."""
 
 

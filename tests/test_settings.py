@@ -38,6 +38,7 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("MAX_BODY_BYTES", "١٠٢٤"),
         ("LOG_FORMAT", "xml"),
         ("DATABASE_URL", "mysql://localhost/x"),
+        ("DATABASE_URL", "postgresql://app:\udcff@localhost/x"),
         ("DATABASE_POOL", "1"),
     ],
 )

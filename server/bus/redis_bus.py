@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import gevent
@@ -76,6 +76,19 @@ class _Link:
             self.connection = None
 
 
+def _maker(url: str, options: Mapping[str, Any]) -> Callable[[], Any]:
+    """Give what makes a connection, and try whether it can: redis-py says some mistakes only then, and quotes the URL."""
+    try:
+        make: Callable[[], Any] = redis.ConnectionPool.from_url(url, **options).make_connection
+        make()
+    except (ValueError, TypeError, redis.RedisError):
+        raise ValueError(
+            "must be an address such as redis://:password@host:6379/0. If the password has other characters than letters"
+            " and digits, write them as %2F is written for a /."
+        ) from None
+    return make
+
+
 class RedisBus:
     """See ``bus.Bus``."""
 
@@ -91,10 +104,8 @@ class RedisBus:
         if url.startswith("rediss:") and not verifies:
             options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
         self._errors = (redis.RedisError, OSError)
-        publishing = redis.ConnectionPool.from_url(url, **options, socket_timeout=_ANSWER_SECONDS)
-        hearing = redis.ConnectionPool.from_url(url, **options, socket_timeout=_SILENCE_SECONDS)
-        self._publisher = _Link(publishing.make_connection, "publish")
-        self._subscriber = _Link(hearing.make_connection, "subscribe")
+        self._publisher = _Link(_maker(url, options | {"socket_timeout": _ANSWER_SECONDS}), "publish")
+        self._subscriber = _Link(_maker(url, options | {"socket_timeout": _SILENCE_SECONDS}), "subscribe")
         self._channel = channel.encode()
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._waiting_bytes = 0

@@ -18,8 +18,9 @@ from typing import Any
 import gevent
 import psycopg
 from psycopg import pq
-from psycopg.pq.abc import PGcancel, PGconn, PGresult
+from psycopg.pq.abc import PGconn, PGresult
 
+from storage.postgres import handshakes
 from storage.postgres.errors import ConnectionLost, StatementFailed, failure_of
 from storage.postgres.known_answers import KnownAnswers
 from storage.postgres.statements import Rewritten, in_directory
@@ -29,6 +30,8 @@ _READ, _READ_AND_WRITE = 1, 3
 _GOOD = (int(pq.ExecStatus.COMMAND_OK), int(pq.ExecStatus.TUPLES_OK))
 _END_OF_BATCH = int(pq.ExecStatus.PIPELINE_SYNC)
 _MOST_PREPARED = 1_000
+ANSWER_SECONDS = 30.0
+"""A server that says nothing for so long hangs, unless its work may take long."""
 
 
 class Rows:
@@ -134,12 +137,14 @@ class Connection:
         self.section, self.has_written = 0, False
         self.rewrite: Callable[[str], Rewritten] = in_directory
         self.known: KnownAnswers | None = None
+        self.answer_seconds: float | None = ANSWER_SECONDS
+        """For how long the server may say nothing; None for work that takes as long as it takes."""
 
     def start(self, rewrite: Callable[[str], Rewritten]) -> None:
         """Begin with new work. ``rewrite``: gives a statement in PostgreSQL's words."""
         self.rewrite = rewrite
         self.section, self.is_lost, self.has_written, self.is_clean = 0, False, False, False
-        self.known = None
+        self.known, self.answer_seconds = None, ANSWER_SECONDS
 
     # --- what bound code asks ------------------------------------------------------------------------------------------
 
@@ -244,7 +249,8 @@ class Connection:
         is_sent, expected = wire.flush() == 0, self._expected
         while expected:
             while wire.is_busy():
-                gevent.get_hub().wait(self._readable if is_sent else self._either)
+                with gevent.Timeout(self.answer_seconds, ConnectionLost):
+                    gevent.get_hub().wait(self._readable if is_sent else self._either)
                 wire.consume_input()
                 is_sent = is_sent or wire.flush() == 0
             result, current = wire.get_result(), expected[0]
@@ -297,8 +303,8 @@ class Connection:
     def abandon(self) -> None:
         """End amid a statement: have the server stop it, and close."""
         if self.is_open:
-            cancel = self._wire.get_cancel()
-            gevent.get_hub().threadpool.spawn(_cancel, cancel)
+            with contextlib.suppress(psycopg.NotSupportedError):  # A libpq before 17, where psycopg brings none.
+                gevent.spawn(handshakes.cancel, self._wire.cancel_conn())
             self.close()
 
     def close(self) -> None:
@@ -311,8 +317,3 @@ class Connection:
             self._readable.close()
             self._either.close()
             self._wire.finish()
-
-
-def _cancel(cancel: PGcancel) -> None:
-    with contextlib.suppress(psycopg.Error):  # If it is gone, or can't be reached, nothing is left to stop.
-        cancel.cancel()

@@ -87,6 +87,7 @@ class PostgresDatabase(GroupCommit):
         try:
             connection = self._pool.take()
             _, number = begin_write(connection, self.tenant_id)
+            connection.answer_seconds = None
             result = self._bound(connection, work)
             self._make_lasting(connection, number)
             self.mark = object()

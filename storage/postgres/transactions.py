@@ -101,6 +101,7 @@ def _words(tenant_id: str | None) -> Callable[[str], Rewritten]:
 def start_alone(connection: Connection, lock: int) -> None:
     """Begin a transaction in the directory that waits for no other of the same ``lock``, in all processes."""
     connection.start(statements.in_directory)
+    connection.answer_seconds = None
     connection.send(_WRITE)
     connection.send(b"SELECT pg_advisory_xact_lock($1)", (lock,))
     turn_to(connection, None)

@@ -38,6 +38,8 @@ class _LeftLog(NamedTuple):
     file: Identity
     size_bytes: int
     due: float
+    has_failed: bool = False
+    """It could not be taken in, when that was tried last."""
 
 
 class LeftLogs:
@@ -55,6 +57,11 @@ class LeftLogs:
 
     def __len__(self) -> int:
         return len(self._left)
+
+    def is_to_wait(self, tenant_id: str) -> bool:
+        """Tell whether who only looks at a tenant's file is to wait: reading takes the log in, be it another file's."""
+        left = self._left.get(tenant_id)
+        return left is not None and not (left.has_failed and identity_of(str(left.path)) == left.file)
 
     @property
     def is_full(self) -> bool:
@@ -105,7 +112,7 @@ class LeftLogs:
             return True
         except Exception as error:
             self.forget(tenant_id)
-            self._put(tenant_id, left._replace(due=time.monotonic() + _QUIET_SECONDS))
+            self._put(tenant_id, left._replace(due=time.monotonic() + _QUIET_SECONDS, has_failed=True))
             if not isinstance(error, StorageFull):
                 log.exception("the log of tenant %s can't be taken in; it is tried again", tenant_id)
             return False

@@ -132,14 +132,12 @@ class OpenFiles:
 
     def _close(self, tenant_id: str, *, leaves_log: bool = False) -> None:
         if database := self._open.pop(tenant_id, None):
-            try:
-                if self._rollbacks:
-                    self._rollbacks.closed(tenant_id, database)
-            finally:
-                if not leaves_log:
-                    database.close()
-                elif log_bytes := database.leave():
-                    self.left_logs.add(tenant_id, database.path, database.identity, log_bytes)
+            if self._rollbacks:
+                self._rollbacks.closed(tenant_id, database)
+            if not leaves_log:
+                database.close()
+            elif log_bytes := database.leave():
+                self.left_logs.add(tenant_id, database.path, database.identity, log_bytes)
 
     @contextlib.contextmanager
     def closed(self, tenant_id: str) -> Iterator[None]:

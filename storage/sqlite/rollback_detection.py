@@ -48,10 +48,16 @@ class RollbackDetection:
         return known is not None and known[0] != here[0]
 
     def note(self, tenant_id: str, database: SQLiteDatabase) -> None:
-        """Note the position of an open file, if it was written since that was noted last."""
+        """Note the position of an open file, if it was written since that was noted last.
+
+        One that can't be read is in the log alone: who has it noted may work for another tenant.
+        """
         if self._marks.get(tenant_id) is not database.mark:
             self._marks[tenant_id] = database.mark
-            self._unsaved[tenant_id] = database.read(_here)
+            try:
+                self._unsaved[tenant_id] = database.read(_here)
+            except Exception:
+                log.exception("the position of tenant %s can't be read", tenant_id)
 
     def closed(self, tenant_id: str, database: SQLiteDatabase) -> None:
         """Note the position of a file that is about to be closed."""

@@ -136,6 +136,12 @@ def test_folder_that_can_not_be_written_is_refused(machine: Machine, monkeypatch
     assert finding.refuses and "can't be written" in finding.sentence
 
 
+def test_redis_address_that_is_none_is_refused_and_its_password_not_shown(machine: Machine) -> None:
+    assert doctor.findings(with_settings(machine, redis_url="redis://:secret@localhost")) == []
+    (finding,) = doctor.findings(with_settings(machine, redis_url="redis://:hush/more@localhost"))
+    assert finding.refuses and str(finding).startswith("REDIS_URL must be an address") and "hush" not in str(finding)
+
+
 @pytest.mark.parametrize("secret", ["a" * 40, "abab" * 10, "123456789" * 5])
 def test_secret_that_is_easy_to_guess_is_refused(machine: Machine, secret: str) -> None:
     (finding,) = doctor.findings(with_settings(machine, jwt_secret_key=secret))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -13,7 +17,9 @@ from gevent.event import Event
 from models import connection
 from protocol.errors import Busy
 from storage import group_commit
+from storage.postgres import connection as connection_module
 from storage.postgres import pool
+from storage.postgres.connecting import connect
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.engine import PostgresEngine
 from storage.postgres.errors import StatementFailed
@@ -111,6 +117,38 @@ def test_connection_of_a_greenlet_that_ends_amid_a_statement_is_not_lent_again(
             database.write(sleep, is_alone=True)
     assert database.write(lambda: add("a")) == 1 and database.read(words) == ["a"]
     engine.close()
+
+
+def test_server_that_does_not_answer_is_given_up_unless_tables_or_a_whole_tenant_change(
+    installation: PostgresInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: no end was set: each connection that was lent when the server hung was waited for without end."""
+    monkeypatch.setattr(connection_module, "ANSWER_SECONDS", 0.3)
+    engine = PostgresEngine(installation.address, connections=1)
+    database = engine.tenant(create(engine, str(uuid.uuid4())))
+    for use in (database.write, database.read):
+        with pytest.raises(Busy):
+            use(lambda: list(connection().execute("SELECT 1 FROM pg_sleep(5)")))
+        assert database.read(words) == []
+    assert database.replace(lambda: list(connection().execute("SELECT 1 FROM pg_sleep(0.6)"))) == [(1,)]
+    assert database.write(lambda: add("a")) == 1
+    engine.close()
+
+
+def test_server_that_hangs_does_not_hold_up_who_gives_up_a_connection(installation: PostgresInstallation) -> None:
+    """Fault: cancelled by libpq's blocking call in a thread, with Python's lock: all stood until the server went on."""
+    connection = connect(installation.address)
+    server = postgres.server().process_id
+    os.kill(server, signal.SIGSTOP)
+    going_on = subprocess.Popen(["sh", "-c", f"sleep 10; kill -CONT {server}"], process_group=0)  # From outside.
+    try:
+        connection.abandon()
+        gevent.sleep(0.2)
+        assert Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    finally:
+        os.killpg(going_on.pid, signal.SIGKILL)
+        going_on.wait()
+        os.kill(server, signal.SIGCONT)
 
 
 def test_connection_of_a_read_that_is_killed_is_not_lent_again(installation: PostgresInstallation) -> None:

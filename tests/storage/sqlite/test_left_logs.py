@@ -345,3 +345,16 @@ def test_monitor_does_not_take_in_the_log_of_a_closed_tenant_and_misses_its_file
     away.rename(path_of(tenants, tenant_id))
     monitor.look_over(lambda: None)
     assert monitor.faults == {} and names(tenants, tenant_id) == ["a"]
+
+
+def test_monitor_finds_a_damaged_file_whose_log_can_not_be_taken_in(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    """Fault: passed over as long as its log is left: nobody heard of it but the log, once a minute."""
+    tenant_id, monitor = with_log(tenants, new_tenant, "a"), FileMonitor(engine_of(tenants))
+    with path_of(tenants, tenant_id).open("r+b") as file:
+        file.write(b"\xff" * path_of(tenants, tenant_id).stat().st_size)
+    left(tenants).take_in(tenant_id)
+    assert tenant_id in left(tenants)
+    monitor.look_over(lambda: None)
+    assert monitor.faults[tenant_id].startswith("its file can't be read")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -91,6 +92,25 @@ def pages_kib(tenants: Tenants, tenant_id: str) -> float:
     """Give how much of an open file SQLite keeps in memory."""
     connection = engine_of(tenants).files._open[tenant_id]._writer.conn
     return connection.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0] / 1024
+
+
+def test_damaged_file_that_is_closed_to_make_room_fails_no_other_tenant(
+    tenants: Tenants,
+    new_tenant: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Fault: its position, which can't be read any more, was the error of the tenant that came."""
+    monkeypatch.setattr(engine_of(tenants).files, "_most_open", 1)
+    damaged, other = new_tenant(), new_tenant()
+    push(tenants, damaged, "a")
+    engine_of(tenants).files.database(damaged).rest()
+    log = Path(f"{path_of(tenants, damaged)}-wal")
+    with log.open("r+b") as file:
+        file.write(b"\xff" * log.stat().st_size)
+    push(tenants, other, "b")
+    assert [row["id"] for row in inside.rows(tenants, other)] == ["b"]
+    assert f"the position of tenant {damaged}" in caplog.text
 
 
 @pytest.mark.parametrize("work", ["read", "write"])
