@@ -76,7 +76,7 @@ class Server:
     def _started(self) -> subprocess.Popen[bytes]:
         options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
         command = self._command("postgres", "-D", "data", "-k", str(self.folder), *options)
-        process = subprocess.Popen(**command, process_group=0, preexec_fn=_end_with_parent)
+        process = subprocess.Popen(**command, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 -- no locks
         for _ in range(600):
             try:
                 self.ask("SELECT 1")
