@@ -6,11 +6,13 @@ As root it runs under the user that Debian's package makes, since PostgreSQL ref
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -43,6 +45,12 @@ def is_there() -> bool:
     return where_postgres("initdb") is not None
 
 
+def _end_with_parent() -> None:
+    """Have the kernel end this process when who began it is killed (prctl(2), PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
+
+
 class Server:
     """A running server, which ends with this process."""
 
@@ -67,9 +75,8 @@ class Server:
 
     def _started(self) -> subprocess.Popen[bytes]:
         options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        process = subprocess.Popen(
-            **self._command("postgres", "-D", "data", "-k", str(self.folder), *options), process_group=0
-        )
+        command = self._command("postgres", "-D", "data", "-k", str(self.folder), *options)
+        process = subprocess.Popen(**command, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 -- no locks
         for _ in range(600):
             try:
                 self.ask("SELECT 1")
