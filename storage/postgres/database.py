@@ -117,6 +117,7 @@ class PostgresDatabase(GroupCommit):
         connection.send(sql.encode())
 
     def _begin(self) -> None:
+        self._found = self._number = None
         self._prepare()
         self._writing.connection = connection = self._pool.take()
         self._found, self._number = begin_write(connection, self.tenant_id)

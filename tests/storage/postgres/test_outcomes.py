@@ -14,7 +14,7 @@ import pytest
 
 from models import connection
 from operations.housekeeping import Housekeeping
-from protocol.errors import Busy, OutcomeUnknown
+from protocol.errors import Busy, OutcomeUnknown, TenantNotFound
 from settings import Settings
 from storage.devices import Seen
 from storage.postgres import outcomes, pool
@@ -90,6 +90,20 @@ def test_connection_that_is_lost_before_the_commit_keeps_nothing(relay: Relay, d
     with pytest.raises(Busy):
         database.write(work)
     assert database.read(words) == [] and database.write(lambda: add("a")) == 1
+
+
+def test_tenant_that_was_not_there_is_not_said_to_be_missing_while_nobody_can_tell(
+    relay: Relay, engine: PostgresEngine
+) -> None:
+    """Fault: what the transaction before had found was left: a client was told that its tenant is gone."""
+    database = engine.tenant(str(uuid.uuid4()))
+    with pytest.raises(TenantNotFound):
+        database.write(lambda: add("a"))
+    relay.is_closed = True
+    relay.cut()
+    gevent.sleep(0.1)
+    with pytest.raises(Busy):
+        database.write(lambda: add("a"))
 
 
 def test_connection_that_was_lost_while_nobody_used_it_is_not_lent(relay: Relay, database: PostgresDatabase) -> None:
