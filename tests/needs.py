@@ -28,7 +28,7 @@ PROGRAMS = {
     "ab": "apache2-utils",
     "perl": "libwww-perl",
     "ruby": "ruby",
-    "php": "php-cli",
+    "php": "php-cli php-curl",
     "strace": "strace",
     "chattr": "e2fsprogs",
     "openssl": "openssl",
@@ -55,7 +55,13 @@ def where(program: str) -> str | None:
     """Find a program, also where only an administrator's path leads."""
     if program == "initdb":
         return where_postgres(program)
-    return shutil.which(program) or shutil.which(program, path=_FOR_ADMINISTRATORS)
+    found = shutil.which(program) or shutil.which(program, path=_FOR_ADMINISTRATORS)
+    return None if program == "php" and found and not _has_curl(found) else found
+
+
+def _has_curl(php: str) -> bool:
+    """Tell whether PHP has its extension for HTTP, which Debian has in a package of its own."""
+    return subprocess.run([php, "-r", "exit(extension_loaded('curl') ? 0 : 1);"], check=False).returncode == 0
 
 
 def where_postgres(program: str) -> str | None:
