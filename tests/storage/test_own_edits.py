@@ -176,7 +176,7 @@ def play(phones: Phones, steps: list[Any]) -> Any:
 
 @pytest.mark.slow
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(STEPS)
 def test_fast_path_and_general_path_make_the_same_of_own_edits(
