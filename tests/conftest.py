@@ -386,6 +386,7 @@ def operate(server: Server) -> Run:
             **FAST,
             **postgres.environ_of(data or server.data),
             "DATA_DIR": str(data or server.data),
+            "PORT": "0",  # A server may be running here on the default one.
         }
         done = forking.run([*map(str, arguments)], environ)
         assert done.returncode == code, done.stdout + done.stderr
