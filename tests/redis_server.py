@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import redis
 
 from tests.conftest import free_port, wait_for
@@ -55,3 +56,12 @@ class Redis:
         """Count who listens to a channel."""
         with redis.Redis.from_url(self.url) as client:
             return int(client.pubsub_numsub(channel)[0][1])
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Redis]:
+    """Give one that runs."""
+    server = Redis(tmp_path)
+    server.start()
+    yield server
+    server.kill()

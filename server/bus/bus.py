@@ -14,7 +14,18 @@ Knows: nothing that runs; what is promised. Must not know: any broker, what mess
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Subscriber(NamedTuple):
+    """What a bus calls in its process."""
+
+    hear: Callable[[bytes], None]
+    """Gets each message."""
+    gap: Callable[[], None]
+    """Is called when messages may have been missed, after each reconnection too."""
+    lost: Callable[[Collection[str]], bytes]
+    """Makes a message for others of the tenants whose messages were dropped; of none if it may be any."""
 
 
 class Bus(Protocol):
@@ -27,17 +38,8 @@ class Bus(Protocol):
     def publish(self, tenant_id: str, message: bytes) -> None:
         """Give a message that concerns a tenant, "" for all, to the other processes; the sender may hear it too."""
 
-    def start(
-        self,
-        hear: Callable[[bytes], None],
-        gap: Callable[[], None],
-        lost: Callable[[Collection[str]], bytes],
-    ) -> None:
-        """Begin to hear and to publish.
-
-        ``hear`` gets each message. ``gap`` is called when messages may have been missed, after each reconnection too.
-        ``lost`` makes a message for others of the tenants whose messages were dropped; of none if it may be any.
-        """
+    def start(self, subscriber: Subscriber) -> None:
+        """Begin to hear and to publish."""
 
     def close(self) -> None:
         """End; what is not published is dropped."""
@@ -51,12 +53,7 @@ class NoBus:
     def publish(self, tenant_id: str, message: bytes) -> None:
         """Give it to nobody."""
 
-    def start(
-        self,
-        hear: Callable[[bytes], None],
-        gap: Callable[[], None],
-        lost: Callable[[Collection[str]], bytes],
-    ) -> None:
+    def start(self, subscriber: Subscriber) -> None:
         """Nothing will come."""
 
     def close(self) -> None:

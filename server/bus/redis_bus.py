@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
 import redis
 from gevent.event import Event
 
+from server.bus.bus import Subscriber
 from server.scheduler import yield_if_due
 
 log = logging.getLogger("syncapp.bus")
@@ -113,14 +114,9 @@ class RedisBus:
         self._something = Event()
         self._greenlets: list[gevent.Greenlet] = []
 
-    def start(
-        self,
-        hear: Callable[[bytes], None],
-        gap: Callable[[], None],
-        lost: Callable[[Collection[str]], bytes],
-    ) -> None:
+    def start(self, subscriber: Subscriber) -> None:
         """See ``bus.Bus.start``."""
-        self._hear, self._gap, self._lost = hear, gap, lost
+        self._hear, self._gap, self._lost = subscriber
         self._greenlets = [gevent.spawn(self._publish_all), gevent.spawn(self._listen)]
 
     def close(self) -> None:

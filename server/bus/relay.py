@@ -19,7 +19,7 @@ from typing import NamedTuple
 import gevent
 import msgspec
 
-from server.bus.bus import Bus
+from server.bus.bus import Bus, Subscriber
 from server.bus.commit_order import CommitOrder
 from server.bus.messages import Header, header_of, message_of, packets_of
 
@@ -67,7 +67,7 @@ class Relay:
 
     def start(self) -> None:
         """Begin to hear what other processes tell."""
-        self._bus.start(self._hear, self._look_at_all, self._lost)
+        self._bus.start(Subscriber(self._hear, self._look_at_all, self._lost))
         gevent.spawn(self._live)
 
     def close(self) -> None:

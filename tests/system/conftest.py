@@ -1,4 +1,4 @@
-"""Networks that fail on demand."""
+"""Networks that fail on demand, and a Redis."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import Server, all_closed
 from tests.kit.proxy import Proxy
+from tests.redis_server import redis_server  # noqa: F401 -- a fixture of all
 
 
 @pytest.fixture

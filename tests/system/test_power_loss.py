@@ -119,6 +119,17 @@ def lose_power(image: Image, folder: Path, rng: random.Random | None) -> Path:
     return folder / "a.db"
 
 
+def check_after_power_losses(images: list[Image], folder: Path, is_torn: bool) -> None:
+    """Open what 60 of the moments leave on the disk: what was answered is there, and the file is sound."""
+    for turn, image in enumerate(random.Random(1).sample(images, 60)):
+        path = lose_power(image, folder / str(turn), random.Random(turn) if is_torn else None)
+        after = SQLiteDatabase.open(path, prepare, 1)
+        found = after.read(numbers)
+        after.close()
+        assert found in (list(range(image.answered)), list(range(image.answered + 1)))
+        assert files.faults_of(path) == []
+
+
 def torn(writes: list[tuple[int, bytes | None]]) -> Iterator[tuple[int, bytes | None]]:
     for offset, data in writes:
         if data is None:
@@ -178,13 +189,7 @@ def test_power_loss_at_any_moment_keeps_what_was_answered_and_a_sound_file(
     answer_many(store, disk, 60)
     assert ("sync", "a.db") in disk.log, "no checkpoint was among the moments"
     images = [image for image in disk.images if image.answered]
-    for turn, image in enumerate(random.Random(1).sample(images, 60)):
-        path = lose_power(image, tmp_path / str(turn), random.Random(turn) if is_torn else None)
-        after = SQLiteDatabase.open(path, prepare, 1)
-        found = after.read(numbers)
-        after.close()
-        assert found in (list(range(image.answered)), list(range(image.answered + 1)))
-        assert files.faults_of(path) == []
+    check_after_power_losses(images, tmp_path, is_torn)
 
 
 @pytest.mark.parametrize("is_torn", [False, True], ids=["unsynced writes are lost", "some sectors of them are not"])
@@ -204,13 +209,7 @@ def test_power_loss_amid_closings_that_leave_their_logs_keeps_what_was_answered(
                 files.take_log_in(path)
                 assert not Path(f"{path}-wal").exists()
         images = [image for image in disk.images if image.answered]
-    for turn, image in enumerate(random.Random(1).sample(images, 60)):
-        left = lose_power(image, tmp_path / str(turn), random.Random(turn) if is_torn else None)
-        after = SQLiteDatabase.open(left, prepare, 1)
-        found = after.read(numbers)
-        after.close()
-        assert found in (list(range(image.answered)), list(range(image.answered + 1)))
-        assert files.faults_of(left) == []
+    check_after_power_losses(images, tmp_path, is_torn)
 
 
 def test_log_that_a_full_disk_can_not_take_in_stays(

@@ -18,14 +18,6 @@ from tests.redis_server import Redis
 pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)]
 
 
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(tmp_path)
-    server.start()
-    yield server
-    server.kill()
-
-
 Pair = tuple[Tenant, Tenant]
 
 

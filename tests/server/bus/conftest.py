@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
 
 import pytest
 
+from server.bus.bus import Subscriber
 from server.bus.redis_bus import RedisBus
 from tests.conftest import all_closed, wait_for
-from tests.redis_server import Redis
+from tests.redis_server import Redis, redis_server  # noqa: F401 -- a fixture of all
 
 CHANNEL = "test"
-
-
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[Redis]:
-    server = Redis(tmp_path)
-    server.start()
-    yield server
-    server.kill()
 
 
 class Heard:
@@ -29,7 +21,7 @@ class Heard:
         self.messages: list[bytes] = []
         self.gaps = 0
         self.bus = RedisBus(url, CHANNEL, verifies=verifies)
-        self.bus.start(self.messages.append, self._gap, self._lost)
+        self.bus.start(Subscriber(self.messages.append, self._gap, self._lost))
         if is_ready:
             self.wait_gaps(1)
 
@@ -50,7 +42,7 @@ class Heard:
 
 
 @pytest.fixture
-def heard(redis_server: Redis) -> Iterator[Callable[..., Heard]]:
+def heard(redis_server: Redis) -> Iterator[Callable[..., Heard]]:  # noqa: F811 -- the fixture
     """Make buses that are closed at the end; by default on ``redis_server``."""
 
     def make(url: str = redis_server.url, *, verifies: bool = True, is_ready: bool = True) -> Heard:

@@ -13,6 +13,7 @@ import pytest
 from gevent.event import Event
 
 from server.bus import redis_bus
+from server.bus.bus import Subscriber
 from tests.conftest import needs, wait_for
 from tests.redis_server import Redis
 from tests.server.bus.conftest import CHANNEL, Heard
@@ -220,7 +221,7 @@ def test_certificate_that_nobody_vouches_for_is_refused_unless_told(
 def test_channel_of_another_installation_is_not_heard(heard: MakeHeard, redis_server: Redis) -> None:
     one = heard()
     other = redis_bus.RedisBus(redis_server.url, "another")
-    other.start(lambda _: None, lambda: None, lambda _: b"")
+    other.start(Subscriber(lambda _: None, lambda: None, lambda _: b""))
     publish(other, [b"theirs"])
     wait_for(lambda: redis_server.subscribers("another") == 1 and not other._waiting, "the other")
     publish(one.bus, [b"ours"])

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from server.bus import relay as relay_module
-from server.bus.bus import NoBus
+from server.bus.bus import NoBus, Subscriber
 from server.bus.messages import Header, message_of
 from server.bus.relay import Outlets, Relay
 from tests.conftest import wait_for
@@ -52,10 +52,8 @@ class FakeBus:
         else:
             self._broker.carry(message)
 
-    def start(
-        self, hear: Callable[[bytes], None], gap: Callable[[], None], lost: Callable[[Collection[str]], bytes]
-    ) -> None:
-        self.hear, self.gap, self.lost = hear, gap, lost
+    def start(self, subscriber: Subscriber) -> None:
+        self.hear, self.gap, self.lost = subscriber
         self._broker.buses.append(self)
 
     def close(self) -> None:
