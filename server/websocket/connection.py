@@ -44,9 +44,8 @@ def install(engine: Any) -> dict[str, WebSocketConnection]:
     disconnected = engine.handlers["disconnect"]
 
     def end(engine_id: str, reason: str) -> None:
-        engine.sockets[
-            engine_id
-        ].queue.stop_ping_timer()  # It would keep the closed session for the rest of the interval.
+        # The timer would keep the closed session for the rest of the interval.
+        engine.sockets[engine_id].queue.stop_ping_timer()
         disconnected(engine_id, reason)
 
     engine.handlers["disconnect"] = end
