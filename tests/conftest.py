@@ -287,9 +287,14 @@ class Listener:
         self.contract = contract.contract_of(url)
         self.client = socketio.Client(reconnection=False)
         self.client.on("connect", self.is_connected.set)
-        self.client.on("disconnect", lambda *_: self.is_gone.set())
+        self.client.on("disconnect", self._ended)
         self.client.on("*", self._hear)
         self.client.connect(url, auth=auth, transports=transport.split("+"), wait_timeout=WAIT_SECONDS)
+
+    def _ended(self, *_: Any) -> None:
+        if self.client.eio.state == "connected" and self.client.eio.ws:
+            self.client.eio.ws.shutdown()  # The client leaves a lost socket open.
+        self.is_gone.set()
 
     def _hear(self, event: str, *arguments: Any) -> None:
         self.heard.append((event, arguments[0] if arguments else None))
@@ -414,15 +419,7 @@ def device(tenant: Tenant) -> Device:
 @pytest.fixture
 def listen(tenant: Tenant) -> Iterator[Callable[..., Listener]]:
     """Connect listeners that are closed at the end; by default to ``tenant``."""
-    listeners: list[Listener] = []
-
-    def connect(to: Tenant | None = None, transport: str = "websocket", **auth: Any) -> Listener:
-        listeners.append((to or tenant).device().listen(transport, **auth))
-        return listeners[-1]
-
-    yield connect
-    for listener in listeners:
-        listener.close()
+    yield from all_closed(lambda to=tenant, *transport, **auth: to.device().listen(*transport, **auth), Listener.close)
 
 
 @pytest.fixture

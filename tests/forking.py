@@ -116,12 +116,12 @@ class _Parent:
         """
         with self._asking:
             number = next(self._numbers)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # It may end at any moment.
                 self._socket.sendall(json.dumps([number, what]).encode() + b"\n")
-            for line in self._answers:
-                answered, answer = json.loads(line)
-                if answered == number:
-                    return answer
+                for line in self._answers:
+                    answered, answer = json.loads(line)
+                    if answered == number:
+                        return answer
         raise RuntimeError("The process that forks servers has ended; stderr may tell why.")
 
 
