@@ -54,7 +54,7 @@ FAST = {
 }
 """Settings of a server under test: no waiting for hashes or limits."""
 
-pytest_plugins = ["tests.collection"]
+pytest_plugins = ["tests.collection", "tests.fuzzing"]
 
 JSON = dict[str, Any]
 _numbers = itertools.count(1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import pytest
 
+from server.bus import redis_bus
 from server.bus.bus import Subscriber
 from server.bus.redis_bus import RedisBus
 from tests.conftest import all_closed, wait_for
@@ -42,8 +43,9 @@ class Heard:
 
 
 @pytest.fixture
-def heard(redis_server: Redis) -> Iterator[Callable[..., Heard]]:  # noqa: F811 -- the fixture
-    """Make buses that are closed at the end; by default on ``redis_server``."""
+def heard(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Heard]]:  # noqa: F811 -- the fixture
+    """Make buses that soon try again, and are closed at the end; by default on ``redis_server``."""
+    monkeypatch.setattr(redis_bus, "_FIRST_PAUSE_SECONDS", 0.01)
 
     def make(url: str = redis_server.url, *, verifies: bool = True, is_ready: bool = True) -> Heard:
         return Heard(url, verifies=verifies, is_ready=is_ready)
