@@ -81,11 +81,12 @@ needs_js_client = [
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
     """Wait until ``condition`` gives something true, and give it."""
-    give_up = time.monotonic() + seconds
+    began = time.monotonic()
     while not (found := condition()):
-        if time.monotonic() > give_up:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"waited {seconds} s for {what}")
-        time.sleep(0.01)
+        time.sleep(min(max(waited / 8, 0.005), 0.1))  # A look at a page or a server costs milliseconds.
     return found
 
 
