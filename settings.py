@@ -169,7 +169,10 @@ class Settings:
         "", _database, "Database of PostgreSQL that has all data, in place of files in DATA_DIR (docs/postgresql.md)."
     )
     database_pool: int = _setting(
-        5, _whole(2, 100), "Connections to PostgreSQL at the most; one is used for the length of a read or a commit."
+        5,
+        _whole(2, 100),
+        "Connections to PostgreSQL at the most; one is used for the length of a read or a commit. Without REDIS_URL there"
+        " is one more.",
     )
     tables_file: Path = _setting(
         DEFAULT_TABLES_FILE,
@@ -183,7 +186,10 @@ class Settings:
         "", _secret, "Key that signs tokens. If unset, one is generated once and kept with the data."
     )
     redis_url: str = _setting(
-        "", _redis_url, "Redis by which the processes of one installation tell each other what to notify."
+        "",
+        _redis_url,
+        "Redis by which the processes of one installation tell each other what to notify; else they use PostgreSQL's"
+        " NOTIFY.",
     )
     redis_verify_certificate: str = _setting(
         "yes",

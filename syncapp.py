@@ -41,7 +41,7 @@ from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format  # noqa: E402
-from server.bus.bus import Bus, NoBus  # noqa: E402
+from server.bus.bus import Bus  # noqa: E402
 from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import LoadShedding  # noqa: E402
@@ -100,7 +100,7 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     tokens = Tokens(app, settings, secret, tenants)
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
-    sockets = Sockets(app, settings, tenants, tokens, seen, quotas, _bus(settings, secret))
+    sockets = Sockets(app, settings, tenants, tokens, seen, quotas, _bus(settings, engine, secret))
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
     for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
@@ -119,13 +119,13 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     return app
 
 
-def _bus(settings: Settings, secret: str) -> Bus:
+def _bus(settings: Settings, engine: Engine, secret: str) -> Bus:
     """Choose the bus. Its channel is named by the key that all processes of an installation share, and no others."""
+    channel = "syncapp:" + hashlib.blake2b(secret.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
     if not settings.redis_url:
-        return NoBus()
+        return engine.bus(channel)
     from server.bus.redis_bus import RedisBus  # noqa: PLC0415 -- 6 MiB, for those alone who use it
 
-    channel = "syncapp:" + hashlib.blake2b(secret.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
     return RedisBus(settings.redis_url, channel, verifies=settings.redis_verify_certificate == "yes")
 
 
