@@ -6,6 +6,8 @@ sync.
 
 from __future__ import annotations
 
+import logging
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+import gevent
+
 from models import connection
 from protocol.errors import TenantNotFound
 from server.bus.bus import Bus
@@ -21,15 +25,18 @@ from storage import schema
 from storage.engine import CanNotOpen
 from storage.positions import incarnation, now_ms
 from storage.postgres import copies, installation
-from storage.postgres.connecting import connect
+from storage.postgres.connecting import connect, is_coming_up
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
-from storage.postgres.errors import ConnectionLost
+from storage.postgres.errors import ConnectionLost, TooManyConnections
 from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
 from storage.postgres.transactions import turn_to
 
+log = logging.getLogger("syncapp.storage")
+
 T = TypeVar("T")
+_PAUSE_SECONDS = 0.2
 _MOST_KEPT = 1_000
 
 
@@ -37,11 +44,19 @@ class PostgresEngine:
     """The storage of one installation in a database (see ``storage.engine.Engine``)."""
 
     def __init__(
-        self, url: str, *, connections: int = 5, most_waiting: int = 1000, is_server: bool = True, creates: bool = True
+        self,
+        url: str,
+        *,
+        connections: int = 5,
+        most_waiting: int = 1000,
+        wait_seconds: float = 0,
+        is_server: bool = True,
+        creates: bool = True,
     ) -> None:
         """Open the directory, and make its tables what this version needs.
 
-        ``connections``: how many this process has at the most. ``creates``: whether a database without data is begun.
+        ``connections``: how many this process has at the most. ``wait_seconds``: for how long a server is waited for that
+        is not there yet. ``creates``: whether a database without data is begun.
         Raises: CanNotOpen.
         """
         self.is_server = is_server
@@ -49,16 +64,16 @@ class PostgresEngine:
         self._pool = Pool(partial(_connected, url), connections)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool)
-        self._open(creates)
+        self._open(creates, wait_seconds)
         self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
         self._epochs = self.directory.read(_restored)
 
-    def _open(self, creates: bool) -> None:
+    def _open(self, creates: bool, wait_seconds: float) -> None:
         try:
-            must_answer(self._pool)
+            must_answer(self._pool, self._url, wait_seconds)
             self._installation.prepare_directory(creates=creates)
         except BaseException:
             self._pool.close()
@@ -196,15 +211,33 @@ class PostgresEngine:
         self._pool.close()
 
 
-def must_answer(pool: Pool) -> None:
-    """Connect once, to tell why it can't be done.
+def must_answer(pool: Pool, url: str, wait_seconds: float) -> None:
+    """Connect, or tell why it can't be done.
 
+    ``wait_seconds``: how long a server is waited for that is not there yet.
     Raises: CanNotOpen.
     """
+    give_up, is_said = time.monotonic() + wait_seconds, False
+    while True:
+        try:
+            pool.give_back(pool.take())
+            return
+        except ConnectionLost as error:
+            if time.monotonic() >= give_up or not _may_come(url, error):
+                raise CanNotOpen(f"PostgreSQL, named by DATABASE_URL, can't be used: {error}") from None
+            if not is_said:
+                more = {"seconds": wait_seconds, "error": str(error)[:200]}
+                log.warning("PostgreSQL is not there yet, it is waited for", extra=more)
+            is_said = True
+        gevent.sleep(_PAUSE_SECONDS)
+
+
+def _may_come(url: str, error: ConnectionLost) -> bool:
+    """Tell whether it may be possible soon; a wrong password or database will not."""
     try:
-        pool.give_back(pool.take())
-    except ConnectionLost as error:
-        raise CanNotOpen(f"PostgreSQL, named by DATABASE_URL, can't be used: {error}") from None
+        return isinstance(error, TooManyConnections) or is_coming_up(url)
+    except ConnectionLost:
+        return False
 
 
 def _connected(url: str) -> Connection:
