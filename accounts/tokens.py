@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from jwt.types import Options
 
 from protocol.errors import (
     InvalidCredentials,
+    Moved,
     TenantMismatch,
     TenantNotFound,
     TokenExpired,
@@ -146,8 +148,11 @@ class Tokens:
             self.end_session(identity.session_id)
             raise Unauthorized("Another token took the place of this one, so that two hold one session. Log in again.")
         if live.spent_id and live.refresh_id == identity.pair_id:
-            main.write(lambda: main_database.confirm_pair(identity.session_id, identity.pair_id))
-            return self._check_live(identity)  # The session may have changed meanwhile.
+            with suppress(
+                Moved
+            ):  # Then it is noted where the data is by now, and here what is there can still be read.
+                main.write(lambda: main_database.confirm_pair(identity.session_id, identity.pair_id))
+                return self._check_live(identity)  # The session may have changed meanwhile.
         if len(self._live) >= _CACHED_TOKENS:
             self._live.clear()
         self._live[identity.pair_id] = main.mark, time.monotonic() + _LIVE_SECONDS
