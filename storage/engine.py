@@ -25,6 +25,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from server.bus.bus import Bus
+
 T = TypeVar("T")
 
 
@@ -132,6 +134,9 @@ class Engine(Protocol):
 
     def keep_secret(self, secret: str) -> bool:
         """Keep another secret in the place of the installation's; False if this engine keeps none."""
+
+    def bus(self, channel: str) -> Bus:
+        """Give a bus on which this process and others of the installation tell each other, if this engine carries one."""
 
     def close(self) -> None:
         """End: wait for each database's last write, and close it."""

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from models import connection
 from protocol.errors import TenantNotFound
+from server.bus.bus import Bus
 from storage import schema
 from storage.engine import CanNotOpen
 from storage.positions import incarnation, now_ms
@@ -24,6 +25,7 @@ from storage.postgres.connecting import connect
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.errors import ConnectionLost
+from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
 from storage.postgres.transactions import turn_to
 
@@ -43,6 +45,7 @@ class PostgresEngine:
         Raises: CanNotOpen.
         """
         self.is_server = is_server
+        self._url = url
         self._pool = Pool(partial(_connected, url), connections)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool)
@@ -207,6 +210,10 @@ class PostgresEngine:
 
         self.rewrite(None, keep)
         return True
+
+    def bus(self, channel: str) -> Bus:
+        """Give the bus of this process: over NOTIFY, with a connection more than the pool has."""
+        return NotifyBus(self._pool, partial(connect, self._url), channel)
 
     def close(self) -> None:
         """Wait for each database's last write, and close the connections."""

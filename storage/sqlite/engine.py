@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from protocol.errors import TenantNotFound
+from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.durable_files import sync_folder
 from storage import main_database
@@ -248,6 +249,10 @@ class SQLiteEngine:
     def keep_secret(self, secret: str) -> bool:
         """Keep none."""
         return False
+
+    def bus(self, channel: str) -> Bus:
+        """Give none: one process has the files."""
+        return NoBus()
 
     def close(self) -> None:
         """Close every database, each when its last write is done."""
