@@ -34,6 +34,7 @@ from protocol.messages import Position
 from protocol.notifications import STATUS_TEXTS, parse_texts
 from server import log_format
 from server.bus.bus import Bus
+from server.metrics import EVENT_SECONDS, REFUSALS
 from server.quotas import Quotas
 from server.scheduler import yield_if_due
 from server.websocket.announcements import Announcements
@@ -127,6 +128,10 @@ class Sockets:
         """Count the authenticated sockets."""
         return self._authenticated_by_tenant.total()
 
+    def unauthenticated(self) -> int:
+        """Count the sockets that have not authenticated yet."""
+        return len(self._unauthenticated)
+
     def start(self) -> None:
         """Start the sweep for sockets that do not authenticate or are silent, and for tokens that expire."""
         gevent.spawn(self._watch)
@@ -211,6 +216,7 @@ class Sockets:
         return here, greeting | ({"resyncRequired": True} if count is None else {})
 
     def _refuse(self, sid: str, problem: Problem) -> None:
+        REFUSALS[problem.code,] += 1
         log_format.write_line(log, logging.INFO, "socket refused", {"code": problem.code})
         client = self._clients.get(sid)
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
@@ -296,14 +302,19 @@ class Sockets:
         """
 
         def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
+            began = time.perf_counter()
             try:
                 check_not_refused()
                 return handle(self._caller(sid), body) or {"success": True}
             except Problem as problem:
+                REFUSALS[problem.code,] += 1
                 return as_acknowledgement(problem)
             except Exception:
+                REFUSALS[Problem.code,] += 1
                 log.exception("an event failed", extra={"event": event})
                 return as_acknowledgement(Problem())
+            finally:
+                EVENT_SECONDS.observe(time.perf_counter() - began, event)
 
         self._server.events.on(event, serve, read)
 

@@ -6,9 +6,10 @@ an ``Identity``, and that is the only source of a tenant ID (docs/api.md, custom
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from protocol.errors import (
     TokenExpired,
     Unauthorized,
 )
+from server.metrics import TOKENS
 from settings import Settings
 from storage import main_database
 from tenants import Tenants, parse_tenant_id
@@ -66,7 +68,7 @@ class Tokens:
             JWT_REFRESH_TOKEN_EXPIRES=timedelta(seconds=settings.refresh_token_seconds),
         )
         JWTManager(app)
-        self._app, self._secret = app, secret
+        self._app, self._keys = app, (secret, *settings.jwt_old_keys)
         self.ended = Signal()
         self._refresh_seconds = settings.refresh_token_seconds
         self._tenants = tenants
@@ -91,7 +93,7 @@ class Tokens:
 
         Raises: Unauthorized, TokenExpired. A token that was used before ends its whole session, unless the answer was lost.
         """
-        claims = _claims(refresh_token, "refresh", self._secret)
+        claims = _claims(refresh_token, "refresh", self._keys)
         session_id, new_id, now = claims["sid"], str(uuid.uuid4()), int(time.time())
         expires_at = now + self._refresh_seconds
         customer, ended = self._tenants.directory.write(
@@ -124,8 +126,11 @@ class Tokens:
         Raises: Unauthorized, TokenExpired.
         """
         identity = self._verified.get(token) if isinstance(token, str) else None
-        if identity is None:
-            claims = _claims(token, "client", self._secret)
+        if identity:
+            TOKENS["hit",] += 1
+        else:
+            TOKENS["miss",] += 1
+            claims = _claims(token, "client", self._keys)
             pair_id = str(claims.get("pair", claims["sid"]))  # Earlier versions had no such claim.
             identity = Identity(claims["customerId"], claims["email"], claims["sid"], pair_id, claims["exp"])
             self._verified[str(token)] = identity
@@ -198,14 +203,25 @@ def check_tenant(identity: Identity, stated: object) -> None:
         raise TenantMismatch
 
 
+def _decoded(token: str, keys: Sequence[str]) -> dict[str, Any]:
+    *others, last = keys
+    for key in others:
+        with contextlib.suppress(jwt.InvalidSignatureError):
+            return jwt.decode(token, key, ["HS256"], _UNCHECKED)
+    return jwt.decode(token, last, ["HS256"], _UNCHECKED)
+
+
 _UNCHECKED: Options = {"verify_iat": False, "verify_nbf": False, "verify_aud": False}
 """``iat`` and ``nbf`` say when a token was issued. They are not checked, since the clock may have been set back."""
 
 
-def _claims(token: object, kind: str, secret: str) -> dict[str, Any]:
-    """Verify a token of one type, so that a refresh token can't be used as an access token, nor the reverse."""
+def _claims(token: object, kind: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Verify a token of one type, so that a refresh token can't be used as an access token, nor the reverse.
+
+    ``keys``: the one that signs and those that did.
+    """
     try:
-        claims = jwt.decode(token if isinstance(token, str) else "", secret, ["HS256"], _UNCHECKED)
+        claims = _decoded(token if isinstance(token, str) else "", keys)
     except jwt.ExpiredSignatureError:
         raise TokenExpired from None
     except (jwt.PyJWTError, ValueError):
