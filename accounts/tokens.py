@@ -22,6 +22,7 @@ from jwt.types import Options
 
 from protocol.errors import (
     InvalidCredentials,
+    Moved,
     TenantMismatch,
     TenantNotFound,
     TokenExpired,
@@ -153,8 +154,10 @@ class Tokens:
             self.end_session(identity.session_id)
             raise Unauthorized("Another token took the place of this one, so that two hold one session. Log in again.")
         if live.spent_id and live.refresh_id == identity.pair_id:
-            main.write(lambda: main_database.confirm_pair(identity.session_id, identity.pair_id))
-            return self._check_live(identity)  # The session may have changed meanwhile.
+            # Once the directory moved away, the data is still read here, and the pair is noted where it is by then.
+            with contextlib.suppress(Moved):
+                main.write(lambda: main_database.confirm_pair(identity.session_id, identity.pair_id))
+                return self._check_live(identity)  # The session may have changed meanwhile.
         if len(self._live) >= _CACHED_TOKENS:
             self._live.clear()
         self._live[identity.pair_id] = main.mark, time.monotonic() + LIVE_SECONDS

@@ -100,7 +100,19 @@ class DeclaredTable(Bound):
         table_name = "declared_tables"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable]
+class Installation(Bound):
+    """One row, once anything was moved: a name of this directory alone, and while nothing is written here, to which
+    installation it moved (see ``moving``)."""
+
+    id = IntegerField(primary_key=True)
+    name = TextField()
+    moved_to = TextField(null=True)
+
+    class Meta:
+        table_name = "installation"
+
+
+_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation]
 FINGERPRINT = fingerprint(_MODELS)
 
 
