@@ -57,7 +57,7 @@ STANDARD_LIBRARY_ONLY = {
     "operations.misspelled_settings",
     "operations.probe_proxies",
     "server.disk_space",
-    "settings",
+    "setting_values",
     "storage.declarations.toml_positions",
 }
 MAY_BIND = {"server.http.lifecycle": {"listener.bind"}}

@@ -142,6 +142,22 @@ class PostgresEngine:
         """Make the tables of all tenants those of this version."""
         self._installation.prepare_tenants()
 
+    def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
+        """Run ``work`` bound to a tenant, which begins with it if need be, or to the directory, also if it moved away."""
+        if tenant_id is None:
+            return self.directory.replace(work)
+
+        def begun() -> T:
+            sql = connection()
+            if sql.execute("SELECT 1 FROM _meta").fetchone() is None:
+                schema.begin_tenant(now_ms())
+            turn_to(sql, None)
+            sql.execute("INSERT INTO tenants (id, epoch) VALUES (?, '') ON CONFLICT (id) DO NOTHING", (tenant_id,))
+            turn_to(sql, tenant_id)
+            return work()
+
+        return self.tenant(tenant_id).replace(begun)
+
     # --- copies ------------------------------------------------------------------------------------------------------
 
     def copy_to(self, tenant_id: str, file: Path) -> None:
@@ -195,10 +211,20 @@ class PostgresEngine:
         def keep() -> str:
             sql = connection()
             sql.execute("INSERT INTO secrets (name, secret) VALUES ('signing', ?) ON CONFLICT DO NOTHING", (make(),))
-            (secret,) = sql.execute("SELECT secret FROM secrets WHERE name = 'signing'").fetchone() or ("",)
-            return str(secret)
+            return str(_secret())
 
-        return self.directory.write(keep)
+        return self.directory.read(_secret) or self.directory.write(keep)
+
+    def keep_secret(self, secret: str) -> bool:
+        """Keep another secret in the place of that."""
+
+        def keep() -> None:
+            sql = connection()
+            sql.execute("DELETE FROM secrets WHERE name = 'signing'")
+            sql.execute("INSERT INTO secrets (name, secret) VALUES ('signing', ?)", (secret,))
+
+        self.rewrite(None, keep)
+        return True
 
     def bus(self, channel: str) -> Bus:
         """Give the bus of this process: over NOTIFY, with a connection more than the pool has."""
@@ -251,6 +277,11 @@ def _is_id(tenant_id: str) -> bool:
         return str(uuid.UUID(tenant_id)) == tenant_id
     except ValueError:
         return False
+
+
+def _secret() -> str | None:
+    found = connection().execute("SELECT secret FROM secrets WHERE name = 'signing'").fetchone()
+    return str(found[0]) if found else None
 
 
 def _tenant_ids() -> list[str]:
