@@ -52,7 +52,7 @@ class Settings:
         " is one more.",
     )
     database_wait_seconds: int = _setting(
-        30, _whole(0, 600), "How long a start waits for PostgreSQL that is not there yet."
+        30, form.whole(0, 600), "How long a start waits for PostgreSQL that is not there yet."
     )
     tables_file: Path = _setting(
         DEFAULT_TABLES_FILE,
