@@ -101,6 +101,7 @@ class DeclaredTable(Bound):
 
 _MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable]
 FINGERPRINT = fingerprint(_MODELS)
+TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 
 def prepare() -> None:
