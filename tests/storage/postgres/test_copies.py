@@ -151,7 +151,10 @@ def test_copy_by_another_version_changes_no_table_and_becomes_that_version_when_
     beside.close()
 
 
-_COLUMNS = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
+_COLUMNS = (
+    "SELECT table_name, column_name, data_type FROM information_schema.columns"
+    " WHERE table_schema = 'public' ORDER BY 1, 2"
+)
 
 
 def test_command_of_another_version_never_changes_the_tables(
