@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from server.durable_files import sync_folder
-from settings import MIN_SECRET_BYTES, Settings
+from setting_values import MIN_SECRET_BYTES
+from settings import Settings
 
 _LEAST_DISTINCT_CHARACTERS = 10
 

@@ -21,6 +21,7 @@ from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Limits, Push, PushResu
 from protocol.notifications import Notification
 from protocol.push_parser import parse_push
 from server.http.exchange import Reply, answer, current_exchange
+from server.metrics import CONFLICTS, PUSHES, ROWS
 from server.quotas import Quotas
 from settings import Settings
 from sockets import Sockets
@@ -68,7 +69,10 @@ class PushHandler:
         write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
 
         def committed(applied: PushResult) -> None:
-            """Note what the device has seen by this push, and notify the listeners."""
+            """Count a push, note what the device has seen by it, and notify the listeners."""
+            PUSHES[()] += 1
+            CONFLICTS[()] += len(applied.conflicts)
+            ROWS[()] += len(applied.results)
             push_transaction.note_committed(tenant_id, push, applied, self._seen.evidences)
             self._sockets.announce(tenant_id, applied)
 

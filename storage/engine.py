@@ -15,6 +15,8 @@ texts from clients refuses it. ``tests/storage/engine`` holds every engine to th
 5. A read sees one committed state from its first statement to its last. It may not write.
 6. Code that is bound to nothing raises ``NotBound``, in whatever greenlet or thread it runs.
 7. ``after`` runs after the commit, in the order of commits of this process, and before any ``write`` of its group returns.
+8. Once a database notes that it moved away (``storage.moving``), each write raises ``Moved``, in all processes, and is not
+   kept. Reads go on.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+from server.bus.bus import Bus
 
 T = TypeVar("T")
 
@@ -111,6 +115,13 @@ class Engine(Protocol):
     def migrate(self, tenant_id: str) -> None:
         """Make a tenant's tables those of this version, in one transaction; else its next use does."""
 
+    def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
+        """Run ``work`` in a transaction of its own, also if what it writes moved away: for who moves it. It is bound to a
+        tenant, which begins with it if need be without a row of the directory, or for None to the directory.
+
+        No server may be at work in this process. Raises: what ``work`` raises; Busy, StorageFull.
+        """
+
     def copy_to(self, tenant_id: str, file: Path) -> None:
         """Copy a tenant as of one moment into a new file of the operator's, also one that is being written.
 
@@ -160,6 +171,12 @@ class Engine(Protocol):
 
     def kept_secret(self, make: Callable[[], str]) -> str | None:
         """Give the installation's secret, which ``make`` makes at the first time; None if this engine keeps none."""
+
+    def keep_secret(self, secret: str) -> bool:
+        """Keep another secret in the place of the installation's; False if this engine keeps none."""
+
+    def bus(self, channel: str) -> Bus:
+        """Give a bus on which this process and others of the installation tell each other, if this engine carries one."""
 
     def close(self) -> None:
         """End: wait for each database's last write, and close it."""

@@ -20,6 +20,7 @@ from gevent.event import AsyncResult, Event
 
 from models import bound
 from protocol.errors import Busy
+from server.metrics import COMMIT_SECONDS, COMMIT_WRITES
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.storage")
@@ -137,7 +138,10 @@ class GroupCommit(ABC):
         try:
             self._begin()
             self._run_group(group)
+            began = time.perf_counter()
             self._commit()
+            COMMIT_SECONDS.observe(time.perf_counter() - began)
+            COMMIT_WRITES.observe(len(group))
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
             self._roll_back()
             group = group or [self._waiting.popleft() for _ in range(len(self._waiting))]

@@ -1,13 +1,14 @@
-"""Stands between the server and PostgreSQL, and cuts connections when it is told to."""
+"""Stands between the server and PostgreSQL, and holds or cuts connections when it is told to."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
 from gevent import socket
+from gevent.event import Event
 from gevent.server import StreamServer
 
 _COMMITTED = b"COMMIT\0"
@@ -25,6 +26,8 @@ class Relay:
         self._server = StreamServer(listener, self._serve)
         self._server.start()
         self._open: set[socket.socket] = set()
+        self._goes_on = Event()
+        self._goes_on.set()
         self.cuts_at_commit = self.is_closed = False
         self.cuts = 0
         self.on_cut: Callable[[], None] = lambda: None
@@ -43,6 +46,7 @@ class Relay:
     def _pass(self, source: socket.socket, target: socket.socket, is_answer: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self._goes_on.wait()
                 if is_answer and self.cuts_at_commit and _COMMITTED in data:
                     self.cuts_at_commit = False
                     self.cuts += 1
@@ -52,6 +56,15 @@ class Relay:
         for one in (source, target):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Pass nothing on meanwhile, with all connections open; they go on afterwards."""
+        self._goes_on.clear()
+        try:
+            yield
+        finally:
+            self._goes_on.set()
 
     def cut(self) -> None:
         """Cut every connection."""

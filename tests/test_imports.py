@@ -57,7 +57,7 @@ STANDARD_LIBRARY_ONLY = {
     "operations.misspelled_settings",
     "operations.probe_proxies",
     "server.disk_space",
-    "settings",
+    "setting_values",
     "storage.declarations.toml_positions",
 }
 MAY_BIND = {"server.http.lifecycle": {"listener.bind"}}
@@ -123,6 +123,7 @@ def points_one_way(name: str, tree: ast.Module) -> Iterator[str]:
 MAY_IMPORT_LATE = {
     "syncapp._run_command",
     "syncapp._bus",
+    "syncapp._add_metrics",
     "operations.doctor.redis_address",
     "operations.engine_choice.postgres_engine",
 }

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from models import connection
 from protocol.errors import TenantNotFound
+from server.bus.bus import Bus
 from storage import main_database, positions, schema
 from storage.engine import CanNotOpen, Database, NotRestored
 from storage.positions import incarnation, now_ms
@@ -25,6 +26,7 @@ from storage.postgres.connecting import connect, place_of
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.errors import ConnectionLost
+from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
 from storage.postgres.transactions import turn_to, turn_to_locked_directory
 from storage.system_tables import CommitOrder
@@ -152,6 +154,21 @@ class PostgresEngine:
         """Make the tables of all tenants those of this version."""
         self._installation.prepare_tenants()
 
+    def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
+        """Run ``work`` bound to a tenant, which begins with it if need be, or to the directory, also if it moved away."""
+        if tenant_id is None:
+            return self.directory.replace(work)
+
+        def begun() -> T:
+            renewals.hold(tenant_id)
+            if not CommitOrder.select().exists():
+                schema.begin_tenant(now_ms())
+            result = work()
+            renewals.note(tenant_id)
+            return result
+
+        return self.tenant(tenant_id).replace(begun)
+
     # --- copies ------------------------------------------------------------------------------------------------------
 
     def copy_to(self, tenant_id: str, file: Path) -> None:
@@ -238,10 +255,24 @@ class PostgresEngine:
         def keep() -> str:
             sql = connection()
             sql.execute("INSERT INTO secrets (name, secret) VALUES ('signing', ?) ON CONFLICT DO NOTHING", (make(),))
-            (secret,) = sql.execute("SELECT secret FROM secrets WHERE name = 'signing'").fetchone() or ("",)
-            return str(secret)
+            return str(_secret())
 
-        return self.directory.write(keep)
+        return self.directory.read(_secret) or self.directory.write(keep)
+
+    def keep_secret(self, secret: str) -> bool:
+        """Keep another secret in the place of that."""
+
+        def keep() -> None:
+            sql = connection()
+            sql.execute("DELETE FROM secrets WHERE name = 'signing'")
+            sql.execute("INSERT INTO secrets (name, secret) VALUES ('signing', ?)", (secret,))
+
+        self.rewrite(None, keep)
+        return True
+
+    def bus(self, channel: str) -> Bus:
+        """Give the bus of this process: over NOTIFY, with a connection more than the pool has."""
+        return NotifyBus(self._pool, partial(connect, self._url), channel)
 
     def close(self) -> None:
         """Wait for each database's last write, and close the connections."""
@@ -272,6 +303,11 @@ def _is_id(tenant_id: str) -> bool:
         return str(uuid.UUID(tenant_id)) == tenant_id
     except ValueError:
         return False
+
+
+def _secret() -> str | None:
+    found = connection().execute("SELECT secret FROM secrets WHERE name = 'signing'").fetchone()
+    return str(found[0]) if found else None
 
 
 def _tenant_ids() -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from protocol.errors import TenantNotFound
+from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.durable_files import sync_folder
 from storage import main_database
@@ -156,6 +157,28 @@ class SQLiteEngine:
         """Make a tenant's file what this version needs, without keeping it open."""
         open_tenant_file(self.folder.path_of(tenant_id)).close()
 
+    def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
+        """Run ``work`` bound to a tenant, which begins with it if need be, or to the directory, also if it moved away."""
+        if tenant_id is None:
+            return self.directory.rewrite(work)
+        path = self.folder.path_of(tenant_id)
+        if path.exists():
+            return self.files.database(tenant_id).rewrite(work)
+        new = path.with_suffix(".new")
+        remove_file(new)  # Of one that was killed.
+        put_file(new, new_tenant_file(now_ms()))
+        database = open_tenant_file(new)
+        try:
+            result = database.rewrite(work)
+        except BaseException:
+            database.close()
+            remove_file(new)
+            raise
+        database.close()
+        os.replace(new, path)
+        sync_folder(path.parent)
+        return result
+
     # --- copies and restored files -----------------------------------------------------------------------------------
 
     def copy_to(self, tenant_id: str, file: Path) -> None:
@@ -257,6 +280,14 @@ class SQLiteEngine:
 
     def kept_secret(self, make: Callable[[], str]) -> None:
         """Keep none: backups copy the directory, and the data folder has room for a file beside it."""
+
+    def keep_secret(self, secret: str) -> bool:
+        """Keep none."""
+        return False
+
+    def bus(self, channel: str) -> Bus:
+        """Give none: one process has the files."""
+        return NoBus()
 
     def close(self) -> None:
         """Close every database, each when its last write is done."""
