@@ -7,7 +7,7 @@ tokens, requests, which engine or file.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from peewee import BooleanField, IntegerField, TextField
@@ -15,6 +15,7 @@ from peewee import BooleanField, IntegerField, TextField
 from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import EmailTaken, InvalidCredentials
+from storage.dialect import dialect
 from storage.schema import add_missing, fingerprint
 
 GRACE_SECONDS = 300
@@ -99,8 +100,21 @@ class DeclaredTable(Bound):
         table_name = "declared_tables"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable]
+class Installation(Bound):
+    """One row, once anything was moved: a name of this directory alone, and while nothing is written here, to which
+    installation it moved (see ``moving``)."""
+
+    id = IntegerField(primary_key=True)
+    name = TextField()
+    moved_to = TextField(null=True)
+
+    class Meta:
+        table_name = "installation"
+
+
+_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation]
 FINGERPRINT = fingerprint(_MODELS)
+TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 
 def prepare() -> None:
@@ -281,6 +295,13 @@ def live_session(session_id: str, customer_id: str) -> Live | None:
         "SELECT refresh_id, spent_id, dropped_id FROM sessions WHERE id = ? AND customer_id = ? AND revoked_at IS NULL"
     )
     return next((Live(*row) for row in connection().execute(sql, (session_id, customer_id))), None)
+
+
+def live_among(session_ids: Iterable[str]) -> set[str]:
+    """Give those of some sessions whose tokens count."""
+    words = dialect()
+    sql = f"SELECT id FROM sessions WHERE {words.is_among('id')} AND revoked_at IS NULL"
+    return {str(row[0]) for row in connection().execute(sql, (words.listed(session_ids),))}
 
 
 def confirm_pair(session_id: str, refresh_id: str) -> None:

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,14 @@ def environ_of(folder: Path) -> dict[str, str]:
 def ask(folder: Path, sql: str) -> list[tuple[Any, ...]]:
     """Ask the database in place of a data folder, as the superuser."""
     return server().ask(sql, _DATABASES[folder])
+
+
+@contextmanager
+def locked(folder: Path, table: str) -> Iterator[None]:
+    """Have all others wait for a table meanwhile."""
+    with psycopg.connect(server().address(_DATABASES[folder], "postgres")) as connection:
+        connection.execute(f"LOCK TABLE {table}")
+        yield
 
 
 def dump(folder: Path, tenant_id: str) -> dict[str, list[tuple[Any, ...]]]:

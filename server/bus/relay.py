@@ -19,6 +19,7 @@ from typing import NamedTuple
 import gevent
 import msgspec
 
+from protocol.errors import Busy
 from server.bus.bus import Bus, Subscriber
 from server.bus.commit_order import CommitOrder
 from server.bus.messages import Header, header_of, message_of, packets_of
@@ -48,6 +49,8 @@ class Outlets(NamedTuple):
     """Reads epoch and sequence of tenants, as far as they are there."""
     end_sessions: Callable[[Collection[str]], None]
     """Closes the sockets of sessions that have ended."""
+    look_at_sessions: Callable[[], None]
+    """Closes the sockets of those that have ended as it is stored, whether somebody told or not."""
 
 
 class Relay:
@@ -65,7 +68,7 @@ class Relay:
         self._others: dict[str, float] = {}
         """When each other process was heard last."""
         self._to_look_at: set[str] = set()
-        self._is_looking = False
+        self._are_sessions_due = self._is_looking = False
 
     def start(self) -> None:
         """Begin to hear what other processes tell."""
@@ -159,8 +162,10 @@ class Relay:
         self._note_other(header.sender)
         if header.kind == "ended":
             self._outlets.end_sessions(header.ids)
+        elif header.kind == "lost" and header.ids:
+            self._look(set(header.ids) & self._orders.keys())
         elif header.kind == "lost":
-            self._look(set(header.ids) & self._orders.keys() if header.ids else self._orders)
+            self._look_at_all()
         elif header.tenant_id in self._orders:
             self._pass_on(header, packets_of(message))
 
@@ -222,24 +227,31 @@ class Relay:
                 self._look_at_all()
 
     def _look_at_all(self) -> None:
+        self._are_sessions_due = True
         self._look(self._orders)
 
     def _look(self, tenant_ids: Iterable[str]) -> None:
         """Compare the positions that are stored with what was told; one greenlet does so for all."""
         self._to_look_at |= set(tenant_ids)
-        if self._to_look_at and not self._is_looking:
+        if not self._is_looking and (self._to_look_at or self._are_sessions_due):
             self._is_looking = True
             gevent.spawn(self._look_at_some)
 
     def _look_at_some(self) -> None:
         try:
-            while self._to_look_at:
+            while self._to_look_at or self._are_sessions_due:
+                if self._are_sessions_due:
+                    self._are_sessions_due = False
+                    self._outlets.look_at_sessions()
+                    continue
                 some = [self._to_look_at.pop() for _ in range(min(_LOOKED_AT_ONCE, len(self._to_look_at)))]
                 for tenant_id, (epoch, sequence) in self._outlets.look(some).items():
                     self._compare(tenant_id, epoch, sequence)
                 gevent.sleep(0)
-        except Exception:  # The database does not answer: the next look finds the same.
-            log.exception("looking for commits of other processes failed")
+        except Busy as error:  # The next look finds the same.
+            log.warning("not looked for what other processes did", extra={"error": str(error)[:200]})
+        except Exception:
+            log.exception("looking for what other processes did failed")
         finally:
             self._is_looking = False
 
