@@ -44,4 +44,5 @@ def postgres_engine(settings: Settings, *, is_server: bool = False, creates: boo
         wait_seconds=settings.database_wait_seconds if is_server else 0,
         is_server=is_server,
         creates=creates,
+        replaced=settings.data_dir / "replaced",
     )

@@ -60,6 +60,12 @@ def is_coming_up(url: str) -> bool:
     return answer in (pq.Ping.REJECT, pq.Ping.NO_RESPONSE)
 
 
+def place_of(url: str) -> str:
+    """Say for a person which database a URL names, and where that is."""
+    options = _options_of(url)
+    return f"the database {options.get('dbname', options.get('user', ''))} at {options.get('host', 'localhost')}"
+
+
 def _options_of(url: str) -> dict[str, str]:
     """Read a URL. A password with a character that has a meaning there may be taken for any other part."""
     try:
