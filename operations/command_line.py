@@ -15,6 +15,7 @@ from gevent.monkey import get_original
 import settings as environment
 from operations.backup_manifest import BackupError
 from operations.engine_choice import postgres_engine
+from operations.move_checks import MoveError
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
 from storage.engine import CanNotOpen, Engine, NotRestored
@@ -34,6 +35,7 @@ _EXPECTED_ERRORS = (
     EngineError,
     NoData,
     BackupError,
+    MoveError,
     OSError,
 )
 _select = get_original("select", "select")  # gevent's own writes of a Ctrl-C to the terminal.

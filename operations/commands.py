@@ -13,7 +13,7 @@ import click
 import settings as environment
 from accounts.passwords import Passwords
 from accounts.registration import create_customer
-from operations import backup_commands, probe, trial_start
+from operations import backup_commands, move_commands, probe, trial_start
 from operations import doctor as doctor_checks
 from operations.command_line import counted, progress, storage
 from server import connections
@@ -29,6 +29,7 @@ def commands() -> None:
 
 commands.add_command(backup_commands.backup)
 commands.add_command(backup_commands.restore)
+commands.add_command(move_commands.move)
 
 
 @commands.command()
