@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from server.durable_files import sync_folder
-from setting_values import MIN_SECRET_BYTES
-from settings import Settings
+from settings import MIN_SECRET_BYTES, Settings
 
 _LEAST_DISTINCT_CHARACTERS = 10
 
@@ -44,11 +43,6 @@ def signing_key(settings: Settings, kept: Kept = lambda _: None) -> str:
         _store(path, _new_key())
     os.chmod(path, 0o600)
     return _read_stored(path)
-
-
-def keep(settings: Settings, key: str) -> None:
-    """Store a key of another installation in the place of the generated one."""
-    _store(key_path(settings), key)
 
 
 def _new_key() -> str:

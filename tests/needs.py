@@ -41,7 +41,6 @@ PROGRAMS = {
     "squid": "squid",
     "redis-server": "redis-server",
     "initdb": "postgresql",
-    "pgbouncer": "pgbouncer",
     "promtool": "prometheus",
 }
 """Program to Debian packages."""

@@ -32,6 +32,8 @@ _LOOK_SECONDS = 30.0
 _ALIVE_SECONDS = 5.0
 _GONE_SECONDS = 15.0
 _LOOKED_AT_ONCE = 200
+_REPEAT_SECONDS = 0.5
+"""How long after a look for which the database was not there."""
 _NAMED_AT_ONCE = 100
 """IDs in one message: its first line is to be short (``bus``)."""
 
@@ -49,8 +51,6 @@ class Outlets(NamedTuple):
     """Reads epoch and sequence of tenants, as far as they are there."""
     end_sessions: Callable[[Collection[str]], None]
     """Closes the sockets of sessions that have ended."""
-    look_at_sessions: Callable[[], None]
-    """Closes the sockets of those that have ended as it is stored, whether somebody told or not."""
 
 
 class Relay:
@@ -68,7 +68,7 @@ class Relay:
         self._others: dict[str, float] = {}
         """When each other process was heard last."""
         self._to_look_at: set[str] = set()
-        self._are_sessions_due = self._is_looking = False
+        self._is_looking = False
 
     def start(self) -> None:
         """Begin to hear what other processes tell."""
@@ -150,6 +150,12 @@ class Relay:
                 some = ids[start : start + _NAMED_AT_ONCE]
                 self._bus.publish("", message_of(Header(self._name, "ended", ids=some)))
 
+    def look(self, tenant_id: str) -> None:
+        """Have all processes look for a commit of which it is not known whether it was made."""
+        self._look({tenant_id} & self._orders.keys())
+        if not self._is_alone:
+            self._bus.publish(tenant_id, self._lost([tenant_id]))
+
     # --- what others tell --------------------------------------------------------------------------------------------
 
     def _hear(self, message: bytes) -> None:
@@ -162,10 +168,8 @@ class Relay:
         self._note_other(header.sender)
         if header.kind == "ended":
             self._outlets.end_sessions(header.ids)
-        elif header.kind == "lost" and header.ids:
-            self._look(set(header.ids) & self._orders.keys())
         elif header.kind == "lost":
-            self._look_at_all()
+            self._look(set(header.ids) & self._orders.keys() if header.ids else self._orders)
         elif header.tenant_id in self._orders:
             self._pass_on(header, packets_of(message))
 
@@ -227,33 +231,38 @@ class Relay:
                 self._look_at_all()
 
     def _look_at_all(self) -> None:
-        self._are_sessions_due = True
         self._look(self._orders)
 
     def _look(self, tenant_ids: Iterable[str]) -> None:
         """Compare the positions that are stored with what was told; one greenlet does so for all."""
         self._to_look_at |= set(tenant_ids)
-        if not self._is_looking and (self._to_look_at or self._are_sessions_due):
+        if self._to_look_at and not self._is_looking:
             self._is_looking = True
             gevent.spawn(self._look_at_some)
 
     def _look_at_some(self) -> None:
+        """Look at some after the other until all were looked at, however long the database is away."""
+        has_failed = False
         try:
-            while self._to_look_at or self._are_sessions_due:
-                if self._are_sessions_due:
-                    self._are_sessions_due = False
-                    self._outlets.look_at_sessions()
-                    continue
+            while self._to_look_at:
                 some = [self._to_look_at.pop() for _ in range(min(_LOOKED_AT_ONCE, len(self._to_look_at)))]
-                for tenant_id, (epoch, sequence) in self._outlets.look(some).items():
-                    self._compare(tenant_id, epoch, sequence)
-                gevent.sleep(0)
-        except Busy as error:  # The next look finds the same.
-            log.warning("not looked for what other processes did", extra={"error": str(error)[:200]})
+                try:
+                    self._look_once(some)
+                except Busy as error:
+                    if not has_failed:
+                        log.warning("looking for commits of other processes is repeated", extra={"error": str(error)})
+                    has_failed = True
+                    self._to_look_at |= set(some) & self._orders.keys()
+                    gevent.sleep(_REPEAT_SECONDS)
         except Exception:
-            log.exception("looking for what other processes did failed")
+            log.exception("looking for commits of other processes failed")
         finally:
             self._is_looking = False
+
+    def _look_once(self, tenant_ids: Collection[str]) -> None:
+        for tenant_id, (epoch, sequence) in self._outlets.look(tenant_ids).items():
+            self._compare(tenant_id, epoch, sequence)
+        gevent.sleep(0)
 
     def _compare(self, tenant_id: str, epoch: str, sequence: int) -> None:
         order = self._orders.get(tenant_id)

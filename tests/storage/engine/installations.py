@@ -60,18 +60,16 @@ engine = SQLiteEngine(Path({str(folder)!r}), is_server=False)
 class PostgresInstallation:
     """A database of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self._replaced = folder / "replaced"
+    def __init__(self, _: Path) -> None:
         self.name = postgres.server().new_database()
-        self.address = postgres.address(self.name)
+        self.address = postgres.server().address(self.name)
         self.opening = f"""
 from storage.postgres.engine import PostgresEngine
 engine = PostgresEngine({self.address!r}, is_server=False)
 """
 
     def open(self, *, most_waiting: int = 1000, is_server: bool = True) -> Engine:
-        options = {"most_waiting": most_waiting, "is_server": is_server}
-        return PostgresEngine(self.address, **options, replaced=self._replaced)  # type: ignore[arg-type]
+        return PostgresEngine(self.address, most_waiting=most_waiting, is_server=is_server)
 
     def break_commit(self) -> None:
         _break_commit()
