@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gevent
+from cachetools import TTLCache
 from flask import Flask
 from msgspec import Raw
 
-from accounts.tokens import Identity, Tokens, check_tenant
+from accounts.tokens import LIVE_SECONDS, Identity, Tokens, check_tenant
 from protocol import codec
 from protocol.codec import Cursor, format_time, parse_cursor
 from protocol.errors import (
@@ -33,6 +34,7 @@ from protocol.messages import Position
 from protocol.notifications import STATUS_TEXTS, parse_texts
 from server import log_format
 from server.bus.bus import Bus
+from server.metrics import EVENT_SECONDS, REFUSALS
 from server.quotas import Quotas
 from server.scheduler import yield_if_due
 from server.websocket.announcements import Announcements
@@ -48,6 +50,7 @@ from tenants import Tenants
 log = logging.getLogger("syncapp.socket")
 
 _SWEEP_SECONDS = 1.0
+_MOST_ENDED = 10_000
 _GOODBYE_SECONDS = 2.0
 """How long a refused socket may take to receive the error and leave."""
 
@@ -88,6 +91,8 @@ class Sockets:
         self._clients: dict[str, _Client] = {}
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
+        self._just_ended: TTLCache[str, None] = TTLCache(_MOST_ENDED, 5 * LIVE_SECONDS)
+        """Sessions of which another process may have told while a token was still trusted here."""
         self._server = SocketIOServer(app, settings, quotas, self._tenant_of, self._close_unauthenticated)
         self._unauthenticated = self._server.unauthenticated
         for event, handle in (
@@ -104,9 +109,11 @@ class Sockets:
             self._authenticated_by_tenant.__contains__,
             tenants.positions,
             self._close_sessions,
+            self._look_at_sessions,
             now_ms,
         )
         self.announce, self.notify = self._announcements.announce, self._announcements.notify
+        self.look = self._announcements.look
         tokens.ended.connect(self._sessions_ended)
 
     @property
@@ -121,6 +128,10 @@ class Sockets:
     def connected(self) -> int:
         """Count the authenticated sockets."""
         return self._authenticated_by_tenant.total()
+
+    def unauthenticated(self) -> int:
+        """Count the sockets that have not authenticated yet."""
+        return len(self._unauthenticated)
 
     def start(self) -> None:
         """Start the sweep for sockets that do not authenticate or are silent, and for tokens that expire."""
@@ -163,6 +174,8 @@ class Sockets:
             client = self._clients.get(sid)
             if client is None:
                 return  # It left meanwhile.
+            if identity.session_id in self._just_ended:
+                raise Unauthorized
             self._leave(sid, client)
             if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
@@ -204,6 +217,7 @@ class Sockets:
         return here, greeting | ({"resyncRequired": True} if count is None else {})
 
     def _refuse(self, sid: str, problem: Problem) -> None:
+        REFUSALS[problem.code,] += 1
         log_format.write_line(log, logging.INFO, "socket refused", {"code": problem.code})
         client = self._clients.get(sid)
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
@@ -243,8 +257,14 @@ class Sockets:
         self._announcements.sessions_ended(session_ids)
         self._close_sessions(session_ids)
 
+    def _look_at_sessions(self) -> None:
+        """Close the sockets of sessions that have ended unheard: another process died, or could tell nobody."""
+        here = {client.identity.session_id for client in self._clients.values() if client.identity}
+        self._close_sessions(self._tokens.ended_among(here))
+
     def _close_sessions(self, session_ids: Iterable[str]) -> None:
         ended = set(session_ids)
+        self._just_ended.update(dict.fromkeys(ended))
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.session_id in ended:
                 self._refuse(sid, Unauthorized("The session has ended. Log in again."))
@@ -283,14 +303,19 @@ class Sockets:
         """
 
         def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
+            began = time.perf_counter()
             try:
                 check_not_refused()
                 return handle(self._caller(sid), body) or {"success": True}
             except Problem as problem:
+                REFUSALS[problem.code,] += 1
                 return as_acknowledgement(problem)
             except Exception:
+                REFUSALS[Problem.code,] += 1
                 log.exception("an event failed", extra={"event": event})
                 return as_acknowledgement(Problem())
+            finally:
+                EVENT_SECONDS.observe(time.perf_counter() - began, event)
 
         self._server.events.on(event, serve, read)
 
