@@ -20,9 +20,11 @@ import psycopg
 from psycopg import pq
 from psycopg.pq.abc import PGconn, PGresult
 
+from storage.look_ahead import Wanted
 from storage.postgres import handshakes
 from storage.postgres.errors import ConnectionLost, StatementFailed, failure_of
-from storage.postgres.known_answers import KnownAnswers
+from storage.postgres.known_answers import KNOWN_TABLES, KnownAnswers
+from storage.postgres.parts import Part
 from storage.postgres.statements import Rewritten, in_directory
 from storage.postgres.values import encoded, reader_of
 
@@ -137,6 +139,7 @@ class Connection:
         self.section, self.has_written = 0, False
         self.rewrite: Callable[[str], Rewritten] = in_directory
         self.known: KnownAnswers | None = None
+        self._part: Part | None = None
         self.answer_seconds: float | None = ANSWER_SECONDS
         """For how long the server may say nothing; None for work that takes as long as it takes."""
 
@@ -144,33 +147,102 @@ class Connection:
         """Begin with new work. ``rewrite``: gives a statement in PostgreSQL's words."""
         self.rewrite = rewrite
         self.section, self.is_lost, self.has_written, self.is_clean = 0, False, False, False
-        self.known, self.answer_seconds = None, ANSWER_SECONDS
+        self.known, self._part, self.answer_seconds = None, None, ANSWER_SECONDS
 
     # --- what bound code asks ------------------------------------------------------------------------------------------
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
         """Send a statement, and give its answer, which comes when it is read."""
         text, writes, table = self.rewrite(sql)
-        if self.known is not None:
-            if writes:
-                self.known.note(sql, values, table)
-            elif (rows := self.known.answer(sql, values)) is not None:
-                return Rows(self, self.section, rows)
         self.has_written |= writes
+        if self.known is not None:
+            if writes and self.known.takes(sql, values):
+                return Rows(self, self.section, ())
+            if not writes and (rows := self.known.answer(sql, values)) is not None:
+                return Rows(self, self.section, rows)
+            self._send_before(sql, writes, table)
+            if writes:
+                self.known.note(sql, [values], table)
         return self.send(text, values)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Send a statement with each of some rows of values."""
         text, writes, table = self.rewrite(sql)
-        if self.known is not None:
-            self.known.note("", (), table)
         self.has_written |= writes
+        if self.known is not None:
+            rows = list(rows)
+            is_held = self._part is not None and table not in KNOWN_TABLES and self._part.holds(text, rows)
+            if not is_held:
+                self._send_before(sql, writes, table)
+            self.known.note(sql, rows, table)
+            if is_held:
+                return
         for values in rows:
             self.send(text, values)
 
     def cursor(self) -> Connection:
         """Give what executes several statements: here it is the connection."""
         return self
+
+    def look_ahead(self, wanted: Wanted) -> None:
+        """Have rows looked up that will be asked for, without waiting for them."""
+        if self.known is not None and self.known.rows is not None:
+            self.known.rows.look_up(wanted)
+
+    def ask(self, sql: str, values: Sequence[Any]) -> Rows:
+        """Send a statement that looks rows up."""
+        if self._part is not None and self._part.held:
+            self._send_part()
+        return self.send(self.rewrite(sql).text, values)
+
+    # --- parts of a transaction ----------------------------------------------------------------------------------------
+
+    def begin_part(self) -> None:
+        """Begin a part that can be undone alone: an error of an earlier one is no longer only its own."""
+        self.section += 1
+        self._part = Part(None if self.known is None else self.known.state())
+        if self.known is None:
+            self._send_part()
+
+    def end_part(self) -> None:
+        """Keep what it wrote."""
+        part, self._part = self._part, None
+        if part is not None and part.is_sent:
+            self.send(b"RELEASE SAVEPOINT one")
+        elif part is not None:
+            for text, values in part.held:
+                self.send(text, values)
+
+    def undo_part(self) -> None:
+        """Undo what it wrote."""
+        part = self._part
+        assert part is not None
+        part.held.clear()
+        if part.is_sent:
+            self.send(b"ROLLBACK TO SAVEPOINT one")
+        if self.known is not None and part.before is not None:
+            self.known.return_to(part.before)
+
+    def _send_before(self, sql: str, writes: bool, table: str | None) -> None:
+        """Send what was held back and must come before a statement."""
+        assert self.known is not None
+        if writes or (self._part is not None and self._part.held):
+            self._send_part()
+        if table in KNOWN_TABLES if writes else any(name in sql for name in KNOWN_TABLES if name):
+            self.send_due()
+
+    def _send_part(self) -> None:
+        if self._part is not None and not self._part.is_sent:
+            self._part.is_sent = True
+            self.send(b"SAVEPOINT one")
+            for text, values in self._part.held:
+                self.send(text, values)
+
+    def send_due(self) -> None:
+        """Send what is known and not stored yet."""
+        self._send_part()
+        for sql, values in self.known.due() if self.known is not None else ():
+            self.send(self.rewrite(sql).text, values)
 
     # --- the pipeline --------------------------------------------------------------------------------------------------
 
@@ -205,10 +277,6 @@ class Connection:
         self._prepared.clear()
         self._wire.send_query_params(b"DEALLOCATE ALL", None)
         self._expected.append(Rows(self, self.section))
-
-    def next_section(self) -> None:
-        """Begin a part of the work that stands for itself: an error of an earlier one is no longer only its own."""
-        self.section += 1
 
     def end_batch(self) -> None:
         """Have the server take all that was sent, without waiting for it."""

@@ -14,6 +14,7 @@ from storage.positions import POSITION
 from storage.postgres import statements
 from storage.postgres.connection import Connection, Rows
 from storage.postgres.known_answers import ALL_DIGESTS, KnownAnswers
+from storage.postgres.known_rows import KnownRows
 from storage.postgres.statements import Rewritten
 
 TENANTS, DIRECTORY = "public", "syncapp"
@@ -73,13 +74,14 @@ def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Ro
         number = connection.send(b"SELECT pg_current_xact_id()::text")
     else:
         found = number = connection.send(_LOCKED_POSITION)
-        connection.known = KnownAnswers(found, connection.send(ALL_DIGESTS))
-    connection.next_section()  # What fails of this is no error of the first work alone.
+        connection.known = KnownAnswers(found, connection.send(ALL_DIGESTS), KnownRows(connection.ask))
+    connection.section += 1  # What fails of this is no error of the first work alone.
     return found, number
 
 
 def turn_to(connection: Connection, tenant_id: str | None) -> None:
     """Have the statements from here on see a tenant, or the directory."""
+    connection.send_due()
     connection.rewrite, connection.known = _words(tenant_id), None
     if tenant_id is None:
         connection.send(_DIRECTORY)
@@ -87,11 +89,10 @@ def turn_to(connection: Connection, tenant_id: str | None) -> None:
         connection.send(_TENANT, (tenant_id,))
 
 
-def turned_back(connection: Connection, tenant_id: str | None) -> None:
-    """Note that a part of the transaction was undone, and with it what that turned to and wrote."""
+def undo_part(connection: Connection, tenant_id: str | None) -> None:
+    """Undo a part of the transaction, and with it what that turned to."""
+    connection.undo_part()
     connection.rewrite = _words(tenant_id)
-    if connection.known is not None:
-        connection.known.forget()
 
 
 def _words(tenant_id: str | None) -> Callable[[str], Rewritten]:

@@ -19,6 +19,27 @@ class UnknownType(TypeError):
     """A statement gives a type that nobody here reads. Cast it: numeric to bigint, a time to text."""
 
 
+class TextArray(str):
+    """A list of ``texts`` as PostgreSQL takes it."""
+
+    texts: Sequence[str]
+
+    def __new__(cls, texts: Sequence[str]) -> TextArray:
+        """Write the array.
+
+        Source: postgresql.org/docs, "Arrays", section "Array Input and Output Syntax".
+        """
+        quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
+        self = super().__new__(cls, "{" + ",".join(quoted) + "}")
+        self.texts = texts
+        return self
+
+
+def array(values: Iterable[str]) -> TextArray:
+    """Make a parameter of a list of texts."""
+    return TextArray(tuple(values))
+
+
 def encoded(values: Sequence[Any]) -> tuple[list[bytes | None], list[int] | None]:
     """Write parameters as libpq takes them, and which of them are in binary form, if any is.
 
@@ -46,20 +67,13 @@ def _number(value: float) -> bytes:
 _BINARY = {bytes, bytearray, memoryview}
 _WRITERS: dict[type, Callable[[Any], bytes | None]] = {
     str: _text,
+    TextArray: _text,
     int: _number,
     float: _number,
     bool: lambda value: b"1" if value else b"0",
     type(None): lambda _: None,
     **dict.fromkeys(_BINARY, bytes),
 }
-
-
-def array(values: Iterable[str]) -> str:
-    """Write a list of texts as the text of an array.
-
-    Source: postgresql.org/docs, "Arrays", section "Array Input and Output Syntax".
-    """
-    return "{" + ",".join('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values) + "}"
 
 
 def _unpacked(form: struct.Struct) -> Callable[[bytes], Any]:
