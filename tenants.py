@@ -95,7 +95,7 @@ class Tenants:
             """Add the customer to the directory, unless the address is taken."""
             if main_database.customer_by_email(customer.email):
                 raise EmailTaken
-            customer.save(force_insert=True)
+            main_database.add_customer(customer)
 
         self.engine.create(customer.id, insert)
 

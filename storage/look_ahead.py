@@ -6,8 +6,10 @@ change. What is said is a guess: what it leaves out is looked up when it is aske
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from typing import Any
 
 from protocol.messages import Change, Push
@@ -43,18 +45,17 @@ def _raising(error: Exception) -> Iterator[Any]:
 
 def wanted(some: Sequence[Change | TypedRow]) -> Wanted:
     """Tell by which values these changes will be looked up: an edit by its id, or without one by its ``Unique_id``."""
-    found: Wanted = {}
-    for one in some:
-        if isinstance(one, TypedRow):
-            table, row_id, unique_id, may_be_new = one.table.name, one.row_id, one.row.Unique_id, one.is_new
-        elif one.table is not None and not one.problems:
-            table, row_id, unique_id, may_be_new = one.table.name, one.row_id, one.unique_id, True
-        else:
-            continue
-        if row_id:
-            found.setdefault((table, "id"), set()).add(row_id)
-        if unique_id and (may_be_new or not row_id):
-            found.setdefault((table, "Unique_id"), set()).add(unique_id)
+    found: Wanted = defaultdict(set)
+    typed = [one for one in some if isinstance(one, TypedRow)]
+    for decoder, own in groupby(typed, attrgetter("decoder")):
+        table, rows = decoder.table.name, list(own)
+        names = [one.row.Unique_id for one in rows if one.is_new or not one.row_id]
+        found[table, "id"].update(one.row_id for one in rows if one.row_id)
+        found[table, "Unique_id"].update(filter(None, names))
+    for change in [one for one in some if isinstance(one, Change)] if len(typed) < len(some) else ():
+        if change.table is not None and not change.problems:
+            found[change.table.name, "id"].update(filter(None, [change.row_id]))
+            found[change.table.name, "Unique_id"].update(filter(None, [change.unique_id]))
     return found
 
 

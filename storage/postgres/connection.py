@@ -25,6 +25,7 @@ from storage.postgres import handshakes
 from storage.postgres.errors import ConnectionLost, StatementFailed, failure_of
 from storage.postgres.known_answers import KNOWN_TABLES, KnownAnswers
 from storage.postgres.parts import Part
+from storage.postgres.row_sets import in_one
 from storage.postgres.statements import Rewritten, in_directory
 from storage.postgres.values import encoded, reader_of
 
@@ -176,6 +177,9 @@ class Connection:
                 self._send_before(sql, writes, table)
             self.known.note(sql, rows, table)
             if is_held:
+                return
+            if one := in_one(sql, rows, table):
+                self.send(one[0], one[1:])
                 return
         for values in rows:
             self.send(text, values)

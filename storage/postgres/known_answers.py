@@ -76,7 +76,7 @@ class KnownAnswers:
         self._due.clear()
         return taken
 
-    def note(self, sql: str, rows: Iterable[Sequence[Any]], table: str | None) -> None:
+    def note(self, sql: str, rows: Sequence[Sequence[Any]], table: str | None) -> None:
         """Note what a statement changes; ``table`` is None if it may be any."""
         if self.rows is not None:
             self.rows.note(sql, rows, table)

@@ -82,19 +82,20 @@ class KnownRows:
                 found.setdefault(row[-1], []).append(row)
         return found
 
-    def note(self, sql: str, rows: Iterable[Sequence[Any]], table: str | None) -> None:
+    def note(self, sql: str, rows: Sequence[Sequence[Any]], table: str | None) -> None:
         """Note what a statement writes; ``table`` is None if it may be any."""
         if not self._asked or (table is not None and table.startswith("_") and table != "_changes"):
             return None
         written = _written_by(sql)
         if written is None:
             return self.forget()
-        for values in rows:
-            if written.table is None:
-                self._changed[values[written.places[0]], "id"].add(values[written.places[1]])
-            else:
-                for name, place in zip(written.names, written.places, strict=True):
-                    self._changed[written.table, name].add(values[place])
+        if written.table is not None:
+            for name, place in zip(written.names, written.places, strict=True):
+                self._changed[written.table, name].update(values[place] for values in rows)
+            return None
+        table_at, id_at = written.places
+        for name in {values[table_at] for values in rows}:
+            self._changed[name, "id"].update(values[id_at] for values in rows)
         return None
 
     def forget(self) -> None:

@@ -37,13 +37,19 @@ _LOCAL = {
 """A statement is planned once, by its keys and never by what the statistics say: a table that was empty then is read to
 its end for ever (ARCHITECTURE.md, trap 31)."""
 
-_SETTINGS = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _LOCAL.items())
-_TENANT = (
-    f"SELECT set_config('search_path', '{TENANTS}', true), set_config('app.tenant', $1, true), {_SETTINGS}".encode()
-)
-_DIRECTORY = (
-    f"SELECT set_config('search_path', '{DIRECTORY}', true), set_config('app.tenant', '', true), {_SETTINGS}".encode()
-)
+
+def _turning_to(schema: str, tenant: str) -> bytes:
+    """Write the statement that has the following ones see a schema and a tenant. One column is read faster than nine."""
+    settings = [
+        ("search_path", f"'{schema}'"),
+        ("app.tenant", tenant),
+        *((name, f"'{_LOCAL[name]}'") for name in _LOCAL),
+    ]
+    calls = ", ".join(f"set_config('{name}', {value}, true)" for name, value in settings)
+    return f"SELECT concat({calls})".encode()
+
+
+_TENANT, _DIRECTORY = _turning_to(TENANTS, "$1"), _turning_to(DIRECTORY, "''")
 _POSITION = POSITION.encode()
 _LOCKED_POSITION = POSITION.replace(" FROM", ", pg_current_xact_id()::text FROM").encode() + b" FOR UPDATE"
 _READ, _WRITE = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"

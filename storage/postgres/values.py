@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from protocol.codec import encode
+
 _SMALL, _INTEGER, _LARGE, _FLOAT, _SINGLE = (struct.Struct(form) for form in (">h", ">i", ">q", ">d", ">f"))
 
 
@@ -29,8 +31,10 @@ class TextArray(str):
 
         Source: postgresql.org/docs, "Arrays", section "Array Input and Output Syntax".
         """
-        quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
-        self = super().__new__(cls, "{" + ",".join(quoted) + "}")
+        said = encode(texts).decode()[1:-1]
+        if "\\" in said:  # Both have the same quotes, but JSON has more that it quotes.
+            said = ",".join('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
+        self = super().__new__(cls, "{" + said + "}")
         self.texts = texts
         return self
 
