@@ -22,7 +22,7 @@ MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
 
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _BYTES = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(i?B)?", re.IGNORECASE)
-_NOT_SHOWN = {"jwt_secret_key", "database_url", "redis_url"}
+_NOT_SHOWN = {"jwt_secret_key", "database_url", "redis_url", "metrics_token"}
 _MAX_SHOWN_CHARACTERS = 60
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 """What Python makes of bytes of the environment that are not UTF-8."""
@@ -130,6 +130,12 @@ def _secret(text: str) -> str:
     return text
 
 
+def _metrics_token(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{16,}", text):
+        raise ValueError("must be at least 16 letters, digits and signs, without spaces")
+    return text
+
+
 def _redis_url(text: str) -> str:
     if not re.fullmatch(r"rediss?://[^\s]+", text):
         raise ValueError("must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380")
@@ -163,7 +169,10 @@ class Settings:
         "", _database, "Database of PostgreSQL that has all data, in place of files in DATA_DIR (docs/postgresql.md)."
     )
     database_pool: int = _setting(
-        5, _whole(2, 100), "Connections to PostgreSQL at the most; one is used for the length of a read or a commit."
+        5,
+        _whole(2, 100),
+        "Connections to PostgreSQL at the most; one is used for the length of a read or a commit. Without REDIS_URL there"
+        " is one more.",
     )
     tables_file: Path = _setting(
         DEFAULT_TABLES_FILE,
@@ -177,7 +186,10 @@ class Settings:
         "", _secret, "Key that signs tokens. If unset, one is generated once and kept with the data."
     )
     redis_url: str = _setting(
-        "", _redis_url, "Redis by which the processes of one installation tell each other what to notify."
+        "",
+        _redis_url,
+        "Redis by which the processes of one installation tell each other what to notify; else they use PostgreSQL's"
+        " NOTIFY.",
     )
     redis_verify_certificate: str = _setting(
         "yes",
@@ -286,6 +298,13 @@ class Settings:
     )
     keep_alive_seconds: int = _setting(75, _whole(1, 3_600), "How long a connection may be idle between requests.")
     shutdown_seconds: int = _setting(20, _whole(1, 600), "Time that running requests have to finish at SIGTERM.")
+    metrics_token: str = _setting(
+        "", _metrics_token, "Token by which /metrics may be read (docs/monitoring.md); without one it is not there."
+    )
+    metrics_port: int = _setting(
+        0, _whole(0, 65535), "Port of its own on which /metrics may be read by whoever reaches it; 0: none."
+    )
+    metrics_host: str = _setting("127.0.0.1", str, "Address on which METRICS_PORT listens.")
     log_format: str = _setting("auto", _one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere.")
 
 

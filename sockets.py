@@ -33,6 +33,7 @@ from protocol.messages import Position
 from protocol.notifications import STATUS_TEXTS, parse_texts
 from server import log_format
 from server.bus.bus import Bus
+from server.metrics import EVENT_SECONDS, REFUSALS
 from server.quotas import Quotas
 from server.scheduler import yield_if_due
 from server.websocket.announcements import Announcements
@@ -107,6 +108,7 @@ class Sockets:
             now_ms,
         )
         self.announce, self.notify = self._announcements.announce, self._announcements.notify
+        self.look = self._announcements.look
         tokens.ended.connect(self._sessions_ended)
 
     @property
@@ -121,6 +123,10 @@ class Sockets:
     def connected(self) -> int:
         """Count the authenticated sockets."""
         return self._authenticated_by_tenant.total()
+
+    def unauthenticated(self) -> int:
+        """Count the sockets that have not authenticated yet."""
+        return len(self._unauthenticated)
 
     def start(self) -> None:
         """Start the sweep for sockets that do not authenticate or are silent, and for tokens that expire."""
@@ -204,6 +210,7 @@ class Sockets:
         return here, greeting | ({"resyncRequired": True} if count is None else {})
 
     def _refuse(self, sid: str, problem: Problem) -> None:
+        REFUSALS[problem.code,] += 1
         log_format.write_line(log, logging.INFO, "socket refused", {"code": problem.code})
         client = self._clients.get(sid)
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
@@ -283,14 +290,19 @@ class Sockets:
         """
 
         def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
+            began = time.perf_counter()
             try:
                 check_not_refused()
                 return handle(self._caller(sid), body) or {"success": True}
             except Problem as problem:
+                REFUSALS[problem.code,] += 1
                 return as_acknowledgement(problem)
             except Exception:
+                REFUSALS[Problem.code,] += 1
                 log.exception("an event failed", extra={"event": event})
                 return as_acknowledgement(Problem())
+            finally:
+                EVENT_SECONDS.observe(time.perf_counter() - began, event)
 
         self._server.events.on(event, serve, read)
 

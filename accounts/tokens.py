@@ -25,6 +25,7 @@ from protocol.errors import (
     TokenExpired,
     Unauthorized,
 )
+from server.metrics import TOKENS
 from settings import Settings
 from storage import main_database
 from tenants import Tenants, parse_tenant_id
@@ -122,7 +123,10 @@ class Tokens:
         Raises: Unauthorized, TokenExpired.
         """
         identity = self._verified.get(token) if isinstance(token, str) else None
-        if identity is None:
+        if identity:
+            TOKENS["hit",] += 1
+        else:
+            TOKENS["miss",] += 1
             claims = _claims(token, "client", self._secret)
             pair_id = str(claims.get("pair", claims["sid"]))  # Earlier versions had no such claim.
             identity = Identity(claims["customerId"], claims["email"], claims["sid"], pair_id, claims["exp"])

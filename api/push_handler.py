@@ -16,11 +16,12 @@ from accounts.tokens import Identity, check_tenant
 from api.request_headers import device_id_header, idempotency_key_header
 from models import synced_tables
 from protocol.codec import Row, encode, format_time
-from protocol.errors import Problem, StillRunning
+from protocol.errors import OutcomeUnknown, Problem, StillRunning
 from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Limits, Push, PushResult, Strategy, unknown_table_errors
 from protocol.notifications import Notification
 from protocol.push_parser import parse_push
 from server.http.exchange import Reply, answer, current_exchange
+from server.metrics import CONFLICTS, PUSHES, ROWS
 from server.quotas import Quotas
 from settings import Settings
 from sockets import Sockets
@@ -63,13 +64,17 @@ class PushHandler:
     def store(self, tenant_id: str, push: Push, around: Around = lambda write: write()) -> PushResult:
         """Store a push on disk, and notify the tenant's listeners before anyone can pull it.
 
-        Raises: any error; after an unforeseen one the listeners get ``sync_error``.
+        Raises: any error; after an unforeseen one the listeners get ``sync_error``, after OutcomeUnknown a hint to pull if
+        it was stored.
         """
         row_bytes, stored_bytes = self._settings.max_row_bytes, self._settings.tenant_stored_bytes
         write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
 
         def committed(applied: PushResult) -> None:
-            """Note what the device has seen by this push, and notify the listeners."""
+            """Count a push, note what the device has seen by it, and notify the listeners."""
+            PUSHES[()] += 1
+            CONFLICTS[()] += len(applied.conflicts)
+            ROWS[()] += len(applied.results)
             push_transaction.note_committed(tenant_id, push, applied, self._seen.evidences)
             self._sockets.announce(tenant_id, applied)
 
@@ -80,6 +85,9 @@ class PushHandler:
             ahead = partial(first_wanted, push)
             return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone, ahead=ahead)
         except idempotency.AlreadyAnswered:
+            raise
+        except OutcomeUnknown:
+            self._sockets.look(tenant_id)
             raise
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:

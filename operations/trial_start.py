@@ -87,13 +87,16 @@ def _migrations(engine: Engine) -> Finding | None:
 
 
 def address(machine: Machine) -> Finding | None:
-    """Check whether the port is free, unless a server runs in this data folder and has it."""
-    if not machine.settings.database_url and has_server(machine.folder):
+    """Check whether the ports are free, unless a server runs in this data folder and has them."""
+    settings = machine.settings
+    if not settings.database_url and has_server(machine.folder):
         return None
     try:
-        listen(machine.settings.host, machine.settings.port).close()
+        listen(settings.host, settings.port).close()
+        if settings.metrics_port:
+            listen(settings.metrics_host, settings.metrics_port, "METRICS_").close()
     except CannotListen as error:
-        return Finding(str(error), "", refuses=not machine.settings.database_url)  # It may be that of our own server.
+        return Finding(str(error), "", refuses=not settings.database_url)  # It may be that of our own server.
     return None
 
 

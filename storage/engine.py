@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from server.bus.bus import Bus
 from storage.look_ahead import Wanted
 
 T = TypeVar("T")
@@ -130,6 +131,9 @@ class Engine(Protocol):
 
     def kept_secret(self, make: Callable[[], str]) -> str | None:
         """Give the installation's secret, which ``make`` makes at the first time; None if this engine keeps none."""
+
+    def bus(self, channel: str) -> Bus:
+        """Give a bus on which this process and others of the installation tell each other, if this engine carries one."""
 
     def close(self) -> None:
         """End: wait for each database's last write, and close it."""

@@ -159,6 +159,11 @@ def customer_ids() -> set[str]:
     return {row[0] for row in connection().execute("SELECT id FROM customers")}
 
 
+def count_customers() -> int:
+    """Count the customers."""
+    return int(Customer.select().count())
+
+
 def customer_ids_after(customer_id: str, count: int) -> list[str]:
     """List the next IDs in order, from ``""`` on, for who goes over all customers and need not hold their IDs at once."""
     found = connection().execute("SELECT id FROM customers WHERE id > ? ORDER BY id LIMIT ?", (customer_id, count))

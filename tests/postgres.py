@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ IS_UNDER_TEST = os.environ.get("SYNCAPP_TEST_ENGINE") == "postgres"
 MISSING = "PostgreSQL is not installed here: apt-get install postgresql"
 
 _SETTINGS = {
-    "listen_addresses": "",
     "fsync": "off",  # What a test kills is a process, never the machine.
     "full_page_writes": "off",
     "max_connections": "60",
@@ -54,11 +54,16 @@ def _end_with_parent() -> None:
 class Server:
     """A running server, which ends with this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, listens: Sequence[str] = ()) -> None:
+        """``listens``: addresses to listen on beside its Unix socket; who calls from their network is trusted."""
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         shutil.chown(self.folder, self._user)
         self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self._settings = _SETTINGS | {"listen_addresses": ",".join(listens)}
+        for address in listens:
+            with (self.folder / "data" / "pg_hba.conf").open("a") as allowed:
+                allowed.write(f"host all all {address}/30 trust\n")
         self._process = self._started()
         atexit.register(self._end, os.getpid())
         self.ask("CREATE ROLE app LOGIN")
@@ -74,7 +79,7 @@ class Server:
         subprocess.run(check=True, **self._command(program, *arguments))
 
     def _started(self) -> subprocess.Popen[bytes]:
-        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         command = self._command("postgres", "-D", "data", "-k", str(self.folder), *options)
         process = subprocess.Popen(**command, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 -- no locks
         for _ in range(600):
@@ -93,14 +98,20 @@ class Server:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
+    def socket(self) -> Path:
+        """Give its Unix socket."""
+        return self.folder / ".s.PGSQL.5432"
+
+    @property
     def process_id(self) -> int:
         """Give the ID of its first process, which takes connections."""
         return self._process.pid
 
-    def restart(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Restart it: fast by SIGINT, at once by SIGQUIT."""
+    def restart(self, how: signal.Signals = signal.SIGINT, seconds: float = 0) -> None:
+        """Restart it: fast by SIGINT, at once by SIGQUIT; it is away for so long."""
         self._process.send_signal(how)
         self._process.wait()
+        time.sleep(seconds)
         self._process = self._started()
 
     def address(self, database: str, user: str = "app") -> str:

@@ -123,6 +123,7 @@ def points_one_way(name: str, tree: ast.Module) -> Iterator[str]:
 MAY_IMPORT_LATE = {
     "syncapp._run_command",
     "syncapp._bus",
+    "syncapp._add_metrics",
     "operations.doctor.redis_address",
     "operations.engine_choice.postgres_engine",
 }

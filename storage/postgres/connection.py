@@ -348,6 +348,25 @@ class Connection:
             self._prepared.pop(current.text, None)
         return False
 
+    def notified(self, seconds: float) -> list[bytes]:
+        """Wait for what others tell by NOTIFY, and give it; nothing if nothing came for so long.
+
+        Raises: ConnectionLost.
+        """
+        found: list[bytes] = []
+        try:
+            with gevent.Timeout(seconds, False):
+                while not (found := self._take_notified()):
+                    gevent.get_hub().wait(self._readable)
+                    self._wire.consume_input()
+        except psycopg.Error as error:
+            self.close()
+            raise ConnectionLost(str(error).strip()) from error
+        return found
+
+    def _take_notified(self) -> list[bytes]:
+        return [one.extra for one in iter(self._wire.notifies, None)]
+
     # --- its end -------------------------------------------------------------------------------------------------------
 
     def undo(self) -> None:
@@ -368,6 +387,7 @@ class Connection:
         try:
             if self.is_open:
                 self._wire.consume_input()
+                self._take_notified()  # A pooler may give a session in which another listened.
         except psycopg.Error:
             self.close()
         return self.is_open

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from models import connection
 from protocol.errors import TenantNotFound
+from server.bus.bus import Bus
 from storage import schema
 from storage.engine import CanNotOpen
 from storage.positions import incarnation, now_ms
@@ -24,11 +25,17 @@ from storage.postgres.connecting import connect
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.errors import ConnectionLost
+from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
 from storage.postgres.transactions import turn_to
 
 T = TypeVar("T")
 _MOST_KEPT = 1_000
+_END_WITH_PEER = (
+    b"SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),"
+    b" set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)"
+)
+"""Has the server notice within half a minute that this machine is gone; else it waits for two hours, with the locks."""
 
 
 class PostgresEngine:
@@ -43,6 +50,7 @@ class PostgresEngine:
         Raises: CanNotOpen.
         """
         self.is_server = is_server
+        self._url = url
         self._pool = Pool(partial(_connected, url), connections)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool)
@@ -182,6 +190,10 @@ class PostgresEngine:
 
         return self.directory.write(keep)
 
+    def bus(self, channel: str) -> Bus:
+        """Give the bus of this process: over NOTIFY, with a connection more than the pool has."""
+        return NotifyBus(self._pool, partial(connect, self._url), channel)
+
     def close(self) -> None:
         """Wait for each database's last write, and close the connections."""
         for database in [*self._databases.values(), self.directory]:
@@ -202,6 +214,7 @@ def must_answer(pool: Pool) -> None:
 
 def _connected(url: str) -> Connection:
     connection = connect(url)
+    connection.send(_END_WITH_PEER)
     installation.must_be_fit(connection)
     return connection
 

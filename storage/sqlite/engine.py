@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from protocol.errors import TenantNotFound
+from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.durable_files import sync_folder
 from storage import main_database
@@ -222,6 +223,10 @@ class SQLiteEngine:
 
     def kept_secret(self, make: Callable[[], str]) -> None:
         """Keep none: backups copy the directory, and the data folder has room for a file beside it."""
+
+    def bus(self, channel: str) -> Bus:
+        """Give none: one process has the files."""
+        return NoBus()
 
     def close(self) -> None:
         """Close every database, each when its last write is done."""

@@ -17,6 +17,7 @@ import gevent
 from blinker import Signal
 
 from protocol.errors import Busy, TenantNotFound
+from server.metrics import TENANT_OPENS
 from server.scheduler import yield_if_due
 from storage.look_ahead import Wanted
 from storage.positions import now_ms
@@ -103,6 +104,7 @@ class OpenFiles:
                 continue
             try:
                 database = self._open[tenant_id] = self._opened(tenant_id)
+                TENANT_OPENS[()] += 1
             except Busy:
                 if time.monotonic() > give_up:
                     raise

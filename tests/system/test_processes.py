@@ -1,8 +1,7 @@
-"""Several servers on one PostgreSQL and one Redis: what one commits, the listeners of all hear, in order."""
+"""Several servers on one PostgreSQL, with or without a Redis: what one commits, the listeners of all hear, in order."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +11,7 @@ import pytest
 
 from tests import postgres
 from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
-from tests.proxy_processes import Behind, certified, documented, running, section
+from tests.proxy_processes import Behind, certified, documented, running
 from tests.redis_server import Redis
 
 pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)]
@@ -21,12 +20,25 @@ pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(),
 Pair = tuple[Tenant, Tenant]
 
 
+BY_EITHER = pytest.mark.parametrize("redis_url", ["redis", ""], ids=["redis", "notify"], indirect=True)
+"""With and without a Redis."""
+
+
 @pytest.fixture
-def pair(start_server: Callable[..., Server], redis_server: Redis, tmp_path: Path) -> Iterator[Pair]:
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """Give the address of a Redis, unless the test is to have none."""
+    if getattr(request, "param", "redis"):
+        redis_server: Redis = request.getfixturevalue("redis_server")
+        return redis_server.url
+    return ""
+
+
+@pytest.fixture
+def pair(start_server: Callable[..., Server], redis_url: str, tmp_path: Path) -> Iterator[Pair]:
     """One tenant with a row, at two servers."""
     env = {
         "DATABASE_URL": postgres.address_of(tmp_path / "data"),
-        "REDIS_URL": redis_server.url,
+        "REDIS_URL": redis_url,
         "TRUSTED_PROXIES": "1",
     }
     one, two = (start_server(name, PROCESS_NAME=name, **env) for name in ("one", "two"))
@@ -65,6 +77,7 @@ def listeners(pair: Pair, listen: Callable[..., Listener]) -> tuple[Listener, Li
     return ours, theirs
 
 
+@BY_EITHER
 def test_push_at_one_server_is_heard_at_both_with_the_same_words(
     pair: Pair, listeners: tuple[Listener, Listener]
 ) -> None:
@@ -99,6 +112,7 @@ def storm(pair: Pair, count: int) -> Callable[[], int]:
     return lambda: max(sequence_of(cursor) for one in pushes for cursor in one.result())
 
 
+@BY_EITHER
 def test_pushes_at_both_at_once_are_told_to_all_in_the_order_of_their_cursors(
     pair: Pair, listeners: tuple[Listener, Listener]
 ) -> None:
@@ -141,6 +155,7 @@ def test_event_of_one_device_reaches_those_of_the_other_server(
     assert listeners[0].of("sync_status_update") == []
 
 
+@BY_EITHER
 def test_logging_out_at_one_server_closes_the_sockets_at_the_other(
     pair: Pair, listeners: tuple[Listener, Listener]
 ) -> None:
@@ -167,11 +182,12 @@ def test_pushes_and_listeners_of_a_server_go_on_without_redis(
 
 def proxied(name: str, two: Server) -> str:
     """Give the configuration that the docs show for several processes, the second of them ``two``."""
-    blocks: list[str] = re.findall(r"^```\w+\n(.*?)^```$", section("Several processes"), re.MULTILINE | re.DOTALL)
     if name == "nginx":
-        text = blocks[0] + documented("nginx").replace("http://127.0.0.1:3000;", "http://$syncapp;")
+        text = documented("Several processes", 0) + documented("nginx").replace(
+            "http://127.0.0.1:3000;", "http://$syncapp;"
+        )
     else:
-        text = documented("HAProxy").replace("    server syncapp 127.0.0.1:3000\n", blocks[1])
+        text = documented("HAProxy").replace("    server syncapp 127.0.0.1:3000\n", documented("Several processes", 1))
     return text.replace("3001", str(two.port))
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pytest
 from gevent import socket
-from gevent.server import StreamServer
 
 from storage.postgres.connecting import connect
 from storage.postgres.errors import ConnectionLost
@@ -37,13 +33,9 @@ def test_url_that_can_not_be_used_is_refused_and_its_password_not_shown(url: str
 def test_each_address_of_a_host_is_tried(installation: PostgresInstallation, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a localhost that is ::1 first, where only 127.0.0.1 is listened on. Fault: the first one alone."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.2", "127.0.0.1")]
-    with tempfile.TemporaryDirectory(prefix="relay-", dir="/tmp") as folder:
-        relay = Relay(postgres.server().folder, Path(folder))
-        listener = StreamServer(("127.0.0.1", 0), relay._serve)
-        listener.start()
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        connection = connect(f"postgresql://app@two.example:{listener.server_port}/{installation.name}")
-        assert connection.send(b"SELECT 1").fetchone() == (1,)
-        connection.close()
-        listener.stop()
-        relay.close()
+    relay = Relay(postgres.server().socket)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    connection = connect(f"postgresql://app@two.example:{relay.port}/{installation.name}")
+    assert connection.send(b"SELECT 1").fetchone() == (1,)
+    connection.close()
+    relay.close()
