@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gevent
+from cachetools import TTLCache
 from flask import Flask
 from msgspec import Raw
 
-from accounts.tokens import Identity, Tokens, check_tenant
+from accounts.tokens import LIVE_SECONDS, Identity, Tokens, check_tenant
 from protocol import codec
 from protocol.codec import Cursor, format_time, parse_cursor
 from protocol.errors import (
@@ -49,6 +50,7 @@ from tenants import Tenants
 log = logging.getLogger("syncapp.socket")
 
 _SWEEP_SECONDS = 1.0
+_MOST_ENDED = 10_000
 _GOODBYE_SECONDS = 2.0
 """How long a refused socket may take to receive the error and leave."""
 
@@ -89,6 +91,8 @@ class Sockets:
         self._clients: dict[str, _Client] = {}
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
+        self._just_ended: TTLCache[str, None] = TTLCache(_MOST_ENDED, 5 * LIVE_SECONDS)
+        """Sessions of which another process may have told while a token was still trusted here."""
         self._server = SocketIOServer(app, settings, quotas, self._tenant_of, self._close_unauthenticated)
         self._unauthenticated = self._server.unauthenticated
         for event, handle in (
@@ -105,6 +109,7 @@ class Sockets:
             self._authenticated_by_tenant.__contains__,
             tenants.positions,
             self._close_sessions,
+            self._look_at_sessions,
             now_ms,
         )
         self.announce, self.notify = self._announcements.announce, self._announcements.notify
@@ -169,6 +174,8 @@ class Sockets:
             client = self._clients.get(sid)
             if client is None:
                 return  # It left meanwhile.
+            if identity.session_id in self._just_ended:
+                raise Unauthorized
             self._leave(sid, client)
             if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
@@ -250,8 +257,14 @@ class Sockets:
         self._announcements.sessions_ended(session_ids)
         self._close_sessions(session_ids)
 
+    def _look_at_sessions(self) -> None:
+        """Close the sockets of sessions that have ended unheard: another process died, or could tell nobody."""
+        here = {client.identity.session_id for client in self._clients.values() if client.identity}
+        self._close_sessions(self._tokens.ended_among(here))
+
     def _close_sessions(self, session_ids: Iterable[str]) -> None:
         ended = set(session_ids)
+        self._just_ended.update(dict.fromkeys(ended))
         for sid, client in list(self._clients.items()):
             if client.identity and client.identity.session_id in ended:
                 self._refuse(sid, Unauthorized("The session has ended. Log in again."))

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from server.durable_files import sync_folder
-from settings import MIN_SECRET_BYTES, Settings
+from setting_values import MIN_SECRET_BYTES
+from settings import Settings
 
 _LEAST_DISTINCT_CHARACTERS = 10
 
@@ -43,6 +44,11 @@ def signing_key(settings: Settings, kept: Kept = lambda _: None) -> str:
         _store(path, _new_key())
     os.chmod(path, 0o600)
     return _read_stored(path)
+
+
+def keep(settings: Settings, key: str) -> None:
+    """Store a key of another installation in the place of the generated one."""
+    _store(key_path(settings), key)
 
 
 def _new_key() -> str:

@@ -6,8 +6,10 @@ an ``Identity``, and that is the only source of a tenant ID (docs/api.md, custom
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from jwt.types import Options
 
 from protocol.errors import (
     InvalidCredentials,
+    Moved,
     TenantMismatch,
     TenantNotFound,
     TokenExpired,
@@ -31,7 +34,8 @@ from storage import main_database
 from tenants import Tenants, parse_tenant_id
 
 _CACHED_TOKENS = 10_000
-_LIVE_SECONDS = 1
+LIVE_SECONDS = 1
+"""For so long a session counts that has ended at another process."""
 _NEVER = (None, 0.0)
 
 
@@ -65,7 +69,7 @@ class Tokens:
             JWT_REFRESH_TOKEN_EXPIRES=timedelta(seconds=settings.refresh_token_seconds),
         )
         JWTManager(app)
-        self._app, self._secret = app, secret
+        self._app, self._keys = app, (secret, *settings.jwt_old_keys)
         self.ended = Signal()
         self._refresh_seconds = settings.refresh_token_seconds
         self._tenants = tenants
@@ -90,7 +94,7 @@ class Tokens:
 
         Raises: Unauthorized, TokenExpired. A token that was used before ends its whole session, unless the answer was lost.
         """
-        claims = _claims(refresh_token, "refresh", self._secret)
+        claims = _claims(refresh_token, "refresh", self._keys)
         session_id, new_id, now = claims["sid"], str(uuid.uuid4()), int(time.time())
         expires_at = now + self._refresh_seconds
         customer, ended = self._tenants.directory.write(
@@ -127,7 +131,7 @@ class Tokens:
             TOKENS["hit",] += 1
         else:
             TOKENS["miss",] += 1
-            claims = _claims(token, "client", self._secret)
+            claims = _claims(token, "client", self._keys)
             pair_id = str(claims.get("pair", claims["sid"]))  # Earlier versions had no such claim.
             identity = Identity(claims["customerId"], claims["email"], claims["sid"], pair_id, claims["exp"])
             self._verified[str(token)] = identity
@@ -150,11 +154,13 @@ class Tokens:
             self.end_session(identity.session_id)
             raise Unauthorized("Another token took the place of this one, so that two hold one session. Log in again.")
         if live.spent_id and live.refresh_id == identity.pair_id:
-            main.write(lambda: main_database.confirm_pair(identity.session_id, identity.pair_id))
-            return self._check_live(identity)  # The session may have changed meanwhile.
+            # Once the directory moved away, the data is still read here, and the pair is noted where it is by then.
+            with contextlib.suppress(Moved):
+                main.write(lambda: main_database.confirm_pair(identity.session_id, identity.pair_id))
+                return self._check_live(identity)  # The session may have changed meanwhile.
         if len(self._live) >= _CACHED_TOKENS:
             self._live.clear()
-        self._live[identity.pair_id] = main.mark, time.monotonic() + _LIVE_SECONDS
+        self._live[identity.pair_id] = main.mark, time.monotonic() + LIVE_SECONDS
         return None
 
     def _check_registered(self, tenant_id: str) -> None:
@@ -169,6 +175,13 @@ class Tokens:
         """End one session: its tokens are revoked and its sockets are closed."""
         self._tenants.directory.write(lambda: main_database.revoke_session(session_id, int(time.time())))
         self.ended.send([session_id])
+
+    def ended_among(self, session_ids: Collection[str]) -> set[str]:
+        """Give those of some sessions that have ended, also with their accounts; one statement, however many they are."""
+        if not session_ids:
+            return set()
+        live = self._tenants.directory.read(lambda: main_database.live_among(session_ids))
+        return set(session_ids) - live
 
     def change_password(self, identity: Identity, checked_hash: str, password_hash: str) -> None:
         """Replace a customer's password, and end all its sessions but the current one.
@@ -193,14 +206,25 @@ def check_tenant(identity: Identity, stated: object) -> None:
         raise TenantMismatch
 
 
+def _decoded(token: str, keys: Sequence[str]) -> dict[str, Any]:
+    *others, last = keys
+    for key in others:
+        with contextlib.suppress(jwt.InvalidSignatureError):
+            return jwt.decode(token, key, ["HS256"], _UNCHECKED)
+    return jwt.decode(token, last, ["HS256"], _UNCHECKED)
+
+
 _UNCHECKED: Options = {"verify_iat": False, "verify_nbf": False, "verify_aud": False}
 """``iat`` and ``nbf`` say when a token was issued. They are not checked, since the clock may have been set back."""
 
 
-def _claims(token: object, kind: str, secret: str) -> dict[str, Any]:
-    """Verify a token of one type, so that a refresh token can't be used as an access token, nor the reverse."""
+def _claims(token: object, kind: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Verify a token of one type, so that a refresh token can't be used as an access token, nor the reverse.
+
+    ``keys``: the one that signs and those that did.
+    """
     try:
-        claims = jwt.decode(token if isinstance(token, str) else "", secret, ["HS256"], _UNCHECKED)
+        claims = _decoded(token if isinstance(token, str) else "", keys)
     except jwt.ExpiredSignatureError:
         raise TokenExpired from None
     except (jwt.PyJWTError, ValueError):

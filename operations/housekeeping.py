@@ -15,7 +15,7 @@ import gevent
 from greenlet import GreenletExit
 
 from operations.file_monitor import FileMonitor
-from protocol.errors import Busy, StorageFull
+from protocol.errors import Busy, Moved, StorageFull
 from server import memory
 from settings import Settings
 from storage import devices, main_database
@@ -148,7 +148,7 @@ class Housekeeping:
     def _log_errors(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except (StorageFull, Busy):  # The log has why already, or it passes by itself.
+        except (StorageFull, Busy, Moved):  # The log has why already, or it passes by itself.
             pass
         except Exception:
             log.exception("housekeeping failed; it is tried again")

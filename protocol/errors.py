@@ -197,6 +197,17 @@ class Busy(Problem):
         super().__init__(sentence, retry_after_seconds=retry_after_seconds)
 
 
+class Moved(Problem):
+    status, code = 503, "moved"
+    sentence = (
+        "This data has moved to another database, or is about to, and takes no changes here. Nothing was kept of this;"
+        " send it again soon."
+    )
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_seconds=5)
+
+
 class OutcomeUnknown(Problem):
     status, code = 503, "outcome_unknown"
     sentence = (

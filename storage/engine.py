@@ -15,11 +15,13 @@ texts from clients refuses it. ``tests/storage/engine`` holds every engine to th
 5. A read sees one committed state from its first statement to its last. It may not write.
 6. Code that is bound to nothing raises ``NotBound``, in whatever greenlet or thread it runs.
 7. ``after`` runs after the commit, in the order of commits of this process, and before any ``write`` of its group returns.
+8. Once a database notes that it moved away (``storage.moving``), each write raises ``Moved``, in all processes, and is not
+   kept. Reads go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -31,6 +33,10 @@ T = TypeVar("T")
 
 class CanNotOpen(RuntimeError):
     """Storage that can't be used; as text it says why, and what to do."""
+
+
+class NotRestored(RuntimeError):
+    """A copy that did not come in the place of a tenant's data, or was replaced at once; as text it says why."""
 
 
 class Database(Protocol):
@@ -74,6 +80,14 @@ class Engine(Protocol):
         """The database of customers and sessions (``storage.main_database``)."""
 
     @property
+    def place(self) -> str:
+        """Say for a person where the data is."""
+
+    @property
+    def replaced(self) -> Path | None:
+        """Give the folder in which a restore keeps what it replaced; None if it keeps nothing."""
+
+    @property
     def is_server(self) -> bool:
         """Tell whether this process serves; an operator's command works beside one that does."""
 
@@ -82,6 +96,12 @@ class Engine(Protocol):
 
     def tenant_ids(self) -> list[str]:
         """List the customers whose databases are there."""
+
+    def fault_of(self, tenant_id: str) -> str | None:
+        """Say why a customer's database can't be used, as far as that is seen without reading it; None if it may be."""
+
+    def owner_of(self, epoch: str) -> str | None:
+        """Tell whose epoch this is, as far as the directory knows."""
 
     def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory: both or neither, whatever crashes.
@@ -104,18 +124,47 @@ class Engine(Protocol):
     def migrate(self, tenant_id: str) -> None:
         """Make a tenant's tables those of this version, in one transaction; else its next use does."""
 
+    def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
+        """Run ``work`` in a transaction of its own, also if what it writes moved away: for who moves it. It is bound to a
+        tenant, which begins with it if need be without a row of the directory, or for None to the directory.
+
+        No server may be at work in this process. Raises: what ``work`` raises; Busy, StorageFull.
+        """
+
     def copy_to(self, tenant_id: str, file: Path) -> None:
         """Copy a tenant as of one moment into a new file of the operator's, also one that is being written.
 
         Raises: TenantNotFound, StorageFull.
         """
 
+    def copy_directory(self, file: Path) -> None:
+        """Copy the directory in the same way.
+
+        Raises: StorageFull; CanNotOpen if it knows no customer, although there are tenants: it is not theirs.
+        """
+
     def restore_from(self, tenant_id: str, file: Path) -> str:
         """Put what ``copy_to`` wrote in the place of a tenant's data, or begin the tenant with it; return its new epoch.
 
         No old cursor fits the new epoch. Writes wait or are Busy meanwhile; the data is the old or the new, never both.
-        Raises: Busy, StorageFull.
+        Raises: Busy, StorageFull, NotRestored.
         """
+
+    def lay_ready(self, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object]) -> str:
+        """Take what ``put`` writes into a file, to be restored in the same way, and run ``note`` in the directory.
+
+        For many tenants at once: ``wait_until_taken`` must follow. It gives the epoch, and may have restored it.
+        Raises: what ``put`` and ``note`` raise, and what ``restore_from`` does.
+        """
+
+    def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float) -> None:
+        """Wait until tenants that were laid ready are restored; ``epochs``: by tenant what ``lay_ready`` gave.
+
+        Raises: NotRestored.
+        """
+
+    def forget_replaced(self, tenant_id: str, before: float) -> None:
+        """Remove what restores replaced until ``before``, in seconds since 1970."""
 
     def renewed(self) -> list[str]:
         """List the tenants that began a new epoch since this was asked last, here or by a command beside the server."""
@@ -131,6 +180,9 @@ class Engine(Protocol):
 
     def kept_secret(self, make: Callable[[], str]) -> str | None:
         """Give the installation's secret, which ``make`` makes at the first time; None if this engine keeps none."""
+
+    def keep_secret(self, secret: str) -> bool:
+        """Keep another secret in the place of the installation's; False if this engine keeps none."""
 
     def bus(self, channel: str) -> Bus:
         """Give a bus on which this process and others of the installation tell each other, if this engine carries one."""

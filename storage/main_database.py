@@ -7,14 +7,15 @@ tokens, requests, which engine or file.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from peewee import BooleanField, IntegerField, TextField
 
 from models import Bound, JsonField, connection
 from protocol.codec import has_null
-from protocol.errors import InvalidCredentials
+from protocol.errors import EmailTaken, InvalidCredentials
+from storage.dialect import dialect
 from storage.push_batch import insert_row
 from storage.schema import add_missing, fingerprint
 
@@ -100,8 +101,21 @@ class DeclaredTable(Bound):
         table_name = "declared_tables"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable]
+class Installation(Bound):
+    """One row, once anything was moved: a name of this directory alone, and while nothing is written here, to which
+    installation it moved (see ``moving``)."""
+
+    id = IntegerField(primary_key=True)
+    name = TextField()
+    moved_to = TextField(null=True)
+
+    class Meta:
+        table_name = "installation"
+
+
+_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation]
 FINGERPRINT = fingerprint(_MODELS)
+TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 
 def prepare() -> None:
@@ -157,6 +171,11 @@ def customer_by_id(customer_id: str) -> Customer | None:
 def customer_ids() -> set[str]:
     """List every customer's ID."""
     return {row[0] for row in connection().execute("SELECT id FROM customers")}
+
+
+def customers() -> list[Customer]:
+    """List all customers."""
+    return list(Customer.select().order_by(Customer.email))
 
 
 def count_customers() -> int:
@@ -288,6 +307,13 @@ def live_session(session_id: str, customer_id: str) -> Live | None:
     return next((Live(*row) for row in connection().execute(sql, (session_id, customer_id))), None)
 
 
+def live_among(session_ids: Iterable[str]) -> set[str]:
+    """Give those of some sessions whose tokens count."""
+    words = dialect()
+    sql = f"SELECT id FROM sessions WHERE {words.is_among('id')} AND revoked_at IS NULL"
+    return {str(row[0]) for row in connection().execute(sql, (words.listed(session_ids),))}
+
+
 def confirm_pair(session_id: str, refresh_id: str) -> None:
     """Note that a pair arrived, so that the token which it was given for counts no more; unless another took its place."""
     mine = (Session.id == session_id) & (Session.refresh_id == refresh_id)
@@ -316,9 +342,38 @@ def rotate_session(session_id: str, spent_id: str, refresh_id: str, now: int, ex
     return True
 
 
+def live_sessions(customer_id: str, now: int) -> list[Session]:
+    """List a customer's sessions whose tokens count, the newest first."""
+    live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.expires_at > now)
+    return list(Session.select().where(live).order_by(Session.created_at.desc(), Session.id))
+
+
+def set_password(customer_id: str, password_hash: str, now: int) -> list[str]:
+    """Replace a password without proof of the old one, and end all sessions, whose IDs it gives."""
+    Customer.update(passwordHash=password_hash).where(Customer.id == customer_id).execute()
+    return revoke_sessions(customer_id, now)
+
+
+def change_email(customer_id: str, email: str) -> None:
+    """Replace the address that a customer logs in with.
+
+    Raises: EmailTaken.
+    """
+    there = customer_by_email(email)
+    if there is not None and there.id != customer_id:
+        raise EmailTaken
+    change_customer(customer_id, email=normal_email(email))
+
+
 def revoke_session(session_id: str, now: int) -> None:
     """Let the tokens of one session count no more."""
     Session.update(revoked_at=now).where(Session.id == session_id).execute()
+
+
+def revoke_one_of(customer_id: str, session_id: str, now: int) -> list[str]:
+    """Revoke one of a customer's live sessions; return it, or nothing if there is no such one."""
+    live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.id == session_id)
+    return [session_id] if Session.update(revoked_at=now).where(live).execute() else []
 
 
 def revoke_sessions(customer_id: str, now: int, but: str = "") -> list[str]:

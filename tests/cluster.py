@@ -46,7 +46,7 @@ class Cluster:
             folder, *(["--bind", *network.addresses, "--protected-mode", "no"] if network.addresses else [])
         )
         self.redis.start()
-        network.begin(database.socket, self.redis.port)
+        network.begin({"postgres": database.port, "redis": self.redis.port})
         self.name = database.new_database()
         self.processes = [self._process(folder, number) for number in range(len(NAMES))]
         for process in self.processes:

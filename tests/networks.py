@@ -10,11 +10,11 @@ import contextlib
 import os
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
 
 from tests.needs import where
-from tests.relay import Address, Relay
+from tests.relay import Relay
 
 Target = Literal["postgres", "redis"]
 _LINKS = ("front", "postgres", "redis")
@@ -26,8 +26,8 @@ class Network(Protocol):
     addresses: list[str]
     """Where PostgreSQL and Redis must listen."""
 
-    def begin(self, postgres: Address, redis: int) -> None:
-        """Connect them. ``redis``: its port."""
+    def begin(self, ports: Mapping[Target, int]) -> None:
+        """Connect them. ``ports``: where PostgreSQL and Redis listen."""
 
     def command(self, number: int) -> list[str]:
         """Give what a process is begun with, before its own command."""
@@ -53,11 +53,10 @@ class Relays:
         self._processes = processes
         self._relays: dict[tuple[int, Target], Relay] = {}
 
-    def begin(self, postgres: Address, redis: int) -> None:
+    def begin(self, ports: Mapping[Target, int]) -> None:
         """See ``Network``."""
         for number in range(self._processes):
-            self._relays[number, "postgres"] = Relay(postgres)
-            self._relays[number, "redis"] = Relay(("127.0.0.1", redis))
+            self._relays |= {(number, target): Relay(("127.0.0.1", port)) for target, port in ports.items()}
 
     def command(self, number: int) -> list[str]:
         """See ``Network``."""
@@ -89,7 +88,7 @@ class Namespaces:
         self._name = f"c{random.randrange(16**6):06x}"
         self._net = f"10.{random.randrange(128, 255)}.{random.randrange(128, 255)}"
         self._processes = processes
-        self._redis_port = 0
+        self._ports: Mapping[Target, int] = {}
         for number in range(processes):
             _ip("netns", "add", f"{self._name}{number}")
             _ip("-n", f"{self._name}{number}", "link", "set", "lo", "up")
@@ -111,9 +110,9 @@ class Namespaces:
     def _address(self, number: int, link: str, side: int = 1) -> str:
         return f"{self._net}.{4 * (number * len(_LINKS) + _LINKS.index(link)) + side}"
 
-    def begin(self, postgres: Address, redis: int) -> None:
+    def begin(self, ports: Mapping[Target, int]) -> None:
         """See ``Network``."""
-        self._redis_port = redis
+        self._ports = ports
 
     def command(self, number: int) -> list[str]:
         """See ``Network``."""
@@ -125,7 +124,7 @@ class Namespaces:
 
     def way(self, number: int, target: Target) -> str:
         """See ``Network``."""
-        return f"{self._address(number, target)}:{5432 if target == 'postgres' else self._redis_port}"
+        return f"{self._address(number, target)}:{self._ports[target]}"
 
     @contextlib.contextmanager
     def cut(self, number: int, target: Target, *, silently: bool) -> Iterator[None]:

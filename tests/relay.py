@@ -12,7 +12,9 @@ from gevent.pool import Group
 from gevent.server import StreamServer
 
 Address = Path | tuple[str, int]
-"""A Unix socket, or a host and a port."""
+"""The folder of PostgreSQL's Unix socket, or a host and a port."""
+
+_SOCKET = ".s.PGSQL.5432"
 
 _COMMITTED = b"COMMIT\0"
 """What the server says of a COMMIT that is done. Source: postgresql.org/docs, "CommandComplete"."""
@@ -23,22 +25,29 @@ def _connected(address: Address) -> socket.socket:
         return socket.create_connection(address)
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        found.connect(str(address))
+        found.connect(str(address / _SOCKET))
     except OSError:
         found.close()
         raise
     return found
 
 
+def _listening(folder: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(folder / _SOCKET))
+    listener.listen()
+    return listener
+
+
 class Relay:
     """Passes bytes on, both ways."""
 
-    def __init__(self, upstream: Address) -> None:
-        """``upstream``: where what connects to ``port`` is passed on to."""
-        self._upstream = upstream
-        self._server = StreamServer(("127.0.0.1", 0), self._serve)
+    def __init__(self, upstream: Address, folder: Path | None = None) -> None:
+        """``folder``: where its Unix socket is to be; else it listens on ``port`` of this machine."""
+        self._upstream, self.folder = upstream, folder or Path()
+        self._server = StreamServer(_listening(folder) if folder else ("127.0.0.1", 0), self._serve)
         self._server.start()
-        self.port: int = self._server.server_port
+        self.port: int = 0 if folder else self._server.server_port
         self._open: set[socket.socket] = set()
         self._flows = Event()
         self._flows.set()

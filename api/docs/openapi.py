@@ -150,7 +150,7 @@ def _errors(rule: Rule, method: str, call: Call) -> Iterable[type[Problem]]:
     found += [*_ONCE] if call.is_idempotent else []
     found += [*_DEVICE] if call.names_device else []
     found += [errors.NotFound] if rule.arguments else []
-    found += [errors.OutcomeUnknown, errors.StorageFull] if method != "GET" or call.needs_token else []
+    found += [errors.Moved, errors.OutcomeUnknown, errors.StorageFull] if method != "GET" or call.needs_token else []
     return dict.fromkeys(found)
 
 

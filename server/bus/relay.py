@@ -51,6 +51,8 @@ class Outlets(NamedTuple):
     """Reads epoch and sequence of tenants, as far as they are there."""
     end_sessions: Callable[[Collection[str]], None]
     """Closes the sockets of sessions that have ended."""
+    look_at_sessions: Callable[[], None]
+    """Closes the sockets of those that have ended as it is stored, whether somebody told or not."""
 
 
 class Relay:
@@ -68,7 +70,7 @@ class Relay:
         self._others: dict[str, float] = {}
         """When each other process was heard last."""
         self._to_look_at: set[str] = set()
-        self._is_looking = False
+        self._are_sessions_due = self._is_looking = False
 
     def start(self) -> None:
         """Begin to hear what other processes tell."""
@@ -168,8 +170,10 @@ class Relay:
         self._note_other(header.sender)
         if header.kind == "ended":
             self._outlets.end_sessions(header.ids)
+        elif header.kind == "lost" and header.ids:
+            self._look(set(header.ids) & self._orders.keys())
         elif header.kind == "lost":
-            self._look(set(header.ids) & self._orders.keys() if header.ids else self._orders)
+            self._look_at_all()
         elif header.tenant_id in self._orders:
             self._pass_on(header, packets_of(message))
 
@@ -231,12 +235,13 @@ class Relay:
                 self._look_at_all()
 
     def _look_at_all(self) -> None:
+        self._are_sessions_due = True
         self._look(self._orders)
 
     def _look(self, tenant_ids: Iterable[str]) -> None:
         """Compare the positions that are stored with what was told; one greenlet does so for all."""
         self._to_look_at |= set(tenant_ids)
-        if self._to_look_at and not self._is_looking:
+        if not self._is_looking and (self._to_look_at or self._are_sessions_due):
             self._is_looking = True
             gevent.spawn(self._look_at_some)
 
@@ -244,25 +249,36 @@ class Relay:
         """Look at some after the other until all were looked at, however long the database is away."""
         has_failed = False
         try:
-            while self._to_look_at:
+            while self._to_look_at or self._are_sessions_due:
                 some = [self._to_look_at.pop() for _ in range(min(_LOOKED_AT_ONCE, len(self._to_look_at)))]
                 try:
                     self._look_once(some)
                 except Busy as error:
                     if not has_failed:
-                        log.warning("looking for commits of other processes is repeated", extra={"error": str(error)})
+                        log.warning("looking for what other processes did is repeated", extra={"error": str(error)})
                     has_failed = True
                     self._to_look_at |= set(some) & self._orders.keys()
                     gevent.sleep(_REPEAT_SECONDS)
         except Exception:
-            log.exception("looking for commits of other processes failed")
+            log.exception("looking for what other processes did failed")
         finally:
             self._is_looking = False
 
     def _look_once(self, tenant_ids: Collection[str]) -> None:
-        for tenant_id, (epoch, sequence) in self._outlets.look(tenant_ids).items():
-            self._compare(tenant_id, epoch, sequence)
+        if self._are_sessions_due:
+            self._are_sessions_due = False
+            self._look_at_sessions()
+        if tenant_ids:
+            for tenant_id, (epoch, sequence) in self._outlets.look(tenant_ids).items():
+                self._compare(tenant_id, epoch, sequence)
         gevent.sleep(0)
+
+    def _look_at_sessions(self) -> None:
+        try:
+            self._outlets.look_at_sessions()
+        except Busy:
+            self._are_sessions_due = True
+            raise
 
     def _compare(self, tenant_id: str, epoch: str, sequence: int) -> None:
         order = self._orders.get(tenant_id)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
@@ -26,8 +26,9 @@ from storage.postgres.errors import ConnectionLost, StatementFailed, failure_of
 from storage.postgres.known_answers import KNOWN_TABLES, KnownAnswers
 from storage.postgres.parts import Part
 from storage.postgres.row_sets import in_one
+from storage.postgres.rows import Prepared, Rows
 from storage.postgres.statements import Rewritten, in_directory
-from storage.postgres.values import encoded, reader_of
+from storage.postgres.values import encoded
 
 _READ, _READ_AND_WRITE = 1, 3
 _GOOD = (int(pq.ExecStatus.COMMAND_OK), int(pq.ExecStatus.TUPLES_OK))
@@ -35,89 +36,6 @@ _END_OF_BATCH = int(pq.ExecStatus.PIPELINE_SYNC)
 _MOST_PREPARED = 1_000
 ANSWER_SECONDS = 30.0
 """A server that says nothing for so long hangs, unless its work may take long."""
-
-
-class Rows:
-    """The answer to a statement: its rows as tuples, read once."""
-
-    __slots__ = ("_connection", "_left", "_result", "count", "error", "rows", "section", "tag")
-
-    def __init__(self, connection: Connection, section: int, known: Iterable[tuple[Any, ...]] | None = None) -> None:
-        """``known``: the rows, if no answer is to come."""
-        self._connection, self.section = connection, section
-        self._left: Iterator[tuple[Any, ...]] | None = None if known is None else iter(known)
-        self._result: PGresult | None = None
-        self.rows: list[tuple[Any, ...]] = []
-        """All rows, also those that were read."""
-        self.error: Exception | None = None
-        self.tag, self.count = "", 0
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return self._answered()
-
-    def fetchone(self) -> tuple[Any, ...] | None:
-        """Give the next row, None if there is no more."""
-        return next(self._answered(), None)
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        """Give the rows that are left."""
-        return list(self._answered())
-
-    def close(self) -> None:
-        """Do nothing: peewee asks for it, and the rows are here."""
-
-    @property
-    def is_answered(self) -> bool:
-        """Tell whether the answer is here."""
-        return self._left is not None or self.error is not None
-
-    @property
-    def description(self) -> list[tuple[str]]:
-        """Name the columns, as peewee asks for them."""
-        self._answered()
-        assert self._result is not None
-        return [((self._result.fname(column) or b"").decode(),) for column in range(self._result.nfields)]
-
-    @property
-    def rowcount(self) -> int:
-        """Give how many rows were written."""
-        self._answered()
-        return self.count
-
-    def _answered(self) -> Iterator[tuple[Any, ...]]:
-        if self._left is None:
-            if self.error is None:
-                self._connection.settle()
-            if self.error is not None:
-                raise self.error
-        assert self._left is not None
-        return self._left
-
-    def take(self, result: PGresult) -> None:
-        """Take what the server answered."""
-        self._result = result
-        if columns := result.nfields:
-            readers = [(column, reader_of(result.ftype(column))) for column in range(columns)]
-            self.rows = [_row(result.get_value, row, readers) for row in range(result.ntuples)]
-        self._left = iter(self.rows)
-        self.tag = (result.command_status or b"").decode()
-        self.count = result.command_tuples or 0  # Also of a SELECT.
-
-
-def _row(
-    value: Callable[[int, int], bytes | None], row: int, readers: list[tuple[int, Callable[[bytes], Any]]]
-) -> tuple[Any, ...]:
-    return tuple([None if (one := value(row, column)) is None else read(one) for column, read in readers])
-
-
-class _Prepared(Rows):
-    """The answer to the wish to prepare a statement."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, connection: Connection, section: int, text: bytes) -> None:
-        super().__init__(connection, section)
-        self.text = text
 
 
 class Connection:
@@ -134,6 +52,10 @@ class Connection:
         self._is_batch_open = False
         self._prepared: dict[bytes, bytes] = {}
         self._number = 0
+        self.has_own_session = False
+        """Whether the server's session is this connection's alone, so that what is prepared stays: not behind a pooler."""
+        self.history: str | None = None
+        """Which history of the database its commits go into, for who asks what became of one."""
         self.is_open, self.is_lost = True, False
         self.is_clean = True
         """Whether no transaction is open, nor will be once all that was sent is answered."""
@@ -149,6 +71,13 @@ class Connection:
         self.rewrite = rewrite
         self.section, self.is_lost, self.has_written, self.is_clean = 0, False, False, False
         self.known, self._part, self.answer_seconds = None, None, ANSWER_SECONDS
+        if not self.has_own_session:
+            self._prepared.clear()
+
+    def recognize(self, server_process: int) -> None:
+        """Learn whether the server's session is ours alone: a pooler gives a process number that is not the server's."""
+        self.has_own_session = server_process == self._wire.backend_pid
+        self._prepared.clear()
 
     # --- what bound code asks ------------------------------------------------------------------------------------------
 
@@ -266,15 +195,21 @@ class Connection:
         return answer
 
     def _name_of(self, text: bytes) -> bytes:
-        """Give the name under which a statement is prepared here, from its first use on."""
+        """Give the name under which a statement is prepared here, from its first use on.
+
+        In a session that others have too, it is the one without a name, for as long as no other is sent: theirs would have
+        the same names, and stay.
+        """
         name = self._prepared.get(text)
         if name is None:
             if len(self._prepared) >= _MOST_PREPARED:
                 self._forget_prepared()
-            self._number += 1
-            name = self._prepared[text] = b"s%d" % self._number
+            if not self.has_own_session:
+                self._prepared.clear()
+            self._number += self.has_own_session
+            name = self._prepared[text] = b"s%d" % self._number if self.has_own_session else b""
             self._wire.send_prepare(name, text)
-            self._expected.append(_Prepared(self, self.section, text))
+            self._expected.append(Prepared(self, self.section, text))
         return name
 
     def _forget_prepared(self) -> None:
@@ -313,6 +248,8 @@ class Connection:
         if failed is not None:
             self.is_lost |= failed.section != self.section
             assert failed.error is not None
+            if isinstance(failed.error, StatementFailed) and failed.error.ends_connection:
+                self.close()
             raise failed.error
 
     def _take_answers(self) -> Rows | None:
@@ -344,7 +281,7 @@ class Connection:
         current.error = failure = failure_of(result)
         if failure.is_outdated:
             self._prepared.clear()
-        if isinstance(current, _Prepared):
+        if isinstance(current, Prepared):
             self._prepared.pop(current.text, None)
         return False
 

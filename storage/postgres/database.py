@@ -11,14 +11,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from models import bound
-from protocol.errors import TenantNotFound
+from protocol.errors import Moved, TenantNotFound
 from storage.group_commit import GroupCommit, Write
 from storage.look_ahead import Wanted
 from storage.postgres.binding import Binding
-from storage.postgres.connection import Connection, Rows
+from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
 from storage.postgres.outcomes import confirm
 from storage.postgres.pool import Pool
+from storage.postgres.rows import Rows
 from storage.postgres.transactions import begin_read, begin_write, undo_part
 
 T = TypeVar("T")
@@ -155,6 +156,7 @@ class PostgresDatabase(GroupCommit):
         self._must_be_there(self._found)
         if connection.has_written:
             assert self._number is not None
+            _must_not_have_moved(self._number)
             self._make_lasting(connection, self._number)
             self.mark = object()
         self._roll_back()
@@ -166,7 +168,7 @@ class PostgresDatabase(GroupCommit):
         try:
             connection.settle()
         except ConnectionLost:
-            confirm(self._pool, number.rows[0][-1] if number.rows else None)
+            confirm(self._pool, number.rows[0][-1] if number.rows else None, connection.history)
             return
         if answer.tag != "COMMIT":  # In a transaction that had failed, it is a ROLLBACK.
             raise StatementFailed("", f"a transaction ended with {answer.tag}")
@@ -191,3 +193,12 @@ class PostgresDatabase(GroupCommit):
         except TenantNotFound as missing:
             return missing
         return problem_of(error)
+
+
+def _must_not_have_moved(begun: Rows) -> None:
+    """Refuse to keep what was written; the row of ``begin_write`` was read under the lock of the tenant.
+
+    Raises: Moved.
+    """
+    if begun.rows and begun.rows[0][-2] is not None:
+        raise Moved

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from storage import moving
 from storage.positions import POSITION
 from storage.postgres import statements
-from storage.postgres.connection import Connection, Rows
+from storage.postgres.connection import Connection
 from storage.postgres.known_answers import ALL_DIGESTS, KnownAnswers
 from storage.postgres.known_rows import KnownRows
+from storage.postgres.rows import Rows
 from storage.postgres.statements import Rewritten
 
 TENANTS, DIRECTORY = "public", "syncapp"
@@ -52,7 +54,9 @@ def _turning_to(schema: str, tenant: str) -> bytes:
 
 _TENANT, _DIRECTORY = _turning_to(TENANTS, "$1"), _turning_to(DIRECTORY, "''")
 _POSITION = POSITION.encode()
-_LOCKED_POSITION = POSITION.replace(" FROM", ", pg_current_xact_id()::text FROM").encode() + b" FOR UPDATE"
+_NUMBER = "pg_current_xact_id()::text"
+_LOCKED_POSITION = POSITION.replace(" FROM", f", moved_to, {_NUMBER} FROM").encode() + b" FOR UPDATE"
+_DIRECTORY_NUMBER = f"SELECT ({moving.DIRECTORY}), {_NUMBER}".encode()
 _READ, _WRITE = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 
@@ -69,7 +73,7 @@ def begin_read(connection: Connection, tenant_id: str | None) -> Rows:
 
 
 def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Rows]:
-    """Begin to write, alone; gives the same, and a row that ends with the number of the transaction.
+    """Begin to write, alone; gives the same, and a row that ends with where this moved and the number of the transaction.
 
     In READ COMMITTED each statement sees what was committed before it: so the first one after the lock does.
     """
@@ -78,7 +82,7 @@ def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Ro
     turn_to(connection, tenant_id)
     if tenant_id is None:
         found = connection.send(b"SELECT pg_advisory_xact_lock($1)", (LOCK,))
-        number = connection.send(b"SELECT pg_current_xact_id()::text")
+        number = connection.send(_DIRECTORY_NUMBER)
     else:
         found = number = connection.send(_LOCKED_POSITION)
         connection.known = KnownAnswers(found, connection.send(ALL_DIGESTS), KnownRows(connection.ask))
@@ -94,6 +98,12 @@ def turn_to(connection: Connection, tenant_id: str | None) -> None:
         connection.send(_DIRECTORY)
     else:
         connection.send(_TENANT, (tenant_id,))
+
+
+def turn_to_locked_directory(connection: Connection) -> None:
+    """Turn to the directory for a write, as nobody else does meanwhile."""
+    turn_to(connection, None)
+    connection.send(b"SELECT pg_advisory_xact_lock($1)", (LOCK,))
 
 
 def undo_part(connection: Connection, tenant_id: str | None) -> None:

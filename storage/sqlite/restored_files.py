@@ -22,7 +22,7 @@ def lay_ready(ready: Path, put: Callable[[Path], object]) -> str:
     making.unlink(missing_ok=True)
     put(making)
     database = open_tenant_file(making)
-    database.write(lambda: positions.begin_epoch(positions.now_ms()))
+    database.run_now(lambda: positions.begin_epoch(positions.now_ms()))
     epoch = database.read(positions.incarnation)[0]
     database.close()
     sync_file(making)

@@ -171,6 +171,8 @@ def held(cluster: Cluster) -> dict[str, Any]:
 def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     network: Network = Namespaces(3) if ROUNDS and has_namespaces() else Relays(3)
     database = postgres.Server(network.addresses) if network.addresses else postgres.server()
+    if network.addresses:
+        database.ask("CREATE ROLE app LOGIN")
     cluster = Cluster(tmp_path, network, database, has_redis=request.param == "redis")
     try:
         with cluster.proxied(tmp_path):

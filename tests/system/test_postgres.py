@@ -113,7 +113,7 @@ def test_push_of_which_nobody_could_tell_is_told_to_listeners_when_it_is_found(
     start_server: StartServer, database: str, listen: Callable[..., Listener]
 ) -> None:
     """Fault: it was said to have failed with nothing kept, and no listener was told of it."""
-    relay = Relay(postgres.server().socket)
+    relay = Relay(postgres.server().folder)
     device = start_server(DATABASE_URL=f"postgresql://app@127.0.0.1:{relay.port}/{database}").register().device()
     device.create(id="a")
     listener = listen(device.tenant)
@@ -157,7 +157,7 @@ def test_database_that_can_not_be_used_refuses_the_start_with_a_sentence(
         "no url": ("mysql://localhost/x", "DATABASE_URL must be a URL"),
     }[fault]
     for command in ([], ["doctor"]):
-        ended = run(tmp_path, *command, DATABASE_URL=url)
+        ended = run(tmp_path, *command, DATABASE_URL=url, DATABASE_WAIT_SECONDS="0")
         said = ended.stdout + ended.stderr
         assert ended.returncode == 1 and sentence in said and "Traceback" not in said
         assert "secret" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import postgres
+from tests.by_hand import Raw
 from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
 from tests.proxy_processes import Behind, certified, documented, running
 from tests.redis_server import Redis
@@ -161,6 +163,31 @@ def test_logging_out_at_one_server_closes_the_sockets_at_the_other(
 ) -> None:
     here, _ = pair
     assert here.server.post("/api/customers/logout", None, here.token).ok
+    for listener in listeners:
+        assert listener.wait("authentication_error")["code"] == "unauthorized"
+
+
+def test_session_that_ends_at_one_server_while_its_socket_is_greeted_at_the_other_lets_nobody_in(
+    pair: Pair, listeners: tuple[Listener, Listener], tmp_path: Path
+) -> None:
+    """The greeting waits for a table. Fault: the token is verified again, but trusted for a second."""
+    here, there = pair
+    with Raw(there.server) as raw:
+        with postgres.locked(tmp_path / "data", "public._meta"):
+            raw.say("40" + json.dumps({"token": there.token}))
+            raw.until("40")
+            assert here.server.post("/api/customers/logout", None, here.token).ok
+            listeners[1].wait("authentication_error")
+        assert "unauthorized" in raw.until('42["auth')
+
+
+def test_session_whose_end_nobody_told_is_found(
+    pair: Pair, listeners: tuple[Listener, Listener], redis_server: Redis, tmp_path: Path
+) -> None:
+    """As of a server that died, or an account that was closed while Redis was away."""
+    redis_server.kill()
+    postgres.ask(tmp_path / "data", "DELETE FROM syncapp.sessions")
+    redis_server.start()
     for listener in listeners:
         assert listener.wait("authentication_error")["code"] == "unauthorized"
 

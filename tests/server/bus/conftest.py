@@ -70,7 +70,7 @@ class PostgresBroker:
 
     def __init__(self) -> None:
         self.database = postgres.server().new_database()
-        self._relay = Relay(postgres.server().socket)
+        self._relay = Relay(postgres.server().folder)
         self._relay.is_closed = True
         self.stopped = self._relay.holding
         self.url = f"postgresql://app@127.0.0.1:{self._relay.port}/{self.database}"

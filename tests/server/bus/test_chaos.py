@@ -42,7 +42,9 @@ class Process:
         self.hints = 0
         self.is_dead = False
         self._bus = bus
-        self.relay = Relay(self._bus, Outlets(lambda _: True, self._send, self._hint, self._look, lambda _: None))
+        self.relay = Relay(
+            self._bus, Outlets(lambda _: True, self._send, self._hint, self._look, lambda _: None, lambda: None)
+        )
         self.relay.start()
         self.relay.expect_listener(TENANT)
         self.relay.missed(TENANT, "e", database.sequence)

@@ -70,8 +70,9 @@ class Process:
         self.listened: set[str] = set()
         self.sent: list[str] = []
         self.ended: list[str] = []
-        self.looks = 0
-        outlets = Outlets(self.listened.__contains__, self._send, self._hint, self._look, self.ended.extend)
+        self.looks = self.looks_at_sessions = 0
+        ending = self.ended.extend, self._look_at_sessions
+        outlets = Outlets(self.listened.__contains__, self._send, self._hint, self._look, *ending)
         self.relay = Relay(bus, outlets)
         self.relay.start()
 
@@ -84,6 +85,9 @@ class Process:
     def _look(self, tenant_ids: Collection[str]) -> Mapping[str, tuple[str, int]]:
         self.looks += 1
         return {tenant_id: self._stored[tenant_id] for tenant_id in tenant_ids if tenant_id in self._stored}
+
+    def _look_at_sessions(self) -> None:
+        self.looks_at_sessions += 1
 
     def join(self, tenant_id: str = ONE) -> list[bytes]:
         """Let a listener in, as ``sockets`` does, and give what it must be sent."""
@@ -224,6 +228,7 @@ def test_messages_that_their_publisher_dropped_have_others_look(start: Callable[
     broker.deliver()
     wait_for(lambda: here.looks == 2, "a look at any")
     assert here.sent == ["pull e-1"] and without.looks == 0
+    assert without.looks_at_sessions == 1, "it may have been of sessions that ended"
 
 
 def test_commit_of_a_process_that_died_before_it_told_is_found(
@@ -237,6 +242,17 @@ def test_commit_of_a_process_that_died_before_it_told_is_found(
     there.commit(1)
     wait_for(lambda: here.sent, "a hint")
     assert here.sent == ["pull e-1"]
+    wait_for(lambda: here.looks_at_sessions > 2, "looks now and then")
+
+
+def test_sessions_are_looked_at_where_nothing_may_have_been_heard_of_their_end(
+    start: Callable[[], Process], broker: Broker
+) -> None:
+    here, without = start(), start()
+    here.join()
+    for bus in broker.buses:
+        bus.gap()
+    wait_for(lambda: here.looks_at_sessions and without.looks_at_sessions, "a look")
 
 
 def test_process_that_is_silent_has_others_look(
@@ -273,10 +289,27 @@ def test_look_that_fails_is_logged_and_the_next_one_works(
     here.join()
     stored[ONE] = "e", None  # type: ignore[assignment]
     broker.buses[0].gap()
-    wait_for(lambda: "looking for commits" in caplog.text, "the failure")
+    wait_for(lambda: "looking for what" in caplog.text, "the failure")
     stored[ONE] = "e", 1
     broker.buses[0].gap()
     wait_for(lambda: here.sent, "a hint")
+
+
+def test_look_while_the_database_is_away_is_one_line_of_the_log(
+    start: Callable[[], Process], broker: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: a traceback each 30 s."""
+    here = start()
+    here.join()
+    monkeypatch.setattr(here.relay, "_outlets", here.relay._outlets._replace(look_at_sessions=_away))
+    broker.buses[0].gap()
+    wait_for(lambda: caplog.records, "a line")
+    (said,) = caplog.records
+    assert said.levelname == "WARNING" and said.exc_info is None
+
+
+def _away() -> None:
+    raise Busy
 
 
 def test_listener_is_sent_a_hint_if_others_were_told_while_it_was_let_in(

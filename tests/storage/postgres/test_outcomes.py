@@ -28,7 +28,7 @@ from tests.storage.engine.installations import PostgresInstallation, add, create
 
 @pytest.fixture
 def relay(installation: PostgresInstallation) -> Iterator[Relay]:
-    relay = Relay(postgres.server().socket)
+    relay = Relay(postgres.server().folder)
     yield relay
     relay.close()
 
