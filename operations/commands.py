@@ -29,6 +29,7 @@ def commands() -> None:
 
 commands.add_command(backup_commands.backup)
 commands.add_command(backup_commands.restore)
+commands.add_command(backup_commands.new_epoch)
 
 
 @commands.command()

@@ -154,6 +154,13 @@ class Engine(Protocol):
         Raises: NotRestored.
         """
 
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has, as a restore does; return it.
+
+        For storage that was put back as a whole, which nobody here can see. No server may be at work in another process.
+        Raises: TenantNotFound, Busy, StorageFull; CanNotOpen if one is, as far as that is known.
+        """
+
     def forget_replaced(self, tenant_id: str, before: float) -> None:
         """Remove what restores replaced until ``before``, in seconds since 1970."""
 

@@ -6,6 +6,7 @@ sync.
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections import deque
@@ -33,6 +34,7 @@ from storage.system_tables import CommitOrder
 
 T = TypeVar("T")
 _MOST_KEPT = 1_000
+log = logging.getLogger("syncapp.tenants")
 
 
 class PostgresEngine:
@@ -212,6 +214,16 @@ class PostgresEngine:
         note()
         return epoch
 
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has."""
+
+        def begin() -> str:
+            if not CommitOrder.select().exists():
+                raise TenantNotFound
+            return self._begin_epoch(tenant_id, lambda: None)
+
+        return self.tenant(tenant_id).replace(begin)
+
     def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float) -> None:
         """Look whether tenants that were restored are still what was restored."""
         lost = [tenant_id for tenant_id, epoch in epochs.items() if self._epoch_of(tenant_id) != epoch]
@@ -229,6 +241,8 @@ class PostgresEngine:
     def renewed(self) -> list[str]:
         """List the tenants that began a new epoch since this was asked last, by whichever process."""
         self._renewals, found = self.directory.read(partial(renewals.after, self._renewals))
+        for tenant_id in found:
+            log.warning("tenant %s was restored: it goes on under a new epoch", tenant_id)
         return sorted(found)
 
     # --- while it runs -----------------------------------------------------------------------------------------------
