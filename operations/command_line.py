@@ -17,7 +17,7 @@ from operations.backup_manifest import BackupError
 from operations.engine_choice import postgres_engine
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
-from storage.engine import CanNotOpen, Engine, NotRestored
+from storage.engine import CanNotOpen, Engine, EngineFailed, NotRestored
 from storage.sqlite.engine import MainDatabaseBroken, NoData, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import DataFolderInUse
@@ -31,6 +31,7 @@ _EXPECTED_ERRORS = (
     NotRestored,
     DataFolderInUse,
     MainDatabaseBroken,
+    EngineFailed,
     EngineError,
     NoData,
     BackupError,

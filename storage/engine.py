@@ -34,6 +34,10 @@ class CanNotOpen(RuntimeError):
     """Storage that can't be used; as text it says why, and what to do."""
 
 
+class EngineFailed(RuntimeError):
+    """What an engine itself says of a statement or of its storage, and nobody here can do anything about."""
+
+
 class NotRestored(RuntimeError):
     """A copy that did not come in the place of a tenant's data, or was replaced at once; as text it says why."""
 

@@ -102,11 +102,7 @@ class PostgresEngine:
 
     def fault_of(self, tenant_id: str) -> str | None:
         """Tell whether a customer's rows are not there."""
-        try:
-            self.peek(tenant_id, incarnation)
-        except TenantNotFound:
-            return "its rows are missing"
-        return None
+        return "its rows are missing" if self._epoch_of(tenant_id) is None else None
 
     def owner_of(self, epoch: str) -> str | None:
         """Tell whose epoch this is."""
@@ -231,7 +227,7 @@ class PostgresEngine:
             raise NotRestored(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
 
     def _epoch_of(self, tenant_id: str) -> str | None:
-        return None if self.fault_of(tenant_id) else self.peek(tenant_id, incarnation)[0]
+        return self.directory.read(partial(renewals.epoch_of, tenant_id))
 
     def forget_replaced(self, tenant_id: str, before: float) -> None:
         """Remove what was kept of a tenant on this machine until ``before``."""
