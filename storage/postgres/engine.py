@@ -26,15 +26,20 @@ from storage.postgres import copies, installation, renewals
 from storage.postgres.connecting import connect, place_of
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
-from storage.postgres.errors import ConnectionLost
 from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
+from storage.postgres.start import must_answer
 from storage.postgres.transactions import turn_to, turn_to_locked_directory
 from storage.system_tables import CommitOrder
 
 T = TypeVar("T")
 _MOST_KEPT = 1_000
 log = logging.getLogger("syncapp.tenants")
+_END_WITH_PEER = (
+    b"SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),"
+    b" set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)"
+)
+"""Has the server notice within half a minute that this machine is gone; else it waits for two hours, with the locks."""
 
 
 class PostgresEngine:
@@ -46,30 +51,32 @@ class PostgresEngine:
         *,
         connections: int = 5,
         most_waiting: int = 1000,
+        wait_seconds: float = 0,
         is_server: bool = True,
         creates: bool = True,
         replaced: Path | None = None,
     ) -> None:
         """Open the directory, and make its tables what this version needs.
 
-        ``connections``: how many this process has at the most. ``creates``: whether a database without data is begun.
-        ``replaced``: the folder for what restores replace.
+        ``connections``: how many this process has at the most. ``wait_seconds``: for how long a server is waited for that
+        is not there yet. ``creates``: whether a database without data is begun. ``replaced``: the folder for what restores
+        replace.
         Raises: CanNotOpen.
         """
         self.is_server, self.replaced, self._url = is_server, replaced, url
         self._pool = Pool(partial(_connected, url), connections)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool, changes=is_server)
-        self._open(creates)
+        self._open(creates, wait_seconds)
         self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
         self._renewals = self.directory.read(renewals.last)
 
-    def _open(self, creates: bool) -> None:
+    def _open(self, creates: bool, wait_seconds: float) -> None:
         try:
-            must_answer(self._pool)
+            must_answer(self._pool, self._url, wait_seconds)
             self._installation.prepare_directory(creates=creates)
         except BaseException:
             self._pool.close()
@@ -291,19 +298,9 @@ class PostgresEngine:
         self._pool.close()
 
 
-def must_answer(pool: Pool) -> None:
-    """Connect once, to tell why it can't be done.
-
-    Raises: CanNotOpen.
-    """
-    try:
-        pool.give_back(pool.take())
-    except ConnectionLost as error:
-        raise CanNotOpen(f"PostgreSQL, named by DATABASE_URL, can't be used: {error}") from None
-
-
 def _connected(url: str) -> Connection:
     connection = connect(url)
+    connection.send(_END_WITH_PEER)
     installation.must_be_fit(connection)
     return connection
 
