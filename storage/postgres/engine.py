@@ -27,6 +27,7 @@ from storage.postgres.database import PostgresDatabase
 from storage.postgres.errors import ConnectionLost
 from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
+from storage.postgres.shared import Shared
 from storage.postgres.transactions import turn_to
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class PostgresEngine:
         self.is_server = is_server
         self._url = url
         self._pool = Pool(partial(_connected, url), connections)
+        self.attempt_counts = self._shared = Shared(self._pool)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool)
         self._open(creates)
@@ -180,7 +182,12 @@ class PostgresEngine:
         return self.directory.read(lambda: str(connection().execute("SHOW server_version").fetchone()[0]))
 
     def maintain(self) -> None:
-        """Do nothing: PostgreSQL looks after itself."""
+        """Forget what nobody needs; else PostgreSQL looks after itself."""
+        self._shared.forget()
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Take a lease, or renew it, unless another process has it."""
+        return self._shared.lease(name, seconds)
 
     def has_room(self) -> bool:
         """Tell whether the disk has room, as far as is known: a write that finds none says so."""

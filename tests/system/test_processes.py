@@ -16,6 +16,7 @@ from tests.by_hand import Raw
 from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
 from tests.proxy_processes import Behind, certified, documented, running, section
 from tests.redis_server import Redis
+from tests.signing_in import log_in
 
 pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)]
 
@@ -43,6 +44,7 @@ def pair(start_server: Callable[..., Server], redis_url: str, tmp_path: Path) ->
         "DATABASE_URL": postgres.address_of(tmp_path / "data"),
         "REDIS_URL": redis_url,
         "TRUSTED_PROXIES": "1",
+        "RATE_LIMIT_LOGIN": "5 per minute",
     }
     one, two = (start_server(name, PROCESS_NAME=name, **env) for name in ("one", "two"))
     tenant = one.register()
@@ -166,6 +168,12 @@ def test_logging_out_at_one_server_closes_the_sockets_at_the_other(
     assert here.server.post("/api/customers/logout", None, here.token).ok
     for listener in listeners:
         assert listener.wait("authentication_error")["code"] == "unauthorized"
+
+
+def test_attempts_to_log_in_are_counted_over_both(pair: Pair) -> None:
+    """Fault: counted in each: ten of five."""
+    found = [log_in(one, password="password124").status_code for _ in range(5) for one in pair]
+    assert found == [401] * 5 + [429] * 5
 
 
 def test_session_that_ends_at_one_server_while_its_socket_is_greeted_at_the_other_lets_nobody_in(
