@@ -120,8 +120,10 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
 
 
 def _bus(settings: Settings, engine: Engine, secret: str) -> Bus:
-    """Choose the bus. Its channel is named by the key that all processes of an installation share, and no others."""
-    channel = "syncapp:" + hashlib.blake2b(secret.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
+    """Choose the bus. Its channel is named by a secret that all processes of an installation share, and no others: that in
+    the database, since JWT_SECRET_KEY is replaced in one process after the other."""
+    shared = engine.kept_secret(signing_key.new_key) or secret
+    channel = "syncapp:" + hashlib.blake2b(shared.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
     if not settings.redis_url:
         return engine.bus(channel)
     from server.bus.redis_bus import RedisBus  # noqa: PLC0415 -- 6 MiB, for those alone who use it

@@ -17,7 +17,7 @@ from operations.backup_manifest import BackupError
 from operations.engine_choice import postgres_engine
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
-from storage.engine import CanNotOpen, Engine
+from storage.engine import CanNotOpen, Engine, NotRestored
 from storage.sqlite.engine import MainDatabaseBroken, NoData, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import DataFolderInUse
@@ -28,6 +28,7 @@ _EXPECTED_ERRORS = (
     toml_file.DeclarationError,
     compatibility.MigrationRefused,
     CanNotOpen,
+    NotRestored,
     DataFolderInUse,
     MainDatabaseBroken,
     EngineError,
@@ -83,22 +84,11 @@ def _sentence(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def data_folder(
-    *, creates: bool = False, is_server: bool = False
-) -> Iterator[tuple[environment.Settings, SQLiteEngine]]:
-    """Open the data folder beside a server that may be running in it, or as the server.
-
-    ``creates``: create one if there is none.
-    """
-    with storage(creates=creates, is_server=is_server) as (settings, engine):
-        if not isinstance(engine, SQLiteEngine):
-            raise click.ClickException(_OF_FILES)
-        yield settings, engine
-
-
-@contextlib.contextmanager
 def storage(*, creates: bool = False, is_server: bool = False) -> Iterator[tuple[environment.Settings, Engine]]:
-    """Open what the settings name, the data folder or PostgreSQL, in the same way."""
+    """Open what the settings name, the data folder or PostgreSQL, beside a server that may be running, or as the server.
+
+    ``creates``: begin it if there is no data.
+    """
     with failures():
         settings = environment.load()
         toml_file.declare(settings.tables_file)
@@ -113,9 +103,3 @@ def _opened(settings: environment.Settings, creates: bool, is_server: bool) -> E
     if settings.database_url:
         return postgres_engine(settings, is_server=is_server, creates=creates)
     return SQLiteEngine(settings.data_dir, is_server=is_server, creates=creates)
-
-
-_OF_FILES = (
-    "This command is about files in DATA_DIR, and with DATABASE_URL the data is in PostgreSQL. docs/postgresql.md says how"
-    " that is backed up and restored."
-)

@@ -43,4 +43,5 @@ def postgres_engine(settings: Settings, *, is_server: bool = False, creates: boo
         most_waiting=settings.max_waiting_pushes,
         is_server=is_server,
         creates=creates,
+        replaced=settings.data_dir / "replaced",
     )

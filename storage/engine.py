@@ -21,7 +21,7 @@ texts from clients refuses it. ``tests/storage/engine`` holds every engine to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -32,6 +32,10 @@ T = TypeVar("T")
 
 class CanNotOpen(RuntimeError):
     """Storage that can't be used; as text it says why, and what to do."""
+
+
+class NotRestored(RuntimeError):
+    """A copy that did not come in the place of a tenant's data, or was replaced at once; as text it says why."""
 
 
 class Database(Protocol):
@@ -83,6 +87,14 @@ class Engine(Protocol):
         """The database of customers and sessions (``storage.main_database``)."""
 
     @property
+    def place(self) -> str:
+        """Say for a person where the data is."""
+
+    @property
+    def replaced(self) -> Path | None:
+        """Give the folder in which a restore keeps what it replaced; None if it keeps nothing."""
+
+    @property
     def is_server(self) -> bool:
         """Tell whether this process serves; an operator's command works beside one that does."""
 
@@ -91,6 +103,12 @@ class Engine(Protocol):
 
     def tenant_ids(self) -> list[str]:
         """List the customers whose databases are there."""
+
+    def fault_of(self, tenant_id: str) -> str | None:
+        """Say why a customer's database can't be used, as far as that is seen without reading it; None if it may be."""
+
+    def owner_of(self, epoch: str) -> str | None:
+        """Tell whose epoch this is, as far as the directory knows."""
 
     def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory: both or neither, whatever crashes.
@@ -126,12 +144,34 @@ class Engine(Protocol):
         Raises: TenantNotFound, StorageFull.
         """
 
+    def copy_directory(self, file: Path) -> None:
+        """Copy the directory in the same way.
+
+        Raises: StorageFull; CanNotOpen if it knows no customer, although there are tenants: it is not theirs.
+        """
+
     def restore_from(self, tenant_id: str, file: Path) -> str:
         """Put what ``copy_to`` wrote in the place of a tenant's data, or begin the tenant with it; return its new epoch.
 
         No old cursor fits the new epoch. Writes wait or are Busy meanwhile; the data is the old or the new, never both.
-        Raises: Busy, StorageFull.
+        Raises: Busy, StorageFull, NotRestored.
         """
+
+    def lay_ready(self, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object]) -> str:
+        """Take what ``put`` writes into a file, to be restored in the same way, and run ``note`` in the directory.
+
+        For many tenants at once: ``wait_until_taken`` must follow. It gives the epoch, and may have restored it.
+        Raises: what ``put`` and ``note`` raise, and what ``restore_from`` does.
+        """
+
+    def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float) -> None:
+        """Wait until tenants that were laid ready are restored; ``epochs``: by tenant what ``lay_ready`` gave.
+
+        Raises: NotRestored.
+        """
+
+    def forget_replaced(self, tenant_id: str, before: float) -> None:
+        """Remove what restores replaced until ``before``, in seconds since 1970."""
 
     def renewed(self) -> list[str]:
         """List the tenants that began a new epoch since this was asked last, here or by a command beside the server."""

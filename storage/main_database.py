@@ -114,6 +114,7 @@ class Installation(Bound):
 
 _MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation]
 FINGERPRINT = fingerprint(_MODELS)
+TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 
 def prepare() -> None:

@@ -34,9 +34,9 @@ ONLY_THERE = {
 ENGINES = ("storage.sqlite.", "storage.postgres.")
 MAY_KNOW_THE_ENGINE = {
     "storage.postgres.copies": "writes and reads files of the other",
+    "storage.postgres.retired_tables": "reads files of the other",
     "syncapp": "chooses it",
-    "operations.backup": "copies files",
-    "operations.backup_commands": "copies files",
+    "operations.backup": "says why a file of it is at fault",
     "operations.backup_manifest": "reads copied files",
     "operations.backup_verification": "reads copied files",
     "operations.restore": "puts files back",

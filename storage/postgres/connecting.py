@@ -44,6 +44,12 @@ def connect(url: str) -> Connection:
         raise ConnectionLost(str(error).strip()) from error
 
 
+def place_of(url: str) -> str:
+    """Say for a person which database a URL names, and where that is."""
+    options = _options_of(url)
+    return f"the database {options.get('dbname', options.get('user', ''))} at {options.get('host', 'localhost')}"
+
+
 def _options_of(url: str) -> dict[str, str]:
     """Read a URL. A password with a character that has a meaning there may be taken for any other part."""
     try:

@@ -6,9 +6,10 @@ sync.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,18 +18,19 @@ from weakref import WeakValueDictionary
 from models import connection
 from protocol.errors import TenantNotFound
 from server.bus.bus import Bus
-from storage import schema
-from storage.engine import CanNotOpen
+from storage import main_database, positions, schema
+from storage.engine import CanNotOpen, Database, NotRestored
 from storage.positions import incarnation, now_ms
-from storage.postgres import copies, installation
-from storage.postgres.connecting import connect
+from storage.postgres import copies, installation, renewals
+from storage.postgres.connecting import connect, place_of
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.errors import ConnectionLost
 from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
 from storage.postgres.shared import Shared
-from storage.postgres.transactions import turn_to
+from storage.postgres.transactions import turn_to, turn_to_locked_directory
+from storage.system_tables import CommitOrder
 
 T = TypeVar("T")
 _MOST_KEPT = 1_000
@@ -38,25 +40,32 @@ class PostgresEngine:
     """The storage of one installation in a database (see ``storage.engine.Engine``)."""
 
     def __init__(
-        self, url: str, *, connections: int = 5, most_waiting: int = 1000, is_server: bool = True, creates: bool = True
+        self,
+        url: str,
+        *,
+        connections: int = 5,
+        most_waiting: int = 1000,
+        is_server: bool = True,
+        creates: bool = True,
+        replaced: Path | None = None,
     ) -> None:
         """Open the directory, and make its tables what this version needs.
 
         ``connections``: how many this process has at the most. ``creates``: whether a database without data is begun.
+        ``replaced``: the folder for what restores replace.
         Raises: CanNotOpen.
         """
-        self.is_server = is_server
-        self._url = url
+        self.is_server, self.replaced, self._url = is_server, replaced, url
         self._pool = Pool(partial(_connected, url), connections)
         self.attempt_counts = self._shared = Shared(self._pool)
         self._most_waiting = most_waiting
-        self._installation = installation.Installation(self._pool)
+        self._installation = installation.Installation(self._pool, changes=is_server)
         self._open(creates)
         self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
-        self._epochs = self.directory.read(_restored)
+        self._renewals = self.directory.read(renewals.last)
 
     def _open(self, creates: bool) -> None:
         try:
@@ -65,6 +74,11 @@ class PostgresEngine:
         except BaseException:
             self._pool.close()
             raise
+
+    @property
+    def place(self) -> str:
+        """Name the database and where it is."""
+        return place_of(self._url)
 
     # --- tenants -----------------------------------------------------------------------------------------------------
 
@@ -86,6 +100,18 @@ class PostgresEngine:
         """List the customers who have rows here."""
         return self.directory.read(_tenant_ids)
 
+    def fault_of(self, tenant_id: str) -> str | None:
+        """Tell whether a customer's rows are not there."""
+        try:
+            self.peek(tenant_id, incarnation)
+        except TenantNotFound:
+            return "its rows are missing"
+        return None
+
+    def owner_of(self, epoch: str) -> str | None:
+        """Tell whose epoch this is."""
+        return self.directory.read(partial(renewals.owner_of, epoch))
+
     def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory, in one transaction."""
         self._installation.prepare_tenants()
@@ -96,8 +122,8 @@ class PostgresEngine:
             turn_to(sql, tenant_id)
             schema.begin_tenant(now_ms())
             schema.begin_tables()
+            renewals.note(tenant_id)
             turn_to(sql, None)
-            sql.execute("INSERT INTO tenants (id, epoch) VALUES (?, '')", (tenant_id,))
 
         self.directory.write(begin)
 
@@ -112,6 +138,7 @@ class PostgresEngine:
             turn_to(sql, tenant_id)
 
         self.tenant(tenant_id).replace(remove)
+        self.forget_replaced(tenant_id, math.inf)
 
     def recover(self, known: Callable[[], Collection[str]]) -> None:
         """Make the tables of tenants current. What a crash cut off, PostgreSQL has undone."""
@@ -135,44 +162,76 @@ class PostgresEngine:
             return self.directory.replace(work)
 
         def begun() -> T:
-            sql = connection()
-            if sql.execute("SELECT 1 FROM _meta").fetchone() is None:
+            renewals.hold(tenant_id)
+            if not CommitOrder.select().exists():
                 schema.begin_tenant(now_ms())
-            turn_to(sql, None)
-            sql.execute("INSERT INTO tenants (id, epoch) VALUES (?, '') ON CONFLICT (id) DO NOTHING", (tenant_id,))
-            turn_to(sql, tenant_id)
-            return work()
+            result = work()
+            renewals.note(tenant_id)
+            return result
 
         return self.tenant(tenant_id).replace(begun)
 
     # --- copies ------------------------------------------------------------------------------------------------------
 
     def copy_to(self, tenant_id: str, file: Path) -> None:
-        """Copy a tenant as of one moment into a file of SQLite's."""
-        self.tenant(tenant_id).read(partial(copies.write, file))
+        """Copy a tenant as of one moment into a file of SQLite's; tables of another version stay what they are."""
+        self.peek(tenant_id, partial(copies.write, file))
+
+    def copy_directory(self, file: Path) -> None:
+        """Copy the directory in the same way."""
+        self.directory.read(partial(self._copy_directory, file))
+
+    def _copy_directory(self, file: Path) -> None:
+        if not main_database.customer_ids_after("", 1) and renewals.is_any():
+            raise CanNotOpen(f"{self.place} knows no customer, but tenants' rows are there: put the customers back.")
+        copies.write_directory(file)
 
     def restore_from(self, tenant_id: str, file: Path) -> str:
         """Put what is in a file of SQLite's in the place of a tenant's rows, under a new epoch, which it returns."""
+        return self.lay_ready(tenant_id, copies.copying(file))
 
-        def restore() -> str:
-            sql = connection()
-            copies.empty(ends=False)
-            copies.read(file)
-            epoch = incarnation()[0]
-            turn_to(sql, None)
-            known = (
-                "INSERT INTO tenants (id, epoch) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch"
-            )
-            sql.execute(known, (tenant_id, epoch))
-            turn_to(sql, tenant_id)
-            return epoch
+    def lay_ready(
+        self, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object] = lambda: None
+    ) -> str:
+        """Restore what ``put`` writes into a file, and run ``note`` in the directory, in one transaction."""
+        with copies.opened(put) as source:
+            return self.tenant(tenant_id).replace(partial(self._restore, tenant_id, source, note))
 
-        return self.tenant(tenant_id).replace(restore)
+    def _restore(self, tenant_id: str, source: Database, note: Callable[[], object]) -> str:
+        renewals.hold(tenant_id)
+        if self.replaced is not None and CommitOrder.select().exists():
+            copies.keep(self.replaced, tenant_id)
+        copies.empty(ends=False)
+        copies.read(source)
+        return self._begin_epoch(tenant_id, note)
+
+    def _begin_epoch(self, tenant_id: str, note: Callable[[], object]) -> str:
+        positions.begin_epoch(now_ms())
+        renewals.note(tenant_id)
+        epoch = incarnation()[0]
+        turn_to_locked_directory(connection())
+        renewals.tell(tenant_id)
+        note()
+        return epoch
+
+    def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float) -> None:
+        """Look whether tenants that were restored are still what was restored."""
+        lost = [tenant_id for tenant_id, epoch in epochs.items() if self._epoch_of(tenant_id) != epoch]
+        if lost:
+            raise NotRestored(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
+
+    def _epoch_of(self, tenant_id: str) -> str | None:
+        return None if self.fault_of(tenant_id) else self.peek(tenant_id, incarnation)[0]
+
+    def forget_replaced(self, tenant_id: str, before: float) -> None:
+        """Remove what was kept of a tenant on this machine until ``before``."""
+        if self.replaced is not None:
+            copies.forget(self.replaced, tenant_id, before)
 
     def renewed(self) -> list[str]:
         """List the tenants that began a new epoch since this was asked last, by whichever process."""
-        before, self._epochs = self._epochs, self.directory.read(_restored)
-        return sorted(tenant_id for tenant_id, epoch in self._epochs.items() if before.get(tenant_id) != epoch)
+        self._renewals, found = self.directory.read(partial(renewals.after, self._renewals))
+        return sorted(found)
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
@@ -261,7 +320,3 @@ def _secret() -> str | None:
 def _tenant_ids() -> list[str]:
     found = connection().execute("SELECT t.id FROM tenants AS t JOIN customers AS c ON c.id = t.id ORDER BY t.id")
     return [row[0] for row in found]
-
-
-def _restored() -> dict[str, str]:
-    return dict(connection().execute("SELECT id, epoch FROM tenants WHERE epoch <> ''"))

@@ -12,7 +12,7 @@ from models import bound, synced_tables
 from storage import main_database, schema
 from storage.engine import CanNotOpen
 from storage.positions import now_ms
-from storage.postgres import shared
+from storage.postgres import renewals, shared
 from storage.postgres.binding import Binding
 from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
@@ -29,8 +29,9 @@ _SYSTEM_COLUMNS = {"ctid", "tableoid", "xmin", "cmin", "xmax", "cmax"}
 class Installation:
     """What is laid out in one database, as far as this process knows."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, *, changes: bool = True) -> None:
+        """``changes``: whether tables of another version are made those of this one, as a server does."""
+        self._pool, self._changes = pool, changes
         self._prepared_for = 0
 
     def prepare_directory(self, *, creates: bool) -> None:
@@ -43,13 +44,16 @@ class Installation:
             _prepare(connection, "directory", main_database.FINGERPRINT, main_database.prepare)
 
     def prepare_tenants(self) -> None:
-        """Make the tables of tenants what this version needs, and the rows of all of them, unless they are."""
+        """Make the tables of tenants what this version needs, and the rows of all of them, unless they are.
+
+        Raises: CanNotOpen for those of another version, if this process is not to change them.
+        """
         if self._prepared_for == schema.tenant_fingerprint():
             return
         _must_have_names_that_fit()
         fingerprint = schema.tenant_fingerprint()
         with self._alone() as connection:
-            _prepare(connection, "tenants", fingerprint, lambda: _prepare_tenants(connection))
+            _prepare(connection, "tenants", fingerprint, lambda: _prepare_tenants(connection), changes=self._changes)
         self._prepared_for = fingerprint
 
     @contextmanager
@@ -74,18 +78,28 @@ _IS_THERE = f"SELECT 1 FROM pg_namespace WHERE nspname = '{DIRECTORY}'"
 _FIRST = (
     f"CREATE SCHEMA IF NOT EXISTS {DIRECTORY}",
     "CREATE TABLE IF NOT EXISTS prepared (name text PRIMARY KEY, fingerprint bigint NOT NULL)",
-    'CREATE TABLE IF NOT EXISTS tenants (id text COLLATE "C" PRIMARY KEY, epoch text NOT NULL)',
+    *renewals.TABLES,
     "CREATE TABLE IF NOT EXISTS secrets (name text PRIMARY KEY, secret text NOT NULL)",
-    *shared.CREATE,
+    *shared.TABLES,
     CREATE_NEXT_NUMBER,
 )
 
 
-def _prepare(connection: Connection, name: str, fingerprint: int, prepare: Callable[[], object]) -> None:
+_OF_ANOTHER_VERSION = (
+    "The tables in PostgreSQL are of another version, or of another TABLES_FILE, than this command's. Start the server with"
+    " this one first, or run: python syncapp.py migrate"
+)
+
+
+def _prepare(
+    connection: Connection, name: str, fingerprint: int, prepare: Callable[[], object], *, changes: bool = True
+) -> None:
     """Prepare tables, unless they are for this fingerprint, which is noted."""
     found = connection.execute("SELECT fingerprint FROM prepared WHERE name = ?", (name,)).fetchone()
     if found and found[0] == fingerprint:
         return
+    if found and not changes:
+        raise CanNotOpen(_OF_ANOTHER_VERSION)
     token = bound.set(Binding(connection))
     try:
         prepare()

@@ -20,7 +20,7 @@ from storage.postgres.transactions import DIRECTORY
 
 _FORGET_SECONDS = 600.0
 
-CREATE = (
+TABLES = (
     'CREATE TABLE IF NOT EXISTS leases (name text COLLATE "C" PRIMARY KEY, holder text NOT NULL,'
     " ends timestamptz NOT NULL)",
     'CREATE TABLE IF NOT EXISTS attempts (key text COLLATE "C" PRIMARY KEY, times timestamptz[] NOT NULL,'

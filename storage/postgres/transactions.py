@@ -90,6 +90,12 @@ def turn_to(connection: Connection, tenant_id: str | None) -> None:
         connection.send(_TENANT, (tenant_id,))
 
 
+def turn_to_locked_directory(connection: Connection) -> None:
+    """Turn to the directory for a write, as nobody else does meanwhile."""
+    turn_to(connection, None)
+    connection.send(b"SELECT pg_advisory_xact_lock($1)", (LOCK,))
+
+
 def turned_back(connection: Connection, tenant_id: str | None) -> None:
     """Note that a part of the transaction was undone, and with it what that turned to and wrote."""
     connection.rewrite = _words(tenant_id)

@@ -23,6 +23,7 @@ from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.durable_files import sync_folder
 from storage import main_database
+from storage.engine import CanNotOpen, NotRestored
 from storage.positions import incarnation, now_ms, position
 from storage.sqlite.data_folder import DataFolder, is_filled
 from storage.sqlite.database import SQLiteDatabase
@@ -47,10 +48,6 @@ class MainDatabaseBroken(RuntimeError):
 
 class NoData(RuntimeError):
     """There is no data where a command is to find some; making a folder there would hide that."""
-
-
-class RestoreNotTaken(RuntimeError):
-    """A restored file did not come in its place, or was replaced at once; as text it says why."""
 
 
 class SQLiteEngine:
@@ -94,6 +91,24 @@ class SQLiteEngine:
             one for one in sorted(self.directory.read(main_database.customer_ids)) if self.folder.fault_of(one) is None
         ]
 
+    @property
+    def place(self) -> str:
+        """Give the folder's path."""
+        return str(self.folder.path.resolve())
+
+    @property
+    def replaced(self) -> Path:
+        """Give the folder in which a restore keeps what it replaced."""
+        return self.folder.replaced
+
+    def fault_of(self, tenant_id: str) -> str | None:
+        """Tell, as one can from outside, whether a customer's file is not there."""
+        return self.folder.fault_of(tenant_id)
+
+    def owner_of(self, epoch: str) -> str | None:
+        """Tell whose file is of an epoch."""
+        return self.directory.read(partial(main_database.owner_of, epoch))
+
     def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory, both or neither.
 
@@ -121,7 +136,7 @@ class SQLiteEngine:
             path = self.folder.path_of(tenant_id)
             self.folder.restored_path_of(tenant_id).unlink(missing_ok=True)
             remove_file(path)
-            forget_replaced(self.folder.replaced, path.stem, math.inf)
+            self.forget_replaced(tenant_id, math.inf)
             pages = path.with_name(f".{path.name}-litestream")  # Of Litestream's, with pages of the file.
             shutil.rmtree(pages, ignore_errors=True)
             self.rollbacks.forget(tenant_id)
@@ -174,23 +189,39 @@ class SQLiteEngine:
             raise TenantNotFound
         copy_file(self.folder.path_of(tenant_id), file)
 
+    def copy_directory(self, file: Path) -> None:
+        """Copy main.db as of one moment.
+
+        Raises: StorageFull; CanNotOpen if it knows no customer, although there are tenants' files.
+        """
+        is_empty = not self.directory.read(partial(main_database.customer_ids_after, "", 1))
+        if is_empty and any(self.folder.tenants.glob("tenant_*.db")):
+            raise CanNotOpen(
+                f"main.db of {self.folder.path} knows no customer, but tenants' files are there: put it back."
+            )
+        copy_file(self.folder.main, file)
+
     def restore_from(self, tenant_id: str, file: Path) -> str:
         """Put a copy in the place of a tenant's file, under a new epoch, which it returns.
 
-        Raises: RestoreNotTaken, beside what the contract says.
+        Raises: NotRestored.
         """
         epoch = self.lay_ready(tenant_id, partial(copy_file, file))
         self.wait_until_taken({tenant_id: epoch})
         return epoch
 
-    def lay_ready(self, tenant_id: str, put: Callable[[Path], object]) -> str:
+    def lay_ready(
+        self, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object] = lambda: None
+    ) -> str:
         """Lay a file that ``put`` writes ready to be taken over, under a new epoch, which it returns."""
-        return lay_ready(self.folder.restored_path_of(tenant_id), put)
+        epoch = lay_ready(self.folder.restored_path_of(tenant_id), put)
+        self.directory.write(note)
+        return epoch
 
     def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float = _RESTORE_SECONDS) -> None:
         """Wait until the files that lie ready are in their places: a running server takes them over within a second.
 
-        Raises: RestoreNotTaken.
+        Raises: NotRestored.
         """
         give_up = time.monotonic() + wait_seconds
         for tenant_id in epochs:
@@ -198,15 +229,19 @@ class SQLiteEngine:
                 if self.is_server or not has_server(self.folder.path):
                     self._take_restored(tenant_id)
                 elif time.monotonic() > give_up:
-                    raise RestoreNotTaken("The running server does not take the restored files over; its log says why.")
+                    raise NotRestored("The running server does not take the restored files over; its log says why.")
                 else:
                     time.sleep(0.1)
         lost = [tenant_id for tenant_id, epoch in epochs.items() if self._epoch_of(tenant_id) != epoch]
         if lost:
-            raise RestoreNotTaken(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
+            raise NotRestored(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
 
     def _epoch_of(self, tenant_id: str) -> str | None:
         return None if self.folder.fault_of(tenant_id) else self.peek(tenant_id, incarnation)[0]
+
+    def forget_replaced(self, tenant_id: str, before: float) -> None:
+        """Remove what was kept of a tenant's file until ``before``."""
+        forget_replaced(self.folder.replaced, self.folder.path_of(tenant_id).stem, before)
 
     def renewed(self) -> list[str]:
         """Take over the files that lie ready, and list the tenants that began a new epoch since this was asked last."""

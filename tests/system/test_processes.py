@@ -37,16 +37,20 @@ def redis_url(request: pytest.FixtureRequest) -> str:
     return ""
 
 
+_KEYS = "the key that the first server signs with", "and the one that takes its place at the second"
+
+
 @pytest.fixture
 def pair(start_server: Callable[..., Server], redis_url: str, tmp_path: Path) -> Iterator[Pair]:
-    """One tenant with a row, at two servers."""
+    """One tenant with a row, at two servers, of which one has a new key already."""
     env = {
         "DATABASE_URL": postgres.address_of(tmp_path / "data"),
         "REDIS_URL": redis_url,
         "TRUSTED_PROXIES": "1",
         "RATE_LIMIT_LOGIN": "5 per minute",
     }
-    one, two = (start_server(name, PROCESS_NAME=name, **env) for name in ("one", "two"))
+    one = start_server("one", PROCESS_NAME="one", JWT_SECRET_KEY=_KEYS[0], **env)
+    two = start_server("two", PROCESS_NAME="two", JWT_SECRET_KEY=_KEYS[1], JWT_OLD_KEYS=_KEYS[0], **env)
     tenant = one.register()
     tenant.device().create(id="a", name="first")
     yield tenant, replace(tenant, server=two)
