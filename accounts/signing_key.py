@@ -46,6 +46,11 @@ def signing_key(settings: Settings, kept: Kept = lambda _: None) -> str:
     return _read_stored(path)
 
 
+def keep(settings: Settings, key: str) -> None:
+    """Store a key of another installation in the place of the generated one."""
+    _store(key_path(settings), key)
+
+
 def new_key() -> str:
     """Make a key."""
     return secrets.token_urlsafe(48)

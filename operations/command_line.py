@@ -15,6 +15,8 @@ from gevent.monkey import get_original
 import settings as environment
 from operations.backup_manifest import BackupError
 from operations.engine_choice import postgres_engine
+from operations.move_checks import MoveError
+from operations.tenant_list import NoCustomer
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
 from storage.engine import CanNotOpen, Engine, NotRestored
@@ -34,6 +36,8 @@ _EXPECTED_ERRORS = (
     EngineError,
     NoData,
     BackupError,
+    MoveError,
+    NoCustomer,
     OSError,
 )
 _select = get_original("select", "select")  # gevent's own writes of a Ctrl-C to the terminal.
@@ -61,6 +65,23 @@ def confirm(question: str) -> None:
         answer = sys.stdin.readline().strip().lower()
     if not _ANSWERS[answer]:
         raise click.Abort
+
+
+def read_line(what: str) -> str:
+    """Read a secret from a line of standard input."""
+    try:
+        return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.ClickException(f"The {what} must be UTF-8.") from None
+
+
+def password_asked(from_stdin: bool) -> str:
+    """Ask for a new password at the terminal, twice, or read it from standard input."""
+    if from_stdin:
+        return read_line("password")
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
 def counted(count: int, noun: str) -> str:

@@ -14,7 +14,7 @@ from peewee import BooleanField, IntegerField, TextField
 
 from models import Bound, JsonField, connection
 from protocol.codec import has_null
-from protocol.errors import InvalidCredentials
+from protocol.errors import EmailTaken, InvalidCredentials
 from storage.dialect import dialect
 from storage.schema import add_missing, fingerprint
 
@@ -161,6 +161,11 @@ def customer_by_id(customer_id: str) -> Customer | None:
 def customer_ids() -> set[str]:
     """List every customer's ID."""
     return {row[0] for row in connection().execute("SELECT id FROM customers")}
+
+
+def customers() -> list[Customer]:
+    """List all customers."""
+    return list(Customer.select().order_by(Customer.email))
 
 
 def count_customers() -> int:
@@ -327,9 +332,38 @@ def rotate_session(session_id: str, spent_id: str, refresh_id: str, now: int, ex
     return True
 
 
+def live_sessions(customer_id: str, now: int) -> list[Session]:
+    """List a customer's sessions whose tokens count, the newest first."""
+    live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.expires_at > now)
+    return list(Session.select().where(live).order_by(Session.created_at.desc(), Session.id))
+
+
+def set_password(customer_id: str, password_hash: str, now: int) -> list[str]:
+    """Replace a password without proof of the old one, and end all sessions, whose IDs it gives."""
+    Customer.update(passwordHash=password_hash).where(Customer.id == customer_id).execute()
+    return revoke_sessions(customer_id, now)
+
+
+def change_email(customer_id: str, email: str) -> None:
+    """Replace the address that a customer logs in with.
+
+    Raises: EmailTaken.
+    """
+    there = customer_by_email(email)
+    if there is not None and there.id != customer_id:
+        raise EmailTaken
+    change_customer(customer_id, email=normal_email(email))
+
+
 def revoke_session(session_id: str, now: int) -> None:
     """Let the tokens of one session count no more."""
     Session.update(revoked_at=now).where(Session.id == session_id).execute()
+
+
+def revoke_one_of(customer_id: str, session_id: str, now: int) -> list[str]:
+    """Revoke one of a customer's live sessions; return it, or nothing if there is no such one."""
+    live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.id == session_id)
+    return [session_id] if Session.update(revoked_at=now).where(live).execute() else []
 
 
 def revoke_sessions(customer_id: str, now: int, but: str = "") -> list[str]:

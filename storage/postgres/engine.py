@@ -25,10 +25,10 @@ from storage.postgres import copies, installation, renewals
 from storage.postgres.connecting import connect, place_of
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
-from storage.postgres.errors import ConnectionLost
 from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
 from storage.postgres.shared import Shared
+from storage.postgres.start import must_answer
 from storage.postgres.transactions import turn_to, turn_to_locked_directory
 from storage.system_tables import CommitOrder
 
@@ -45,14 +45,16 @@ class PostgresEngine:
         *,
         connections: int = 5,
         most_waiting: int = 1000,
+        wait_seconds: float = 0,
         is_server: bool = True,
         creates: bool = True,
         replaced: Path | None = None,
     ) -> None:
         """Open the directory, and make its tables what this version needs.
 
-        ``connections``: how many this process has at the most. ``creates``: whether a database without data is begun.
-        ``replaced``: the folder for what restores replace.
+        ``connections``: how many this process has at the most. ``wait_seconds``: for how long a server is waited for that
+        is not there yet. ``creates``: whether a database without data is begun. ``replaced``: the folder for what restores
+        replace.
         Raises: CanNotOpen.
         """
         self.is_server, self.replaced, self._url = is_server, replaced, url
@@ -60,16 +62,16 @@ class PostgresEngine:
         self.attempt_counts = self._shared = Shared(self._pool)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool, changes=is_server)
-        self._open(creates)
+        self._open(creates, wait_seconds)
         self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
         self._renewals = self.directory.read(renewals.last)
 
-    def _open(self, creates: bool) -> None:
+    def _open(self, creates: bool, wait_seconds: float) -> None:
         try:
-            must_answer(self._pool)
+            must_answer(self._pool, self._url, wait_seconds)
             self._installation.prepare_directory(creates=creates)
         except BaseException:
             self._pool.close()
@@ -286,17 +288,6 @@ class PostgresEngine:
         for database in [*self._databases.values(), self.directory]:
             database.wait()
         self._pool.close()
-
-
-def must_answer(pool: Pool) -> None:
-    """Connect once, to tell why it can't be done.
-
-    Raises: CanNotOpen.
-    """
-    try:
-        pool.give_back(pool.take())
-    except ConnectionLost as error:
-        raise CanNotOpen(f"PostgreSQL, named by DATABASE_URL, can't be used: {error}") from None
 
 
 def _connected(url: str) -> Connection:

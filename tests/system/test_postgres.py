@@ -137,7 +137,7 @@ def test_database_that_can_not_be_used_refuses_the_start_with_a_sentence(
         "no url": ("mysql://localhost/x", "DATABASE_URL must be a URL"),
     }[fault]
     for command in ([], ["doctor"]):
-        ended = run(tmp_path, *command, DATABASE_URL=url)
+        ended = run(tmp_path, *command, DATABASE_URL=url, DATABASE_WAIT_SECONDS="0")
         said = ended.stdout + ended.stderr
         assert ended.returncode == 1 and sentence in said and "Traceback" not in said
         assert "secret" not in said
