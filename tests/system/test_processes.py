@@ -16,6 +16,7 @@ from tests.by_hand import Raw
 from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
 from tests.proxy_processes import Behind, certified, documented, running, section
 from tests.redis_server import Redis
+from tests.server.http.test_lifecycle import procfile_command
 from tests.signing_in import log_in
 
 pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)]
@@ -218,6 +219,29 @@ def test_pushes_and_listeners_of_a_server_go_on_without_redis(
     wait_for(lambda: rows_of(listeners[0])[1:] == ["while it is gone"], "the notification here")
     redis_server.start()
     wait_for(lambda: len(listeners[1].notes("data_available")) >= 2, "a hint, or the row")
+
+
+def test_workers_of_one_gunicorn_are_processes_that_tell_each_other(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    """By the Procfile's own line. Fault: one worker whatever ``WEB_CONCURRENCY`` says; the same name for both."""
+    env = {"DATABASE_URL": postgres.address_of(tmp_path / "data"), "WEB_CONCURRENCY": "2", "PROCESS_NAME": "web"}
+    server = Server(tmp_path / "gunicorn", env, procfile_command()).start()
+    tenant = server.register()
+    listeners: dict[str, Listener] = {}
+
+    def is_at_both() -> bool:
+        listener = listen(tenant)
+        listeners[listener.client.eio.sid.partition(".")[0]] = listener
+        return len(listeners) == 2
+
+    wait_for(is_at_both, "a listener at each")
+    hear_each_other(tenant, tenant, *listeners.values())
+    tenant.device().create(id="a", name="for both")
+    for listener in listeners.values():
+        wait_for(lambda one=listener: rows_of(one) == ["for both"], "the row")  # type: ignore[misc]
+    assert listeners.keys() == {"web1", "web2"}
+    assert server.stop() == 0
 
 
 def proxied(name: str, two: Server) -> str:
