@@ -63,6 +63,9 @@ VERSION = "0.1.0"
 _GUNICORNS_BOOT_ERROR = 3
 """A worker's exit code after which gunicorn does not try again (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
 
+_GIVE_UP_SECONDS = 3.0
+"""How long a server that ends waits for a database that does not answer, beyond SHUTDOWN_SECONDS for requests."""
+
 _REFUSALS = (
     SettingError,
     DataFolderInUse,
@@ -136,6 +139,7 @@ def _lifecycle(
 ) -> Lifecycle:
     def close() -> None:
         """End the background work, then close every database."""
+        engine.give_up_after(_GIVE_UP_SECONDS)
         housekeeping.end()
         engine.close()
 

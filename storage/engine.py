@@ -205,5 +205,8 @@ class Engine(Protocol):
     def bus(self, channel: str) -> Bus:
         """Give a bus on which this process and others of the installation tell each other, if this engine carries one."""
 
+    def give_up_after(self, seconds: float) -> None:
+        """Have what waits for storage that does not answer fail, so many seconds from now: the process is about to end."""
+
     def close(self) -> None:
         """End: wait for each database's last write, and close it."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+import gevent
+
 from models import connection
 from protocol.errors import TenantNotFound
 from server.bus.bus import Bus
@@ -282,6 +284,10 @@ class PostgresEngine:
     def bus(self, channel: str) -> Bus:
         """Give the bus of this process: over NOTIFY, with a connection more than the pool has."""
         return NotifyBus(self._pool, partial(connect, self._url), channel)
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have what waits for a server that does not answer fail, so many seconds from now."""
+        gevent.spawn_later(seconds, self._pool.give_up)
 
     def close(self) -> None:
         """Wait for each database's last write, and close the connections."""

@@ -300,6 +300,9 @@ class SQLiteEngine:
         """Give none: one process has the files."""
         return NoBus()
 
+    def give_up_after(self, seconds: float) -> None:
+        """Do nothing: what a disk has begun it ends."""
+
     def close(self) -> None:
         """Close every database, each when its last write is done."""
         self.files.close_all()
