@@ -15,6 +15,7 @@ from gevent.monkey import get_original
 import settings as environment
 from operations.backup_manifest import BackupError
 from operations.engine_choice import postgres_engine
+from operations.move_checks import MoveError
 from operations.tenant_list import NoCustomer
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
@@ -35,6 +36,7 @@ _EXPECTED_ERRORS = (
     EngineError,
     NoData,
     BackupError,
+    MoveError,
     NoCustomer,
     OSError,
 )

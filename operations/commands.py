@@ -11,7 +11,7 @@ import click
 import settings as environment
 from accounts.passwords import Passwords
 from accounts.registration import create_customer
-from operations import account_commands, backup_commands, probe, tenant_commands, trial_start
+from operations import account_commands, backup_commands, move_commands, probe, tenant_commands, trial_start
 from operations import doctor as doctor_checks
 from operations.command_line import counted, password_asked, progress, read_line, storage
 from server import connections
@@ -27,6 +27,7 @@ def commands() -> None:
 
 commands.add_command(backup_commands.backup)
 commands.add_command(backup_commands.restore)
+commands.add_command(move_commands.move)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
 commands.add_command(account_commands.account)

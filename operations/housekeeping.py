@@ -35,6 +35,7 @@ _CHUNK_SECONDS = 0.002  # For so long nobody else runs.
 _FEWEST, _MOST = 50, 3_000  # Entries in a chunk.
 _COMMANDS_SECONDS = 0.5
 _MONITOR_SECONDS = 60.0
+_LEAST_LEASE_SECONDS = 60.0
 
 
 class Housekeeping:
@@ -121,7 +122,7 @@ class Housekeeping:
             self._log_errors(self._tenants.engine.maintain)  # After the save, which uses what may rest now.
             self._give_back_if_quiet()
             if time.monotonic() - purged_at >= self._purge_seconds:
-                self._log_errors(self._purge_all)
+                self._log_errors(self._purge_all)  # Or another process does, and this one asks again as late.
                 purged_at = time.monotonic()
 
     def _give_back_if_quiet(self) -> None:
@@ -150,9 +151,13 @@ class Housekeeping:
             self._log_errors(partial(monitor.look_over, lambda: self._sleep(_PAUSE_SECONDS)))
             self._sleep(_MONITOR_SECONDS)
 
+    def _may_purge(self) -> bool:
+        """Tell whether this process is the one that purges; it is for the time between two purges."""
+        return self._tenants.engine.lease("purge", max(_LEAST_LEASE_SECONDS, self._purge_seconds))
+
     def _purge_all(self) -> None:
         tenant_id, directory = "", self._tenants.directory
-        while found := directory.read(lambda: main_database.customer_ids_after(tenant_id, 1)):
+        while self._may_purge() and (found := directory.read(lambda: main_database.customer_ids_after(tenant_id, 1))):
             tenant_id = found[0]
             self._log_errors(partial(self.purge, tenant_id))
 

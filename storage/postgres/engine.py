@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+import gevent
+
 from models import connection
 from protocol.errors import TenantNotFound
 from server.bus.bus import Bus
@@ -25,14 +27,20 @@ from storage.postgres import copies, installation, renewals
 from storage.postgres.connecting import connect, place_of
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
-from storage.postgres.errors import ConnectionLost
 from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
+from storage.postgres.shared import Shared
+from storage.postgres.start import must_answer
 from storage.postgres.transactions import turn_to, turn_to_locked_directory
 from storage.system_tables import CommitOrder
 
 T = TypeVar("T")
 _MOST_KEPT = 1_000
+_END_WITH_PEER = (
+    b"SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),"
+    b" set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)"
+)
+"""Has the server notice within half a minute that this machine is gone; else it waits for two hours, with the locks."""
 
 
 class PostgresEngine:
@@ -44,30 +52,33 @@ class PostgresEngine:
         *,
         connections: int = 5,
         most_waiting: int = 1000,
+        wait_seconds: float = 0,
         is_server: bool = True,
         creates: bool = True,
         replaced: Path | None = None,
     ) -> None:
         """Open the directory, and make its tables what this version needs.
 
-        ``connections``: how many this process has at the most. ``creates``: whether a database without data is begun.
-        ``replaced``: the folder for what restores replace.
+        ``connections``: how many this process has at the most. ``wait_seconds``: for how long a server is waited for that
+        is not there yet. ``creates``: whether a database without data is begun. ``replaced``: the folder for what restores
+        replace.
         Raises: CanNotOpen.
         """
         self.is_server, self.replaced, self._url = is_server, replaced, url
         self._pool = Pool(partial(_connected, url), connections)
+        self.attempt_counts = self._shared = Shared(self._pool)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool, changes=is_server)
-        self._open(creates)
+        self._open(creates, wait_seconds)
         self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
         self._renewals = self.directory.read(renewals.last)
 
-    def _open(self, creates: bool) -> None:
+    def _open(self, creates: bool, wait_seconds: float) -> None:
         try:
-            must_answer(self._pool)
+            must_answer(self._pool, self._url, wait_seconds)
             self._installation.prepare_directory(creates=creates)
         except BaseException:
             self._pool.close()
@@ -239,7 +250,12 @@ class PostgresEngine:
         return self.directory.read(lambda: str(connection().execute("SHOW server_version").fetchone()[0]))
 
     def maintain(self) -> None:
-        """Do nothing: PostgreSQL looks after itself."""
+        """Forget what nobody needs; else PostgreSQL looks after itself."""
+        self._shared.forget()
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Take a lease, or renew it, unless another process has it."""
+        return self._shared.lease(name, seconds)
 
     def has_room(self) -> bool:
         """Tell whether the disk has room, as far as is known: a write that finds none says so."""
@@ -274,6 +290,10 @@ class PostgresEngine:
         """Give the bus of this process: over NOTIFY, with a connection more than the pool has."""
         return NotifyBus(self._pool, partial(connect, self._url), channel)
 
+    def give_up_after(self, seconds: float) -> None:
+        """Have what waits for a server that does not answer fail, so many seconds from now."""
+        gevent.spawn_later(seconds, self._pool.give_up)
+
     def close(self) -> None:
         """Wait for each database's last write, and close the connections."""
         for database in [*self._databases.values(), self.directory]:
@@ -281,19 +301,9 @@ class PostgresEngine:
         self._pool.close()
 
 
-def must_answer(pool: Pool) -> None:
-    """Connect once, to tell why it can't be done.
-
-    Raises: CanNotOpen.
-    """
-    try:
-        pool.give_back(pool.take())
-    except ConnectionLost as error:
-        raise CanNotOpen(f"PostgreSQL, named by DATABASE_URL, can't be used: {error}") from None
-
-
 def _connected(url: str) -> Connection:
     connection = connect(url)
+    connection.send(_END_WITH_PEER)
     installation.must_be_fit(connection)
     return connection
 

@@ -58,6 +58,22 @@ def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+def test_process_that_does_not_get_the_lease_purges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: each process purged. One that has it renews it, and ends where another took it."""
+    tenants = opened(tmp_path)
+    for _ in range(3):
+        provision(tenants, str(uuid.uuid4()))
+    leases = iter([False, True, True, False])
+    monkeypatch.setattr(tenants.engine, "lease", lambda *_: next(leases))
+    housekeeping, purged = housekeeping_of(tenants), list[str]()
+    monkeypatch.setattr(housekeeping, "purge", purged.append)
+    housekeeping._purge_all()
+    assert purged == []
+    housekeeping._purge_all()
+    assert len(purged) == 2
+    tenants.close()
+
+
 @pytest.mark.parametrize("work", ["maintain", "renewed", "read", "write"])
 def test_no_kind_of_work_goes_on_after_the_end(
     tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch, work: str
