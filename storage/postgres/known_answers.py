@@ -1,10 +1,9 @@
-"""What a transaction need not ask for: the tenant's position and its digests, as it was told them when it began, and the
-rows that were looked up in advance (``known_rows``).
+"""What a transaction need not ask for: what it was told when it began, or was looked up in advance (``known_rows``).
 
-Knows: the statements on position and digests, of ``positions`` and ``digest``. Must not know: connections, what is written
-besides. Each push asks for them, and over a network the answer takes longer than all the rest. A tenant is its write's
-alone, so that nobody else changes them meanwhile. What the transaction changes itself is noted here, and stored at its end:
-of the many pushes of a group the last says where the tenant stands.
+Knows: the statements on a tenant's position and digests, of ``positions`` and ``digest``. Must not know: connections, what
+is written besides. Each push asks for them, and over a network the answer takes longer than all the rest. A tenant is its
+write's alone, so that nobody else changes them meanwhile. What the transaction changes itself is noted here, and stored at
+its end: of the many pushes of a group the last says where the tenant stands.
 """
 
 from __future__ import annotations
