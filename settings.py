@@ -51,6 +51,9 @@ class Settings:
         "Connections to PostgreSQL at the most; one is used for the length of a read or a commit. Without REDIS_URL there"
         " is one more.",
     )
+    database_wait_seconds: int = _setting(
+        30, form.whole(0, 600), "How long a start waits for PostgreSQL that is not there yet."
+    )
     tables_file: Path = _setting(
         DEFAULT_TABLES_FILE,
         Path,

@@ -49,6 +49,7 @@ def postgres_engine(settings: Settings, *, is_server: bool = False, creates: boo
         settings.database_url,
         connections=settings.database_pool,
         most_waiting=settings.max_waiting_pushes,
+        wait_seconds=settings.database_wait_seconds if is_server else 0,
         is_server=is_server,
         creates=creates,
         replaced=settings.data_dir / "replaced",

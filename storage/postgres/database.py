@@ -140,7 +140,7 @@ class PostgresDatabase(GroupCommit):
         try:
             connection.settle()
         except ConnectionLost:
-            confirm(self._pool, number.rows[0][-1] if number.rows else None)
+            confirm(self._pool, number.rows[0][-1] if number.rows else None, connection.history)
             return
         if answer.tag != "COMMIT":  # In a transaction that had failed, it is a ROLLBACK.
             raise StatementFailed("", f"a transaction ended with {answer.tag}")

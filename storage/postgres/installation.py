@@ -12,10 +12,11 @@ from models import bound, synced_tables
 from storage import main_database, schema
 from storage.engine import CanNotOpen
 from storage.positions import now_ms
-from storage.postgres import renewals
+from storage.postgres import renewals, shared
 from storage.postgres.binding import Binding
 from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
+from storage.postgres.outcomes import history_of
 from storage.postgres.pool import Pool
 from storage.postgres.table_ddl import CREATE_NEXT_NUMBER, LONGEST_NAME
 from storage.postgres.transactions import DIRECTORY, SCHEMA_LOCK, TENANTS, end_alone, start_alone, turn_to
@@ -80,6 +81,7 @@ _FIRST = (
     "CREATE TABLE IF NOT EXISTS prepared (name text PRIMARY KEY, fingerprint bigint NOT NULL)",
     *renewals.TABLES,
     "CREATE TABLE IF NOT EXISTS secrets (name text PRIMARY KEY, secret text NOT NULL)",
+    *shared.TABLES,
     CREATE_NEXT_NUMBER,
 )
 
@@ -149,13 +151,16 @@ def _must_have_names_that_fit() -> None:
 def must_be_fit(connection: Connection) -> None:
     """Refuse a server that is too old, an encoding that can't hold every text, and a user whom no policy binds.
 
+    And learn what the connection can know of its server by that.
     Raises: CanNotOpen.
     """
     sql = (
         "SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_encoding'),"
-        " rolsuper OR rolbypassrls, rolname::text FROM pg_roles WHERE rolname = current_user"
+        " rolsuper OR rolbypassrls, rolname::text, pg_backend_pid() FROM pg_roles WHERE rolname = current_user"
     )
-    version, encoding, is_bound_by_none, user = connection.execute(sql).fetchone() or (0, "", True, "")
+    version, encoding, is_bound_by_none, user, process = connection.execute(sql).fetchone() or (0, "", True, "", 0)
+    connection.recognize(process)
+    connection.history = history_of(connection)
     if version < _OLDEST_SERVER:
         raise CanNotOpen(f"PostgreSQL {version} is too old; {_OLDEST_SERVER} is the oldest that has what is needed.")
     if encoding != "UTF8":

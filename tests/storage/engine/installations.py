@@ -63,7 +63,7 @@ class PostgresInstallation:
     def __init__(self, folder: Path) -> None:
         self._replaced = folder / "replaced"
         self.name = postgres.server().new_database()
-        self.address = postgres.server().address(self.name)
+        self.address = postgres.address(self.name)
         self.opening = f"""
 from storage.postgres.engine import PostgresEngine
 engine = PostgresEngine({self.address!r}, is_server=False)
