@@ -26,12 +26,17 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from server.bus.bus import Bus
+from storage.look_ahead import Wanted
 
 T = TypeVar("T")
 
 
 class CanNotOpen(RuntimeError):
     """Storage that can't be used; as text it says why, and what to do."""
+
+
+class EngineFailed(RuntimeError):
+    """What an engine itself says of a statement or of its storage, and nobody here can do anything about."""
 
 
 class NotRestored(RuntimeError):
@@ -53,13 +58,37 @@ class Database(Protocol):
         Raises: what ``query`` raises; Busy, TenantNotFound.
         """
 
-    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[], T],
+        after: Callable[[T], None] | None = None,
+        *,
+        is_alone: bool = False,
+        ahead: Callable[[], Wanted] | None = None,
+    ) -> T:
         """Run ``work`` bound to this database in a transaction; return its result when it is on disk.
 
         Writes that wait for the same database share a commit. ``work`` may switch greenlets. ``after`` is called with the
         result; its failure is logged and harms nobody. ``is_alone``: nobody else is about to write here, so that there is
-        no reason to wait for who could share the commit.
+        no reason to wait for who could share the commit. ``ahead``: tells which rows ``work`` will look up, for engines
+        that ask a server for them; it may be called before ``work``, several times.
         Raises: what ``work`` raises; Busy, also at once if too many wait; StorageFull, TenantNotFound.
+        """
+
+
+class AttemptCounts(Protocol):
+    """Counts attempts in moving windows; a part of ``limits.storage.MovingWindowSupport``, by its names."""
+
+    def acquire_entry(self, key: str, limit: int, expiry: int) -> bool:
+        """Count one attempt and tell so, unless there were ``limit`` within the last ``expiry`` seconds.
+
+        Raises: Busy.
+        """
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """Give when the oldest attempt within the last ``expiry`` seconds was, as ``time.time``, and how many there were.
+
+        Raises: Busy.
         """
 
 
@@ -154,6 +183,13 @@ class Engine(Protocol):
         Raises: NotRestored.
         """
 
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has, as a restore does; return it.
+
+        For storage that was put back as a whole, which nobody here can see. No server may be at work in another process.
+        Raises: TenantNotFound, Busy, StorageFull; CanNotOpen if one is, as far as that is known.
+        """
+
     def forget_replaced(self, tenant_id: str, before: float) -> None:
         """Remove what restores replaced until ``before``, in seconds since 1970."""
 
@@ -175,8 +211,22 @@ class Engine(Protocol):
     def keep_secret(self, secret: str) -> bool:
         """Keep another secret in the place of the installation's; False if this engine keeps none."""
 
+    @property
+    def attempt_counts(self) -> AttemptCounts:
+        """Give what counts attempts, over all processes of the installation."""
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Tell whether this process is the one of the installation that may do something for so long.
+
+        It has the lease from then on, and renews it by asking again; one that asks no more, as it died, loses it by time.
+        Raises: Busy.
+        """
+
     def bus(self, channel: str) -> Bus:
         """Give a bus on which this process and others of the installation tell each other, if this engine carries one."""
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have what waits for storage that does not answer fail, so many seconds from now: the process is about to end."""
 
     def close(self) -> None:
         """End: wait for each database's last write, and close it."""

@@ -6,6 +6,7 @@ sync.
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections import deque
@@ -14,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
+
+import gevent
 
 from models import connection
 from protocol.errors import TenantNotFound
@@ -27,12 +30,14 @@ from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
+from storage.postgres.shared import Shared
 from storage.postgres.start import must_answer
 from storage.postgres.transactions import turn_to, turn_to_locked_directory
 from storage.system_tables import CommitOrder
 
 T = TypeVar("T")
 _MOST_KEPT = 1_000
+log = logging.getLogger("syncapp.tenants")
 _END_WITH_PEER = (
     b"SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),"
     b" set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)"
@@ -63,6 +68,7 @@ class PostgresEngine:
         """
         self.is_server, self.replaced, self._url = is_server, replaced, url
         self._pool = Pool(partial(_connected, url), connections)
+        self.attempt_counts = self._shared = Shared(self._pool)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool, changes=is_server)
         self._open(creates, wait_seconds)
@@ -107,11 +113,7 @@ class PostgresEngine:
 
     def fault_of(self, tenant_id: str) -> str | None:
         """Tell whether a customer's rows are not there."""
-        try:
-            self.peek(tenant_id, incarnation)
-        except TenantNotFound:
-            return "its rows are missing"
-        return None
+        return "its rows are missing" if self._epoch_of(tenant_id) is None else None
 
     def owner_of(self, epoch: str) -> str | None:
         """Tell whose epoch this is."""
@@ -219,6 +221,16 @@ class PostgresEngine:
         note()
         return epoch
 
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has."""
+
+        def begin() -> str:
+            if not CommitOrder.select().exists():
+                raise TenantNotFound
+            return self._begin_epoch(tenant_id, lambda: None)
+
+        return self.tenant(tenant_id).replace(begin)
+
     def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float) -> None:
         """Look whether tenants that were restored are still what was restored."""
         lost = [tenant_id for tenant_id, epoch in epochs.items() if self._epoch_of(tenant_id) != epoch]
@@ -226,7 +238,7 @@ class PostgresEngine:
             raise NotRestored(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
 
     def _epoch_of(self, tenant_id: str) -> str | None:
-        return None if self.fault_of(tenant_id) else self.peek(tenant_id, incarnation)[0]
+        return self.directory.read(partial(renewals.epoch_of, tenant_id))
 
     def forget_replaced(self, tenant_id: str, before: float) -> None:
         """Remove what was kept of a tenant on this machine until ``before``."""
@@ -236,6 +248,8 @@ class PostgresEngine:
     def renewed(self) -> list[str]:
         """List the tenants that began a new epoch since this was asked last, by whichever process."""
         self._renewals, found = self.directory.read(partial(renewals.after, self._renewals))
+        for tenant_id in found:
+            log.warning("tenant %s was restored: it goes on under a new epoch", tenant_id)
         return sorted(found)
 
     # --- while it runs -----------------------------------------------------------------------------------------------
@@ -246,7 +260,12 @@ class PostgresEngine:
         return self.directory.read(lambda: str(connection().execute("SHOW server_version").fetchone()[0]))
 
     def maintain(self) -> None:
-        """Do nothing: PostgreSQL looks after itself."""
+        """Forget what nobody needs; else PostgreSQL looks after itself."""
+        self._shared.forget()
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Take a lease, or renew it, unless another process has it."""
+        return self._shared.lease(name, seconds)
 
     def has_room(self) -> bool:
         """Tell whether the disk has room, as far as is known: a write that finds none says so."""
@@ -280,6 +299,10 @@ class PostgresEngine:
     def bus(self, channel: str) -> Bus:
         """Give the bus of this process: over NOTIFY, with a connection more than the pool has."""
         return NotifyBus(self._pool, partial(connect, self._url), channel)
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have what waits for a server that does not answer fail, so many seconds from now."""
+        gevent.spawn_later(seconds, self._pool.give_up)
 
     def close(self) -> None:
         """Wait for each database's last write, and close the connections."""
