@@ -1,7 +1,7 @@
 """Reads the settings from the environment into one frozen value.
 
 Knows: every environment variable that the server reads, its default, its bounds and its description (a test compares
-``docs/settings.md`` with this file). Must not know: anything of ours; standard library only.
+``docs/settings.md`` with this file). Must not know: the forms of values (``setting_values``), anything else of ours.
 """
 
 from __future__ import annotations
@@ -14,138 +14,19 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-_RATE = re.compile(r"[1-9]\d*\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE)
-_ORIGIN = re.compile(r"null|file://|(?!file:)[a-z][a-z0-9+.\-]*://[a-z0-9._\-\[\]:]+")
+import setting_values as form
+
 DEFAULT_TABLES_FILE = Path("tables.toml")
-MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
 
 
-_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-_BYTES = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(i?B)?", re.IGNORECASE)
-_NOT_SHOWN = {"jwt_secret_key", "database_url", "redis_url"}
+SECRETS = ("jwt_secret_key", "jwt_old_keys", "database_url", "redis_url", "metrics_token")
+"""What is not shown, and may be in a file, whose name is in the variable with ``_FILE`` at its end."""
+
 _MAX_SHOWN_CHARACTERS = 60
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""What Python makes of bytes of the environment that are not UTF-8."""
 
 
 class SettingError(ValueError):
     """Every invalid environment variable, one a line: its name, what it must be, what it is."""
-
-
-def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        """Read a whole number between the bounds."""
-        if not re.fullmatch(r"[0-9]{1,15}", text) or not minimum <= int(text) <= maximum:
-            raise ValueError(f"must be a whole number from {minimum:,} to {maximum:,}")
-        return int(text)
-
-    return read
-
-
-def _size(text: str) -> int:
-    """Read a number of bytes, with or without a unit: 16M and 16MiB are 16 · 1024², 16MB is 16 · 1000².
-
-    Source: GNU coreutils, "Block size".
-    """
-    found = _BYTES.fullmatch(text.strip())
-    if not found or (found[3] and found[3].lower() == "ib" and not found[2]):
-        raise ValueError("no number of bytes")
-    factor: int = (1000 if found[3] in ("B", "b") else 1024) ** _UNITS[found[2].upper()]
-    return int(found[1]) * factor
-
-
-def _bytes(minimum: int, maximum: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        """Read a number of bytes between the bounds."""
-        try:
-            size = _size(text)
-        except ValueError:
-            size = -1
-        if not minimum <= size <= maximum:
-            example = f"{minimum} or {_short(maximum)}"
-            raise ValueError(f"must be a number of bytes from {minimum:,} to {maximum:,}, such as {example}")
-        return size
-
-    return read
-
-
-def _short(size: int) -> str:
-    """Write a size with the largest unit that divides it."""
-    for unit, power in reversed(_UNITS.items()):
-        if size % 1024**power == 0:
-            return f"{size // 1024**power}{unit}"
-    return str(size)
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        """Read one of the words."""
-        if text not in words:
-            raise ValueError("must be " + " or ".join(words))
-        return text
-
-    return read
-
-
-def _rate(text: str) -> str:
-    if not all(_RATE.fullmatch(part.strip()) for part in re.split("[,;|]", text)):
-        raise ValueError('must be limits such as "10 per minute" or "5/second;100/hour"')
-    return text
-
-
-def _one_rate(text: str) -> str:
-    if not _RATE.fullmatch(text.strip()):
-        raise ValueError('must be one limit such as "1000 per minute" or "5000 per 10 seconds"')
-    return text
-
-
-def _rate_of_bytes(text: str) -> str:
-    """Read a rate whose number may have a unit, and give it without the unit."""
-    found = re.fullmatch(r"(.*?)(\s*(?:/|\s+per\s+).*)", text.strip(), re.IGNORECASE)
-    try:
-        return _one_rate(f"{_size(found[1])}{found[2]}" if found else text)
-    except ValueError:
-        raise ValueError('must be one limit of bytes such as "1G per minute" or "500M per 10 seconds"') from None
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(_origin(part.strip().lower()) for part in text.split(",") if part.strip())
-    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
-        raise ValueError(
-            "must be origins such as https://app.example.com, of apps such as capacitor://localhost, or null, separated by"
-            " commas, and no wildcard"
-        )
-    return origins
-
-
-def _origin(text: str) -> str:
-    """Write an origin as browsers do: without a trailing slash or the default port."""
-    origin = text if text.endswith("://") else text.rstrip("/")
-    return re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin)
-
-
-def _secret(text: str) -> str:
-    if len(text.encode("utf-8", "replace")) < MIN_SECRET_BYTES or _SURROGATE.search(text):
-        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes of UTF-8, or unset to have one made")
-    return text
-
-
-def _redis_url(text: str) -> str:
-    if not re.fullmatch(r"rediss?://[^\s]+", text):
-        raise ValueError("must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380")
-    return text
-
-
-def _process_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9]{1,32}", text):
-        raise ValueError("must be 1 to 32 letters and digits")
-    return text
-
-
-def _database(text: str) -> str:
-    if not text.startswith(("postgres://", "postgresql://")) or _SURROGATE.search(text):
-        raise ValueError("must be a URL in UTF-8 that begins with postgresql:// or postgres://")
-    return text
 
 
 def _setting(default: object, read: Callable[[str], object], doc: str) -> Any:
@@ -157,13 +38,21 @@ class Settings:
     """Every setting; the environment variable is the field's name in capitals."""
 
     host: str = _setting("0.0.0.0", str, "Address to listen on.")  # noqa: S104 -- a server, also on a dyno
-    port: int = _setting(3000, _whole(0, 65535), "Port to listen on; 0 takes a free one and logs it.")
+    port: int = _setting(3000, form.whole(0, 65535), "Port to listen on; 0 takes a free one and logs it.")
     data_dir: Path = _setting(Path("data"), Path, "Folder of all data; created if missing, readable by its owner only.")
     database_url: str = _setting(
-        "", _database, "Database of PostgreSQL that has all data, in place of files in DATA_DIR (docs/postgresql.md)."
+        "",
+        form.database_url,
+        "Database of PostgreSQL that has all data, in place of files in DATA_DIR (docs/postgresql.md).",
     )
     database_pool: int = _setting(
-        5, _whole(2, 100), "Connections to PostgreSQL at the most; one is used for the length of a read or a commit."
+        5,
+        form.whole(2, 100),
+        "Connections to PostgreSQL at the most; one is used for the length of a read or a commit. Without REDIS_URL there"
+        " is one more.",
+    )
+    database_wait_seconds: int = _setting(
+        30, form.whole(0, 600), "How long a start waits for PostgreSQL that is not there yet."
     )
     tables_file: Path = _setting(
         DEFAULT_TABLES_FILE,
@@ -171,122 +60,141 @@ class Settings:
         "File that declares your own tables (docs/tables.md); only the default may be missing.",
     )
     expect_data: str = _setting(
-        "no", _one_of("yes", "no"), "yes: refuse to start with an empty data folder, which may mean a lost disk."
+        "no", form.one_of("yes", "no"), "yes: refuse to start with an empty data folder, which may mean a lost disk."
     )
     jwt_secret_key: str = _setting(
-        "", _secret, "Key that signs tokens. If unset, one is generated once and kept with the data."
+        "", form.secret, "Key that signs tokens. If unset, one is generated once and kept with the data."
+    )
+    jwt_old_keys: tuple[str, ...] = _setting(
+        (), form.secrets, "Keys that signed tokens before, which still count; the newest signs (docs/security.md)."
     )
     redis_url: str = _setting(
-        "", _redis_url, "Redis by which the processes of one installation tell each other what to notify."
+        "",
+        form.redis_url,
+        "Redis by which the processes of one installation tell each other what to notify; else they use PostgreSQL's"
+        " NOTIFY.",
     )
     redis_verify_certificate: str = _setting(
         "yes",
-        _one_of("yes", "no"),
+        form.one_of("yes", "no"),
         "no: take any certificate from Redis, also one that nobody vouches for. Who can stand between then reads rows.",
     )
     process_name: str = _setting(
         "",
-        _process_name,
+        form.process_name,
         "What the IDs of this process's Socket.IO sessions begin with, so that proxies find it again (docs/proxies.md).",
     )
     cors_origins: tuple[str, ...] = _setting(
         (),
-        _origins,
+        form.origins,
         "Other origins whose pages may call the API. The server's own always may, and localhost while it is served there.",
     )
     registration: str = _setting(
-        "open", _one_of("open", "closed"), "closed: only the operator can register customers, with the command."
+        "open", form.one_of("open", "closed"), "closed: only the operator can register customers, with the command."
     )
     bcrypt_rounds: int = _setting(
-        12, _whole(8, 16), "Cost of a password hash (2^n). Below 10 is for tests, and gives a warning."
+        12, form.whole(8, 16), "Cost of a password hash (2^n). Below 10 is for tests, and gives a warning."
     )
     rate_limit_login: str = _setting(
-        "10 per minute;100 per hour", _rate, "Attempts to log in or prove a password, per address and per account."
+        "10 per minute;100 per hour", form.rate, "Attempts to log in or prove a password, per address and per account."
     )
-    rate_limit_register: str = _setting("20 per hour", _rate, "Registrations per address.")
+    rate_limit_register: str = _setting("20 per hour", form.rate, "Registrations per address.")
     trusted_proxies: int = _setting(
-        0, _whole(0, 8), "Proxies in front whose X-Forwarded-For is trusted; 1 is assumed on Heroku."
+        0, form.whole(0, 8), "Proxies in front whose X-Forwarded-For is trusted; 1 is assumed on Heroku."
     )
-    access_token_seconds: int = _setting(86_400, _whole(1, 31_536_000), "Lifetime of an access token.")
-    refresh_token_seconds: int = _setting(2_592_000, _whole(1, 315_360_000), "Lifetime of an unused refresh token.")
+    access_token_seconds: int = _setting(86_400, form.whole(1, 31_536_000), "Lifetime of an access token.")
+    refresh_token_seconds: int = _setting(2_592_000, form.whole(1, 315_360_000), "Lifetime of an unused refresh token.")
     max_body_bytes: int = _setting(
-        16_777_216, _bytes(1_024, 1_073_741_824), "Largest body of a request, after decompression."
+        16_777_216, form.size(1_024, 1_073_741_824), "Largest body of a request, after decompression."
     )
-    max_row_bytes: int = _setting(65_536, _bytes(1_024, 16_777_216), "Largest stored row, as JSON.")
-    max_name_characters: int = _setting(64, _whole(16, 1_024), "Longest name of a field.")
-    max_push_rows: int = _setting(10_000, _whole(1, 1_000_000), "Most rows of one push.")
-    max_pull_rows: int = _setting(10_000, _whole(1, 1_000_000), "Most rows on one page of a pull with a cursor.")
-    max_frame_bytes: int = _setting(1_048_576, _bytes(4_096, 67_108_864), "Largest message from a socket.")
-    max_waiting_pushes: int = _setting(1_000, _whole(1, 1_000_000), "Waiting pushes of one tenant; more get 503.")
+    max_row_bytes: int = _setting(65_536, form.size(1_024, 16_777_216), "Largest stored row, as JSON.")
+    max_name_characters: int = _setting(64, form.whole(16, 1_024), "Longest name of a field.")
+    max_push_rows: int = _setting(10_000, form.whole(1, 1_000_000), "Most rows of one push.")
+    max_pull_rows: int = _setting(10_000, form.whole(1, 1_000_000), "Most rows on one page of a pull with a cursor.")
+    max_frame_bytes: int = _setting(1_048_576, form.size(4_096, 67_108_864), "Largest message from a socket.")
+    max_waiting_pushes: int = _setting(1_000, form.whole(1, 1_000_000), "Waiting pushes of one tenant; more get 503.")
     tenant_requests: str = _setting(
         "60000 per minute",
-        _one_rate,
+        form.one_rate,
         "Requests and events of one tenant. They may all come at once; then the quota refills evenly.",
     )
     tenant_bytes: str = _setting(
-        "1073741824 per minute", _rate_of_bytes, "Bytes of request bodies and events of one tenant."
+        "1073741824 per minute", form.rate_of_bytes, "Bytes of request bodies and events of one tenant."
     )
-    tenant_rows: str = _setting("1000000 per minute", _one_rate, "Rows that one tenant pushes.")
-    max_tenant_requests: int = _setting(500, _whole(1, 1_000_000), "Concurrent requests of one tenant; more wait.")
+    tenant_rows: str = _setting("1000000 per minute", form.one_rate, "Rows that one tenant pushes.")
+    max_tenant_requests: int = _setting(500, form.whole(1, 1_000_000), "Concurrent requests of one tenant; more wait.")
     max_tenant_waiting: int = _setting(
-        1_000, _whole(1, 1_000_000), "Requests of one tenant that wait to begin; more get 503."
+        1_000, form.whole(1, 1_000_000), "Requests of one tenant that wait to begin; more get 503."
     )
     tenant_wait_ms: int = _setting(
-        200, _whole(10, 60_000), "Milliseconds that a request may have to wait; one that would wait longer gets 503."
+        200,
+        form.whole(10, 60_000),
+        "Milliseconds that a request may have to wait; one that would wait longer gets 503.",
     )
     max_tenant_body_bytes: int = _setting(
-        268_435_456, _bytes(1_024, 68_719_476_736), "Bytes of concurrent request bodies of one tenant; more get 503."
+        268_435_456,
+        form.size(1_024, 68_719_476_736),
+        "Bytes of concurrent request bodies of one tenant; more get 503.",
     )
     tenant_stored_bytes: int = _setting(
         10_737_418_240,
-        _bytes(1_048_576, 1_125_899_906_842_624),
+        form.size(1_048_576, 1_125_899_906_842_624),
         "Largest database of one tenant; pushes beyond it get 507.",
     )
     open_tenants: int = _setting(
-        256, _whole(1, 100_000), "Tenant databases kept open; 3 descriptors each, 5 if they are read amid writes."
+        256, form.whole(1, 100_000), "Tenant databases kept open; 3 descriptors each, 5 if they are read amid writes."
     )
     clock_skew_seconds: int = _setting(
-        300, _whole(0, 86_400), "How far before lastSync a pull starts if this server never gave that time."
+        300, form.whole(0, 86_400), "How far before lastSync a pull starts if this server never gave that time."
     )
     history_days: int = _setting(
-        90, _whole(1, 36_500), "How long replaced and deleted rows are kept, beyond what devices still need."
+        90, form.whole(1, 36_500), "How long replaced and deleted rows are kept, beyond what devices still need."
     )
     device_idle_days: int = _setting(
-        90, _whole(1, 36_500), "How long a device may be away before it must pull from the start."
+        90, form.whole(1, 36_500), "How long a device may be away before it must pull from the start."
     )
-    purge_seconds: int = _setting(3_600, _whole(1, 604_800), "Time between two removals of what is too old.")
+    purge_seconds: int = _setting(3_600, form.whole(1, 604_800), "Time between two removals of what is too old.")
     conflict_strategy: str = _setting(
         "merge",
-        _one_of("merge", "last-write-wins", "server-wins", "client-wins"),
+        form.one_of("merge", "last-write-wins", "server-wins", "client-wins"),
         "What becomes of a change that did not know the current row.",
     )
-    socket_auth_seconds: int = _setting(10, _whole(1, 300), "Time a socket has to authenticate.")
-    socket_queue_messages: int = _setting(1_024, _whole(8, 65_536), "Messages that may wait for a slow socket.")
+    socket_auth_seconds: int = _setting(10, form.whole(1, 300), "Time a socket has to authenticate.")
+    socket_queue_messages: int = _setting(1_024, form.whole(8, 65_536), "Messages that may wait for a slow socket.")
     socket_queue_bytes: int = _setting(
-        4_194_304, _bytes(65_536, 1_073_741_824), "Bytes that may wait for a slow socket, beyond one message."
+        4_194_304, form.size(65_536, 1_073_741_824), "Bytes that may wait for a slow socket, beyond one message."
     )
     max_stranger_sockets: int = _setting(
         1_000,
-        _whole(1, 1_000_000),
+        form.whole(1, 1_000_000),
         "Sockets that have not authenticated yet, in total; at the bound, the oldest makes room after 3 s.",
     )
-    max_tenant_sockets: int = _setting(5_000, _whole(1, 1_000_000), "Sockets of one tenant.")
-    socket_events: str = _setting("6000 per minute", _one_rate, "Events of one socket; more are refused.")
+    max_tenant_sockets: int = _setting(5_000, form.whole(1, 1_000_000), "Sockets of one tenant.")
+    socket_events: str = _setting("6000 per minute", form.one_rate, "Events of one socket; more are refused.")
     socket_bytes: str = _setting(
-        "134217728 per minute", _rate_of_bytes, "Bytes from one socket; beyond that it is read more slowly."
+        "134217728 per minute", form.rate_of_bytes, "Bytes from one socket; beyond that it is read more slowly."
     )
-    ping_interval_seconds: int = _setting(25, _whole(1, 50), "Time between pings to an idle socket.")
-    ping_timeout_seconds: int = _setting(20, _whole(1, 50), "Time a socket has to answer a ping.")
+    ping_interval_seconds: int = _setting(25, form.whole(1, 50), "Time between pings to an idle socket.")
+    ping_timeout_seconds: int = _setting(20, form.whole(1, 50), "Time a socket has to answer a ping.")
     max_connections: int = _setting(
-        10_000, _whole(10, 1_000_000), "Open connections, fewer if the limit of open files is lower."
+        10_000, form.whole(10, 1_000_000), "Open connections, fewer if the limit of open files is lower."
     )
-    head_seconds: int = _setting(10, _whole(1, 600), "Time in which a request line and headers must arrive.")
+    head_seconds: int = _setting(10, form.whole(1, 600), "Time in which a request line and headers must arrive.")
     stall_seconds: int = _setting(
-        30, _whole(1, 600), "How far a client may fall behind 1 KiB a second, sending a body or reading an answer."
+        30, form.whole(1, 600), "How far a client may fall behind 1 KiB a second, sending a body or reading an answer."
     )
-    keep_alive_seconds: int = _setting(75, _whole(1, 3_600), "How long a connection may be idle between requests.")
-    shutdown_seconds: int = _setting(20, _whole(1, 600), "Time that running requests have to finish at SIGTERM.")
-    log_format: str = _setting("auto", _one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere.")
+    keep_alive_seconds: int = _setting(75, form.whole(1, 3_600), "How long a connection may be idle between requests.")
+    shutdown_seconds: int = _setting(20, form.whole(1, 600), "Time that running requests have to finish at SIGTERM.")
+    metrics_token: str = _setting(
+        "", form.token, "Token by which /metrics may be read (docs/monitoring.md); without one it is not there."
+    )
+    metrics_port: int = _setting(
+        0, form.whole(0, 65535), "Port of its own on which /metrics may be read by whoever reaches it; 0: none."
+    )
+    metrics_host: str = _setting("127.0.0.1", str, "Address on which METRICS_PORT listens.")
+    log_format: str = _setting(
+        "auto", form.one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere."
+    )
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -297,12 +205,13 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     values: dict[str, Any] = {}
     mistakes: dict[str, str] = {}
     for setting in fields(Settings):
-        text = environ.get(setting.name.upper())
-        if text:
-            try:
+        try:
+            if text := _text_of(setting.name, environ):
                 values[setting.name] = setting.metadata["read"](text)
-            except ValueError as error:
-                mistakes[setting.name] = f"{setting.name.upper()} {error}, not {_shown(setting.name, text)}."
+        except _InFile as error:
+            mistakes[setting.name] = str(error)
+        except ValueError as error:
+            mistakes[setting.name] = f"{setting.name.upper()} {error}, not {_shown(setting.name, text or '')}."
     if "trusted_proxies" not in values and environ.get("DYNO"):
         values["trusted_proxies"] = 1  # Heroku's router appends the caller's address: devcenter, "HTTP routing".
     settings = Settings(**values)
@@ -312,17 +221,42 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
+class _InFile(ValueError):
+    """The file that has a secret can't be used; as text it says why."""
+
+
+def _text_of(name: str, environ: Mapping[str, str]) -> str | None:
+    """Give a variable's value; that of a secret may be in a file, with a line break at its end.
+
+    Raises: _InFile.
+    """
+    variable = name.upper()
+    text, path = environ.get(variable), environ.get(f"{variable}_FILE")
+    if not path or name not in SECRETS:
+        return text
+    if text:
+        raise _InFile(f"{variable} and {variable}_FILE are both set: unset one of them.")
+    try:
+        found = Path(path).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise _InFile(f"{variable}_FILE names {json.dumps(path)}, which can't be read: {why}.") from None
+    if not found:
+        raise _InFile(f"{variable}_FILE names {json.dumps(path)}, which is empty.")
+    return found
+
+
 def effective(settings: Settings) -> Iterator[tuple[str, str]]:
     """Give every setting and its value as text; the secrets are not shown."""
     for setting in fields(Settings):
         value = getattr(settings, setting.name)
         text = ",".join(value) if isinstance(value, tuple) else str(value)
-        yield setting.name.upper(), (_shown(setting.name, text) if setting.name in _NOT_SHOWN and text else text)
+        yield setting.name.upper(), (_shown(setting.name, text) if setting.name in SECRETS and text else text)
 
 
 def _shown(name: str, text: str) -> str:
     """Show a value in a message, with escapes; no secret is shown."""
-    if name in _NOT_SHOWN:
+    if name in SECRETS:
         return f"one of {len(text.encode('utf-8', 'replace'))} bytes"
     return json.dumps(text[:_MAX_SHOWN_CHARACTERS]) + ("…" if len(text) > _MAX_SHOWN_CHARACTERS else "")
 

@@ -9,20 +9,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gevent
+from cachetools import TTLCache
 from flask import Flask
 from msgspec import Raw
 
-from accounts.tokens import Identity, Tokens, check_tenant
+from accounts.tokens import LIVE_SECONDS, Identity, Tokens, check_tenant
 from protocol import codec
 from protocol.codec import Cursor, format_time, parse_cursor
 from protocol.errors import (
     Problem,
     RateLimited,
+    SessionEnded,
     TokenExpired,
     Unauthorized,
     as_acknowledgement,
@@ -33,6 +35,7 @@ from protocol.messages import Position
 from protocol.notifications import STATUS_TEXTS, parse_texts
 from server import log_format
 from server.bus.bus import Bus
+from server.metrics import EVENT_SECONDS, REFUSALS
 from server.quotas import Quotas
 from server.scheduler import yield_if_due
 from server.websocket.announcements import Announcements
@@ -48,6 +51,7 @@ from tenants import Tenants
 log = logging.getLogger("syncapp.socket")
 
 _SWEEP_SECONDS = 1.0
+_MOST_ENDED = 10_000
 _GOODBYE_SECONDS = 2.0
 """How long a refused socket may take to receive the error and leave."""
 
@@ -88,6 +92,8 @@ class Sockets:
         self._clients: dict[str, _Client] = {}
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
+        self._just_ended: TTLCache[str, Problem] = TTLCache(_MOST_ENDED, 5 * LIVE_SECONDS)
+        """Sessions of which another process may have told while a token was still trusted here."""
         self._server = SocketIOServer(app, settings, quotas, self._tenant_of, self._close_unauthenticated)
         self._unauthenticated = self._server.unauthenticated
         for event, handle in (
@@ -104,9 +110,11 @@ class Sockets:
             self._authenticated_by_tenant.__contains__,
             tenants.positions,
             self._close_sessions,
+            self.look_at_sessions,
             now_ms,
         )
         self.announce, self.notify = self._announcements.announce, self._announcements.notify
+        self.look = self._announcements.look
         tokens.ended.connect(self._sessions_ended)
 
     @property
@@ -121,6 +129,10 @@ class Sockets:
     def connected(self) -> int:
         """Count the authenticated sockets."""
         return self._authenticated_by_tenant.total()
+
+    def unauthenticated(self) -> int:
+        """Count the sockets that have not authenticated yet."""
+        return len(self._unauthenticated)
 
     def start(self) -> None:
         """Start the sweep for sockets that do not authenticate or are silent, and for tokens that expire."""
@@ -163,6 +175,8 @@ class Sockets:
             client = self._clients.get(sid)
             if client is None:
                 return  # It left meanwhile.
+            if problem := self._just_ended.get(identity.session_id):
+                raise problem
             self._leave(sid, client)
             if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
@@ -204,6 +218,7 @@ class Sockets:
         return here, greeting | ({"resyncRequired": True} if count is None else {})
 
     def _refuse(self, sid: str, problem: Problem) -> None:
+        REFUSALS[problem.code,] += 1
         log_format.write_line(log, logging.INFO, "socket refused", {"code": problem.code})
         client = self._clients.get(sid)
         self._emit("authentication_error", {"message": str(problem), "code": problem.code}, sid)
@@ -243,11 +258,20 @@ class Sockets:
         self._announcements.sessions_ended(session_ids)
         self._close_sessions(session_ids)
 
+    def look_at_sessions(self) -> None:
+        """Close the sockets of sessions that have ended unheard, or whose customers were suspended: another process died or
+        could tell nobody, or a command of the operator's ended them."""
+        here = {client.identity.session_id for client in self._clients.values() if client.identity}
+        self._refuse_sessions(self._tokens.problems_of(here))
+
     def _close_sessions(self, session_ids: Iterable[str]) -> None:
-        ended = set(session_ids)
+        self._refuse_sessions(dict.fromkeys(session_ids, SessionEnded()))
+
+    def _refuse_sessions(self, problems: Mapping[str, Problem]) -> None:
+        self._just_ended.update(problems)
         for sid, client in list(self._clients.items()):
-            if client.identity and client.identity.session_id in ended:
-                self._refuse(sid, Unauthorized("The session has ended. Log in again."))
+            if client.identity and (problem := problems.get(client.identity.session_id)):
+                self._refuse(sid, problem)
                 yield_if_due()
 
     def _tenant_of(self, engine_id: str) -> str | None:
@@ -283,14 +307,19 @@ class Sockets:
         """
 
         def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
+            began = time.perf_counter()
             try:
                 check_not_refused()
                 return handle(self._caller(sid), body) or {"success": True}
             except Problem as problem:
+                REFUSALS[problem.code,] += 1
                 return as_acknowledgement(problem)
             except Exception:
+                REFUSALS[Problem.code,] += 1
                 log.exception("an event failed", extra={"event": event})
                 return as_acknowledgement(Problem())
+            finally:
+                EVENT_SECONDS.observe(time.perf_counter() - began, event)
 
         self._server.events.on(event, serve, read)
 

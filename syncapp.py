@@ -20,8 +20,9 @@ import peewee  # noqa: E402, F401
 del sys.modules["psycopg"]
 
 import logging  # noqa: E402
-from functools import cache  # noqa: E402
+from functools import cache, partial  # noqa: E402
 
+import gevent  # noqa: E402
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 
@@ -40,7 +41,7 @@ from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format  # noqa: E402
-from server.bus.bus import Bus, NoBus  # noqa: E402
+from server.bus.bus import Bus  # noqa: E402
 from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import LoadShedding  # noqa: E402
@@ -62,6 +63,9 @@ VERSION = "0.1.0"
 _GUNICORNS_BOOT_ERROR = 3
 """A worker's exit code after which gunicorn does not try again (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
 
+_GIVE_UP_SECONDS = 3.0
+"""How long a server that ends waits for a database that does not answer, beyond SHUTDOWN_SECONDS for requests."""
+
 _REFUSALS = (
     SettingError,
     DataFolderInUse,
@@ -71,6 +75,7 @@ _REFUSALS = (
     EngineError,
     CanNotOpen,
     Problem,
+    CannotListen,
     OSError,
 )
 log = logging.getLogger("syncapp")
@@ -98,15 +103,17 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     tokens = Tokens(app, settings, secret, tenants)
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
-    sockets = Sockets(app, settings, tenants, tokens, seen, quotas, _bus(settings, secret))
+    sockets = Sockets(app, settings, tenants, tokens, seen, quotas, _bus(settings, engine, secret))
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
     for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
-    housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored)
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored, sockets.look_at_sessions)
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
+    if settings.metrics_token or settings.metrics_port:
+        _add_metrics(app, settings, tenants, sockets, quotas, monitor)
     _trust_proxies(app, settings.trusted_proxies)
     load_shedding = LoadShedding(middleware.views, tokens.tenant_of, quotas.admission.refusal)
     handler.install(connections.Connections(settings), load_shedding)
@@ -115,13 +122,15 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     return app
 
 
-def _bus(settings: Settings, secret: str) -> Bus:
-    """Choose the bus. Its channel is named by the key that all processes of an installation share, and no others."""
+def _bus(settings: Settings, engine: Engine, secret: str) -> Bus:
+    """Choose the bus. Its channel is named by a secret that all processes of an installation share, and no others: that in
+    the database, since JWT_SECRET_KEY is replaced in one process after the other."""
+    shared = engine.kept_secret(signing_key.new_key) or secret
+    channel = "syncapp:" + hashlib.blake2b(shared.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
     if not settings.redis_url:
-        return NoBus()
+        return engine.bus(channel)
     from server.bus.redis_bus import RedisBus  # noqa: PLC0415 -- 6 MiB, for those alone who use it
 
-    channel = "syncapp:" + hashlib.blake2b(secret.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
     return RedisBus(settings.redis_url, channel, verifies=settings.redis_verify_certificate == "yes")
 
 
@@ -130,16 +139,21 @@ def _lifecycle(
 ) -> Lifecycle:
     def close() -> None:
         """End the background work, then close every database."""
+        engine.give_up_after(_GIVE_UP_SECONDS)
         housekeeping.end()
         engine.close()
 
     def held() -> dict[str, int]:
         """Count what the server holds, for the log at a signal."""
-        return sockets.held() | {"open_tenants": len(engine.files) if isinstance(engine, SQLiteEngine) else 0}
+        return sockets.held() | {"open_tenants": _open_files(engine)}
 
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
     app.extensions["lifecycle"] = lifecycle
     return lifecycle
+
+
+def _open_files(engine: Engine) -> int:
+    return len(engine.files) if isinstance(engine, SQLiteEngine) else 0
 
 
 def _trust_proxies(app: Flask, count: int) -> None:
@@ -167,6 +181,29 @@ def _add_pages(
     )
     app.register_blueprint(pages.blueprint())
     completeness.must_describe(app, settings, sockets.events)
+
+
+def _add_metrics(
+    app: Flask,
+    settings: Settings,
+    tenants: Tenants,
+    sockets: Sockets,
+    quotas: Quotas,
+    monitor: FileMonitor | None,
+) -> None:
+    """Let metrics be read, which are counted in any case. Raises: CannotListen."""
+    from api.metrics import Metrics  # noqa: PLC0415 -- for those alone who use them, with a library of 1 MiB
+    from operations.gauges import gauges  # noqa: PLC0415
+    from operations.metrics_server import MetricsServer, time_event_loop  # noqa: PLC0415
+    from operations.openmetrics import OpenMetrics  # noqa: PLC0415
+
+    open_files = partial(_open_files, tenants.engine)
+    shown = OpenMetrics(gauges(settings, VERSION, tenants, sockets, quotas.admission, monitor, open_files))
+    if settings.metrics_token:
+        app.register_blueprint(Metrics(settings.metrics_token, shown.render).blueprint())
+    if settings.metrics_port:
+        MetricsServer(settings.metrics_host, settings.metrics_port, shown.render).start()
+    gevent.spawn(time_event_loop)
 
 
 class StartRefused(RuntimeError):

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from server.durable_files import sync_folder
-from settings import MIN_SECRET_BYTES, Settings
+from setting_values import MIN_SECRET_BYTES
+from settings import Settings
 
 _LEAST_DISTINCT_CHARACTERS = 10
 
@@ -36,16 +37,22 @@ def signing_key(settings: Settings, kept: Kept = lambda _: None) -> str:
     """
     if settings.jwt_secret_key:
         return settings.jwt_secret_key
-    if key := kept(_new_key):
+    if key := kept(new_key):
         return key
     path = key_path(settings)
     if not path.exists():
-        _store(path, _new_key())
+        _store(path, new_key())
     os.chmod(path, 0o600)
     return _read_stored(path)
 
 
-def _new_key() -> str:
+def keep(settings: Settings, key: str) -> None:
+    """Store a key of another installation in the place of the generated one."""
+    _store(key_path(settings), key)
+
+
+def new_key() -> str:
+    """Make a key."""
     return secrets.token_urlsafe(48)
 
 

@@ -12,15 +12,16 @@ from typing import Any, cast
 
 from msgspec import Raw
 
-from accounts.tokens import Identity, check_tenant
+from accounts.tokens import Identity, Tokens, check_tenant
 from api.request_headers import device_id_header, idempotency_key_header
 from models import synced_tables
 from protocol.codec import Row, encode, format_time
-from protocol.errors import Problem, StillRunning
+from protocol.errors import OutcomeUnknown, Problem, StillRunning
 from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Limits, Push, PushResult, Strategy, unknown_table_errors
 from protocol.notifications import Notification
 from protocol.push_parser import parse_push
 from server.http.exchange import Reply, answer, current_exchange
+from server.metrics import CONFLICTS, PUSHES, ROWS
 from server.quotas import Quotas
 from settings import Settings
 from sockets import Sockets
@@ -39,8 +40,10 @@ _NOT_EDITABLE = SERVER_FIELDS | EDIT_FIELDS
 class PushHandler:
     """Handles pushes of all tenants."""
 
-    def __init__(self, settings: Settings, tenants: Tenants, sockets: Sockets, seen: Seen, quotas: Quotas) -> None:
-        self._settings, self._tenants, self._sockets = settings, tenants, sockets
+    def __init__(
+        self, settings: Settings, tenants: Tenants, tokens: Tokens, sockets: Sockets, seen: Seen, quotas: Quotas
+    ) -> None:
+        self._settings, self._tenants, self._tokens, self._sockets = settings, tenants, tokens, sockets
         self._seen, self._quotas = seen, quotas
         self._tables = {name: table.rules for name, table in synced_tables().items()}
         self._limits = limits_of(settings)
@@ -51,9 +54,10 @@ class PushHandler:
     def parse(self, identity: Identity, body: object, device_id: str | None) -> Push:
         """Parse the body of a push, and count its rows against the tenant's quota.
 
-        Raises: ValidationError, PayloadTooLarge, InvalidTenantId, TenantMismatch, RateLimited.
+        Raises: ValidationError, PayloadTooLarge, InvalidTenantId, TenantMismatch, RateLimited, TenantReadOnly.
         """
         check_body_tenant(identity, body)
+        self._tokens.must_take_changes(identity)
         evidence = self._seen.evidences.find(identity.tenant_id, device_id, identity.session_id, self._tenants.read)
         push = parse_push(body, self._tables, self._limits, now_ms(), device_id, evidence)
         self._quotas.spend_rows(identity.tenant_id, push.count)
@@ -62,13 +66,17 @@ class PushHandler:
     def store(self, tenant_id: str, push: Push, around: Around = lambda write: write()) -> PushResult:
         """Store a push on disk, and notify the tenant's listeners before anyone can pull it.
 
-        Raises: any error; after an unforeseen one the listeners get ``sync_error``.
+        Raises: any error; after an unforeseen one the listeners get ``sync_error``, after OutcomeUnknown a hint to pull if
+        it was stored.
         """
         row_bytes, stored_bytes = self._settings.max_row_bytes, self._settings.tenant_stored_bytes
         write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
 
         def committed(applied: PushResult) -> None:
-            """Note what the device has seen by this push, and notify the listeners."""
+            """Count a push, note what the device has seen by it, and notify the listeners."""
+            PUSHES[()] += 1
+            CONFLICTS[()] += len(applied.conflicts)
+            ROWS[()] += len(applied.results)
             push_transaction.note_committed(tenant_id, push, applied, self._seen.evidences)
             self._sockets.announce(tenant_id, applied)
 
@@ -78,6 +86,9 @@ class PushHandler:
             is_alone = self._quotas.admission.is_alone(tenant_id)
             return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone)
         except idempotency.AlreadyAnswered:
+            raise
+        except OutcomeUnknown:
+            self._sockets.look(tenant_id)
             raise
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:

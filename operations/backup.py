@@ -24,10 +24,8 @@ from operations.backup_verification import verify
 from protocol.errors import StorageFull
 from server.durable_files import sync_folder
 from storage import main_database
-from storage.sqlite.engine import SQLiteEngine
+from storage.engine import Engine
 from storage.sqlite.errors import reason_of
-from storage.sqlite.file_replacement import forget_replaced
-from storage.sqlite.files import copy_file
 
 _NAME = "syncapp-%Y%m%dT%H%M%SZ"
 _SCRATCH = ".syncapp-"
@@ -42,7 +40,7 @@ class BackupResult(NamedTuple):
     kept: str | None
 
 
-def make(engine: SQLiteEngine, to: Path, tenant_id: str | None, keep: int | None, report: Report) -> BackupResult:
+def make(engine: Engine, to: Path, tenant_id: str | None, keep: int | None, report: Report) -> BackupResult:
     """Back up all tenants, or one; then remove all but the newest ``keep`` backups, if nothing is lost with them.
 
     A customer whose file can't be copied is named, and the others are backed up.
@@ -53,7 +51,10 @@ def make(engine: SQLiteEngine, to: Path, tenant_id: str | None, keep: int | None
     with _locked(to), tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=to) as scratch:
         made = Path(scratch) / "backup"
         made.mkdir(mode=0o700)
-        manifest = _copy_all(engine, made, tenant_id, report)
+        try:
+            manifest = _copy_all(engine, made, tenant_id, report)
+        except StorageFull:
+            raise BackupError(f"There is no room in {to} for the backup.") from None
         target = to / datetime.now(UTC).strftime(_NAME)
         if target.exists():
             raise BackupError(f"{target} exists already.")
@@ -61,7 +62,7 @@ def make(engine: SQLiteEngine, to: Path, tenant_id: str | None, keep: int | None
         if is_new:
             sync_folder(to.parent)
         for held in manifest.tenants:  # Files that a restore replaced are kept until the next backup.
-            forget_replaced(engine.folder.replaced, engine.folder.path_of(held).stem, began)
+            engine.forget_replaced(held, began)
         kept = _prune(engine, target, keep, Path(scratch), report) if keep else None
     return BackupResult(target, manifest.missing, kept)
 
@@ -81,16 +82,12 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _copy_all(engine: SQLiteEngine, made: Path, tenant_id: str | None, report: Report) -> Manifest:
+def _copy_all(engine: Engine, made: Path, tenant_id: str | None, report: Report) -> Manifest:
     (made / "tenants").mkdir(mode=0o700)
-    copy_file(engine.folder.main, made / "main.db")
+    engine.copy_directory(made / "main.db")
     ids = sorted(manifests.customers_in(made / "main.db"))
     if tenant_id is not None and tenant_id not in ids:
         raise BackupError(f"There is no tenant {tenant_id}.")
-    if not ids and any(engine.folder.tenants.glob("tenant_*.db")):
-        raise BackupError(
-            f"main.db of {engine.folder.path} knows no customer, but tenants' files are there: put it back."
-        )
     now = datetime.now(UTC).isoformat(timespec="seconds")
     files = {"main.db": manifests.flush_and_hash(made / "main.db")}
     manifest = Manifest(manifests.FORMAT, now, tenant_id, files, {}, {}, [])
@@ -101,22 +98,25 @@ def _copy_all(engine: SQLiteEngine, made: Path, tenant_id: str | None, report: R
     return manifest
 
 
-def _copy_one(engine: SQLiteEngine, made: Path, tenant_id: str, manifest: Manifest, report: Report) -> None:
+def _copy_one(engine: Engine, made: Path, tenant_id: str, manifest: Manifest, report: Report) -> None:
     """Copy a tenant's file and read its state. If that fails, the manifest says why.
 
-    Raises: BackupError if there is no room, which is no fault of this file.
+    Raises: StorageFull, which is no fault of this file.
     """
     target = manifests.file_in(made, tenant_id)
     try:
-        fault = engine.folder.fault_of(tenant_id)
+        fault = engine.fault_of(tenant_id)
         if fault is None:
             engine.copy_to(tenant_id, target)
-            manifest.tenants[tenant_id] = state = manifests.state_of(target)
+            state = manifests.state_of(target)
+            if Path(f"{target}-wal").exists():  # SQLite could not take it in, and says nothing when it closes a file.
+                raise StorageFull
+            manifest.tenants[tenant_id] = state
             manifest.files[f"tenants/{target.name}"] = manifests.flush_and_hash(target)
             report(f"{tenant_id}: backed up as of change {state['sequence']}")
             return
     except StorageFull:
-        raise BackupError(f"There is no room in {made.parent.parent} for the backup.") from None
+        raise
     except Exception as error:
         fault = f"it can't be copied: {reason_of(error)}"
     target.unlink(missing_ok=True)
@@ -148,7 +148,7 @@ def backups_in(folder: Path) -> list[Path]:
 # --- pruning -------------------------------------------------------------------------------------------------------
 
 
-def _prune(engine: SQLiteEngine, new: Path, keep: int, scratch: Path, report: Report) -> str | None:
+def _prune(engine: Engine, new: Path, keep: int, scratch: Path, report: Report) -> str | None:
     """Remove the oldest backups, or give the reason not to. The last backup of a customer who did not close the account
     stays."""
     older = [path for path in backups_in(new.parent) if path != new]

@@ -1,7 +1,6 @@
 """The operator's commands that back up and restore (docs/backups.md).
 
 Knows: the command line, what to ask before data is replaced. Must not know: what a backup holds, how it is made.
-A backup is made of files: these commands, and what they call, are of the SQLite engine alone.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from operations import backup as backups
 from operations import restore as restoring
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify as check
-from operations.command_line import confirm, counted, data_folder, failures, progress
+from operations.command_line import confirm, counted, failures, progress, storage
 from operations.restore import Choice
 from storage import main_database
 from storage.declarations import toml_file
-from storage.sqlite.engine import SQLiteEngine
+from storage.engine import Engine
 from tenants import parse_tenant_id
 
 ATTENTION = 3
@@ -50,7 +49,7 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
         raise click.UsageError("Say where to put the backup: --to FOLDER")
     if tenant is not None and keep:
         raise click.UsageError("--keep counts backups of all tenants: leave it out with --tenant.")
-    with data_folder() as (_, engine):
+    with storage(creates=False) as (_, engine):
         made = backups.make(engine, to, None if tenant is None else _tenant_id(engine, tenant), keep, progress)
     click.echo(made.path)
     if made.missing:
@@ -63,7 +62,7 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
         raise SystemExit(ATTENTION)
 
 
-def _tenant_id(engine: SQLiteEngine, text: str) -> str:
+def _tenant_id(engine: Engine, text: str) -> str:
     """Find the tenant of an ID or an e-mail address."""
     if "@" not in text:
         return parse_tenant_id(text)
@@ -108,30 +107,50 @@ def restore(path: Path | None, file: Path | None, tenant: str | None, closed: bo
         raise click.UsageError("Say whose file it is: --tenant ID.")
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("This replaces data, and there is no terminal to ask: use --yes.")
-    with data_folder(creates=new) as (_, engine):
+    with storage(creates=new) as (_, engine):
         if file:
             _restore_file(engine, file, str(tenant), yes)
         elif path:
             _restore_backup(engine, restoring.choose(engine, path, tenant, closed), yes)
 
 
-def _restore_backup(engine: SQLiteEngine, choice: Choice, yes: bool) -> None:
+def _restore_backup(engine: Engine, choice: Choice, yes: bool) -> None:
     if choice.left_out:
         progress(f"Left out, since their accounts were closed (--closed brings them back): {_named(choice.left_out)}")
     if not choice.customers:
         raise BackupError("Nothing was put back.")
-    there = [customer for customer in choice.customers if engine.folder.fault_of(customer.id) is None]
-    what = f"{counted(len(choice.customers), 'tenant')} back in {engine.folder.path.resolve()}"
+    there = [customer for customer in choice.customers if engine.fault_of(customer.id) is None]
+    what = f"{counted(len(choice.customers), 'tenant')} back in {engine.place}"
     _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)
     restored = restoring.restore(engine, choice, progress)
-    kept = f" What was replaced is in {engine.folder.replaced} until the next backup." if there else ""
-    click.echo(f"{counted(len(restored), 'tenant')} restored.{kept}")
+    click.echo(f"{counted(len(restored), 'tenant')} restored.{_kept(engine) if there else ''}")
 
 
-def _restore_file(engine: SQLiteEngine, file: Path, tenant: str, yes: bool) -> None:
-    _ask(f"This replaces what the tenant {tenant} holds in {engine.folder.path.resolve()} by {file}.", yes)
+def _restore_file(engine: Engine, file: Path, tenant: str, yes: bool) -> None:
+    _ask(f"This replaces what the tenant {tenant} holds in {engine.place} by {file}.", yes)
     tenant_id = restoring.restore_file(engine, file, tenant)
-    click.echo(f"{tenant_id} restored. What was replaced is in {engine.folder.replaced} until the next backup.")
+    click.echo(f"{tenant_id} restored.{_kept(engine)}")
+
+
+def _kept(engine: Engine) -> str:
+    return f" What was replaced is in {engine.replaced} until the next backup." if engine.replaced else ""
+
+
+@click.command("new-epoch")
+@click.option("--tenant", help="Only this tenant, by ID or e-mail address.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def new_epoch(tenant: str | None, yes: bool) -> None:
+    """Have all devices pull from the start, after the database or the disk was put back by other means than restore."""
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("This has devices pull everything again, and there is no terminal to ask: use --yes.")
+    with storage(creates=False) as (_, engine):
+        tenant_ids = engine.tenant_ids() if tenant is None else [_tenant_id(engine, tenant)]
+        which = counted(len(tenant_ids), "tenant")
+        _ask(f"This begins a new epoch of {which} in {engine.place}: devices pull everything again.", yes)
+        for tenant_id in tenant_ids:
+            engine.begin_epoch(tenant_id)
+            progress(f"{tenant_id}: begins anew")
+        click.echo(f"{which} begun anew. The server may start now.")
 
 
 def _replaced(there: int, coming: int) -> str:

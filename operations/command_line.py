@@ -15,9 +15,11 @@ from gevent.monkey import get_original
 import settings as environment
 from operations.backup_manifest import BackupError
 from operations.engine_choice import postgres_engine
+from operations.move_checks import MoveError
+from operations.tenant_list import NoCustomer
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
-from storage.engine import CanNotOpen, Engine
+from storage.engine import CanNotOpen, Engine, EngineFailed, NotRestored
 from storage.sqlite.engine import MainDatabaseBroken, NoData, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import DataFolderInUse
@@ -28,11 +30,15 @@ _EXPECTED_ERRORS = (
     toml_file.DeclarationError,
     compatibility.MigrationRefused,
     CanNotOpen,
+    NotRestored,
     DataFolderInUse,
     MainDatabaseBroken,
+    EngineFailed,
     EngineError,
     NoData,
     BackupError,
+    MoveError,
+    NoCustomer,
     OSError,
 )
 _select = get_original("select", "select")  # gevent's own writes of a Ctrl-C to the terminal.
@@ -62,6 +68,23 @@ def confirm(question: str) -> None:
         raise click.Abort
 
 
+def read_line(what: str) -> str:
+    """Read a secret from a line of standard input."""
+    try:
+        return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.ClickException(f"The {what} must be UTF-8.") from None
+
+
+def password_asked(from_stdin: bool) -> str:
+    """Ask for a new password at the terminal, twice, or read it from standard input."""
+    if from_stdin:
+        return read_line("password")
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
 def counted(count: int, noun: str) -> str:
     """Write a number with its noun, such as ``1 tenant`` or ``2,000 tenants``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -83,22 +106,11 @@ def _sentence(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def data_folder(
-    *, creates: bool = False, is_server: bool = False
-) -> Iterator[tuple[environment.Settings, SQLiteEngine]]:
-    """Open the data folder beside a server that may be running in it, or as the server.
-
-    ``creates``: create one if there is none.
-    """
-    with storage(creates=creates, is_server=is_server) as (settings, engine):
-        if not isinstance(engine, SQLiteEngine):
-            raise click.ClickException(_OF_FILES)
-        yield settings, engine
-
-
-@contextlib.contextmanager
 def storage(*, creates: bool = False, is_server: bool = False) -> Iterator[tuple[environment.Settings, Engine]]:
-    """Open what the settings name, the data folder or PostgreSQL, in the same way."""
+    """Open what the settings name, the data folder or PostgreSQL, beside a server that may be running, or as the server.
+
+    ``creates``: begin it if there is no data.
+    """
     with failures():
         settings = environment.load()
         toml_file.declare(settings.tables_file)
@@ -113,9 +125,3 @@ def _opened(settings: environment.Settings, creates: bool, is_server: bool) -> E
     if settings.database_url:
         return postgres_engine(settings, is_server=is_server, creates=creates)
     return SQLiteEngine(settings.data_dir, is_server=is_server, creates=creates)
-
-
-_OF_FILES = (
-    "This command is about files in DATA_DIR, and with DATABASE_URL the data is in PostgreSQL. docs/postgresql.md says how"
-    " that is backed up and restored."
-)

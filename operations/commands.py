@@ -6,16 +6,14 @@ a running server: they wait for its locks.
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 import settings as environment
 from accounts.passwords import Passwords
 from accounts.registration import create_customer
-from operations import backup_commands, probe, trial_start
+from operations import account_commands, backup_commands, move_commands, probe, tenant_commands, trial_start
 from operations import doctor as doctor_checks
-from operations.command_line import counted, progress, storage
+from operations.command_line import counted, password_asked, progress, read_line, storage
 from server import connections
 from storage.declarations import compatibility
 from storage.engine import Engine
@@ -29,6 +27,12 @@ def commands() -> None:
 
 commands.add_command(backup_commands.backup)
 commands.add_command(backup_commands.restore)
+commands.add_command(backup_commands.new_epoch)
+commands.add_command(move_commands.move)
+commands.add_command(tenant_commands.tenants)
+commands.add_command(tenant_commands.tenant)
+commands.add_command(account_commands.account)
+commands.add_command(tenant_commands.actions)
 
 
 @commands.command()
@@ -40,25 +44,12 @@ commands.add_command(backup_commands.restore)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 def register(password_stdin: bool, **account: str | None) -> None:
     """Register a customer and create its database, also while registration is closed; prints the tenant's ID."""
-    password = _read("password") if password_stdin else _ask()
+    password = password_asked(password_stdin)
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
     with storage(creates=True) as (settings, engine):
         customer = create_customer(Tenants(engine), Passwords(settings.bcrypt_rounds), body)
     click.echo(customer.id)
-
-
-def _read(what: str) -> str:
-    try:
-        return sys.stdin.buffer.readline().decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise click.ClickException(f"The {what} must be UTF-8.") from None
-
-
-def _ask() -> str:
-    if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
-    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
 @commands.command()
@@ -102,7 +93,7 @@ def _migrate(tenants: Tenants) -> None:
 def doctor(url: str | None, token_stdin: bool) -> None:
     """Check this machine as a start does, and say what to do; exit code 1 if a start would be refused."""
     if url is not None:
-        probe.run(url, _read("token") if token_stdin else "")
+        probe.run(url, read_line("token") if token_stdin else "")
     elif token_stdin:
         raise click.UsageError("--token-stdin works only with --url.")
     else:

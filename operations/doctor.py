@@ -19,7 +19,7 @@ from gevent import monkey
 
 from accounts import signing_key
 from operations import misspelled_settings
-from settings import Settings, effective
+from settings import SECRETS, Settings, effective
 from storage.declarations import toml_file
 from storage.sqlite import connections
 from storage.sqlite.data_folder import is_filled
@@ -175,11 +175,13 @@ def loose_permissions(machine: Machine) -> Finding | None:
 
 
 def weak_signing_key(machine: Machine) -> Finding | None:
-    """Check whether the signing key could be guessed."""
-    secret = machine.settings.jwt_secret_key
-    if not secret or not signing_key.is_easy_to_guess(secret):
-        return None
-    return Finding("JWT_SECRET_KEY is easy to guess.", "Unset it, or use: openssl rand -base64 48", refuses=True)
+    """Check whether a key that signs tokens, or did, could be guessed."""
+    settings = machine.settings
+    for name, keys in {"JWT_SECRET_KEY": [settings.jwt_secret_key], "JWT_OLD_KEYS": settings.jwt_old_keys}.items():
+        if any(key and signing_key.is_easy_to_guess(key) for key in keys):
+            advice = "Unset it, or use: openssl rand -base64 48" if name == "JWT_SECRET_KEY" else "Unset it."
+            return Finding(f"{name} is easy to guess.", advice, refuses=True)
+    return None
 
 
 def damaged_signing_key(machine: Machine) -> Finding | None:
@@ -266,7 +268,7 @@ def declaration(machine: Machine) -> Finding | None:
 
 def misspelled_variables(machine: Machine) -> Finding | None:
     """Check whether variables are meant as settings and are none."""
-    known = {name for name, _ in effective(machine.settings)}
+    known = {name for name, _ in effective(machine.settings)} | {f"{name.upper()}_FILE" for name in SECRETS}
     found = list(misspelled_settings.sentences(machine.environ, known))
     return Finding(" ".join(found), "Write them as docs/settings.md does.") if found else None
 

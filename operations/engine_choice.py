@@ -28,6 +28,14 @@ def server_engine(settings: Settings) -> Engine:
     )
 
 
+def target_engine(settings: Settings) -> Engine:
+    """Open an installation that another is moved into. A folder is this process's alone: no server starts in it.
+
+    Raises: CanNotOpen, DataFolderInUse, MainDatabaseBroken.
+    """
+    return postgres_engine(settings) if settings.database_url else SQLiteEngine(settings.data_dir)
+
+
 def postgres_engine(settings: Settings, *, is_server: bool = False, creates: bool = True) -> Engine:
     """Open a database of PostgreSQL; one without our tables is begun if it ``creates``.
 
@@ -41,6 +49,8 @@ def postgres_engine(settings: Settings, *, is_server: bool = False, creates: boo
         settings.database_url,
         connections=settings.database_pool,
         most_waiting=settings.max_waiting_pushes,
+        wait_seconds=settings.database_wait_seconds if is_server else 0,
         is_server=is_server,
         creates=creates,
+        replaced=settings.data_dir / "replaced",
     )

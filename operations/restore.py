@@ -17,9 +17,10 @@ from typing import NamedTuple
 from operations import backup_manifest as manifests
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify
+from protocol.errors import StorageFull
 from storage import main_database
+from storage.engine import Engine, NotRestored
 from storage.main_database import Customer
-from storage.sqlite.engine import RestoreNotTaken, SQLiteEngine
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import copy_file, faults_of
 from tenants import parse_tenant_id
@@ -36,7 +37,7 @@ class Choice(NamedTuple):
     left_out: list[Customer]
 
 
-def choose(engine: SQLiteEngine, backup: Path, wanted: str | None = None, with_closed: bool = False) -> Choice:
+def choose(engine: Engine, backup: Path, wanted: str | None = None, with_closed: bool = False) -> Choice:
     """Choose all customers of a backup, or the one ``wanted`` by ID or e-mail address, and verify their files.
 
     ``with_closed``: also those whose accounts were closed since.
@@ -68,7 +69,7 @@ def _customers(backup: Path) -> dict[str, Customer]:
             raise BackupError(f"main.db of {backup} can't be read: {reason_of(error)}") from None
 
 
-def _named(engine: SQLiteEngine, known: dict[str, Customer], text: str) -> str:
+def _named(engine: Engine, known: dict[str, Customer], text: str) -> str:
     """Find the customer of an ID or an address; an address may belong to another customer by now."""
     if "@" not in text:
         return parse_tenant_id(text)
@@ -86,7 +87,7 @@ def _named(engine: SQLiteEngine, known: dict[str, Customer], text: str) -> str:
     return found.pop()
 
 
-def restore(engine: SQLiteEngine, choice: Choice, report: Report, wait_seconds: float = _WAIT_SECONDS) -> list[str]:
+def restore(engine: Engine, choice: Choice, report: Report, wait_seconds: float = _WAIT_SECONDS) -> list[str]:
     """Restore the chosen customers' tenants, each under a new epoch; give their IDs.
 
     A customer that is not in the main database is added to it; an existing one stays as it is. A running server takes the
@@ -98,22 +99,36 @@ def restore(engine: SQLiteEngine, choice: Choice, report: Report, wait_seconds: 
     for customer in choice.customers:
         file = manifests.file_in(choice.backup, customer.id)
         sha256 = hashes.get(f"tenants/{file.name}")
-        epochs[customer.id] = engine.lay_ready(customer.id, partial(_copy_checked, file, sha256))
-        other = engine.directory.write(partial(main_database.add_missing_customer, customer))
-        report(f"{customer.id}: restored")
-        if other:
-            report(f"{customer.email} is another account's by now: this one comes back as {other}")
+        told = [f"{customer.id}: restored"]
+        note = partial(_bring_back, customer, told)
+        epochs[customer.id] = _laid_ready(engine, customer.id, partial(_copy_checked, file, sha256), note)
+        for line in told:
+            report(line)
     _wait_until_taken(engine, epochs, wait_seconds)
     return list(epochs)
 
 
-def restore_file(engine: SQLiteEngine, file: Path, wanted: str, wait_seconds: float = _WAIT_SECONDS) -> str:
+def _laid_ready(engine: Engine, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object]) -> str:
+    try:
+        return engine.lay_ready(tenant_id, put, note)
+    except StorageFull:
+        where = f"{engine.place}, in {engine.replaced}, which keeps what is replaced, or in {tempfile.gettempdir()}"
+        raise BackupError(f"{tenant_id}: there is no room to restore it in {where}.") from None
+
+
+def _bring_back(customer: Customer, told: list[str]) -> None:
+    other = main_database.add_missing_customer(customer)
+    if other:
+        told.append(f"{customer.email} is another account's by now: this one comes back as {other}")
+
+
+def restore_file(engine: Engine, file: Path, wanted: str, wait_seconds: float = _WAIT_SECONDS) -> str:
     """Restore a tenant from a file that is in no backup, such as one of Litestream's; give the tenant's ID.
 
     Raises: BackupError if it is damaged or another customer's; InvalidTenantId.
     """
     tenant_id = _existing_customer(engine, wanted)
-    with tempfile.TemporaryDirectory(dir=engine.folder.path) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy.db"
         try:
             copy_file(file, copy)
@@ -126,19 +141,19 @@ def restore_file(engine: SQLiteEngine, file: Path, wanted: str, wait_seconds: fl
         owner = _other_owner(engine, file, state["epoch"], tenant_id)
         if owner:
             raise BackupError(f"{file} is of another customer, {owner}.")
-        epoch = engine.lay_ready(tenant_id, copy.rename)
+        epoch = _laid_ready(engine, tenant_id, partial(manifests.copy_and_hash, copy), lambda: None)
     _wait_until_taken(engine, {tenant_id: epoch}, wait_seconds)
     return tenant_id
 
 
-def _other_owner(engine: SQLiteEngine, file: Path, epoch: str, tenant_id: str) -> str | None:
+def _other_owner(engine: Engine, file: Path, epoch: str, tenant_id: str) -> str | None:
     """Give the other customer whose file this is, by its name or its epoch; None if it is not another's."""
     named = re.search(r"tenant_([0-9a-f]{32})", file.name)
-    owners = {engine.directory.read(lambda: main_database.owner_of(epoch)), named and str(uuid.UUID(named[1]))}
+    owners = {engine.owner_of(epoch), named and str(uuid.UUID(named[1]))}
     return next(iter(owners - {None, tenant_id}), None)
 
 
-def _existing_customer(engine: SQLiteEngine, wanted: str) -> str:
+def _existing_customer(engine: Engine, wanted: str) -> str:
     tenant_id = _named(engine, {}, wanted)
     if engine.directory.read(lambda: main_database.customer_by_id(tenant_id)) is None:
         raise BackupError(f"There is no customer {wanted}.")
@@ -150,8 +165,8 @@ def _copy_checked(file: Path, sha256: str | None, target: Path) -> None:
         raise BackupError(f"{file.name} changed while it was restored.")
 
 
-def _wait_until_taken(engine: SQLiteEngine, epochs: dict[str, str], wait_seconds: float) -> None:
+def _wait_until_taken(engine: Engine, epochs: dict[str, str], wait_seconds: float) -> None:
     try:
         engine.wait_until_taken(epochs, wait_seconds)
-    except RestoreNotTaken as error:
+    except NotRestored as error:
         raise BackupError(str(error)) from None

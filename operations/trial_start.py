@@ -39,6 +39,21 @@ def database(machine: Machine) -> Finding | None:
         engine.close()
 
 
+def customers_rows(machine: Machine) -> Finding | None:
+    """Check whether the rows of every customer are in PostgreSQL."""
+    try:
+        engine = postgres_engine(machine.settings, creates=False)
+    except (CanNotOpen, Problem):
+        return None  # Another check reports it, or there is no data.
+    try:
+        missing = sorted(engine.directory.read(main_database.customer_ids) - set(engine.tenant_ids()))
+    except Problem:
+        return None
+    finally:
+        engine.close()
+    return _finding([f"Tenant {one}: its rows are missing." for one in missing])
+
+
 def stored_data(machine: Machine) -> Finding | None:
     """Check whether the data can be opened and its rows allow the declared tables."""
     if machine.is_new or not machine.folder.is_dir():
@@ -74,6 +89,10 @@ def customers_files(machine: Machine) -> Finding | None:
         found = [f"Tenant {one}: {fault}." for one in ids if (fault := look_at(one))]
     finally:
         engine.close()
+    return _finding(found)
+
+
+def _finding(found: list[str]) -> Finding | None:
     more = f" And {len(found) - _SHOWN} more." if len(found) > _SHOWN else ""
     return Finding(" ".join(found[:_SHOWN]) + more, "docs/backups.md says what to do.") if found else None
 
@@ -87,18 +106,21 @@ def _migrations(engine: Engine) -> Finding | None:
 
 
 def address(machine: Machine) -> Finding | None:
-    """Check whether the port is free, unless a server runs in this data folder and has it."""
-    if not machine.settings.database_url and has_server(machine.folder):
+    """Check whether the ports are free, unless a server runs in this data folder and has them."""
+    settings = machine.settings
+    if not settings.database_url and has_server(machine.folder):
         return None
     try:
-        listen(machine.settings.host, machine.settings.port).close()
+        listen(settings.host, settings.port).close()
+        if settings.metrics_port:
+            listen(settings.metrics_host, settings.metrics_port, "METRICS_").close()
     except CannotListen as error:
-        return Finding(str(error), "", refuses=not machine.settings.database_url)  # It may be that of our own server.
+        return Finding(str(error), "", refuses=not settings.database_url)  # It may be that of our own server.
     return None
 
 
-TRIAL_CHECKS: tuple[Check, ...] = (database, stored_data, customers_files, address)
-_OF_POSTGRES, _OF_FILES = {database}, {stored_data, customers_files}
+TRIAL_CHECKS: tuple[Check, ...] = (database, customers_rows, stored_data, customers_files, address)
+_OF_POSTGRES, _OF_FILES = {database, customers_rows}, {stored_data, customers_files}
 
 
 def run_checks(machine: Machine) -> Iterator[tuple[str, Finding | None]]:

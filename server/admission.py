@@ -183,6 +183,14 @@ class Admission:
         self._refused.wait()
         return next(_refusals)
 
+    def in_flight(self) -> dict[str, float]:
+        """Count the requests of all tenants that run, and those that wait to."""
+        tenants = self._tenants.values()
+        return {
+            "running": sum(tenant.running for tenant in tenants),
+            "waiting": sum(len(tenant.waiting) for tenant in tenants),
+        }
+
     def is_alone(self, tenant_id: str) -> bool:
         """Tell whether at most one request or event of a tenant is in flight."""
         tenant = self._tenants.get(tenant_id)

@@ -111,6 +111,9 @@ class Dialect(Protocol):
     def contains(self, text: str, part: str) -> str:
         """Say that a text has another in it."""
 
+    def has_null(self, text: str) -> str:
+        """Say that a text has U+0000 in it, as what older versions stored may have."""
+
     def is_among(self, column: str) -> str:
         """Say that a column of text has one of the values of a list, which is a parameter made by ``listed``."""
 

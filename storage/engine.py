@@ -15,19 +15,31 @@ texts from clients refuses it. ``tests/storage/engine`` holds every engine to th
 5. A read sees one committed state from its first statement to its last. It may not write.
 6. Code that is bound to nothing raises ``NotBound``, in whatever greenlet or thread it runs.
 7. ``after`` runs after the commit, in the order of commits of this process, and before any ``write`` of its group returns.
+8. Once a database notes that it moved away (``storage.moving``), each write raises ``Moved``, in all processes, and is not
+   kept. Reads go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+from server.bus.bus import Bus
 
 T = TypeVar("T")
 
 
 class CanNotOpen(RuntimeError):
     """Storage that can't be used; as text it says why, and what to do."""
+
+
+class EngineFailed(RuntimeError):
+    """What an engine itself says of a statement or of its storage, and nobody here can do anything about."""
+
+
+class NotRestored(RuntimeError):
+    """A copy that did not come in the place of a tenant's data, or was replaced at once; as text it says why."""
 
 
 class Database(Protocol):
@@ -55,12 +67,36 @@ class Database(Protocol):
         """
 
 
+class AttemptCounts(Protocol):
+    """Counts attempts in moving windows; a part of ``limits.storage.MovingWindowSupport``, by its names."""
+
+    def acquire_entry(self, key: str, limit: int, expiry: int) -> bool:
+        """Count one attempt and tell so, unless there were ``limit`` within the last ``expiry`` seconds.
+
+        Raises: Busy.
+        """
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """Give when the oldest attempt within the last ``expiry`` seconds was, as ``time.time``, and how many there were.
+
+        Raises: Busy.
+        """
+
+
 class Engine(Protocol):
     """The storage of one installation."""
 
     @property
     def directory(self) -> Database:
         """The database of customers and sessions (``storage.main_database``)."""
+
+    @property
+    def place(self) -> str:
+        """Say for a person where the data is."""
+
+    @property
+    def replaced(self) -> Path | None:
+        """Give the folder in which a restore keeps what it replaced; None if it keeps nothing."""
 
     @property
     def is_server(self) -> bool:
@@ -71,6 +107,12 @@ class Engine(Protocol):
 
     def tenant_ids(self) -> list[str]:
         """List the customers whose databases are there."""
+
+    def fault_of(self, tenant_id: str) -> str | None:
+        """Say why a customer's database can't be used, as far as that is seen without reading it; None if it may be."""
+
+    def owner_of(self, epoch: str) -> str | None:
+        """Tell whose epoch this is, as far as the directory knows."""
 
     def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory: both or neither, whatever crashes.
@@ -93,18 +135,54 @@ class Engine(Protocol):
     def migrate(self, tenant_id: str) -> None:
         """Make a tenant's tables those of this version, in one transaction; else its next use does."""
 
+    def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
+        """Run ``work`` in a transaction of its own, also if what it writes moved away: for who moves it. It is bound to a
+        tenant, which begins with it if need be without a row of the directory, or for None to the directory.
+
+        No server may be at work in this process. Raises: what ``work`` raises; Busy, StorageFull.
+        """
+
     def copy_to(self, tenant_id: str, file: Path) -> None:
         """Copy a tenant as of one moment into a new file of the operator's, also one that is being written.
 
         Raises: TenantNotFound, StorageFull.
         """
 
+    def copy_directory(self, file: Path) -> None:
+        """Copy the directory in the same way.
+
+        Raises: StorageFull; CanNotOpen if it knows no customer, although there are tenants: it is not theirs.
+        """
+
     def restore_from(self, tenant_id: str, file: Path) -> str:
         """Put what ``copy_to`` wrote in the place of a tenant's data, or begin the tenant with it; return its new epoch.
 
         No old cursor fits the new epoch. Writes wait or are Busy meanwhile; the data is the old or the new, never both.
-        Raises: Busy, StorageFull.
+        Raises: Busy, StorageFull, NotRestored.
         """
+
+    def lay_ready(self, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object]) -> str:
+        """Take what ``put`` writes into a file, to be restored in the same way, and run ``note`` in the directory.
+
+        For many tenants at once: ``wait_until_taken`` must follow. It gives the epoch, and may have restored it.
+        Raises: what ``put`` and ``note`` raise, and what ``restore_from`` does.
+        """
+
+    def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float) -> None:
+        """Wait until tenants that were laid ready are restored; ``epochs``: by tenant what ``lay_ready`` gave.
+
+        Raises: NotRestored.
+        """
+
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has, as a restore does; return it.
+
+        For storage that was put back as a whole, which nobody here can see. No server may be at work in another process.
+        Raises: TenantNotFound, Busy, StorageFull; CanNotOpen if one is, as far as that is known.
+        """
+
+    def forget_replaced(self, tenant_id: str, before: float) -> None:
+        """Remove what restores replaced until ``before``, in seconds since 1970."""
 
     def renewed(self) -> list[str]:
         """List the tenants that began a new epoch since this was asked last, here or by a command beside the server."""
@@ -120,6 +198,26 @@ class Engine(Protocol):
 
     def kept_secret(self, make: Callable[[], str]) -> str | None:
         """Give the installation's secret, which ``make`` makes at the first time; None if this engine keeps none."""
+
+    def keep_secret(self, secret: str) -> bool:
+        """Keep another secret in the place of the installation's; False if this engine keeps none."""
+
+    @property
+    def attempt_counts(self) -> AttemptCounts:
+        """Give what counts attempts, over all processes of the installation."""
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Tell whether this process is the one of the installation that may do something for so long.
+
+        It has the lease from then on, and renews it by asking again; one that asks no more, as it died, loses it by time.
+        Raises: Busy.
+        """
+
+    def bus(self, channel: str) -> Bus:
+        """Give a bus on which this process and others of the installation tell each other, if this engine carries one."""
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have what waits for storage that does not answer fail, so many seconds from now: the process is about to end."""
 
     def close(self) -> None:
         """End: wait for each database's last write, and close it."""

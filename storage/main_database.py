@@ -7,7 +7,7 @@ tokens, requests, which engine or file.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from peewee import BooleanField, IntegerField, TextField
@@ -15,6 +15,7 @@ from peewee import BooleanField, IntegerField, TextField
 from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
+from storage.dialect import dialect
 from storage.schema import add_missing, fingerprint
 
 GRACE_SECONDS = 300
@@ -23,8 +24,11 @@ GRACE_SECONDS = 300
 _MOST_COMPOSED = 1_000
 
 
+State = Literal["active", "read-only", "suspended"]
+
+
 class Customer(Bound):
-    """One business; its ``id`` is the ID of its tenant."""
+    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -36,6 +40,7 @@ class Customer(Bound):
     lastName = TextField()
     passwordHash = TextField()
     createdAt = TextField()
+    state = TextField(default="active")
 
     class Meta:
         table_name = "customers"
@@ -99,8 +104,34 @@ class DeclaredTable(Bound):
         table_name = "declared_tables"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable]
+class Installation(Bound):
+    """One row, once anything was moved: a name of this directory alone, and while nothing is written here, to which
+    installation it moved (see ``moving``)."""
+
+    id = IntegerField(primary_key=True)
+    name = TextField()
+    moved_to = TextField(null=True)
+
+    class Meta:
+        table_name = "installation"
+
+
+class OperatorAction(Bound):
+    """One change that an operator made. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone."""
+
+    number = IntegerField(primary_key=True)
+    at = IntegerField()
+    action = TextField()
+    tenant_id = TextField(index=True)
+    about = TextField(null=True)
+
+    class Meta:
+        table_name = "operator_actions"
+
+
+_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, OperatorAction]
 FINGERPRINT = fingerprint(_MODELS)
+TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 
 def prepare() -> None:
@@ -147,6 +178,16 @@ def customer_by_id(customer_id: str) -> Customer | None:
 def customer_ids() -> set[str]:
     """List every customer's ID."""
     return {row[0] for row in connection().execute("SELECT id FROM customers")}
+
+
+def customers() -> list[Customer]:
+    """List all customers."""
+    return list(Customer.select().order_by(Customer.email))
+
+
+def count_customers() -> int:
+    """Count the customers."""
+    return int(Customer.select().count())
 
 
 def customer_ids_after(customer_id: str, count: int) -> list[str]:
@@ -258,19 +299,31 @@ def _is_hash_of(customer_id: str, password_hash: str) -> bool:
 
 
 class Live(NamedTuple):
-    """What a session that counts says of its pairs (see ``Session``)."""
+    """What a session that counts says of its pairs (see ``Session``), and what its customer may do."""
 
     refresh_id: str
     spent_id: str | None
     dropped_id: str | None
+    state: State
 
 
 def live_session(session_id: str, customer_id: str) -> Live | None:
     """Look a session up, None if its tokens count no more; asked at each request, so in plain SQL."""
     sql = (
-        "SELECT refresh_id, spent_id, dropped_id FROM sessions WHERE id = ? AND customer_id = ? AND revoked_at IS NULL"
+        "SELECT s.refresh_id, s.spent_id, s.dropped_id, c.state FROM sessions AS s"
+        " JOIN customers AS c ON c.id = s.customer_id WHERE s.id = ? AND s.customer_id = ? AND s.revoked_at IS NULL"
     )
     return next((Live(*row) for row in connection().execute(sql, (session_id, customer_id))), None)
+
+
+def live_among(session_ids: Iterable[str]) -> dict[str, State]:
+    """Give those of some sessions whose tokens count, each with what its customer may do."""
+    words = dialect()
+    sql = (
+        "SELECT s.id, c.state FROM sessions AS s JOIN customers AS c ON c.id = s.customer_id"
+        f" WHERE {words.is_among('s.id')} AND s.revoked_at IS NULL"
+    )
+    return {str(one): state for one, state in connection().execute(sql, (words.listed(session_ids),))}
 
 
 def confirm_pair(session_id: str, refresh_id: str) -> None:
@@ -299,6 +352,12 @@ def rotate_session(session_id: str, spent_id: str, refresh_id: str, now: int, ex
         return False
     Session.update(**new).where(Session.id == session_id).execute()
     return True
+
+
+def live_sessions(customer_id: str, now: int) -> list[Session]:
+    """List a customer's sessions whose tokens count, the newest first."""
+    live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.expires_at > now)
+    return list(Session.select().where(live).order_by(Session.created_at.desc(), Session.id))
 
 
 def revoke_session(session_id: str, now: int) -> None:

@@ -62,9 +62,12 @@ def missed(cursor: Cursor | None) -> tuple[Position, int | None]:
 
 
 def begin_epoch(now: int) -> None:
-    """Begin another commit order on the rows there are: no cursor of before fits it, no device's position, no time."""
+    """Begin another commit order on the rows there are: no cursor of before fits it, no device's position, no time.
+
+    What was restored is written again, also if it had moved away when it was copied.
+    """
     at = max(position().clock + 1, now)
-    begun = "UPDATE _meta SET epoch = ?, clock = ?, restored_at = ?"
+    begun = "UPDATE _meta SET epoch = ?, clock = ?, restored_at = ?, moved_to = NULL"
     connection().execute(begun, (secrets.token_hex(6), at, at))
     connection().execute("UPDATE _devices SET places = '{}'")
 

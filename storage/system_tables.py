@@ -19,7 +19,7 @@ class CommitOrder(Bound):
 
     ``purged_until`` is the sequence up to which tombstones may be gone, ``purged_at`` when the last of them was
     committed: who has not pulled that far must pull from the start. ``restored_at`` is when this incarnation
-    came from a backup.
+    came from a backup. While ``moved_to`` names an installation, nothing is written here (see ``moving``).
     """
 
     id = IntegerField(primary_key=True)
@@ -29,6 +29,7 @@ class CommitOrder(Bound):
     purged_until = IntegerField(default=0)
     purged_at = IntegerField(default=0)
     restored_at = IntegerField(default=0)
+    moved_to = TextField(null=True)
 
     class Meta:
         table_name = "_meta"

@@ -7,6 +7,7 @@ tests import asks a process for others; that process has everything imported, op
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -108,6 +109,8 @@ class _Parent:
             self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._answers = self._socket.makefile()
         self._numbers = itertools.count()
+        atexit.register(self._socket.close)
+        atexit.register(self._answers.close)
 
     def ask(self, what: Any) -> Any:
         """Ask, and leave out what answers an earlier one, whose asker was interrupted by the time-out of its test.

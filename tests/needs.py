@@ -41,6 +41,8 @@ PROGRAMS = {
     "squid": "squid",
     "redis-server": "redis-server",
     "initdb": "postgresql",
+    "pgbouncer": "pgbouncer",
+    "promtool": "prometheus",
 }
 """Program to Debian packages."""
 

@@ -1,11 +1,13 @@
 """A PostgreSQL of this test run's own: one server in a temporary folder, and an empty database for each test.
 
-As root it runs under the user that Debian's package makes, since PostgreSQL refuses root.
+As root it runs under the user that Debian's package makes, since PostgreSQL refuses root. With
+``SYNCAPP_TEST_ENGINE=pgbouncer`` the product reaches it through PgBouncer in transaction mode.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import os
 import pwd
@@ -16,6 +18,8 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,15 +27,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.needs import where_postgres
+from tests.needs import where, where_postgres
 
-IS_UNDER_TEST = os.environ.get("SYNCAPP_TEST_ENGINE") == "postgres"
+IS_POOLED = os.environ.get("SYNCAPP_TEST_ENGINE") == "pgbouncer"
+IS_UNDER_TEST = IS_POOLED or os.environ.get("SYNCAPP_TEST_ENGINE") == "postgres"
 """Whether the product's tests are to run on PostgreSQL; those that look into a tenant's file are skipped then."""
 
 MISSING = "PostgreSQL is not installed here: apt-get install postgresql"
 
 _SETTINGS = {
-    "listen_addresses": "",
     "fsync": "off",  # What a test kills is a process, never the machine.
     "full_page_writes": "off",
     "max_connections": "60",
@@ -51,57 +55,58 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
 
 
-class Server:
-    """A running server, which ends with this process."""
+class _Program:
+    """A program that runs in a folder of its own, under the user who may run it, and ends with this process."""
 
     def __init__(self) -> None:
+        from tests.conftest import free_port
+
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self.folder.chmod(0o755)
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         shutil.chown(self.folder, self._user)
-        self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self.port = free_port()
+        self._make()
         self._process = self._started()
         atexit.register(self._end, os.getpid())
-        self.ask("CREATE ROLE app LOGIN")
 
-    def _command(self, program: str, *arguments: str) -> dict[str, Any]:
-        path = where_postgres(program)
-        assert path is not None, MISSING
-        as_user = {"user": self._user, "group": pwd.getpwnam(self._user).pw_gid, "extra_groups": []}
-        where = {"cwd": self.folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return {"args": [path, *arguments], **where, **(as_user if os.geteuid() == 0 else {})}
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(check=True, **self._command(program, *arguments))
+    def _make(self) -> None:
+        """Make what it starts with."""
 
     def _started(self) -> subprocess.Popen[bytes]:
-        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        command = self._command("postgres", "-D", "data", "-k", str(self.folder), *options)
+        command = self._command(*self._line())
         process = subprocess.Popen(**command, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 -- no locks
         for _ in range(600):
             try:
                 self.ask("SELECT 1")
                 return process
             except psycopg.OperationalError:
-                assert process.poll() is None, "PostgreSQL did not start"
+                assert process.poll() is None, f"{self._line()[0]} did not start"
                 time.sleep(0.05)
-        raise AssertionError("PostgreSQL did not become ready")
+        raise AssertionError(f"{self._line()[0]} did not become ready")
+
+    def _line(self) -> list[str]:
+        """Give its command line."""
+        raise NotImplementedError
 
     def _end(self, process_id: int) -> None:
         if os.getpid() == process_id:  # A fork has the same functions to call at its exit.
-            self._process.send_signal(signal.SIGQUIT)
-            self._process.wait()
+            self.kill()
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def kill(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """End it at once."""
+        self._process.send_signal(how)
+        self._process.wait()
+
+    def start(self) -> None:
+        """Start it again."""
+        self._process = self._started()
 
     @property
     def process_id(self) -> int:
         """Give the ID of its first process, which takes connections."""
         return self._process.pid
-
-    def restart(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Restart it: fast by SIGINT, at once by SIGQUIT."""
-        self._process.send_signal(how)
-        self._process.wait()
-        self._process = self._started()
 
     def address(self, database: str, user: str = "app") -> str:
         """Give the URL of a database."""
@@ -113,6 +118,47 @@ class Server:
             found = connection.execute(sql)
             return found.fetchall() if found.description else []
 
+    def _command(self, program: str, *arguments: str) -> dict[str, Any]:
+        path = where_postgres(program) or where(program)
+        assert path is not None, MISSING
+        as_user = {"user": self._user, "group": pwd.getpwnam(self._user).pw_gid, "extra_groups": []}
+        place = {"cwd": self.folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return {"args": [path, *arguments], **place, **(as_user if os.geteuid() == 0 else {})}
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(check=True, **self._command(program, *arguments))
+
+
+class Server(_Program):
+    """A running PostgreSQL."""
+
+    def __init__(self, listens: Sequence[str] = ()) -> None:
+        """``listens``: more addresses to listen on; who calls from their network is trusted."""
+        self._listens = listens
+        super().__init__()
+
+    def _make(self) -> None:
+        self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        with (self.folder / "data" / "pg_hba.conf").open("a") as allowed:
+            allowed.writelines(f"host all all {address}/30 trust\n" for address in self._listens)
+
+    def _line(self) -> list[str]:
+        settings = _SETTINGS | {"listen_addresses": ",".join(["127.0.0.1", *self._listens])}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        folders = f"unix_socket_directories={self.folder}"
+        return ["postgres", "-D", "data", "-p", str(self.port), "-c", folders, *options]
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with contextlib.suppress(FileExistsError):  # A socket's file has the port's number in its name.
+            (self.folder / ".s.PGSQL.5432").symlink_to(f".s.PGSQL.{self.port}")
+        return super()._started()
+
+    def restart(self, how: signal.Signals = signal.SIGINT, seconds: float = 0) -> None:
+        """Restart it: fast by SIGINT, at once by SIGQUIT; it is away for so long."""
+        self.kill(how)
+        time.sleep(seconds)
+        self.start()
+
     def new_database(self) -> str:
         """Make an empty database, and give its name."""
         name = f"t{uuid.uuid4().hex[:12]}"
@@ -123,15 +169,80 @@ class Server:
         """Drop a database, whoever uses it."""
         self.ask(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
 
+    def encrypt(self) -> None:
+        """Take encrypted connections too, with a certificate that nobody vouches for."""
+        certificate = [
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            "/CN=db",
+        ]
+        files = ["-keyout", "data/server.key", "-out", "data/server.crt"]
+        subprocess.run(**self._command("openssl", "req", *certificate, *files), check=True)
+        self.ask("ALTER SYSTEM SET ssl = on")
+        self.ask("SELECT pg_reload_conf()")
+
+
+class Replica(Server):
+    """A server that follows another one."""
+
+    def __init__(self, primary: Server) -> None:
+        self._primary = primary
+        super().__init__()
+
+    def _make(self) -> None:
+        where = ["-h", str(self._primary.folder), "-U", "postgres"]
+        self._run("pg_basebackup", "-R", "-D", "data", *where, "--checkpoint=fast", "--no-sync", "-X", "stream")
+
+    def stop_following(self) -> None:
+        """Hear nothing more of the other."""
+        self.ask("ALTER SYSTEM SET primary_conninfo = ''")
+        self.ask("SELECT pg_reload_conf()")
+        while self.ask("SELECT 1 FROM pg_stat_wal_receiver"):
+            time.sleep(0.02)
+
+    def promote(self) -> None:
+        """Become the primary."""
+        self.ask("SELECT pg_promote()")
+
+
+class Pooler(_Program):
+    """PgBouncer in transaction mode, before a server; three sessions there are for all who connect."""
+
+    def __init__(self, upstream: Path) -> None:
+        """``upstream``: the folder of the server's socket."""
+        self._upstream = upstream
+        super().__init__()
+
+    def _make(self) -> None:
+        (self.folder / "users").write_text('"app" ""\n"postgres" ""\n')
+        (self.folder / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host={self._upstream}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {self.folder}\n"
+            f"auth_type = trust\nauth_file = {self.folder}/users\npool_mode = transaction\ndefault_pool_size = 3\n"
+            "listen_port = 5432\nmax_client_conn = 500\nserver_login_retry = 0.1\n"
+        )
+
+    def _line(self) -> list[str]:
+        return ["pgbouncer", "pgbouncer.ini"]
+
 
 _DATABASES: dict[Path, str] = {}
+
+
+def address(database: str) -> str:
+    """Give the URL under which the product reaches a database of the server."""
+    return (pooler() if IS_POOLED else server()).address(database)
 
 
 def address_of(folder: Path) -> str:
     """Give the URL of the database that a test has in place of a data folder."""
     if folder not in _DATABASES:
         _DATABASES[folder] = server().new_database()
-    return server().address(_DATABASES[folder])
+    return address(_DATABASES[folder])
 
 
 def environ_of(folder: Path) -> dict[str, str]:
@@ -142,6 +253,14 @@ def environ_of(folder: Path) -> dict[str, str]:
 def ask(folder: Path, sql: str) -> list[tuple[Any, ...]]:
     """Ask the database in place of a data folder, as the superuser."""
     return server().ask(sql, _DATABASES[folder])
+
+
+@contextmanager
+def locked(folder: Path, table: str) -> Iterator[None]:
+    """Have all others wait for a table meanwhile."""
+    with psycopg.connect(server().address(_DATABASES[folder], "postgres")) as connection:
+        connection.execute(f"LOCK TABLE {table}")
+        yield
 
 
 def dump(folder: Path, tenant_id: str) -> dict[str, list[tuple[Any, ...]]]:
@@ -168,4 +287,12 @@ def must_be_about_files() -> None:
 @cache
 def server() -> Server:
     """Give the server of this test run, started when it is asked for first."""
-    return Server()
+    server = Server()
+    server.ask("CREATE ROLE app LOGIN")
+    return server
+
+
+@cache
+def pooler() -> Pooler:
+    """Give a pooler before that server."""
+    return Pooler(server().folder)

@@ -34,9 +34,9 @@ ONLY_THERE = {
 ENGINES = ("storage.sqlite.", "storage.postgres.")
 MAY_KNOW_THE_ENGINE = {
     "storage.postgres.copies": "writes and reads files of the other",
+    "storage.postgres.retired_tables": "reads files of the other",
     "syncapp": "chooses it",
-    "operations.backup": "copies files",
-    "operations.backup_commands": "copies files",
+    "operations.backup": "says why a file of it is at fault",
     "operations.backup_manifest": "reads copied files",
     "operations.backup_verification": "reads copied files",
     "operations.restore": "puts files back",
@@ -57,7 +57,7 @@ STANDARD_LIBRARY_ONLY = {
     "operations.misspelled_settings",
     "operations.probe_proxies",
     "server.disk_space",
-    "settings",
+    "setting_values",
     "storage.declarations.toml_positions",
 }
 MAY_BIND = {"server.http.lifecycle": {"listener.bind"}}
@@ -123,6 +123,7 @@ def points_one_way(name: str, tree: ast.Module) -> Iterator[str]:
 MAY_IMPORT_LATE = {
     "syncapp._run_command",
     "syncapp._bus",
+    "syncapp._add_metrics",
     "operations.doctor.redis_address",
     "operations.engine_choice.postgres_engine",
 }

@@ -24,6 +24,9 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("PORT", "99999"),
         ("PORT", "three"),
         ("JWT_SECRET_KEY", "short"),
+        ("JWT_OLD_KEYS", "k" * 40 + ",short"),
+        ("METRICS_TOKEN", "short"),
+        ("METRICS_TOKEN", "with a space in it, or two"),
         ("CORS_ORIGINS", "*"),
         ("CORS_ORIGINS", "https://a.example,nil"),
         ("CORS_ORIGINS", "capacitor://*"),
@@ -67,6 +70,38 @@ def test_limits_can_be_raised_for_a_benchmark() -> None:
     assert settings.load({"CORS_ORIGINS": apps}).cors_origins == tuple(map(str.strip, apps.split(",")))
     as_browsers_say = settings.load({"CORS_ORIGINS": "https://App.example:443,http://b.example:80/,null"}).cors_origins
     assert as_browsers_say == ("https://app.example", "http://b.example", "null")
+
+
+def test_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("k" * 40 + "\n")
+    assert settings.load({"JWT_SECRET_KEY_FILE": str(file)}).jwt_secret_key == "k" * 40
+    file.write_text("first-" * 6 + "\n" + "second," * 6 + "\n")
+    assert settings.load({"JWT_OLD_KEYS_FILE": str(file)}).jwt_old_keys == ("first-" * 6, "second," * 6)
+    assert settings.load({"JWT_OLD_KEYS": "a" * 32 + ", " + "b" * 32}).jwt_old_keys == ("a" * 32, "b" * 32)
+    assert settings.load({"PORT_FILE": str(file)}).port == 3000  # It is no secret.
+
+
+@pytest.mark.parametrize(
+    ("content", "variable", "sentence"),
+    [
+        (None, "", "can't be read: No such file"),
+        (b"", "", "is empty"),
+        (b"\n ", "", "is empty"),
+        (b"\xff" * 40, "", "it is not UTF-8"),
+        (b"short", "", "must be at least 32 bytes"),
+        (b"k" * 40, "k" * 40, "are both set"),
+    ],
+)
+def test_file_that_has_no_secret_is_named_without_it(
+    tmp_path: Path, content: bytes | None, variable: str, sentence: str
+) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(settings.SettingError, match=f"^JWT_SECRET_KEY.* {sentence}") as error:
+        settings.load({"JWT_SECRET_KEY_FILE": str(file), "JWT_SECRET_KEY": variable})
+    assert "short" not in str(error.value) and "kkk" not in str(error.value)
 
 
 def test_one_proxy_is_trusted_on_heroku_and_none_elsewhere() -> None:

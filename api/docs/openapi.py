@@ -26,6 +26,7 @@ _ALWAYS = (errors.Problem, errors.RateLimited, errors.Busy)
 _TOKEN = (
     errors.Unauthorized,
     errors.TokenExpired,
+    errors.TenantSuspended,
     errors.InvalidTenantId,
     errors.TenantMismatch,
     errors.TenantNotFound,
@@ -38,7 +39,13 @@ _BODY = (
     errors.PayloadTooLarge,
 )
 _DEVICE = (errors.ValidationError,)
-_ONCE = (errors.ValidationError, errors.StillRunning, errors.IdempotencyMismatch, errors.QuotaExceeded)
+_ONCE = (
+    errors.ValidationError,
+    errors.StillRunning,
+    errors.IdempotencyMismatch,
+    errors.QuotaExceeded,
+    errors.TenantReadOnly,
+)
 _JSON = "application/json"
 _TAGS = {
     "customers": "Customers and their sessions",
@@ -150,7 +157,7 @@ def _errors(rule: Rule, method: str, call: Call) -> Iterable[type[Problem]]:
     found += [*_ONCE] if call.is_idempotent else []
     found += [*_DEVICE] if call.names_device else []
     found += [errors.NotFound] if rule.arguments else []
-    found += [errors.OutcomeUnknown, errors.StorageFull] if method != "GET" or call.needs_token else []
+    found += [errors.Moved, errors.OutcomeUnknown, errors.StorageFull] if method != "GET" or call.needs_token else []
     return dict.fromkeys(found)
 
 

@@ -7,7 +7,8 @@ Knows: nothing that runs; what is promised. Must not know: any broker, what mess
    (``commit_order`` sees to that), and a message may come twice.
 3. Nothing is lost in silence. A subscriber that may have missed something calls ``gap``. A publisher that had to drop
    messages publishes what ``lost`` makes of their tenants, as soon as it can.
-4. Of a message that is too long for a broker, its first line is carried, which says what happened (``messages``).
+4. Of a message that is too long for a broker, its first line is carried, which says what happened (``messages``) and has
+   less than 7,000 bytes.
 5. A process that dies may take its last messages with it: who must know everything looks for itself, now and then.
 """
 
@@ -35,6 +36,14 @@ class Bus(Protocol):
     def is_shared(self) -> bool:
         """Tell whether other processes may be on it."""
 
+    @property
+    def broker(self) -> str:
+        """Name what carries the messages, for people."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether it works both ways, as far as is known."""
+
     def publish(self, tenant_id: str, message: bytes) -> None:
         """Give a message that concerns a tenant, "" for all, to the other processes; the sender may hear it too."""
 
@@ -48,7 +57,7 @@ class Bus(Protocol):
 class NoBus:
     """The bus of a process that is alone."""
 
-    is_shared = False
+    is_shared, is_alive, broker = False, True, ""
 
     def publish(self, tenant_id: str, message: bytes) -> None:
         """Give it to nobody."""

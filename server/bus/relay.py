@@ -19,6 +19,7 @@ from typing import NamedTuple
 import gevent
 import msgspec
 
+from protocol.errors import Busy
 from server.bus.bus import Bus, Subscriber
 from server.bus.commit_order import CommitOrder
 from server.bus.messages import Header, header_of, message_of, packets_of
@@ -31,6 +32,10 @@ _LOOK_SECONDS = 30.0
 _ALIVE_SECONDS = 5.0
 _GONE_SECONDS = 15.0
 _LOOKED_AT_ONCE = 200
+_REPEAT_SECONDS = 0.5
+"""How long after a look for which the database was not there."""
+_NAMED_AT_ONCE = 100
+"""IDs in one message: its first line is to be short (``bus``)."""
 
 
 class Outlets(NamedTuple):
@@ -46,6 +51,8 @@ class Outlets(NamedTuple):
     """Reads epoch and sequence of tenants, as far as they are there."""
     end_sessions: Callable[[Collection[str]], None]
     """Closes the sockets of sessions that have ended."""
+    look_at_sessions: Callable[[], None]
+    """Closes the sockets of those that have ended as it is stored, whether somebody told or not."""
 
 
 class Relay:
@@ -63,7 +70,7 @@ class Relay:
         self._others: dict[str, float] = {}
         """When each other process was heard last."""
         self._to_look_at: set[str] = set()
-        self._is_looking = False
+        self._are_sessions_due = self._is_looking = False
 
     def start(self) -> None:
         """Begin to hear what other processes tell."""
@@ -79,6 +86,11 @@ class Relay:
         """Count the processes that are alive, with this one."""
         now = time.monotonic()
         return 1 + sum(now - heard < _GONE_SECONDS for heard in self._others.values())
+
+    @property
+    def _is_alone(self) -> bool:
+        """Tell whether nobody else is to be told: it is known that there is no other process."""
+        return not self._bus.is_shared or (not self._others and self._bus.is_alive)
 
     # --- who listens here --------------------------------------------------------------------------------------------
 
@@ -107,20 +119,20 @@ class Relay:
 
     def is_wanted(self, tenant_id: str) -> bool:
         """Tell whether anyone may listen to a tenant, here or elsewhere, or is about to."""
-        return self._bus.is_shared or tenant_id in self._orders or self._outlets.has_listeners(tenant_id)
+        return not self._is_alone or tenant_id in self._orders or self._outlets.has_listeners(tenant_id)
 
     def commit(self, tenant_id: str, epoch: str, before: int, after: int, packets: Sequence[bytes]) -> None:
         """Tell of a commit of this process."""
         if before == after:  # A conflict alone moves nothing.
             return self.event(tenant_id, packets)
-        if not self._bus.is_shared:
+        if self._is_alone:
             return self._send_alone(tenant_id, epoch, after, packets)
         self._take(tenant_id, epoch, before, after, packets)
         header = Header(self._name, "commit", tenant_id, epoch, before, after)
         return self._bus.publish(tenant_id, message_of(header, packets))
 
     def _send_alone(self, tenant_id: str, epoch: str, after: int, packets: Sequence[bytes]) -> None:
-        """Send what a commit of the only process tells: nothing can be missing before it."""
+        """Send what a commit of the only process tells: nothing is missing before it."""
         if tenant_id in self._orders:
             self._orders[tenant_id].jump(epoch, after)
         self._outlets.send(tenant_id, packets)
@@ -129,13 +141,22 @@ class Relay:
         """Tell of something that is no commit. ``is_sent_here``: the listeners of this process know."""
         if not is_sent_here:
             self._outlets.send(tenant_id, packets)
-        if self._bus.is_shared:
+        if not self._is_alone:
             self._bus.publish(tenant_id, message_of(Header(self._name, "event", tenant_id), packets))
 
     def sessions_ended(self, session_ids: Iterable[str]) -> None:
         """Tell other processes of sessions that have ended."""
-        if self._bus.is_shared:
-            self._bus.publish("", message_of(Header(self._name, "ended", ids=tuple(session_ids))))
+        if not self._is_alone:
+            ids = tuple(session_ids)
+            for start in range(0, len(ids), _NAMED_AT_ONCE):
+                some = ids[start : start + _NAMED_AT_ONCE]
+                self._bus.publish("", message_of(Header(self._name, "ended", ids=some)))
+
+    def look(self, tenant_id: str) -> None:
+        """Have all processes look for a commit of which it is not known whether it was made."""
+        self._look({tenant_id} & self._orders.keys())
+        if not self._is_alone:
+            self._bus.publish(tenant_id, self._lost([tenant_id]))
 
     # --- what others tell --------------------------------------------------------------------------------------------
 
@@ -146,13 +167,22 @@ class Relay:
             return
         if header.sender == self._name:
             return
-        self._others[header.sender] = time.monotonic()
+        self._note_other(header.sender)
         if header.kind == "ended":
             self._outlets.end_sessions(header.ids)
+        elif header.kind == "lost" and header.ids:
+            self._look(set(header.ids) & self._orders.keys())
         elif header.kind == "lost":
-            self._look(set(header.ids) & self._orders.keys() if header.ids else self._orders)
+            self._look_at_all()
         elif header.tenant_id in self._orders:
             self._pass_on(header, packets_of(message))
+
+    def _note_other(self, name: str) -> None:
+        """Note that another process is alive. One that is new was told of nothing while nobody knew it."""
+        is_new = name not in self._others
+        self._others[name] = time.monotonic()
+        if is_new:
+            self._bus.publish("", self._lost(()))
 
     def _pass_on(self, header: Header, packets: list[bytes]) -> None:
         if header.kind == "commit":
@@ -205,26 +235,50 @@ class Relay:
                 self._look_at_all()
 
     def _look_at_all(self) -> None:
+        self._are_sessions_due = True
         self._look(self._orders)
 
     def _look(self, tenant_ids: Iterable[str]) -> None:
         """Compare the positions that are stored with what was told; one greenlet does so for all."""
         self._to_look_at |= set(tenant_ids)
-        if self._to_look_at and not self._is_looking:
+        if not self._is_looking and (self._to_look_at or self._are_sessions_due):
             self._is_looking = True
             gevent.spawn(self._look_at_some)
 
     def _look_at_some(self) -> None:
+        """Look at some after the other until all were looked at, however long the database is away."""
+        has_failed = False
         try:
-            while self._to_look_at:
+            while self._to_look_at or self._are_sessions_due:
                 some = [self._to_look_at.pop() for _ in range(min(_LOOKED_AT_ONCE, len(self._to_look_at)))]
-                for tenant_id, (epoch, sequence) in self._outlets.look(some).items():
-                    self._compare(tenant_id, epoch, sequence)
-                gevent.sleep(0)
-        except Exception:  # The database does not answer: the next look finds the same.
-            log.exception("looking for commits of other processes failed")
+                try:
+                    self._look_once(some)
+                except Busy as error:
+                    if not has_failed:
+                        log.warning("looking for what other processes did is repeated", extra={"error": str(error)})
+                    has_failed = True
+                    self._to_look_at |= set(some) & self._orders.keys()
+                    gevent.sleep(_REPEAT_SECONDS)
+        except Exception:
+            log.exception("looking for what other processes did failed")
         finally:
             self._is_looking = False
+
+    def _look_once(self, tenant_ids: Collection[str]) -> None:
+        if self._are_sessions_due:
+            self._are_sessions_due = False
+            self._look_at_sessions()
+        if tenant_ids:
+            for tenant_id, (epoch, sequence) in self._outlets.look(tenant_ids).items():
+                self._compare(tenant_id, epoch, sequence)
+        gevent.sleep(0)
+
+    def _look_at_sessions(self) -> None:
+        try:
+            self._outlets.look_at_sessions()
+        except Busy:
+            self._are_sessions_due = True
+            raise
 
     def _compare(self, tenant_id: str, epoch: str, sequence: int) -> None:
         order = self._orders.get(tenant_id)

@@ -25,6 +25,7 @@ from werkzeug.http import parse_options_header
 from protocol import errors
 from protocol.codec import decode, encode
 from server.http.response_head import SECURITY_HEADERS
+from server.metrics import REFUSALS
 from server.quotas import Quotas, Reservation
 
 _THIS_PROCESS = str(uuid.uuid4())[:23]
@@ -51,6 +52,8 @@ class Exchange:
     began: float = field(default_factory=time.perf_counter)
     tenant_id: str | None = None
     code: str | None = None
+    endpoint: str = "unknown"
+    """The pattern of the path, for metrics: a few values, whatever clients ask for."""
     reservation: Reservation | None = None
     quota_headers: Callable[[], Mapping[str, str]] | None = None
 
@@ -251,6 +254,7 @@ def _coalesced(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 def failure(problem: errors.Problem, request_id: str) -> Reply:
     """Answer with an error."""
+    REFUSALS[problem.code,] += 1
     headers = [_JSON]
     if problem.retry_after_seconds is not None:
         headers.append(("Retry-After", str(problem.retry_after_seconds)))

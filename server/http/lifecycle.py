@@ -154,8 +154,10 @@ def _log_address(listener: Any) -> None:
         log.info("serving on %s", where)
 
 
-def listen(host: str, port: int) -> Any:
+def listen(host: str, port: int, setting: str = "") -> Any:
     """Listen with TCP_NODELAY, which accepted connections inherit (trap 16: without it each answer takes 44 ms).
+
+    ``setting``: what the names of the settings of the address and the port begin with.
 
     Raises: CannotListen.
     """
@@ -168,7 +170,7 @@ def listen(host: str, port: int) -> Any:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        what = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
+        what = setting + ("PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST")
         raise CannotListen(f"Can't listen on {host}:{port}: {error.strerror}. Set {what} to another one.") from None
     return listener
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Container, Mapping
 
 from protocol.errors import Problem
+from server.metrics import REFUSALS
 
 log = logging.getLogger("syncapp.request")
 
@@ -47,6 +48,7 @@ class LoadShedding:
         finally:
             self.under_way -= 1
         if problem:
+            REFUSALS[problem.code,] += 1
             self._log(tenant_id)
         return problem
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from flask import Flask
+from flask import Flask, request
 from isal import isal_zlib
 from werkzeug.datastructures import Accept
 from werkzeug.exceptions import HTTPException
@@ -37,6 +37,7 @@ from server.http.exchange import (
     status_line,
 )
 from server.http.response_head import SECURITY_HEADERS
+from server.metrics import REQUEST_SECONDS, REQUESTS
 from server.quotas import Quotas
 from settings import Settings
 
@@ -70,6 +71,7 @@ class Middleware:
         self._wrapped: Wsgi = app.wsgi_app
         app.wsgi_app = self  # type: ignore[method-assign]
         app.extensions["middleware"] = self
+        app.before_request(_note_endpoint)
         app.register_error_handler(Exception, lambda error: error if _is_no_failure(error) else _reply_to(error))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -90,6 +92,7 @@ class Middleware:
         view = self.views.get(environ["PATH_INFO"]) if method == "POST" else None
         try:
             if view:
+                current_exchange().endpoint = environ["PATH_INFO"]
                 return view()
             if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
                 return self._preflight(environ)
@@ -128,6 +131,11 @@ class Middleware:
         return headers + (_PREFLIGHT if environ["REQUEST_METHOD"] == "OPTIONS" else [])
 
 
+def _note_endpoint() -> None:
+    if request.url_rule:
+        current_exchange().endpoint = request.url_rule.rule
+
+
 class ResponseBody:
     """The body of a response; once it is sent, its request ends."""
 
@@ -146,7 +154,7 @@ class ResponseBody:
             if close:
                 close()
         finally:
-            _log(self._exchange, self._reply.status)
+            _note_end(self._exchange, self._reply.status)
             self._exchange.release()
             self._end()
 
@@ -230,10 +238,18 @@ def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
     yield deflate.flush()
 
 
-# --- log -------------------------------------------------------------------------------------------------------------
+# --- the end of a request -------------------------------------------------------------------------------------------
 
 
-def _log(exchange: Exchange, status: int) -> None:
+def _note_end(exchange: Exchange, status: int) -> None:
+    """Count a request and log it."""
+    seconds = time.perf_counter() - exchange.began
+    REQUESTS[exchange.endpoint, status] += 1
+    REQUEST_SECONDS.observe(seconds, exchange.endpoint)
+    _log(exchange, status, seconds)
+
+
+def _log(exchange: Exchange, status: int, seconds: float) -> None:
     """Log a request: never a body, a header or a query, where secrets may be."""
     method, path = exchange.environ["REQUEST_METHOD"], exchange.path[:200]
     about = {
@@ -244,7 +260,7 @@ def _log(exchange: Exchange, status: int) -> None:
         "code": exchange.code,
         "tenant": exchange.tenant_id,
         "address": client_address(),
-        "duration_ms": round((time.perf_counter() - exchange.began) * 1000, 2),
+        "duration_ms": round(seconds * 1000, 2),
     }
     is_failure = status >= 500 and status != errors.StorageFull.status  # A full disk is logged once.
     log_format.write_line(log, logging.ERROR if is_failure else logging.INFO, f"{method} {path} {status}", about)

@@ -28,9 +28,11 @@ class Announcements:
         has_listeners: Callable[[str], bool],
         look: Callable[[Collection[str]], Mapping[str, Position]],
         end_sessions: Callable[[Iterable[str]], None],
+        look_at_sessions: Callable[[], None],
         now_ms: Callable[[], int],
     ) -> None:
-        """``look`` reads the positions of tenants; ``end_sessions`` closes the sockets of sessions that ended elsewhere."""
+        """``look`` reads the positions of tenants; ``end_sessions`` closes the sockets of sessions that ended elsewhere,
+        ``look_at_sessions`` those of sessions that ended unheard."""
         self._broadcaster, self._now_ms = broadcaster, now_ms
         outlets = Outlets(
             has_listeners,
@@ -38,10 +40,11 @@ class Announcements:
             self._hint,
             lambda tenant_ids: {name: (here.epoch, here.sequence) for name, here in look(tenant_ids).items()},
             end_sessions,
+            look_at_sessions,
         )
         self._relay = Relay(bus, outlets)
         self.start, self.close, self.sessions_ended = self._relay.start, self._relay.close, self._relay.sessions_ended
-        self.expect_listener = self._relay.expect_listener
+        self.expect_listener, self.look = self._relay.expect_listener, self._relay.look
 
     @property
     def processes(self) -> int:

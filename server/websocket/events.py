@@ -15,6 +15,7 @@ from socketio.packet import Packet
 
 from protocol import codec
 from protocol.errors import InvalidJson, NotFound, Problem, ValidationError, as_acknowledgement
+from server.metrics import REFUSALS
 
 _FAST_PATH = re.compile(r'2(0|[1-9][0-9]{0,17})\["([a-z_]{1,64})",', re.ASCII)
 """An event with an acknowledgement ID, up to its body. Source: Socket.IO protocol 5, "Packet encoding"."""
@@ -128,6 +129,7 @@ class Events:
 
     def _refuse(self, engine_id: str, number: str, problem: Problem) -> None:
         """Acknowledge an event with an error; one without an acknowledgement ID is answered by the event ``error``."""
+        REFUSALS[problem.code,] += 1
         body = as_acknowledgement(problem)
         items = b"3%b%b" % (number.encode(), codec.encode([body])) if number else b"2" + codec.encode(["error", body])
         self._answer(engine_id, items)

@@ -16,6 +16,7 @@ from flask_socketio import SocketIO
 
 from protocol.errors import Problem, as_acknowledgement
 from server.http.exchange import is_allowed_origin
+from server.metrics import REFUSALS
 from server.quotas import Quotas
 from server.scheduler import yield_if_due
 from server.websocket import frames
@@ -163,6 +164,7 @@ class SocketIOServer:
             self.close(engine_id)
 
     def _close_flooding(self, engine_id: str, problem: Problem) -> None:
+        REFUSALS[problem.code,] += 1
         log.warning("a socket that sent too many events was closed", extra={"tenant": self._tenant_of(engine_id)})
         if sid := self.sid_of(engine_id):
             self.io.emit("error", as_acknowledgement(problem), to=sid)

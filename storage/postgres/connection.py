@@ -11,12 +11,14 @@ Source: postgresql.org/docs, "Pipeline Mode" of libpq.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import gevent
 import psycopg
+from gevent import socket
 from psycopg import pq
 from psycopg.pq.abc import PGconn, PGresult
 
@@ -131,6 +133,10 @@ class Connection:
         self._is_batch_open = False
         self._prepared: dict[bytes, bytes] = {}
         self._number = 0
+        self.has_own_session = False
+        """Whether the server's session is this connection's alone, so that what is prepared stays: not behind a pooler."""
+        self.history: str | None = None
+        """Which history of the database its commits go into, for who asks what became of one."""
         self.is_open, self.is_lost = True, False
         self.is_clean = True
         """Whether no transaction is open, nor will be once all that was sent is answered."""
@@ -145,6 +151,13 @@ class Connection:
         self.rewrite = rewrite
         self.section, self.is_lost, self.has_written, self.is_clean = 0, False, False, False
         self.known, self.answer_seconds = None, ANSWER_SECONDS
+        if not self.has_own_session:
+            self._prepared.clear()
+
+    def recognize(self, server_process: int) -> None:
+        """Learn whether the server's session is ours alone: a pooler gives a process number that is not the server's."""
+        self.has_own_session = server_process == self._wire.backend_pid
+        self._prepared.clear()
 
     # --- what bound code asks ------------------------------------------------------------------------------------------
 
@@ -190,13 +203,19 @@ class Connection:
         return answer
 
     def _name_of(self, text: bytes) -> bytes:
-        """Give the name under which a statement is prepared here, from its first use on."""
+        """Give the name under which a statement is prepared here, from its first use on.
+
+        In a session that others have too, it is the one without a name, for as long as no other is sent: theirs would have
+        the same names, and stay.
+        """
         name = self._prepared.get(text)
         if name is None:
             if len(self._prepared) >= _MOST_PREPARED:
                 self._forget_prepared()
-            self._number += 1
-            name = self._prepared[text] = b"s%d" % self._number
+            if not self.has_own_session:
+                self._prepared.clear()
+            self._number += self.has_own_session
+            name = self._prepared[text] = b"s%d" % self._number if self.has_own_session else b""
             self._wire.send_prepare(name, text)
             self._expected.append(_Prepared(self, self.section, text))
         return name
@@ -241,6 +260,8 @@ class Connection:
         if failed is not None:
             self.is_lost |= failed.section != self.section
             assert failed.error is not None
+            if isinstance(failed.error, StatementFailed) and failed.error.ends_connection:
+                self.close()
             raise failed.error
 
     def _take_answers(self) -> Rows | None:
@@ -276,6 +297,25 @@ class Connection:
             self._prepared.pop(current.text, None)
         return False
 
+    def notified(self, seconds: float) -> list[bytes]:
+        """Wait for what others tell by NOTIFY, and give it; nothing if nothing came for so long.
+
+        Raises: ConnectionLost.
+        """
+        found: list[bytes] = []
+        try:
+            with gevent.Timeout(seconds, False):
+                while not (found := self._take_notified()):
+                    gevent.get_hub().wait(self._readable)
+                    self._wire.consume_input()
+        except psycopg.Error as error:
+            self.close()
+            raise ConnectionLost(str(error).strip()) from error
+        return found
+
+    def _take_notified(self) -> list[bytes]:
+        return [one.extra for one in iter(self._wire.notifies, None)]
+
     # --- its end -------------------------------------------------------------------------------------------------------
 
     def undo(self) -> None:
@@ -296,9 +336,16 @@ class Connection:
         try:
             if self.is_open:
                 self._wire.consume_input()
+                self._take_notified()  # A pooler may give a session in which another listened.
         except psycopg.Error:
             self.close()
         return self.is_open
+
+    def cut(self) -> None:
+        """Have whoever waits for an answer find the connection lost."""
+        if self.is_open:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._wire.socket)) as same:
+                same.shutdown(socket.SHUT_RDWR)
 
     def abandon(self) -> None:
         """End amid a statement: have the server stop it, and close."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from models import bound
-from protocol.errors import TenantNotFound
+from protocol.errors import Moved, TenantNotFound
 from storage.group_commit import GroupCommit
 from storage.postgres.binding import Binding
 from storage.postgres.connection import Connection, Rows
@@ -129,6 +129,7 @@ class PostgresDatabase(GroupCommit):
         self._must_be_there(self._found)
         if connection.has_written:
             assert self._number is not None
+            _must_not_have_moved(self._number)
             self._make_lasting(connection, self._number)
             self.mark = object()
         self._roll_back()
@@ -139,7 +140,7 @@ class PostgresDatabase(GroupCommit):
         try:
             connection.settle()
         except ConnectionLost:
-            confirm(self._pool, number.rows[0][-1] if number.rows else None)
+            confirm(self._pool, number.rows[0][-1] if number.rows else None, connection.history)
             return
         if answer.tag != "COMMIT":  # In a transaction that had failed, it is a ROLLBACK.
             raise StatementFailed("", f"a transaction ended with {answer.tag}")
@@ -164,3 +165,12 @@ class PostgresDatabase(GroupCommit):
         except TenantNotFound as missing:
             return missing
         return problem_of(error)
+
+
+def _must_not_have_moved(begun: Rows) -> None:
+    """Refuse to keep what was written; the row of ``begin_write`` was read under the lock of the tenant.
+
+    Raises: Moved.
+    """
+    if begun.rows and begun.rows[0][-2] is not None:
+        raise Moved

@@ -6,60 +6,90 @@ sync.
 
 from __future__ import annotations
 
+import logging
+import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+import gevent
+
 from models import connection
 from protocol.errors import TenantNotFound
-from storage import schema
-from storage.engine import CanNotOpen
+from server.bus.bus import Bus
+from storage import main_database, positions, schema
+from storage.engine import CanNotOpen, Database, NotRestored
 from storage.positions import incarnation, now_ms
-from storage.postgres import copies, installation
-from storage.postgres.connecting import connect
+from storage.postgres import copies, installation, renewals
+from storage.postgres.connecting import connect, place_of
 from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
-from storage.postgres.errors import ConnectionLost
+from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
-from storage.postgres.transactions import turn_to
+from storage.postgres.shared import Shared
+from storage.postgres.start import must_answer
+from storage.postgres.transactions import turn_to, turn_to_locked_directory
+from storage.system_tables import CommitOrder
 
 T = TypeVar("T")
 _MOST_KEPT = 1_000
+log = logging.getLogger("syncapp.tenants")
+_END_WITH_PEER = (
+    b"SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),"
+    b" set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)"
+)
+"""Has the server notice within half a minute that this machine is gone; else it waits for two hours, with the locks."""
 
 
 class PostgresEngine:
     """The storage of one installation in a database (see ``storage.engine.Engine``)."""
 
     def __init__(
-        self, url: str, *, connections: int = 5, most_waiting: int = 1000, is_server: bool = True, creates: bool = True
+        self,
+        url: str,
+        *,
+        connections: int = 5,
+        most_waiting: int = 1000,
+        wait_seconds: float = 0,
+        is_server: bool = True,
+        creates: bool = True,
+        replaced: Path | None = None,
     ) -> None:
         """Open the directory, and make its tables what this version needs.
 
-        ``connections``: how many this process has at the most. ``creates``: whether a database without data is begun.
+        ``connections``: how many this process has at the most. ``wait_seconds``: for how long a server is waited for that
+        is not there yet. ``creates``: whether a database without data is begun. ``replaced``: the folder for what restores
+        replace.
         Raises: CanNotOpen.
         """
-        self.is_server = is_server
+        self.is_server, self.replaced, self._url = is_server, replaced, url
         self._pool = Pool(partial(_connected, url), connections)
+        self.attempt_counts = self._shared = Shared(self._pool)
         self._most_waiting = most_waiting
-        self._installation = installation.Installation(self._pool)
-        self._open(creates)
+        self._installation = installation.Installation(self._pool, changes=is_server)
+        self._open(creates, wait_seconds)
         self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
-        self._epochs = self.directory.read(_restored)
+        self._renewals = self.directory.read(renewals.last)
 
-    def _open(self, creates: bool) -> None:
+    def _open(self, creates: bool, wait_seconds: float) -> None:
         try:
-            must_answer(self._pool)
+            must_answer(self._pool, self._url, wait_seconds)
             self._installation.prepare_directory(creates=creates)
         except BaseException:
             self._pool.close()
             raise
+
+    @property
+    def place(self) -> str:
+        """Name the database and where it is."""
+        return place_of(self._url)
 
     # --- tenants -----------------------------------------------------------------------------------------------------
 
@@ -81,6 +111,14 @@ class PostgresEngine:
         """List the customers who have rows here."""
         return self.directory.read(_tenant_ids)
 
+    def fault_of(self, tenant_id: str) -> str | None:
+        """Tell whether a customer's rows are not there."""
+        return "its rows are missing" if self._epoch_of(tenant_id) is None else None
+
+    def owner_of(self, epoch: str) -> str | None:
+        """Tell whose epoch this is."""
+        return self.directory.read(partial(renewals.owner_of, epoch))
+
     def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory, in one transaction."""
         self._installation.prepare_tenants()
@@ -91,8 +129,8 @@ class PostgresEngine:
             turn_to(sql, tenant_id)
             schema.begin_tenant(now_ms())
             schema.begin_tables()
+            renewals.note(tenant_id)
             turn_to(sql, None)
-            sql.execute("INSERT INTO tenants (id, epoch) VALUES (?, '')", (tenant_id,))
 
         self.directory.write(begin)
 
@@ -107,6 +145,7 @@ class PostgresEngine:
             turn_to(sql, tenant_id)
 
         self.tenant(tenant_id).replace(remove)
+        self.forget_replaced(tenant_id, math.inf)
 
     def recover(self, known: Callable[[], Collection[str]]) -> None:
         """Make the tables of tenants current. What a crash cut off, PostgreSQL has undone."""
@@ -124,34 +163,94 @@ class PostgresEngine:
         """Make the tables of all tenants those of this version."""
         self._installation.prepare_tenants()
 
+    def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
+        """Run ``work`` bound to a tenant, which begins with it if need be, or to the directory, also if it moved away."""
+        if tenant_id is None:
+            return self.directory.replace(work)
+
+        def begun() -> T:
+            renewals.hold(tenant_id)
+            if not CommitOrder.select().exists():
+                schema.begin_tenant(now_ms())
+            result = work()
+            renewals.note(tenant_id)
+            return result
+
+        return self.tenant(tenant_id).replace(begun)
+
     # --- copies ------------------------------------------------------------------------------------------------------
 
     def copy_to(self, tenant_id: str, file: Path) -> None:
-        """Copy a tenant as of one moment into a file of SQLite's."""
-        self.tenant(tenant_id).read(partial(copies.write, file))
+        """Copy a tenant as of one moment into a file of SQLite's; tables of another version stay what they are."""
+        self.peek(tenant_id, partial(copies.write, file))
+
+    def copy_directory(self, file: Path) -> None:
+        """Copy the directory in the same way."""
+        self.directory.read(partial(self._copy_directory, file))
+
+    def _copy_directory(self, file: Path) -> None:
+        if not main_database.customer_ids_after("", 1) and renewals.is_any():
+            raise CanNotOpen(f"{self.place} knows no customer, but tenants' rows are there: put the customers back.")
+        copies.write_directory(file)
 
     def restore_from(self, tenant_id: str, file: Path) -> str:
         """Put what is in a file of SQLite's in the place of a tenant's rows, under a new epoch, which it returns."""
+        return self.lay_ready(tenant_id, copies.copying(file))
 
-        def restore() -> str:
-            sql = connection()
-            copies.empty(ends=False)
-            copies.read(file)
-            epoch = incarnation()[0]
-            turn_to(sql, None)
-            known = (
-                "INSERT INTO tenants (id, epoch) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch"
-            )
-            sql.execute(known, (tenant_id, epoch))
-            turn_to(sql, tenant_id)
-            return epoch
+    def lay_ready(
+        self, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object] = lambda: None
+    ) -> str:
+        """Restore what ``put`` writes into a file, and run ``note`` in the directory, in one transaction."""
+        with copies.opened(put) as source:
+            return self.tenant(tenant_id).replace(partial(self._restore, tenant_id, source, note))
 
-        return self.tenant(tenant_id).replace(restore)
+    def _restore(self, tenant_id: str, source: Database, note: Callable[[], object]) -> str:
+        renewals.hold(tenant_id)
+        if self.replaced is not None and CommitOrder.select().exists():
+            copies.keep(self.replaced, tenant_id)
+        copies.empty(ends=False)
+        copies.read(source)
+        return self._begin_epoch(tenant_id, note)
+
+    def _begin_epoch(self, tenant_id: str, note: Callable[[], object]) -> str:
+        positions.begin_epoch(now_ms())
+        renewals.note(tenant_id)
+        epoch = incarnation()[0]
+        turn_to_locked_directory(connection())
+        renewals.tell(tenant_id)
+        note()
+        return epoch
+
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has."""
+
+        def begin() -> str:
+            if not CommitOrder.select().exists():
+                raise TenantNotFound
+            return self._begin_epoch(tenant_id, lambda: None)
+
+        return self.tenant(tenant_id).replace(begin)
+
+    def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float) -> None:
+        """Look whether tenants that were restored are still what was restored."""
+        lost = [tenant_id for tenant_id, epoch in epochs.items() if self._epoch_of(tenant_id) != epoch]
+        if lost:
+            raise NotRestored(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
+
+    def _epoch_of(self, tenant_id: str) -> str | None:
+        return self.directory.read(partial(renewals.epoch_of, tenant_id))
+
+    def forget_replaced(self, tenant_id: str, before: float) -> None:
+        """Remove what was kept of a tenant on this machine until ``before``."""
+        if self.replaced is not None:
+            copies.forget(self.replaced, tenant_id, before)
 
     def renewed(self) -> list[str]:
         """List the tenants that began a new epoch since this was asked last, by whichever process."""
-        before, self._epochs = self._epochs, self.directory.read(_restored)
-        return sorted(tenant_id for tenant_id, epoch in self._epochs.items() if before.get(tenant_id) != epoch)
+        self._renewals, found = self.directory.read(partial(renewals.after, self._renewals))
+        for tenant_id in found:
+            log.warning("tenant %s was restored: it goes on under a new epoch", tenant_id)
+        return sorted(found)
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
@@ -161,7 +260,12 @@ class PostgresEngine:
         return self.directory.read(lambda: str(connection().execute("SHOW server_version").fetchone()[0]))
 
     def maintain(self) -> None:
-        """Do nothing: PostgreSQL looks after itself."""
+        """Forget what nobody needs; else PostgreSQL looks after itself."""
+        self._shared.forget()
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Take a lease, or renew it, unless another process has it."""
+        return self._shared.lease(name, seconds)
 
     def has_room(self) -> bool:
         """Tell whether the disk has room, as far as is known: a write that finds none says so."""
@@ -177,10 +281,28 @@ class PostgresEngine:
         def keep() -> str:
             sql = connection()
             sql.execute("INSERT INTO secrets (name, secret) VALUES ('signing', ?) ON CONFLICT DO NOTHING", (make(),))
-            (secret,) = sql.execute("SELECT secret FROM secrets WHERE name = 'signing'").fetchone() or ("",)
-            return str(secret)
+            return str(_secret())
 
-        return self.directory.write(keep)
+        return self.directory.read(_secret) or self.directory.write(keep)
+
+    def keep_secret(self, secret: str) -> bool:
+        """Keep another secret in the place of that."""
+
+        def keep() -> None:
+            sql = connection()
+            sql.execute("DELETE FROM secrets WHERE name = 'signing'")
+            sql.execute("INSERT INTO secrets (name, secret) VALUES ('signing', ?)", (secret,))
+
+        self.rewrite(None, keep)
+        return True
+
+    def bus(self, channel: str) -> Bus:
+        """Give the bus of this process: over NOTIFY, with a connection more than the pool has."""
+        return NotifyBus(self._pool, partial(connect, self._url), channel)
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have what waits for a server that does not answer fail, so many seconds from now."""
+        gevent.spawn_later(seconds, self._pool.give_up)
 
     def close(self) -> None:
         """Wait for each database's last write, and close the connections."""
@@ -189,19 +311,9 @@ class PostgresEngine:
         self._pool.close()
 
 
-def must_answer(pool: Pool) -> None:
-    """Connect once, to tell why it can't be done.
-
-    Raises: CanNotOpen.
-    """
-    try:
-        pool.give_back(pool.take())
-    except ConnectionLost as error:
-        raise CanNotOpen(f"PostgreSQL, named by DATABASE_URL, can't be used: {error}") from None
-
-
 def _connected(url: str) -> Connection:
     connection = connect(url)
+    connection.send(_END_WITH_PEER)
     installation.must_be_fit(connection)
     return connection
 
@@ -213,10 +325,11 @@ def _is_id(tenant_id: str) -> bool:
         return False
 
 
+def _secret() -> str | None:
+    found = connection().execute("SELECT secret FROM secrets WHERE name = 'signing'").fetchone()
+    return str(found[0]) if found else None
+
+
 def _tenant_ids() -> list[str]:
     found = connection().execute("SELECT t.id FROM tenants AS t JOIN customers AS c ON c.id = t.id ORDER BY t.id")
     return [row[0] for row in found]
-
-
-def _restored() -> dict[str, str]:
-    return dict(connection().execute("SELECT id, epoch FROM tenants WHERE epoch <> ''"))

@@ -10,9 +10,10 @@ from psycopg import pq
 from psycopg.pq.abc import PGresult
 
 from protocol.errors import Busy, StorageFull
+from storage.engine import EngineFailed
 
 
-class StatementFailed(Exception):
+class StatementFailed(EngineFailed):
     """A statement that the server refused; ``state`` is its SQLSTATE, empty for one that was not run at all."""
 
     def __init__(self, state: str, sentence: str) -> None:
@@ -24,9 +25,19 @@ class StatementFailed(Exception):
         """Tell whether the statement has to be prepared anew."""
         return self.state == "26000" or (self.state == "0A000" and _CHANGED in str(self))
 
+    @property
+    def ends_connection(self) -> bool:
+        """Tell whether the connection is of no use after it."""
+        is_of_replica = self.state == "0A000" and _IN_RECOVERY in str(self)
+        return is_of_replica or self.state in _ENDED or self.state.startswith("08")
+
 
 class ConnectionLost(Exception):
     """A connection that could not be made, or that ended; what it was about to do is not known by itself."""
+
+
+class TooManyConnections(ConnectionLost):
+    """A connection that the server refused, since it has as many as it takes."""
 
 
 class DatabaseUnavailable(Busy):
@@ -42,8 +53,11 @@ _BUSY = {
     "57014",  # query_canceled
     "53300",  # too_many_connections
 }
-_ENDED = {"57P01", "57P02", "57P03", "57P05", "25P03"}
-"""The server goes down, crashes, starts up, or closed what was idle."""
+_ENDED = {"57P01", "57P02", "57P03", "57P05", "25P03", "25006"}
+"""The server goes down, crashes, starts up, closed what was idle, or takes no writes: it is a replica by now."""
+
+_IN_RECOVERY = "during recovery"
+"""What a replica says of BEGIN READ WRITE (feature_not_supported)."""
 
 _CHANGED = "cached plan must not change result type"
 """Said of a prepared statement whose columns have other types by now: another process migrated (feature_not_supported)."""
@@ -64,7 +78,7 @@ def problem_of(error: Exception) -> Exception:
     if isinstance(error, ConnectionLost):
         return DatabaseUnavailable()
     if isinstance(error, StatementFailed):
-        if error.state in _ENDED or error.state.startswith("08"):
+        if error.ends_connection:
             return DatabaseUnavailable()
         if error.state in _BUSY or error.is_outdated:
             return Busy()

@@ -12,9 +12,11 @@ from models import bound, synced_tables
 from storage import main_database, schema
 from storage.engine import CanNotOpen
 from storage.positions import now_ms
+from storage.postgres import renewals, shared
 from storage.postgres.binding import Binding
 from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
+from storage.postgres.outcomes import history_of
 from storage.postgres.pool import Pool
 from storage.postgres.table_ddl import CREATE_NEXT_NUMBER, LONGEST_NAME
 from storage.postgres.transactions import DIRECTORY, SCHEMA_LOCK, TENANTS, end_alone, start_alone, turn_to
@@ -28,8 +30,9 @@ _SYSTEM_COLUMNS = {"ctid", "tableoid", "xmin", "cmin", "xmax", "cmax"}
 class Installation:
     """What is laid out in one database, as far as this process knows."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, *, changes: bool = True) -> None:
+        """``changes``: whether tables of another version are made those of this one, as a server does."""
+        self._pool, self._changes = pool, changes
         self._prepared_for = 0
 
     def prepare_directory(self, *, creates: bool) -> None:
@@ -42,13 +45,16 @@ class Installation:
             _prepare(connection, "directory", main_database.FINGERPRINT, main_database.prepare)
 
     def prepare_tenants(self) -> None:
-        """Make the tables of tenants what this version needs, and the rows of all of them, unless they are."""
+        """Make the tables of tenants what this version needs, and the rows of all of them, unless they are.
+
+        Raises: CanNotOpen for those of another version, if this process is not to change them.
+        """
         if self._prepared_for == schema.tenant_fingerprint():
             return
         _must_have_names_that_fit()
         fingerprint = schema.tenant_fingerprint()
         with self._alone() as connection:
-            _prepare(connection, "tenants", fingerprint, lambda: _prepare_tenants(connection))
+            _prepare(connection, "tenants", fingerprint, lambda: _prepare_tenants(connection), changes=self._changes)
         self._prepared_for = fingerprint
 
     @contextmanager
@@ -73,17 +79,28 @@ _IS_THERE = f"SELECT 1 FROM pg_namespace WHERE nspname = '{DIRECTORY}'"
 _FIRST = (
     f"CREATE SCHEMA IF NOT EXISTS {DIRECTORY}",
     "CREATE TABLE IF NOT EXISTS prepared (name text PRIMARY KEY, fingerprint bigint NOT NULL)",
-    'CREATE TABLE IF NOT EXISTS tenants (id text COLLATE "C" PRIMARY KEY, epoch text NOT NULL)',
+    *renewals.TABLES,
     "CREATE TABLE IF NOT EXISTS secrets (name text PRIMARY KEY, secret text NOT NULL)",
+    *shared.TABLES,
     CREATE_NEXT_NUMBER,
 )
 
 
-def _prepare(connection: Connection, name: str, fingerprint: int, prepare: Callable[[], object]) -> None:
+_OF_ANOTHER_VERSION = (
+    "The tables in PostgreSQL are of another version, or of another TABLES_FILE, than this command's. Start the server with"
+    " this one first, or run: python syncapp.py migrate"
+)
+
+
+def _prepare(
+    connection: Connection, name: str, fingerprint: int, prepare: Callable[[], object], *, changes: bool = True
+) -> None:
     """Prepare tables, unless they are for this fingerprint, which is noted."""
     found = connection.execute("SELECT fingerprint FROM prepared WHERE name = ?", (name,)).fetchone()
     if found and found[0] == fingerprint:
         return
+    if found and not changes:
+        raise CanNotOpen(_OF_ANOTHER_VERSION)
     token = bound.set(Binding(connection))
     try:
         prepare()
@@ -134,13 +151,16 @@ def _must_have_names_that_fit() -> None:
 def must_be_fit(connection: Connection) -> None:
     """Refuse a server that is too old, an encoding that can't hold every text, and a user whom no policy binds.
 
+    And learn what the connection can know of its server by that.
     Raises: CanNotOpen.
     """
     sql = (
         "SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_encoding'),"
-        " rolsuper OR rolbypassrls, rolname::text FROM pg_roles WHERE rolname = current_user"
+        " rolsuper OR rolbypassrls, rolname::text, pg_backend_pid() FROM pg_roles WHERE rolname = current_user"
     )
-    version, encoding, is_bound_by_none, user = connection.execute(sql).fetchone() or (0, "", True, "")
+    version, encoding, is_bound_by_none, user, process = connection.execute(sql).fetchone() or (0, "", True, "", 0)
+    connection.recognize(process)
+    connection.history = history_of(connection)
     if version < _OLDEST_SERVER:
         raise CanNotOpen(f"PostgreSQL {version} is too old; {_OLDEST_SERVER} is the oldest that has what is needed.")
     if encoding != "UTF8":

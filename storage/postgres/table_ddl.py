@@ -8,7 +8,7 @@ it named, and none if it named none. It is *forced*: the user that owns the tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from peewee import AutoField, Field, Model
 
@@ -38,24 +38,35 @@ def type_of(field: Field) -> str:
 
 
 def _column(field: Field) -> str:
-    kind = type_of(field)
-    collation = ' COLLATE "C"' if kind == "text" else ""  # Else it is the database's, and sorts by a language.
     default = f" DEFAULT {NEXT_NUMBER}('{field.model._meta.table_name}')" if isinstance(field, AutoField) else ""
-    return f'"{field.column_name}" {kind}{collation}{"" if field.null else " NOT NULL"}{default}'
+    return f'"{field.column_name}" {_collated(type_of(field))}{"" if field.null else " NOT NULL"}{default}'
+
+
+def _collated(kind: str) -> str:
+    return 'text COLLATE "C"' if kind == "text" else kind  # Else it is the database's, and sorts by a language.
 
 
 def create_of_tenants(model: type[Model]) -> Iterator[str]:
     """Write the statements for a table that has the rows of all tenants."""
-    name = model._meta.table_name
-    columns = ", ".join(map(_column, model._meta.sorted_fields))
-    keys = "".join(f', UNIQUE ({TENANT}, "{field.column_name}")' for field in _indexed(model) if field.unique)
-    yield (
-        f'CREATE TABLE "{name}" ({columns}, {TENANT} uuid NOT NULL DEFAULT {_HERE},'
-        f' PRIMARY KEY ({TENANT}, "{_key(model)}"){keys})'
-    )
-    for field in _indexed(model):
+    name, indexed = model._meta.table_name, _indexed(model)
+    unique = [field.column_name for field in indexed if field.unique]
+    yield from _create_shared(name, [*map(_column, model._meta.sorted_fields)], _key(model), unique)
+    for field in indexed:
         if not field.unique:
             yield create_index(name, f"{name}_{field.column_name}", [f'"{field.column_name}"'])
+
+
+def create_synced(name: str, kinds: Mapping[str, str]) -> Iterator[str]:
+    """Write the statements for a synced table that is not declared, by the types of its columns."""
+    yield from _create_shared(name, [f'"{column}" {_collated(kind)}' for column, kind in kinds.items()], "_seq", ["id"])
+
+
+def _create_shared(name: str, columns: Sequence[str], key: str, unique: Sequence[str]) -> Iterator[str]:
+    keys = "".join(f', UNIQUE ({TENANT}, "{column}")' for column in unique)
+    yield (
+        f'CREATE TABLE "{name}" ({", ".join(columns)}, {TENANT} uuid NOT NULL DEFAULT {_HERE},'
+        f' PRIMARY KEY ({TENANT}, "{key}"){keys})'
+    )
     yield f'ALTER TABLE "{name}" ENABLE ROW LEVEL SECURITY'
     yield f'ALTER TABLE "{name}" FORCE ROW LEVEL SECURITY'
     # Else a statement is planned for the average tenant, who has few rows, and a large one waits for it.

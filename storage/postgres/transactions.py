@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from storage import moving
 from storage.positions import POSITION
 from storage.postgres import statements
 from storage.postgres.connection import Connection, Rows
@@ -26,6 +27,7 @@ SCHEMA_LOCK = LOCK + 1
 
 _LOCAL = {
     "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "15s",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -34,7 +36,7 @@ _LOCAL = {
     "max_parallel_workers_per_gather": "0",
 }
 """A statement is planned once, by its keys and never by what the statistics say: a table that was empty then is read to
-its end for ever (ARCHITECTURE.md, trap 31)."""
+its end for ever (ARCHITECTURE.md, trap 31). Of a process that stands still or was cut off the server frees the locks."""
 
 _SETTINGS = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _LOCAL.items())
 _TENANT = (
@@ -44,7 +46,9 @@ _DIRECTORY = (
     f"SELECT set_config('search_path', '{DIRECTORY}', true), set_config('app.tenant', '', true), {_SETTINGS}".encode()
 )
 _POSITION = POSITION.encode()
-_LOCKED_POSITION = POSITION.replace(" FROM", ", pg_current_xact_id()::text FROM").encode() + b" FOR UPDATE"
+_NUMBER = "pg_current_xact_id()::text"
+_LOCKED_POSITION = POSITION.replace(" FROM", f", moved_to, {_NUMBER} FROM").encode() + b" FOR UPDATE"
+_DIRECTORY_NUMBER = f"SELECT ({moving.DIRECTORY}), {_NUMBER}".encode()
 _READ, _WRITE = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 
@@ -61,7 +65,7 @@ def begin_read(connection: Connection, tenant_id: str | None) -> Rows:
 
 
 def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Rows]:
-    """Begin to write, alone; gives the same, and a row that ends with the number of the transaction.
+    """Begin to write, alone; gives the same, and a row that ends with where this moved and the number of the transaction.
 
     In READ COMMITTED each statement sees what was committed before it: so the first one after the lock does.
     """
@@ -70,7 +74,7 @@ def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Ro
     turn_to(connection, tenant_id)
     if tenant_id is None:
         found = connection.send(b"SELECT pg_advisory_xact_lock($1)", (LOCK,))
-        number = connection.send(b"SELECT pg_current_xact_id()::text")
+        number = connection.send(_DIRECTORY_NUMBER)
     else:
         found = number = connection.send(_LOCKED_POSITION)
         connection.known = KnownAnswers(found, connection.send(ALL_DIGESTS))
@@ -85,6 +89,12 @@ def turn_to(connection: Connection, tenant_id: str | None) -> None:
         connection.send(_DIRECTORY)
     else:
         connection.send(_TENANT, (tenant_id,))
+
+
+def turn_to_locked_directory(connection: Connection) -> None:
+    """Turn to the directory for a write, as nobody else does meanwhile."""
+    turn_to(connection, None)
+    connection.send(b"SELECT pg_advisory_xact_lock($1)", (LOCK,))
 
 
 def turned_back(connection: Connection, tenant_id: str | None) -> None:

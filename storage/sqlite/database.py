@@ -27,7 +27,7 @@ import apsw
 import gevent
 
 from models import bound
-from protocol.errors import Busy, StorageFull
+from protocol.errors import Busy, Moved, StorageFull
 from server.disk_space import has_none
 from server.disk_threads import disk
 from storage.group_commit import GroupCommit, drop_statements, log
@@ -57,8 +57,8 @@ class WrittenByRead(RuntimeError):
 class SQLiteDatabase(GroupCommit):
     """An open SQLite file. Make it with ``open``; close it when nothing waits (``is_idle``)."""
 
-    def __init__(self, path: Path, most_waiting: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, most_waiting: int, noted: str = "") -> None:
+        self.path, self._noted = path, noted
         self._writer = Binding(connect(path, "writer"))
         self._reader: Binding | None = None
         super().__init__(most_waiting, self._writer, self._writer.control)
@@ -75,15 +75,16 @@ class SQLiteDatabase(GroupCommit):
 
     @classmethod
     def open(
-        cls, path: Path, prepare: Callable[[], None], fingerprint: int, most_waiting: int = 1000
+        cls, path: Path, prepare: Callable[[], None], fingerprint: int, most_waiting: int = 1000, noted: str = ""
     ) -> SQLiteDatabase:
         """Open or create a file, and ``prepare`` it in one transaction if its schema is not that of ``fingerprint``.
 
+        ``noted``: the statement that tells whether it moved away (see ``moving``).
         No other greenlet runs meanwhile, so a lock that another connection holds is the caller's to wait for.
         Raises: Busy, StorageFull.
         """
         with as_problems():
-            database = cls._connected(path, most_waiting)
+            database = cls._connected(path, most_waiting, noted)
             try:
                 if database._fingerprint != fingerprint:
                     database.run_now(prepare)
@@ -94,9 +95,9 @@ class SQLiteDatabase(GroupCommit):
             return database
 
     @classmethod
-    def _connected(cls, path: Path, most_waiting: int) -> SQLiteDatabase:
+    def _connected(cls, path: Path, most_waiting: int, noted: str) -> SQLiteDatabase:
         try:
-            return cls(path, most_waiting)
+            return cls(path, most_waiting, noted)
         except apsw.CantOpenError as error:
             if has_none(path.parent):  # Not even for the name of one more file.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
@@ -110,6 +111,22 @@ class SQLiteDatabase(GroupCommit):
         with as_problems(), bound_to(self._writer), self._writer.conn:
             work()
         self.mark = object()
+
+    def rewrite(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in a transaction of its own, also if this file moved away. No write may wait in this process.
+
+        Raises: what ``work`` raises; Busy, StorageFull.
+        """
+        with as_problems(), bound_to(self._writer):
+            self._lock()
+            try:
+                result = work()
+                self._execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+        self.mark = object()
+        return result
 
     def read(self, query: Callable[[], T]) -> T:
         """Run a query bound to this file, in a transaction: a commit of a thread or of another process may come amid it.
@@ -178,7 +195,13 @@ class SQLiteDatabase(GroupCommit):
     # --- transactions --------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Begin a write, waiting for a lock that another process holds without holding up the event loop."""
+        self._lock()
+        if self._noted and any(installation for (installation,) in self._writer.control(self._noted)):
+            raise Moved
+        self._changes_before = self._writer.conn.total_changes()
+
+    def _lock(self) -> None:
+        """Begin a transaction that writes, waiting for another process's without holding up the event loop."""
         give_up = time.monotonic() + LOCK_WAIT_SECONDS
         while True:
             try:
@@ -188,7 +211,6 @@ class SQLiteDatabase(GroupCommit):
                 if time.monotonic() > give_up:
                     raise
                 gevent.sleep(LOCK_TRY_SECONDS)
-        self._changes_before = self._writer.conn.total_changes()
 
     def _commit(self) -> None:
         changes = self._writer.conn.total_changes() - self._changes_before

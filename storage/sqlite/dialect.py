@@ -23,6 +23,11 @@ def contains(text: str, part: str) -> str:
     return f"instr({text}, {part}) > 0"
 
 
+def has_null(text: str) -> str:
+    """Say that a text has U+0000 in it."""
+    return f"instr({text}, char(0)) > 0"
+
+
 def is_among(column: str) -> str:
     """Say that a column of text has one of the values of a list."""
     return f"{column} IN (SELECT value FROM json_each(?))"

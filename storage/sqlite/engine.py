@@ -12,14 +12,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
+from limits.storage import MemoryStorage
+
 from protocol.errors import TenantNotFound
+from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.durable_files import sync_folder
 from storage import main_database
+from storage.engine import CanNotOpen, NotRestored
 from storage.positions import incarnation, now_ms, position
 from storage.sqlite.data_folder import DataFolder, is_filled
 from storage.sqlite.database import SQLiteDatabase
@@ -29,7 +33,7 @@ from storage.sqlite.files import copy_file, look_into, put_file
 from storage.sqlite.folder_locks import alone, has_server, hold_alone, shared
 from storage.sqlite.open_files import OpenFiles, TenantDatabase
 from storage.sqlite.orphaned_files import remove_leftovers
-from storage.sqlite.restored_files import lay_ready
+from storage.sqlite.restored_files import begin_epoch, lay_ready
 from storage.sqlite.rollback_detection import RollbackDetection
 from storage.sqlite.tenant_files import is_current, new_tenant_file, open_main_file, open_tenant_file, remove_file
 
@@ -44,10 +48,6 @@ class MainDatabaseBroken(RuntimeError):
 
 class NoData(RuntimeError):
     """There is no data where a command is to find some; making a folder there would hide that."""
-
-
-class RestoreNotTaken(RuntimeError):
-    """A restored file did not come in its place, or was replaced at once; as text it says why."""
 
 
 class SQLiteEngine:
@@ -91,6 +91,24 @@ class SQLiteEngine:
             one for one in sorted(self.directory.read(main_database.customer_ids)) if self.folder.fault_of(one) is None
         ]
 
+    @property
+    def place(self) -> str:
+        """Give the folder's path."""
+        return str(self.folder.path.resolve())
+
+    @property
+    def replaced(self) -> Path:
+        """Give the folder in which a restore keeps what it replaced."""
+        return self.folder.replaced
+
+    def fault_of(self, tenant_id: str) -> str | None:
+        """Tell, as one can from outside, whether a customer's file is not there."""
+        return self.folder.fault_of(tenant_id)
+
+    def owner_of(self, epoch: str) -> str | None:
+        """Tell whose file is of an epoch."""
+        return self.directory.read(partial(main_database.owner_of, epoch))
+
     def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory, both or neither.
 
@@ -118,7 +136,7 @@ class SQLiteEngine:
             path = self.folder.path_of(tenant_id)
             self.folder.restored_path_of(tenant_id).unlink(missing_ok=True)
             remove_file(path)
-            forget_replaced(self.folder.replaced, path.stem, math.inf)
+            self.forget_replaced(tenant_id, math.inf)
             pages = path.with_name(f".{path.name}-litestream")  # Of Litestream's, with pages of the file.
             shutil.rmtree(pages, ignore_errors=True)
             self.rollbacks.forget(tenant_id)
@@ -141,6 +159,28 @@ class SQLiteEngine:
         """Make a tenant's file what this version needs, without keeping it open."""
         open_tenant_file(self.folder.path_of(tenant_id)).close()
 
+    def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
+        """Run ``work`` bound to a tenant, which begins with it if need be, or to the directory, also if it moved away."""
+        if tenant_id is None:
+            return self.directory.rewrite(work)
+        path = self.folder.path_of(tenant_id)
+        if path.exists():
+            return self.files.database(tenant_id).rewrite(work)
+        new = path.with_suffix(".new")
+        remove_file(new)  # Of one that was killed.
+        put_file(new, new_tenant_file(now_ms()))
+        database = open_tenant_file(new)
+        try:
+            result = database.rewrite(work)
+        except BaseException:
+            database.close()
+            remove_file(new)
+            raise
+        database.close()
+        os.replace(new, path)
+        sync_folder(path.parent)
+        return result
+
     # --- copies and restored files -----------------------------------------------------------------------------------
 
     def copy_to(self, tenant_id: str, file: Path) -> None:
@@ -149,23 +189,39 @@ class SQLiteEngine:
             raise TenantNotFound
         copy_file(self.folder.path_of(tenant_id), file)
 
+    def copy_directory(self, file: Path) -> None:
+        """Copy main.db as of one moment.
+
+        Raises: StorageFull; CanNotOpen if it knows no customer, although there are tenants' files.
+        """
+        is_empty = not self.directory.read(partial(main_database.customer_ids_after, "", 1))
+        if is_empty and any(self.folder.tenants.glob("tenant_*.db")):
+            raise CanNotOpen(
+                f"main.db of {self.folder.path} knows no customer, but tenants' files are there: put it back."
+            )
+        copy_file(self.folder.main, file)
+
     def restore_from(self, tenant_id: str, file: Path) -> str:
         """Put a copy in the place of a tenant's file, under a new epoch, which it returns.
 
-        Raises: RestoreNotTaken, beside what the contract says.
+        Raises: NotRestored.
         """
         epoch = self.lay_ready(tenant_id, partial(copy_file, file))
         self.wait_until_taken({tenant_id: epoch})
         return epoch
 
-    def lay_ready(self, tenant_id: str, put: Callable[[Path], object]) -> str:
+    def lay_ready(
+        self, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object] = lambda: None
+    ) -> str:
         """Lay a file that ``put`` writes ready to be taken over, under a new epoch, which it returns."""
-        return lay_ready(self.folder.restored_path_of(tenant_id), put)
+        epoch = lay_ready(self.folder.restored_path_of(tenant_id), put)
+        self.directory.write(note)
+        return epoch
 
     def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float = _RESTORE_SECONDS) -> None:
         """Wait until the files that lie ready are in their places: a running server takes them over within a second.
 
-        Raises: RestoreNotTaken.
+        Raises: NotRestored.
         """
         give_up = time.monotonic() + wait_seconds
         for tenant_id in epochs:
@@ -173,15 +229,33 @@ class SQLiteEngine:
                 if self.is_server or not has_server(self.folder.path):
                     self._take_restored(tenant_id)
                 elif time.monotonic() > give_up:
-                    raise RestoreNotTaken("The running server does not take the restored files over; its log says why.")
+                    raise NotRestored("The running server does not take the restored files over; its log says why.")
                 else:
                     time.sleep(0.1)
         lost = [tenant_id for tenant_id, epoch in epochs.items() if self._epoch_of(tenant_id) != epoch]
         if lost:
-            raise RestoreNotTaken(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
+            raise NotRestored(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
 
     def _epoch_of(self, tenant_id: str) -> str | None:
         return None if self.folder.fault_of(tenant_id) else self.peek(tenant_id, incarnation)[0]
+
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch in a tenant's file; it is found when the file is opened next.
+
+        Raises: TenantNotFound; CanNotOpen beside a server.
+        """
+        if not self.is_server and has_server(self.folder.path):
+            raise CanNotOpen(f"A server is at work in {self.place}: stop it first.")
+        if self.fault_of(tenant_id):
+            raise TenantNotFound
+        with self.files.closed(tenant_id):
+            epoch = begin_epoch(self.folder.path_of(tenant_id))
+        self._look_at(tenant_id)
+        return epoch
+
+    def forget_replaced(self, tenant_id: str, before: float) -> None:
+        """Remove what was kept of a tenant's file until ``before``."""
+        forget_replaced(self.folder.replaced, self.folder.path_of(tenant_id).stem, before)
 
     def renewed(self) -> list[str]:
         """Take over the files that lie ready, and list the tenants that began a new epoch since this was asked last."""
@@ -201,8 +275,12 @@ class SQLiteEngine:
         """Put restored contents in the place of a tenant's, whose last write is waited for."""
         with self.files.closed(tenant_id):
             take_over(self.folder.restored_path_of(tenant_id), self.folder.path_of(tenant_id), self.folder.replaced)
+        self._look_at(tenant_id)
+
+    def _look_at(self, tenant_id: str) -> None:
+        """Have a server look at a tenant's file, which it does in opening it, and the log says so."""
         if self.is_server:
-            self.tenant(tenant_id).read(position)  # It is looked at in opening, and the log says so.
+            self.tenant(tenant_id).read(position)
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
@@ -222,6 +300,26 @@ class SQLiteEngine:
 
     def kept_secret(self, make: Callable[[], str]) -> None:
         """Keep none: backups copy the directory, and the data folder has room for a file beside it."""
+
+    def keep_secret(self, secret: str) -> bool:
+        """Keep none."""
+        return False
+
+    @cached_property
+    def attempt_counts(self) -> MemoryStorage:
+        """Count attempts in memory: a restart resets them."""
+        return MemoryStorage()
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Agree: one process has the files."""
+        return True
+
+    def bus(self, channel: str) -> Bus:
+        """Give none: one process has the files."""
+        return NoBus()
+
+    def give_up_after(self, seconds: float) -> None:
+        """Do nothing: what a disk has begun it ends."""
 
     def close(self) -> None:
         """Close every database, each when its last write is done."""

@@ -50,7 +50,7 @@ def keep_aside(path: Path, folder: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     making = path.with_suffix(".replaced.making")
     making.unlink(missing_ok=True)
-    kept = _name_aside(path, folder)
+    kept = name_aside(path, folder)
     try:
         disk.in_thread(partial(copy_file, path, making))
     except StorageFull:
@@ -67,7 +67,7 @@ def keep_open_aside(database: SQLiteDatabase, folder: Path) -> None:
 
     Else the next to open a file under this name would read the log into it.
     """
-    name, kept = database.path.name, _name_aside(database.path, folder)
+    name, kept = database.path.name, name_aside(database.path, folder)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         database.keep_as(kept)
@@ -80,7 +80,7 @@ def keep_open_aside(database: SQLiteDatabase, folder: Path) -> None:
 
 def keep_log_aside(path: Path, folder: Path) -> None:
     """Keep the log of a file that is not at its path any more: who opens another there would read it into that."""
-    wal, kept = Path(f"{path}-wal"), Path(f"{_name_aside(path, folder)}-wal")
+    wal, kept = Path(f"{path}-wal"), Path(f"{name_aside(path, folder)}-wal")
     folder.mkdir(mode=0o700, exist_ok=True)
     Path(f"{path}-shm").unlink(missing_ok=True)
     if wal.exists():
@@ -92,7 +92,8 @@ def keep_log_aside(path: Path, folder: Path) -> None:
         )
 
 
-def _name_aside(path: Path, folder: Path) -> Path:
+def name_aside(path: Path, folder: Path) -> Path:
+    """Name what is kept of a file in a folder: by its name and the time."""
     return folder / f"{path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.db"
 
 

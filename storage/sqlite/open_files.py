@@ -17,6 +17,7 @@ import gevent
 from blinker import Signal
 
 from protocol.errors import Busy, TenantNotFound
+from server.metrics import TENANT_OPENS
 from server.scheduler import yield_if_due
 from storage.positions import now_ms
 from storage.sqlite.data_folder import DataFolder, fault_of
@@ -95,6 +96,7 @@ class OpenFiles:
                 continue
             try:
                 database = self._open[tenant_id] = self._opened(tenant_id)
+                TENANT_OPENS[()] += 1
             except Busy:
                 if time.monotonic() > give_up:
                     raise

@@ -8,7 +8,9 @@ device that was ahead would get the rows that are written from here on, and neve
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
+from protocol.errors import Moved
 from storage import main_database, positions
 from storage.sqlite.database import SQLiteDatabase
 
@@ -67,7 +69,8 @@ class RollbackDetection:
     def save(self) -> None:
         """Write what was noted since the last time, all at once."""
         if unsaved := dict(self._unsaved):
-            self._main.write(lambda: main_database.note_positions(unsaved))
+            with suppress(Moved):  # Nobody writes these files any more.
+                self._main.write(lambda: main_database.note_positions(unsaved))
             for tenant_id, noted in unsaved.items():
                 if self._unsaved.get(tenant_id) == noted:
                     del self._unsaved[tenant_id]

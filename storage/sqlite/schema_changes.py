@@ -16,12 +16,18 @@ _ROWID_NAMES = {"rowid", "oid"}
 or drop one later ("cannot drop rowid alias")."""
 
 _BEFORE = "_before"
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 _INDEXES_MADE = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
 
 
 def prepared_for() -> int:
     """Give the fingerprint of the schema for which the file was prepared last."""
     return int(connection().pragma("user_version"))
+
+
+def tables() -> list[str]:
+    """List the tables of the file."""
+    return [name for (name,) in connection().execute(_TABLES)]
 
 
 def columns(table: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from server.durable_files import sync_folder
-from storage import main_database, schema
+from storage import main_database, moving, schema
 from storage.positions import now_ms
 from storage.sqlite.database import SQLiteDatabase
 from storage.sqlite.files import file_bytes, look_into
@@ -18,7 +18,7 @@ from storage.sqlite.files import file_bytes, look_into
 
 def open_main_file(path: Path, most_waiting: int = 1000) -> SQLiteDatabase:
     """Open a main database, wherever it lies."""
-    return SQLiteDatabase.open(path, main_database.prepare, main_database.FINGERPRINT, most_waiting)
+    return SQLiteDatabase.open(path, main_database.prepare, main_database.FINGERPRINT, most_waiting, moving.DIRECTORY)
 
 
 def open_tenant_file(path: Path, most_waiting: int = 1000) -> SQLiteDatabase:
@@ -28,7 +28,7 @@ def open_tenant_file(path: Path, most_waiting: int = 1000) -> SQLiteDatabase:
         """Bring the tables of the file to this version."""
         schema.prepare_tenant(now_ms())
 
-    return SQLiteDatabase.open(path, prepare, schema.tenant_fingerprint(), most_waiting)
+    return SQLiteDatabase.open(path, prepare, schema.tenant_fingerprint(), most_waiting, moving.TENANT)
 
 
 def is_current(path: Path) -> bool:

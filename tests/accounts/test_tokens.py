@@ -121,6 +121,24 @@ def test_key_of_the_operator_is_used_and_none_is_written(start_server: StartServ
     assert not (server.data / "jwt_secret_key").exists()
 
 
+def test_key_is_replaced_without_logging_anybody_out(start_server: StartServer) -> None:
+    postgres.must_be_about_files()
+    server = start_server()
+    tenant, old, new = server.register(), server.data / "jwt_secret_key", secrets.token_urlsafe(48)
+    server.stop()
+    server.env |= {"JWT_SECRET_KEY": new, "JWT_OLD_KEYS_FILE": str(old)}
+    server.start()
+    assert me(tenant).status_code == 200
+    renewed = refresh(tenant, tenant.refresh_token)
+    assert renewed.status_code == 200
+    assert me(tenant, forged(tenant, key=secrets.token_urlsafe(48))).status_code == 401
+    server.stop()
+    del server.env["JWT_OLD_KEYS_FILE"]
+    server.start()
+    assert me(tenant).status_code == 401
+    assert me(tenant, renewed.json()["data"]["token"]).status_code == 200, "the new key signs"
+
+
 @pytest.mark.slow
 def test_hashing_of_many_passwords_stalls_nobody_else(start_server: StartServer) -> None:
     """With one hash at a time in the event loop, about one other answer would fit between two."""

@@ -1,8 +1,8 @@
-"""Several servers on one PostgreSQL and one Redis: what one commits, the listeners of all hear, in order."""
+"""Several servers on one PostgreSQL, with or without a Redis: what one commits, the listeners of all hear, in order."""
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests import postgres
+from tests.by_hand import Raw
 from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
-from tests.proxy_processes import Behind, certified, documented, running, section
+from tests.proxy_processes import Behind, certified, documented, running
 from tests.redis_server import Redis
+from tests.server.http.test_lifecycle import procfile_command
+from tests.signing_in import log_in
 
 pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)]
 
@@ -21,15 +24,33 @@ pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(),
 Pair = tuple[Tenant, Tenant]
 
 
+BY_EITHER = pytest.mark.parametrize("redis_url", ["redis", ""], ids=["redis", "notify"], indirect=True)
+"""With and without a Redis."""
+
+
 @pytest.fixture
-def pair(start_server: Callable[..., Server], redis_server: Redis, tmp_path: Path) -> Iterator[Pair]:
-    """One tenant with a row, at two servers."""
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """Give the address of a Redis, unless the test is to have none."""
+    if getattr(request, "param", "redis"):
+        redis_server: Redis = request.getfixturevalue("redis_server")
+        return redis_server.url
+    return ""
+
+
+_KEYS = "the key that the first server signs with", "and the one that takes its place at the second"
+
+
+@pytest.fixture
+def pair(start_server: Callable[..., Server], redis_url: str, tmp_path: Path) -> Iterator[Pair]:
+    """One tenant with a row, at two servers, of which one has a new key already."""
     env = {
         "DATABASE_URL": postgres.address_of(tmp_path / "data"),
-        "REDIS_URL": redis_server.url,
+        "REDIS_URL": redis_url,
         "TRUSTED_PROXIES": "1",
+        "RATE_LIMIT_LOGIN": "5 per minute",
     }
-    one, two = (start_server(name, PROCESS_NAME=name, **env) for name in ("one", "two"))
+    one = start_server("one", PROCESS_NAME="one", JWT_SECRET_KEY=_KEYS[0], **env)
+    two = start_server("two", PROCESS_NAME="two", JWT_SECRET_KEY=_KEYS[1], JWT_OLD_KEYS=_KEYS[0], **env)
     tenant = one.register()
     tenant.device().create(id="a", name="first")
     yield tenant, replace(tenant, server=two)
@@ -65,6 +86,7 @@ def listeners(pair: Pair, listen: Callable[..., Listener]) -> tuple[Listener, Li
     return ours, theirs
 
 
+@BY_EITHER
 def test_push_at_one_server_is_heard_at_both_with_the_same_words(
     pair: Pair, listeners: tuple[Listener, Listener]
 ) -> None:
@@ -99,6 +121,7 @@ def storm(pair: Pair, count: int) -> Callable[[], int]:
     return lambda: max(sequence_of(cursor) for one in pushes for cursor in one.result())
 
 
+@BY_EITHER
 def test_pushes_at_both_at_once_are_told_to_all_in_the_order_of_their_cursors(
     pair: Pair, listeners: tuple[Listener, Listener]
 ) -> None:
@@ -141,11 +164,43 @@ def test_event_of_one_device_reaches_those_of_the_other_server(
     assert listeners[0].of("sync_status_update") == []
 
 
+@BY_EITHER
 def test_logging_out_at_one_server_closes_the_sockets_at_the_other(
     pair: Pair, listeners: tuple[Listener, Listener]
 ) -> None:
     here, _ = pair
     assert here.server.post("/api/customers/logout", None, here.token).ok
+    for listener in listeners:
+        assert listener.wait("authentication_error")["code"] == "unauthorized"
+
+
+def test_attempts_to_log_in_are_counted_over_both(pair: Pair) -> None:
+    """Fault: counted in each: ten of five."""
+    found = [log_in(one, password="password124").status_code for _ in range(5) for one in pair]
+    assert found == [401] * 5 + [429] * 5
+
+
+def test_session_that_ends_at_one_server_while_its_socket_is_greeted_at_the_other_lets_nobody_in(
+    pair: Pair, listeners: tuple[Listener, Listener], tmp_path: Path
+) -> None:
+    """The greeting waits for a table. Fault: the token is verified again, but trusted for a second."""
+    here, there = pair
+    with Raw(there.server) as raw:
+        with postgres.locked(tmp_path / "data", "public._meta"):
+            raw.say("40" + json.dumps({"token": there.token}))
+            raw.until("40")
+            assert here.server.post("/api/customers/logout", None, here.token).ok
+            listeners[1].wait("authentication_error")
+        assert "unauthorized" in raw.until('42["auth')
+
+
+def test_session_whose_end_nobody_told_is_found(
+    pair: Pair, listeners: tuple[Listener, Listener], redis_server: Redis, tmp_path: Path
+) -> None:
+    """As of a server that died, or an account that was closed while Redis was away."""
+    redis_server.kill()
+    postgres.ask(tmp_path / "data", "DELETE FROM syncapp.sessions")
+    redis_server.start()
     for listener in listeners:
         assert listener.wait("authentication_error")["code"] == "unauthorized"
 
@@ -165,13 +220,37 @@ def test_pushes_and_listeners_of_a_server_go_on_without_redis(
     wait_for(lambda: len(listeners[1].notes("data_available")) >= 2, "a hint, or the row")
 
 
+def test_workers_of_one_gunicorn_are_processes_that_tell_each_other(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    """By the Procfile's own line. Fault: one worker whatever ``WEB_CONCURRENCY`` says; the same name for both."""
+    env = {"DATABASE_URL": postgres.address_of(tmp_path / "data"), "WEB_CONCURRENCY": "2", "PROCESS_NAME": "web"}
+    server = Server(tmp_path / "gunicorn", env, procfile_command()).start()
+    tenant = server.register()
+    listeners: dict[str, Listener] = {}
+
+    def is_at_both() -> bool:
+        listener = listen(tenant)
+        listeners[listener.client.eio.sid.partition(".")[0]] = listener
+        return len(listeners) == 2
+
+    wait_for(is_at_both, "a listener at each")
+    hear_each_other(tenant, tenant, *listeners.values())
+    tenant.device().create(id="a", name="for both")
+    for listener in listeners.values():
+        wait_for(lambda one=listener: rows_of(one) == ["for both"], "the row")  # type: ignore[misc]
+    assert listeners.keys() == {"web1", "web2"}
+    assert server.stop() == 0
+
+
 def proxied(name: str, two: Server) -> str:
     """Give the configuration that the docs show for several processes, the second of them ``two``."""
-    blocks: list[str] = re.findall(r"^```\w+\n(.*?)^```$", section("Several processes"), re.MULTILINE | re.DOTALL)
     if name == "nginx":
-        text = blocks[0] + documented("nginx").replace("http://127.0.0.1:3000;", "http://$syncapp;")
+        text = documented("Several processes", 0) + documented("nginx").replace(
+            "http://127.0.0.1:3000;", "http://$syncapp;"
+        )
     else:
-        text = documented("HAProxy").replace("    server syncapp 127.0.0.1:3000\n", blocks[1])
+        text = documented("HAProxy").replace("    server syncapp 127.0.0.1:3000\n", documented("Several processes", 1))
     return text.replace("3001", str(two.port))
 
 

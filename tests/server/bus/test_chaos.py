@@ -1,6 +1,6 @@
-"""Three processes on a Redis that hangs, dies and comes back, of which one dies too: all listeners end equal, in order.
+"""Three processes on a broker that hangs, dies and comes back, of which one dies too: all listeners end equal, in order.
 
-CI does ten rounds; CHAOS_ROUNDS=60 does more.
+CI does six rounds; CHAOS_ROUNDS=60 does more.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import gevent
 import pytest
 
 from server.bus import relay as relay_module
-from server.bus.redis_bus import RedisBus
+from server.bus.queued_bus import QueuedBus
 from server.bus.relay import Outlets, Relay
-from tests.conftest import needs, wait_for
-from tests.redis_server import Redis
-from tests.server.bus.conftest import CHANNEL
-
-pytestmark = needs("redis-server")
+from tests.conftest import wait_for
+from tests.server.bus.conftest import Broker
 
 TENANT = "tenant"
-ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "10"))
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "6"))
 
 
 class Database:
@@ -39,13 +36,15 @@ class Database:
 class Process:
     """A process with a listener; ``told`` are the sequences up to which that was told."""
 
-    def __init__(self, url: str, database: Database) -> None:
+    def __init__(self, bus: QueuedBus, database: Database) -> None:
         self._database = database
         self.told: list[int] = []
         self.hints = 0
         self.is_dead = False
-        self._bus = RedisBus(url, CHANNEL)
-        self.relay = Relay(self._bus, Outlets(lambda _: True, self._send, self._hint, self._look, lambda _: None))
+        self._bus = bus
+        self.relay = Relay(
+            self._bus, Outlets(lambda _: True, self._send, self._hint, self._look, lambda _: None, lambda: None)
+        )
         self.relay.start()
         self.relay.expect_listener(TENANT)
         self.relay.missed(TENANT, "e", database.sequence)
@@ -85,37 +84,37 @@ class Process:
 
 
 @pytest.fixture
-def three(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Database, list[Process]]]:
+def three(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Database, list[Process]]]:
     monkeypatch.setattr(relay_module, "_ALIVE_SECONDS", 0.5)
     monkeypatch.setattr(relay_module, "_LOOK_SECONDS", 2.0)
     database = Database()
-    processes = [Process(redis_server.url, database) for _ in range(3)]
-    wait_for(lambda: redis_server.subscribers(CHANNEL) == 3, "all three")
+    processes = [Process(broker.bus(), database) for _ in range(3)]
+    wait_for(lambda: broker.subscribers() == 3, "all three")
     yield database, processes
     for process in processes:
         process.close()
 
 
-def disturb(redis_server: Redis, chance: random.Random) -> None:
+def disturb(broker: Broker, chance: random.Random) -> None:
     gevent.sleep(chance.uniform(0.05, 0.3))
     if chance.random() < 0.5:
-        with redis_server.stopped():
+        with broker.stopped():
             gevent.sleep(chance.uniform(0.1, 0.6))
     else:
-        redis_server.kill()
+        broker.kill()
         gevent.sleep(chance.uniform(0, 0.3))
-        redis_server.start()
+        broker.start()
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(ROUNDS, marks=pytest.mark.slow)])
 def test_all_listeners_end_equal_and_were_told_in_order(
-    three: tuple[Database, list[Process]], redis_server: Redis, chance: random.Random, rounds: int
+    three: tuple[Database, list[Process]], broker: Broker, chance: random.Random, rounds: int
 ) -> None:
     """Fault: gaps of the bus not looked into: a listener stays behind. Fault: no order: a sequence after a later one."""
     database, processes = three
     for number in range(rounds):
         working = [gevent.spawn(process.work, chance, 100) for process in processes if not process.is_dead]
-        disturb(redis_server, chance)
+        disturb(broker, chance)
         if number == rounds - 1:
             processes[0].die()
         gevent.joinall(working, raise_error=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import gevent
 import pytest
 
+from protocol.errors import Busy
 from server.bus import relay as relay_module
 from server.bus.bus import NoBus, Subscriber
 from server.bus.messages import Header, message_of
@@ -39,25 +41,25 @@ class Broker:
 class FakeBus:
     """A bus on a ``Broker``."""
 
-    is_shared = True
+    is_shared, is_alive, broker = True, False, "fake"
 
     def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+        self._carrier = broker
 
     def publish(self, tenant_id: str, message: bytes) -> None:
         if b'"alive"' in message:
             return
-        if self._broker.is_holding:
-            self._broker.held.append(message)
+        if self._carrier.is_holding:
+            self._carrier.held.append(message)
         else:
-            self._broker.carry(message)
+            self._carrier.carry(message)
 
     def start(self, subscriber: Subscriber) -> None:
         self.hear, self.gap, self.lost = subscriber
-        self._broker.buses.append(self)
+        self._carrier.buses.append(self)
 
     def close(self) -> None:
-        self._broker.buses.remove(self)
+        self._carrier.buses.remove(self)
 
 
 class Process:
@@ -68,8 +70,9 @@ class Process:
         self.listened: set[str] = set()
         self.sent: list[str] = []
         self.ended: list[str] = []
-        self.looks = 0
-        outlets = Outlets(self.listened.__contains__, self._send, self._hint, self._look, self.ended.extend)
+        self.looks = self.looks_at_sessions = 0
+        ending = self.ended.extend, self._look_at_sessions
+        outlets = Outlets(self.listened.__contains__, self._send, self._hint, self._look, *ending)
         self.relay = Relay(bus, outlets)
         self.relay.start()
 
@@ -82,6 +85,9 @@ class Process:
     def _look(self, tenant_ids: Collection[str]) -> Mapping[str, tuple[str, int]]:
         self.looks += 1
         return {tenant_id: self._stored[tenant_id] for tenant_id in tenant_ids if tenant_id in self._stored}
+
+    def _look_at_sessions(self) -> None:
+        self.looks_at_sessions += 1
 
     def join(self, tenant_id: str = ONE) -> list[bytes]:
         """Let a listener in, as ``sockets`` does, and give what it must be sent."""
@@ -222,6 +228,7 @@ def test_messages_that_their_publisher_dropped_have_others_look(start: Callable[
     broker.deliver()
     wait_for(lambda: here.looks == 2, "a look at any")
     assert here.sent == ["pull e-1"] and without.looks == 0
+    assert without.looks_at_sessions == 1, "it may have been of sessions that ended"
 
 
 def test_commit_of_a_process_that_died_before_it_told_is_found(
@@ -235,6 +242,17 @@ def test_commit_of_a_process_that_died_before_it_told_is_found(
     there.commit(1)
     wait_for(lambda: here.sent, "a hint")
     assert here.sent == ["pull e-1"]
+    wait_for(lambda: here.looks_at_sessions > 2, "looks now and then")
+
+
+def test_sessions_are_looked_at_where_nothing_may_have_been_heard_of_their_end(
+    start: Callable[[], Process], broker: Broker
+) -> None:
+    here, without = start(), start()
+    here.join()
+    for bus in broker.buses:
+        bus.gap()
+    wait_for(lambda: here.looks_at_sessions and without.looks_at_sessions, "a look")
 
 
 def test_process_that_is_silent_has_others_look(
@@ -271,10 +289,27 @@ def test_look_that_fails_is_logged_and_the_next_one_works(
     here.join()
     stored[ONE] = "e", None  # type: ignore[assignment]
     broker.buses[0].gap()
-    wait_for(lambda: "looking for commits" in caplog.text, "the failure")
+    wait_for(lambda: "looking for what" in caplog.text, "the failure")
     stored[ONE] = "e", 1
     broker.buses[0].gap()
     wait_for(lambda: here.sent, "a hint")
+
+
+def test_look_while_the_database_is_away_is_one_line_of_the_log(
+    start: Callable[[], Process], broker: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: a traceback each 30 s."""
+    here = start()
+    here.join()
+    monkeypatch.setattr(here.relay, "_outlets", here.relay._outlets._replace(look_at_sessions=_away))
+    broker.buses[0].gap()
+    wait_for(lambda: caplog.records, "a line")
+    (said,) = caplog.records
+    assert said.levelname == "WARNING" and said.exc_info is None
+
+
+def _away() -> None:
+    raise Busy
 
 
 def test_listener_is_sent_a_hint_if_others_were_told_while_it_was_let_in(
@@ -327,6 +362,17 @@ def test_ended_sessions_are_told_to_others(start: Callable[[], Process]) -> None
     assert (here.ended, there.ended) == ([], ["a", "b"])
 
 
+def test_line_that_names_ended_sessions_stays_short(start: Callable[[], Process], broker: Broker) -> None:
+    """Fault: all in one: PostgreSQL would carry nothing of it."""
+    here, there = start(), start()
+    ended = [str(uuid.uuid4()) for _ in range(500)]
+    broker.is_holding = True
+    here.relay.sessions_ended(ended)
+    assert max(map(len, broker.held)) < 7_000
+    broker.deliver()
+    assert there.ended == ended
+
+
 def test_message_of_a_newer_version_is_ignored(start: Callable[[], Process], broker: Broker) -> None:
     here = start()
     here.join()
@@ -345,6 +391,25 @@ def test_processes_that_are_alive_are_counted(
     assert here.relay.processes == 1
 
 
+def test_process_tells_nobody_until_another_comes_and_then_what_that_missed(
+    start: Callable[[], Process], broker: Broker, stored: dict[str, tuple[str, int]]
+) -> None:
+    """Fault: another is not told to look: the commit of before it was known is lost to it."""
+    here, there = start(), start()
+    assert isinstance(here.bus, FakeBus)
+    here.bus.is_alive, broker.is_holding = True, True
+    there.join()
+    here.commit(1)
+    assert not here.relay.is_wanted(ONE) and broker.held == [], "nobody is known"
+    here.bus.hear(message_of(Header("there", "alive")))
+    assert here.relay.is_wanted(ONE)
+    broker.deliver()
+    wait_for(lambda: there.sent == ["pull e-1"], "the hint")
+    here.commit(2)
+    broker.deliver()
+    assert there.sent == ["pull e-1", "2"]
+
+
 def test_process_without_others_tells_its_own_listeners_as_it_commits(stored: dict[str, tuple[str, int]]) -> None:
     alone = Process(NoBus(), stored)
     assert not alone.relay.is_wanted(ONE)
@@ -356,3 +421,30 @@ def test_process_without_others_tells_its_own_listeners_as_it_commits(stored: di
     alone.relay.sessions_ended(["a"])
     gevent.sleep(0)
     assert alone.sent == ["1", "3", "test"] and alone.relay.processes == 1
+
+
+def test_look_that_fails_is_repeated_and_said_once(
+    start: Callable[[], Process],
+    stored: dict[str, tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As while the database restarts. Fault: left to the next look, 30 s later, with a traceback in the log."""
+    monkeypatch.setattr(relay_module, "_REPEAT_SECONDS", 0.01)
+    process, is_away = start(), True
+    process.join()
+    look = process.relay._outlets.look
+
+    def look_if_there(tenant_ids: Collection[str]) -> Mapping[str, tuple[str, int]]:
+        found = look(tenant_ids)
+        if is_away:
+            raise Busy
+        return found
+
+    process.relay._outlets = process.relay._outlets._replace(look=look_if_there)
+    stored[ONE] = "e", 3
+    process.relay._look_at_all()
+    wait_for(lambda: process.looks > 3, "several looks")
+    is_away = False
+    wait_for(lambda: process.sent == ["pull e-3"], "a hint")
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("WARNING", None)]

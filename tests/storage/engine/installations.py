@@ -60,16 +60,18 @@ engine = SQLiteEngine(Path({str(folder)!r}), is_server=False)
 class PostgresInstallation:
     """A database of its own."""
 
-    def __init__(self, _: Path) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._replaced = folder / "replaced"
         self.name = postgres.server().new_database()
-        self.address = postgres.server().address(self.name)
+        self.address = postgres.address(self.name)
         self.opening = f"""
 from storage.postgres.engine import PostgresEngine
 engine = PostgresEngine({self.address!r}, is_server=False)
 """
 
     def open(self, *, most_waiting: int = 1000, is_server: bool = True) -> Engine:
-        return PostgresEngine(self.address, most_waiting=most_waiting, is_server=is_server)
+        options = {"most_waiting": most_waiting, "is_server": is_server}
+        return PostgresEngine(self.address, **options, replaced=self._replaced)  # type: ignore[arg-type]
 
     def break_commit(self) -> None:
         _break_commit()

@@ -123,14 +123,14 @@ def test_server_that_does_not_answer_is_given_up_unless_tables_or_a_whole_tenant
     installation: PostgresInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault: no end was set: each connection that was lent when the server hung was waited for without end."""
-    monkeypatch.setattr(connection_module, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(connection_module, "ANSWER_SECONDS", 2)
     engine = PostgresEngine(installation.address, connections=1)
     database = engine.tenant(create(engine, str(uuid.uuid4())))
     for use in (database.write, database.read):
         with pytest.raises(Busy):
-            use(lambda: list(connection().execute("SELECT 1 FROM pg_sleep(5)")))
+            use(lambda: list(connection().execute("SELECT 1 FROM pg_sleep(60)")))
         assert database.read(words) == []
-    assert database.replace(lambda: list(connection().execute("SELECT 1 FROM pg_sleep(0.6)"))) == [(1,)]
+    assert database.replace(lambda: list(connection().execute("SELECT 1 FROM pg_sleep(2.5)"))) == [(1,)]
     assert database.write(lambda: add("a")) == 1
     engine.close()
 

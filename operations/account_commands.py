@@ -1,0 +1,85 @@
+"""The operator's commands about how a customer logs in: passwords and sessions.
+
+Knows: the command line. Must not know: SQL, engines, how passwords are hashed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+import click
+
+from accounts.account_fields import FieldReader
+from accounts.passwords import Passwords
+from operations.command_line import counted, password_asked
+from operations.tenant_commands import (
+    as_json_option,
+    customer_named,
+    print_json,
+    print_table,
+    shown_time,
+    tenant_argument,
+)
+from storage import main_database, operator_actions
+
+
+@click.group()
+def account() -> None:
+    """Help a customer to log in, or end sessions. TENANT is its ID or the customer's e-mail address."""
+
+
+@account.command("set-password")
+@tenant_argument
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
+def set_password(tenant: str, password_stdin: bool) -> None:
+    """Replace the password of a customer who forgot it, and end all sessions.
+
+    Example: python syncapp.py account set-password asha@example.com
+    """
+    password = password_asked(password_stdin)
+    with customer_named(tenant) as (settings, engine, customer):
+        fields = FieldReader({"password": password})
+        new = fields.password("password")
+        fields.check()
+        hashed = Passwords(settings.bcrypt_rounds).hash(new)
+        ended = engine.directory.write(lambda: operator_actions.set_password(customer.id, hashed, int(time.time())))
+    click.echo(f"{customer.email} has a new password; {counted(len(ended), 'session')} ended.")
+
+
+@account.command()
+@tenant_argument
+@as_json_option
+def sessions(tenant: str, as_json: bool) -> None:
+    """List a customer's sessions: each is one log-in of a device.
+
+    Example: python syncapp.py account sessions asha@example.com
+    """
+    with customer_named(tenant) as (_, engine, customer):
+        found = engine.directory.read(lambda: main_database.live_sessions(customer.id, int(time.time())))
+    shown = [
+        {"id": one.id, "createdAt": shown_time(one.created_at), "expiresAt": shown_time(one.expires_at)}
+        for one in found
+    ]
+    if as_json:
+        print_json(shown)
+    else:
+        print_table(("SESSION", "LOGGED IN", "EXPIRES"), [list(one.values()) for one in shown])
+
+
+@account.command("end-sessions")
+@tenant_argument
+@click.option("--session", metavar="SESSION", help="Only this one.")
+def end_sessions(tenant: str, session: str | None) -> None:
+    """End all sessions of a customer, or one: of a device that was lost. Who knows the password may log in again.
+
+    Example: python syncapp.py account end-sessions asha@example.com
+    """
+    now = int(time.time())
+    with customer_named(tenant) as (_, engine, customer):
+        ended = engine.directory.write(lambda: operator_actions.end_sessions(customer.id, now, session))
+        if session is not None and not ended:
+            raise click.ClickException(
+                f"{customer.email} has no session {json.dumps(session)}: account sessions lists them."
+            )
+    click.echo(f"{counted(len(ended), 'session')} of {customer.email} ended.")

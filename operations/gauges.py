@@ -1,0 +1,52 @@
+"""What is measured of a server at the moment when somebody asks for its metrics.
+
+Knows: which part knows each value. Must not know: how it is written, who asks.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+
+from operations.file_monitor import FileMonitor
+from operations.openmetrics import Gauge
+from server.admission import Admission
+from settings import Settings
+from sockets import Sockets
+from storage import main_database
+from tenants import Tenants
+
+
+def gauges(
+    settings: Settings,
+    version: str,
+    tenants: Tenants,
+    sockets: Sockets,
+    admission: Admission,
+    monitor: FileMonitor | None,
+    open_files: Callable[[], int],
+) -> Iterator[Gauge]:
+    """Give all of them; ``monitor`` is None without files, and ``open_files`` counts those of tenants that are open."""
+    engine = tenants.engine
+    yield Gauge("syncapp_build_info", "1, with the version of syncapp.", "version", lambda: {version: 1})
+    yield _one("syncapp_tenants", "Customers.", lambda: tenants.directory.read(main_database.count_customers))
+    yield Gauge("syncapp_sockets", "Connected sockets.", "state", lambda: _sockets(sockets))
+    yield Gauge("syncapp_requests", "Requests and events of tenants now.", "state", admission.in_flight)
+    yield _one("syncapp_storage_has_room", "1 if writes can be stored, 0 if the disk is full.", engine.has_room)
+    if monitor:
+        yield _one("syncapp_open_tenants", "Tenants whose files are open.", open_files)
+        yield Gauge("syncapp_disk_bytes", "Disk of DATA_DIR.", "kind", lambda: _disk(settings))
+        yield _one("syncapp_file_faults", "Tenants whose files are missing or damaged.", lambda: len(monitor.faults))
+
+
+def _one(name: str, about: str, value: Callable[[], float]) -> Gauge:
+    return Gauge(name, about, "", lambda: {"": float(value())})
+
+
+def _sockets(sockets: Sockets) -> Mapping[str, float]:
+    return {"authenticated": sockets.connected(), "unauthenticated": sockets.unauthenticated()}
+
+
+def _disk(settings: Settings) -> Mapping[str, float]:
+    found = shutil.disk_usage(settings.data_dir)
+    return {"free": found.free, "size": found.total}

@@ -1,0 +1,150 @@
+"""The forms that values of settings may have: each function reads a text, and says what it must be if it is not that.
+
+Knows: units, rates, origins, secrets. Must not know: which settings there are; standard library only.
+Each raises ValueError, whose text goes on after the setting's name: "must be …".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
+
+_RATE = re.compile(r"[1-9]\d*\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE)
+_ORIGIN = re.compile(r"null|file://|(?!file:)[a-z][a-z0-9+.\-]*://[a-z0-9._\-\[\]:]+")
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_BYTES = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(i?B)?", re.IGNORECASE)
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of bytes of the environment that are not UTF-8."""
+
+
+def whole(minimum: int, maximum: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        """Read a whole number between the bounds."""
+        if not re.fullmatch(r"[0-9]{1,15}", text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"must be a whole number from {minimum:,} to {maximum:,}")
+        return int(text)
+
+    return read
+
+
+def _parsed_size(text: str) -> int:
+    """Read a number of bytes, with or without a unit: 16M and 16MiB are 16 · 1024², 16MB is 16 · 1000².
+
+    Source: GNU coreutils, "Block size".
+    """
+    found = _BYTES.fullmatch(text.strip())
+    if not found or (found[3] and found[3].lower() == "ib" and not found[2]):
+        raise ValueError("no number of bytes")
+    factor: int = (1000 if found[3] in ("B", "b") else 1024) ** _UNITS[found[2].upper()]
+    return int(found[1]) * factor
+
+
+def size(minimum: int, maximum: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        """Read a number of bytes between the bounds."""
+        try:
+            size = _parsed_size(text)
+        except ValueError:
+            size = -1
+        if not minimum <= size <= maximum:
+            example = f"{minimum} or {_short(maximum)}"
+            raise ValueError(f"must be a number of bytes from {minimum:,} to {maximum:,}, such as {example}")
+        return size
+
+    return read
+
+
+def _short(size: int) -> str:
+    """Write a size with the largest unit that divides it."""
+    for unit, power in reversed(_UNITS.items()):
+        if size % 1024**power == 0:
+            return f"{size // 1024**power}{unit}"
+    return str(size)
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        """Read one of the words."""
+        if text not in words:
+            raise ValueError("must be " + " or ".join(words))
+        return text
+
+    return read
+
+
+def rate(text: str) -> str:
+    if not all(_RATE.fullmatch(part.strip()) for part in re.split("[,;|]", text)):
+        raise ValueError('must be limits such as "10 per minute" or "5/second;100/hour"')
+    return text
+
+
+def one_rate(text: str) -> str:
+    if not _RATE.fullmatch(text.strip()):
+        raise ValueError('must be one limit such as "1000 per minute" or "5000 per 10 seconds"')
+    return text
+
+
+def rate_of_bytes(text: str) -> str:
+    """Read a rate whose number may have a unit, and give it without the unit."""
+    found = re.fullmatch(r"(.*?)(\s*(?:/|\s+per\s+).*)", text.strip(), re.IGNORECASE)
+    try:
+        return one_rate(f"{_parsed_size(found[1])}{found[2]}" if found else text)
+    except ValueError:
+        raise ValueError('must be one limit of bytes such as "1G per minute" or "500M per 10 seconds"') from None
+
+
+def origins(text: str) -> tuple[str, ...]:
+    origins = tuple(_origin(part.strip().lower()) for part in text.split(",") if part.strip())
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError(
+            "must be origins such as https://app.example.com, of apps such as capacitor://localhost, or null, separated by"
+            " commas, and no wildcard"
+        )
+    return origins
+
+
+def _origin(text: str) -> str:
+    """Write an origin as browsers do: without a trailing slash or the default port."""
+    origin = text if text.endswith("://") else text.rstrip("/")
+    return re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin)
+
+
+def secret(text: str) -> str:
+    if len(text.encode("utf-8", "replace")) < MIN_SECRET_BYTES or _SURROGATE.search(text):
+        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes of UTF-8, or unset to have one made")
+    return text
+
+
+def secrets(text: str) -> tuple[str, ...]:
+    """Read keys, one a line if there are several lines, else separated by commas."""
+    keys = [key.strip() for key in (text.splitlines() if "\n" in text else text.split(","))]
+    try:
+        return tuple(secret(key) for key in keys if key)
+    except ValueError:
+        raise ValueError(f"must be keys of at least {MIN_SECRET_BYTES} bytes, separated by commas or lines") from None
+
+
+def token(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{16,}", text):
+        raise ValueError("must be at least 16 letters, digits and signs, without spaces")
+    return text
+
+
+def redis_url(text: str) -> str:
+    if not re.fullmatch(r"rediss?://[^\s]+", text):
+        raise ValueError("must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380")
+    return text
+
+
+def process_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]{1,32}", text):
+        raise ValueError("must be 1 to 32 letters and digits")
+    return text
+
+
+def database_url(text: str) -> str:
+    if not text.startswith(("postgres://", "postgresql://")) or _SURROGATE.search(text):
+        raise ValueError("must be a URL in UTF-8 that begins with postgresql:// or postgres://")
+    return text

@@ -1,0 +1,125 @@
+"""PgBouncer in transaction mode between the server and PostgreSQL: each transaction may run in another session.
+
+``SYNCAPP_TEST_ENGINE=pgbouncer`` runs any other test so. The faults named below were put into a copy.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import psycopg
+import pytest
+
+from models import connection
+from protocol.errors import Busy, OutcomeUnknown
+from storage.postgres.database import PostgresDatabase
+from storage.postgres.engine import PostgresEngine
+from tests import postgres
+from tests.conftest import needs, wait_for
+from tests.relay import Relay
+from tests.storage.engine.installations import PostgresInstallation, add, create, words
+
+pytestmark = needs("pgbouncer")
+
+
+@pytest.fixture(scope="module")
+def relay() -> Iterator[Relay]:
+    """What the pooler reaches the server through."""
+    with tempfile.TemporaryDirectory(prefix="relay-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        relay = Relay(postgres.server().folder, Path(folder))
+        (Path(folder) / ".s.PGSQL.5432").chmod(0o777)
+        yield relay
+        relay.close()
+
+
+@pytest.fixture(scope="module")
+def pooler(relay: Relay) -> Iterator[postgres.Pooler]:
+    pooler = postgres.Pooler(relay.folder)
+    yield pooler
+    pooler.kill()
+
+
+@pytest.fixture
+def engine(installation: PostgresInstallation, pooler: postgres.Pooler) -> Iterator[PostgresEngine]:
+    """It has twice as many connections as the pooler has sessions."""
+    engine = PostgresEngine(pooler.address(installation.name), connections=6)
+    yield engine
+    engine.close()
+
+
+def test_tenants_of_many_greenlets_see_their_own_rows(engine: PostgresEngine) -> None:
+    """Fault: the tenant set for the session, and again only for another one: rows of others. Fault: statements with names:
+    ``prepared statement "s1" already exists``."""
+    tenants = {f"t{number}": engine.tenant(create(engine, str(uuid.uuid4()))) for number in range(6)}
+
+    def use(word: str, database: PostgresDatabase) -> None:
+        for _ in range(10):
+            database.write(lambda: add(word))
+            assert set(database.read(words)) == {word}
+            assert engine.directory.read(lambda: connection().execute("SELECT count(*) FROM tenants").fetchone()) == (
+                6,
+            )
+
+    using = [gevent.spawn(use, word, database) for word, database in tenants.items() for _ in range(4)]
+    gevent.joinall(using, raise_error=True)
+    assert [len(database.read(words)) for database in tenants.values()] == [40] * 6
+
+
+def test_nothing_stays_in_the_sessions_of_the_pooler(
+    engine: PostgresEngine, database: PostgresDatabase, pooler: postgres.Pooler, installation: PostgresInstallation
+) -> None:
+    """Another program is lent the same sessions. Fault: ``set_config`` for the session: it saw the tenant's row."""
+    database.write(lambda: add("a"))
+    left = (
+        "SELECT (SELECT count(*) FROM pg_prepared_statements WHERE name <> ''), current_setting('app.tenant', true),"
+        " current_setting('enable_seqscan'), current_setting('search_path'), (SELECT count(*) FROM public.end_user),"
+        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
+    )
+    with psycopg.connect(pooler.address(installation.name), autocommit=True, prepare_threshold=None) as other:
+        for _ in range(4):
+            found = other.execute(left).fetchone()
+            assert found and (found[0], found[1] or "", *found[2:]) == (0, "", "on", '"$user", public', 0, 0)
+
+
+def test_commit_whose_answer_the_pooler_lost_is_asked_for(relay: Relay, database: PostgresDatabase) -> None:
+    """The new connection asks in another session than the one that had the transaction."""
+    relay.cuts_at_commit = True
+    cuts = relay.cuts
+    assert database.write(lambda: add("a")) == 1 and relay.cuts == cuts + 1
+    assert database.read(words) == ["a"] and database.write(lambda: add("b")) == 2
+
+
+def test_pooler_that_restarts_amid_writes_loses_nothing_that_was_answered(
+    pooler: postgres.Pooler, database: PostgresDatabase
+) -> None:
+    answered, unknown, is_over = set[str](), set[str](), False
+
+    def write(name: str) -> None:
+        number = 0
+        while not is_over:
+            number += 1
+            word = f"{name}{number}"
+            try:
+                database.write(lambda word=word: add(word))  # type: ignore[misc]
+                answered.add(word)
+            except OutcomeUnknown:
+                unknown.add(word)
+            except Busy:
+                gevent.sleep(0.01)
+
+    writing = [gevent.spawn(write, name) for name in "abcd"]
+    wait_for(lambda: len(answered) > 5, "writes before the restart")
+    pooler.kill(signal.SIGKILL)
+    pooler.start()
+    before = len(answered)
+    wait_for(lambda: len(answered) > before + 5, "writes after the restart")
+    is_over = True
+    gevent.joinall(writing, raise_error=True)
+    found = database.read(words)
+    assert len(found) == len(set(found)) and answered <= set(found) <= answered | unknown
