@@ -29,9 +29,10 @@ import pytest
 
 from tests.needs import where, where_postgres
 
-IS_POOLED = os.environ.get("SYNCAPP_TEST_ENGINE") == "pgbouncer"
-IS_UNDER_TEST = IS_POOLED or os.environ.get("SYNCAPP_TEST_ENGINE") == "postgres"
-"""Whether the product's tests are to run on PostgreSQL; those that look into a tenant's file are skipped then."""
+_ENGINE = os.environ.pop("SYNCAPP_TEST_ENGINE", "sqlite")  # Else the product warns of it: it is no setting of its own.
+IS_POOLED = _ENGINE == "pgbouncer"
+IS_UNDER_TEST = IS_POOLED or _ENGINE == "postgres"
+"""Whether the product's tests are to run on PostgreSQL; those marked ``files``, or that ask for a tenant's, are skipped."""
 
 MISSING = "PostgreSQL is not installed here: apt-get install postgresql"
 
