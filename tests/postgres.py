@@ -43,6 +43,7 @@ _SETTINGS = {
     "max_connections": "60",
     "shared_buffers": "32MB",
     "log_min_messages": "fatal",
+    "log_line_prefix": "%p ",
 }
 
 
@@ -77,7 +78,8 @@ class _Program:
 
     def _started(self) -> subprocess.Popen[bytes]:
         command = self._command(*self._line())
-        process = subprocess.Popen(**command, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 -- no locks
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(**command | {"stderr": log}, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 -- no locks
         for _ in range(600):
             try:
                 self.ask("SELECT 1")
