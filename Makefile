@@ -7,7 +7,7 @@ AMONG = -q -o console_output_style=classic --among=$(TAKEN)
 TOGETHER = TAKEN=$$(mktemp -d) $(MAKE) --no-print-directory -k -Otarget
 unexport PYTHONDONTWRITEBYTECODE # Else each test run, server and command compiles everything again.
 .DEFAULT_GOAL := help
-.PHONY: help run test part-1 part-2 part-3 unit unit-1 unit-2 crash clients js-client kit check lint format types audit bench bench-quick clean
+.PHONY: help run test part-1 part-2 part-3 unit unit-1 unit-2 crash clients js-client kit chaos check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -43,6 +43,9 @@ unit-1 unit-2: .venv/installed-dev
 
 crash: .venv/installed-dev ## kill -9 under load, many rounds: make crash ROUNDS=100
 	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/system/test_crash.py
+
+chaos: .venv/installed-dev ## Processes, PostgreSQL, Redis and networks fail under load, many rounds: make chaos ROUNDS=100
+	ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -s tests/system/test_chaos.py
 
 check: lint types audit test ## Everything a commit must pass
 

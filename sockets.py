@@ -113,6 +113,7 @@ class Sockets:
             now_ms,
         )
         self.announce, self.notify = self._announcements.announce, self._announcements.notify
+        self.look = self._announcements.look
         tokens.ended.connect(self._sessions_ended)
 
     @property

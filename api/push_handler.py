@@ -16,7 +16,7 @@ from accounts.tokens import Identity, check_tenant
 from api.request_headers import device_id_header, idempotency_key_header
 from models import synced_tables
 from protocol.codec import Row, encode, format_time
-from protocol.errors import Problem, StillRunning
+from protocol.errors import OutcomeUnknown, Problem, StillRunning
 from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Limits, Push, PushResult, Strategy, unknown_table_errors
 from protocol.notifications import Notification
 from protocol.push_parser import parse_push
@@ -63,7 +63,8 @@ class PushHandler:
     def store(self, tenant_id: str, push: Push, around: Around = lambda write: write()) -> PushResult:
         """Store a push on disk, and notify the tenant's listeners before anyone can pull it.
 
-        Raises: any error; after an unforeseen one the listeners get ``sync_error``.
+        Raises: any error; after an unforeseen one the listeners get ``sync_error``, after OutcomeUnknown a hint to pull if
+        it was stored.
         """
         row_bytes, stored_bytes = self._settings.max_row_bytes, self._settings.tenant_stored_bytes
         write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
@@ -82,6 +83,9 @@ class PushHandler:
             is_alone = self._quotas.admission.is_alone(tenant_id)
             return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone)
         except idempotency.AlreadyAnswered:
+            raise
+        except OutcomeUnknown:
+            self._sockets.look(tenant_id)
             raise
         except Exception as error:
             if not isinstance(error, Problem) or error.status >= 500:

@@ -19,7 +19,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from models import bound
-from protocol.errors import Busy
+from protocol.errors import Busy, OutcomeUnknown
 from server.metrics import COMMIT_SECONDS, COMMIT_WRITES
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class _Write(Generic[T]):
         self.work, self.after = work, after
         self.answer: AsyncResult = AsyncResult()
         self.result: Any = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
 
 
 class GroupCommit(ABC):
@@ -102,14 +102,19 @@ class GroupCommit(ABC):
         self._waiting.append(write)
         if self._idle.is_set():
             self._idle.clear()
-            if is_alone:
-                self._serve_group()
-            if self._waiting or self._is_maintenance_due():
-                gevent.spawn(self._drain)
-            else:
-                self._idle.set()
+            try:
+                if is_alone:
+                    self._serve_group()
+            finally:
+                self._go_on()
         result: T = write.answer.get()
         return result
+
+    def _go_on(self) -> None:
+        if self._waiting or self._is_maintenance_due():
+            gevent.spawn(self._drain)
+        else:
+            self._idle.set()
 
     def _drain(self) -> None:
         try:
@@ -125,31 +130,46 @@ class GroupCommit(ABC):
 
     def _serve_group(self) -> None:
         """Commit what waits, report it, and let those go on who wait for it."""
-        group = self._commit_group()
-        for write in group:
-            _report(write)
-        for write in group:
-            _answer(write)
-
-    def _commit_group(self) -> list[_Write[Any]]:
-        """Run a group in one transaction, and give it; an error of the commit is the error of each of them."""
         group: list[_Write[Any]] = []
-        token = bound.set(self._binding)
+        try:
+            self._commit_group(group)
+            for write in group:
+                _report(write)
+        finally:
+            for write in group:
+                _answer(write)
+
+    def _commit_group(self, group: list[_Write[Any]]) -> None:
+        """Run a group in one transaction, and list it; an error of the commit is the error of each of them.
+
+        Raises: what interrupts the greenlet, which may be one of them.
+        """
+        token, is_committing = bound.set(self._binding), False
         try:
             self._begin()
             self._run_group(group)
-            began = time.perf_counter()
+            is_committing, began = True, time.perf_counter()
             self._commit()
             COMMIT_SECONDS.observe(time.perf_counter() - began)
             COMMIT_WRITES.observe(len(group))
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
-            self._roll_back()
-            group = group or [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if not group:  # It did not begin: the first alone, if it was interrupted, which is its own.
+                count = len(self._waiting) if isinstance(error, Exception) else 1
+                group += [self._waiting.popleft() for _ in range(count)]
             for write in group:
-                write.error = write.error or (self._problem_of(error) if isinstance(error, Exception) else error)
+                write.error = write.error or self._error_of(error, is_committing)
+            self._roll_back()
+            if not isinstance(error, Exception):
+                raise
         finally:
             bound.reset(token)
-        return group
+
+    def _error_of(self, error: BaseException, is_committing: bool) -> Exception:
+        """Give the error of a write whose transaction failed. What interrupts the greenlet that commits is not theirs who
+        wait for it."""
+        if isinstance(error, Exception):
+            return self._problem_of(error)
+        return OutcomeUnknown() if is_committing else Busy()
 
     def _run_group(self, group: list[_Write[Any]]) -> None:
         """Run what waits, one after the other, as long as a group may take; each that was begun is in ``group``."""

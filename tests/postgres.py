@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -37,7 +37,6 @@ IS_UNDER_TEST = IS_POOLED or _ENGINE == "postgres"
 MISSING = "PostgreSQL is not installed here: apt-get install postgresql"
 
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "fsync": "off",  # What a test kills is a process, never the machine.
     "full_page_writes": "off",
     "max_connections": "60",
@@ -136,11 +135,19 @@ class _Program:
 class Server(_Program):
     """A running PostgreSQL."""
 
+    def __init__(self, listens: Sequence[str] = ()) -> None:
+        """``listens``: more addresses to listen on; who calls from their network is trusted."""
+        self._listens = listens
+        super().__init__()
+
     def _make(self) -> None:
         self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        with (self.folder / "data" / "pg_hba.conf").open("a") as allowed:
+            allowed.writelines(f"host all all {address}/30 trust\n" for address in self._listens)
 
     def _line(self) -> list[str]:
-        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = _SETTINGS | {"listen_addresses": ",".join(["127.0.0.1", *self._listens])}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         folders = f"unix_socket_directories={self.folder}"
         return ["postgres", "-D", "data", "-p", str(self.port), "-c", folders, *options]
 
@@ -149,10 +156,10 @@ class Server(_Program):
             (self.folder / ".s.PGSQL.5432").symlink_to(f".s.PGSQL.{self.port}")
         return super()._started()
 
-    def restart(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Restart it: fast by SIGINT, at once by SIGQUIT."""
-        self._process.send_signal(how)
-        self._process.wait()
+    def restart(self, how: signal.Signals = signal.SIGINT, seconds: float = 0) -> None:
+        """Restart it: fast by SIGINT, at once by SIGQUIT; it is away for so long."""
+        self.kill(how)
+        time.sleep(seconds)
         self.start()
 
     def new_database(self) -> str:

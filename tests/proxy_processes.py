@@ -88,11 +88,11 @@ def section(name: str) -> str:
     return DOC.read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
 
 
-def documented(name: str) -> str:
-    """Give the configuration that docs/proxies.md shows for a proxy."""
+def documented(name: str, block: int = 0) -> str:
+    """Give the configuration that docs/proxies.md shows for a proxy, or another block of a section."""
     blocks = re.findall(r"^```\w+\n(.*?)^```$", section(name), re.MULTILINE | re.DOTALL)
     assert blocks, f"no configuration of {name}"
-    return str(blocks[0])
+    return str(blocks[block])
 
 
 def chosen() -> list[object]:

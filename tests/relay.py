@@ -1,4 +1,4 @@
-"""Stands between the server and PostgreSQL, and holds or cuts connections when it is told to."""
+"""Stands between the server and PostgreSQL or Redis, and cuts or freezes connections when it is told to."""
 
 from __future__ import annotations
 
@@ -6,65 +6,90 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import gevent
 from gevent import socket
 from gevent.event import Event
+from gevent.pool import Group
 from gevent.server import StreamServer
+
+Address = Path | tuple[str, int]
+"""The folder of PostgreSQL's Unix socket, or a host and a port."""
+
+_SOCKET = ".s.PGSQL.5432"
 
 _COMMITTED = b"COMMIT\0"
 """What the server says of a COMMIT that is done. Source: postgresql.org/docs, "CommandComplete"."""
 
 
-class Relay:
-    """Passes bytes on, both ways, over Unix sockets."""
+def _connected(address: Address) -> socket.socket:
+    if isinstance(address, tuple):
+        return socket.create_connection(address)
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        found.connect(str(address / _SOCKET))
+    except OSError:
+        found.close()
+        raise
+    return found
 
-    def __init__(self, upstream: Path, folder: Path) -> None:
-        self.folder, self._upstream = folder, str(upstream / ".s.PGSQL.5432")
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(str(folder / ".s.PGSQL.5432"))
-        listener.listen()
-        self._server = StreamServer(listener, self._serve)
+
+def _listening(folder: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(folder / _SOCKET))
+    listener.listen()
+    return listener
+
+
+class Relay:
+    """Passes bytes on, both ways."""
+
+    def __init__(self, upstream: Address, folder: Path | None = None) -> None:
+        """``folder``: where its Unix socket is to be; else it listens on ``port`` of this machine."""
+        self._upstream, self.folder = upstream, folder or Path()
+        self._server = StreamServer(_listening(folder) if folder else ("127.0.0.1", 0), self._serve)
         self._server.start()
+        self.port: int = 0 if folder else self._server.server_port
         self._open: set[socket.socket] = set()
-        self._goes_on = Event()
-        self._goes_on.set()
+        self._flows = Event()
+        self._flows.set()
         self.cuts_at_commit = self.is_closed = False
         self.cuts = 0
         self.on_cut: Callable[[], None] = lambda: None
 
     def _serve(self, client: socket.socket, _: object) -> None:
+        self._flows.wait()
         if self.is_closed:
             client.close()
             return
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        server.connect(self._upstream)
+        try:
+            server = _connected(self._upstream)
+        except OSError:
+            client.close()
+            return
         self._open |= {client, server}
-        gevent.joinall([gevent.spawn(self._pass, client, server), gevent.spawn(self._pass, server, client, True)])
-        self._open -= {client, server}
-        server.close()
+        passing = Group()
+        passing.spawn(self._pass, client, server)
+        passing.spawn(self._pass, server, client, True)
+        try:
+            passing.join()
+        finally:
+            passing.kill()
+            self._open -= {client, server}
+            server.close()
 
     def _pass(self, source: socket.socket, target: socket.socket, is_answer: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                self._goes_on.wait()
+                self._flows.wait()
                 if is_answer and self.cuts_at_commit and _COMMITTED in data:
                     self.cuts_at_commit = False
                     self.cuts += 1
                     self.on_cut()
                     break
                 target.sendall(data)
+        self._flows.wait()  # Neither side hears of the other's end.
         for one in (source, target):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-
-    @contextlib.contextmanager
-    def holding(self) -> Iterator[None]:
-        """Pass nothing on meanwhile, with all connections open; they go on afterwards."""
-        self._goes_on.clear()
-        try:
-            yield
-        finally:
-            self._goes_on.set()
 
     def cut(self) -> None:
         """Cut every connection."""
@@ -72,7 +97,27 @@ class Relay:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Cut every connection and refuse others meanwhile."""
+        self.is_closed = True
+        self.cut()
+        try:
+            yield
+        finally:
+            self.is_closed = False
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Pass nothing on meanwhile, and say nothing of it, as a network that loses all; it goes on where it was."""
+        self._flows.clear()
+        try:
+            yield
+        finally:
+            self._flows.set()
+
     def close(self) -> None:
         """End."""
+        self._flows.set()
         self._server.stop()
         self.cut()

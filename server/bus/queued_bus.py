@@ -136,17 +136,23 @@ class QueuedBus(ABC):
                 try:
                     self._publish_some()
                     self._publishing.works()
-                except self.errors as error:
+                except Exception as error:
+                    self._log_unexpected(error)
                     self._end()
                     self._publishing.failed(error)
 
     def _publish_some(self) -> None:
         """Publish what waits, as much as goes into one trip; it waits until the broker has taken it."""
         some = [message for _, message in list(self._waiting)[:_AT_ONCE]]
-        lost = set(self._lost_tenants) if len(some) < _AT_ONCE else set()
+        lost: set[str] = set()
+        if len(some) < _AT_ONCE:
+            lost, self._lost_tenants = self._lost_tenants, lost
         is_any = "" in lost or len(lost) > _MOST_LOST
-        self._send([*some, self._lost(() if is_any else tuple(lost))] if lost else some)
-        self._lost_tenants -= lost
+        try:
+            self._send([*some, self._lost(() if is_any else tuple(lost))] if lost else some)
+        except BaseException:
+            self._lost_tenants |= lost
+            raise
         for _ in some:
             self._waiting_bytes -= len(self._waiting.popleft()[1])
 
@@ -161,9 +167,15 @@ class QueuedBus(ABC):
                     self._hearing.works()
                     self._pass_on(message)
                     yield_if_due()
-            except self.errors as error:
+            except Exception as error:
+                self._log_unexpected(error)
                 self._unsubscribe()
                 self._hearing.failed(error)
+
+    def _log_unexpected(self, error: Exception) -> None:
+        """Log what is no outage: an error that ended this greenlet would end the bus in silence."""
+        if not isinstance(error, self.errors):
+            log.error("%s gave what the bus did not expect", self.broker, exc_info=error)
 
     def _pass_on(self, message: bytes) -> None:
         try:

@@ -32,6 +32,8 @@ _LOOK_SECONDS = 30.0
 _ALIVE_SECONDS = 5.0
 _GONE_SECONDS = 15.0
 _LOOKED_AT_ONCE = 200
+_REPEAT_SECONDS = 0.5
+"""How long after a look for which the database was not there."""
 _NAMED_AT_ONCE = 100
 """IDs in one message: its first line is to be short (``bus``)."""
 
@@ -150,6 +152,12 @@ class Relay:
                 some = ids[start : start + _NAMED_AT_ONCE]
                 self._bus.publish("", message_of(Header(self._name, "ended", ids=some)))
 
+    def look(self, tenant_id: str) -> None:
+        """Have all processes look for a commit of which it is not known whether it was made."""
+        self._look({tenant_id} & self._orders.keys())
+        if not self._is_alone:
+            self._bus.publish(tenant_id, self._lost([tenant_id]))
+
     # --- what others tell --------------------------------------------------------------------------------------------
 
     def _hear(self, message: bytes) -> None:
@@ -238,22 +246,39 @@ class Relay:
             gevent.spawn(self._look_at_some)
 
     def _look_at_some(self) -> None:
+        """Look at some after the other until all were looked at, however long the database is away."""
+        has_failed = False
         try:
             while self._to_look_at or self._are_sessions_due:
-                if self._are_sessions_due:
-                    self._are_sessions_due = False
-                    self._outlets.look_at_sessions()
-                    continue
                 some = [self._to_look_at.pop() for _ in range(min(_LOOKED_AT_ONCE, len(self._to_look_at)))]
-                for tenant_id, (epoch, sequence) in self._outlets.look(some).items():
-                    self._compare(tenant_id, epoch, sequence)
-                gevent.sleep(0)
-        except Busy as error:  # The next look finds the same.
-            log.warning("not looked for what other processes did", extra={"error": str(error)[:200]})
+                try:
+                    self._look_once(some)
+                except Busy as error:
+                    if not has_failed:
+                        log.warning("looking for what other processes did is repeated", extra={"error": str(error)})
+                    has_failed = True
+                    self._to_look_at |= set(some) & self._orders.keys()
+                    gevent.sleep(_REPEAT_SECONDS)
         except Exception:
             log.exception("looking for what other processes did failed")
         finally:
             self._is_looking = False
+
+    def _look_once(self, tenant_ids: Collection[str]) -> None:
+        if self._are_sessions_due:
+            self._are_sessions_due = False
+            self._look_at_sessions()
+        if tenant_ids:
+            for tenant_id, (epoch, sequence) in self._outlets.look(tenant_ids).items():
+                self._compare(tenant_id, epoch, sequence)
+        gevent.sleep(0)
+
+    def _look_at_sessions(self) -> None:
+        try:
+            self._outlets.look_at_sessions()
+        except Busy:
+            self._are_sessions_due = True
+            raise
 
     def _compare(self, tenant_id: str, epoch: str, sequence: int) -> None:
         order = self._orders.get(tenant_id)

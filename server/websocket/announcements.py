@@ -44,7 +44,7 @@ class Announcements:
         )
         self._relay = Relay(bus, outlets)
         self.start, self.close, self.sessions_ended = self._relay.start, self._relay.close, self._relay.sessions_ended
-        self.expect_listener = self._relay.expect_listener
+        self.expect_listener, self.look = self._relay.expect_listener, self._relay.look
 
     @property
     def processes(self) -> int:

@@ -33,6 +33,11 @@ from storage.system_tables import CommitOrder
 
 T = TypeVar("T")
 _MOST_KEPT = 1_000
+_END_WITH_PEER = (
+    b"SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),"
+    b" set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)"
+)
+"""Has the server notice within half a minute that this machine is gone; else it waits for two hours, with the locks."""
 
 
 class PostgresEngine:
@@ -285,6 +290,7 @@ class PostgresEngine:
 
 def _connected(url: str) -> Connection:
     connection = connect(url)
+    connection.send(_END_WITH_PEER)
     installation.must_be_fit(connection)
     return connection
 

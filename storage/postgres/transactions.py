@@ -27,6 +27,7 @@ SCHEMA_LOCK = LOCK + 1
 
 _LOCAL = {
     "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "15s",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -35,7 +36,7 @@ _LOCAL = {
     "max_parallel_workers_per_gather": "0",
 }
 """A statement is planned once, by its keys and never by what the statistics say: a table that was empty then is read to
-its end for ever (ARCHITECTURE.md, trap 31)."""
+its end for ever (ARCHITECTURE.md, trap 31). Of a process that stands still or was cut off the server frees the locks."""
 
 _SETTINGS = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _LOCAL.items())
 _TENANT = (

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests import postgres
-from tests.conftest import JSON, ROOT, WAIT_SECONDS, Server, Tenant
+from tests.conftest import JSON, ROOT, WAIT_SECONDS, Listener, Server, Tenant
 from tests.operations.test_operator import run
+from tests.relay import Relay
 
 StartServer = Callable[..., Server]
 
@@ -105,6 +106,25 @@ def test_server_that_loses_its_database_says_so_and_goes_on_by_itself(start_serv
             break
         assert (answer.status_code, answer.json()["code"]) in {(503, "busy"), (503, "outcome_unknown")}
     assert sorted(row["id"] for row in device.rows()) == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_push_of_which_nobody_could_tell_is_told_to_listeners_when_it_is_found(
+    start_server: StartServer, database: str, listen: Callable[..., Listener]
+) -> None:
+    """Fault: it was said to have failed with nothing kept, and no listener was told of it."""
+    relay = Relay(postgres.server().folder)
+    device = start_server(DATABASE_URL=f"postgresql://app@127.0.0.1:{relay.port}/{database}").register().device()
+    device.create(id="a")
+    listener = listen(device.tenant)
+    relay.on_cut = lambda: setattr(relay, "is_closed", True)
+    relay.cuts_at_commit = True
+    answer = device.push_raw({"table": "end_user", "operation": "create", "data": {"id": "b"}})
+    assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+    relay.is_closed = False
+    assert listener.wait_note("data_available")["entityType"] == "batch"
+    assert listener.notes("sync_error") == [] and len(device.rows()) == 2
+    relay.close()
 
 
 # --- the operator ----------------------------------------------------------------------------------------------------

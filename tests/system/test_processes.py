@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +13,7 @@ import pytest
 from tests import postgres
 from tests.by_hand import Raw
 from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
-from tests.proxy_processes import Behind, certified, documented, running, section
+from tests.proxy_processes import Behind, certified, documented, running
 from tests.redis_server import Redis
 
 pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)]
@@ -210,11 +209,12 @@ def test_pushes_and_listeners_of_a_server_go_on_without_redis(
 
 def proxied(name: str, two: Server) -> str:
     """Give the configuration that the docs show for several processes, the second of them ``two``."""
-    blocks: list[str] = re.findall(r"^```\w+\n(.*?)^```$", section("Several processes"), re.MULTILINE | re.DOTALL)
     if name == "nginx":
-        text = blocks[0] + documented("nginx").replace("http://127.0.0.1:3000;", "http://$syncapp;")
+        text = documented("Several processes", 0) + documented("nginx").replace(
+            "http://127.0.0.1:3000;", "http://$syncapp;"
+        )
     else:
-        text = documented("HAProxy").replace("    server syncapp 127.0.0.1:3000\n", blocks[1])
+        text = documented("HAProxy").replace("    server syncapp 127.0.0.1:3000\n", documented("Several processes", 1))
     return text.replace("3001", str(two.port))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -70,11 +68,12 @@ class RedisBroker:
 class PostgresBroker:
     """A PostgreSQL that others use too: what hangs and dies is the way to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self.database = postgres.server().new_database()
-        self._relay: Relay | None = None
-        self._folder = Path(tempfile.mkdtemp(prefix="bus-", dir="/tmp"))
-        self.url = f"postgresql://app@/{self.database}?host={self._folder}"
+        self._relay = Relay(postgres.server().folder)
+        self._relay.is_closed = True
+        self.stopped = self._relay.holding
+        self.url = f"postgresql://app@127.0.0.1:{self._relay.port}/{self.database}"
         self._pools: list[Pool] = []
 
     def bus(self, channel: str = CHANNEL) -> QueuedBus:
@@ -82,17 +81,12 @@ class PostgresBroker:
         self._pools.append(pool)
         return NotifyBus(pool, partial(connect, self.url), channel)
 
-    def stopped(self) -> AbstractContextManager[None]:
-        return self._relay.holding() if self._relay else contextlib.nullcontext()
-
     def kill(self) -> None:
-        if self._relay:
-            self._relay.close()
-            self._relay = None
-            (self._folder / ".s.PGSQL.5432").unlink()
+        self._relay.is_closed = True
+        self._relay.cut()
 
     def start(self) -> None:
-        self._relay = Relay(postgres.server().folder, self._folder)
+        self._relay.is_closed = False
 
     def subscribers(self, channel: str = CHANNEL) -> int:
         listening = f"query = 'LISTEN \"{channel}\"' AND datname = '{self.database}'"
@@ -104,10 +98,9 @@ class PostgresBroker:
         bus._pool.connect = lambda: gate.wait() and make()
 
     def end(self) -> None:
-        self.kill()
         for pool in self._pools:
             pool.close()
-        self._folder.rmdir()
+        self._relay.close()
         postgres.server().drop(self.database)
 
 
@@ -123,7 +116,7 @@ def idle_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Brok
         yield redis
         redis.kill()
     else:
-        broker = PostgresBroker(tmp_path)
+        broker = PostgresBroker()
         yield broker
         broker.end()
 

@@ -137,6 +137,51 @@ def test_what_is_dropped_may_be_any_tenants(
     assert two.wait(2) == [b"123", b"lost "]
 
 
+def test_what_is_dropped_while_an_earlier_loss_is_told_is_told_too(
+    heard: MakeHeard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same tenant, as when the broker hangs then. Fault: struck off with the earlier one, untold."""
+    monkeypatch.setattr(queued_bus, "_MOST_WAITING_BYTES", 3)
+    one, two = heard(), heard()
+    send, dropped_amid = one.bus._send, list[bytes]()
+
+    def send_late(messages: list[bytes]) -> None:
+        send(messages)
+        if not dropped_amid:
+            dropped_amid.append(b"12345")
+            publish(one.bus, dropped_amid)
+
+    monkeypatch.setattr(one.bus, "_send", send_late)
+    publish(one.bus, [b"1234"])
+    assert two.wait(2) == [b"lost t"] * 2
+
+
+@pytest.mark.parametrize("where", ["_send", "_received"])
+def test_error_that_nobody_expects_ends_neither_way(
+    heard: MakeHeard, broker: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As what a library raises on an answer that makes no sense to it. Fault: the greenlet ended, and with it the way."""
+    one, two, failures = heard(), heard(), list[ValueError]()
+    bus = one.bus if where == "_send" else two.bus
+    does = getattr(bus, where)
+
+    def fails_once(*arguments: list[bytes]) -> object:
+        if not failures:
+            failures.append(ValueError("no number"))
+            raise failures[0]
+        return does(*arguments)
+
+    with caplog.at_level(logging.ERROR, "syncapp.bus"):
+        monkeypatch.setattr(bus, where, fails_once)
+        if where == "_received":
+            broker.kill()
+            broker.start()
+            two.wait_gaps(3)
+        publish(one.bus, [b"after it"])
+        wait_for(lambda: b"after it" in two.messages, "the message")
+    assert failures and "did not expect" in caplog.text
+
+
 def test_bus_that_closes_gives_what_waits(heard: MakeHeard) -> None:
     one, two = heard(), heard()
     publish(one.bus, numbered(200))

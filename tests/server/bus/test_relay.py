@@ -421,3 +421,30 @@ def test_process_without_others_tells_its_own_listeners_as_it_commits(stored: di
     alone.relay.sessions_ended(["a"])
     gevent.sleep(0)
     assert alone.sent == ["1", "3", "test"] and alone.relay.processes == 1
+
+
+def test_look_that_fails_is_repeated_and_said_once(
+    start: Callable[[], Process],
+    stored: dict[str, tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As while the database restarts. Fault: left to the next look, 30 s later, with a traceback in the log."""
+    monkeypatch.setattr(relay_module, "_REPEAT_SECONDS", 0.01)
+    process, is_away = start(), True
+    process.join()
+    look = process.relay._outlets.look
+
+    def look_if_there(tenant_ids: Collection[str]) -> Mapping[str, tuple[str, int]]:
+        found = look(tenant_ids)
+        if is_away:
+            raise Busy
+        return found
+
+    process.relay._outlets = process.relay._outlets._replace(look=look_if_there)
+    stored[ONE] = "e", 3
+    process.relay._look_at_all()
+    wait_for(lambda: process.looks > 3, "several looks")
+    is_away = False
+    wait_for(lambda: process.sent == ["pull e-3"], "a hint")
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("WARNING", None)]

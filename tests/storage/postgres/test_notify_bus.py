@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import gevent
 import pytest
@@ -23,8 +22,8 @@ MakeHeard = Callable[..., Heard]
 
 
 @pytest.fixture
-def notify(tmp_path: Path) -> Iterator[PostgresBroker]:
-    broker = PostgresBroker(tmp_path)
+def notify() -> Iterator[PostgresBroker]:
+    broker = PostgresBroker()
     broker.start()
     yield broker
     broker.end()

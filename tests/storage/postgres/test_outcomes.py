@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import gevent
 import pytest
@@ -17,7 +16,7 @@ from operations.housekeeping import Housekeeping
 from protocol.errors import Busy, OutcomeUnknown, TenantNotFound
 from settings import Settings
 from storage.devices import Seen
-from storage.postgres import outcomes, pool
+from storage.postgres import outcomes, pool, transactions
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.engine import PostgresEngine
 from tenants import Tenants
@@ -29,15 +28,14 @@ from tests.storage.engine.installations import PostgresInstallation, add, create
 
 @pytest.fixture
 def relay(installation: PostgresInstallation) -> Iterator[Relay]:
-    with tempfile.TemporaryDirectory(prefix="relay-", dir="/tmp") as folder:
-        relay = Relay(postgres.server().folder, Path(folder))
-        yield relay
-        relay.close()
+    relay = Relay(postgres.server().folder)
+    yield relay
+    relay.close()
 
 
 @pytest.fixture
 def engine(relay: Relay, installation: PostgresInstallation) -> Iterator[PostgresEngine]:
-    engine = PostgresEngine(f"postgresql://app@/{installation.name}?host={relay.folder}")
+    engine = PostgresEngine(f"postgresql://app@127.0.0.1:{relay.port}/{installation.name}")
     yield engine
     engine.close()
 
@@ -57,7 +55,7 @@ def test_outcome_is_asked_for_while_every_connection_is_lent(
     """As when a server restarts amid as many commits as there are connections. Fault: asked over one more of the pool:
     nobody had one to give, and what was stored was answered by Busy, which says that nothing was kept."""
     monkeypatch.setattr(pool, "WAIT_SECONDS", 0.5)
-    engine = PostgresEngine(f"postgresql://app@/{installation.name}?host={relay.folder}", connections=1)
+    engine = PostgresEngine(f"postgresql://app@127.0.0.1:{relay.port}/{installation.name}", connections=1)
     database = engine.tenant(create(engine, str(uuid.uuid4())))
     relay.cuts_at_commit = True
     assert database.write(lambda: add("a")) == 1 and relay.cuts == 1
@@ -132,6 +130,33 @@ def test_server_that_is_away_is_said_once(
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert said == [("WARNING", "PostgreSQL is not reached, it is tried again"), ("INFO", "PostgreSQL is reached")]
     assert engine.is_intact()
+
+
+def test_tenant_of_a_process_that_is_cut_off_amid_a_write_is_free_again(
+    relay: Relay, database: PostgresDatabase, installation: PostgresInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine may be gone without a word. Fault: PostgreSQL waited for it for two hours, with the tenant's lock."""
+    monkeypatch.setattr(transactions, "_TENANT", transactions._TENANT.replace(b"'15s'", b"'1s'"))
+
+    def hangs() -> None:
+        add("must not stay")
+        connection().settle()
+        freezing.enter_context(relay.holding())
+        list(connection().execute("SELECT 1"))
+
+    with contextlib.ExitStack() as freezing:
+        writing = gevent.spawn(database.write, hangs)
+        other = PostgresEngine(installation.address, connections=1)
+        wait_for(lambda: written(other.tenant(database.tenant_id or "")), "the tenant")
+        writing.kill()
+        other.close()
+
+
+def written(database: PostgresDatabase) -> bool:
+    try:
+        return database.write(lambda: add("a")) == 1
+    except Busy:
+        return False
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
