@@ -66,7 +66,7 @@ class PostgresEngine:
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool, changes=is_server)
         self._open(creates, wait_seconds)
-        self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
+        self.directory = PostgresDatabase(self._pool, None, most_waiting, None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
@@ -96,7 +96,7 @@ class PostgresEngine:
         if found is None:
             if not _is_id(tenant_id):
                 raise TenantNotFound
-            found = PostgresDatabase(self._pool, tenant_id, self._most_waiting, self._installation.prepare_tenants)
+            found = PostgresDatabase(self._pool, tenant_id, self._most_waiting, self._installation)
             self._databases[tenant_id] = found
             self._kept.append(found)
         return found

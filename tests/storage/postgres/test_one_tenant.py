@@ -140,12 +140,12 @@ def test_each_statement_names_or_implies_one_tenant(server: tuple[Server, Statem
         if transaction.is_of_all:
             continue
         assert len(transaction.tenants) <= 1, transaction
-        for tenant, text in transaction.statements:
-            if tenant is None:
+        for seen, text in transaction.statements:
+            if seen is None:
                 assert _NAMES_NOTHING.match(text) or _OF_CONNECTION.match(text) or _TURN.match(text), text
-            elif tenant:
+            elif seen:
                 assert _IN_BOTH.search(text) or "syncapp." not in text, text
-                counts[tenant] += 1
+                counts[seen] += 1
             else:
                 assert "public." not in text, text
     assert counts.keys() == {tenant.id for tenant in tenants} and min(counts.values()) > 100, counts
