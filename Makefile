@@ -11,7 +11,7 @@ ifdef ENGINE
 export SYNCAPP_TEST_ENGINE := $(ENGINE)
 endif
 .DEFAULT_GOAL := help
-.PHONY: help run test part-1 part-2 part-3 unit unit-1 unit-2 crash clients js-client kit chaos check lint format types audit bench bench-quick clean
+.PHONY: help run test part-1 part-2 part-3 unit unit-1 unit-2 unit-3 crash clients js-client kit chaos check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -40,9 +40,9 @@ kit: .venv/installed-dev ## Hold a client, or a deployment, to the scenario suit
 	@PYTHONPATH=clients/python/src $(BIN)/python -m tests.kit
 
 unit: .venv/installed-dev ## The part of the tests that takes seconds
-	@$(if $(ARGS),$(UNIT_TESTS) $(ARGS),$(TOGETHER) -j2 unit-1 unit-2)
+	@$(if $(ARGS),$(UNIT_TESTS) $(ARGS),$(TOGETHER) -j3 unit-1 unit-2 unit-3)
 
-unit-1 unit-2: .venv/installed-dev
+unit-1 unit-2 unit-3: .venv/installed-dev
 	$(UNIT_TESTS) $(AMONG)
 
 crash: .venv/installed-dev ## kill -9 under load, many rounds: make crash ROUNDS=100

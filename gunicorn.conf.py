@@ -1,11 +1,14 @@
 """The configuration of gunicorn, beside the Procfile; gunicorn reads this file by itself.
 
-One process holds all rooms, locks and open databases. More workers would lose notifications, and only the lock of the data
-folder would keep them from corrupting data. So more workers, and worker classes without WebSocket, are refused at once.
+With files, one process holds all rooms, locks and open databases. More workers would lose notifications, and only the lock
+of the data folder would keep them from corrupting data. So they are refused at once, and so are worker classes without
+WebSocket. With PostgreSQL there are as many workers as WEB_CONCURRENCY says, each a process with a name of its own.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 from typing import Any
 
 import settings
@@ -17,7 +20,8 @@ except settings.SettingError as error:
 _WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
-workers = 1
+if not _settings.database_url:
+    workers = 1  # Whatever WEB_CONCURRENCY says, which platforms set; else gunicorn takes it.
 worker_class = _WORKER
 graceful_timeout = _settings.shutdown_seconds + 5
 timeout = 120
@@ -27,10 +31,24 @@ loglevel = "warning"
 
 def on_starting(server: Any) -> None:
     """Refuse to start in a way that would lose notifications."""
-    if server.cfg.workers != 1:
-        raise SystemExit("syncapp: one process holds all rooms: start gunicorn with --workers 1.")
+    if server.cfg.workers != 1 and not _settings.database_url:
+        raise SystemExit(
+            "syncapp: one process holds all rooms: start gunicorn with --workers 1, or set DATABASE_URL for several."
+        )
     if server.cfg.settings["worker_class"].get() != _WORKER:
         raise SystemExit(f"syncapp: only one worker class speaks WebSocket here: --worker-class {_WORKER}")
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Number the workers, so that one which takes another's place takes its name."""
+    taken = {one.number for one in server.WORKERS.values()}
+    worker.number = next(number for number in itertools.count(1) if number not in taken)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Name the process, as the IDs of its sockets do."""
+    if server.cfg.workers > 1:
+        os.environ["PROCESS_NAME"] = f"{_settings.process_name[:28] or 'worker'}{worker.number}"
 
 
 def post_worker_init(worker: Any) -> None:

@@ -63,6 +63,9 @@ VERSION = "0.1.0"
 _GUNICORNS_BOOT_ERROR = 3
 """A worker's exit code after which gunicorn does not try again (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
 
+_GIVE_UP_SECONDS = 3.0
+"""How long a server that ends waits for a database that does not answer, beyond SHUTDOWN_SECONDS for requests."""
+
 _REFUSALS = (
     SettingError,
     DataFolderInUse,
@@ -106,7 +109,7 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
-    housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored)
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored, sockets.look_at_sessions)
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
     if settings.metrics_token or settings.metrics_port:
@@ -120,8 +123,10 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
 
 
 def _bus(settings: Settings, engine: Engine, secret: str) -> Bus:
-    """Choose the bus. Its channel is named by the key that all processes of an installation share, and no others."""
-    channel = "syncapp:" + hashlib.blake2b(secret.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
+    """Choose the bus. Its channel is named by a secret that all processes of an installation share, and no others: that in
+    the database, since JWT_SECRET_KEY is replaced in one process after the other."""
+    shared = engine.kept_secret(signing_key.new_key) or secret
+    channel = "syncapp:" + hashlib.blake2b(shared.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
     if not settings.redis_url:
         return engine.bus(channel)
     from server.bus.redis_bus import RedisBus  # noqa: PLC0415 -- 6 MiB, for those alone who use it
@@ -134,6 +139,7 @@ def _lifecycle(
 ) -> Lifecycle:
     def close() -> None:
         """End the background work, then close every database."""
+        engine.give_up_after(_GIVE_UP_SECONDS)
         housekeeping.end()
         engine.close()
 

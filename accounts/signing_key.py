@@ -37,11 +37,11 @@ def signing_key(settings: Settings, kept: Kept = lambda _: None) -> str:
     """
     if settings.jwt_secret_key:
         return settings.jwt_secret_key
-    if (key := kept(_new_key)) is not None:
+    if (key := kept(new_key)) is not None:
         return _checked(key, "kept in the database", "the row of syncapp.secrets")
     path = key_path(settings)
     if not path.exists():
-        _store(path, _new_key())
+        _store(path, new_key())
     os.chmod(path, 0o600)
     return _read_stored(path)
 
@@ -51,7 +51,8 @@ def keep(settings: Settings, key: str) -> None:
     _store(key_path(settings), key)
 
 
-def _new_key() -> str:
+def new_key() -> str:
+    """Make a key."""
     return secrets.token_urlsafe(48)
 
 

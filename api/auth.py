@@ -44,8 +44,9 @@ class Accounts:
         self._tenants, self._tokens = tenants, tokens
         self._is_registration_open = settings.registration == "open"
         self._passwords = Passwords(settings.bcrypt_rounds)
-        self._logins = Attempts(settings.rate_limit_login, "login")
-        self._registrations = Attempts(settings.rate_limit_register, "register")
+        counts = tenants.engine.attempt_counts
+        self._logins = Attempts(settings.rate_limit_login, "login", counts)
+        self._registrations = Attempts(settings.rate_limit_register, "register", counts)
 
     def blueprint(self) -> Blueprint:
         """Give the routes."""

@@ -41,7 +41,7 @@ class Sync:
         quotas: Quotas,
     ) -> None:
         self._settings, self._tokens, self._sockets, self._quotas = settings, tokens, sockets, quotas
-        self.pushes = PushHandler(settings, tenants, sockets, seen, quotas)
+        self.pushes = PushHandler(settings, tenants, tokens, sockets, seen, quotas)
         self._pulls = PullHandler(settings, tenants, seen, quotas)
         sockets.on("sync_push", self._push_event, decode_push)
         sockets.on("sync_pull", self._pull_event)

@@ -31,6 +31,7 @@ commands.add_command(move_commands.move)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
 commands.add_command(account_commands.account)
+commands.add_command(tenant_commands.actions)
 
 
 @commands.command()

@@ -63,6 +63,22 @@ class Database(Protocol):
         """
 
 
+class AttemptCounts(Protocol):
+    """Counts attempts in moving windows; a part of ``limits.storage.MovingWindowSupport``, by its names."""
+
+    def acquire_entry(self, key: str, limit: int, expiry: int) -> bool:
+        """Count one attempt and tell so, unless there were ``limit`` within the last ``expiry`` seconds.
+
+        Raises: Busy.
+        """
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """Give when the oldest attempt within the last ``expiry`` seconds was, as ``time.time``, and how many there were.
+
+        Raises: Busy.
+        """
+
+
 class Engine(Protocol):
     """The storage of one installation."""
 
@@ -175,8 +191,22 @@ class Engine(Protocol):
     def keep_secret(self, secret: str) -> bool:
         """Keep another secret in the place of the installation's; False if this engine keeps none."""
 
+    @property
+    def attempt_counts(self) -> AttemptCounts:
+        """Give what counts attempts, over all processes of the installation."""
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Tell whether this process is the one of the installation that may do something for so long.
+
+        It has the lease from then on, and renews it by asking again; one that asks no more, as it died, loses it by time.
+        Raises: Busy.
+        """
+
     def bus(self, channel: str) -> Bus:
         """Give a bus on which this process and others of the installation tell each other, if this engine carries one."""
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have what waits for storage that does not answer fail, so many seconds from now: the process is about to end."""
 
     def close(self) -> None:
         """End: wait for each database's last write, and close it."""

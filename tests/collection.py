@@ -5,7 +5,9 @@ Knows: pytest's items, what starts a process. Must not know: what is tested.
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import inspect
 import itertools
 import types
@@ -18,8 +20,12 @@ import pytest
 from tests import postgres
 from tests.sources import ROOT
 
-LONGEST = ("test_js_handlers", "test_fairness", "test_dart", "test_backup_losses", "test_pages", "test_network")
-"""What begins first, so that what runs beside it does not wait for it in the end."""
+LONGEST = (
+    *("test_js_handlers", "test_dart", "test_fairness", "test_backup_losses", "test_pages", "test_network"),
+    *("test_api_schema", "test_other_browsers", "test_chaos", "test_redis_bus", "test_push_writer", "test_numbers"),
+    *("test_disk_quota", "test_push_fast_path", "test_row_identity", "test_parsers", "test_idle_reader"),
+)
+"""What begins first, the longest before the others, so that what runs beside it does not wait for it in the end."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.freeze()  # What is imported lives on: no search for cycles need visit it.
+    atexit.register(gc.freeze)  # The last search, as Python ends, takes seconds, and nobody is told what it finds.
     if config.getoption("--among") and not config.option.collectonly:
         config.pluginmanager.register(Shared(config.getoption("--among")))
 
@@ -37,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Skip what is about files, where there are none.
     """
-    items.sort(key=_is_shorter)
+    items.sort(key=_rank)
     for item in items:
         if _works_with_processes(item):
             item.add_marker("server")
@@ -76,7 +84,7 @@ class Shared:
         return True
 
     def _items(self, session: pytest.Session) -> Iterator[pytest.Item]:
-        for module in sorted(self.put_off, key=_is_shorter):
+        for module in sorted(self.put_off, key=_rank):
             if self._is_ours(module):
                 items = list(session.genitems(module))
                 session.testscollected += len(items)
@@ -92,8 +100,8 @@ class Shared:
         return True
 
 
-def _is_shorter(node: pytest.Module | pytest.Item) -> bool:
-    return node.path.stem not in LONGEST
+def _rank(node: pytest.Module | pytest.Item) -> int:
+    return LONGEST.index(node.path.stem) if node.path.stem in LONGEST else len(LONGEST)
 
 
 def _works_with_processes(item: pytest.Item) -> bool:

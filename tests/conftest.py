@@ -54,7 +54,7 @@ FAST = {
 }
 """Settings of a server under test: no waiting for hashes or limits."""
 
-pytest_plugins = ["tests.collection"]
+pytest_plugins = ["tests.collection", "tests.fuzzing"]
 
 JSON = dict[str, Any]
 _numbers = itertools.count(1)
@@ -81,11 +81,12 @@ needs_js_client = [
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
     """Wait until ``condition`` gives something true, and give it."""
-    give_up = time.monotonic() + seconds
+    began = time.monotonic()
     while not (found := condition()):
-        if time.monotonic() > give_up:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"waited {seconds} s for {what}")
-        time.sleep(0.01)
+        time.sleep(min(max(waited / 8, 0.005), 0.1))  # A look at a page or a server costs milliseconds.
     return found
 
 

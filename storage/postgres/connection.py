@@ -11,12 +11,14 @@ Source: postgresql.org/docs, "Pipeline Mode" of libpq.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import gevent
 import psycopg
+from gevent import socket
 from psycopg import pq
 from psycopg.pq.abc import PGconn, PGresult
 
@@ -338,6 +340,12 @@ class Connection:
         except psycopg.Error:
             self.close()
         return self.is_open
+
+    def cut(self) -> None:
+        """Have whoever waits for an answer find the connection lost."""
+        if self.is_open:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._wire.socket)) as same:
+                same.shutdown(socket.SHUT_RDWR)
 
     def abandon(self) -> None:
         """End amid a statement: have the server stop it, and close."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+import gevent
+
 from models import connection
 from protocol.errors import TenantNotFound
 from server.bus.bus import Bus
@@ -27,6 +29,7 @@ from storage.postgres.connection import Connection
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.notify_bus import NotifyBus
 from storage.postgres.pool import Pool
+from storage.postgres.shared import Shared
 from storage.postgres.start import must_answer
 from storage.postgres.transactions import turn_to, turn_to_locked_directory
 from storage.system_tables import CommitOrder
@@ -63,6 +66,7 @@ class PostgresEngine:
         """
         self.is_server, self.replaced, self._url = is_server, replaced, url
         self._pool = Pool(partial(_connected, url), connections)
+        self.attempt_counts = self._shared = Shared(self._pool)
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool, changes=is_server)
         self._open(creates, wait_seconds)
@@ -246,7 +250,12 @@ class PostgresEngine:
         return self.directory.read(lambda: str(connection().execute("SHOW server_version").fetchone()[0]))
 
     def maintain(self) -> None:
-        """Do nothing: PostgreSQL looks after itself."""
+        """Forget what nobody needs; else PostgreSQL looks after itself."""
+        self._shared.forget()
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Take a lease, or renew it, unless another process has it."""
+        return self._shared.lease(name, seconds)
 
     def has_room(self) -> bool:
         """Tell whether the disk has room, as far as is known: a write that finds none says so."""
@@ -280,6 +289,10 @@ class PostgresEngine:
     def bus(self, channel: str) -> Bus:
         """Give the bus of this process: over NOTIFY, with a connection more than the pool has."""
         return NotifyBus(self._pool, partial(connect, self._url), channel)
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have what waits for a server that does not answer fail, so many seconds from now."""
+        gevent.spawn_later(seconds, self._pool.give_up)
 
     def close(self) -> None:
         """Wait for each database's last write, and close the connections."""

@@ -13,7 +13,7 @@ from models import bound, synced_tables
 from storage import main_database, schema
 from storage.engine import CanNotOpen
 from storage.positions import now_ms
-from storage.postgres import renewals
+from storage.postgres import renewals, shared
 from storage.postgres.binding import Binding
 from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
@@ -90,6 +90,7 @@ _FIRST = (
     "CREATE TABLE IF NOT EXISTS prepared (name text PRIMARY KEY, fingerprint bigint NOT NULL)",
     *renewals.TABLES,
     "CREATE TABLE IF NOT EXISTS secrets (name text PRIMARY KEY, secret text NOT NULL)",
+    *shared.TABLES,
     CREATE_NEXT_NUMBER,
 )
 

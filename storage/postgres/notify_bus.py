@@ -18,7 +18,7 @@ from server.bus.queued_bus import SILENCE_SECONDS, QueuedBus
 from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost, StatementFailed
 from storage.postgres.pool import Pool
-from storage.postgres.statements import in_directory
+from storage.postgres.shared import run
 from storage.postgres.values import array
 
 _LONGEST_BYTES = 7_500
@@ -45,14 +45,7 @@ class NotifyBus(QueuedBus):
         self._taken_at = 0.0
 
     def _send(self, messages: list[bytes]) -> None:
-        connection = self._pool.take()
-        try:
-            connection.start(in_directory)
-            connection.send(_NOTIFY, (self._channel, array(map(_payload, range(len(messages)), messages))))
-            connection.settle()
-            connection.is_clean = True
-        finally:
-            self._pool.give_back(connection)
+        run(self._pool, _NOTIFY, (self._channel, array(map(_payload, range(len(messages)), messages))))
         self._taken_at = time.monotonic()
 
     def _end(self) -> None:

@@ -41,7 +41,7 @@ def confirm(pool: Pool, number: str | None, history: str | None) -> None:
         one took its place, which may never have had it.
     """
     give_up = time.monotonic() + ASK_SECONDS
-    while number is not None and time.monotonic() < give_up:
+    while number is not None and time.monotonic() < give_up and not pool.is_closed:
         try:
             found = _ask(pool, number, history)
         except (ConnectionLost, StatementFailed):

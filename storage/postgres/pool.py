@@ -32,8 +32,9 @@ class Pool:
         """For those alone who hold a connection that ended: what they open beside the pool is in its place."""
         self._free = BoundedSemaphore(size)
         self._idle: list[Connection] = []
-        self._lent, self._given_back = 0, Event()
-        self._is_closed = False
+        self._lent: set[Connection] = set()
+        self._given_back = Event()
+        self.is_closed = False
         self._advised_at = -_ADVICE_SECONDS
         self.is_reachable = False
         """Whether the last attempt to connect succeeded, or others go on."""
@@ -50,7 +51,9 @@ class Pool:
         except BaseException:
             self._free.release()
             raise
-        self._lent += 1
+        self._lent.add(connection)
+        if self.is_closed:  # Meanwhile.
+            connection.cut()
         return connection
 
     def _idle_one(self) -> Connection | None:
@@ -62,7 +65,7 @@ class Pool:
     def _opened_or_given_back(self) -> Connection:
         """Open a connection; where the server takes no more, wait for one of ours."""
         while True:
-            if self._is_closed:
+            if self.is_closed:
                 raise ConnectionLost("the engine is closed")
             self._given_back.clear()
             try:
@@ -90,7 +93,7 @@ class Pool:
         if isinstance(error, TooManyConnections):
             if time.monotonic() - self._advised_at >= _ADVICE_SECONDS:
                 advice = "PostgreSQL takes no more connections: lower DATABASE_POOL, or raise max_connections"
-                log.warning(advice, extra={"in_use": self._lent, "error": why})
+                log.warning(advice, extra={"in_use": len(self._lent), "error": why})
                 self._advised_at = time.monotonic()
         elif self.is_reachable:
             log.warning("PostgreSQL is not reached, it is tried again", extra={"error": why})
@@ -99,16 +102,22 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """Take a connection back. Only one whose transaction has ended is lent again: of a greenlet that was killed, or ran
         out of time, it may be busy and hold the lock of a tenant."""
-        if not connection.is_clean or self._is_closed:
+        if not connection.is_clean or self.is_closed:
             connection.abandon()
         if connection.is_open:
             self._idle.append(connection)
-        self._lent -= 1
+        self._lent.discard(connection)
         self._given_back.set()
         self._free.release()
 
     def close(self) -> None:
         """Close the connections that are here, and each other when it comes back."""
-        self._is_closed = True
+        self.is_closed = True
         while self._idle:
             self._idle.pop().close()
+
+    def give_up(self) -> None:
+        """Close all connections, and have who waits for the server, as one that hangs, hear that it is lost."""
+        self.close()
+        for connection in self._lent:
+            connection.cut()

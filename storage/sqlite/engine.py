@@ -12,9 +12,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
+
+from limits.storage import MemoryStorage
 
 from protocol.errors import TenantNotFound
 from server.bus.bus import Bus, NoBus
@@ -285,9 +287,21 @@ class SQLiteEngine:
         """Keep none."""
         return False
 
+    @cached_property
+    def attempt_counts(self) -> MemoryStorage:
+        """Count attempts in memory: a restart resets them."""
+        return MemoryStorage()
+
+    def lease(self, name: str, seconds: float) -> bool:
+        """Agree: one process has the files."""
+        return True
+
     def bus(self, channel: str) -> Bus:
         """Give none: one process has the files."""
         return NoBus()
+
+    def give_up_after(self, seconds: float) -> None:
+        """Do nothing: what a disk has begun it ends."""
 
     def close(self) -> None:
         """Close every database, each when its last write is done."""

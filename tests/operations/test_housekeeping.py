@@ -35,12 +35,13 @@ CUSTOMERS = 25
 @pytest.fixture(autouse=True)
 def hardly_any_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each kind of work done again and again, so that the end comes in the midst of it."""
-    for name in ("_SAVE_SECONDS", "_RESTORE_CHECK_SECONDS", "_MONITOR_SECONDS", "_PAUSE_SECONDS"):
+    for name in ("_SAVE_SECONDS", "_COMMANDS_SECONDS", "_MONITOR_SECONDS", "_PAUSE_SECONDS"):
         monkeypatch.setattr(housekeeping, name, SHORT_SECONDS)
 
 
 def housekeeping_of(tenants: Tenants, tell: Callable[[str], None] = lambda _: None) -> Housekeeping:
-    return Housekeeping(Settings(purge_seconds=0), tenants, FileMonitor(engine_of(tenants)), Seen(tenants.write), tell)
+    monitor, seen = FileMonitor(engine_of(tenants)), Seen(tenants.write)
+    return Housekeeping(Settings(purge_seconds=0), tenants, monitor, seen, tell, lambda: None)
 
 
 def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(
@@ -55,6 +56,22 @@ def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(
     app.extensions["lifecycle"].end()
     gevent.sleep(20 * SHORT_SECONDS)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_process_that_does_not_get_the_lease_purges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: each process purged. One that has it renews it, and ends where another took it."""
+    tenants = opened(tmp_path)
+    for _ in range(3):
+        provision(tenants, str(uuid.uuid4()))
+    leases = iter([False, True, True, False])
+    monkeypatch.setattr(tenants.engine, "lease", lambda *_: next(leases))
+    housekeeping, purged = housekeeping_of(tenants), list[str]()
+    monkeypatch.setattr(housekeeping, "purge", purged.append)
+    housekeeping._purge_all()
+    assert purged == []
+    housekeeping._purge_all()
+    assert len(purged) == 2
+    tenants.close()
 
 
 @pytest.mark.parametrize("work", ["maintain", "renewed", "read", "write"])

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from protocol.codec import Cursor, decode, edit_time, encode, format_time, parse_cursor, parse_time
 from protocol.errors import InvalidJson, ValidationError
-from tests.fuzzing import fuzz
 
 MILLISECONDS = st.integers(-62_135_596_800_000, 253_402_300_799_999)
 
@@ -79,7 +78,6 @@ JSON = st.recursive(
 )
 
 
-@fuzz
 @given(JSON)
 def test_json_is_read_back_exactly(value: object) -> None:
     assert repr(decode(encode(value))) == repr(value)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import connection, synced_tables
@@ -23,6 +23,7 @@ from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON, Device, Listener
 from tests.declaring import Restart, column, provision, put
+from tests.fuzzing import times_as_many
 from tests.inside import pull, push, rows
 
 NOW = 1_800_000_000_000
@@ -239,7 +240,7 @@ def test_seconds_are_read_as_seconds(seconds: int) -> None:
     assert edit_time(str(seconds)) == edit_time(f"{seconds}.0") == max(seconds * 1000, -62_135_596_800_000)
 
 
-@settings(max_examples=300)
+@times_as_many(3)
 @given(st.integers(10**11, 10**14 - 1), st.sampled_from([1, -1]))
 def test_milliseconds_and_microseconds_are_read_as_what_they_are(size: int, sign: int) -> None:
     moment = max(size * sign, -62_135_596_800_000)

@@ -42,7 +42,7 @@ from server.quotas import Quotas
 from server.scheduler import Scheduler
 from settings import SettingError, Settings
 from tests.api.bad_input.strategies import ANY_JSON, PULL, PUSH, TEXT
-from tests.fuzzing import EXAMPLES, fuzz
+from tests.fuzzing import EXAMPLES
 from tests.server.websocket.test_frames import frame, websocket
 
 TABLES = {name: table.rules for name, table in synced_tables().items()}
@@ -97,7 +97,6 @@ def faults_of_push(body: Any) -> list[str]:
     return [problem["path"] for problem in problems]
 
 
-@fuzz
 @given(PUSH | ANY_JSON, st.booleans())
 def test_push_is_read_row_by_row_to_the_same_changes(body: Any, is_whole: bool) -> None:
     """Fault: unknown names let through (``forbid_unknown_fields=False``): two forms in one body were taken."""
@@ -123,7 +122,6 @@ def _check(change: Change) -> None:
     encode(change.fields)  # What is taken can be stored.
 
 
-@fuzz
 @given(PUSH | ANY_JSON)
 def test_push_is_taken_only_if_its_schema_takes_it_and_else_refused(body: Any) -> None:
     beyond_schema = r"(.*\.)?(timestamp|Unique_id|baseVersion)"  # A time that is none, 256 digits, 1.0 for 1.
@@ -141,7 +139,6 @@ def test_push_is_taken_only_if_its_schema_takes_it_and_else_refused(body: Any) -
         assert faults
 
 
-@fuzz
 @given(PULL | ANY_JSON)
 def test_pull_is_taken_only_if_its_schema_takes_it_and_else_refused(body: Any) -> None:
     beyond_schema = {"lastSync", "lastSyncTimestamp", "limit"}  # A time that is none, 1.0 for 1.
@@ -165,7 +162,6 @@ def _without_what_is_ignored(body: Any) -> Any:
     return {name: value for name, value in body.items() if name not in ignored}
 
 
-@fuzz
 @given(PULL | ANY_JSON)
 def test_tables_are_named_only_as_the_schema_says(body: Any) -> None:
     body = arrived(body)
@@ -177,7 +173,6 @@ def test_tables_are_named_only_as_the_schema_says(body: Any) -> None:
         assert PENDING_SCHEMA.is_valid(body)
 
 
-@fuzz
 @given(ANY_JSON | TEXT)
 def test_device_is_named_as_the_schema_says_or_refused(name: Any) -> None:
     name = arrived(name)
@@ -191,7 +186,6 @@ def test_device_is_named_as_the_schema_says_or_refused(name: Any) -> None:
 # --- the words of the wire -------------------------------------------------------------------------------------------
 
 
-@fuzz
 @given(
     st.binary(max_size=80)
     | st.text('[]{},:"\\0123456789.eE+-truefalsn\n\ud800é', max_size=40).map(
@@ -208,7 +202,6 @@ def test_bytes_are_json_as_the_standard_library_reads_it_or_refused(data: bytes)
         assert json.loads(data) == value
 
 
-@fuzz
 @given(
     ANY_JSON
     | st.datetimes(timezones=st.timezones() | st.none()).map(str)
@@ -225,7 +218,6 @@ def test_time_is_read_and_written_back_or_refused(text: Any) -> None:
     assert stated is None or isinstance(stated, int)
 
 
-@fuzz
 @given(ANY_JSON | st.from_regex(r"[0-9a-f]{11,13}-[0-9]{1,19}(-[0-9]{1,19})?"))
 def test_cursor_is_read_as_the_schema_says_and_written_back_or_refused(text: Any) -> None:
     text = arrived(text)
@@ -250,7 +242,6 @@ def exchange(**request: Any) -> Iterator[None]:
     end()
 
 
-@fuzz
 @given(
     data=st.binary(max_size=200) | BYTES | BYTES.map(gzip.compress),
     kind=st.sampled_from(["application/json", "application/vnd.x+json", "text/json"]) | HEADER,
@@ -265,7 +256,6 @@ def test_body_is_read_or_refused(data: bytes, kind: str, coding: str) -> None:
             assert problem.status in (400, 413, 415)
 
 
-@fuzz
 @given(BYTES, st.integers(0, 9), st.integers(0, 40), st.binary(max_size=9))
 def test_gzip_is_inflated_exactly_and_never_beyond_the_limit(data: bytes, level: int, cut: int, tail: bytes) -> None:
     squeezed = gzip.compress(data, level)
@@ -280,7 +270,6 @@ def test_gzip_is_inflated_exactly_and_never_beyond_the_limit(data: bytes, level:
         assert caught.value.status in (400, 413)
 
 
-@fuzz
 @given(st.sampled_from(["X-Device-Id", "Idempotency-Key"]), HEADER)
 def test_header_is_read_as_the_document_says_or_refused(name: str, value: str) -> None:
     headers = {"X-Device-Id": device_id_header, "Idempotency-Key": idempotency_key_header}
@@ -303,7 +292,6 @@ CLAIMS = st.dictionaries(
 )
 
 
-@fuzz
 @given(CLAIMS)
 def test_token_with_any_claims_is_refused_even_under_our_key(app: Flask, claims: dict[str, Any]) -> None:
     try:
@@ -317,7 +305,6 @@ def test_token_with_any_claims_is_refused_even_under_our_key(app: Flask, claims:
         assert caught.value.status == 401
 
 
-@fuzz
 @given(HEADER | st.from_regex(r"[Bb]earer +[\w-]{0,9}\.[\w=-]{0,30}\.[\w-]{0,9}").filter(str.isprintable))
 def test_authorization_of_any_text_opens_nothing(app: Flask, value: str) -> None:
     answer = app.test_client().get("/api/customers/me", headers={"Authorization": value}, buffered=True)
@@ -327,7 +314,6 @@ def test_authorization_of_any_text_opens_nothing(app: Flask, value: str) -> None
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
-@fuzz
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=5))
 def test_message_in_any_fragments_is_read_as_it_was_sent(parts: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -336,7 +322,6 @@ def test_message_in_any_fragments_is_read_as_it_was_sent(parts: list[bytes]) -> 
         assert socket.read_message() == b"".join(parts)
 
 
-@fuzz
 @given(
     st.binary(max_size=120)
     | st.tuples(st.integers(0, 255), st.integers(0, 255), st.integers(0, 2**64 - 1)).map(
@@ -362,7 +347,6 @@ VALUE = st.text(st.characters(exclude_characters="\0"), max_size=30) | st.from_r
 )
 
 
-@fuzz
 @given(st.dictionaries(st.sampled_from(NAMES), VALUE, max_size=4))
 def test_environment_is_read_or_refused_in_one_sentence(environ: dict[str, str]) -> None:
     try:

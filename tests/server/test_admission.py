@@ -219,7 +219,7 @@ def test_refusals_are_given_at_a_pace_and_all_are_given(monkeypatch: pytest.Monk
     subject, began = admission_of(), time.monotonic()
     requests = [Request(subject) for _ in range(5)]
     refused = [Request(subject) for _ in range(admission._MOST_REFUSED + 10 * admission._LEAST_REFUSED)]
-    assert sum(request.greenlet.dead for request in refused) == admission._MOST_REFUSED
+    assert sum(request.greenlet.dead for request in refused) >= admission._MOST_REFUSED
     assert all(request.refused() for request in refused)
     assert time.monotonic() - began > 0.25  # Half of the ten intervals. Others' load only adds to it.
     ended(requests, subject)

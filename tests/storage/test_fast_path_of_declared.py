@@ -11,11 +11,12 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from tenants import Tenants
 from tests.conftest import JSON
 from tests.declaring import Restart, provision
+from tests.fuzzing import times_as_many
 from tests.storage.test_push_fast_path import SAID_BESIDE, assert_same, outcome
 
 DECLARED = """
@@ -139,7 +140,7 @@ def both(restart: Restart) -> tuple[Tenants, Callable[[], str]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@times_as_many(2)
 @given(pushes=PUSHES)
 def test_both_ways_make_the_same_of_declared_tables(both: tuple[Tenants, Callable[[], str]], pushes: list[Any]) -> None:
     assert_same(*both, pushes)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import synced_tables
@@ -175,9 +175,6 @@ def play(phones: Phones, steps: list[Any]) -> Any:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
 @given(STEPS)
 def test_fast_path_and_general_path_make_the_same_of_own_edits(
     tenants: Tenants, new_tenant: Callable[[], str], steps: list[Any]

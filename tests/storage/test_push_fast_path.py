@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 from peewee import Field, FloatField, IntegerField, TextField
@@ -35,6 +35,7 @@ from storage.push_fast_path import FastPath
 from tenants import Tenants
 from tests import inside
 from tests.conftest import JSON
+from tests.fuzzing import times_as_many
 
 NOW = 1_800_000_000_000
 COMPACT = (",", ":")
@@ -176,7 +177,7 @@ def assert_same(tenants: Tenants, new_tenant: Callable[[], str], pushes: list[An
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@times_as_many(2)
 @given(st.lists(st.tuples(PUSH, SAID_BESIDE), min_size=1, max_size=5))
 def test_fast_path_and_general_path_store_the_same(
     tenants: Tenants, new_tenant: Callable[[], str], pushes: list[Any]

@@ -15,6 +15,8 @@ from tests.by_hand import Raw
 from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
 from tests.proxy_processes import Behind, certified, documented, running
 from tests.redis_server import Redis
+from tests.server.http.test_lifecycle import procfile_command
+from tests.signing_in import log_in
 
 pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)]
 
@@ -35,15 +37,20 @@ def redis_url(request: pytest.FixtureRequest) -> str:
     return ""
 
 
+_KEYS = "the key that the first server signs with", "and the one that takes its place at the second"
+
+
 @pytest.fixture
 def pair(start_server: Callable[..., Server], redis_url: str, tmp_path: Path) -> Iterator[Pair]:
-    """One tenant with a row, at two servers."""
+    """One tenant with a row, at two servers, of which one has a new key already."""
     env = {
         "DATABASE_URL": postgres.address_of(tmp_path / "data"),
         "REDIS_URL": redis_url,
         "TRUSTED_PROXIES": "1",
+        "RATE_LIMIT_LOGIN": "5 per minute",
     }
-    one, two = (start_server(name, PROCESS_NAME=name, **env) for name in ("one", "two"))
+    one = start_server("one", PROCESS_NAME="one", JWT_SECRET_KEY=_KEYS[0], **env)
+    two = start_server("two", PROCESS_NAME="two", JWT_SECRET_KEY=_KEYS[1], JWT_OLD_KEYS=_KEYS[0], **env)
     tenant = one.register()
     tenant.device().create(id="a", name="first")
     yield tenant, replace(tenant, server=two)
@@ -167,6 +174,12 @@ def test_logging_out_at_one_server_closes_the_sockets_at_the_other(
         assert listener.wait("authentication_error")["code"] == "unauthorized"
 
 
+def test_attempts_to_log_in_are_counted_over_both(pair: Pair) -> None:
+    """Fault: counted in each: ten of five."""
+    found = [log_in(one, password="password124").status_code for _ in range(5) for one in pair]
+    assert found == [401] * 5 + [429] * 5
+
+
 def test_session_that_ends_at_one_server_while_its_socket_is_greeted_at_the_other_lets_nobody_in(
     pair: Pair, listeners: tuple[Listener, Listener], tmp_path: Path
 ) -> None:
@@ -205,6 +218,29 @@ def test_pushes_and_listeners_of_a_server_go_on_without_redis(
     wait_for(lambda: rows_of(listeners[0])[1:] == ["while it is gone"], "the notification here")
     redis_server.start()
     wait_for(lambda: len(listeners[1].notes("data_available")) >= 2, "a hint, or the row")
+
+
+def test_workers_of_one_gunicorn_are_processes_that_tell_each_other(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    """By the Procfile's own line. Fault: one worker whatever ``WEB_CONCURRENCY`` says; the same name for both."""
+    env = {"DATABASE_URL": postgres.address_of(tmp_path / "data"), "WEB_CONCURRENCY": "2", "PROCESS_NAME": "web"}
+    server = Server(tmp_path / "gunicorn", env, procfile_command()).start()
+    tenant = server.register()
+    listeners: dict[str, Listener] = {}
+
+    def is_at_both() -> bool:
+        listener = listen(tenant)
+        listeners[listener.client.eio.sid.partition(".")[0]] = listener
+        return len(listeners) == 2
+
+    wait_for(is_at_both, "a listener at each")
+    hear_each_other(tenant, tenant, *listeners.values())
+    tenant.device().create(id="a", name="for both")
+    for listener in listeners.values():
+        wait_for(lambda one=listener: rows_of(one) == ["for both"], "the row")  # type: ignore[misc]
+    assert listeners.keys() == {"web1", "web2"}
+    assert server.stop() == 0
 
 
 def proxied(name: str, two: Server) -> str:

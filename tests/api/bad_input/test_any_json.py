@@ -7,26 +7,18 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.api.bad_input.hostile import SYNC
 from tests.api.bad_input.strategies import REQUEST
 from tests.conftest import JSON, Tenant
-from tests.refusals import (
-    shaped,
-)
-
-ANYTHING_GOES = settings(
-    deadline=None,
-    print_blob=True,
-    derandomize=False,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+from tests.fuzzing import times_as_many
+from tests.refusals import shaped
 
 
 @pytest.mark.slow
-@settings(ANYTHING_GOES, max_examples=300)
+@times_as_many(3)
 @given(REQUEST)
 def test_any_json_is_answered_or_refused_in_the_one_shape(app: Flask, token: str, request: tuple[str, Any]) -> None:
     path, body = request
@@ -36,7 +28,7 @@ def test_any_json_is_answered_or_refused_in_the_one_shape(app: Flask, token: str
 
 
 @pytest.mark.slow
-@settings(ANYTHING_GOES, max_examples=40)
+@times_as_many(0.4)
 @given(REQUEST)
 def test_any_json_over_http_is_answered_or_refused_in_the_one_shape(victim: Tenant, request: tuple[str, Any]) -> None:
     path, body = request
@@ -52,7 +44,7 @@ def _check(status: int, body: JSON) -> None:
         assert body["success"] is True
 
 
-@settings(ANYTHING_GOES, max_examples=150)
+@times_as_many(1.5)
 @given(st.binary(max_size=60) | st.text('[]{},:"\\0123456789.eE+-truefalsn \n', max_size=30).map(str.encode))
 def test_any_bytes_are_json_or_refused(app: Flask, token: str, data: bytes) -> None:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}

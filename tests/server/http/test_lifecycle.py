@@ -21,6 +21,7 @@ import requests
 import socketio
 
 from server.http import lifecycle
+from tests import postgres
 from tests.conftest import FAST, ROOT, WAIT_SECONDS, Listener, Server, wait_for
 from tests.raw_http import connect, read_answer
 
@@ -36,7 +37,7 @@ def procfile_command() -> list[str]:
 @pytest.fixture(params=["python syncapp.py", "Procfile"])
 def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     command = procfile_command() if request.param == "Procfile" else [sys.executable, "syncapp.py"]
-    server = Server(tmp_path / "data", {"WEB_CONCURRENCY": "3"}, command).start()
+    server = Server(tmp_path / "data", {} if postgres.IS_UNDER_TEST else {"WEB_CONCURRENCY": "3"}, command).start()
     yield server
     if server.process and server.process.poll() is None:
         server.kill()
@@ -170,7 +171,8 @@ def test_keep_alive_answers_come_without_nagles_delay() -> None:
 def test_gunicorn_run_in_a_way_that_loses_notifications_is_refused(
     tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
-    command = [procfile_command()[0], "--workers", "1", *procfile_command()[3:5], *arguments, "syncapp:create_app()"]
+    postgres.must_be_about_files()
+    command = [*procfile_command()[:3], *arguments, "syncapp:create_app()"]
     with pytest.raises(AssertionError, match=sentence):
         Server(tmp_path / "data", command=command).start()
 

@@ -14,7 +14,6 @@ from models import TYPES, SyncedRow, column_of
 from storage.declarations import toml_file
 from storage.declarations.table import Column, Table, model_of
 from storage.declarations.toml_file import DeclarationError, read
-from tests.fuzzing import fuzz
 
 GOOD = """
 [job]
@@ -222,7 +221,6 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-@fuzz
 @given(st.dictionaries(WORDS, ANY | st.fixed_dictionaries({"columns": st.dictionaries(WORDS, ANY)}), max_size=3))
 def test_whatever_a_file_says_it_is_read_or_refused_with_places(said: dict[str, Any]) -> None:
     text = "\n".join(f"{json.dumps(key)} = {toml(value)}" for key, value in said.items())

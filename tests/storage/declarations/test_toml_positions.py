@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.declarations.toml_positions import Place, Places
-from tests.fuzzing import fuzz
 
 BARE = st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True)
 INSIDE = st.text(st.characters(blacklist_characters='"\\', blacklist_categories=("Cc", "Cs")), max_size=8)
@@ -59,7 +58,6 @@ def paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
         yield from paths(one, (*path, key))
 
 
-@fuzz
 @given(documents())
 def test_every_key_and_value_is_found_where_it_stands(text: str) -> None:
     try:

@@ -20,7 +20,7 @@ from tenants import Tenants
 from tests.conftest import JSON
 from tests.customers import customer
 from tests.declaring import declare
-from tests.inside import pull, push, rows
+from tests.inside import pull, push, rows, together
 from tests.storage.engine.installations import PostgresInstallation, create, elsewhere, lines_of
 
 Restart = Callable[..., Tenants]
@@ -55,6 +55,22 @@ def put(tenants: Tenants, tenant_id: str, *data: JSON, table: str = "job") -> No
 
 def column(tenants: Tenants, tenant_id: str, sql: str) -> list[object]:
     return [row[0] for row in tenants.read(tenant_id, lambda: list(connection().execute(sql)))]
+
+
+def test_two_starts_at_once_make_the_tables_and_change_them_once(
+    installation: PostgresInstallation, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first two on an empty database, two with a table more. Fault: no lock: one fails, since a table is there."""
+    for text in ("", JOB):
+        declare(text)
+        start = lambda: Tenants(PostgresEngine(installation.address))  # noqa: E731
+        started = together(start, start, start)
+        assert [type(one) for one in started] == [Tenants] * 3, started
+        tenant_id = provision(started[0])
+        assert [rows(one, tenant_id) for one in started] == [[]] * 3
+        for one in started:
+            one.close()
+    declare("")
 
 
 JOB = "[job]\ncolumns.title = 'text'\n"

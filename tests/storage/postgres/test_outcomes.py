@@ -10,18 +10,21 @@ from collections.abc import Iterator
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from models import connection
 from operations.housekeeping import Housekeeping
 from protocol.errors import Busy, OutcomeUnknown, TenantNotFound
 from settings import Settings
 from storage.devices import Seen
+from storage.postgres import connection as connection_module
 from storage.postgres import outcomes, pool, transactions
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.engine import PostgresEngine
 from tenants import Tenants
 from tests import postgres
-from tests.conftest import wait_for
+from tests.conftest import WAIT_SECONDS, wait_for
+from tests.inside import caught
 from tests.relay import Relay
 from tests.storage.engine.installations import PostgresInstallation, add, create, words
 
@@ -47,6 +50,36 @@ def test_commit_whose_answer_is_lost_is_asked_for_and_answered(relay: Relay, dat
     assert database.write(lambda: add("a"), reported.append) == 1 and reported == [1] and relay.cuts == 1
     assert database.read(words) == ["a"] and database.mark is not before
     assert database.write(lambda: add("b")) == 2
+
+
+@pytest.mark.parametrize("is_committing", [False, True])
+def test_end_of_a_process_waits_for_no_server_that_hangs(
+    relay: Relay,
+    engine: PostgresEngine,
+    database: PostgresDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    is_committing: bool,
+) -> None:
+    """With a read, a write and one that waits for a connection under way. Fault: it waited for as long as each did."""
+    monkeypatch.setattr(connection_module, "ANSWER_SECONDS", None)
+    begun = Event()
+    with relay.holding() if not is_committing else contextlib.nullcontext(), contextlib.ExitStack() as stack:
+
+        def write() -> None:
+            add("a")
+            connection().settle()
+            begun.set()
+            stack.enter_context(relay.holding())
+
+        works = [lambda: database.write(write)] if is_committing else [lambda: database.read(words)] * 7
+        running = [gevent.spawn(caught, work) for work in works]
+        begun.wait() if is_committing else gevent.sleep(0.05)
+        engine.give_up_after(0.1)
+        with gevent.Timeout(WAIT_SECONDS):
+            engine.close()
+            gevent.joinall(running)
+        expected = OutcomeUnknown if is_committing else Busy
+        assert all(isinstance(one.value, expected) for one in running), [one.value for one in running]
 
 
 def test_outcome_is_asked_for_while_every_connection_is_lent(
@@ -116,7 +149,7 @@ def test_server_that_is_away_is_said_once(
 ) -> None:
     """Fault: each of the background's looks, two a second, left a traceback in the log."""
     tenants = Tenants(engine)
-    background = Housekeeping(Settings(), tenants, None, Seen(tenants.write), lambda _: None)
+    background = Housekeeping(Settings(), tenants, None, Seen(tenants.write), lambda _: None, lambda: None)
     with caplog.at_level(logging.INFO, "syncapp"):
         relay.is_closed = True
         relay.cut()
