@@ -34,6 +34,10 @@ class CanNotOpen(RuntimeError):
     """Storage that can't be used; as text it says why, and what to do."""
 
 
+class EngineFailed(RuntimeError):
+    """What an engine itself says of a statement or of its storage, and nobody here can do anything about."""
+
+
 class NotRestored(RuntimeError):
     """A copy that did not come in the place of a tenant's data, or was replaced at once; as text it says why."""
 
@@ -168,6 +172,13 @@ class Engine(Protocol):
         """Wait until tenants that were laid ready are restored; ``epochs``: by tenant what ``lay_ready`` gave.
 
         Raises: NotRestored.
+        """
+
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has, as a restore does; return it.
+
+        For storage that was put back as a whole, which nobody here can see. No server may be at work in another process.
+        Raises: TenantNotFound, Busy, StorageFull; CanNotOpen if one is, as far as that is known.
         """
 
     def forget_replaced(self, tenant_id: str, before: float) -> None:

@@ -10,9 +10,10 @@ from psycopg import pq
 from psycopg.pq.abc import PGresult
 
 from protocol.errors import Busy, StorageFull
+from storage.engine import EngineFailed
 
 
-class StatementFailed(Exception):
+class StatementFailed(EngineFailed):
     """A statement that the server refused; ``state`` is its SQLSTATE, empty for one that was not run at all."""
 
     def __init__(self, state: str, sentence: str) -> None:
