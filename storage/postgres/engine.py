@@ -313,8 +313,10 @@ class PostgresEngine:
 
 def _connected(url: str) -> Connection:
     connection = connect(url)
-    connection.send(_END_WITH_PEER)
     installation.must_be_fit(connection)
+    if connection.has_own_session:  # A pooler lends its sessions to others, too.
+        connection.send(_END_WITH_PEER)
+        connection.end_batch()  # Else a ROLLBACK would undo it.
     return connection
 
 

@@ -20,7 +20,7 @@ _NAMES_NOTHING = re.compile(
     r"BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SELECT pg_advisory_xact_lock\(\$1\)|SELECT pg_current_xact_id|SELECT 1$"
 )
 _OF_CONNECTION = re.compile(
-    r"SELECT current_setting\('server_version_num'|SELECT system_identifier|LISTEN|SELECT pg_notify"
+    r"SELECT current_setting\('server_version|SELECT system_identifier|SELECT set_config\('tcp_|LISTEN|SELECT pg_notify"
 )
 _LAYS_OUT = re.compile("CREATE|ALTER|DROP")
 """The tables of all tenants are made or changed at once, and then the rows of each (``installation``)."""
