@@ -6,21 +6,26 @@ Knows: which connection has which transaction. Must not know: tables, requests, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from models import bound
 from protocol.errors import Moved, TenantNotFound
-from storage.group_commit import GroupCommit
+from storage.group_commit import GroupCommit, Write
+from storage.look_ahead import Wanted
 from storage.postgres.binding import Binding
-from storage.postgres.connection import Connection, Rows
+from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
 from storage.postgres.installation import Installation
 from storage.postgres.outcomes import confirm
 from storage.postgres.pool import Pool
-from storage.postgres.transactions import begin_read, begin_write, turned_back
+from storage.postgres.rows import Rows
+from storage.postgres.transactions import begin_read, begin_write, undo_part
 
 T = TypeVar("T")
+_MOST_FORESEEN = 64
+"""As many writes of a group as are looked at before it begins."""
 
 
 class PostgresDatabase(GroupCommit):
@@ -34,6 +39,8 @@ class PostgresDatabase(GroupCommit):
         self.mark = object()
         self._found: Rows | None = None
         self._number: Rows | None = None
+        self._foreseen: set[Write[Any]] = set()
+        self._end: float | None = None
 
     def read(self, query: Callable[[], T]) -> T:
         """Run a query bound to this database, on one committed state (see ``engine.Database.read``)."""
@@ -110,18 +117,38 @@ class PostgresDatabase(GroupCommit):
     # --- transactions that write -----------------------------------------------------------------------------------------
 
     def _control(self, sql: str) -> None:
+        """Begin, undo or end a part of the transaction."""
         connection = self._writing.conn
         if sql.startswith("SAVEPOINT"):
-            connection.next_section()
+            connection.begin_part()
         elif sql.startswith("ROLLBACK"):
-            turned_back(connection, self.tenant_id)
-        connection.send(sql.encode())
+            undo_part(connection, self.tenant_id)
+        else:
+            connection.end_part()
 
     def _begin(self) -> None:
         self._found = self._number = None
         self._prepare_tables()
         self._writing.connection = connection = self._pool.take()
         self._found, self._number = begin_write(connection, self.tenant_id)
+        self._look_ahead(connection)
+
+    def _look_ahead(self, connection: Connection) -> None:
+        """Have the rows of those who wait looked up in the batch that begins; who comes later is not of this group."""
+        self._foreseen, self._end = set(), None
+        wanted: Wanted = {}
+        for write in itertools.islice(self._waiting, _MOST_FORESEEN):
+            if write.ahead is not None:
+                self._foreseen.add(write)
+                for column, values in write.ahead().items():
+                    wanted.setdefault(column, set()).update(values)
+        connection.look_ahead(wanted)
+
+    def _may_join(self, write: Write[Any], end: float) -> bool:
+        """Tell the same; the first waits for the server's first answer, which is not counted."""
+        self._end = self._end or self._end_of_group()
+        is_foreseen = write.ahead is None or write in self._foreseen
+        return is_foreseen and super()._may_join(write, self._end)
 
     def _commit(self) -> None:
         connection = self._writing.conn
@@ -137,6 +164,7 @@ class PostgresDatabase(GroupCommit):
 
     def _make_lasting(self, connection: Connection, number: Rows) -> None:
         """Commit. If the answer is lost, it is asked for over another connection."""
+        connection.send_due()
         answer = connection.send(b"COMMIT")
         try:
             connection.settle()
