@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from server.bus.bus import Bus
+from storage.look_ahead import Wanted
 
 T = TypeVar("T")
 
@@ -57,12 +58,20 @@ class Database(Protocol):
         Raises: what ``query`` raises; Busy, TenantNotFound.
         """
 
-    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[], T],
+        after: Callable[[T], None] | None = None,
+        *,
+        is_alone: bool = False,
+        ahead: Callable[[], Wanted] | None = None,
+    ) -> T:
         """Run ``work`` bound to this database in a transaction; return its result when it is on disk.
 
         Writes that wait for the same database share a commit. ``work`` may switch greenlets. ``after`` is called with the
         result; its failure is logged and harms nobody. ``is_alone``: nobody else is about to write here, so that there is
-        no reason to wait for who could share the commit.
+        no reason to wait for who could share the commit. ``ahead``: tells which rows ``work`` will look up, for engines
+        that ask a server for them; it may be called before ``work``, several times.
         Raises: what ``work`` raises; Busy, also at once if too many wait; StorageFull, TenantNotFound.
         """
 
