@@ -17,6 +17,7 @@ from storage.look_ahead import Wanted
 from storage.postgres.binding import Binding
 from storage.postgres.connection import Connection
 from storage.postgres.errors import ConnectionLost, StatementFailed, problem_of
+from storage.postgres.installation import Installation
 from storage.postgres.outcomes import confirm
 from storage.postgres.pool import Pool
 from storage.postgres.rows import Rows
@@ -30,11 +31,11 @@ _MOST_FORESEEN = 64
 class PostgresDatabase(GroupCommit):
     """One tenant's rows, or the directory (``tenant_id`` None)."""
 
-    def __init__(self, pool: Pool, tenant_id: str | None, most_waiting: int, prepare: Callable[[], None]) -> None:
-        """``prepare``: makes the tables what this version needs, unless they are."""
+    def __init__(self, pool: Pool, tenant_id: str | None, most_waiting: int, installation: Installation | None) -> None:
+        """``installation``: makes the tables what this version needs, unless they are; None for the directory."""
         self._writing = Binding()
         super().__init__(most_waiting, self._writing, self._control)
-        self._pool, self.tenant_id, self._prepare = pool, tenant_id, prepare
+        self._pool, self.tenant_id, self._installation = pool, tenant_id, installation
         self.mark = object()
         self._found: Rows | None = None
         self._number: Rows | None = None
@@ -43,7 +44,7 @@ class PostgresDatabase(GroupCommit):
 
     def read(self, query: Callable[[], T]) -> T:
         """Run a query bound to this database, on one committed state (see ``engine.Database.read``)."""
-        self._prepare()
+        self._prepare_tables()
         return self.peek(query)
 
     def peek(self, query: Callable[[], T]) -> T:
@@ -55,7 +56,7 @@ class PostgresDatabase(GroupCommit):
         try:
             return self._read(connection, query)
         except Exception as error:
-            problem = problem_of(error)
+            problem = self._told(error)
             if problem is error:
                 raise
             raise problem from error
@@ -89,7 +90,7 @@ class PostgresDatabase(GroupCommit):
 
         Raises: what ``work`` raises; Busy, if another has the tenant for long.
         """
-        self._prepare()
+        self._prepare_tables()
         connection: Connection | None = None
         try:
             connection = self._pool.take()
@@ -100,7 +101,7 @@ class PostgresDatabase(GroupCommit):
             self.mark = object()
             return result
         except Exception as error:
-            raise problem_of(error) from error
+            raise self._told(error) from error
         finally:
             if connection is not None:
                 connection.undo()
@@ -127,7 +128,7 @@ class PostgresDatabase(GroupCommit):
 
     def _begin(self) -> None:
         self._found = self._number = None
-        self._prepare()
+        self._prepare_tables()
         self._writing.connection = connection = self._pool.take()
         self._found, self._number = begin_write(connection, self.tenant_id)
         self._look_ahead(connection)
@@ -192,7 +193,17 @@ class PostgresDatabase(GroupCommit):
             self._must_be_there(self._found)
         except TenantNotFound as missing:
             return missing
+        return self._told(error)
+
+    def _told(self, error: Exception) -> Exception:
+        """Give an error as one of ours; if it tells that the tables are others by now, the next use looks at them."""
+        if self._installation and isinstance(error, StatementFailed) and error.is_of_other_tables:
+            self._installation.look_again()
         return problem_of(error)
+
+    def _prepare_tables(self) -> None:
+        if self._installation:
+            self._installation.prepare_tenants()
 
 
 def _must_not_have_moved(begun: Rows) -> None:

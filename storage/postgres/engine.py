@@ -72,7 +72,7 @@ class PostgresEngine:
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool, changes=is_server)
         self._open(creates, wait_seconds)
-        self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
+        self.directory = PostgresDatabase(self._pool, None, most_waiting, None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
@@ -102,7 +102,7 @@ class PostgresEngine:
         if found is None:
             if not _is_id(tenant_id):
                 raise TenantNotFound
-            found = PostgresDatabase(self._pool, tenant_id, self._most_waiting, self._installation.prepare_tenants)
+            found = PostgresDatabase(self._pool, tenant_id, self._most_waiting, self._installation)
             self._databases[tenant_id] = found
             self._kept.append(found)
         return found
@@ -313,8 +313,10 @@ class PostgresEngine:
 
 def _connected(url: str) -> Connection:
     connection = connect(url)
-    connection.send(_END_WITH_PEER)
     installation.must_be_fit(connection)
+    if connection.has_own_session:  # A pooler lends its sessions to others, too.
+        connection.send(_END_WITH_PEER)
+        connection.end_batch()  # Else a ROLLBACK would undo it.
     return connection
 
 
