@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from operations import doctor
+from operations import doctor, process_checks
 from operations.doctor import Check, Finding, Machine
 from operations.engine_choice import postgres_engine
 from operations.file_monitor import FileMonitor
@@ -100,8 +100,17 @@ def address(machine: Machine) -> Finding | None:
     return None
 
 
-TRIAL_CHECKS: tuple[Check, ...] = (database, stored_data, customers_files, address)
-_OF_POSTGRES, _OF_FILES = {database}, {stored_data, customers_files}
+TRIAL_CHECKS: tuple[Check, ...] = (
+    database,
+    process_checks.bus,
+    process_checks.versions,
+    process_checks.connections,
+    stored_data,
+    customers_files,
+    address,
+)
+_OF_POSTGRES = {database, process_checks.bus, process_checks.versions, process_checks.connections}
+_OF_FILES = {stored_data, customers_files}
 
 
 def run_checks(machine: Machine) -> Iterator[tuple[str, Finding | None]]:
