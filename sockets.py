@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from protocol.codec import Cursor, format_time, parse_cursor
 from protocol.errors import (
     Problem,
     RateLimited,
+    SessionEnded,
     TokenExpired,
     Unauthorized,
     as_acknowledgement,
@@ -93,7 +94,7 @@ class Sockets:
         self._clients: dict[str, _Client] = {}
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
-        self._just_ended: TTLCache[str, None] = TTLCache(_MOST_ENDED, 5 * LIVE_SECONDS)
+        self._just_ended: TTLCache[str, Problem] = TTLCache(_MOST_ENDED, 5 * LIVE_SECONDS)
         """Sessions of which another process may have told while a token was still trusted here."""
         self._server = SocketIOServer(app, settings, quotas, self._tenant_of, self._close_unauthenticated)
         self._unauthenticated = self._server.unauthenticated
@@ -111,7 +112,7 @@ class Sockets:
             self._authenticated_by_tenant.__contains__,
             tenants.positions,
             self._close_sessions,
-            self._look_at_sessions,
+            self.look_at_sessions,
             now_ms,
             Process(settings.process_name, version),
         )
@@ -177,8 +178,8 @@ class Sockets:
             client = self._clients.get(sid)
             if client is None:
                 return  # It left meanwhile.
-            if identity.session_id in self._just_ended:
-                raise Unauthorized
+            if problem := self._just_ended.get(identity.session_id):
+                raise problem
             self._leave(sid, client)
             if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
@@ -260,17 +261,20 @@ class Sockets:
         self._announcements.sessions_ended(session_ids)
         self._close_sessions(session_ids)
 
-    def _look_at_sessions(self) -> None:
-        """Close the sockets of sessions that have ended unheard: another process died, or could tell nobody."""
+    def look_at_sessions(self) -> None:
+        """Close the sockets of sessions that have ended unheard, or whose customers were suspended: another process died or
+        could tell nobody, or a command of the operator's ended them."""
         here = {client.identity.session_id for client in self._clients.values() if client.identity}
-        self._close_sessions(self._tokens.ended_among(here))
+        self._refuse_sessions(self._tokens.problems_of(here))
 
     def _close_sessions(self, session_ids: Iterable[str]) -> None:
-        ended = set(session_ids)
-        self._just_ended.update(dict.fromkeys(ended))
+        self._refuse_sessions(dict.fromkeys(session_ids, SessionEnded()))
+
+    def _refuse_sessions(self, problems: Mapping[str, Problem]) -> None:
+        self._just_ended.update(problems)
         for sid, client in list(self._clients.items()):
-            if client.identity and client.identity.session_id in ended:
-                self._refuse(sid, Unauthorized("The session has ended. Log in again."))
+            if client.identity and (problem := problems.get(client.identity.session_id)):
+                self._refuse(sid, problem)
                 yield_if_due()
 
     def _tenant_of(self, engine_id: str) -> str | None:

@@ -23,8 +23,12 @@ from jwt.types import Options
 from protocol.errors import (
     InvalidCredentials,
     Moved,
+    Problem,
+    SessionEnded,
     TenantMismatch,
     TenantNotFound,
+    TenantReadOnly,
+    TenantSuspended,
     TokenExpired,
     Unauthorized,
 )
@@ -74,14 +78,17 @@ class Tokens:
         self._refresh_seconds = settings.refresh_token_seconds
         self._tenants = tenants
         self._verified: LRUCache[str, Identity] = LRUCache(_CACHED_TOKENS)
+        self._read_only: set[str] = set()
+        """Tenants that may only read, of those whose sessions were looked up."""
         self._live: dict[str, tuple[object, float]] = {}
         """By valid pair: the main database's mark when it was checked, and until when to trust that."""
 
     def start_session(self, customer: main_database.Customer) -> TokenPair:
         """Start a session for a customer whose password was checked.
 
-        Raises: InvalidCredentials if the password was changed since.
+        Raises: InvalidCredentials if the password was changed since; TenantSuspended.
         """
+        _must_not_be_suspended(customer.state)
         session_id, refresh_id, now = str(uuid.uuid4()), str(uuid.uuid4()), int(time.time())
         expires_at = now + self._refresh_seconds
         self._tenants.directory.write(
@@ -92,18 +99,21 @@ class Tokens:
     def refresh(self, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for a new pair.
 
-        Raises: Unauthorized, TokenExpired. A token that was used before ends its whole session, unless the answer was lost.
+        Raises: Unauthorized, TokenExpired, TenantSuspended. A token that was used before ends its whole session, unless the
+        answer was lost.
         """
         claims = _claims(refresh_token, "refresh", self._keys)
         session_id, new_id, now = claims["sid"], str(uuid.uuid4()), int(time.time())
         expires_at = now + self._refresh_seconds
-        customer, ended = self._tenants.directory.write(
-            lambda: (
-                main_database.customer_by_id(claims["sub"]),
-                not main_database.rotate_session(session_id, claims["jti"], new_id, now, expires_at),
-            )
-        )
-        if ended or customer is None:
+
+        def rotate() -> tuple[main_database.Customer | None, bool]:
+            """Spend the token, unless its customer is suspended: it counts again after that."""
+            customer = main_database.customer_by_id(claims["sub"])
+            _must_not_be_suspended(customer.state if customer else "active")
+            return customer, main_database.rotate_session(session_id, claims["jti"], new_id, now, expires_at)
+
+        customer, goes_on = self._tenants.directory.write(rotate)
+        if not goes_on or customer is None:
             self.ended.send([session_id])
             raise Unauthorized("The refresh token was used before or its session has ended. Log in again.")
         return self._pair(customer, session_id, new_id)
@@ -124,7 +134,7 @@ class Tokens:
     def verify(self, token: object) -> Identity:
         """Verify an access token: its signature once, its expiry and its session each time.
 
-        Raises: Unauthorized, TokenExpired.
+        Raises: Unauthorized, TokenExpired, TenantSuspended.
         """
         identity = self._verified.get(token) if isinstance(token, str) else None
         if identity:
@@ -137,10 +147,22 @@ class Tokens:
             self._verified[str(token)] = identity
         if identity.expires_at <= time.time():
             raise TokenExpired
+        self._must_be_live(identity)
+        return identity
+
+    def must_take_changes(self, identity: Identity) -> None:
+        """Refuse the changes of a customer who may only read.
+
+        Raises: TenantReadOnly, and what ``verify`` raises.
+        """
+        self._must_be_live(identity)
+        if identity.tenant_id in self._read_only:
+            raise TenantReadOnly
+
+    def _must_be_live(self, identity: Identity) -> None:
         mark, until = self._live.get(identity.pair_id, _NEVER)
         if mark is not self._tenants.directory.mark or until <= time.monotonic():
             self._check_live(identity)
-        return identity
 
     def _check_live(self, identity: Identity) -> None:
         """Check that a session is valid: after each commit of the main database, and each second, since the operator's
@@ -150,6 +172,7 @@ class Tokens:
         if live is None:
             self._check_registered(identity.tenant_id)
             raise Unauthorized("The token was revoked. Log in again.")
+        _must_not_be_suspended(live.state)
         if live.dropped_id == identity.pair_id:
             self.end_session(identity.session_id)
             raise Unauthorized("Another token took the place of this one, so that two hold one session. Log in again.")
@@ -158,6 +181,7 @@ class Tokens:
             with contextlib.suppress(Moved):
                 main.write(lambda: main_database.confirm_pair(identity.session_id, identity.pair_id))
                 return self._check_live(identity)  # The session may have changed meanwhile.
+        (self._read_only.add if live.state == "read-only" else self._read_only.discard)(identity.tenant_id)
         if len(self._live) >= _CACHED_TOKENS:
             self._live.clear()
         self._live[identity.pair_id] = main.mark, time.monotonic() + LIVE_SECONDS
@@ -176,12 +200,14 @@ class Tokens:
         self._tenants.directory.write(lambda: main_database.revoke_session(session_id, int(time.time())))
         self.ended.send([session_id])
 
-    def ended_among(self, session_ids: Collection[str]) -> set[str]:
-        """Give those of some sessions that have ended, also with their accounts; one statement, however many they are."""
+    def problems_of(self, session_ids: Collection[str]) -> dict[str, Problem]:
+        """Tell of those of some sessions that have ended, also with their accounts, or are suspended, why they count no
+        more; one statement, however many they are."""
         if not session_ids:
-            return set()
+            return {}
         live = self._tenants.directory.read(lambda: main_database.live_among(session_ids))
-        return set(session_ids) - live
+        ended: dict[str, Problem] = {one: SessionEnded() for one in session_ids if one not in live}
+        return ended | {one: TenantSuspended() for one, state in live.items() if state == "suspended"}
 
     def change_password(self, identity: Identity, checked_hash: str, password_hash: str) -> None:
         """Replace a customer's password, and end all its sessions but the current one.
@@ -195,6 +221,11 @@ class Tokens:
         if ended is None:
             raise InvalidCredentials("The password is wrong.")
         self.ended.send(ended)
+
+
+def _must_not_be_suspended(state: str) -> None:
+    if state == "suspended":
+        raise TenantSuspended
 
 
 def check_tenant(identity: Identity, stated: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from msgspec import Raw
 
-from accounts.tokens import Identity, check_tenant
+from accounts.tokens import Identity, Tokens, check_tenant
 from api.request_headers import device_id_header, idempotency_key_header
 from models import synced_tables
 from protocol.codec import Row, encode, format_time
@@ -27,6 +27,7 @@ from settings import Settings
 from sockets import Sockets
 from storage import idempotency, push_transaction
 from storage.devices import Seen
+from storage.look_ahead import first_wanted
 from storage.positions import now_ms
 from tenants import Tenants
 
@@ -40,8 +41,10 @@ _NOT_EDITABLE = SERVER_FIELDS | EDIT_FIELDS
 class PushHandler:
     """Handles pushes of all tenants."""
 
-    def __init__(self, settings: Settings, tenants: Tenants, sockets: Sockets, seen: Seen, quotas: Quotas) -> None:
-        self._settings, self._tenants, self._sockets = settings, tenants, sockets
+    def __init__(
+        self, settings: Settings, tenants: Tenants, tokens: Tokens, sockets: Sockets, seen: Seen, quotas: Quotas
+    ) -> None:
+        self._settings, self._tenants, self._tokens, self._sockets = settings, tenants, tokens, sockets
         self._seen, self._quotas = seen, quotas
         self._tables = {name: table.rules for name, table in synced_tables().items()}
         self._limits = limits_of(settings)
@@ -52,9 +55,10 @@ class PushHandler:
     def parse(self, identity: Identity, body: object, device_id: str | None) -> Push:
         """Parse the body of a push, and count its rows against the tenant's quota.
 
-        Raises: ValidationError, PayloadTooLarge, InvalidTenantId, TenantMismatch, RateLimited.
+        Raises: ValidationError, PayloadTooLarge, InvalidTenantId, TenantMismatch, RateLimited, TenantReadOnly.
         """
         check_body_tenant(identity, body)
+        self._tokens.must_take_changes(identity)
         evidence = self._seen.evidences.find(identity.tenant_id, device_id, identity.session_id, self._tenants.read)
         push = parse_push(body, self._tables, self._limits, now_ms(), device_id, evidence)
         self._quotas.spend_rows(identity.tenant_id, push.count)
@@ -81,7 +85,8 @@ class PushHandler:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
             is_alone = self._quotas.admission.is_alone(tenant_id)
-            return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone)
+            ahead = partial(first_wanted, push)
+            return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone, ahead=ahead)
         except idempotency.AlreadyAnswered:
             raise
         except OutcomeUnknown:

@@ -41,7 +41,7 @@ class Sync:
         quotas: Quotas,
     ) -> None:
         self._settings, self._tokens, self._sockets, self._quotas = settings, tokens, sockets, quotas
-        self.pushes = PushHandler(settings, tenants, sockets, seen, quotas)
+        self.pushes = PushHandler(settings, tenants, tokens, sockets, seen, quotas)
         self._pulls = PullHandler(settings, tenants, seen, quotas)
         sockets.on("sync_push", self._push_event, decode_push)
         sockets.on("sync_pull", self._pull_event)
@@ -82,9 +82,7 @@ class Sync:
             except InvalidJson:
                 decode(raw)  # Raises the same with the position in the whole body.
                 raise
-        if self._quotas.admission.is_alone(
-            identity.tenant_id
-        ):  # Otherwise its group was notified before the first answer.
+        if self._quotas.admission.is_alone(identity.tenant_id):  # Otherwise notifications wait for those of the others.
             self._sockets.let_notify(identity.tenant_id)
         return reply
 

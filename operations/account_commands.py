@@ -5,6 +5,7 @@ Knows: the command line. Must not know: SQL, engines, how passwords are hashed.
 
 from __future__ import annotations
 
+import json
 import time
 
 import click
@@ -20,7 +21,7 @@ from operations.tenant_commands import (
     shown_time,
     tenant_argument,
 )
-from storage import main_database
+from storage import main_database, operator_actions
 
 
 @click.group()
@@ -42,7 +43,7 @@ def set_password(tenant: str, password_stdin: bool) -> None:
         new = fields.password("password")
         fields.check()
         hashed = Passwords(settings.bcrypt_rounds).hash(new)
-        ended = engine.directory.write(lambda: main_database.set_password(customer.id, hashed, int(time.time())))
+        ended = engine.directory.write(lambda: operator_actions.set_password(customer.id, hashed, int(time.time())))
     click.echo(f"{customer.email} has a new password; {counted(len(ended), 'session')} ended.")
 
 
@@ -76,10 +77,9 @@ def end_sessions(tenant: str, session: str | None) -> None:
     """
     now = int(time.time())
     with customer_named(tenant) as (_, engine, customer):
-        if session is None:
-            ended = engine.directory.write(lambda: main_database.revoke_sessions(customer.id, now))
-        else:
-            ended = engine.directory.write(lambda: main_database.revoke_one_of(customer.id, session, now))
-            if not ended:
-                raise click.ClickException(f"{customer.email} has no session {session}: account sessions lists them.")
+        ended = engine.directory.write(lambda: operator_actions.end_sessions(customer.id, now, session))
+        if session is not None and not ended:
+            raise click.ClickException(
+                f"{customer.email} has no session {json.dumps(session)}: account sessions lists them."
+            )
     click.echo(f"{counted(len(ended), 'session')} of {customer.email} ended.")

@@ -35,10 +35,12 @@ def commands() -> None:
 
 commands.add_command(backup_commands.backup)
 commands.add_command(backup_commands.restore)
+commands.add_command(backup_commands.new_epoch)
 commands.add_command(move_commands.move)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
 commands.add_command(account_commands.account)
+commands.add_command(tenant_commands.actions)
 
 
 @commands.command()

@@ -18,7 +18,7 @@ from operations.file_monitor import FileMonitor
 from protocol.errors import Busy, Moved, StorageFull
 from server import memory
 from settings import Settings
-from storage import devices, main_database
+from storage import devices, main_database, operator_actions
 from storage.devices import DAY_MS, Seen
 from storage.positions import now_ms
 from tenants import Tenants
@@ -33,7 +33,7 @@ _QUIET_SHARE = 0.2
 _PAUSE_SECONDS = 0.01
 _CHUNK_SECONDS = 0.002  # For so long nobody else runs.
 _FEWEST, _MOST = 50, 3_000  # Entries in a chunk.
-_RESTORE_CHECK_SECONDS = 0.5
+_COMMANDS_SECONDS = 0.5
 _MONITOR_SECONDS = 60.0
 _LEAST_LEASE_SECONDS = 60.0
 
@@ -48,14 +48,18 @@ class Housekeeping:
         monitor: FileMonitor | None,
         seen: Seen,
         notify_restored: Callable[[str], None],
+        look_at_sessions: Callable[[], None],
     ) -> None:
-        """``notify_restored`` notifies a tenant's devices that its data was restored; ``monitor`` is None without files."""
-        self._tenants, self._monitor, self._notify_restored = tenants, monitor, notify_restored
+        """``notify_restored`` tells a tenant's devices that its data was restored, ``look_at_sessions`` closes the sockets
+        of sessions that count no more; ``monitor`` is None without files."""
+        self._tenants, self._monitor = tenants, monitor
+        self._notify_restored, self._look_at_sessions = notify_restored, look_at_sessions
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
         self.seen = seen
         self._is_over = False
+        self._action_seen = 0
         self._measured = time.process_time(), time.monotonic()
         self._running: list[gevent.Greenlet] = []
         self._sleeping: set[gevent.Greenlet] = set()
@@ -63,7 +67,7 @@ class Housekeeping:
     def start(self) -> None:
         """Begin the work in the background."""
         self._running = [
-            gevent.spawn(work) for work in (self._save_and_purge, self._take_restored, self._monitor_files)
+            gevent.spawn(work) for work in (self._save_and_purge, self._follow_commands, self._monitor_files)
         ]
 
     def end(self) -> None:
@@ -128,11 +132,18 @@ class Housekeeping:
         if used_seconds < _QUIET_SHARE * passed_seconds:
             memory.give_back()
 
-    def _take_restored(self) -> None:
-        """Put restored tenants in place while the server runs."""
+    def _follow_commands(self) -> None:
+        """Take over what the operator's commands did beside this server: restored tenants, ended sessions, suspensions."""
         while True:
-            self._sleep(_RESTORE_CHECK_SECONDS)
+            self._sleep(_COMMANDS_SECONDS)
             self._log_errors(lambda: [self._notify_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
+            self._log_errors(self._follow_operator)
+
+    def _follow_operator(self) -> None:
+        newest = self._tenants.directory.read(operator_actions.newest)
+        if newest != self._action_seen:
+            self._look_at_sessions()
+            self._action_seen = newest
 
     def _monitor_files(self) -> None:
         """Check all customers' files, at the start and once a minute."""

@@ -19,10 +19,10 @@ from operations.command_line import confirm, counted, progress, storage
 from operations.tenant_list import Described
 from protocol.codec import format_time
 from settings import Settings
-from storage import main_database
+from storage import main_database, operator_actions
 from storage.engine import Engine
-from storage.main_database import Customer
-from tenants import Tenants
+from storage.main_database import Customer, State
+from tenants import Tenants, parse_tenant_id
 
 _SHOWN_EVERY = 500
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -57,8 +57,8 @@ def tenants(as_json: bool, search: str, sort: str) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [(one["id"], one["email"], one["name"], *_measured(one)) for one in found]
-    print_table(("ID", "ADDRESS", "NAME", "ROWS", "DEVICES", "SIZE", "LAST SEEN"), rows)
+    rows = [(one["id"], one["email"], one["name"], one["state"], *_measured(one)) for one in found]
+    print_table(("ID", "ADDRESS", "NAME", "STATE", "ROWS", "DEVICES", "SIZE", "LAST SEEN"), rows)
     progress(f"{counted(len(found), 'tenant')}.")
 
 
@@ -112,8 +112,44 @@ def rename_email(tenant: str, email: str) -> None:
         fields = FieldReader({"email": email})
         address = fields.email()
         fields.check()
-        engine.directory.write(lambda: main_database.change_email(customer.id, address))
+        engine.directory.write(lambda: operator_actions.change_email(customer.id, address, int(time.time())))
     click.echo(f"{customer.id} logs in as {address} now.")
+
+
+@tenant.command()
+@tenant_argument
+def suspend(tenant: str) -> None:
+    """Refuse a customer everything, also to log in, and close its sockets, within a second. Nothing is lost.
+
+    Example: python syncapp.py tenant suspend asha@example.com
+    """
+    _set_state(tenant, "suspended", "is suspended")
+
+
+@tenant.command("read-only")
+@tenant_argument
+def read_only(tenant: str) -> None:
+    """Refuse a customer's pushes, while devices pull and listen. They send later what they could not.
+
+    Example: python syncapp.py tenant read-only asha@example.com
+    """
+    _set_state(tenant, "read-only", "can be read only")
+
+
+@tenant.command()
+@tenant_argument
+def resume(tenant: str) -> None:
+    """End a suspension, or let a customer that was read-only push again.
+
+    Example: python syncapp.py tenant resume asha@example.com
+    """
+    _set_state(tenant, "active", "is active")
+
+
+def _set_state(tenant: str, state: State, told: str) -> None:
+    with customer_named(tenant) as (_, engine, customer):
+        engine.directory.write(lambda: operator_actions.set_state(customer.id, state, int(time.time())))
+    click.echo(f"{customer.email} {told}.")
 
 
 @tenant.command()
@@ -127,8 +163,33 @@ def delete(tenant: str, yes: bool) -> None:
     with customer_named(tenant) as (_, engine, customer):
         if not yes:
             confirm(f"Remove {customer.email} ({customer.id}) and all its data for good?")
+        engine.directory.write(lambda: operator_actions.record_removal(customer.id, int(time.time())))
         ended = Tenants(engine).close_account(customer.id)
     click.echo(f"{customer.email} is removed; {counted(len(ended), 'session')} ended.")
+
+
+# --- the record ------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@as_json_option
+@click.option("--tenant", metavar="TENANT", help="Only of this tenant, by its ID; it may be gone.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, help="At most so many; 100 if not given.")
+def actions(as_json: bool, tenant: str | None, limit: int) -> None:
+    """List what operators did to customers, the newest first.
+
+    Example: python syncapp.py actions --limit 20
+    """
+    with storage() as (_, engine):
+        tenant_id = None if tenant is None else parse_tenant_id(tenant)
+        found = engine.directory.read(lambda: operator_actions.actions(tenant_id, limit))
+    shown = [
+        {"at": shown_time(one.at), "action": one.action, "tenant": one.tenant_id, "about": one.about} for one in found
+    ]
+    if as_json:
+        print_json(shown)
+    else:
+        print_table(("WHEN", "ACTION", "TENANT", "ABOUT"), [[value or "" for value in one.values()] for one in shown])
 
 
 # --- output ----------------------------------------------------------------------------------------------------------

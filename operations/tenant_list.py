@@ -20,6 +20,8 @@ from tenants import parse_tenant_id
 
 Described = dict[str, Any]
 
+_SHOWN = ("id", "email", "name", "companyName", "phone", "createdAt", "state")
+
 ORDERS: dict[str, Callable[[Described], Any]] = {
     "email": lambda one: one["email"],
     "name": lambda one: one["name"].casefold(),
@@ -74,7 +76,9 @@ def _searched(customer: Customer) -> str:
 
 def describe(engine: Engine, customer: Customer) -> Described:
     """Describe one customer: what the directory says, and what is in the tenant's database, or why that can't be read."""
-    known = {name: getattr(customer, name) for name in ("id", "email", "name", "companyName", "phone", "createdAt")}
+    known = {
+        name: getattr(customer, name) for name in ("id", "email", "name", "companyName", "phone", "createdAt", "state")
+    }
     try:
         found = engine.peek(customer.id, summary)
     except Exception as error:  # A damaged file is one line of a list, and not the end of it.

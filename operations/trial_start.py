@@ -39,6 +39,21 @@ def database(machine: Machine) -> Finding | None:
         engine.close()
 
 
+def customers_rows(machine: Machine) -> Finding | None:
+    """Check whether the rows of every customer are in PostgreSQL."""
+    try:
+        engine = postgres_engine(machine.settings, creates=False)
+    except (CanNotOpen, Problem):
+        return None  # Another check reports it, or there is no data.
+    try:
+        missing = sorted(engine.directory.read(main_database.customer_ids) - set(engine.tenant_ids()))
+    except Problem:
+        return None
+    finally:
+        engine.close()
+    return _finding([f"Tenant {one}: its rows are missing." for one in missing])
+
+
 def stored_data(machine: Machine) -> Finding | None:
     """Check whether the data can be opened and its rows allow the declared tables."""
     if machine.is_new or not machine.folder.is_dir():
@@ -74,6 +89,10 @@ def customers_files(machine: Machine) -> Finding | None:
         found = [f"Tenant {one}: {fault}." for one in ids if (fault := look_at(one))]
     finally:
         engine.close()
+    return _finding(found)
+
+
+def _finding(found: list[str]) -> Finding | None:
     more = f" And {len(found) - _SHOWN} more." if len(found) > _SHOWN else ""
     return Finding(" ".join(found[:_SHOWN]) + more, "docs/backups.md says what to do.") if found else None
 
@@ -100,17 +119,16 @@ def address(machine: Machine) -> Finding | None:
     return None
 
 
+PROCESS_CHECKS: tuple[Check, ...] = (process_checks.bus, process_checks.versions, process_checks.connections)
 TRIAL_CHECKS: tuple[Check, ...] = (
     database,
-    process_checks.bus,
-    process_checks.versions,
-    process_checks.connections,
+    customers_rows,
+    *PROCESS_CHECKS,
     stored_data,
     customers_files,
     address,
 )
-_OF_POSTGRES = {database, process_checks.bus, process_checks.versions, process_checks.connections}
-_OF_FILES = {stored_data, customers_files}
+_OF_POSTGRES, _OF_FILES = {database, customers_rows, *PROCESS_CHECKS}, {stored_data, customers_files}
 
 
 def run_checks(machine: Machine) -> Iterator[tuple[str, Finding | None]]:

@@ -69,6 +69,12 @@ class Unauthorized(Problem):
     challenge = _INVALID_CHALLENGE
 
 
+class SessionEnded(Unauthorized):
+    """Of a socket: its session has ended while it was open."""
+
+    sentence = "The session has ended. Log in again."
+
+
 class NoToken(Unauthorized):
     """The request has no token: the challenge names no error."""
 
@@ -84,6 +90,11 @@ class TokenExpired(Problem):
 class InvalidCredentials(Problem):
     status, code = 401, "invalid_credentials"
     sentence = "The e-mail address or the password is wrong."
+
+
+class TenantSuspended(Problem):
+    status, code = 401, "tenant_suspended"
+    sentence = "This account is suspended. Ask the operator of this server. What was not sent yet can be sent later."
 
 
 class RegistrationClosed(Problem):
@@ -195,6 +206,14 @@ class Busy(Problem):
 
     def __init__(self, sentence: str | None = None, *, retry_after_seconds: int = 1) -> None:
         super().__init__(sentence, retry_after_seconds=retry_after_seconds)
+
+
+class TenantReadOnly(Problem):
+    status, code = 503, "tenant_read_only"
+    sentence = "This account takes no changes just now; it can be read. Nothing was kept of this; send it again later."
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_seconds=60)
 
 
 class Moved(Problem):

@@ -26,12 +26,17 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from server.bus.bus import Bus
+from storage.look_ahead import Wanted
 
 T = TypeVar("T")
 
 
 class CanNotOpen(RuntimeError):
     """Storage that can't be used; as text it says why, and what to do."""
+
+
+class EngineFailed(RuntimeError):
+    """What an engine itself says of a statement or of its storage, and nobody here can do anything about."""
 
 
 class NotRestored(RuntimeError):
@@ -53,12 +58,20 @@ class Database(Protocol):
         Raises: what ``query`` raises; Busy, TenantNotFound.
         """
 
-    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[], T],
+        after: Callable[[T], None] | None = None,
+        *,
+        is_alone: bool = False,
+        ahead: Callable[[], Wanted] | None = None,
+    ) -> T:
         """Run ``work`` bound to this database in a transaction; return its result when it is on disk.
 
         Writes that wait for the same database share a commit. ``work`` may switch greenlets. ``after`` is called with the
         result; its failure is logged and harms nobody. ``is_alone``: nobody else is about to write here, so that there is
-        no reason to wait for who could share the commit.
+        no reason to wait for who could share the commit. ``ahead``: tells which rows ``work`` will look up, for engines
+        that ask a server for them; it may be called before ``work``, several times.
         Raises: what ``work`` raises; Busy, also at once if too many wait; StorageFull, TenantNotFound.
         """
 
@@ -175,6 +188,13 @@ class Engine(Protocol):
         """Wait until tenants that were laid ready are restored; ``epochs``: by tenant what ``lay_ready`` gave.
 
         Raises: NotRestored.
+        """
+
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has, as a restore does; return it.
+
+        For storage that was put back as a whole, which nobody here can see. No server may be at work in another process.
+        Raises: TenantNotFound, Busy, StorageFull; CanNotOpen if one is, as far as that is known.
         """
 
     def forget_replaced(self, tenant_id: str, before: float) -> None:

@@ -14,8 +14,9 @@ from peewee import BooleanField, IntegerField, TextField
 
 from models import Bound, JsonField, connection
 from protocol.codec import has_null
-from protocol.errors import EmailTaken, InvalidCredentials
+from protocol.errors import InvalidCredentials
 from storage.dialect import dialect
+from storage.push_batch import insert_row
 from storage.schema import add_missing, fingerprint
 
 GRACE_SECONDS = 300
@@ -24,8 +25,11 @@ GRACE_SECONDS = 300
 _MOST_COMPOSED = 1_000
 
 
+State = Literal["active", "read-only", "suspended"]
+
+
 class Customer(Bound):
-    """One business; its ``id`` is the ID of its tenant."""
+    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -37,6 +41,7 @@ class Customer(Bound):
     lastName = TextField()
     passwordHash = TextField()
     createdAt = TextField()
+    state = TextField(default="active")
 
     class Meta:
         table_name = "customers"
@@ -112,7 +117,20 @@ class Installation(Bound):
         table_name = "installation"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation]
+class OperatorAction(Bound):
+    """One change that an operator made. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone."""
+
+    number = IntegerField(primary_key=True)
+    at = IntegerField()
+    action = TextField()
+    tenant_id = TextField(index=True)
+    about = TextField(null=True)
+
+    class Meta:
+        table_name = "operator_actions"
+
+
+_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, OperatorAction]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
 
@@ -150,6 +168,15 @@ def customer_by_email(email: str) -> Customer | None:
         if found:
             return found
     return None
+
+
+def add_customer(customer: Customer) -> None:
+    """Add a customer, whose address nobody has."""
+    values = [getattr(customer, field.name) for field in Customer._meta.sorted_fields]
+    connection().execute(_ADD_CUSTOMER, values)
+
+
+_ADD_CUSTOMER = insert_row("customers", tuple(field.column_name for field in Customer._meta.sorted_fields))
 
 
 def customer_by_id(customer_id: str) -> Customer | None:
@@ -282,26 +309,31 @@ def _is_hash_of(customer_id: str, password_hash: str) -> bool:
 
 
 class Live(NamedTuple):
-    """What a session that counts says of its pairs (see ``Session``)."""
+    """What a session that counts says of its pairs (see ``Session``), and what its customer may do."""
 
     refresh_id: str
     spent_id: str | None
     dropped_id: str | None
+    state: State
 
 
 def live_session(session_id: str, customer_id: str) -> Live | None:
     """Look a session up, None if its tokens count no more; asked at each request, so in plain SQL."""
     sql = (
-        "SELECT refresh_id, spent_id, dropped_id FROM sessions WHERE id = ? AND customer_id = ? AND revoked_at IS NULL"
+        "SELECT s.refresh_id, s.spent_id, s.dropped_id, c.state FROM sessions AS s"
+        " JOIN customers AS c ON c.id = s.customer_id WHERE s.id = ? AND s.customer_id = ? AND s.revoked_at IS NULL"
     )
     return next((Live(*row) for row in connection().execute(sql, (session_id, customer_id))), None)
 
 
-def live_among(session_ids: Iterable[str]) -> set[str]:
-    """Give those of some sessions whose tokens count."""
+def live_among(session_ids: Iterable[str]) -> dict[str, State]:
+    """Give those of some sessions whose tokens count, each with what its customer may do."""
     words = dialect()
-    sql = f"SELECT id FROM sessions WHERE {words.is_among('id')} AND revoked_at IS NULL"
-    return {str(row[0]) for row in connection().execute(sql, (words.listed(session_ids),))}
+    sql = (
+        "SELECT s.id, c.state FROM sessions AS s JOIN customers AS c ON c.id = s.customer_id"
+        f" WHERE {words.is_among('s.id')} AND s.revoked_at IS NULL"
+    )
+    return {str(one): state for one, state in connection().execute(sql, (words.listed(session_ids),))}
 
 
 def confirm_pair(session_id: str, refresh_id: str) -> None:
@@ -338,32 +370,9 @@ def live_sessions(customer_id: str, now: int) -> list[Session]:
     return list(Session.select().where(live).order_by(Session.created_at.desc(), Session.id))
 
 
-def set_password(customer_id: str, password_hash: str, now: int) -> list[str]:
-    """Replace a password without proof of the old one, and end all sessions, whose IDs it gives."""
-    Customer.update(passwordHash=password_hash).where(Customer.id == customer_id).execute()
-    return revoke_sessions(customer_id, now)
-
-
-def change_email(customer_id: str, email: str) -> None:
-    """Replace the address that a customer logs in with.
-
-    Raises: EmailTaken.
-    """
-    there = customer_by_email(email)
-    if there is not None and there.id != customer_id:
-        raise EmailTaken
-    change_customer(customer_id, email=normal_email(email))
-
-
 def revoke_session(session_id: str, now: int) -> None:
     """Let the tokens of one session count no more."""
     Session.update(revoked_at=now).where(Session.id == session_id).execute()
-
-
-def revoke_one_of(customer_id: str, session_id: str, now: int) -> list[str]:
-    """Revoke one of a customer's live sessions; return it, or nothing if there is no such one."""
-    live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.id == session_id)
-    return [session_id] if Session.update(revoked_at=now).where(live).execute() else []
 
 
 def revoke_sessions(customer_id: str, now: int, but: str = "") -> list[str]:

@@ -23,7 +23,7 @@ FLOORS = [
 ONLY_THERE = {
     "apsw": {f"storage.sqlite.{name}" for name in ("binding", "connections", "database", "errors", "files")},
     "playhouse": {"storage.sqlite.binding"},
-    "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors", "handshakes")},
+    "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors", "handshakes", "rows")},
     "bcrypt": {"accounts.passwords"},
     "isal": {"server.http.middleware"},
     "redis": {"server.bus.redis_bus"},

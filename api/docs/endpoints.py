@@ -72,7 +72,7 @@ CALLS: Mapping[str, Call] = {
     "customers.login": Call(
         "Session",
         "Login",
-        (errors.InvalidCredentials,),
+        (errors.InvalidCredentials, errors.TenantSuspended),
         needs_token=False,
         examples={"business": {"email": _EMAIL, "password": _PASSWORD}},
         links={"customers.refresh": {"requestBody": {"refreshToken": f"{_DATA}/refreshToken"}}},
@@ -80,7 +80,7 @@ CALLS: Mapping[str, Call] = {
     "customers.refresh": Call(
         "TokenPair",
         "Refresh",
-        (errors.Unauthorized, errors.TokenExpired),
+        (errors.Unauthorized, errors.TokenExpired, errors.TenantSuspended),
         needs_token=False,
         examples={"token": {"refreshToken": "eyJhbGciOiJIUzI1NiIs"}},
         links={"customers.refresh": {"requestBody": {"refreshToken": f"{_DATA}/refreshToken"}}},

@@ -26,6 +26,7 @@ _ALWAYS = (errors.Problem, errors.RateLimited, errors.Busy)
 _TOKEN = (
     errors.Unauthorized,
     errors.TokenExpired,
+    errors.TenantSuspended,
     errors.InvalidTenantId,
     errors.TenantMismatch,
     errors.TenantNotFound,
@@ -38,7 +39,13 @@ _BODY = (
     errors.PayloadTooLarge,
 )
 _DEVICE = (errors.ValidationError,)
-_ONCE = (errors.ValidationError, errors.StillRunning, errors.IdempotencyMismatch, errors.QuotaExceeded)
+_ONCE = (
+    errors.ValidationError,
+    errors.StillRunning,
+    errors.IdempotencyMismatch,
+    errors.QuotaExceeded,
+    errors.TenantReadOnly,
+)
 _JSON = "application/json"
 _TAGS = {
     "customers": "Customers and their sessions",

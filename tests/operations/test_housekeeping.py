@@ -35,12 +35,13 @@ CUSTOMERS = 25
 @pytest.fixture(autouse=True)
 def hardly_any_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each kind of work done again and again, so that the end comes in the midst of it."""
-    for name in ("_SAVE_SECONDS", "_RESTORE_CHECK_SECONDS", "_MONITOR_SECONDS", "_PAUSE_SECONDS"):
+    for name in ("_SAVE_SECONDS", "_COMMANDS_SECONDS", "_MONITOR_SECONDS", "_PAUSE_SECONDS"):
         monkeypatch.setattr(housekeeping, name, SHORT_SECONDS)
 
 
 def housekeeping_of(tenants: Tenants, tell: Callable[[str], None] = lambda _: None) -> Housekeeping:
-    return Housekeeping(Settings(purge_seconds=0), tenants, FileMonitor(engine_of(tenants)), Seen(tenants.write), tell)
+    monitor, seen = FileMonitor(engine_of(tenants)), Seen(tenants.write)
+    return Housekeeping(Settings(purge_seconds=0), tenants, monitor, seen, tell, lambda: None)
 
 
 def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(

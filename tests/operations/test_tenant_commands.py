@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import jwt
 import pytest
 
 from tests import forking, postgres
-from tests.conftest import FAST, Server, Tenant, wait_for
+from tests.conftest import FAST, Listener, Server, Tenant, wait_for
 
 NEW_PASSWORD = "another-password-1"
 
@@ -160,3 +162,80 @@ def test_deletion_asks_first(server: Server, used: Tenant) -> None:
     ended = command(server, "tenant", "delete", used.email, typed="n\n")
     assert ended.returncode == 1 and used.email in ended.stderr
     assert is_logged_in(used)
+
+
+# --- states ----------------------------------------------------------------------------------------------------------
+
+ROW = {"table": "end_user", "operation": "create", "data": {"id": "new", "name": "n"}}
+
+
+def code_of(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json().get("code", "")
+
+
+def test_suspended_customer_is_refused_everything_and_loses_nothing(server: Server, used: Tenant) -> None:
+    other, listener = server.register().device().listen(), used.device().listen()
+    done(server, "tenant", "suspend", used.email)
+    wait_for(listener.is_gone.is_set, "the end of the socket")
+    assert listener.of("authentication_error")[-1]["code"] == "tenant_suspended"
+    wait_for(lambda: code_of(used.device().push_raw(ROW)) == (401, "tenant_suspended"), "the refusal")
+    assert code_of(used.device().pull_raw({"cursor": None})) == (401, "tenant_suspended")
+    assert code_of(server.post("/api/customers/refresh", {"refreshToken": used.refresh_token})) == (
+        401,
+        "tenant_suspended",
+    )
+    known, guessed = ({"email": used.email, "password": password} for password in ("password123", "password124"))
+    assert code_of(server.post("/api/customers/login", known)) == (401, "tenant_suspended")
+    assert code_of(server.post("/api/customers/login", guessed)) == (401, "invalid_credentials")
+    assert not other.is_gone.is_set()
+    done(server, "tenant", "resume", used.email)
+    wait_for(lambda: is_logged_in(used), "the end of the suspension")
+    assert len(used.device().rows()) == 3, "two rows and a tombstone"
+    assert server.post("/api/customers/refresh", {"refreshToken": used.refresh_token}).status_code == 200
+    other.close()
+
+
+def test_socket_of_a_suspended_customer_is_told_why(server: Server, used: Tenant) -> None:
+    done(server, "tenant", "suspend", used.email)
+    wait_for(lambda: not is_logged_in(used), "the refusal")
+    late = Listener(server.url, "websocket", {"token": used.token})
+    assert late.wait("authentication_error")["code"] == "tenant_suspended"
+    late.close()
+
+
+def test_read_only_customer_pulls_and_listens_and_does_not_push(server: Server, used: Tenant) -> None:
+    listener = used.device().listen()
+    done(server, "tenant", "read-only", used.id)
+    pushes = (used.device().push_raw(ROW | {"data": {"id": f"new-{number}"}}) for number in itertools.count())
+    refusal = next(answer for answer in pushes if not answer.ok)
+    there = {row["id"] for row in used.device().rows()}
+    assert refusal.status_code == 503
+    assert refusal.json()["code"] == "tenant_read_only" and int(refusal.headers["Retry-After"]) > 0
+    assert listener.call("sync_push", ROW)["code"] == "tenant_read_only"
+    revert = server.post("/api/client/sync/history/end_user/r1/revert", {"version": 1}, used.token)
+    assert code_of(revert) == (503, "tenant_read_only")
+    assert {row["id"] for row in used.device().rows()} == there and "new" not in there
+    done(server, "tenant", "resume", used.id)
+    wait_for(lambda: used.device().push_raw(ROW).status_code == 200, "the push")
+    wait_for(lambda: any(note["entityId"] == "new" for note in listener.notes("data_available")), "the notification")
+    listener.close()
+
+
+def test_state_is_listed_and_survives_a_restart(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    tenant = server.register()
+    done(server, "tenant", "suspend", tenant.id)
+    server.stop()
+    server.start()
+    assert not is_logged_in(tenant)
+    assert json.loads(done(server, "tenants", "--json"))[0]["state"] == "suspended"
+
+
+def test_what_operators_did_is_listed(server: Server, used: Tenant) -> None:
+    done(server, "tenant", "suspend", used.id)
+    done(server, "tenant", "resume", used.id)
+    done(server, "account", "set-password", used.id, "--password-stdin", typed=NEW_PASSWORD)
+    done(server, "tenant", "delete", used.id, "--yes")
+    found = json.loads(done(server, "actions", "--tenant", used.id, "--json"))
+    assert [one["action"] for one in found] == ["delete", "set-password", "active", "suspended"]
+    assert NEW_PASSWORD not in json.dumps(found) and used.id in done(server, "actions", "--limit", "1")

@@ -86,6 +86,13 @@ def push_to_a_tenant_that_moved(server: Server) -> Any:
     return tenant.device().push_raw(ROW)
 
 
+def customer_that_is(state: str, server: Server) -> Tenant:
+    tenant = server.register()
+    with contextlib.closing(sqlite3.connect(server.data / "main.db")) as file, file:
+        file.execute("UPDATE customers SET state = ? WHERE id = ?", (state, tenant.id))
+    return tenant
+
+
 PROVOKED_OVER_HTTP: dict[type[errors.Problem], Callable[[Server], Any]] = {
     errors.InvalidJson: lambda server: server.call("POST", "/api/customers/login", Content_Type="application/json"),
     errors.ValidationError: lambda server: push_to(server, {}),
@@ -97,6 +104,8 @@ PROVOKED_OVER_HTTP: dict[type[errors.Problem], Callable[[Server], Any]] = {
     ),
     errors.TenantMismatch: lambda server: push_to(server, ROW, X_Tenant_Id=server.register().id),
     errors.OriginNotAllowed: lambda server: server.call("OPTIONS", "/api/client/sync/push", **FOREIGN),
+    errors.TenantSuspended: lambda server: customer_that_is("suspended", server).device().push_raw(ROW),
+    errors.TenantReadOnly: lambda server: customer_that_is("read-only", server).device().push_raw(ROW),
     errors.Moved: push_to_a_tenant_that_moved,
     errors.TenantNotFound: push_without_a_database,
     errors.NotFound: lambda server: server.call("GET", "/nope"),
@@ -345,6 +354,8 @@ def test_codes_of_the_contract_have_their_statuses() -> None:
         ("registration_closed", 403),
         ("origin_not_allowed", 403),
         ("quota_exceeded", 507),
+        ("tenant_suspended", 401),
+        ("tenant_read_only", 503),
         ("moved", 503),
         ("outcome_unknown", 503),
     }

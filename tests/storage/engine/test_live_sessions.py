@@ -9,6 +9,7 @@ import pytest
 from models import connection
 from storage import main_database
 from storage.engine import Engine
+from tests.customers import customer
 
 MANY = 10_000
 
@@ -19,6 +20,7 @@ def test_sessions_that_count_are_told_from_those_that_ended_in_one_statement(
     live, revoked = (str(uuid.uuid4()) for _ in range(2))
 
     def begin() -> None:
+        customer(tenant_id="c").save(force_insert=True)
         for session_id, revoked_at in ((live, None), (revoked, 1)):
             main_database.Session.create(
                 id=session_id, customer_id="c", refresh_id="r", created_at=0, expires_at=9, revoked_at=revoked_at
@@ -28,12 +30,12 @@ def test_sessions_that_count_are_told_from_those_that_ended_in_one_statement(
     gone = [str(uuid.uuid4()) for _ in range(MANY)]
     statements: list[str] = []
 
-    def ask() -> set[str]:
+    def ask() -> dict[str, main_database.State]:
         bound = connection()
         monkeypatch.setattr(main_database, "connection", lambda: Counted(bound, statements))
         return main_database.live_among([live, revoked, *gone])
 
-    assert engine.directory.read(ask) == {live}
+    assert engine.directory.read(ask) == {live: "active"}
     assert len(statements) == 1
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from protocol.errors import OutcomeUnknown
+from models import connection
+from protocol.errors import Busy, OutcomeUnknown
 from storage.postgres.connecting import connect
 from storage.postgres.engine import PostgresEngine
 from storage.postgres.errors import ConnectionLost
+from storage.postgres.outcomes import history_of
 from tests import postgres
 from tests.conftest import wait_for
 from tests.relay import Relay
@@ -70,6 +75,52 @@ def test_commit_that_the_new_primary_never_had_is_not_said_to_be_kept(
         database.write(lambda: add("b"))
     assert database.read(words) == ["a"] and database.write(lambda: add("c")) == 2
     engine.close()
+
+
+def test_commit_that_a_crash_took_back_is_not_said_to_be_kept(primary: postgres.Server) -> None:
+    """What a server that crashes had not written to its log is gone, with the number of the transaction, which the next
+    one gets. Fault: asked for by that alone: answered, and lost."""
+    primary.ask("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    primary.restart()
+    engine = PostgresEngine(primary.address("app"))
+    database = engine.tenant(create(engine, str(uuid.uuid4())))
+    assert database.write(lambda: add("a")) == 1
+
+    def crash() -> None:
+        add("b")
+        connection().settle()
+        primary.restart(signal.SIGQUIT)
+        for _ in range(20):
+            primary.ask("SELECT pg_current_xact_id()")
+
+    with pytest.raises((Busy, OutcomeUnknown)):
+        database.write(crash)
+    assert database.read(words) == ["a"] and database.write(lambda: add("c")) == 2
+    engine.close()
+
+
+def test_crash_begins_another_history_and_a_restart_goes_on_with_the_same(primary: postgres.Server) -> None:
+    """Fault: a commit of before a restart that nobody could confirm any more."""
+
+    def history() -> str | None:
+        opened = connect(primary.address("app"))
+        found = history_of(opened)
+        opened.close()
+        return found
+
+    before = history()
+    primary.restart()
+    assert history() == before is not None
+    (process_id,) = primary.ask("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'")[0]
+    os.kill(process_id, signal.SIGKILL)
+    wait_for(lambda: _is_ready(primary) and history() != before, "another history")
+
+
+def _is_ready(server: postgres.Server) -> bool:
+    try:
+        return bool(server.ask("SELECT 1"))
+    except psycopg.OperationalError:
+        return False
 
 
 def test_replica_is_passed_by(primary: postgres.Server, replica: postgres.Replica) -> None:
