@@ -36,6 +36,7 @@ _LOCAL = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "max_parallel_workers_per_gather": "0",
+    "jit": "off",
 }
 """A statement is planned once, by its keys and never by what the statistics say: a table that was empty then is read to
 its end for ever (ARCHITECTURE.md, trap 31). Of a process that stands still or was cut off the server frees the locks."""
