@@ -18,6 +18,7 @@ from protocol.messages import Position
 from storage import main_database
 from storage.declarations import compatibility
 from storage.engine import Engine
+from storage.look_ahead import Wanted
 from storage.positions import position
 
 T = TypeVar("T")
@@ -76,12 +77,13 @@ class Tenants:
         after: Callable[[T], None] | None = None,
         *,
         is_alone: bool = False,
+        ahead: Callable[[], Wanted] | None = None,
     ) -> T:
         """Run ``work`` bound to a tenant in a transaction, and ``after`` once that is on disk (``engine.Database.write``).
 
         Raises: TenantNotFound, and what ``engine.Database.write`` raises.
         """
-        return self.engine.tenant(tenant_id).write(work, after, is_alone=is_alone)
+        return self.engine.tenant(tenant_id).write(work, after, is_alone=is_alone, ahead=ahead)
 
     def provision(self, customer: main_database.Customer) -> None:
         """Create a customer and its database, both or neither.
@@ -93,7 +95,7 @@ class Tenants:
             """Add the customer to the directory, unless the address is taken."""
             if main_database.customer_by_email(customer.email):
                 raise EmailTaken
-            customer.save(force_insert=True)
+            main_database.add_customer(customer)
 
         self.engine.create(customer.id, insert)
 

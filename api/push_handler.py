@@ -27,6 +27,7 @@ from settings import Settings
 from sockets import Sockets
 from storage import idempotency, push_transaction
 from storage.devices import Seen
+from storage.look_ahead import first_wanted
 from storage.positions import now_ms
 from tenants import Tenants
 
@@ -84,7 +85,8 @@ class PushHandler:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
             is_alone = self._quotas.admission.is_alone(tenant_id)
-            return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone)
+            ahead = partial(first_wanted, push)
+            return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone, ahead=ahead)
         except idempotency.AlreadyAnswered:
             raise
         except OutcomeUnknown:

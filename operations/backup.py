@@ -51,7 +51,10 @@ def make(engine: Engine, to: Path, tenant_id: str | None, keep: int | None, repo
     with _locked(to), tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=to) as scratch:
         made = Path(scratch) / "backup"
         made.mkdir(mode=0o700)
-        manifest = _copy_all(engine, made, tenant_id, report)
+        try:
+            manifest = _copy_all(engine, made, tenant_id, report)
+        except StorageFull:
+            raise BackupError(f"There is no room in {to} for the backup.") from None
         target = to / datetime.now(UTC).strftime(_NAME)
         if target.exists():
             raise BackupError(f"{target} exists already.")
@@ -81,10 +84,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _copy_all(engine: Engine, made: Path, tenant_id: str | None, report: Report) -> Manifest:
     (made / "tenants").mkdir(mode=0o700)
-    try:
-        engine.copy_directory(made / "main.db")
-    except StorageFull:
-        raise _no_room_for(made) from None
+    engine.copy_directory(made / "main.db")
     ids = sorted(manifests.customers_in(made / "main.db"))
     if tenant_id is not None and tenant_id not in ids:
         raise BackupError(f"There is no tenant {tenant_id}.")
@@ -101,7 +101,7 @@ def _copy_all(engine: Engine, made: Path, tenant_id: str | None, report: Report)
 def _copy_one(engine: Engine, made: Path, tenant_id: str, manifest: Manifest, report: Report) -> None:
     """Copy a tenant's file and read its state. If that fails, the manifest says why.
 
-    Raises: BackupError if there is no room, which is no fault of this file.
+    Raises: StorageFull, which is no fault of this file.
     """
     target = manifests.file_in(made, tenant_id)
     try:
@@ -116,7 +116,7 @@ def _copy_one(engine: Engine, made: Path, tenant_id: str, manifest: Manifest, re
             report(f"{tenant_id}: backed up as of change {state['sequence']}")
             return
     except StorageFull:
-        raise _no_room_for(made) from None
+        raise
     except Exception as error:
         fault = f"it can't be copied: {reason_of(error)}"
     target.unlink(missing_ok=True)
@@ -126,10 +126,6 @@ def _copy_one(engine: Engine, made: Path, tenant_id: str, manifest: Manifest, re
     else:
         manifest.missing[tenant_id] = fault
         report(f"{tenant_id}: {fault}")
-
-
-def _no_room_for(made: Path) -> BackupError:
-    return BackupError(f"There is no room in {made.parent.parent} for the backup.")
 
 
 def _put_in_place(made: Path, target: Path, manifest: Manifest) -> None:

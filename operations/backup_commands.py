@@ -136,6 +136,23 @@ def _kept(engine: Engine) -> str:
     return f" What was replaced is in {engine.replaced} until the next backup." if engine.replaced else ""
 
 
+@click.command("new-epoch")
+@click.option("--tenant", help="Only this tenant, by ID or e-mail address.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def new_epoch(tenant: str | None, yes: bool) -> None:
+    """Have all devices pull from the start, after the database or the disk was put back by other means than restore."""
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("This has devices pull everything again, and there is no terminal to ask: use --yes.")
+    with storage(creates=False) as (_, engine):
+        tenant_ids = engine.tenant_ids() if tenant is None else [_tenant_id(engine, tenant)]
+        which = counted(len(tenant_ids), "tenant")
+        _ask(f"This begins a new epoch of {which} in {engine.place}: devices pull everything again.", yes)
+        for tenant_id in tenant_ids:
+            engine.begin_epoch(tenant_id)
+            progress(f"{tenant_id}: begins anew")
+        click.echo(f"{which} begun anew. The server may start now.")
+
+
 def _replaced(there: int, coming: int) -> str:
     if not there:
         return "and replaces nothing"

@@ -19,7 +19,7 @@ from operations.move_checks import MoveError
 from operations.tenant_list import NoCustomer
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
-from storage.engine import CanNotOpen, Engine, NotRestored
+from storage.engine import CanNotOpen, Engine, EngineFailed, NotRestored
 from storage.sqlite.engine import MainDatabaseBroken, NoData, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import DataFolderInUse
@@ -33,6 +33,7 @@ _EXPECTED_ERRORS = (
     NotRestored,
     DataFolderInUse,
     MainDatabaseBroken,
+    EngineFailed,
     EngineError,
     NoData,
     BackupError,

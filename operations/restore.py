@@ -17,6 +17,7 @@ from typing import NamedTuple
 from operations import backup_manifest as manifests
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify
+from protocol.errors import StorageFull
 from storage import main_database
 from storage.engine import Engine, NotRestored
 from storage.main_database import Customer
@@ -100,11 +101,19 @@ def restore(engine: Engine, choice: Choice, report: Report, wait_seconds: float 
         sha256 = hashes.get(f"tenants/{file.name}")
         told = [f"{customer.id}: restored"]
         note = partial(_bring_back, customer, told)
-        epochs[customer.id] = engine.lay_ready(customer.id, partial(_copy_checked, file, sha256), note)
+        epochs[customer.id] = _laid_ready(engine, customer.id, partial(_copy_checked, file, sha256), note)
         for line in told:
             report(line)
     _wait_until_taken(engine, epochs, wait_seconds)
     return list(epochs)
+
+
+def _laid_ready(engine: Engine, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object]) -> str:
+    try:
+        return engine.lay_ready(tenant_id, put, note)
+    except StorageFull:
+        where = f"{engine.place}, in {engine.replaced}, which keeps what is replaced, or in {tempfile.gettempdir()}"
+        raise BackupError(f"{tenant_id}: there is no room to restore it in {where}.") from None
 
 
 def _bring_back(customer: Customer, told: list[str]) -> None:
@@ -132,7 +141,7 @@ def restore_file(engine: Engine, file: Path, wanted: str, wait_seconds: float = 
         owner = _other_owner(engine, file, state["epoch"], tenant_id)
         if owner:
             raise BackupError(f"{file} is of another customer, {owner}.")
-        epoch = engine.lay_ready(tenant_id, partial(manifests.copy_and_hash, copy), lambda: None)
+        epoch = _laid_ready(engine, tenant_id, partial(manifests.copy_and_hash, copy), lambda: None)
     _wait_until_taken(engine, {tenant_id: epoch}, wait_seconds)
     return tenant_id
 

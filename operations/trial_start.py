@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from operations import doctor
+from operations import doctor, process_checks
 from operations.doctor import Check, Finding, Machine
 from operations.engine_choice import postgres_engine
 from operations.file_monitor import FileMonitor
@@ -37,6 +37,21 @@ def database(machine: Machine) -> Finding | None:
         return _migrations(engine)
     finally:
         engine.close()
+
+
+def customers_rows(machine: Machine) -> Finding | None:
+    """Check whether the rows of every customer are in PostgreSQL."""
+    try:
+        engine = postgres_engine(machine.settings, creates=False)
+    except (CanNotOpen, Problem):
+        return None  # Another check reports it, or there is no data.
+    try:
+        missing = sorted(engine.directory.read(main_database.customer_ids) - set(engine.tenant_ids()))
+    except Problem:
+        return None
+    finally:
+        engine.close()
+    return _finding([f"Tenant {one}: its rows are missing." for one in missing])
 
 
 def stored_data(machine: Machine) -> Finding | None:
@@ -74,6 +89,10 @@ def customers_files(machine: Machine) -> Finding | None:
         found = [f"Tenant {one}: {fault}." for one in ids if (fault := look_at(one))]
     finally:
         engine.close()
+    return _finding(found)
+
+
+def _finding(found: list[str]) -> Finding | None:
     more = f" And {len(found) - _SHOWN} more." if len(found) > _SHOWN else ""
     return Finding(" ".join(found[:_SHOWN]) + more, "docs/backups.md says what to do.") if found else None
 
@@ -100,8 +119,16 @@ def address(machine: Machine) -> Finding | None:
     return None
 
 
-TRIAL_CHECKS: tuple[Check, ...] = (database, stored_data, customers_files, address)
-_OF_POSTGRES, _OF_FILES = {database}, {stored_data, customers_files}
+PROCESS_CHECKS: tuple[Check, ...] = (process_checks.bus, process_checks.versions, process_checks.connections)
+TRIAL_CHECKS: tuple[Check, ...] = (
+    database,
+    customers_rows,
+    *PROCESS_CHECKS,
+    stored_data,
+    customers_files,
+    address,
+)
+_OF_POSTGRES, _OF_FILES = {database, customers_rows, *PROCESS_CHECKS}, {stored_data, customers_files}
 
 
 def run_checks(machine: Machine) -> Iterator[tuple[str, Finding | None]]:

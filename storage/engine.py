@@ -23,15 +23,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from server.bus.bus import Bus
+from storage.look_ahead import Wanted
 
 T = TypeVar("T")
 
 
 class CanNotOpen(RuntimeError):
     """Storage that can't be used; as text it says why, and what to do."""
+
+
+class EngineFailed(RuntimeError):
+    """What an engine itself says of a statement or of its storage, and nobody here can do anything about."""
 
 
 class NotRestored(RuntimeError):
@@ -53,14 +58,29 @@ class Database(Protocol):
         Raises: what ``query`` raises; Busy, TenantNotFound.
         """
 
-    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[], T],
+        after: Callable[[T], None] | None = None,
+        *,
+        is_alone: bool = False,
+        ahead: Callable[[], Wanted] | None = None,
+    ) -> T:
         """Run ``work`` bound to this database in a transaction; return its result when it is on disk.
 
         Writes that wait for the same database share a commit. ``work`` may switch greenlets. ``after`` is called with the
         result; its failure is logged and harms nobody. ``is_alone``: nobody else is about to write here, so that there is
-        no reason to wait for who could share the commit.
+        no reason to wait for who could share the commit. ``ahead``: tells which rows ``work`` will look up, for engines
+        that ask a server for them; it may be called before ``work``, several times.
         Raises: what ``work`` raises; Busy, also at once if too many wait; StorageFull, TenantNotFound.
         """
+
+
+class About(NamedTuple):
+    """What the storage is, for operators, and how many connections all processes may have to it, if that is limited."""
+
+    name: str
+    most_connections: int | None
 
 
 class AttemptCounts(Protocol):
@@ -170,6 +190,13 @@ class Engine(Protocol):
         Raises: NotRestored.
         """
 
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has, as a restore does; return it.
+
+        For storage that was put back as a whole, which nobody here can see. No server may be at work in another process.
+        Raises: TenantNotFound, Busy, StorageFull; CanNotOpen if one is, as far as that is known.
+        """
+
     def forget_replaced(self, tenant_id: str, before: float) -> None:
         """Remove what restores replaced until ``before``, in seconds since 1970."""
 
@@ -190,6 +217,9 @@ class Engine(Protocol):
 
     def keep_secret(self, secret: str) -> bool:
         """Keep another secret in the place of the installation's; False if this engine keeps none."""
+
+    def about(self) -> About:
+        """Describe the storage."""
 
     @property
     def attempt_counts(self) -> AttemptCounts:

@@ -16,6 +16,7 @@ from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
 from storage.dialect import dialect
+from storage.push_batch import insert_row
 from storage.schema import add_missing, fingerprint
 
 GRACE_SECONDS = 300
@@ -167,6 +168,15 @@ def customer_by_email(email: str) -> Customer | None:
         if found:
             return found
     return None
+
+
+def add_customer(customer: Customer) -> None:
+    """Add a customer, whose address nobody has."""
+    values = [getattr(customer, field.name) for field in Customer._meta.sorted_fields]
+    connection().execute(_ADD_CUSTOMER, values)
+
+
+_ADD_CUSTOMER = insert_row("customers", tuple(field.column_name for field in Customer._meta.sorted_fields))
 
 
 def customer_by_id(customer_id: str) -> Customer | None:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from pathlib import Path
 
-from tests.conftest import Device, Run, Tenant
+from tests import postgres
+from tests.conftest import FAST, Device, Run, Tenant
+
+
+def operating(data: Path) -> dict[str, str]:
+    """Give the environment of a command beside the server of a data folder, for those that ``operate`` can't run."""
+    return {**os.environ, **FAST, **postgres.environ_of(data), "DATA_DIR": str(data)}
+
+
+def file_name(tenant: Tenant) -> str:
+    """What a tenant's file is called, in a data folder and in every backup."""
+    return f"tenant_{uuid.UUID(tenant.id).hex}.db"
 
 
 def backup(operate: Run, folder: Path, *more: str) -> Path:

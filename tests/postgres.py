@@ -29,9 +29,10 @@ import pytest
 
 from tests.needs import where, where_postgres
 
-IS_POOLED = os.environ.get("SYNCAPP_TEST_ENGINE") == "pgbouncer"
-IS_UNDER_TEST = IS_POOLED or os.environ.get("SYNCAPP_TEST_ENGINE") == "postgres"
-"""Whether the product's tests are to run on PostgreSQL; those that look into a tenant's file are skipped then."""
+_ENGINE = os.environ.pop("SYNCAPP_TEST_ENGINE", "sqlite")  # Else the product warns of it: it is no setting of its own.
+IS_POOLED = _ENGINE == "pgbouncer"
+IS_UNDER_TEST = IS_POOLED or _ENGINE == "postgres"
+"""Whether the product's tests are to run on PostgreSQL; those marked ``files``, or that ask for a tenant's, are skipped."""
 
 MISSING = "PostgreSQL is not installed here: apt-get install postgresql"
 
@@ -41,6 +42,7 @@ _SETTINGS = {
     "max_connections": "60",
     "shared_buffers": "32MB",
     "log_min_messages": "fatal",
+    "log_line_prefix": "%p ",
 }
 
 
@@ -75,7 +77,8 @@ class _Program:
 
     def _started(self) -> subprocess.Popen[bytes]:
         command = self._command(*self._line())
-        process = subprocess.Popen(**command, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 -- no locks
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(**command | {"stderr": log}, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 -- no locks
         for _ in range(600):
             try:
                 self.ask("SELECT 1")

@@ -6,6 +6,7 @@ sync.
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections import deque
@@ -21,7 +22,7 @@ from models import connection
 from protocol.errors import TenantNotFound
 from server.bus.bus import Bus
 from storage import main_database, positions, schema
-from storage.engine import CanNotOpen, Database, NotRestored
+from storage.engine import About, CanNotOpen, Database, NotRestored
 from storage.positions import incarnation, now_ms
 from storage.postgres import copies, installation, renewals
 from storage.postgres.connecting import connect, place_of
@@ -36,6 +37,7 @@ from storage.system_tables import CommitOrder
 
 T = TypeVar("T")
 _MOST_KEPT = 1_000
+log = logging.getLogger("syncapp.tenants")
 _END_WITH_PEER = (
     b"SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),"
     b" set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)"
@@ -70,7 +72,7 @@ class PostgresEngine:
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool, changes=is_server)
         self._open(creates, wait_seconds)
-        self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
+        self.directory = PostgresDatabase(self._pool, None, most_waiting, None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
@@ -100,7 +102,7 @@ class PostgresEngine:
         if found is None:
             if not _is_id(tenant_id):
                 raise TenantNotFound
-            found = PostgresDatabase(self._pool, tenant_id, self._most_waiting, self._installation.prepare_tenants)
+            found = PostgresDatabase(self._pool, tenant_id, self._most_waiting, self._installation)
             self._databases[tenant_id] = found
             self._kept.append(found)
         return found
@@ -111,11 +113,7 @@ class PostgresEngine:
 
     def fault_of(self, tenant_id: str) -> str | None:
         """Tell whether a customer's rows are not there."""
-        try:
-            self.peek(tenant_id, incarnation)
-        except TenantNotFound:
-            return "its rows are missing"
-        return None
+        return "its rows are missing" if self._epoch_of(tenant_id) is None else None
 
     def owner_of(self, epoch: str) -> str | None:
         """Tell whose epoch this is."""
@@ -223,6 +221,16 @@ class PostgresEngine:
         note()
         return epoch
 
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch on the rows that a tenant has."""
+
+        def begin() -> str:
+            if not CommitOrder.select().exists():
+                raise TenantNotFound
+            return self._begin_epoch(tenant_id, lambda: None)
+
+        return self.tenant(tenant_id).replace(begin)
+
     def wait_until_taken(self, epochs: Mapping[str, str], wait_seconds: float) -> None:
         """Look whether tenants that were restored are still what was restored."""
         lost = [tenant_id for tenant_id, epoch in epochs.items() if self._epoch_of(tenant_id) != epoch]
@@ -230,7 +238,7 @@ class PostgresEngine:
             raise NotRestored(f"Closed or restored by someone else meanwhile: {', '.join(lost)}.")
 
     def _epoch_of(self, tenant_id: str) -> str | None:
-        return None if self.fault_of(tenant_id) else self.peek(tenant_id, incarnation)[0]
+        return self.directory.read(partial(renewals.epoch_of, tenant_id))
 
     def forget_replaced(self, tenant_id: str, before: float) -> None:
         """Remove what was kept of a tenant on this machine until ``before``."""
@@ -240,14 +248,15 @@ class PostgresEngine:
     def renewed(self) -> list[str]:
         """List the tenants that began a new epoch since this was asked last, by whichever process."""
         self._renewals, found = self.directory.read(partial(renewals.after, self._renewals))
+        for tenant_id in found:
+            log.warning("tenant %s was restored: it goes on under a new epoch", tenant_id)
         return sorted(found)
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
-    @property
-    def version(self) -> str:
-        """Say which server it is."""
-        return self.directory.read(lambda: str(connection().execute("SHOW server_version").fetchone()[0]))
+    def about(self) -> About:
+        """Say which server it is, and how many connections the user of DATABASE_URL may have to it."""
+        return self.directory.read(_about)
 
     def maintain(self) -> None:
         """Forget what nobody needs; else PostgreSQL looks after itself."""
@@ -303,8 +312,10 @@ class PostgresEngine:
 
 def _connected(url: str) -> Connection:
     connection = connect(url)
-    connection.send(_END_WITH_PEER)
     installation.must_be_fit(connection)
+    if connection.has_own_session:  # A pooler lends its sessions to others, too.
+        connection.send(_END_WITH_PEER)
+        connection.end_batch()  # Else a ROLLBACK would undo it.
     return connection
 
 
@@ -313,6 +324,22 @@ def _is_id(tenant_id: str) -> bool:
         return str(uuid.UUID(tenant_id)) == tenant_id
     except ValueError:
         return False
+
+
+def _about() -> About:
+    sql = connection()
+    version, most = sql.execute(_ABOUT).fetchone()
+    if sql.has_own_session:
+        return About(f"PostgreSQL {version}", most)
+    return About(f"PostgreSQL {version}, behind a pooler", None)
+
+
+_ABOUT = (
+    "SELECT split_part(current_setting('server_version'), ' ', 1),"
+    " least(current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint,"
+    " nullif(u.rolconnlimit, -1), nullif(d.datconnlimit, -1)) FROM pg_roles AS u, pg_database AS d"
+    " WHERE u.rolname = current_user AND d.datname = current_database()"
+)
 
 
 def _secret() -> str | None:

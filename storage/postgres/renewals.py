@@ -57,6 +57,12 @@ def is_any() -> bool:
     return connection().execute("SELECT 1 FROM tenants LIMIT 1").fetchone() is not None
 
 
+def epoch_of(tenant_id: str) -> str | None:
+    """Give a tenant's epoch; None if it is not there."""
+    found = connection().execute("SELECT epoch FROM tenants WHERE id = ?", (tenant_id,)).fetchone()
+    return None if found is None else str(found[0])
+
+
 def owner_of(epoch: str) -> str | None:
     """Tell whose epoch this is."""
     found = connection().execute("SELECT id FROM tenants WHERE epoch = ?", (epoch,)).fetchone()

@@ -23,8 +23,9 @@ from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.durable_files import sync_folder
 from storage import main_database
-from storage.engine import CanNotOpen, NotRestored
+from storage.engine import About, CanNotOpen, NotRestored
 from storage.positions import incarnation, now_ms, position
+from storage.sqlite.connections import sqlite_version
 from storage.sqlite.data_folder import DataFolder, is_filled
 from storage.sqlite.database import SQLiteDatabase
 from storage.sqlite.errors import EngineError, reason_of
@@ -33,7 +34,7 @@ from storage.sqlite.files import copy_file, look_into, put_file
 from storage.sqlite.folder_locks import alone, has_server, hold_alone, shared
 from storage.sqlite.open_files import OpenFiles, TenantDatabase
 from storage.sqlite.orphaned_files import remove_leftovers
-from storage.sqlite.restored_files import lay_ready
+from storage.sqlite.restored_files import begin_epoch, lay_ready
 from storage.sqlite.rollback_detection import RollbackDetection
 from storage.sqlite.tenant_files import is_current, new_tenant_file, open_main_file, open_tenant_file, remove_file
 
@@ -239,6 +240,20 @@ class SQLiteEngine:
     def _epoch_of(self, tenant_id: str) -> str | None:
         return None if self.folder.fault_of(tenant_id) else self.peek(tenant_id, incarnation)[0]
 
+    def begin_epoch(self, tenant_id: str) -> str:
+        """Begin a new epoch in a tenant's file; it is found when the file is opened next.
+
+        Raises: TenantNotFound; CanNotOpen beside a server.
+        """
+        if not self.is_server and has_server(self.folder.path):
+            raise CanNotOpen(f"A server is at work in {self.place}: stop it first.")
+        if self.fault_of(tenant_id):
+            raise TenantNotFound
+        with self.files.closed(tenant_id):
+            epoch = begin_epoch(self.folder.path_of(tenant_id))
+        self._look_at(tenant_id)
+        return epoch
+
     def forget_replaced(self, tenant_id: str, before: float) -> None:
         """Remove what was kept of a tenant's file until ``before``."""
         forget_replaced(self.folder.replaced, self.folder.path_of(tenant_id).stem, before)
@@ -261,8 +276,12 @@ class SQLiteEngine:
         """Put restored contents in the place of a tenant's, whose last write is waited for."""
         with self.files.closed(tenant_id):
             take_over(self.folder.restored_path_of(tenant_id), self.folder.path_of(tenant_id), self.folder.replaced)
+        self._look_at(tenant_id)
+
+    def _look_at(self, tenant_id: str) -> None:
+        """Have a server look at a tenant's file, which it does in opening it, and the log says so."""
         if self.is_server:
-            self.tenant(tenant_id).read(position)  # It is looked at in opening, and the log says so.
+            self.tenant(tenant_id).read(position)
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
@@ -286,6 +305,10 @@ class SQLiteEngine:
     def keep_secret(self, secret: str) -> bool:
         """Keep none."""
         return False
+
+    def about(self) -> About:
+        """Describe the storage."""
+        return About("SQLite " + ".".join(map(str, sqlite_version())), None)
 
     @cached_property
     def attempt_counts(self) -> MemoryStorage:

@@ -21,11 +21,18 @@ def lay_ready(ready: Path, put: Callable[[Path], object]) -> str:
     making = ready.with_suffix(".making")
     making.unlink(missing_ok=True)
     put(making)
-    database = open_tenant_file(making)
-    database.run_now(lambda: positions.begin_epoch(positions.now_ms()))
-    epoch = database.read(positions.incarnation)[0]
-    database.close()
+    epoch = begin_epoch(making)
     sync_file(making)
     making.rename(ready)
     sync_folder(ready.parent)
     return epoch
+
+
+def begin_epoch(file: Path) -> str:
+    """Begin a new epoch in a file that nobody has open, and give it."""
+    database = open_tenant_file(file)
+    try:
+        database.run_now(lambda: positions.begin_epoch(positions.now_ms()))
+        return database.read(positions.incarnation)[0]
+    finally:
+        database.close()

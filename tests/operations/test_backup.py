@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backing_up import backup, edited_since, names
-from tests.conftest import FAST, ROOT, Run, Server, Tenant
+from tests.backing_up import backup, edited_since, file_name, names, operating
+from tests.conftest import ROOT, Run, Server, Tenant
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def test_backup_runs_at_low_priority(server: Server, tenant: Tenant, folder: Pat
     """So that it takes what a busy server leaves of the processor."""
     code = "import atexit, os, syncapp; atexit.register(lambda: print(os.nice(0))); syncapp.main()"
     command = [sys.executable, "-c", code, "backup", "--to", str(folder)]
-    environ = {**os.environ, **FAST, "DATA_DIR": str(server.data)}
+    environ = operating(server.data)
     ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split()[-1] == "19"
@@ -122,7 +122,7 @@ def test_damaged_backup_is_found_out_and_never_put_back(
     device = tenant.device()
     device.push({"changes": {"end_user": [{"id": f"r{number}", "name": "x" * 500} for number in range(200)]}})
     made = backup(operate, folder)
-    file = made / "tenants" / tenant.path.name
+    file = made / "tenants" / file_name(tenant)
     content = bytearray(file.read_bytes())
     if damage == "bytes":
         middle = len(content) // 2
@@ -134,7 +134,7 @@ def test_damaged_backup_is_found_out_and_never_put_back(
         file.unlink()
     else:
         other = server.register()
-        shutil.copyfile(backup(operate, folder / "x") / "tenants" / other.path.name, file)
+        shutil.copyfile(backup(operate, folder / "x") / "tenants" / file_name(other), file)
     before = device.rows()
     assert "bad: 1 of 1 tenant." in operate("backup", "verify", made, code=1).stderr
     operate("restore", "--yes", made, code=1)
@@ -156,7 +156,7 @@ def test_restored_file_that_lies_ready_is_taken_at_the_next_start(
     device, made = edited_since(tenant, operate, folder)
     server.kill()
     ready = tenant.path.parent.parent / "restored" / f"{tenant.path.stem}.restored"
-    shutil.copyfile(made / "tenants" / tenant.path.name, ready)
+    shutil.copyfile(made / "tenants" / file_name(tenant), ready)
     server.start()
     assert names(device) == {"then"}
 

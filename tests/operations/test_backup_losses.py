@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -19,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FAST, ROOT, Run, Server, Tenant, needs
+from tests import postgres
+from tests.backing_up import file_name, operating
+from tests.conftest import ROOT, Run, Server, Tenant, needs
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +67,8 @@ def test_command_in_a_folder_without_data_makes_none_and_removes_nothing(
         (data / "notes.txt").touch()
     before = sorted(data.iterdir()) if data.exists() else None
     told = operate(*(word.format(to=folder, made=made) for word in command), code=1, data=data)
-    assert "There is no data in" in told.stderr and "DATA_DIR" in told.stderr
+    assert "There is no data in" in told.stderr
+    assert ("DATABASE_URL" if postgres.IS_UNDER_TEST else "DATA_DIR") in told.stderr
     assert (sorted(data.iterdir()) if data.exists() else None) == before
     assert [path.name for path in folder.iterdir()] == [made.name]
 
@@ -76,6 +78,7 @@ def test_main_database_that_knows_nobody_beside_tenants_files_is_lost_data(
     server: Server, tenant: Tenant, operate: Run, folder: Path, how: str
 ) -> None:
     """A full disk, a power cut or a stray command can leave it so; a backup of nobody was made with exit code 0."""
+    postgres.must_be_about_files()
     tenant.device().create(id="a", name="x")
     assert server.stop() == 0
     main = server.data / "main.db"
@@ -187,7 +190,7 @@ def test_backup_whose_contents_were_changed_is_never_good(
     device.update(id="a", phone="1")
     made = backup(operate, folder)
     operate("backup", "verify", made)
-    change(made / "tenants" / tenant.path.name)
+    change(made / "tenants" / file_name(tenant))
     before = device.rows()
     operate("backup", "verify", made, code=1)
     operate("restore", made, "--yes", code=1)
@@ -199,7 +202,7 @@ def test_rows_that_were_exchanged_together_with_their_hash_are_found_by_the_hash
 ) -> None:
     tenant.device().create(id="a", name="Asha")
     made = backup(operate, folder)
-    file, manifest = made / "tenants" / tenant.path.name, made / "manifest.json"
+    file, manifest = made / "tenants" / file_name(tenant), made / "manifest.json"
     change_row(file)
     told = json.loads(manifest.read_text())
     told["files"][f"tenants/{file.name}"] = subprocess.run(
@@ -275,7 +278,7 @@ def test_all_of_a_backup_is_on_the_disk_before_it_has_its_name_and_that_before_a
         "-e",
         "trace=fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir",
     ]
-    environ = {**os.environ, **FAST, "DATA_DIR": str(server.data)}
+    environ = operating(server.data)
     command += [sys.executable, "syncapp.py", "backup", "--to", str(folder), "--keep", "1"]
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
@@ -296,7 +299,7 @@ def test_all_of_a_backup_is_on_the_disk_before_it_has_its_name_and_that_before_a
 def test_nobody_else_may_read_a_backup(tenant: Tenant, folder: Path, server: Server) -> None:
     """Also under a umask that lets others read."""
     command = ["sh", "-c", f"umask 000; exec {sys.executable} syncapp.py backup --to {folder}/of/all"]
-    environ = {**os.environ, **FAST, "DATA_DIR": str(server.data)}
+    environ = operating(server.data)
     subprocess.run(command, cwd=ROOT, env=environ, check=True, timeout=60)
     (made,) = (folder / "of" / "all").iterdir()
     modes = {path.relative_to(made).as_posix(): path.stat().st_mode & 0o777 for path in [made, *made.rglob("*")]}

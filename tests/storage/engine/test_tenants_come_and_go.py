@@ -301,6 +301,22 @@ def test_several_tenants_are_restored_together_each_with_its_customer(
     assert engine.tenant(ids[1]).read(words) == [ids[1]] and engine.renewed() == []
 
 
+def test_tenant_begins_a_new_epoch_on_the_rows_it_has(engine: Engine, new_id: NewId, tenant_id: str) -> None:
+    """As when all of the storage was put back: no cursor of what came after fits, and the server tells devices."""
+    one, other = new_id(), new_id()
+    database = engine.tenant(one)
+    database.write(lambda: add("then"))
+    before = database.read(position)
+    new = engine.begin_epoch(one)
+    here = database.read(position)
+    assert here.epoch == new != before.epoch and here.sequence == before.sequence and here.restored_at == here.clock
+    assert database.read(words) == ["then"] and database.write(lambda: add("now")) == 2
+    assert engine.renewed() == [one] and engine.renewed() == [] and engine.owner_of(new) in (one, None)
+    assert epoch(engine.tenant(other)) != new
+    with pytest.raises(TenantNotFound):
+        engine.begin_epoch(tenant_id)
+
+
 def test_what_was_replaced_is_kept_until_it_is_to_be_forgotten(engine: Engine, new_id: NewId, tmp_path: Path) -> None:
     """Fault, on PostgreSQL: kept in a transaction before the restore's: a push between the two was nowhere."""
     tenant_id, copy = new_id(), tmp_path / "copy"

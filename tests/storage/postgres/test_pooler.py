@@ -79,12 +79,13 @@ def test_nothing_stays_in_the_sessions_of_the_pooler(
     left = (
         "SELECT (SELECT count(*) FROM pg_prepared_statements WHERE name <> ''), current_setting('app.tenant', true),"
         " current_setting('enable_seqscan'), current_setting('search_path'), (SELECT count(*) FROM public.end_user),"
-        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
+        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'),"
+        " (SELECT count(*) FROM pg_settings WHERE source = 'session' AND name LIKE 'tcp%')"
     )
     with psycopg.connect(pooler.address(installation.name), autocommit=True, prepare_threshold=None) as other:
         for _ in range(4):
             found = other.execute(left).fetchone()
-            assert found and (found[0], found[1] or "", *found[2:]) == (0, "", "on", '"$user", public', 0, 0)
+            assert found and (found[0], found[1] or "", *found[2:]) == (0, "", "on", '"$user", public', 0, 0, 0)
 
 
 def test_commit_whose_answer_the_pooler_lost_is_asked_for(relay: Relay, database: PostgresDatabase) -> None:
