@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from server.bus.bus import Bus
 from storage.look_ahead import Wanted
@@ -74,6 +74,13 @@ class Database(Protocol):
         that ask a server for them; it may be called before ``work``, several times.
         Raises: what ``work`` raises; Busy, also at once if too many wait; StorageFull, TenantNotFound.
         """
+
+
+class About(NamedTuple):
+    """What the storage is, for operators, and how many connections all processes may have to it, if that is limited."""
+
+    name: str
+    most_connections: int | None
 
 
 class AttemptCounts(Protocol):
@@ -210,6 +217,9 @@ class Engine(Protocol):
 
     def keep_secret(self, secret: str) -> bool:
         """Keep another secret in the place of the installation's; False if this engine keeps none."""
+
+    def about(self) -> About:
+        """Describe the storage."""
 
     @property
     def attempt_counts(self) -> AttemptCounts:

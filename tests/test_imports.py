@@ -123,7 +123,7 @@ def points_one_way(name: str, tree: ast.Module) -> Iterator[str]:
 
 MAY_IMPORT_LATE = {
     "syncapp._run_command",
-    "syncapp._bus",
+    "operations.bus_choice.chosen_bus",
     "syncapp._add_metrics",
     "operations.doctor.redis_address",
     "operations.engine_choice.postgres_engine",

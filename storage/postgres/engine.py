@@ -22,7 +22,7 @@ from models import connection
 from protocol.errors import TenantNotFound
 from server.bus.bus import Bus
 from storage import main_database, positions, schema
-from storage.engine import CanNotOpen, Database, NotRestored
+from storage.engine import About, CanNotOpen, Database, NotRestored
 from storage.positions import incarnation, now_ms
 from storage.postgres import copies, installation, renewals
 from storage.postgres.connecting import connect, place_of
@@ -254,10 +254,9 @@ class PostgresEngine:
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
-    @property
-    def version(self) -> str:
-        """Say which server it is."""
-        return self.directory.read(lambda: str(connection().execute("SHOW server_version").fetchone()[0]))
+    def about(self) -> About:
+        """Say which server it is, and how many connections the user of DATABASE_URL may have to it."""
+        return self.directory.read(_about)
 
     def maintain(self) -> None:
         """Forget what nobody needs; else PostgreSQL looks after itself."""
@@ -325,6 +324,22 @@ def _is_id(tenant_id: str) -> bool:
         return str(uuid.UUID(tenant_id)) == tenant_id
     except ValueError:
         return False
+
+
+def _about() -> About:
+    sql = connection()
+    version, most = sql.execute(_ABOUT).fetchone()
+    if sql.has_own_session:
+        return About(f"PostgreSQL {version}", most)
+    return About(f"PostgreSQL {version}, behind a pooler", None)
+
+
+_ABOUT = (
+    "SELECT split_part(current_setting('server_version'), ' ', 1),"
+    " least(current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint,"
+    " nullif(u.rolconnlimit, -1), nullif(d.datconnlimit, -1)) FROM pg_roles AS u, pg_database AS d"
+    " WHERE u.rolname = current_user AND d.datname = current_database()"
+)
 
 
 def _secret() -> str | None:

@@ -23,8 +23,9 @@ from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.durable_files import sync_folder
 from storage import main_database
-from storage.engine import CanNotOpen, NotRestored
+from storage.engine import About, CanNotOpen, NotRestored
 from storage.positions import incarnation, now_ms, position
+from storage.sqlite.connections import sqlite_version
 from storage.sqlite.data_folder import DataFolder, is_filled
 from storage.sqlite.database import SQLiteDatabase
 from storage.sqlite.errors import EngineError, reason_of
@@ -304,6 +305,10 @@ class SQLiteEngine:
     def keep_secret(self, secret: str) -> bool:
         """Keep none."""
         return False
+
+    def about(self) -> About:
+        """Describe the storage."""
+        return About("SQLite " + ".".join(map(str, sqlite_version())), None)
 
     @cached_property
     def attempt_counts(self) -> MemoryStorage:
