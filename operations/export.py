@@ -81,8 +81,5 @@ def _write(archive: zipfile.ZipFile, customer: Customer, copy: Path) -> dict[str
 
 
 def _write_lines(archive: zipfile.ZipFile, name: str, lines: Callable[[], Iterable[bytes]]) -> int:
-    count = 0
     with archive.open(name, "w", force_zip64=True) as part:
-        for count, line in enumerate(lines(), 1):
-            part.write(line + b"\n")
-    return count
+        return sum(part.write(line + b"\n") > 0 for line in lines())
