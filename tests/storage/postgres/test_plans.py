@@ -81,14 +81,6 @@ def test_statement_reads_what_it_gives(database: PostgresDatabase, what: str) ->
     assert database.read(lambda: pages_read(*statements()[what])) <= 300
 
 
-def test_no_statement_is_compiled(engine: PostgresEngine) -> None:
-    """A table that is small and has no key to look by is read whole, which a setting makes look dear: PostgreSQL compiled
-    that, for 50 to 165 ms in each write of the directory. Fault: ``jit`` left on."""
-    explain = "EXPLAIN (ANALYZE) SELECT id, epoch FROM tenants WHERE epoch <> ''"
-    plan = engine.directory.read(lambda: [line for (line,) in connection().send(explain.encode()).fetchall()])
-    assert plan and not any("JIT" in line for line in plan), plan
-
-
 def test_purge_of_a_part_looks_at_that_part(database: PostgresDatabase) -> None:
     """Fault: the same with rows that have no change any more: it read 68,526."""
     sql = (
