@@ -11,7 +11,15 @@ import click
 import settings as environment
 from accounts.passwords import Passwords
 from accounts.registration import create_customer
-from operations import account_commands, backup_commands, move_commands, probe, tenant_commands, trial_start
+from operations import (
+    account_commands,
+    backup_commands,
+    move_commands,
+    probe,
+    process_checks,
+    tenant_commands,
+    trial_start,
+)
 from operations import doctor as doctor_checks
 from operations.command_line import counted, password_asked, progress, read_line, storage
 from server import connections
@@ -33,6 +41,7 @@ commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
 commands.add_command(account_commands.account)
 commands.add_command(tenant_commands.actions)
+commands.add_command(tenant_commands.export)
 
 
 @commands.command()
@@ -109,7 +118,11 @@ def _check_this_machine() -> None:
         raise SystemExit(1) from None
     machine = doctor_checks.this_machine(settings)
     new = " (no data is there: a start would begin without data)" if machine.is_new else ""
-    click.echo("data: in PostgreSQL" if settings.database_url else f"data folder: {machine.folder}{new}")
+    click.echo(
+        f"data: {process_checks.described(settings)}"
+        if settings.database_url
+        else f"data folder: {machine.folder}{new}"
+    )
     found = []
     for what, finding in trial_start.run_checks(machine):
         found.append(finding)

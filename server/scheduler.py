@@ -78,6 +78,17 @@ class Scheduler:
             self._resumed[tenant_id] = 0
         self._wait(tenant_id)
 
+    def let_waiting_go_first(self, tenant_id: str, seconds: float) -> None:
+        """Return in the round after that in which the last request of the tenant went on that waits for its turn.
+
+        It returns at once if none does, and soon after so many seconds if others come all the time.
+        """
+        end = time.monotonic() + seconds
+        while tenant_id in self._queues and time.monotonic() < end:
+            self.yield_turn(tenant_id)
+            if tenant_id not in self._queues:
+                self.yield_turn(tenant_id)
+
     def _wait(self, tenant_id: str) -> None:
         waiter: Waiter[None] = Waiter()
         self._queues.setdefault(tenant_id, deque()).append(waiter)

@@ -196,7 +196,7 @@ class SQLiteDatabase(GroupCommit):
 
     def _begin(self) -> None:
         self._lock()
-        if self._noted and any(installation for (installation,) in self._writer.control(self._noted)):
+        if self._noted and next(self._writer.control(self._noted), (None,))[0] is not None:
             raise Moved
         self._changes_before = self._writer.conn.total_changes()
 

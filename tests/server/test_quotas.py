@@ -196,6 +196,26 @@ def test_requests_of_a_tenant_go_on_in_the_order_of_their_arrival() -> None:
     assert order == list(range(50))
 
 
+@pytest.mark.parametrize(
+    ("tenant_id", "seconds", "gone_on"), [("a", 60, 20), ("a", 0, _MAX_A_ROUND), ("b", 60, _MAX_A_ROUND)]
+)
+def test_those_who_wait_go_first_of_the_same_tenant_and_not_for_ever(
+    tenant_id: str, seconds: float, gone_on: int
+) -> None:
+    """Faults: ``let_waiting_go_first`` returns at once; it has no end; it waits for the requests of all tenants."""
+    scheduler, order = Scheduler(), list[int]()
+
+    def work(number: int) -> None:
+        scheduler.wait_turn("a")
+        order.append(number)
+
+    requests = [gevent.spawn(work, number) for number in range(20)]
+    gevent.sleep(0)
+    scheduler.let_waiting_go_first(tenant_id, seconds)
+    assert order == list(range(gone_on))
+    gevent.joinall(requests, raise_error=True)
+
+
 def test_request_that_gives_up_waiting_delays_no_other() -> None:
     scheduler, went = Scheduler(), list[int]()
 
