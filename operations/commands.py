@@ -41,6 +41,7 @@ commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
 commands.add_command(account_commands.account)
 commands.add_command(tenant_commands.actions)
+commands.add_command(tenant_commands.export)
 
 
 @commands.command()
