@@ -61,12 +61,12 @@ def must_be_movable(
 def _must_be_whole(source: Engine, installation: str, tenant_ids: Collection[str]) -> None:
     if source.directory.read(destination_of_directory) not in (None, installation):
         raise MoveError(_ELSEWHERE.format("All of this"))
-    if not tenant_ids:
-        raise MoveError("There are no tenants here: nothing is to be moved.")
     if missing := source.directory.read(main_database.customer_ids) - set(tenant_ids):
         raise MoveError(
             f"The database of {_shown(missing)} is missing or broken: put it back from a backup, or close the account."
         )
+    if not tenant_ids:
+        raise MoveError("There are no tenants here: nothing is to be moved.")
 
 
 _ELSEWHERE = "{} has moved to another installation already. If that is not so any more: move --undo."

@@ -24,7 +24,7 @@ from operations.move_checks import MoveError
 from protocol.errors import Problem
 from settings import Settings
 from storage import main_database
-from storage.engine import Engine
+from storage.engine import CanNotOpen, Engine
 
 _AGAIN = "Run the same command again to go on where it stopped."
 
@@ -56,7 +56,10 @@ def move(to: str | None, tenant: str | None, yes: bool, recheck: bool, undo: boo
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Engine]:
-    target = target_engine(settings)
+    try:
+        target = target_engine(settings)
+    except CanNotOpen as error:
+        raise MoveError(str(error).replace("DATABASE_URL", "--to")) from None
     try:
         yield target
     finally:

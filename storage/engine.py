@@ -21,10 +21,11 @@ texts from clients refuses it. ``tests/storage/engine`` holds every engine to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
+from protocol.messages import Position
 from server.bus.bus import Bus
 from storage.look_ahead import Wanted
 
@@ -76,6 +77,13 @@ class Database(Protocol):
         """
 
 
+class About(NamedTuple):
+    """What the storage is, for operators, and how many connections all processes may have to it, if that is limited."""
+
+    name: str
+    most_connections: int | None
+
+
 class AttemptCounts(Protocol):
     """Counts attempts in moving windows; a part of ``limits.storage.MovingWindowSupport``, by its names."""
 
@@ -113,6 +121,12 @@ class Engine(Protocol):
 
     def tenant(self, tenant_id: str) -> Database:
         """Give a tenant's database. What uses it raises TenantNotFound if it is not there."""
+
+    def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
+        """Give the position of each of some tenants that is there, each as its own read would.
+
+        Raises: Busy.
+        """
 
     def tenant_ids(self) -> list[str]:
         """List the customers whose databases are there."""
@@ -210,6 +224,9 @@ class Engine(Protocol):
 
     def keep_secret(self, secret: str) -> bool:
         """Keep another secret in the place of the installation's; False if this engine keeps none."""
+
+    def about(self) -> About:
+        """Describe the storage."""
 
     @property
     def attempt_counts(self) -> AttemptCounts:

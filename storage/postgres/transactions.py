@@ -36,9 +36,11 @@ _LOCAL = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "max_parallel_workers_per_gather": "0",
+    "jit": "off",
 }
 """A statement is planned once, by its keys and never by what the statistics say: a table that was empty then is read to
-its end for ever (ARCHITECTURE.md, trap 31). Of a process that stands still or was cut off the server frees the locks."""
+its end for ever (ARCHITECTURE.md, trap 31). What is planned in spite of ``enable_…`` has a cost by which PostgreSQL would
+compile it, anew each time. Of a process that stands still or was cut off the server frees the locks."""
 
 
 def _turning_to(schema: str, tenant: str) -> bytes:
