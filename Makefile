@@ -6,6 +6,10 @@ UNIT_TESTS := $(if $(wildcard /dev/shm/.),TMPDIR=/dev/shm) FUZZ_EXAMPLES=25 $(BI
 AMONG = -q -o console_output_style=classic --among=$(TAKEN)
 TOGETHER = TAKEN=$$(mktemp -d) $(MAKE) --no-print-directory -k -Otarget
 unexport PYTHONDONTWRITEBYTECODE # Else each test run, server and command compiles everything again.
+# With ENGINE=postgres or ENGINE=pgbouncer the tests run on that (tests/postgres.py).
+ifdef ENGINE
+export SYNCAPP_TEST_ENGINE := $(ENGINE)
+endif
 .DEFAULT_GOAL := help
 .PHONY: help run test part-1 part-2 part-3 unit unit-1 unit-2 unit-3 crash clients js-client kit chaos check lint format types audit bench bench-quick clean
 

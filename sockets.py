@@ -35,6 +35,7 @@ from protocol.messages import Position
 from protocol.notifications import STATUS_TEXTS, parse_texts
 from server import log_format
 from server.bus.bus import Bus
+from server.bus.messages import Process
 from server.metrics import EVENT_SECONDS, REFUSALS
 from server.quotas import Quotas
 from server.scheduler import yield_if_due
@@ -87,6 +88,7 @@ class Sockets:
         seen: Seen,
         quotas: Quotas,
         bus: Bus,
+        version: str,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
         self._clients: dict[str, _Client] = {}
@@ -112,9 +114,10 @@ class Sockets:
             self._close_sessions,
             self.look_at_sessions,
             now_ms,
+            Process(settings.process_name, version),
         )
         self.announce, self.notify = self._announcements.announce, self._announcements.notify
-        self.look = self._announcements.look
+        self.look, self.processes = self._announcements.look, self._announcements.processes
         tokens.ended.connect(self._sessions_ended)
 
     @property
@@ -288,6 +291,10 @@ class Sockets:
 
     def _emit(self, event: str, payload: Answer, to: str, but: str | None = None) -> None:
         self._server.io.emit(event, payload, to=to, skip_sid=but)
+
+    def has_several(self, tenant_id: str) -> bool:
+        """Tell whether more than one authenticated socket of a tenant is open."""
+        return self._authenticated_by_tenant.get(tenant_id, 0) > 1
 
     def let_notify(self, tenant_id: str) -> None:
         """Have notifications sent before the caller goes on: many may wait for them, and only one for the answer."""

@@ -9,7 +9,6 @@ from gevent import monkey
 monkey.patch_all()  # Before any other import: peewee and others keep what they find (ARCHITECTURE.md, trap 1).
 
 import gc  # noqa: E402
-import hashlib  # noqa: E402
 import sys  # noqa: E402
 
 gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, the imports make more; few in cycles.
@@ -36,12 +35,12 @@ from api.history import Review  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import doctor  # noqa: E402
+from operations.bus_choice import chosen_bus  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format  # noqa: E402
-from server.bus.bus import Bus  # noqa: E402
 from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import LoadShedding  # noqa: E402
@@ -103,7 +102,7 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     tokens = Tokens(app, settings, secret, tenants)
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
-    sockets = Sockets(app, settings, tenants, tokens, seen, quotas, _bus(settings, engine, secret))
+    sockets = Sockets(app, settings, tenants, tokens, seen, quotas, chosen_bus(settings, engine), VERSION)
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
     for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
@@ -120,18 +119,6 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     sockets.start()
     housekeeping.start()
     return app
-
-
-def _bus(settings: Settings, engine: Engine, secret: str) -> Bus:
-    """Choose the bus. Its channel is named by a secret that all processes of an installation share, and no others: that in
-    the database, since JWT_SECRET_KEY is replaced in one process after the other."""
-    shared = engine.kept_secret(signing_key.new_key) or secret
-    channel = "syncapp:" + hashlib.blake2b(shared.encode(), digest_size=16, person=b"syncapp bus").hexdigest()
-    if not settings.redis_url:
-        return engine.bus(channel)
-    from server.bus.redis_bus import RedisBus  # noqa: PLC0415 -- 6 MiB, for those alone who use it
-
-    return RedisBus(settings.redis_url, channel, verifies=settings.redis_verify_certificate == "yes")
 
 
 def _lifecycle(
@@ -175,6 +162,7 @@ def _add_pages(
         has_file_faults=lambda: bool(monitor and monitor.faults),
         lifecycle=lifecycle,
         connected=sockets.connected,
+        processes=sockets.processes,
         trusted_proxies=settings.trusted_proxies,
         openapi=cache(lambda: openapi.document(app, settings, VERSION)),
         asyncapi=cache(lambda: asyncapi.document(sockets.events, settings, VERSION)),
@@ -257,7 +245,7 @@ def _run_command() -> None:
     from operations import commands  # noqa: PLC0415
 
     click.version_option(VERSION, prog_name="syncapp")(commands.commands)
-    commands.commands()
+    commands.commands(obj=VERSION)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,18 @@ rules of sync, which engine it is, where it keeps anything.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
-from protocol.errors import EmailTaken, InvalidTenantId, TenantNotFound
+from protocol.errors import EmailTaken, InvalidTenantId
 from protocol.messages import Position
 from storage import main_database
 from storage.declarations import compatibility
 from storage.engine import Engine
-from storage.positions import position
+from storage.look_ahead import Wanted
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.tenants")
@@ -62,12 +61,11 @@ class Tenants:
         return self.engine.tenant(tenant_id).read(query)
 
     def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
-        """Give the position of each tenant that is there."""
-        found = {}
-        for tenant_id in tenant_ids:
-            with contextlib.suppress(TenantNotFound):
-                found[tenant_id] = self.read(tenant_id, position)
-        return found
+        """Give the position of each tenant that is there.
+
+        Raises: Busy.
+        """
+        return self.engine.positions(tenant_ids)
 
     def write(
         self,
@@ -76,12 +74,13 @@ class Tenants:
         after: Callable[[T], None] | None = None,
         *,
         is_alone: bool = False,
+        ahead: Callable[[], Wanted] | None = None,
     ) -> T:
         """Run ``work`` bound to a tenant in a transaction, and ``after`` once that is on disk (``engine.Database.write``).
 
         Raises: TenantNotFound, and what ``engine.Database.write`` raises.
         """
-        return self.engine.tenant(tenant_id).write(work, after, is_alone=is_alone)
+        return self.engine.tenant(tenant_id).write(work, after, is_alone=is_alone, ahead=ahead)
 
     def provision(self, customer: main_database.Customer) -> None:
         """Create a customer and its database, both or neither.
@@ -93,7 +92,7 @@ class Tenants:
             """Add the customer to the directory, unless the address is taken."""
             if main_database.customer_by_email(customer.email):
                 raise EmailTaken
-            customer.save(force_insert=True)
+            main_database.add_customer(customer)
 
         self.engine.create(customer.id, insert)
 

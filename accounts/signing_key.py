@@ -37,8 +37,8 @@ def signing_key(settings: Settings, kept: Kept = lambda _: None) -> str:
     """
     if settings.jwt_secret_key:
         return settings.jwt_secret_key
-    if key := kept(new_key):
-        return key
+    if (key := kept(new_key)) is not None:
+        return _checked(key, "kept in the database", "the row of syncapp.secrets")
     path = key_path(settings)
     if not path.exists():
         _store(path, new_key())
@@ -72,10 +72,13 @@ def check_stored_key(settings: Settings) -> None:
 
 def _read_stored(path: Path) -> str:
     """Read the stored key. Earlier versions left an empty file after a full disk or a power cut."""
-    key = path.read_bytes().decode("utf-8", "replace")
+    return _checked(path.read_bytes().decode("utf-8", "replace"), f"in {path}", "the file")
+
+
+def _checked(key: str, where: str, what: str) -> str:
     if len(key.strip().encode()) < MIN_SECRET_BYTES or is_easy_to_guess(key) or "\N{REPLACEMENT CHARACTER}" in key:
         raise BadSigningKey(
-            f"The signing key in {path} is empty or damaged. Put it back from a copy, or remove the file to have a new one "
+            f"The signing key {where} is empty or damaged. Put it back from a copy, or remove {what} to have a new one "
             "made: then everybody has to log in again."
         )
     return key

@@ -46,8 +46,8 @@ Describe = Callable[[], dict[str, Any]]
 class Pages:
     """The pages, their files, the API's descriptions and ``/health``.
 
-    ``connected`` counts the sockets that listen, ``trusted_proxies`` is the setting, ``openapi`` and ``asyncapi`` give the
-    documents that describe requests and events.
+    ``connected`` counts the sockets that listen, ``processes`` describes those that tell each other, ``trusted_proxies`` is
+    the setting, ``openapi`` and ``asyncapi`` give the documents that describe requests and events.
     """
 
     version: str
@@ -55,6 +55,7 @@ class Pages:
     has_file_faults: Callable[[], bool]
     lifecycle: Lifecycle
     connected: Callable[[], int]
+    processes: Callable[[], dict[str, Any] | None]
     trusted_proxies: int
     openapi: Describe
     asyncapi: Describe
@@ -138,6 +139,8 @@ class Pages:
         body = {"status": status, "version": self.version, "uptimeSeconds": int(time.monotonic() - self.started_at)}
         body |= {"timestamp": format_time(now_ms()), "connectedClients": self.connected()}  # As the older API had it.
         body["forwardedFor"] = {"addresses": _forwarded_addresses(), "trusted": self.trusted_proxies}
+        if processes := self.processes():
+            body["processes"] = processes
         return answer(body, 200 if status in ("ok", "degraded") else 503)
 
     def _status(self) -> str:

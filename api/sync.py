@@ -82,9 +82,7 @@ class Sync:
             except InvalidJson:
                 decode(raw)  # Raises the same with the position in the whole body.
                 raise
-        if self._quotas.admission.is_alone(
-            identity.tenant_id
-        ):  # Otherwise its group was notified before the first answer.
+        if self._quotas.admission.is_alone(identity.tenant_id):  # Otherwise notifications wait for those of the others.
             self._sockets.let_notify(identity.tenant_id)
         return reply
 

@@ -4,6 +4,8 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { endBackends } from './lib/backends.mjs';
+import { Bed, ENGINE_WORKS } from './lib/engines.mjs';
 import { FRESH } from './lib/fresh.mjs';
 import { curveTable, Figures, percentile, summary, table } from './lib/report.mjs';
 import { ADAPTERS, pythonOf, Server, withStock } from './lib/servers.mjs';
@@ -13,7 +15,7 @@ const HERE = import.meta.dirname;
 const { values: options } = parseArgs({ options: {
   app: { type: 'string', default: process.env.SYNCAPP ?? path.resolve(HERE, '..') }, quick: { type: 'boolean', default: false },
   reps: { type: 'string' }, seconds: { type: 'string' }, only: { type: 'string', default: '.' }, tenants: { type: 'string' }, large: { type: 'string' },
-  against: { type: 'string' }, stock: { type: 'string' }, data: { type: 'string', default: path.join(HERE, 'data') }, python: { type: 'string' },
+  against: { type: 'string' }, stock: { type: 'string' }, engine: { type: 'string' }, data: { type: 'string', default: path.join(HERE, 'data') }, python: { type: 'string' },
   'server-core': { type: 'string', default: '0' }, 'client-core': { type: 'string', default: '1' },
 } });
 if (options.python) process.env.BENCH_PYTHON = path.resolve(options.python);
@@ -21,7 +23,8 @@ const app = path.resolve(options.app);
 const against = options.against && path.resolve(options.against);
 if (against) ADAPTERS.peer = () => ({ ...ADAPTERS.syncapp(against), name: 'peer' }); // Another version in the peer's place.
 if (options.stock) ADAPTERS.peer = () => withStock(against ?? app, options.stock); // Parts of libraries in the place of ours.
-const other = options.stock ? 'stock' : against ? 'before' : 'peer';
+if (options.engine && options.engine !== 'postgres') throw new Error('--engine takes postgres: the same server on files stands beside it');
+const other = options.engine ? 'SQLite' : options.stock ? 'stock' : against ? 'before' : 'peer';
 const reps = Number(options.reps ?? (options.quick ? 2 : 5));
 const seconds = Number(options.seconds ?? (options.quick ? 0.3 : 2));
 const only = new RegExp(options.only);
@@ -36,7 +39,7 @@ const about = {
 
 // What nobody awaits yet when it fails is told by whoever awaits it later, and ends that work, not the run.
 process.on('unhandledRejection', (error) => process.stderr.write(`${error.message}\n`));
-process.on('exit', () => { Server.killAll(); fs.rmSync(data, { recursive: true, force: true }); });
+process.on('exit', () => { Server.killAll(); endBackends(); fs.rmSync(data, { recursive: true, force: true }); });
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 
 // --- the run --------------------------------------------------------------------------------------------------------
@@ -130,12 +133,28 @@ async function once(work, name) {
   }
 }
 
+/** The works of an engine, each with syncapp on it, and where that is compared, on files. */
+async function compareEngines(floors) {
+  const bed = await new Bed(app, data, [core, options['client-core']]).start();
+  console.log(`PostgreSQL: ${bed.postgres.ask('SHOW server_version')}, with its defaults${bed.redis ? '' : '; no redis-server is installed here'}`);
+  for (let rep = 0; rep < reps; rep++) {
+    floors.push(...fsyncFloor());
+    for (const [name, work] of Object.entries(ENGINE_WORKS).filter(([name]) => only.test(name))) {
+      const began = performance.now();
+      await attempt(name, 'PostgreSQL', () => work(bed, { ...about, note: noteFor('syncapp'), beside: noteFor('peer'), rep }));
+      done(rep, name, began);
+    }
+  }
+  await bed.endAll();
+}
+
 async function main() {
   execFileSync('taskset', ['-a', '-c', '-p', options['client-core'], String(process.pid)]);
   fs.mkdirSync(data, { recursive: true });
   const floors = fsyncFloor(); const them = facts();
-  if (Object.keys(WORKS).some((name) => only.test(name))) await repeat(floors);
-  for (const [name, work] of Object.entries(FRESH).filter(([name]) => only.test(name))) {
+  if (options.engine) await compareEngines(floors);
+  else if (Object.keys(WORKS).some((name) => only.test(name))) await repeat(floors);
+  for (const [name, work] of Object.entries(options.engine ? {} : FRESH).filter(([name]) => only.test(name))) {
     const times = ['herd', 'idle', 'overload'].includes(name) ? Math.min(reps, 3) : 1;
     for (let rep = 0; rep < (options.quick ? 1 : times); rep++) {
       const began = performance.now();

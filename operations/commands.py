@@ -6,14 +6,25 @@ a running server: they wait for its locks.
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 import settings as environment
 from accounts.passwords import Passwords
 from accounts.registration import create_customer
-from operations import account_commands, backup_commands, move_commands, probe, tenant_commands, trial_start
+from operations import (
+    account_commands,
+    backup_commands,
+    move_commands,
+    probe,
+    process_checks,
+    tenant_commands,
+    trial_start,
+)
 from operations import doctor as doctor_checks
-from operations.command_line import counted, password_asked, progress, read_line, storage
+from operations import support as support_text
+from operations.command_line import counted, failures, password_asked, progress, read_line, storage
 from server import connections
 from storage.declarations import compatibility
 from storage.engine import Engine
@@ -33,6 +44,7 @@ commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
 commands.add_command(account_commands.account)
 commands.add_command(tenant_commands.actions)
+commands.add_command(tenant_commands.export)
 
 
 @commands.command()
@@ -100,6 +112,27 @@ def doctor(url: str | None, token_stdin: bool) -> None:
         _check_this_machine()
 
 
+@commands.command()
+@click.pass_obj
+def support(version: str) -> None:
+    """Print what a report of a fault needs: versions, the machine, settings without secrets, checks, counts.
+
+    It names no customer, and is safe to be shown. Example: python syncapp.py support > support.txt
+    """
+    with failures():
+        settings = environment.load()
+    for line in support_text.about_machine(settings, version):
+        click.echo(line)
+    try:
+        with storage() as (_, engine):
+            for line in support_text.about_data(engine):
+                click.echo(line)
+    except click.ClickException as error:
+        click.echo(f"the data can't be opened: {error.message}")
+    with contextlib.suppress(SystemExit):  # A refusal is part of the report.
+        _check_this_machine()
+
+
 def _check_this_machine() -> None:
     try:
         settings = environment.load()
@@ -109,7 +142,11 @@ def _check_this_machine() -> None:
         raise SystemExit(1) from None
     machine = doctor_checks.this_machine(settings)
     new = " (no data is there: a start would begin without data)" if machine.is_new else ""
-    click.echo("data: in PostgreSQL" if settings.database_url else f"data folder: {machine.folder}{new}")
+    click.echo(
+        f"data: {process_checks.described(settings)}"
+        if settings.database_url
+        else f"data folder: {machine.folder}{new}"
+    )
     found = []
     for what, finding in trial_start.run_checks(machine):
         found.append(finding)

@@ -65,6 +65,8 @@ def _must_be_whole(source: Engine, installation: str, tenant_ids: Collection[str
         raise MoveError(
             f"The database of {_shown(missing)} is missing or broken: put it back from a backup, or close the account."
         )
+    if not tenant_ids:
+        raise MoveError("There are no tenants here: nothing is to be moved.")
 
 
 _ELSEWHERE = "{} has moved to another installation already. If that is not so any more: move --undo."

@@ -16,6 +16,7 @@ import click
 
 from accounts import signing_key
 from operations import move as moves
+from operations import tenant_list
 from operations.command_line import confirm, counted, progress, storage
 from operations.engine_choice import target_engine
 from operations.move import Move
@@ -23,8 +24,7 @@ from operations.move_checks import MoveError
 from protocol.errors import Problem
 from settings import Settings
 from storage import main_database
-from storage.engine import Engine
-from tenants import parse_tenant_id
+from storage.engine import CanNotOpen, Engine
 
 _AGAIN = "Run the same command again to go on where it stopped."
 
@@ -38,7 +38,7 @@ _AGAIN = "Run the same command again to go on where it stopped."
 def move(to: str | None, tenant: str | None, yes: bool, recheck: bool, undo: bool) -> None:
     """Move everything, or one tenant, into PostgreSQL or into a data folder, while the server runs."""
     with storage() as (settings, source):
-        tenant_id = None if tenant is None else _tenant_id(source, tenant)
+        tenant_id = None if tenant is None else tenant_list.find(source, tenant).id
         if to is None:
             _reopen(source, tenant_id, yes, undo)
             return
@@ -56,7 +56,10 @@ def move(to: str | None, tenant: str | None, yes: bool, recheck: bool, undo: boo
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Engine]:
-    target = target_engine(settings)
+    try:
+        target = target_engine(settings)
+    except CanNotOpen as error:
+        raise MoveError(str(error).replace("DATABASE_URL", "--to")) from None
     try:
         yield target
     finally:
@@ -73,15 +76,6 @@ def _told_to_go_on() -> Iterator[None]:
     except KeyboardInterrupt:
         progress(f"Interrupted. {_AGAIN}")
         raise
-
-
-def _tenant_id(source: Engine, text: str) -> str:
-    if "@" not in text:
-        return parse_tenant_id(text)
-    found = source.directory.read(lambda: main_database.customer_by_email(text))
-    if found is None:
-        raise MoveError(f"There is no customer {text}.")
-    return str(found.id)
 
 
 def _settings_of(settings: Settings, to: str) -> Settings:

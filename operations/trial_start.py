@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from operations import doctor
+from operations import doctor, process_checks
 from operations.doctor import Check, Finding, Machine
 from operations.engine_choice import postgres_engine
 from operations.file_monitor import FileMonitor
@@ -119,8 +119,16 @@ def address(machine: Machine) -> Finding | None:
     return None
 
 
-TRIAL_CHECKS: tuple[Check, ...] = (database, customers_rows, stored_data, customers_files, address)
-_OF_POSTGRES, _OF_FILES = {database, customers_rows}, {stored_data, customers_files}
+PROCESS_CHECKS: tuple[Check, ...] = (process_checks.bus, process_checks.versions, process_checks.connections)
+TRIAL_CHECKS: tuple[Check, ...] = (
+    database,
+    customers_rows,
+    *PROCESS_CHECKS,
+    stored_data,
+    customers_files,
+    address,
+)
+_OF_POSTGRES, _OF_FILES = {database, customers_rows, *PROCESS_CHECKS}, {stored_data, customers_files}
 
 
 def run_checks(machine: Machine) -> Iterator[tuple[str, Finding | None]]:

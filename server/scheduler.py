@@ -43,6 +43,11 @@ def yield_if_due(seconds: float = 1e-3) -> None:
         yield_to_loop()
 
 
+def is_more_ready() -> bool:
+    """Tell whether this round of the event loop has more to hand out, such as other sockets that can be read."""
+    return bool(gevent.get_hub().loop.pendingcnt)
+
+
 def _most(tenant_id: str) -> int:
     return _MAX_A_ROUND if tenant_id else _MAX_UNAUTHENTICATED_A_ROUND
 
@@ -77,6 +82,17 @@ class Scheduler:
             self._round_ends.start(self._next_round)
             self._resumed[tenant_id] = 0
         self._wait(tenant_id)
+
+    def let_waiting_go_first(self, tenant_id: str, seconds: float) -> None:
+        """Return in the round after that in which the last request of the tenant went on that waits for its turn.
+
+        It returns at once if none does, and soon after so many seconds if others come all the time.
+        """
+        end = time.monotonic() + seconds
+        while tenant_id in self._queues and time.monotonic() < end:
+            self.yield_turn(tenant_id)
+            if tenant_id not in self._queues:
+                self.yield_turn(tenant_id)
 
     def _wait(self, tenant_id: str) -> None:
         waiter: Waiter[None] = Waiter()

@@ -4,15 +4,15 @@ Knows: which tables there are, in which order rows are read. Must not know: engi
 is bound to the database that is written; that which is read is passed as a connection.
 
 Both are read in the order of keys, side by side, so that memory holds a page of each. Rows that are not as in the source
-are deleted, those that are missing are inserted, and then all are read once more: what is there is not written again, so
-that a copy is brought up to date by the same, and one that was cut off goes on. Of tables that are ordered by the sequence
+are deleted, those that are missing are inserted, and then all are read once more. What is there is not written again: so
+a copy is brought up to date by the same, and one that was cut off goes on. Of tables that are ordered by the sequence
 a row never changes under its key. Once compared, up to a sequence only the keys are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
 from peewee import TextField
@@ -20,7 +20,7 @@ from peewee import TextField
 from models import Bound, connection
 from storage import digest, schema
 from storage.dialect import dialect
-from storage.main_database import Closing, Customer, DeclaredTable, Session
+from storage.main_database import Closing, Customer, DeclaredTable, OperatorAction, Session
 from storage.system_tables import CommitOrder, PreparedTable, TableDigest
 
 _AT_ONCE = 200
@@ -58,7 +58,7 @@ def models_of_tenant() -> list[type[Bound]]:
     return [model for model in schema.tenant_models() if model is not CommitOrder]
 
 
-DIRECTORY = (DeclaredTable, Customer, Session, Closing)
+DIRECTORY = (DeclaredTable, Customer, Session, Closing, OperatorAction)
 """The tables that go with customers. The positions of files stay where these are."""
 
 
@@ -82,24 +82,39 @@ def bring(source: Any, table: Table, known: int = 0) -> int:
     ``known``: up to this sequence all that is here was compared before.
     Raises: NotTheSame if it is not the same when it is read again.
     """
+    if not (known and table.is_in_order):
+        return _bring(source, table, Part(table.columns))
+    before = Part([table.key], (f'"{table.key}" <= ?', known))
+    return _bring(source, table, before) + _bring(source, table, Part(table.columns, (f'"{table.key}" > ?', known)))
+
+
+class Part(NamedTuple):
+    """What is compared of a table: columns, the key first, of all rows or of those under a condition."""
+
+    columns: Sequence[str]
+    condition: tuple[str, Any] | None = None
+
+
+def _bring(source: Any, table: Table, part: Part) -> int:
+    if _difference(source, table, part) is None:
+        return 0
     target, key = connection(), table.key
-    delete = f'DELETE FROM "{table.name}" WHERE "{key}" = ?'
-    surplus = _not_among(_rows(target, table, known), _rows(source, table, known))
-    _send(delete, ((row[0],) for row in surplus))
+    surplus = _not_among(_pages(target, table, *part), _pages(source, table, *part))
+    _send(f'DELETE FROM "{table.name}" WHERE "{key}" = ?', ((row[0],) for row in surplus))
     listed, places = ", ".join(f'"{name}"' for name in table.columns), ", ".join("?" * len(table.columns))
-    missing = _not_among(_rows(source, table, known), _rows(target, table, known))
-    written = _send(
-        f'INSERT INTO "{table.name}" ({listed}) VALUES ({places})', (_whole(source, table, row) for row in missing)
-    )
-    _must_be_same(source, table, known)
+    missing = _not_among(_pages(source, table, *part), _pages(target, table, *part))
+    insert = f'INSERT INTO "{table.name}" ({listed}) VALUES ({places})'
+    written = _send(insert, (_whole(source, table, row) for row in missing))
+    if (at := _difference(source, table, part)) is not None:
+        raise NotTheSame(f"{table.name}: the row with {key} {at} is not the same in both databases")
     return written
 
 
-def _must_be_same(source: Any, table: Table, known: int) -> None:
-    target = connection()
-    for one, other in ((source, target), (target, source)):
-        for row in _not_among(_rows(one, table, known), _rows(other, table, known)):
-            raise NotTheSame(f"{table.name}: the row with {table.key} {row[0]} is not the same in both databases")
+def _difference(source: Any, table: Table, part: Part) -> Any:
+    """Give the key of the first row that is not the same in both; None if all are."""
+    sides = [_pages(sql, table, *part) for sql in (source, connection())]
+    different = (pair for pair in zip_longest(*sides) if pair[0] != pair[1])
+    return next((min(row[0] for row in pair if row) for pair in different), None)
 
 
 def _not_among(rows: Iterator[Row], others: Iterator[Row]) -> Iterator[Row]:
@@ -110,18 +125,6 @@ def _not_among(rows: Iterator[Row], others: Iterator[Row]) -> Iterator[Row]:
             other = next(others, None)
         if other != row:
             yield row
-
-
-def _rows(sql: Any, table: Table, known: int) -> Iterator[Row]:
-    """Read a table in the order of its keys; of rows up to a sequence the keys alone."""
-    if not (known and table.is_in_order):
-        return _pages(sql, table, table.columns)
-    return _chained(sql, table, known)
-
-
-def _chained(sql: Any, table: Table, known: int) -> Iterator[Row]:
-    yield from _pages(sql, table, [table.key], (f'"{table.key}" <= ?', known))
-    yield from _pages(sql, table, table.columns, (f'"{table.key}" > ?', known))
 
 
 def _pages(sql: Any, table: Table, columns: Sequence[str], condition: tuple[str, Any] | None = None) -> Iterator[Row]:

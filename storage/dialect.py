@@ -26,12 +26,13 @@ nothing else:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from peewee import Field, Model
 
 from models import NotBound, SyncedTable, bound
+from storage.look_ahead import Wanted
 
 
 class SchemaChanges(Protocol):
@@ -107,6 +108,10 @@ class Dialect(Protocol):
     @property
     def rows(self) -> RowEdits:
         """Give how rows are changed in a migration."""
+
+    @property
+    def look_ahead(self) -> Callable[[Wanted], None] | None:
+        """Give what has rows looked up together that will be asked for; None where a look-up costs no round trip."""
 
     def contains(self, text: str, part: str) -> str:
         """Say that a text has another in it."""

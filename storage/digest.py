@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from models import SyncedTable, connection
+from models import SyncedTable, connection, synced_tables
 from protocol.messages import StoredRow
 from storage.system_tables import TableDigest
 
@@ -28,6 +28,11 @@ def add_missing(tables: Iterable[SyncedTable]) -> None:
             rows = connection().execute(f'SELECT e.id, e.version FROM "{table.name}" AS e WHERE e.is_deleted = 0')
             numbers = [number_of(row_id, version) for row_id, version in rows]
             TableDigest.create(table=table.name, count=len(numbers), hash=text_of(_all(numbers)))
+
+
+def of_no_rows() -> list[tuple[str, str]]:
+    """Give the names of all synced tables, and the hash of an empty one."""
+    return [(name, text_of(0)) for name in synced_tables()]
 
 
 class Difference:

@@ -21,11 +21,13 @@ texts from clients refuses it. ``tests/storage/engine`` holds every engine to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
+from protocol.messages import Position
 from server.bus.bus import Bus
+from storage.look_ahead import Wanted
 
 T = TypeVar("T")
 
@@ -57,14 +59,29 @@ class Database(Protocol):
         Raises: what ``query`` raises; Busy, TenantNotFound.
         """
 
-    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[], T],
+        after: Callable[[T], None] | None = None,
+        *,
+        is_alone: bool = False,
+        ahead: Callable[[], Wanted] | None = None,
+    ) -> T:
         """Run ``work`` bound to this database in a transaction; return its result when it is on disk.
 
         Writes that wait for the same database share a commit. ``work`` may switch greenlets. ``after`` is called with the
         result; its failure is logged and harms nobody. ``is_alone``: nobody else is about to write here, so that there is
-        no reason to wait for who could share the commit.
+        no reason to wait for who could share the commit. ``ahead``: tells which rows ``work`` will look up, for engines
+        that ask a server for them; it may be called before ``work``, several times.
         Raises: what ``work`` raises; Busy, also at once if too many wait; StorageFull, TenantNotFound.
         """
+
+
+class About(NamedTuple):
+    """What the storage is, for operators, and how many connections all processes may have to it, if that is limited."""
+
+    name: str
+    most_connections: int | None
 
 
 class AttemptCounts(Protocol):
@@ -104,6 +121,12 @@ class Engine(Protocol):
 
     def tenant(self, tenant_id: str) -> Database:
         """Give a tenant's database. What uses it raises TenantNotFound if it is not there."""
+
+    def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
+        """Give the position of each of some tenants that is there, each as its own read would.
+
+        Raises: Busy.
+        """
 
     def tenant_ids(self) -> list[str]:
         """List the customers whose databases are there."""
@@ -201,6 +224,9 @@ class Engine(Protocol):
 
     def keep_secret(self, secret: str) -> bool:
         """Keep another secret in the place of the installation's; False if this engine keeps none."""
+
+    def about(self) -> About:
+        """Describe the storage."""
 
     @property
     def attempt_counts(self) -> AttemptCounts:

@@ -21,6 +21,7 @@ from gevent.event import AsyncResult, Event
 from models import bound
 from protocol.errors import Busy, OutcomeUnknown
 from server.metrics import COMMIT_SECONDS, COMMIT_WRITES
+from storage.look_ahead import Wanted
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.storage")
@@ -29,13 +30,15 @@ _GROUP_SECONDS = 0.01
 """How long writes are taken into a commit before it is made; each is itself bounded by what one request may hold."""
 
 
-class _Write(Generic[T]):
+class Write(Generic[T]):
     """One piece of work that waits for its commit."""
 
-    __slots__ = ("after", "answer", "error", "result", "work")
+    __slots__ = ("after", "ahead", "answer", "error", "result", "work")
 
-    def __init__(self, work: Callable[[], T], after: Callable[[T], None] | None) -> None:
-        self.work, self.after = work, after
+    def __init__(
+        self, work: Callable[[], T], after: Callable[[T], None] | None, ahead: Callable[[], Wanted] | None
+    ) -> None:
+        self.work, self.after, self.ahead = work, after, ahead
         self.answer: AsyncResult = AsyncResult()
         self.result: Any = None
         self.error: Exception | None = None
@@ -47,7 +50,7 @@ class GroupCommit(ABC):
     def __init__(self, most_waiting: int, binding: Any, execute: Callable[[str], object]) -> None:
         """``binding``: what code that writes is bound to (``models.bound``). ``execute``: runs SQL in the transaction."""
         self._most_waiting, self._binding, self._execute = most_waiting, binding, execute
-        self._waiting: deque[_Write[Any]] = deque()
+        self._waiting: deque[Write[Any]] = deque()
         self._idle = Event()
         self._idle.set()
 
@@ -91,14 +94,21 @@ class GroupCommit(ABC):
         """Wait until no write is under way; who is woken before the caller may begin another."""
         self._idle.wait()
 
-    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[], T],
+        after: Callable[[T], None] | None = None,
+        *,
+        is_alone: bool = False,
+        ahead: Callable[[], Wanted] | None = None,
+    ) -> T:
         """Run ``work`` bound to this database in a transaction; return when it is on disk.
 
         See ``engine.Database.write``.
         """
         if len(self._waiting) >= self._most_waiting:
             raise Busy
-        write = _Write(work, after)
+        write = Write(work, after, ahead)
         self._waiting.append(write)
         if self._idle.is_set():
             self._idle.clear()
@@ -130,7 +140,7 @@ class GroupCommit(ABC):
 
     def _serve_group(self) -> None:
         """Commit what waits, report it, and let those go on who wait for it."""
-        group: list[_Write[Any]] = []
+        group: list[Write[Any]] = []
         try:
             self._commit_group(group)
             for write in group:
@@ -139,7 +149,7 @@ class GroupCommit(ABC):
             for write in group:
                 _answer(write)
 
-    def _commit_group(self, group: list[_Write[Any]]) -> None:
+    def _commit_group(self, group: list[Write[Any]]) -> None:
         """Run a group in one transaction, and list it; an error of the commit is the error of each of them.
 
         Raises: what interrupts the greenlet, which may be one of them.
@@ -171,14 +181,22 @@ class GroupCommit(ABC):
             return self._problem_of(error)
         return OutcomeUnknown() if is_committing else Busy()
 
-    def _run_group(self, group: list[_Write[Any]]) -> None:
+    def _run_group(self, group: list[Write[Any]]) -> None:
         """Run what waits, one after the other, as long as a group may take; each that was begun is in ``group``."""
-        end = time.monotonic() + _GROUP_SECONDS
-        while self._waiting and (not group or time.monotonic() < end):
+        end = self._end_of_group()
+        while self._waiting and (not group or self._may_join(self._waiting[0], end)):
             group.append(self._waiting.popleft())
             self._run(group[-1], is_first=len(group) == 1)
 
-    def _run(self, write: _Write[Any], is_first: bool) -> None:
+    def _end_of_group(self) -> float:
+        """Tell until when a group takes writes that begins its work now."""
+        return time.monotonic() + _GROUP_SECONDS
+
+    def _may_join(self, write: Write[Any], end: float) -> bool:
+        """Tell whether a write may be of the group that is under way."""
+        return time.monotonic() < end
+
+    def _run(self, write: Write[Any], is_first: bool) -> None:
         """Run one piece of work; what it raises is its own, unless the whole transaction is gone with it.
 
         The first of a transaction needs no savepoint, for which SQLite would copy each page: there is no more to undo.
@@ -207,7 +225,7 @@ def drop_statements(error: Exception) -> None:
     traceback.clear_frames(error.__traceback__)
 
 
-def _report(write: _Write[Any]) -> None:
+def _report(write: Write[Any]) -> None:
     """Report a commit before who waits for it goes on, so that the notifications of a group can leave together."""
     if write.error is None and write.after:
         try:
@@ -216,7 +234,7 @@ def _report(write: _Write[Any]) -> None:
             log.exception("reporting a commit failed")
 
 
-def _answer(write: _Write[Any]) -> None:
+def _answer(write: Write[Any]) -> None:
     if write.error is None:
         write.answer.set(write.result)
     else:

@@ -16,7 +16,8 @@ from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
 from storage.dialect import dialect
-from storage.schema import add_missing, fingerprint
+from storage.push_batch import insert_row
+from storage.schema import add_missing, fingerprint, set_defaults
 
 GRACE_SECONDS = 300
 """How long a spent refresh token may come once more: longer than a client waits for an answer and tries again."""
@@ -136,7 +137,7 @@ TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 def prepare() -> None:
     """Make the main database what this version needs."""
-    add_missing(_MODELS)
+    set_defaults(add_missing(_MODELS))
 
 
 def normal_form(text: str, form: Literal["NFC", "NFD"] = "NFC") -> str:
@@ -167,6 +168,15 @@ def customer_by_email(email: str) -> Customer | None:
         if found:
             return found
     return None
+
+
+def add_customer(customer: Customer) -> None:
+    """Add a customer, whose address nobody has."""
+    values = [getattr(customer, field.name) for field in Customer._meta.sorted_fields]
+    connection().execute(_ADD_CUSTOMER, values)
+
+
+_ADD_CUSTOMER = insert_row("customers", tuple(field.column_name for field in Customer._meta.sorted_fields))
 
 
 def customer_by_id(customer_id: str) -> Customer | None:

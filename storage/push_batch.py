@@ -33,7 +33,7 @@ class Writing:
         self.time = format_time(at)
         self.sequence = before.sequence
         self._new_ids: Iterator[str] | None = None
-        self.is_named, self.session = push.device_id is not None, push.evidence.session
+        self.is_named, self.session = int(push.device_id is not None), push.evidence.session
         self.applied = PushResult(before, before)
         self.problems: list[Detail] = []
         self.is_faulty = False

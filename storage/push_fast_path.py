@@ -86,7 +86,7 @@ def _any_exists(new: Sequence[TypedRow]) -> bool:
     if len(new) == 1:
         (one,) = new
         names = one.row_id, one.row.Unique_id or None
-        return connection().execute(_is_there(one.row_type.table), names).fetchone() is not None
+        return connection().execute(is_there(one.row_type.table), names).fetchone() is not None
     return any(_any_named_twice_or_there(table, own) for table, own in by_table(new))
 
 
@@ -99,7 +99,8 @@ def _any_named_twice_or_there(table: str, new: Sequence[TypedRow]) -> bool:
 
 
 @cache
-def _is_there(table: str) -> str:
+def is_there(table: str) -> str:
+    """Select one row of 1 if there is a row with an id or a ``Unique_id``."""
     return (
         f'SELECT 1 FROM "{table}" AS e WHERE e.id = ? UNION ALL SELECT 1 FROM "{table}" AS e WHERE e."Unique_id" = ?'
         " LIMIT 1"

@@ -17,7 +17,9 @@ from protocol.errors import ResyncRequired, ValidationError
 from protocol.merge import decide, decide_recreation
 from protocol.messages import UNCHECKED, Change, MissedEdits, Outcome, Push, PushResult, StoredRow, Strategy
 from protocol.row_decoder import TypedRow
+from storage.dialect import dialect
 from storage.idempotency import Taken, implied_name, is_retry, keep_receipts, mark_of, taken
+from storage.look_ahead import looked_ahead
 from storage.merge_base import (
     Entry,
     Key,
@@ -58,7 +60,9 @@ def apply(push: Push, row_bytes: int, now: int, pause: Callable[[], None], strat
     writing = Writing(push, row_bytes, before, max(now, before.clock + 1))
     fast, general = FastPath(writing), None
     rows = _CHUNK_ROWS
-    while some := list(itertools.islice(push.changes, rows)):
+    look_ahead = dialect().look_ahead
+    changes = looked_ahead(push.changes, look_ahead) if look_ahead else push.changes
+    while some := list(itertools.islice(changes, rows)):
         is_full = len(some) == rows
         if fast.takes(some, general.known if general else ()):
             rows = _FAST_CHUNK_ROWS

@@ -41,7 +41,7 @@ class Cluster:
 
     def __init__(self, folder: Path, network: Network, database: postgres.Server, *, has_redis: bool) -> None:
         """``has_redis``: else they tell each other by PostgreSQL's NOTIFY."""
-        self.network, self.database, self._has_redis = network, database, has_redis
+        self.network, self.database, self.has_redis = network, database, has_redis
         self.redis = Redis(
             folder, *(["--bind", *network.addresses, "--protected-mode", "no"] if network.addresses else [])
         )
@@ -56,7 +56,7 @@ class Cluster:
     def _process(self, folder: Path, number: int) -> Process:
         env = SETTINGS | {
             "DATABASE_URL": f"postgresql://app@{self.network.way(number, 'postgres')}/{self.name}",
-            "REDIS_URL": f"redis://{self.network.way(number, 'redis')}" if self._has_redis else "",
+            "REDIS_URL": f"redis://{self.network.way(number, 'redis')}" if self.has_redis else "",
             "PROCESS_NAME": NAMES[number],
             "HOST": self.network.host(number),
         }
@@ -144,5 +144,5 @@ class Cluster:
     @property
     def disturbances(self) -> list[Callable[[random.Random, float], str]]:
         """All of it; each is given chance and for how many seconds, and says what it did."""
-        of_redis = [self.restart_redis, self.hang_redis, self.cut_redis] if self._has_redis else []
+        of_redis = [self.restart_redis, self.hang_redis, self.cut_redis] if self.has_redis else []
         return [self.kill, self.restart_database, self.cut_database, *of_redis, self.stop, self.pause]

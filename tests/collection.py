@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import postgres
 from tests.sources import ROOT
 
 LONGEST = (
@@ -40,11 +41,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what is longest first; mark what works against a server process, so that ``make unit`` leaves it out."""
+    """Put what is longest first; mark what works against a server process, so that ``make unit`` leaves it out.
+
+    Skip what is about files, where there are none.
+    """
     items.sort(key=_rank)
     for item in items:
         if _works_with_processes(item):
             item.add_marker("server")
+        if postgres.IS_UNDER_TEST and (mark := item.get_closest_marker("files")):
+            item.add_marker(pytest.mark.skip(f"about the files of SQLite: {mark.args[0]}"))
 
 
 class Shared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
@@ -55,6 +56,13 @@ def engine_of(tenants: Tenants) -> SQLiteEngine:
 def folder_of(tenants: Tenants) -> DataFolder:
     """Give where the tenants' files lie."""
     return engine_of(tenants).folder
+
+
+def stored_in(path: Path) -> set[str]:
+    """Give the IDs of the tenants whose data lies in a folder, or in the database in its place."""
+    if postgres.IS_UNDER_TEST:
+        return {str(found) for (found,) in postgres.ask(path, "SELECT _tenant_id FROM public._meta")}
+    return {str(uuid.UUID(file.stem.removeprefix("tenant_"))) for file in (path / "tenants").glob("*.db")}
 
 
 def path_of(tenants: Tenants, tenant_id: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -13,6 +14,7 @@ from protocol.pull_parser import parse_pull
 from protocol.push_parser import parse_push
 from protocol.seen_rows import NOBODY, Evidence
 from storage import positions, pull_reader, push_writer
+from storage.look_ahead import first_wanted
 from storage.positions import now_ms
 from tenants import Tenants
 from tests.conftest import JSON
@@ -58,7 +60,7 @@ def push(
     def write() -> PushResult:
         return push_writer.apply(parsed, LIMITS.row_bytes, at, lambda: gevent.sleep(0), strategy)
 
-    return tenants.write(tenant_id, lambda: around(write), after)
+    return tenants.write(tenant_id, lambda: around(write), after, ahead=partial(first_wanted, parsed))
 
 
 def seen_all(tenants: Tenants, tenant_id: str, session: str | None = "session") -> Evidence:

@@ -43,6 +43,7 @@ PROGRAMS = {
     "initdb": "postgresql",
     "pgbouncer": "pgbouncer",
     "promtool": "prometheus",
+    "systemd-analyze": "systemd",
 }
 """Program to Debian packages."""
 

@@ -23,7 +23,7 @@ FLOORS = [
 ONLY_THERE = {
     "apsw": {f"storage.sqlite.{name}" for name in ("binding", "connections", "database", "errors", "files")},
     "playhouse": {"storage.sqlite.binding"},
-    "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors", "handshakes")},
+    "psycopg": {f"storage.postgres.{name}" for name in ("connecting", "connection", "errors", "handshakes", "rows")},
     "bcrypt": {"accounts.passwords"},
     "isal": {"server.http.middleware"},
     "redis": {"server.bus.redis_bus"},
@@ -40,6 +40,8 @@ MAY_KNOW_THE_ENGINE = {
     "operations.backup_manifest": "reads copied files",
     "operations.backup_verification": "reads copied files",
     "operations.restore": "puts files back",
+    "operations.export": "makes a file of it",
+    "operations.support": "says its version",
     "operations.file_monitor": "looks at files",
     "operations.doctor": "looks at the data folder",
     "operations.trial_start": "opens the data folder",
@@ -122,7 +124,7 @@ def points_one_way(name: str, tree: ast.Module) -> Iterator[str]:
 
 MAY_IMPORT_LATE = {
     "syncapp._run_command",
-    "syncapp._bus",
+    "operations.bus_choice.chosen_bus",
     "syncapp._add_metrics",
     "operations.doctor.redis_address",
     "operations.engine_choice.postgres_engine",

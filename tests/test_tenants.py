@@ -29,10 +29,10 @@ from storage.declarations.compatibility import MigrationRefused
 from storage.sqlite import database
 from storage.sqlite.folder_locks import DataFolderInUse
 from tenants import Tenants, parse_tenant_id
-from tests import inside
+from tests import inside, postgres
 from tests.conftest import ROOT, WAIT_SECONDS, Server, wait_for
 from tests.customers import ROW, NewTenant, customer, customers, files
-from tests.data_folder import engine_of, folder_of, opened, path_of
+from tests.data_folder import engine_of, folder_of, opened, path_of, stored_in
 from tests.declaring import Restart, declare, provision, put
 
 
@@ -46,6 +46,7 @@ def provisioned(tenants: Tenants, count: int) -> list[str]:
 # --- provisioning ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.files("its name and mode")
 def test_new_tenant_has_a_file_of_its_name_for_the_owner_only(tenants: Tenants, new_tenant: NewTenant) -> None:
     tenant_id = new_tenant()
     path = folder_of(tenants).path / "tenants" / f"tenant_{tenant_id.replace('-', '')}.db"
@@ -65,26 +66,26 @@ def test_each_tenant_has_an_epoch_of_its_own(tenants: Tenants, new_tenant: NewTe
     assert len({cursor.split("-")[0] for cursor in cursors}) == 5
 
 
-def test_address_that_is_taken_leaves_no_file(tenants: Tenants) -> None:
+def test_address_that_is_taken_leaves_no_data(tenants: Tenants, tmp_path: Path) -> None:
     first = customer()
     tenants.provision(first)
     with pytest.raises(EmailTaken):
         tenants.provision(customer())
-    assert files(folder_of(tenants).path) == {path_of(tenants, first.id).name}
+    assert stored_in(tmp_path / "data") == {first.id}
 
 
-def test_one_of_many_concurrent_registrations_of_an_address_wins(tenants: Tenants) -> None:
+def test_one_of_many_concurrent_registrations_of_an_address_wins(tenants: Tenants, tmp_path: Path) -> None:
     """Fault: the check for the address before the transaction and no unique column: two customers."""
     greenlets = [gevent.spawn(tenants.provision, customer()) for _ in range(20)]
     gevent.joinall(greenlets)
     assert sorted(type(greenlet.exception).__name__ for greenlet in greenlets) == ["EmailTaken"] * 19 + ["NoneType"]
     (winner,) = customers(tenants).values()
-    assert files(folder_of(tenants).path) == {path_of(tenants, winner).name}
+    assert stored_in(tmp_path / "data") == {winner}
 
 
 def test_concurrent_registrations_over_http_have_one_winner_that_works(server: Server) -> None:
     body = {"firstName": "A", "lastName": "B", "email": f"{uuid.uuid4()}@x.org", "password": "password123"}
-    before, answers = len(list((server.data / "tenants").glob("*.db"))), []
+    before, answers = stored_in(server.data), []
     emails = [body["email"], body["email"].upper(), f" {body['email']} "]
 
     def register(number: int) -> None:
@@ -98,7 +99,7 @@ def test_concurrent_registrations_over_http_have_one_winner_that_works(server: S
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 8
     token = next(answer for answer in answers if answer.status_code == 201).json()["data"]["token"]
     assert server.post("/api/client/sync/push", ROW, token).status_code == 200
-    assert len(list((server.data / "tenants").glob("*.db"))) == before + 1
+    assert len(stored_in(server.data)) == len(before) + 1
     assert list((server.data / "tenants").glob("*.new*")) == []
 
 
@@ -109,6 +110,7 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.files("how many are open")
 @pytest.mark.slow
 def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
     open_folder: Callable[..., Tenants], monkeypatch: pytest.MonkeyPatch
@@ -145,6 +147,7 @@ def test_many_more_tenants_than_may_be_open_are_served_with_bounded_files(
     assert len(engine_of(tenants).files) <= 5
 
 
+@pytest.mark.files("how many are open")
 def test_tenant_that_is_being_written_is_not_closed(open_folder: Callable[..., Tenants]) -> None:
     tenants, gate = open_folder(most_open=1), gevent.event.Event()
     ids = provisioned(tenants, 3)
@@ -176,7 +179,7 @@ def test_end_waits_for_writes_under_way(open_folder: Callable[..., Tenants], tmp
 # --- closing accounts ------------------------------------------------------------------------------------------------
 
 
-def test_closed_account_leaves_nothing_and_is_not_found(tenants: Tenants) -> None:
+def test_closed_account_leaves_nothing_and_is_not_found(tenants: Tenants, tmp_path: Path) -> None:
     new = customer()
     tenants.provision(new)
     inside.push(tenants, new.id, ROW)
@@ -184,11 +187,17 @@ def test_closed_account_leaves_nothing_and_is_not_found(tenants: Tenants) -> Non
     for call in (tenants.read, tenants.write):
         with pytest.raises(TenantNotFound):
             call(new.id, lambda: None)
-    assert list((folder_of(tenants).path / "tenants").iterdir()) == [] and len(engine_of(tenants).files) == 0
+    assert stored_in(tmp_path / "data") == set()
+    if postgres.IS_UNDER_TEST:
+        assert not any(postgres.dump(tmp_path / "data", new.id).values())
+    else:
+        assert list((folder_of(tenants).path / "tenants").iterdir()) == [] and len(engine_of(tenants).files) == 0
     tenants.provision(customer())
 
 
-def test_account_closed_amid_pushes_ends_each_of_them_one_way_or_the_other(open_folder: Callable[..., Tenants]) -> None:
+def test_account_closed_amid_pushes_ends_each_of_them_one_way_or_the_other(
+    open_folder: Callable[..., Tenants], tmp_path: Path
+) -> None:
     """Fault: closed after one wait, though the next write had begun: the commit met a closed connection, and
     who waited for it did so for ever."""
     tenants = open_folder(most_open=2)
@@ -218,8 +227,7 @@ def test_account_closed_amid_pushes_ends_each_of_them_one_way_or_the_other(open_
             inside.push(tenants, other.id, ROW)
         gevent.joinall([*closings, *pushing], raise_error=True)
         assert [type(error) for error in ended] == [TenantNotFound] * 6
-        assert not path_of(tenants, new.id).exists()
-    assert len(files(folder_of(tenants).path)) == 3
+        assert stored_in(tmp_path / "data") == {other.id for other in others}
 
 
 def test_account_closed_over_http_amid_pushes_answers_without_errors_of_ours(
@@ -247,7 +255,7 @@ def test_account_closed_over_http_amid_pushes_answers_without_errors_of_ours(
         thread.join()
     assert gone.status_code == 200 and codes <= {200, 401, 404}
     assert listener.is_gone.wait(WAIT_SECONDS)
-    assert list((server.data / "tenants").iterdir()) == []
+    assert stored_in(server.data) == set() and not list((server.data / "tenants").glob("*"))
     assert [line for line in server.log if line["level"] in ("raw", "error")] == []
     body = {"firstName": "A", "lastName": "B", "email": tenant.email, "password": "password123"}
     assert server.post("/api/customers/register", body).status_code == 201
@@ -256,6 +264,7 @@ def test_account_closed_over_http_amid_pushes_answers_without_errors_of_ours(
 # --- whose folder, which tenant --------------------------------------------------------------------------------------
 
 
+@pytest.mark.files("a folder has one server")
 def test_second_server_in_a_folder_is_refused(open_folder: Callable[..., Tenants], tmp_path: Path) -> None:
     first = opened(tmp_path / "data")
     with pytest.raises(DataFolderInUse):
@@ -264,6 +273,7 @@ def test_second_server_in_a_folder_is_refused(open_folder: Callable[..., Tenants
     open_folder()
 
 
+@pytest.mark.files("a folder has one server")
 def test_second_server_process_in_a_folder_ends_with_one_sentence(start_server: Callable[..., Server]) -> None:
     first = start_server()
     environ = {**os.environ, "DATA_DIR": str(first.data), "PORT": "0"}
@@ -272,6 +282,13 @@ def test_second_server_process_in_a_folder_ends_with_one_sentence(start_server: 
     second = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=30)
     assert second.returncode == 1 and "Another server is running in" in second.stderr
     assert requests.get(f"{first.url}/health", timeout=WAIT_SECONDS).ok
+
+
+def damage_key(folder: Path) -> None:
+    if postgres.IS_UNDER_TEST:
+        postgres.ask(folder, "INSERT INTO syncapp.secrets VALUES ('signing', 'damaged')")
+    else:
+        (folder / "jwt_secret_key").write_text("damaged")
 
 
 @pytest.mark.parametrize(("refusal", "error"), [("tables", MigrationRefused), ("key", BadSigningKey)])
@@ -285,18 +302,19 @@ def test_start_that_is_refused_leaves_the_folder_to_the_next(
     if refusal == "tables":
         declare("")
     else:
-        (tmp_path / "data" / "jwt_secret_key").write_text("damaged")
+        damage_key(tmp_path / "data")
     with pytest.raises(error):
         syncapp.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8))
     opened(tmp_path / "data", retiring=["job"]).close()
 
 
-def test_tenant_without_a_database_is_not_found(tenants: Tenants) -> None:
+def test_tenant_without_a_database_is_not_found(tenants: Tenants, tmp_path: Path) -> None:
     with pytest.raises(TenantNotFound):
         tenants.read(str(uuid.uuid4()), lambda: None)
-    assert list((folder_of(tenants).path / "tenants").iterdir()) == []
+    assert stored_in(tmp_path / "data") == set()
 
 
+@pytest.mark.files("one that is gone")
 def test_token_of_a_tenant_whose_file_is_gone_says_so(start_server: Callable[..., Server]) -> None:
     server = start_server()
     tenant = server.register()
@@ -307,6 +325,7 @@ def test_token_of_a_tenant_whose_file_is_gone_says_so(start_server: Callable[...
     assert not tenant.path.exists()
 
 
+@pytest.mark.files("their paths")
 @pytest.mark.parametrize(
     "text",
     ["", "x", "..", "../main", "a/b", "\0", "1" * 31, "1" * 33, "g" * 32, None, 5, True, [], {}, b"1" * 32,
@@ -319,6 +338,7 @@ def test_malformed_id_is_refused_and_never_becomes_a_path(tenants: Tenants, text
         assert path_of(tenants, text).parent == folder_of(tenants).path / "tenants"
 
 
+@pytest.mark.files("their paths")
 @pytest.mark.parametrize(
     "text",
     ["1030070f982449b3b53b8013e2eb363e", "1030070F-9824-49B3-B53B-8013E2EB363E", " 030070f982449b3b53b8013e2eb363e"],

@@ -241,6 +241,17 @@ _SCHEMAS: dict[str, Schema] = {
                 "required": ["addresses", "trusted"],
                 "properties": {"addresses": COUNT, "trusted": COUNT},
             },
+            "processes": {
+                "type": "object",
+                "required": ["count", "names", "versions", "over", "connected"],
+                "properties": {
+                    "count": COUNT,
+                    "names": {"type": "array", "items": TEXT},
+                    "versions": {"type": "array", "items": TEXT},
+                    "over": TEXT,
+                    "connected": {"type": "boolean"},
+                },
+            },
         },
     },
     "Document": {"type": "object", "required": ["info"]},

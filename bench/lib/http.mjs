@@ -4,10 +4,11 @@ import net from 'node:net';
 const END_OF_HEAD = Buffer.from('\r\n\r\n');
 
 /** The bytes of a request, to be made before the clock runs. */
-export function request(method, path, { token, body, encoding } = {}) {
+export function request(method, path, { token, basic, body, encoding } = {}) {
   const text = body === undefined ? '' : typeof body === 'string' ? body : JSON.stringify(body);
   const lines = [`${method} ${path} HTTP/1.1`, 'Host: 127.0.0.1', `Content-Length: ${Buffer.byteLength(text)}`];
   if (token) lines.push(`Authorization: Bearer ${token}`);
+  if (basic) lines.push(`Authorization: Basic ${Buffer.from(basic).toString('base64')}`);
   if (encoding) lines.push(`Accept-Encoding: ${encoding}`);
   if (text) lines.push('Content-Type: application/json');
   return `${lines.join('\r\n')}\r\n\r\n${text}`;

@@ -38,7 +38,7 @@ export class Figures {
    * version. Figures with a goal are in the summary; those with the same `row` share a line of it.
    */
   add(figure, unit, server, value, { goal, own = false, before, row } = {}) {
-    const bound = own || this.other === 'peer' ? goal : this.other === 'before' ? before : undefined;
+    const bound = own || ['peer', 'SQLite'].includes(this.other) ? goal : this.other === 'before' ? before : undefined;
     const found = this.samples.get(figure) ?? { unit, own: own && Boolean(goal), row: row ?? (goal || before ? figure : undefined), bound, syncapp: [], peer: [] };
     this.samples.set(figure, found);
     if (Number.isFinite(value)) found[server].push(value);

@@ -65,7 +65,7 @@ function wideRates(app) {
 }
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-const freePort = () => new Promise((resolve) => {
+export const freePort = () => new Promise((resolve) => {
   const server = net.createServer().listen(0, '127.0.0.1', () => { const { port } = server.address(); server.close(() => resolve(port)); });
 });
 
@@ -101,7 +101,7 @@ export class Server {
     fs.closeSync(log);
     Server.#running.add(this.child);
     this.child.once('exit', () => Server.#running.delete(this.child));
-    const health = request('GET', '/health');
+    const health = request('GET', this.health ?? '/health');
     for (;;) {
       const connection = new Connection(this.port);
       try { if ((await connection.send(health)).status === 200) { connection.close(); break; } } catch { /* not yet */ }

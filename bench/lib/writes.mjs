@@ -5,7 +5,7 @@ import { KNOWN, newId, newRow } from './rows.mjs';
 import { Socket } from './sio.mjs';
 
 /** Each of `askers` asks again as soon as it was answered, for `seconds` after a short warm-up; `cpu` is in ms a row. */
-async function closedLoop(server, askers, seconds, perAnswer = 1) {
+export async function closedLoop(server, askers, seconds, perAnswer = 1) {
   await Promise.all(askers.map((ask) => ask())); // Opens every connection, so that none waits to be let in later.
   const times = [];
   let counts = false; let ended = false;
@@ -37,6 +37,15 @@ export async function singles(server, token, count, seconds, { listeners = 0, ki
   const connections = Array.from({ length: count }, () => new Connection(server.port));
   const result = await closedLoop(server, connections.map((one) => () => checked(one.send(server.pushOf(token, server.one(newRow(kind)))))), seconds);
   [...connections, ...sockets].forEach((one) => one.close());
+  return result;
+}
+
+/** The same over `count` connections to several tenants, and to several servers of the same tenants, in turn. */
+export async function spread(servers, tokens, count, seconds) {
+  const connections = Array.from({ length: count }, (_, i) => ({ server: servers[i % servers.length], token: tokens[i % tokens.length], one: new Connection(servers[i % servers.length].port) }));
+  const all = { cpu: () => servers.reduce((sum, server) => sum + server.cpu(), 0) };
+  const result = await closedLoop(all, connections.map(({ server, token, one }) => () => checked(one.send(server.pushOf(token, server.one(newRow()))))), seconds);
+  connections.forEach(({ one }) => one.close());
   return result;
 }
 

@@ -7,13 +7,20 @@ packet is to its receivers. A packet is JSON, whose encoder writes no line break
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
-Kind = Literal["commit", "event", "ended", "lost", "alive"]
+Kind = Literal["commit", "event", "ended", "lost", "alive", "who"]
 """A commit and its notifications; other events of a tenant; sessions that ended; tenants of messages that were dropped; a
-sign of life."""
+sign of life, with name and version; a question for one of each process."""
+
+
+class Process(NamedTuple):
+    """What a process says of itself."""
+
+    name: str = ""
+    version: str = ""
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -35,6 +42,16 @@ _decode = msgspec.json.Decoder(Header).decode
 def message_of(header: Header, packets: Iterable[bytes] = ()) -> bytes:
     """Write a message."""
     return b"\n".join((_encode(header), *packets))
+
+
+def alive(sender: str, process: Process) -> bytes:
+    """Write a sign of life."""
+    return message_of(Header(sender, "alive", ids=tuple(process)))
+
+
+def process_of(header: Header) -> Process:
+    """Read whose sign of life it is."""
+    return Process(*header.ids[:2])
 
 
 def header_of(message: bytes) -> Header:

@@ -22,7 +22,7 @@ import msgspec
 from protocol.errors import Busy
 from server.bus.bus import Bus, Subscriber
 from server.bus.commit_order import CommitOrder
-from server.bus.messages import Header, header_of, message_of, packets_of
+from server.bus.messages import Header, Process, alive, header_of, message_of, packets_of, process_of
 
 log = logging.getLogger("syncapp.bus")
 
@@ -58,8 +58,8 @@ class Outlets(NamedTuple):
 class Relay:
     """The notifications of one process, in both directions."""
 
-    def __init__(self, bus: Bus, outlets: Outlets) -> None:
-        self._bus, self._outlets = bus, outlets
+    def __init__(self, bus: Bus, outlets: Outlets, process: Process = Process()) -> None:  # noqa: B008 -- never changed
+        self._bus, self._outlets, self._process = bus, outlets, process
         self._name = secrets.token_hex(8)
         self._orders: dict[str, CommitOrder] = {}
         """By tenant that has listeners here, or may have in a moment."""
@@ -69,6 +69,8 @@ class Relay:
         """Tenants whose wait for a missing commit has an end set."""
         self._others: dict[str, float] = {}
         """When each other process was heard last."""
+        self._described: dict[str, Process] = {}
+        """What each of them says of itself, once it did."""
         self._to_look_at: set[str] = set()
         self._are_sessions_due = self._is_looking = False
 
@@ -82,10 +84,11 @@ class Relay:
         self._bus.close()
 
     @property
-    def processes(self) -> int:
-        """Count the processes that are alive, with this one."""
+    def processes(self) -> list[Process]:
+        """Describe the processes that are alive, this one first."""
         now = time.monotonic()
-        return 1 + sum(now - heard < _GONE_SECONDS for heard in self._others.values())
+        alive = [name for name, heard in self._others.items() if now - heard < _GONE_SECONDS]
+        return [self._process, *(self._described.get(name, Process()) for name in alive)]
 
     @property
     def _is_alone(self) -> bool:
@@ -167,8 +170,13 @@ class Relay:
             return
         if header.sender == self._name:
             return
+        if header.kind == "who":  # It asks, and is none of those that serve.
+            self._bus.publish("", alive(self._name, self._process))
+            return
         self._note_other(header.sender)
-        if header.kind == "ended":
+        if header.kind == "alive":
+            self._described[header.sender] = process_of(header)
+        elif header.kind == "ended":
             self._outlets.end_sessions(header.ids)
         elif header.kind == "lost" and header.ids:
             self._look(set(header.ids) & self._orders.keys())
@@ -182,6 +190,7 @@ class Relay:
         is_new = name not in self._others
         self._others[name] = time.monotonic()
         if is_new:
+            self._bus.publish("", alive(self._name, self._process))
             self._bus.publish("", self._lost(()))
 
     def _pass_on(self, header: Header, packets: list[bytes]) -> None:
@@ -223,12 +232,13 @@ class Relay:
     def _live(self) -> None:
         due = time.monotonic() + _LOOK_SECONDS
         while True:
-            self._bus.publish("", message_of(Header(self._name, "alive")))
+            self._bus.publish("", alive(self._name, self._process))
             gevent.sleep(_ALIVE_SECONDS)
             now = time.monotonic()
             gone = [name for name, heard in self._others.items() if now - heard >= _GONE_SECONDS]
             for name in gone:
                 del self._others[name]
+                self._described.pop(name, None)
             self._forget_left(now)
             if gone or (now >= due and self._bus.is_shared):
                 due = now + _LOOK_SECONDS

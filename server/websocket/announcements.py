@@ -7,11 +7,13 @@ the clock (it is passed in).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 from protocol.codec import Cursor, format_time
 from protocol.messages import Position, PushResult
 from protocol.notifications import Notification, notifications_of
 from server.bus.bus import Bus
+from server.bus.messages import Process
 from server.bus.relay import Outlets, Relay
 from server.websocket.broadcast import Broadcaster, packet_of
 
@@ -30,6 +32,7 @@ class Announcements:
         end_sessions: Callable[[Iterable[str]], None],
         look_at_sessions: Callable[[], None],
         now_ms: Callable[[], int],
+        process: Process,
     ) -> None:
         """``look`` reads the positions of tenants; ``end_sessions`` closes the sockets of sessions that ended elsewhere,
         ``look_at_sessions`` those of sessions that ended unheard."""
@@ -42,14 +45,18 @@ class Announcements:
             end_sessions,
             look_at_sessions,
         )
-        self._relay = Relay(bus, outlets)
+        self._bus, self._relay = bus, Relay(bus, outlets, process)
         self.start, self.close, self.sessions_ended = self._relay.start, self._relay.close, self._relay.sessions_ended
         self.expect_listener, self.look = self._relay.expect_listener, self._relay.look
 
-    @property
-    def processes(self) -> int:
-        """Count the processes that tell each other, with this one."""
-        return self._relay.processes
+    def processes(self) -> dict[str, Any] | None:
+        """Describe the processes that tell each other, for people and programs; None if there can be no other."""
+        if not self._bus.is_shared:
+            return None
+        found = self._relay.processes
+        names, versions = (sorted({one for one in column if one}) for column in zip(*found, strict=True))
+        about = {"count": len(found), "names": names, "versions": versions}
+        return about | {"over": self._bus.broker, "connected": self._bus.is_alive}
 
     def greeted(self, engine_id: str, tenant_id: str, here: Position) -> None:
         """Tell a socket that joined its room after its greeting was read what the room was told between."""

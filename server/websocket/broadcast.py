@@ -44,9 +44,12 @@ class _Pending:
 class Broadcaster:
     """The WebSocket connections of a Socket.IO server, and the pending messages of its rooms."""
 
-    def __init__(self, io: Any, queue: Callable[[str, Packet], None]) -> None:
-        """``queue`` puts a packet into the queue of the socket of an Engine.IO ID."""
-        self._io, self._queue = io, queue
+    def __init__(self, io: Any, queue: Callable[[str, Packet], None], gather: Callable[[str], None]) -> None:
+        """``queue`` puts a packet into the queue of the socket of an Engine.IO ID.
+
+        ``gather`` waits for a moment while messages for a room, or acknowledgements of its sockets, are about to come.
+        """
+        self._io, self._queue, self._gather = io, queue, gather
         self._connections = install(io.eio)
         self._pending: dict[str, _Pending] = {}
         self._delayed: dict[str, list[bytes]] = {}
@@ -58,7 +61,7 @@ class Broadcaster:
         if packet.binary:
             self._queue(engine_id, packet)
         elif delayed is None:
-            self._send(engine_id, [packet.encode().encode()])
+            self._send_packet(engine_id, packet.encode().encode())
         else:
             delayed.append(packet.encode().encode())
 
@@ -83,14 +86,17 @@ class Broadcaster:
             self._delayed[engine_id] = pending.answers[engine_id] = []
         delayed = self._delayed.get(engine_id)
         if delayed is None:
-            self._send(engine_id, [b"4" + message])
+            self._send_packet(engine_id, b"4" + message)
         else:
             delayed.append(b"4" + message)
 
-    def _send(self, engine_id: str, packets: list[bytes], frames: bytes = b"") -> None:
-        """Send packets without waiting if the kernel takes them, else queue them; ``frames``: them, if encoded already."""
+    def _send_packet(self, engine_id: str, packet: bytes) -> None:
+        self._send(engine_id, [packet], text_frames([packet]))
+
+    def _send(self, engine_id: str, packets: list[bytes], frames: bytes) -> None:
+        """Send packets, of which ``frames`` are made, without waiting if the kernel takes them, else queue them."""
         connection = self._connections.get(engine_id)
-        if not (connection and connection.send_nowait(frames or text_frames(packets))):
+        if not (connection and connection.send_nowait(frames)):
             with contextlib.suppress(SocketIsClosedError):
                 for packet in packets:
                     self._queue(engine_id, Packet(encoded_packet=packet.decode()))
@@ -98,6 +104,7 @@ class Broadcaster:
     def _send_to_room(self, room: str, pending: _Pending) -> None:
         try:
             while pending.messages:
+                self._gather(room)
                 messages, pending.messages, pending.is_under_way = pending.messages, [], True
                 self._send_to_all(room, messages, pending.answers)
         finally:
@@ -119,12 +126,11 @@ class Broadcaster:
                 still_there = rooms.get("/", {}).get(room, ())
                 batch = [listener for listener in batch if listener[0] in still_there]  # Others have left meanwhile.
             for _, engine_id in batch:
-                if engine_id in answers:
-                    self._send(engine_id, messages + self._answers_of(engine_id, answers))
-                else:
-                    self._send(engine_id, messages, frames)
+                own = self._answers_of(engine_id, answers) if engine_id in answers else []
+                self._send(engine_id, messages + own, frames + text_frames(own) if own else frames)
         for engine_id in list(answers):  # They left the room meanwhile.
-            self._send(engine_id, self._answers_of(engine_id, answers))
+            own = self._answers_of(engine_id, answers)
+            self._send(engine_id, own, text_frames(own))
 
     def _answers_of(self, engine_id: str, answers: dict[str, list[bytes]]) -> list[bytes]:
         del self._delayed[engine_id]

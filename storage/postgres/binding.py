@@ -12,7 +12,8 @@ from peewee import PostgresqlDatabase
 import models
 from models import NotBound
 from storage.postgres import dialect
-from storage.postgres.connection import Connection, Rows
+from storage.postgres.connection import Connection
+from storage.postgres.rows import Rows
 
 
 class _PeeweeDatabase(PostgresqlDatabase):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
@@ -22,11 +22,15 @@ from gevent import socket
 from psycopg import pq
 from psycopg.pq.abc import PGconn, PGresult
 
+from storage.look_ahead import Wanted
 from storage.postgres import handshakes
 from storage.postgres.errors import ConnectionLost, StatementFailed, failure_of
-from storage.postgres.known_answers import KnownAnswers
+from storage.postgres.known_answers import KNOWN_TABLES, KnownAnswers
+from storage.postgres.parts import Part
+from storage.postgres.row_sets import in_one
+from storage.postgres.rows import Prepared, Rows
 from storage.postgres.statements import Rewritten, in_directory
-from storage.postgres.values import encoded, reader_of
+from storage.postgres.values import encoded
 
 _READ, _READ_AND_WRITE = 1, 3
 _GOOD = (int(pq.ExecStatus.COMMAND_OK), int(pq.ExecStatus.TUPLES_OK))
@@ -34,89 +38,6 @@ _END_OF_BATCH = int(pq.ExecStatus.PIPELINE_SYNC)
 _MOST_PREPARED = 1_000
 ANSWER_SECONDS = 30.0
 """A server that says nothing for so long hangs, unless its work may take long."""
-
-
-class Rows:
-    """The answer to a statement: its rows as tuples, read once."""
-
-    __slots__ = ("_connection", "_left", "_result", "count", "error", "rows", "section", "tag")
-
-    def __init__(self, connection: Connection, section: int, known: Iterable[tuple[Any, ...]] | None = None) -> None:
-        """``known``: the rows, if no answer is to come."""
-        self._connection, self.section = connection, section
-        self._left: Iterator[tuple[Any, ...]] | None = None if known is None else iter(known)
-        self._result: PGresult | None = None
-        self.rows: list[tuple[Any, ...]] = []
-        """All rows, also those that were read."""
-        self.error: Exception | None = None
-        self.tag, self.count = "", 0
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return self._answered()
-
-    def fetchone(self) -> tuple[Any, ...] | None:
-        """Give the next row, None if there is no more."""
-        return next(self._answered(), None)
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        """Give the rows that are left."""
-        return list(self._answered())
-
-    def close(self) -> None:
-        """Do nothing: peewee asks for it, and the rows are here."""
-
-    @property
-    def is_answered(self) -> bool:
-        """Tell whether the answer is here."""
-        return self._left is not None or self.error is not None
-
-    @property
-    def description(self) -> list[tuple[str]]:
-        """Name the columns, as peewee asks for them."""
-        self._answered()
-        assert self._result is not None
-        return [((self._result.fname(column) or b"").decode(),) for column in range(self._result.nfields)]
-
-    @property
-    def rowcount(self) -> int:
-        """Give how many rows were written."""
-        self._answered()
-        return self.count
-
-    def _answered(self) -> Iterator[tuple[Any, ...]]:
-        if self._left is None:
-            if self.error is None:
-                self._connection.settle()
-            if self.error is not None:
-                raise self.error
-        assert self._left is not None
-        return self._left
-
-    def take(self, result: PGresult) -> None:
-        """Take what the server answered."""
-        self._result = result
-        if columns := result.nfields:
-            readers = [(column, reader_of(result.ftype(column))) for column in range(columns)]
-            self.rows = [_row(result.get_value, row, readers) for row in range(result.ntuples)]
-        self._left = iter(self.rows)
-        self.tag = (result.command_status or b"").decode()
-        self.count = result.command_tuples or 0  # Also of a SELECT.
-
-
-def _row(
-    value: Callable[[int, int], bytes | None], row: int, readers: list[tuple[int, Callable[[bytes], Any]]]
-) -> tuple[Any, ...]:
-    return tuple([None if (one := value(row, column)) is None else read(one) for column, read in readers])
-
-
-class _Prepared(Rows):
-    """The answer to the wish to prepare a statement."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, connection: Connection, section: int, text: bytes) -> None:
-        super().__init__(connection, section)
-        self.text = text
 
 
 class Connection:
@@ -143,6 +64,7 @@ class Connection:
         self.section, self.has_written = 0, False
         self.rewrite: Callable[[str], Rewritten] = in_directory
         self.known: KnownAnswers | None = None
+        self._part: Part | None = None
         self.answer_seconds: float | None = ANSWER_SECONDS
         """For how long the server may say nothing; None for work that takes as long as it takes."""
 
@@ -150,7 +72,7 @@ class Connection:
         """Begin with new work. ``rewrite``: gives a statement in PostgreSQL's words."""
         self.rewrite = rewrite
         self.section, self.is_lost, self.has_written, self.is_clean = 0, False, False, False
-        self.known, self.answer_seconds = None, ANSWER_SECONDS
+        self.known, self._part, self.answer_seconds = None, None, ANSWER_SECONDS
         if not self.has_own_session:
             self._prepared.clear()
 
@@ -164,26 +86,98 @@ class Connection:
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
         """Send a statement, and give its answer, which comes when it is read."""
         text, writes, table = self.rewrite(sql)
-        if self.known is not None:
-            if writes:
-                self.known.note(sql, values, table)
-            elif (rows := self.known.answer(sql, values)) is not None:
-                return Rows(self, self.section, rows)
         self.has_written |= writes
+        if self.known is not None:
+            if writes and self.known.takes(sql, values):
+                return Rows(self, self.section, ())
+            if not writes and (rows := self.known.answer(sql, values)) is not None:
+                return Rows(self, self.section, rows)
+            self._send_before(sql, writes, table)
+            if writes:
+                self.known.note(sql, [values], table)
         return self.send(text, values)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Send a statement with each of some rows of values."""
         text, writes, table = self.rewrite(sql)
-        if self.known is not None:
-            self.known.note("", (), table)
         self.has_written |= writes
+        if self.known is not None:
+            rows = list(rows)
+            is_held = self._part is not None and table not in KNOWN_TABLES and self._part.holds(text, rows)
+            if not is_held:
+                self._send_before(sql, writes, table)
+            self.known.note(sql, rows, table)
+            if is_held:
+                return
+            if one := in_one(sql, rows, table):
+                self.send(one[0], one[1:])
+                return
         for values in rows:
             self.send(text, values)
 
     def cursor(self) -> Connection:
         """Give what executes several statements: here it is the connection."""
         return self
+
+    def look_ahead(self, wanted: Wanted) -> None:
+        """Have rows looked up that will be asked for, without waiting for them."""
+        if self.known is not None and self.known.rows is not None:
+            self.known.rows.look_up(wanted)
+
+    def ask(self, sql: str, values: Sequence[Any]) -> Rows:
+        """Send a statement that looks rows up."""
+        if self._part is not None and self._part.held:
+            self._send_part()
+        return self.send(self.rewrite(sql).text, values)
+
+    # --- parts of a transaction ----------------------------------------------------------------------------------------
+
+    def begin_part(self) -> None:
+        """Begin a part that can be undone alone: an error of an earlier one is no longer only its own."""
+        self.section += 1
+        self._part = Part(None if self.known is None else self.known.state())
+        if self.known is None:
+            self._send_part()
+
+    def end_part(self) -> None:
+        """Keep what it wrote."""
+        part, self._part = self._part, None
+        if part is not None and part.is_sent:
+            self.send(b"RELEASE SAVEPOINT one")
+        elif part is not None:
+            for text, values in part.held:
+                self.send(text, values)
+
+    def undo_part(self) -> None:
+        """Undo what it wrote."""
+        part = self._part
+        assert part is not None
+        part.held.clear()
+        if part.is_sent:
+            self.send(b"ROLLBACK TO SAVEPOINT one")
+        if self.known is not None and part.before is not None:
+            self.known.return_to(part.before)
+
+    def _send_before(self, sql: str, writes: bool, table: str | None) -> None:
+        """Send what was held back and must come before a statement."""
+        assert self.known is not None
+        if writes or (self._part is not None and self._part.held):
+            self._send_part()
+        if table in KNOWN_TABLES if writes else any(name in sql for name in KNOWN_TABLES if name):
+            self.send_due()
+
+    def _send_part(self) -> None:
+        if self._part is not None and not self._part.is_sent:
+            self._part.is_sent = True
+            self.send(b"SAVEPOINT one")
+            for text, values in self._part.held:
+                self.send(text, values)
+
+    def send_due(self) -> None:
+        """Send what is known and not stored yet."""
+        self._send_part()
+        for sql, values in self.known.due() if self.known is not None else ():
+            self.send(self.rewrite(sql).text, values)
 
     # --- the pipeline --------------------------------------------------------------------------------------------------
 
@@ -217,17 +211,13 @@ class Connection:
             self._number += self.has_own_session
             name = self._prepared[text] = b"s%d" % self._number if self.has_own_session else b""
             self._wire.send_prepare(name, text)
-            self._expected.append(_Prepared(self, self.section, text))
+            self._expected.append(Prepared(self, self.section, text))
         return name
 
     def _forget_prepared(self) -> None:
         self._prepared.clear()
         self._wire.send_query_params(b"DEALLOCATE ALL", None)
         self._expected.append(Rows(self, self.section))
-
-    def next_section(self) -> None:
-        """Begin a part of the work that stands for itself: an error of an earlier one is no longer only its own."""
-        self.section += 1
 
     def end_batch(self) -> None:
         """Have the server take all that was sent, without waiting for it."""
@@ -293,7 +283,7 @@ class Connection:
         current.error = failure = failure_of(result)
         if failure.is_outdated:
             self._prepared.clear()
-        if isinstance(current, _Prepared):
+        if isinstance(current, Prepared):
             self._prepared.pop(current.text, None)
         return False
 

@@ -6,14 +6,14 @@ Knows: PostgreSQL's SQL, the tables that every tenant has. Must not know: connec
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 
-from storage.postgres import row_edits, schema_changes, sizes
+from models import connection
+from storage.look_ahead import Wanted
+from storage.postgres import look_ups, row_edits, schema_changes, sizes
 from storage.postgres.values import array
 
 schema, rows, spare_bytes = schema_changes, row_edits, sizes.spare_bytes
-
-_WANTED = "FROM unnest(?::text[]) AS wanted(value)"
+rows_where, any_where = look_ups.rows_where, look_ups.any_where
 
 
 def contains(text: str, part: str) -> str:
@@ -41,22 +41,6 @@ def joined(query: str) -> str:
     return f"SELECT max(seq), count(*), convert_to(string_agg(row, ','), 'UTF8') FROM ({query}) AS part"
 
 
-@cache
-def rows_where(table: str, column: str) -> str:
-    """Select the rows of a synced table by a column of text. OFFSET 0 keeps the look-ups as they are written, one a value:
-    joined as a whole, they were a reading of the log from its start (ARCHITECTURE.md, trap 31)."""
-    return (
-        f"SELECT e.id, c.row, c.version, c.seq, c.edited_at, c.device_id, wanted.value {_WANTED}"
-        f' CROSS JOIN LATERAL (SELECT t.id, t._seq FROM "{table}" AS t WHERE t."{column}" = wanted.value OFFSET 0) AS e'
-        " CROSS JOIN LATERAL (SELECT l.row, l.version, l.seq, l.edited_at, l.device_id FROM _changes AS l"
-        " WHERE l.seq = e._seq OFFSET 0) AS c"
-    )
-
-
-@cache
-def any_where(table: str, column: str) -> str:
-    """Select one row of 1 if there is such a row."""
-    return (
-        f"SELECT 1 {_WANTED} CROSS JOIN LATERAL"
-        f' (SELECT 1 FROM "{table}" AS t WHERE t."{column}" = wanted.value LIMIT 1) AS found LIMIT 1'
-    )
+def look_ahead(wanted: Wanted) -> None:
+    """Have rows looked up that will be asked for."""
+    connection().look_ahead(wanted)

@@ -10,7 +10,7 @@ import logging
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,9 +20,10 @@ import gevent
 
 from models import connection
 from protocol.errors import TenantNotFound
+from protocol.messages import Position
 from server.bus.bus import Bus
 from storage import main_database, positions, schema
-from storage.engine import CanNotOpen, Database, NotRestored
+from storage.engine import About, CanNotOpen, Database, NotRestored
 from storage.positions import incarnation, now_ms
 from storage.postgres import copies, installation, renewals
 from storage.postgres.connecting import connect, place_of
@@ -72,7 +73,7 @@ class PostgresEngine:
         self._most_waiting = most_waiting
         self._installation = installation.Installation(self._pool, changes=is_server)
         self._open(creates, wait_seconds)
-        self.directory = PostgresDatabase(self._pool, None, most_waiting, lambda: None)
+        self.directory = PostgresDatabase(self._pool, None, most_waiting, None)
         self._databases: WeakValueDictionary[str, PostgresDatabase] = WeakValueDictionary()
         self._kept: deque[PostgresDatabase] = deque(maxlen=_MOST_KEPT)
         """So that a tenant's queue and mark live on between requests."""
@@ -102,10 +103,14 @@ class PostgresEngine:
         if found is None:
             if not _is_id(tenant_id):
                 raise TenantNotFound
-            found = PostgresDatabase(self._pool, tenant_id, self._most_waiting, self._installation.prepare_tenants)
+            found = PostgresDatabase(self._pool, tenant_id, self._most_waiting, self._installation)
             self._databases[tenant_id] = found
             self._kept.append(found)
         return found
+
+    def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
+        """Give the positions of some tenants, in one trip; each is asked for as its tenant, whose row alone is seen."""
+        return self.directory.read(partial(_positions, tenant_ids))
 
     def tenant_ids(self) -> list[str]:
         """List the customers who have rows here."""
@@ -254,10 +259,9 @@ class PostgresEngine:
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
-    @property
-    def version(self) -> str:
-        """Say which server it is."""
-        return self.directory.read(lambda: str(connection().execute("SHOW server_version").fetchone()[0]))
+    def about(self) -> About:
+        """Say which server it is, and how many connections the user of DATABASE_URL may have to it."""
+        return self.directory.read(_about)
 
     def maintain(self) -> None:
         """Forget what nobody needs; else PostgreSQL looks after itself."""
@@ -313,8 +317,10 @@ class PostgresEngine:
 
 def _connected(url: str) -> Connection:
     connection = connect(url)
-    connection.send(_END_WITH_PEER)
     installation.must_be_fit(connection)
+    if connection.has_own_session:  # A pooler lends its sessions to others, too.
+        connection.send(_END_WITH_PEER)
+        connection.end_batch()  # Else a ROLLBACK would undo it.
     return connection
 
 
@@ -323,6 +329,30 @@ def _is_id(tenant_id: str) -> bool:
         return str(uuid.UUID(tenant_id)) == tenant_id
     except ValueError:
         return False
+
+
+def _positions(tenant_ids: Iterable[str]) -> dict[str, Position]:
+    sql, asked = connection(), {}
+    for tenant_id in tenant_ids:
+        turn_to(sql, tenant_id)
+        asked[tenant_id] = sql.execute(positions.POSITION)
+    return {tenant_id: Position(*row) for tenant_id, rows in asked.items() for row in rows}
+
+
+def _about() -> About:
+    sql = connection()
+    version, most = sql.execute(_ABOUT).fetchone()
+    if sql.has_own_session:
+        return About(f"PostgreSQL {version}", most)
+    return About(f"PostgreSQL {version}, behind a pooler", None)
+
+
+_ABOUT = (
+    "SELECT split_part(current_setting('server_version'), ' ', 1),"
+    " least(current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint,"
+    " nullif(u.rolconnlimit, -1), nullif(d.datconnlimit, -1)) FROM pg_roles AS u, pg_database AS d"
+    " WHERE u.rolname = current_user AND d.datname = current_database()"
+)
 
 
 def _secret() -> str | None:

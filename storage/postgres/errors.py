@@ -26,6 +26,11 @@ class StatementFailed(EngineFailed):
         return self.state == "26000" or (self.state == "0A000" and _CHANGED in str(self))
 
     @property
+    def is_of_other_tables(self) -> bool:
+        """Tell whether the tables are not those that this process has laid out or found."""
+        return self.state in _OF_OTHER_TABLES
+
+    @property
     def ends_connection(self) -> bool:
         """Tell whether the connection is of no use after it."""
         is_of_replica = self.state == "0A000" and _IN_RECOVERY in str(self)
@@ -63,6 +68,8 @@ _CHANGED = "cached plan must not change result type"
 """Said of a prepared statement whose columns have other types by now: another process migrated (feature_not_supported)."""
 
 _NO_ROOM = {"53100"}
+_OF_OTHER_TABLES = {"42703", "42P01"}
+"""undefined_column, undefined_table: a process with another declaration has started, and changed the tables."""
 
 
 def failure_of(result: PGresult) -> StatementFailed:
@@ -80,7 +87,7 @@ def problem_of(error: Exception) -> Exception:
     if isinstance(error, StatementFailed):
         if error.ends_connection:
             return DatabaseUnavailable()
-        if error.state in _BUSY or error.is_outdated:
+        if error.state in _BUSY or error.is_outdated or error.is_of_other_tables:
             return Busy()
         if error.state in _NO_ROOM:
             return StorageFull()

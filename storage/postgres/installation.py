@@ -5,6 +5,7 @@ Knows: which schema the directory has and which the tenants', in which transacti
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,8 @@ from storage.postgres.outcomes import history_of
 from storage.postgres.pool import Pool
 from storage.postgres.table_ddl import CREATE_NEXT_NUMBER, LONGEST_NAME
 from storage.postgres.transactions import DIRECTORY, SCHEMA_LOCK, TENANTS, end_alone, start_alone, turn_to
+
+log = logging.getLogger("syncapp.storage")
 
 _OLDEST_SERVER = 13
 _NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -56,6 +59,12 @@ class Installation:
         with self._alone() as connection:
             _prepare(connection, "tenants", fingerprint, lambda: _prepare_tenants(connection), changes=self._changes)
         self._prepared_for = fingerprint
+
+    def look_again(self) -> None:
+        """Have the next use make the tables what this process needs: one with another declaration has changed them."""
+        if self._prepared_for:
+            log.warning("the tables in PostgreSQL are those of another TABLES_FILE by now, and are changed again")
+        self._prepared_for = 0
 
     @contextmanager
     def _alone(self) -> Iterator[Connection]:

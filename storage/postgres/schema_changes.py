@@ -10,14 +10,14 @@ from collections.abc import Collection, Sequence
 from peewee import Field, Model
 
 from models import SyncedTable, connection
-from storage.postgres import table_ddl
+from storage.postgres import column_types, table_ddl
 from storage.postgres.statements import TENANT, in_tenant
 from storage.postgres.transactions import DIRECTORY
 
 _SHORT = {"id", "Unique_id"}
 """Texts of so few characters that an index has all of them."""
 
-type_of = table_ddl.type_of
+type_of = column_types.type_of
 _COLUMNS = (
     "SELECT a.attname::text, format_type(a.atttypid, NULL) FROM pg_attribute AS a"
     " WHERE a.attrelid = to_regclass(quote_ident(?)) AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> ?"

@@ -12,29 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from peewee import AutoField, Field, Model
 
+from storage.postgres.column_types import type_of
 from storage.postgres.statements import TENANT
 from storage.postgres.transactions import DIRECTORY
 
 _HERE = "nullif(current_setting('app.tenant', true), '')::uuid"
-_TYPES = {
-    "AUTO": "bigint",
-    "INT": "bigint",
-    "BOOL": "smallint",
-    "FLOAT": "double precision",
-    "BLOB": "bytea",
-    "TEXT": "text",
-}
-"""By peewee's name of a type that of PostgreSQL, for the same values as in SQLite: whole numbers have 64 bits."""
 
 NEXT_NUMBER = f"{DIRECTORY}.next_number"
 """A function that numbers rows a tenant: a sequence would be of all, and tell each how much the others do."""
 
 LONGEST_NAME = 63
-
-
-def type_of(field: Field) -> str:
-    """Give the type of a field's column."""
-    return _TYPES[field.field_type]
 
 
 def _column(field: Field) -> str:

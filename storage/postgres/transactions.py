@@ -13,8 +13,10 @@ from collections.abc import Callable
 from storage import moving
 from storage.positions import POSITION
 from storage.postgres import statements
-from storage.postgres.connection import Connection, Rows
+from storage.postgres.connection import Connection
 from storage.postgres.known_answers import ALL_DIGESTS, KnownAnswers
+from storage.postgres.known_rows import KnownRows
+from storage.postgres.rows import Rows
 from storage.postgres.statements import Rewritten
 
 TENANTS, DIRECTORY = "public", "syncapp"
@@ -34,17 +36,25 @@ _LOCAL = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "max_parallel_workers_per_gather": "0",
+    "jit": "off",
 }
 """A statement is planned once, by its keys and never by what the statistics say: a table that was empty then is read to
-its end for ever (ARCHITECTURE.md, trap 31). Of a process that stands still or was cut off the server frees the locks."""
+its end for ever (ARCHITECTURE.md, trap 31). What is planned in spite of ``enable_…`` has a cost by which PostgreSQL would
+compile it, anew each time. Of a process that stands still or was cut off the server frees the locks."""
 
-_SETTINGS = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _LOCAL.items())
-_TENANT = (
-    f"SELECT set_config('search_path', '{TENANTS}', true), set_config('app.tenant', $1, true), {_SETTINGS}".encode()
-)
-_DIRECTORY = (
-    f"SELECT set_config('search_path', '{DIRECTORY}', true), set_config('app.tenant', '', true), {_SETTINGS}".encode()
-)
+
+def _turning_to(schema: str, tenant: str) -> bytes:
+    """Write the statement that has the following ones see a schema and a tenant. One column is read faster than nine."""
+    settings = [
+        ("search_path", f"'{schema}'"),
+        ("app.tenant", tenant),
+        *((name, f"'{_LOCAL[name]}'") for name in _LOCAL),
+    ]
+    calls = ", ".join(f"set_config('{name}', {value}, true)" for name, value in settings)
+    return f"SELECT concat({calls})".encode()
+
+
+_TENANT, _DIRECTORY = _turning_to(TENANTS, "$1"), _turning_to(DIRECTORY, "''")
 _POSITION = POSITION.encode()
 _NUMBER = "pg_current_xact_id()::text"
 _LOCKED_POSITION = POSITION.replace(" FROM", f", moved_to, {_NUMBER} FROM").encode() + b" FOR UPDATE"
@@ -77,13 +87,14 @@ def begin_write(connection: Connection, tenant_id: str | None) -> tuple[Rows, Ro
         number = connection.send(_DIRECTORY_NUMBER)
     else:
         found = number = connection.send(_LOCKED_POSITION)
-        connection.known = KnownAnswers(found, connection.send(ALL_DIGESTS))
-    connection.next_section()  # What fails of this is no error of the first work alone.
+        connection.known = KnownAnswers(found, connection.send(ALL_DIGESTS), KnownRows(connection.ask))
+    connection.section += 1  # What fails of this is no error of the first work alone.
     return found, number
 
 
 def turn_to(connection: Connection, tenant_id: str | None) -> None:
     """Have the statements from here on see a tenant, or the directory."""
+    connection.send_due()
     connection.rewrite, connection.known = _words(tenant_id), None
     if tenant_id is None:
         connection.send(_DIRECTORY)
@@ -97,11 +108,10 @@ def turn_to_locked_directory(connection: Connection) -> None:
     connection.send(b"SELECT pg_advisory_xact_lock($1)", (LOCK,))
 
 
-def turned_back(connection: Connection, tenant_id: str | None) -> None:
-    """Note that a part of the transaction was undone, and with it what that turned to and wrote."""
+def undo_part(connection: Connection, tenant_id: str | None) -> None:
+    """Undo a part of the transaction, and with it what that turned to."""
+    connection.undo_part()
     connection.rewrite = _words(tenant_id)
-    if connection.known is not None:
-        connection.known.forget()
 
 
 def _words(tenant_id: str | None) -> Callable[[str], Rewritten]:

@@ -12,11 +12,36 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from protocol.codec import encode
+
 _SMALL, _INTEGER, _LARGE, _FLOAT, _SINGLE = (struct.Struct(form) for form in (">h", ">i", ">q", ">d", ">f"))
 
 
 class UnknownType(TypeError):
     """A statement gives a type that nobody here reads. Cast it: numeric to bigint, a time to text."""
+
+
+class TextArray(str):
+    """A list of ``texts`` as PostgreSQL takes it."""
+
+    texts: Sequence[str]
+
+    def __new__(cls, texts: Sequence[str]) -> TextArray:
+        """Write the array.
+
+        Source: postgresql.org/docs, "Arrays", section "Array Input and Output Syntax".
+        """
+        said = encode(texts).decode()[1:-1]
+        if "\\" in said:  # Both have the same quotes, but JSON has more that it quotes.
+            said = ",".join('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
+        self = super().__new__(cls, "{" + said + "}")
+        self.texts = texts
+        return self
+
+
+def array(values: Iterable[str]) -> TextArray:
+    """Make a parameter of a list of texts."""
+    return TextArray(tuple(values))
 
 
 def encoded(values: Sequence[Any]) -> tuple[list[bytes | None], list[int] | None]:
@@ -46,20 +71,13 @@ def _number(value: float) -> bytes:
 _BINARY = {bytes, bytearray, memoryview}
 _WRITERS: dict[type, Callable[[Any], bytes | None]] = {
     str: _text,
+    TextArray: _text,
     int: _number,
     float: _number,
     bool: lambda value: b"1" if value else b"0",
     type(None): lambda _: None,
     **dict.fromkeys(_BINARY, bytes),
 }
-
-
-def array(values: Iterable[str]) -> str:
-    """Write a list of texts as the text of an array.
-
-    Source: postgresql.org/docs, "Arrays", section "Array Input and Output Syntax".
-    """
-    return "{" + ",".join('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values) + "}"
 
 
 def _unpacked(form: struct.Struct) -> Callable[[bytes], Any]:

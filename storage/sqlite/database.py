@@ -196,7 +196,9 @@ class SQLiteDatabase(GroupCommit):
 
     def _begin(self) -> None:
         self._lock()
-        if self._noted and any(installation for (installation,) in self._writer.control(self._noted)):
+        if (
+            self._noted and self._writer.control(self._noted).get is not None
+        ):  # Read to its end, else nobody may drop a table.
             raise Moved
         self._changes_before = self._writer.conn.total_changes()
 

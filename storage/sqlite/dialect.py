@@ -13,6 +13,7 @@ from protocol.codec import encode
 from storage.sqlite import row_edits, schema_changes
 
 schema, rows = schema_changes, row_edits
+look_ahead = None
 
 _LARGEST_PAGE_BYTES = 65_536
 """Source: sqlite.org/fileformat.html §1.3.2."""

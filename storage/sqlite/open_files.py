@@ -19,6 +19,7 @@ from blinker import Signal
 from protocol.errors import Busy, TenantNotFound
 from server.metrics import TENANT_OPENS
 from server.scheduler import yield_if_due
+from storage.look_ahead import Wanted
 from storage.positions import now_ms
 from storage.sqlite.data_folder import DataFolder, fault_of
 from storage.sqlite.database import LOCK_TRY_SECONDS, LOCK_WAIT_SECONDS, FileReplaced, SQLiteDatabase
@@ -50,13 +51,20 @@ class TenantDatabase:
         """Run a query bound to this tenant; it must not switch greenlets."""
         return self._files.database(self._tenant_id).read(query)
 
-    def write(self, work: Callable[[], T], after: Callable[[T], None] | None = None, *, is_alone: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[], T],
+        after: Callable[[T], None] | None = None,
+        *,
+        is_alone: bool = False,
+        ahead: Callable[[], Wanted] | None = None,
+    ) -> T:
         """Run ``work`` bound to this tenant in a transaction; return when it is on disk."""
         self._files.refuse_closing(self._tenant_id)
         database = self._files.database(self._tenant_id)
         self._files.refuse_closing(self._tenant_id)  # Again, since opening may have waited.
         try:
-            return database.write(work, after, is_alone=is_alone)
+            return database.write(work, after, is_alone=is_alone, ahead=ahead)
         except FileReplaced:
             self._files.let_go(self._tenant_id, database)
             raise

@@ -248,6 +248,7 @@ import os, sys
 from pathlib import Path
 from storage import main_database
 from storage import group_commit
+from storage.postgres.database import PostgresDatabase
 from storage.sqlite import database
 from accounts import tokens
 arm = Path(os.environ["DATA_DIR"] + ".arm")
@@ -262,7 +263,7 @@ def before(owner, name):
 
 {
     "before the sessions": lambda: before(main_database, "revoke_sessions"),
-    "before COMMIT": lambda: before(database.disk, "at_once"),
+    "before COMMIT": lambda: (before(database.disk, "at_once"), before(PostgresDatabase, "_make_lasting")),
     "after COMMIT": lambda: before(group_commit, "_answer"),
 }[os.environ["POINT"]]()
 syncapp.main()
@@ -351,9 +352,9 @@ def start_of(data: Path, *arguments: str, **env: str) -> subprocess.CompletedPro
     return forking.run([*arguments], environ)
 
 
+@pytest.mark.files("the key in the folder")
 @pytest.mark.parametrize("content", [b"", b"\n", b"short", b"\xff\xfe" * 30, b"abab" * 12], ids=repr)
 def test_key_that_signs_nothing_is_never_served_with(tmp_path: Path, content: bytes) -> None:
-    postgres.must_be_about_files()
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
     (data / "jwt_secret_key").write_bytes(content)

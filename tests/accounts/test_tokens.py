@@ -99,8 +99,8 @@ def test_expired_tokens_are_told_apart_from_bad_ones(tenant: Tenant, start_serve
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.files("the key in the folder")
 def test_key_is_made_once_kept_private_and_survives_a_restart(start_server: StartServer) -> None:
-    postgres.must_be_about_files()
     server = start_server()
     tenant, key = server.register(), server.data / "jwt_secret_key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(key.read_text()) >= 43

@@ -19,6 +19,7 @@ import pytest
 from accounts.passwords import Passwords
 from tests import postgres
 from tests.conftest import FAST, JSON, ROOT, WAIT_SECONDS, Listener, Server, Tenant
+from tests.data_folder import stored_in
 from tests.refusals import customers, paths, refused
 from tests.signing_in import API, StartServer, account, log_in, me, refresh, session
 
@@ -40,7 +41,7 @@ def test_registration_answers_with_tokens_the_customer_and_a_database(server: Se
         "phone": "+91 98200",
         "subscriptionPlan": "free",
     }
-    assert postgres.IS_UNDER_TEST or (server.data / "tenants" / f"tenant_{uuid.UUID(customer['id']).hex}.db").exists()
+    assert customer["id"] in stored_in(server.data)
 
 
 def test_access_token_says_who_and_for_how_long(tenant: Tenant) -> None:
@@ -50,8 +51,8 @@ def test_access_token_says_who_and_for_how_long(tenant: Tenant) -> None:
     assert claims["exp"] - claims["iat"] == 24 * 3600 and abs(claims["iat"] - time.time()) < 60
 
 
+@pytest.mark.files("main.db")
 def test_operators_query_of_customers_works_as_written(tenant: Tenant) -> None:
-    postgres.must_be_about_files()
     with closing(sqlite3.connect(tenant.server.data / "main.db")) as main:
         query = f"SELECT id, name, email, companyName FROM customers WHERE email = '{tenant.email}'"
         (row,) = main.execute(query)
@@ -88,16 +89,13 @@ def test_address_is_one_in_any_case_and_with_space_around_it(tenant: Tenant, cha
 
 
 def test_registrations_of_one_address_at_once_make_one_customer(server: Server) -> None:
-    postgres.must_be_about_files()
-    body, known = account(), len(customers(server))
-    files = set((server.data / "tenants").glob("*.db"))
+    body, known, before = account(), len(customers(server)), stored_in(server.data)
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: server.post(f"{API}/register", body), range(8)))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7
     (made,) = (answer.json()["data"]["customer"]["id"] for answer in answers if answer.ok)
     assert len(customers(server)) == known + 1
-    added = set((server.data / "tenants").glob("*.db")) - files
-    assert {path.name for path in added} == {f"tenant_{uuid.UUID(made).hex}.db"}
+    assert stored_in(server.data) - before == {made}
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def everything(engine: Engine, tenant_id: str) -> dict[str, list[tuple[Any, ...]
 
     def read() -> dict[str, list[tuple[Any, ...]]]:
         tables = map(copying.table_of, copying.models_of_tenant())
-        found = {table.name: list(copying._rows(connection(), table, 0)) for table in tables}
+        found = {table.name: list(copying._pages(connection(), table, table.columns)) for table in tables}
         return found | {"_meta": [tuple(position())]}
 
     return engine.peek(tenant_id, read)
@@ -136,6 +136,12 @@ def test_everything_moves_and_is_the_same(open_engine: Open, here: str, there: s
         with pytest.raises(Moved):
             write()
     assert everything(source, ids[0]) == before and rows(tenants, ids[1]) == []
+
+
+def test_every_table_of_the_directory_is_copied_or_stays_for_a_reason() -> None:
+    """Of both engines: what PostgreSQL's has beside these is its own account of them."""
+    stay = {main_database.LastPosition, main_database.Installation}
+    assert {*copying.DIRECTORY, *stay} == set(main_database._MODELS), "storage/copying.py must copy it"
 
 
 def put(tenants: Tenants, tenant_id: str, *data: JSON, table: str = "end_user") -> None:
@@ -340,6 +346,8 @@ def test_what_can_not_be_moved_is_refused_before_anything_is(open_engine: Open, 
         assert target.tenant_ids() == [] and target.directory.read(main_database.customer_ids) <= {one}
 
     refused("one installation", target=source)
+    with pytest.raises(MoveError, match="There are no tenants here"):
+        begun(open_engine("pg2"), target)
     refused("There is no tenant", tenant_id=str(uuid.uuid4()))
     tenants.write(one, lambda: connection().execute("UPDATE end_user SET name = ? WHERE id = 'b'", ("a\0b",)))
     refused(f"row b of end_user of the tenant {one} has a text with U\\+0000")

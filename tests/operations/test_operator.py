@@ -229,6 +229,7 @@ REFUSED: dict[str, Callable[[Path], dict[str, str]]] = {
 }
 
 
+@pytest.mark.files("the folder of a server")
 @pytest.mark.parametrize("name", REFUSED)
 def test_doctor_finds_what_a_start_refuses_and_both_say_the_same(tmp_path: Path, data: Path, name: str) -> None:
     env = {"TABLES_FILE": str(tmp_path / "tables.toml"), **REFUSED[name](data)}
@@ -262,6 +263,7 @@ def test_doctor_lists_its_checks_and_the_settings_in_force_without_secrets(tmp_p
     assert not (tmp_path / "data").exists(), "looking makes nothing"
 
 
+@pytest.mark.files("the folder of a server")
 def test_doctor_beside_a_running_server_refuses_nothing(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server()
     server.register().device().create(id="a")
@@ -281,6 +283,7 @@ def test_place_where_it_serves_is_said(tmp_path: Path, either_command: list[str]
     assert server.stop() == 0
 
 
+@pytest.mark.files("a folder has one server")
 def test_second_server_says_at_once_that_it_waits_and_takes_over(start_server: StartServer, tmp_path: Path) -> None:
     first = start_server()
     second = Server(tmp_path / "data", {})

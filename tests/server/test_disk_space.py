@@ -69,6 +69,7 @@ def health(server: Server) -> tuple[int, str]:
     return answer.status_code, answer.json()["status"]
 
 
+@pytest.mark.files("a full disk of the folder")
 @pytest.mark.parametrize("how", ["bytes", "files"])
 def test_full_disk_is_507_also_for_a_tenant_that_is_not_open_and_is_logged_once(
     disk: SmallDisk, start_server: StartServer, how: str
@@ -105,6 +106,7 @@ def test_full_disk_is_507_also_for_a_tenant_that_is_not_open_and_is_logged_once(
     assert server.stop() == 0
 
 
+@pytest.mark.files("a full disk of the folder")
 def test_idle_server_finds_out_that_the_disk_is_full(disk: SmallDisk, start_server: StartServer) -> None:
     server = start_server()
     assert health(server) == (200, "ok")
@@ -115,6 +117,7 @@ def test_idle_server_finds_out_that_the_disk_is_full(disk: SmallDisk, start_serv
     assert server.stop() == 0
 
 
+@pytest.mark.files("a full disk of the folder")
 def test_registration_on_a_full_disk_is_told_and_leaves_nothing(disk: SmallDisk, start_server: StartServer) -> None:
     server = start_server()
     disk.fill()
@@ -125,6 +128,7 @@ def test_registration_on_a_full_disk_is_told_and_leaves_nothing(disk: SmallDisk,
     assert server.stop() == 0
 
 
+@pytest.mark.files("a full disk of the folder")
 def test_first_start_on_a_full_disk_is_refused_in_a_sentence_and_the_next_one_serves(disk: SmallDisk) -> None:
     disk.fill()
     server = Server(disk.folder)

@@ -20,13 +20,14 @@ from typing import Any
 import gevent
 import pytest
 import requests
+from gevent.socket import socketpair
 from hypothesis import given
 from hypothesis import strategies as st
 
 import syncapp
 from protocol.errors import Busy, RateLimited
 from server.quotas import Quota, Quotas, RemainingQuota, rate_headers
-from server.scheduler import _MAX_A_ROUND, Scheduler, yield_if_due, yield_to_loop
+from server.scheduler import _MAX_A_ROUND, Scheduler, is_more_ready, yield_if_due, yield_to_loop
 from settings import SettingError, Settings, load
 from tests.conftest import WAIT_SECONDS, Device, Listener, Server, wait_for
 from tests.refusals import nothing_changes, refused
@@ -166,6 +167,27 @@ def test_yielding_lets_timers_run_too() -> None:
     assert next(ticks) >= 20
 
 
+def test_first_of_two_sockets_that_can_be_read_knows_of_the_other() -> None:
+    """Faults: always true; never."""
+    pairs, known = [socketpair() for _ in range(2)], list[bool]()
+    watchers = [gevent.get_hub().loop.io(ours.fileno(), 1) for ours, _ in pairs]
+
+    def note(watcher: Any) -> None:
+        watcher.stop()
+        known.append(is_more_ready())
+
+    for watcher, (_, theirs) in zip(watchers, pairs, strict=True):
+        theirs.send(b"x")
+        watcher.start(note, watcher)
+    while len(known) < 2:
+        gevent.sleep(0.001)
+    for watcher, pair in zip(watchers, pairs, strict=True):
+        watcher.close()
+        for end in pair:
+            end.close()
+    assert known == [True, False]
+
+
 def test_long_work_yields_when_due_and_not_at_each_call() -> None:
     """Faults: at each call, which makes a tick of each; never, which makes none."""
     ticks = itertools.count()
@@ -194,6 +216,26 @@ def test_requests_of_a_tenant_go_on_in_the_order_of_their_arrival() -> None:
 
     gevent.joinall([gevent.spawn(work, number) for number in range(50)], raise_error=True)
     assert order == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("tenant_id", "seconds", "gone_on"), [("a", 60, 20), ("a", 0, _MAX_A_ROUND), ("b", 60, _MAX_A_ROUND)]
+)
+def test_those_who_wait_go_first_of_the_same_tenant_and_not_for_ever(
+    tenant_id: str, seconds: float, gone_on: int
+) -> None:
+    """Faults: ``let_waiting_go_first`` returns at once; it has no end; it waits for the requests of all tenants."""
+    scheduler, order = Scheduler(), list[int]()
+
+    def work(number: int) -> None:
+        scheduler.wait_turn("a")
+        order.append(number)
+
+    requests = [gevent.spawn(work, number) for number in range(20)]
+    gevent.sleep(0)
+    scheduler.let_waiting_go_first(tenant_id, seconds)
+    assert order == list(range(gone_on))
+    gevent.joinall(requests, raise_error=True)
 
 
 def test_request_that_gives_up_waiting_delays_no_other() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from syncapp import VERSION
 from tests import postgres
 from tests.by_hand import Raw
 from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
@@ -218,6 +219,15 @@ def test_pushes_and_listeners_of_a_server_go_on_without_redis(
     wait_for(lambda: rows_of(listeners[0])[1:] == ["while it is gone"], "the notification here")
     redis_server.start()
     wait_for(lambda: len(listeners[1].notes("data_available")) >= 2, "a hint, or the row")
+
+
+def test_health_of_each_names_all(pair: Pair) -> None:
+    def healths() -> list[JSON]:
+        return [one.server.call("GET", "/health").json()["processes"] for one in pair]
+
+    wait_for(lambda: [one["names"] for one in healths()] == [["one", "two"]] * 2, "both")
+    assert all(one["count"] == 2 and one["connected"] for one in healths())
+    assert [(one["versions"], one["over"]) for one in healths()] == [([VERSION], "Redis")] * 2
 
 
 def test_workers_of_one_gunicorn_are_processes_that_tell_each_other(

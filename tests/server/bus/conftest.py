@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pytest
 from gevent.event import Event
 
+from server.bus import queued_bus
 from server.bus.bus import Subscriber
 from server.bus.queued_bus import QueuedBus
 from server.bus.redis_bus import RedisBus
@@ -101,11 +102,12 @@ class PostgresBroker:
         for pool in self._pools:
             pool.close()
         self._relay.close()
-        postgres.server().drop(self.database)
+        postgres.server().give_back(self.database)
 
 
 _REDIS = pytest.param("redis", marks=needs("redis-server"))
-_POSTGRES = pytest.param("postgres", marks=pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING))
+_IS_THERE = pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)
+_POSTGRES = pytest.param("postgres", marks=[pytest.mark.server, _IS_THERE])
 
 
 @pytest.fixture(params=[_REDIS, _POSTGRES])
@@ -156,8 +158,9 @@ class Heard:
 
 
 @pytest.fixture
-def hearing() -> Iterator[Callable[..., Heard]]:
-    """Have buses hear until the end of the test."""
+def hearing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Heard]]:
+    """Have buses hear until the end of the test, and soon try again."""
+    monkeypatch.setattr(queued_bus, "_FIRST_PAUSE_SECONDS", 0.01)
     yield from all_closed(Heard, lambda one: one.bus.close())
 
 

@@ -55,7 +55,7 @@ def test_publishing_returns_while_the_broker_hangs_and_nothing_is_lost(heard: Ma
     one, two = heard(), heard()
     with broker.stopped():
         publish(one.bus, numbered(500))
-        gevent.sleep(2)  # As long as a failover takes; the connections stay.
+        gevent.sleep(0.1)  # The first of them are sent, and their answer is waited for; the connections stay.
         publish(one.bus, numbered(500, 500))
     assert without_repeats(two.wait(1_000)) == numbered(1_000)
     assert two.gaps == 1, "nothing was missed"
@@ -84,7 +84,7 @@ def test_what_was_under_way_when_the_broker_died_is_published_again_and_the_gap_
 def test_bus_starts_before_its_broker_does(idle_broker: Broker, hearing: MakeHeard) -> None:
     one = hearing(idle_broker.bus(), is_ready=False)
     publish(one.bus, [b"early"])
-    gevent.sleep(0.2)
+    wait_for(lambda: one.bus._publishing._is_broken and one.bus._hearing._is_broken, "a try of each")
     assert one.gaps == 0 and not one.bus.is_alive
     idle_broker.start()
     one.wait_gaps(1)
@@ -210,10 +210,11 @@ def test_outage_is_one_line_of_the_log_and_its_end_another(
     heard: MakeHeard, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = heard()
+    ways = one.bus._publishing, one.bus._hearing
     with caplog.at_level(logging.WARNING, "syncapp.bus"):
         broker.kill()
         publish(one.bus, [b"x"])
-        gevent.sleep(0.5)  # Several tries.
+        wait_for(lambda: min(way._pause for way in ways) > 4 * queued_bus._FIRST_PAUSE_SECONDS, "several tries of each")
         broker.start()
         one.wait_gaps(2)
         publish(one.bus, [b"y"])

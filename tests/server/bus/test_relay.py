@@ -10,13 +10,15 @@ import gevent
 import pytest
 
 from protocol.errors import Busy
+from server.bus import messages
 from server.bus import relay as relay_module
 from server.bus.bus import NoBus, Subscriber
-from server.bus.messages import Header, message_of
+from server.bus.messages import Header, alive, message_of
 from server.bus.relay import Outlets, Relay
 from tests.conftest import wait_for
 
 ONE = "tenant"
+UNNAMED = messages.Process()
 
 
 class Broker:
@@ -380,15 +382,16 @@ def test_message_of_a_newer_version_is_ignored(start: Callable[[], Process], bro
     assert here.sent == []
 
 
-def test_processes_that_are_alive_are_counted(
+def test_processes_that_are_alive_are_known_by_name_and_version(
     start: Callable[[], Process], broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = start()
     for name in ("a", "b", "a"):
-        broker.carry(message_of(Header(name, "alive")))
-    assert here.relay.processes == 3
+        broker.carry(alive(name, messages.Process(name.upper(), "1.2")))
+    broker.carry(message_of(Header("of before", "alive")))
+    assert here.relay.processes == [UNNAMED, messages.Process("A", "1.2"), messages.Process("B", "1.2"), UNNAMED]
     monkeypatch.setattr(relay_module, "_GONE_SECONDS", 0)
-    assert here.relay.processes == 1
+    assert here.relay.processes == [UNNAMED]
 
 
 def test_process_tells_nobody_until_another_comes_and_then_what_that_missed(
@@ -420,7 +423,7 @@ def test_process_without_others_tells_its_own_listeners_as_it_commits(stored: di
     alone.relay.event(ONE, [b"status"], is_sent_here=True)
     alone.relay.sessions_ended(["a"])
     gevent.sleep(0)
-    assert alone.sent == ["1", "3", "test"] and alone.relay.processes == 1
+    assert alone.sent == ["1", "3", "test"] and alone.relay.processes == [UNNAMED]
 
 
 def test_look_that_fails_is_repeated_and_said_once(

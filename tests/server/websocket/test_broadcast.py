@@ -97,7 +97,9 @@ def io() -> Any:
 @pytest.fixture
 def broadcaster(io: Any) -> Broadcaster:
     """What is not taken at once goes into the queue of the phone of that name."""
-    made: Broadcaster = Broadcaster(io, lambda sid, packet: made._connections[sid]._socket.queue.put(packet))
+    made: Broadcaster = Broadcaster(
+        io, lambda sid, packet: made._connections[sid]._socket.queue.put(packet), lambda _: None
+    )
     return made
 
 
@@ -172,8 +174,8 @@ def room_of_300(io: Any, broadcaster: Broadcaster, new_phone: Callable[[str], Ph
     handed: list[tuple[str, bytes]] = []
     hand_over = broadcaster._send
 
-    def note(engine_id: str, packets: list[bytes], frames: bytes = b"") -> None:
-        handed.append((engine_id, frames or text_frames(packets)))
+    def note(engine_id: str, packets: list[bytes], frames: bytes) -> None:
+        handed.append((engine_id, frames))
         hand_over(engine_id, packets, frames)
 
     broadcaster._send = note  # type: ignore[method-assign]

@@ -21,7 +21,6 @@ from storage.declarations.compatibility import MigrationRefused
 from storage.sqlite import files
 from storage.sqlite.engine import SQLiteEngine
 from tenants import Tenants
-from tests import postgres
 from tests.conftest import JSON
 from tests.data_folder import engine_of, path_of
 from tests.declaring import Restart, column, provision, put
@@ -186,8 +185,8 @@ def test_type_that_takes_every_stored_value_may_follow(
     assert push(tenants, tenant_id, again).results[0]["status"] == "unchanged"
 
 
+@pytest.mark.files("its own catalog")
 def test_indexes_are_those_that_are_declared_and_an_operators_own(restart: Restart, tenant_id: str) -> None:
-    postgres.must_be_about_files()
     names = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'job' AND sql IS NOT NULL ORDER BY name"
     text = "[job]\nindexes = {}\ncolumns.a = {{ type = 'text', index = {} }}\ncolumns.b = 'text'\n"
     tenants = provision(restart(text.format("[['a', 'b']]", "true")), tenant_id)
@@ -299,10 +298,10 @@ def test_everything_in_the_way_is_told_at_once(restart: Restart) -> None:
 # --- what it costs ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.files("a look at each file")
 def test_rows_are_looked_at_only_for_a_change_that_they_could_violate(
     restart: Restart, tenant_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    postgres.must_be_about_files()
     looked: list[str] = []
 
     def peek(engine: SQLiteEngine, tenant_id: str, query: Callable[[], Any]) -> Any:

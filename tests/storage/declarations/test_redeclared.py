@@ -20,7 +20,6 @@ from storage import devices, pull_reader
 from storage.declarations.compatibility import MigrationRefused
 from storage.positions import now_ms, position
 from tenants import Tenants
-from tests import postgres
 from tests.conftest import JSON
 from tests.data_folder import engine_of
 from tests.declaring import Restart, column, provision, put
@@ -275,9 +274,9 @@ def test_typed_column_never_holds_what_its_type_forbids(
         restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), made), lambda _: None)
 
 
+@pytest.mark.files("older versions had no other")
 def test_file_of_a_version_that_did_not_note_its_tables_is_prepared_as_any(restart: Restart, tenant_id: str) -> None:
     """Of its tables those are retired of which there is a digest and no declaration."""
-    postgres.must_be_about_files()
     tenants = provision(restart(JOB), tenant_id)
     put(tenants, tenant_id, {"id": "j1"})
     cursor = pull(tenants, tenant_id, {"cursor": None})["cursor"]

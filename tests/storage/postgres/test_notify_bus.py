@@ -35,6 +35,7 @@ def hear() -> Iterator[MakeHeard]:
     yield from all_closed(Heard, lambda one: one.bus.close())
 
 
+@pytest.mark.server
 def test_of_what_is_too_long_the_first_line_is_carried_and_the_rest_is_not_held_up(
     notify: PostgresBroker, hear: MakeHeard
 ) -> None:

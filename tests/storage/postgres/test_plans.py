@@ -88,3 +88,10 @@ def test_purge_of_a_part_looks_at_that_part(database: PostgresDatabase) -> None:
         ' AND NOT EXISTS (SELECT 1 FROM "end_user" AS e WHERE e._seq = c.seq)'
     )
     assert database.write(lambda: pages_read(sql, (ROWS - 100, ROWS))) <= 600
+
+
+def test_no_statement_is_compiled(engine: PostgresEngine) -> None:
+    """A table without an index, of which ``enable_seqscan`` makes the cost 10^10. Fault: compiled at each run (JIT)."""
+    explain = b"EXPLAIN (ANALYZE) SELECT count(*) FROM information_schema.sql_features WHERE feature_id || 'x' > 'a'"
+    plan = engine.directory.read(lambda: connection().send(explain).fetchall())
+    assert "Seq Scan" in str(plan) and "JIT" not in str(plan)
