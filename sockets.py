@@ -307,6 +307,10 @@ class Sockets:
     def _emit(self, event: str, payload: Answer, to: str, but: str | None = None) -> None:
         self._server.io.emit(event, payload, to=to, skip_sid=but)
 
+    def has_several(self, tenant_id: str) -> bool:
+        """Tell whether more than one authenticated socket of a tenant is open."""
+        return self._authenticated_by_tenant.get(tenant_id, 0) > 1
+
     def let_notify(self, tenant_id: str) -> None:
         """Have notifications sent before the caller goes on: many may wait for them, and only one for the answer."""
         if tenant_id in self._authenticated_by_tenant:

@@ -6,20 +6,18 @@ rules of sync, which engine it is, where it keeps anything.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
-from protocol.errors import EmailTaken, InvalidTenantId, TenantNotFound
+from protocol.errors import EmailTaken, InvalidTenantId
 from protocol.messages import Position
 from storage import main_database
 from storage.declarations import compatibility
 from storage.engine import Engine
 from storage.look_ahead import Wanted
-from storage.positions import position
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.tenants")
@@ -63,12 +61,11 @@ class Tenants:
         return self.engine.tenant(tenant_id).read(query)
 
     def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
-        """Give the position of each tenant that is there."""
-        found = {}
-        for tenant_id in tenant_ids:
-            with contextlib.suppress(TenantNotFound):
-                found[tenant_id] = self.read(tenant_id, position)
-        return found
+        """Give the position of each tenant that is there.
+
+        Raises: Busy.
+        """
+        return self.engine.positions(tenant_ids)
 
     def write(
         self,

@@ -10,10 +10,12 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 
 from accounts.account_fields import FieldReader
+from operations import export as exporting
 from operations import tenant_list
 from operations.command_line import confirm, counted, progress, storage
 from operations.tenant_list import Described
@@ -166,6 +168,21 @@ def delete(tenant: str, yes: bool) -> None:
         engine.directory.write(lambda: operator_actions.record_removal(customer.id, int(time.time())))
         ended = Tenants(engine).close_account(customer.id)
     click.echo(f"{customer.email} is removed; {counted(len(ended), 'session')} ended.")
+
+
+@click.command()
+@tenant_argument
+@click.option("--to", type=click.Path(path_type=Path), required=True, help="The archive to write, a new file.")
+def export(tenant: str, to: Path) -> None:
+    """Write all that is held of a customer into a ZIP archive: lines of JSON, and a database of SQLite's.
+
+    Example: python syncapp.py export asha@example.com --to asha.zip
+    """
+    with customer_named(tenant) as (_, engine, customer):
+        counts = exporting.export(engine, customer, to)
+    for name, count in counts.items():
+        progress(f"{name}: {counted(count, 'line')}")
+    click.echo(str(to))
 
 
 # --- the record ------------------------------------------------------------------------------------------------------

@@ -21,10 +21,11 @@ texts from clients refuses it. ``tests/storage/engine`` holds every engine to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
+from protocol.messages import Position
 from server.bus.bus import Bus
 from storage.look_ahead import Wanted
 
@@ -120,6 +121,12 @@ class Engine(Protocol):
 
     def tenant(self, tenant_id: str) -> Database:
         """Give a tenant's database. What uses it raises TenantNotFound if it is not there."""
+
+    def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
+        """Give the position of each of some tenants that is there, each as its own read would.
+
+        Raises: Busy.
+        """
 
     def tenant_ids(self) -> list[str]:
         """List the customers whose databases are there."""

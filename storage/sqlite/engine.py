@@ -6,12 +6,13 @@ requests, sockets, tokens, the rules of sync.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from typing import TypeVar
 from limits.storage import MemoryStorage
 
 from protocol.errors import TenantNotFound
+from protocol.messages import Position
 from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.durable_files import sync_folder
@@ -85,6 +87,14 @@ class SQLiteEngine:
     def tenant(self, tenant_id: str) -> TenantDatabase:
         """Give a tenant's database, whose file is opened when it is used."""
         return TenantDatabase(self.files, tenant_id)
+
+    def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
+        """Give the positions of some tenants, one file after the other."""
+        found = {}
+        for tenant_id in tenant_ids:
+            with contextlib.suppress(TenantNotFound):
+                found[tenant_id] = self.tenant(tenant_id).read(position)
+        return found
 
     def tenant_ids(self) -> list[str]:
         """List the customers whose files are there."""

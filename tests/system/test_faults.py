@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 # --- a disk that loses power -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.files("one that can grow no further")
 def test_file_that_can_grow_no_further_refuses_in_one_shape_and_keeps_what_was_answered(tmp_path: Path) -> None:
     """The kernel refuses it (RLIMIT_FSIZE), to the write-ahead log or to a checkpoint, whichever comes first."""
     command = ["bash", "-c", f"ulimit -f 1200; exec {sys.executable} syncapp.py"]
@@ -296,6 +297,7 @@ def test_clock_that_jumps_by_years_gives_rising_times_and_misses_nothing(tmp_pat
 # --- too few descriptors ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.files("each takes a descriptor")
 def test_too_few_descriptors_are_an_error_that_ends_when_connections_do(tmp_path: Path) -> None:
     """The server's own bounds keep room, so the limit is lowered under it, to what it holds at that moment."""
     server = Server(tmp_path / "data", {"OPEN_TENANTS": "4"}).start()

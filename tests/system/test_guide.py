@@ -107,6 +107,7 @@ def test_guide_keeps_its_headings() -> None:
     assert re.findall(r"^#+ .*$", text, re.MULTILINE) == HEADINGS.splitlines()
 
 
+@pytest.mark.files("the guide's commands of sqlite3")
 def test_every_command_of_the_guide_runs(walk: Walk) -> None:
     once = blocks("Complete Testing Flow")[0]  # The registration: done by the fixture, and a second is refused.
     commands = [textwrap.dedent(text) for text in re.findall(r"^ *```bash\n(.*?)^ *```", GUIDE, re.M | re.S)]
@@ -133,12 +134,14 @@ def test_method_2_payload_has_the_guides_names(walk: Walk) -> None:
     assert payload["exp"] - payload["iat"] == example["exp"] - example["iat"] == 86_400
 
 
+@pytest.mark.files("the guide's commands of sqlite3")
 def test_method_3_the_sqlite3_shell_finds_the_customer(walk: Walk) -> None:
     (query,) = blocks("Method 3")
     assert "SELECT id, name, email, companyName" in query and "WHERE email = 'test@example.com'" in query
     assert walk.run(query) == f"{walk.tenant_id}|Test User|test@example.com|Test Company\n"
 
 
+@pytest.mark.files("the guide's commands of sqlite3")
 def test_tenants_database_has_the_guides_name_and_tables(walk: Walk) -> None:
     (look,) = blocks("Tenant Database Structure")
     assert {"end_user", "interactions"} <= set(walk.run(look).split())
