@@ -17,7 +17,7 @@ from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
 from storage.dialect import dialect
 from storage.push_batch import insert_row
-from storage.schema import add_missing, fingerprint
+from storage.schema import add_missing, fingerprint, set_defaults
 
 GRACE_SECONDS = 300
 """How long a spent refresh token may come once more: longer than a client waits for an answer and tries again."""
@@ -137,7 +137,7 @@ TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 def prepare() -> None:
     """Make the main database what this version needs."""
-    add_missing(_MODELS)
+    set_defaults(add_missing(_MODELS))
 
 
 def normal_form(text: str, form: Literal["NFC", "NFD"] = "NFC") -> str:

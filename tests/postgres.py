@@ -45,6 +45,35 @@ _SETTINGS = {
     "log_line_prefix": "%p ",
 }
 
+_END_OTHERS = (
+    "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+_WHAT_IS_LEFT = "\nUNION ALL ".join(
+    [
+        *(
+            f"SELECT '{catalog}', oid::text FROM {catalog} WHERE oid >= 16384"  # Below it is what initdb made.
+            for catalog in (
+                "pg_class",
+                "pg_namespace",
+                "pg_proc",
+                "pg_type",
+                "pg_extension",
+                "pg_event_trigger",
+                "pg_cast",
+            )
+        ),
+        "SELECT 'a large object', oid::text FROM pg_largeobject_metadata",
+        "SELECT 'public', nspacl::text FROM pg_namespace"
+        " WHERE nspname = 'public' AND nspacl::text <> '{pg_database_owner=UC/pg_database_owner,=U/pg_database_owner}'",
+        "SELECT 'a setting', setconfig::text FROM pg_db_role_setting"
+        " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        "SELECT 'a limit', datname FROM pg_database"
+        " WHERE datname = current_database() AND (datconnlimit <> -1 OR datacl IS NOT NULL OR NOT datallowconn)",
+    ]
+)
+"""Asks what a test left in a database whose objects were dropped: a row for each."""
+
 
 def is_there() -> bool:
     """Tell whether PostgreSQL's programs are installed."""
@@ -138,6 +167,7 @@ class Server(_Program):
     def __init__(self, listens: Sequence[str] = ()) -> None:
         """``listens``: more addresses to listen on; who calls from their network is trusted."""
         self._listens = listens
+        self._given_back: list[str] = []
         super().__init__()
 
     def _make(self) -> None:
@@ -163,10 +193,23 @@ class Server(_Program):
         self.start()
 
     def new_database(self) -> str:
-        """Make an empty database, and give its name."""
+        """Give the name of an empty database: of one that was given back, or of a new one."""
+        if self._given_back:
+            return self._given_back.pop()
         name = f"t{uuid.uuid4().hex[:12]}"
         self.ask(f"CREATE DATABASE {name} OWNER app TEMPLATE template0")
         return name
+
+    def give_back(self, database: str) -> None:
+        """Empty a database for the next test: to make one takes more than most tests. What can't be emptied is dropped."""
+        with psycopg.connect(self.address(database, "postgres"), autocommit=True) as connection:
+            connection.execute(_END_OTHERS)
+            connection.execute("DROP OWNED BY app CASCADE")
+            found = connection.execute(_WHAT_IS_LEFT).fetchall()
+        if found:
+            self.drop(database)
+        else:
+            self._given_back.append(database)
 
     def drop(self, database: str) -> None:
         """Drop a database, whoever uses it."""

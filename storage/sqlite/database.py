@@ -196,7 +196,9 @@ class SQLiteDatabase(GroupCommit):
 
     def _begin(self) -> None:
         self._lock()
-        if self._noted and next(self._writer.control(self._noted), (None,))[0] is not None:
+        if (
+            self._noted and self._writer.control(self._noted).get is not None
+        ):  # Read to its end, else nobody may drop a table.
             raise Moved
         self._changes_before = self._writer.conn.total_changes()
 

@@ -102,7 +102,7 @@ class PostgresBroker:
         for pool in self._pools:
             pool.close()
         self._relay.close()
-        postgres.server().drop(self.database)
+        postgres.server().give_back(self.database)
 
 
 _REDIS = pytest.param("redis", marks=needs("redis-server"))

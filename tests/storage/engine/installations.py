@@ -77,7 +77,7 @@ engine = PostgresEngine({self.address!r}, is_server=False)
         _break_commit()
 
     def end(self) -> None:
-        postgres.server().drop(self.name)
+        postgres.server().give_back(self.name)
 
 
 def _break_commit() -> None:

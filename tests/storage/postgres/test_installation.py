@@ -17,6 +17,7 @@ from storage.positions import position
 from storage.postgres import schema_changes
 from storage.postgres.engine import PostgresEngine
 from tenants import Tenants
+from tests import postgres
 from tests.conftest import JSON
 from tests.customers import customer
 from tests.declaring import declare
@@ -98,6 +99,18 @@ def test_new_column_is_filled_in_the_rows_of_every_tenant_and_comes_to_devices(r
     assert pull(tenants, ids[2], {"cursor": cursors[2], "tables": ["job"]})["data"]["job"] == []
     put(tenants, ids[2], {"id": "c", "rank": 1})
     assert tenants.read(ids[2], lambda: position().sequence) == 1
+
+
+def test_new_column_of_ours_has_its_default_in_every_tenant(
+    restart: Restart, installation: PostgresInstallation
+) -> None:
+    """Fault: set once, with the first tenant to be seen: all others had none, where code reckons with a number."""
+    tenants = restart(JOB)
+    ids = [provision(tenants) for _ in range(3)]
+    postgres.server().ask("ALTER TABLE _meta DROP COLUMN purged_at", installation.name)
+    postgres.server().ask("UPDATE syncapp.prepared SET fingerprint = 0 WHERE name = 'tenants'", installation.name)
+    tenants = restart(JOB)
+    assert [tenants.read(one, position).purged_at for one in ids] == [0, 0, 0]
 
 
 def test_column_that_goes_stays_in_the_rows_and_comes_back_with_another_type(restart: Restart) -> None:

@@ -15,7 +15,9 @@ from tests import postgres
 from tests.conftest import JSON, Server, Tenant
 
 _LINE = re.compile(r"^(\d+) (?:LOG:  execute [^:]*: (?P<text>.*)|DETAIL:  parameters: (?P<values>.*))$")
-_TURN = re.compile(r"SELECT set_config\('search_path', '(\w+)', true\), set_config\('app\.tenant', (\$1|'')")
+_TURN = re.compile(
+    r"SELECT (?:concat\()?set_config\('search_path', '(\w+)', true\), set_config\('app\.tenant', (\$1|'')"
+)
 _NAMES_NOTHING = re.compile(
     r"BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SELECT pg_advisory_xact_lock\(\$1\)|SELECT pg_current_xact_id|SELECT 1$"
 )
