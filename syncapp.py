@@ -245,7 +245,7 @@ def _run_command() -> None:
     from operations import commands  # noqa: PLC0415
 
     click.version_option(VERSION, prog_name="syncapp")(commands.commands)
-    commands.commands()
+    commands.commands(obj=VERSION)
 
 
 if __name__ == "__main__":

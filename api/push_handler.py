@@ -23,6 +23,7 @@ from protocol.push_parser import parse_push
 from server.http.exchange import Reply, answer, current_exchange
 from server.metrics import CONFLICTS, PUSHES, ROWS
 from server.quotas import Quotas
+from server.scheduler import is_more_ready
 from settings import Settings
 from sockets import Sockets
 from storage import idempotency, push_transaction
@@ -84,7 +85,7 @@ class PushHandler:
         if push.device_id:
             self._seen.note(tenant_id, push.device_id, {}, now_ms())
         try:
-            is_alone = self._quotas.admission.is_alone(tenant_id)
+            is_alone = self._is_alone(tenant_id)
             ahead = partial(first_wanted, push)
             return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone, ahead=ahead)
         except idempotency.AlreadyAnswered:
@@ -96,6 +97,11 @@ class PushHandler:
             if not isinstance(error, Problem) or error.status >= 500:
                 self._notify_failure(tenant_id, push.tables)
             raise
+
+    def _is_alone(self, tenant_id: str) -> bool:
+        """Tell whether no other push of a tenant is here, or ready to be read: they would share a commit."""
+        may_more_come = self._sockets.has_several(tenant_id) and is_more_ready()
+        return self._quotas.admission.is_alone(tenant_id) and not may_more_come
 
     def _notify_failure(self, tenant_id: str, tables: Set[str]) -> None:
         """Notify the tenant's devices of a push that failed for a reason of the server's."""

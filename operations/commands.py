@@ -6,6 +6,8 @@ a running server: they wait for its locks.
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 import settings as environment
@@ -21,7 +23,8 @@ from operations import (
     trial_start,
 )
 from operations import doctor as doctor_checks
-from operations.command_line import counted, password_asked, progress, read_line, storage
+from operations import support as support_text
+from operations.command_line import counted, failures, password_asked, progress, read_line, storage
 from server import connections
 from storage.declarations import compatibility
 from storage.engine import Engine
@@ -106,6 +109,27 @@ def doctor(url: str | None, token_stdin: bool) -> None:
     elif token_stdin:
         raise click.UsageError("--token-stdin works only with --url.")
     else:
+        _check_this_machine()
+
+
+@commands.command()
+@click.pass_obj
+def support(version: str) -> None:
+    """Print what a report of a fault needs: versions, the machine, settings without secrets, checks, counts.
+
+    It names no customer, and is safe to be shown. Example: python syncapp.py support > support.txt
+    """
+    with failures():
+        settings = environment.load()
+    for line in support_text.about_machine(settings, version):
+        click.echo(line)
+    try:
+        with storage() as (_, engine):
+            for line in support_text.about_data(engine):
+                click.echo(line)
+    except click.ClickException as error:
+        click.echo(f"the data can't be opened: {error.message}")
+    with contextlib.suppress(SystemExit):  # A refusal is part of the report.
         _check_this_machine()
 
 

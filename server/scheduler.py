@@ -43,6 +43,11 @@ def yield_if_due(seconds: float = 1e-3) -> None:
         yield_to_loop()
 
 
+def is_more_ready() -> bool:
+    """Tell whether this round of the event loop has more to hand out, such as other sockets that can be read."""
+    return bool(gevent.get_hub().loop.pendingcnt)
+
+
 def _most(tenant_id: str) -> int:
     return _MAX_A_ROUND if tenant_id else _MAX_UNAUTHENTICATED_A_ROUND
 

@@ -41,6 +41,7 @@ MAY_KNOW_THE_ENGINE = {
     "operations.backup_verification": "reads copied files",
     "operations.restore": "puts files back",
     "operations.export": "makes a file of it",
+    "operations.support": "says its version",
     "operations.file_monitor": "looks at files",
     "operations.doctor": "looks at the data folder",
     "operations.trial_start": "opens the data folder",

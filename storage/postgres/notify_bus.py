@@ -55,6 +55,7 @@ class NotifyBus(QueuedBus):
         self._ears = self._connect()
         self._ears.send(f'LISTEN "{self._channel}"'.encode())
         self._ears.settle()
+        self._ears.is_alive()  # Takes what came with the answer: a pooler's session may have listened before.
 
     def _received(self) -> Iterator[bytes]:
         began, has_heard = time.monotonic(), False

@@ -20,13 +20,14 @@ from typing import Any
 import gevent
 import pytest
 import requests
+from gevent.socket import socketpair
 from hypothesis import given
 from hypothesis import strategies as st
 
 import syncapp
 from protocol.errors import Busy, RateLimited
 from server.quotas import Quota, Quotas, RemainingQuota, rate_headers
-from server.scheduler import _MAX_A_ROUND, Scheduler, yield_if_due, yield_to_loop
+from server.scheduler import _MAX_A_ROUND, Scheduler, is_more_ready, yield_if_due, yield_to_loop
 from settings import SettingError, Settings, load
 from tests.conftest import WAIT_SECONDS, Device, Listener, Server, wait_for
 from tests.refusals import nothing_changes, refused
@@ -164,6 +165,27 @@ def test_yielding_lets_timers_run_too() -> None:
         yield_to_loop()
     ticker.kill()
     assert next(ticks) >= 20
+
+
+def test_first_of_two_sockets_that_can_be_read_knows_of_the_other() -> None:
+    """Faults: always true; never."""
+    pairs, known = [socketpair() for _ in range(2)], list[bool]()
+    watchers = [gevent.get_hub().loop.io(ours.fileno(), 1) for ours, _ in pairs]
+
+    def note(watcher: Any) -> None:
+        watcher.stop()
+        known.append(is_more_ready())
+
+    for watcher, (_, theirs) in zip(watchers, pairs, strict=True):
+        theirs.send(b"x")
+        watcher.start(note, watcher)
+    while len(known) < 2:
+        gevent.sleep(0.001)
+    for watcher, pair in zip(watchers, pairs, strict=True):
+        watcher.close()
+        for end in pair:
+            end.close()
+    assert known == [True, False]
 
 
 def test_long_work_yields_when_due_and_not_at_each_call() -> None:

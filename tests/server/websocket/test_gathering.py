@@ -13,6 +13,7 @@ from flask import Flask
 
 import sockets
 import syncapp
+from api import push_handler
 from server import disk_threads
 from server.admission import Admission
 from server.websocket import socketio_server
@@ -32,9 +33,12 @@ class Busy:
         self._server.broadcaster._send = self._note  # type: ignore[method-assign]
         answer = app.test_client().post("/api/customers/register", json=CUSTOMER, buffered=True).get_json()
         identity = all_sockets._tokens.verify(answer["data"]["token"])
+        self.tenant_id = identity.tenant_id
         for engine_id in (f"engine {number}" for number in range(count)):
             queue = SimpleNamespace(qsize=lambda: 0, stop_ping_timer=lambda: None)
-            self._engine.sockets[engine_id] = SimpleNamespace(closed=False, queue=queue, close=lambda **_: None)
+            self._engine.sockets[engine_id] = SimpleNamespace(
+                closed=False, closing=True, queue=queue, close=lambda **_: None
+            )
             sid = self._server.io.manager.connect(engine_id, "/")
             all_sockets._clients[sid] = client = sockets._Client(engine_id)
             all_sockets._join(sid, client, identity, None)
@@ -65,7 +69,6 @@ def all_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
         disk_threads, "_FAST_SECONDS", 60
     )  # The same: requests would wait for the disk, not for their turn.
     monkeypatch.setattr(disk_threads.disk, "_slow_until", 0.0)
-    monkeypatch.setattr(Admission, "is_alone", lambda *_: False)  # Else each is handled before the next is read.
     app = syncapp.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
     yield app, made[0]
     app.extensions["lifecycle"].end()
@@ -73,10 +76,11 @@ def all_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
 
 @pytest.mark.parametrize("count", [6, 20])  # Few go on at once; of more, some wait for their turn.
 def test_pushes_that_come_together_are_told_together_and_each_acknowledgement_leaves_with_them(
-    all_sockets: tuple[Flask, sockets.Sockets], count: int
+    all_sockets: tuple[Flask, sockets.Sockets], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Faults: ``_gather`` does nothing; no ``sleep`` in it, with 6; requests that wait not let go first, or no round more
     after the last of them, with 20: sockets were sent to more than once, and acknowledgements alone."""
+    monkeypatch.setattr(Admission, "is_alone", lambda *_: False)  # Else each is handled before the next is read.
     busy = Busy(*all_sockets, count)
     busy.push()
     assert len({name for name, _ in busy.sent}) == len(busy.sent) == count
@@ -84,3 +88,19 @@ def test_pushes_that_come_together_are_told_together_and_each_acknowledgement_le
         *notifications, acknowledgement = packets
         assert [packet[:2] for packet in notifications] == [b"42"] * 2 * count, "a push is two notifications to each"
         assert acknowledgement.startswith(b"437[") and b'"success":true' in acknowledgement
+
+
+@pytest.mark.parametrize(("count", "is_more_ready", "is_alone"), [(2, True, False), (2, False, True), (1, True, True)])
+def test_push_is_not_alone_while_another_socket_of_its_tenant_may_be_ready(
+    all_sockets: tuple[Flask, sockets.Sockets],
+    count: int,
+    is_more_ready: bool,
+    is_alone: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Faults: what is ready not looked at; the only socket of a tenant waits for those of others."""
+    monkeypatch.setattr(push_handler, "is_more_ready", lambda: is_more_ready)
+    _, server = all_sockets
+    busy = Busy(*all_sockets, count)
+    handler: Any = SimpleNamespace(_sockets=server, _quotas=server._server._quotas)
+    assert push_handler.PushHandler._is_alone(handler, busy.tenant_id) is is_alone

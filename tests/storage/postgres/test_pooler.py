@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import tempfile
 import uuid
@@ -17,10 +18,13 @@ import pytest
 
 from models import connection
 from protocol.errors import Busy, OutcomeUnknown
+from server.bus.bus import Subscriber
+from storage.postgres import notify_bus
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.engine import PostgresEngine
 from tests import postgres
 from tests.conftest import needs, wait_for
+from tests.inside import together
 from tests.relay import Relay
 from tests.storage.engine.installations import PostgresInstallation, add, create, words
 
@@ -69,6 +73,33 @@ def test_tenants_of_many_greenlets_see_their_own_rows(engine: PostgresEngine) ->
     using = [gevent.spawn(use, word, database) for word, database in tenants.items() for _ in range(4)]
     gevent.joinall(using, raise_error=True)
     assert [len(database.read(words)) for database in tenants.values()] == [40] * 6
+
+
+def test_bus_over_notify_says_that_it_hears_nothing_through_the_pooler(
+    engine: PostgresEngine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LISTEN succeeds, and so does NOTIFY, in whatever sessions they run."""
+    monkeypatch.setattr(notify_bus, "SILENCE_SECONDS", 0.2)
+    bus, heard, gaps = engine.bus("test"), list[bytes](), list[int]()
+    with caplog.at_level(logging.WARNING, "syncapp.bus"):
+        bus.start(Subscriber(heard.append, lambda: gaps.append(1), lambda _: b""))
+        while len(gaps) < 3:
+            bus.publish("t", b"alive")
+            gevent.sleep(0.02)
+    bus.close()
+    assert heard == [] and [vars(record)["error"] for record in caplog.records] == [notify_bus.NOT_HEARD]
+    about = engine.about()
+    assert about.name.endswith(", behind a pooler") and about.most_connections is None
+
+
+def test_lease_and_attempts_hold_through_the_pooler(engine: PostgresEngine) -> None:
+    """Fault: locks of a session: all get them."""
+    other = PostgresEngine(engine._url)
+    assert engine.lease("purge", 60) and not other.lease("purge", 60)
+    counts = [one.attempt_counts for one in (engine, other)]
+    found = together(*[lambda one=one: one.acquire_entry("k", 5, 60) for one in counts for _ in range(5)])
+    assert sum(found) == 5
+    other.close()
 
 
 def test_nothing_stays_in_the_sessions_of_the_pooler(
