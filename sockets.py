@@ -22,6 +22,7 @@ from accounts.tokens import LIVE_SECONDS, Identity, Tokens, check_tenant
 from protocol import codec
 from protocol.codec import Cursor, format_time, parse_cursor
 from protocol.errors import (
+    Busy,
     Problem,
     RateLimited,
     SessionEnded,
@@ -66,6 +67,8 @@ class _Client:
     engine_id: str
     identity: Identity | None = None
     device_id: str | None = None
+    is_being_checked: bool = False
+    """Whether its token is looked into at this moment."""
 
 
 class Caller(NamedTuple):
@@ -165,6 +168,16 @@ class Sockets:
         self._authenticate(sid, body if isinstance(body, dict) else {})
 
     def _authenticate(self, sid: str, body: Answer) -> None:
+        client = self._clients.get(sid)
+        if client is None:
+            return  # It has left.
+        client.is_being_checked = True
+        try:
+            self._check(sid, body)
+        finally:
+            client.is_being_checked = False
+
+    def _check(self, sid: str, body: Answer) -> None:
         """Add a socket to its tenant's room, or send it an error and close it."""
         try:
             check_not_refused()
@@ -247,7 +260,9 @@ class Sockets:
                 yield_if_due()
         late = Unauthorized(f"The socket did not authenticate within {self._settings.socket_auth_seconds} s.")
         for engine_id in self._unauthenticated.late():
-            self._close_unauthenticated(engine_id, late)
+            its = self._clients.get(self._server.sid_of(engine_id) or "")
+            is_our_fault = its is not None and its.is_being_checked  # As while the database hangs.
+            self._close_unauthenticated(engine_id, Busy() if is_our_fault else late)
         self._server.close_silent()
         self._server.log_refused()
 

@@ -174,7 +174,9 @@ def change_customer(file: Path) -> None:
 def change_free_bytes(file: Path) -> None:
     with file.open("r+b") as bytes_of:
         bytes_of.seek(92)
-        bytes_of.write(b"\0\0\0\1")
+        held = bytes_of.read(4)
+        bytes_of.seek(92)
+        bytes_of.write(bytes(byte ^ 1 for byte in held))
 
 
 def add_file(file: Path) -> None:

@@ -7,18 +7,20 @@ import os
 import resource
 import subprocess
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from operations import doctor
+from operations import doctor, trial_start
 from operations.doctor import CHECKS, Check, Finding, Machine
 from settings import Settings
 from storage.sqlite import connections
-from tests import forking
+from tests import forking, postgres
 from tests.conftest import FAST
+from tests.storage.engine.installations import PostgresInstallation, create
 
 EXT4 = "/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n"
 
@@ -230,3 +232,20 @@ def test_every_check_has_found_something_above(found: set[str], request: pytest.
         pytest.skip("only some of the tests of this module run")
     missing = {check.__name__ for check in CHECKS} - found
     assert not missing, f"tests/operations/test_doctor.py must show what {missing} of operations/doctor.py finds"
+
+
+@pytest.mark.server
+def test_customer_whose_rows_are_not_in_postgresql_is_named(tmp_path: Path) -> None:
+    if not postgres.is_there():
+        pytest.skip(postgres.MISSING)
+    installation = PostgresInstallation(tmp_path)
+    machine = Machine(Settings(data_dir=tmp_path / "data", database_url=installation.address), {}, EXT4)
+    assert trial_start.customers_rows(machine) is None, "no data yet"
+    engine = installation.open()
+    gone, kept = (create(engine, str(uuid.uuid4())) for _ in range(2))
+    assert trial_start.customers_rows(machine) is None
+    engine.remove(gone)
+    found = trial_start.customers_rows(machine)
+    assert found is not None and gone in found.sentence and kept not in found.sentence and not found.refuses
+    engine.close()
+    installation.end()

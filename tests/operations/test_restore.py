@@ -328,7 +328,7 @@ def test_raw_file_is_taken_in_under_a_new_epoch(server: Server, tenant: Tenant, 
 
 @pytest.mark.parametrize("what", ["another's", "another's by its epoch", "text", "empty", "other", "broken", "unknown"])
 def test_raw_file_that_is_not_this_customers_database_is_refused(
-    server: Server, tenant: Tenant, operate: Run, tmp_path: Path, what: str
+    server: Server, tenant: Tenant, operate: Run, folder: Path, tmp_path: Path, what: str
 ) -> None:
     """A mistaken ID would give one business the rows of another."""
     other = server.register()
@@ -336,14 +336,14 @@ def test_raw_file_that_is_not_this_customers_database_is_refused(
         one.device().push({"changes": {"end_user": [{"id": f"r{n}", "name": one.email * 9} for n in range(200)]}})
     assert server.stop() == 0
     server.start()
-    raw = tmp_path / (file_name(other) if what == "another's" else "raw.db")
-    shutil.copyfile(tenant.path if what == "broken" else other.path, raw)
+    made, raw = backup(operate, folder), tmp_path / (file_name(other) if what == "another's" else "raw.db")
+    shutil.copyfile(made / "tenants" / file_name(tenant if what == "broken" else other), raw)
     if what == "text":
         raw.write_text("no database")
     elif what == "empty":
         raw.write_bytes(b"")
     elif what == "other":
-        shutil.copyfile(server.data / "main.db", raw)
+        shutil.copyfile(made / "main.db", raw)
     elif what == "broken":
         content = bytearray(raw.read_bytes())
         content[len(content) // 2 : len(content) // 2 + 8192] = os.urandom(8192)

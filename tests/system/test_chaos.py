@@ -2,7 +2,8 @@
 
 CI has some of it fail once, through relays; ``make chaos ROUNDS=100`` draws from all of it, in networks of their own where
 root may make them. The seed is printed; SEED=… draws the same again. Seen to fail on a lost answer to COMMIT that was
-taken for success, and on the number of a transaction that a crash gave again (a push that was answered is not there).
+taken for success, the number of a transaction that a crash gave again (a push that was answered is not there), an
+Idempotency-Key looked up before the transaction alone (500), and a process that does not subscribe to Redis again.
 """
 
 from __future__ import annotations

@@ -127,6 +127,20 @@ def test_push_of_which_nobody_could_tell_is_told_to_listeners_when_it_is_found(
     relay.close()
 
 
+def test_socket_whose_token_is_not_looked_into_in_time_is_told_that_the_server_is_busy(
+    start_server: StartServer, database: str
+) -> None:
+    """As while the database hangs. Fault: unauthorized, which has people log in again."""
+    relay = Relay(postgres.server().folder)
+    address = f"postgresql://app@127.0.0.1:{relay.port}/{database}"
+    tenant = start_server(DATABASE_URL=address, SOCKET_AUTH_SECONDS="1").register()
+    with relay.holding():
+        listener = Listener(tenant.server.url, "polling", {"token": tenant.token})
+        assert listener.wait("authentication_error")["code"] == "busy"
+    listener.close()
+    relay.close()
+
+
 # --- the operator ----------------------------------------------------------------------------------------------------
 
 
