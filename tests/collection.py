@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _works_with_processes(item):
             item.add_marker("server")
+        if postgres.IS_UNDER_TEST and not postgres.is_there():
+            item.add_marker(pytest.mark.skip(postgres.MISSING))
         if postgres.IS_UNDER_TEST and (mark := item.get_closest_marker("files")):
             item.add_marker(pytest.mark.skip(f"about the files of SQLite: {mark.args[0]}"))
 

@@ -52,11 +52,12 @@ class Forked:
 
         Raises: subprocess.TimeoutExpired.
         """
-        give_up = time.monotonic() + (timeout or float("inf"))
+        began = time.monotonic()
         while (code := self.poll()) is None:
-            if time.monotonic() > give_up:
-                raise subprocess.TimeoutExpired("a forked syncapp.py", timeout or 0.0)
-            time.sleep(0.005)
+            waited = time.monotonic() - began
+            if timeout and waited > timeout:
+                raise subprocess.TimeoutExpired("a forked syncapp.py", timeout)
+            time.sleep(min(max(waited / 8, 0.002), 0.1))
         return code
 
     def send_signal(self, number: int) -> None:

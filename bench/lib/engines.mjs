@@ -93,7 +93,7 @@ async function far(bed, { note, seconds }) {
 
 async function batch(bed, run) {
   await inTurn(bed, run, async (server, take) => {
-    const { rate, cpu } = await batches(server, (await bed.tokens(server, 'batch'))[0], 1000, run.seconds, false);
+    const { rate, cpu } = await batches(server, (await bed.tokens(server, 'batch'))[0], 1000, Math.max(1, run.seconds), false);
     take('pushes of 1,000 new rows, CPU of the server', 'µs a row', cpu * 1000, { goal: ['≤', 1.2], row: 'pushes of 1,000 new rows, CPU of the server' });
     take('pushes of 1,000 new rows, 4 connections', 'rows/s', rate);
   });
@@ -183,7 +183,7 @@ async function kinto(bed, { note, seconds, rep }) {
   const server = await bed.server('postgres'); const [token] = await bed.tokens(server, 'kinto');
   const add = (figure, unit, own, its, goal) => { note(figure, unit, own); note(`${figure}: Kinto`, unit, its); note(`${figure}, to Kinto`, 'times', own / its, { goal: ['≥', goal], own: true, row: 'to Kinto: pushes / rows in batches / pull' }); };
   add('push of one row, 16 connections', 'per s', (await singles(server, token, 16, seconds)).rate, (await kintoSingles(peer, 16, seconds)).rate, 20);
-  add('rows in batches, 4 connections', 'rows/s', (await batches(server, token, 1000, seconds)).rate, (await kintoBatches(peer, Math.max(1, seconds))).rate, 100);
+  add('rows in batches, 4 connections', 'rows/s', (await batches(server, token, 1000, Math.max(1, seconds))).rate, (await kintoBatches(peer, Math.max(1, seconds))).rate, 100);
   const [pulled] = await bed.tokens(server, 'pull');
   if (!server.isSeeded) await seed(server, pulled, ROWS);
   server.isSeeded = true;

@@ -66,8 +66,10 @@ export async function startKinto(python, url, data, core) {
   return server;
 }
 
+/** Ask until it is done: of writes that come at once to a collection Kinto refuses some, "please retry". */
 async function ok(connection, bytes) {
-  const answer = await connection.send(bytes);
+  let answer;
+  do answer = await connection.send(bytes); while (answer.status === 409 || answer.status === 503);
   if (answer.status >= 300) throw new Error(`${answer.status} ${answer.body.toString().slice(0, 300)}`);
   return answer.body;
 }
@@ -96,8 +98,8 @@ export const kintoBatches = (server, seconds) => loop(server, 4, seconds, MOST_I
 export async function kintoPull(server, postgres, database, count) {
   const connection = new Connection(server.port);
   await ok(connection, batch());
-  const clone = `INSERT INTO objects (id, parent_id, resource_name, last_modified, data)
-    SELECT 'clone-' || n, parent_id, resource_name, last_modified + n * interval '1 ms', data FROM (SELECT * FROM objects WHERE resource_name = 'record' LIMIT 1) AS one, generate_series(1, ${count}) AS n
+  const clone = `INSERT INTO objects (id, parent_id, resource_name, last_modified, data, deleted)
+    SELECT 'clone-' || n, parent_id, resource_name, last_modified + n * interval '1 ms', data, deleted FROM (SELECT * FROM objects WHERE resource_name = 'record' LIMIT 1) AS one, generate_series(1, ${count}) AS n
     ON CONFLICT DO NOTHING`;
   postgres.ask(clone, database);
   const began = performance.now();

@@ -13,9 +13,10 @@ import sqlite3
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import requests
 
 from tests import forking
@@ -85,18 +86,32 @@ class LocalServer:
     def age(self, tenant_id: str, days: int) -> None:
         """Let time pass for a tenant, and with it what is held: then its deletions are purged."""
         self.stop()
-        file = self.data / "tenants" / f"tenant_{uuid.UUID(tenant_id).hex}.db"
-        with contextlib.closing(sqlite3.connect(file)) as tenant, tenant:
-            tenant.execute("UPDATE _changes SET committed_at = committed_at - ?", (days * _DAY_MS,))
-            tenant.execute("UPDATE _devices SET last_seen_at = last_seen_at - ?", (days * _DAY_MS,))
+        with self._tenant(tenant_id) as tenant:
+            tenant.execute(f"UPDATE _changes SET committed_at = committed_at - {days * _DAY_MS}")
+            tenant.execute(f"UPDATE _devices SET last_seen_at = last_seen_at - {days * _DAY_MS}")
         self.start(PURGE_SECONDS="1")
-        wait_for(lambda: _is_purged(file), "the purge")
+        wait_for(lambda: self._is_purged(tenant_id), "the purge")
         self.restart()
 
+    def _is_purged(self, tenant_id: str) -> bool:
+        with self._tenant(tenant_id) as tenant:
+            (until,) = tenant.execute("SELECT purged_until FROM _meta").fetchone() or (0,)
+            return bool(until)
 
-def _is_purged(file: Path) -> bool:
-    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as tenant:
-        return bool(tenant.execute("SELECT purged_until FROM _meta").fetchone()[0])
+    @contextlib.contextmanager
+    def _tenant(self, tenant_id: str) -> Iterator[sqlite3.Connection | psycopg.Connection]:
+        """Open a tenant beside the server: its file, or its rows in the database of DATABASE_URL."""
+        if url := os.environ.get("DATABASE_URL"):
+            with psycopg.connect(url) as database:
+                database.execute("SELECT set_config('app.tenant', %s, false)", (tenant_id,))
+                database.execute(
+                    "DELETE FROM syncapp.leases"
+                )  # Else the server that was stopped has that of the purge.
+                yield database
+        else:
+            file = self.data / "tenants" / f"tenant_{uuid.UUID(tenant_id).hex}.db"
+            with contextlib.closing(sqlite3.connect(file)) as tenant, tenant:
+                yield tenant
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
