@@ -17,7 +17,7 @@ from tests.proxy_processes import documented, running
 from tests.redis_server import Redis
 
 NAMES = ("one", "two", "three")
-SETTINGS = {"TRUSTED_PROXIES": "1", "TENANT_WAIT_MS": "5000", "MAX_PULL_ROWS": "10000"}
+SETTINGS = {"TRUSTED_PROXIES": "1", "TENANT_WAIT_MS": "5000", "SOCKET_AUTH_SECONDS": "60", "MAX_PULL_ROWS": "10000"}
 
 
 @dataclass
