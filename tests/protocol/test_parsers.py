@@ -300,7 +300,7 @@ def test_token_with_any_claims_is_refused_even_under_our_key(app: Flask, claims:
         return  # One that not even the library writes.
     for kind in ("client", "refresh"):
         with pytest.raises(Problem) as caught:
-            tokens._claims(token, kind, app.config["JWT_SECRET_KEY"])
+            tokens._claims(token, kind, [app.config["JWT_SECRET_KEY"]])
             raise Unauthorized  # Whole, and of no session.
         assert caught.value.status == 401
 
