@@ -147,19 +147,22 @@ class Tokens:
             self._verified[str(token)] = identity
         if identity.expires_at <= time.time():
             raise TokenExpired
-        self._must_be_live(identity)
+        self.must_be_live(identity)
         return identity
 
     def must_take_changes(self, identity: Identity) -> None:
-        """Refuse the changes of a customer who may only read.
+        """Refuse the changes of a customer who may only read, as its session was looked up last.
 
-        Raises: TenantReadOnly, and what ``verify`` raises.
+        Raises: TenantReadOnly.
         """
-        self._must_be_live(identity)
         if identity.tenant_id in self._read_only:
             raise TenantReadOnly
 
-    def _must_be_live(self, identity: Identity) -> None:
+    def must_be_live(self, identity: Identity) -> None:
+        """Look a session up, unless that was done within the last second.
+
+        Raises: Unauthorized, TenantSuspended, TenantNotFound.
+        """
         mark, until = self._live.get(identity.pair_id, _NEVER)
         if mark is not self._tenants.directory.mark or until <= time.monotonic():
             self._check_live(identity)

@@ -77,7 +77,8 @@ class PushHandler:
         def committed(applied: PushResult) -> None:
             """Count a push, note what the device has seen by it, and notify the listeners."""
             PUSHES[()] += 1
-            CONFLICTS[()] += len(applied.conflicts)
+            if applied.conflicts:
+                CONFLICTS[()] += len(applied.conflicts)
             ROWS[()] += len(applied.results)
             push_transaction.note_committed(tenant_id, push, applied, self._seen.evidences)
             self._sockets.announce(tenant_id, applied)

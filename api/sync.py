@@ -120,6 +120,7 @@ class Sync:
     # --- events ------------------------------------------------------------------------------------------------------
 
     def _push_event(self, caller: Caller, body: object) -> Answer:
+        self._tokens.must_be_live(caller.identity)  # Of a socket that has been open for long.
         push = self.pushes.parse(caller.identity, body, caller.device_id)
         return push_answer(self.pushes.store(caller.identity.tenant_id, push))
 

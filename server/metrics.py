@@ -14,8 +14,6 @@ from collections.abc import Sequence
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of what is timed: from a push on a fast disk to what clients give up on."""
 
-_WRITES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-
 
 class Counter(defaultdict[tuple[str | int, ...], int]):
     """How often something happened, by the values of its labels: ``REFUSALS["busy",] += 1``."""
@@ -75,7 +73,7 @@ CONFLICTS = Counter("syncapp_conflicts", "Edits that lost and were kept as confl
 COMMIT_SECONDS = Histogram(
     "syncapp_commit_duration_seconds", "Time of a COMMIT: until the disk or PostgreSQL has the writes."
 )
-COMMIT_WRITES = Histogram("syncapp_commit_writes", "Writes that shared one commit.", bounds=_WRITES)
+WRITES = Counter("syncapp_committed_writes", "Writes that were committed; several share a commit.")
 TENANT_OPENS = Counter("syncapp_tenant_opens", "Times that a tenant's file had to be opened.")
 TOKENS = Counter("syncapp_token_lookups", "Tokens looked up among those verified before.", "result")
 LAG_SECONDS = Histogram("syncapp_event_loop_lag_seconds", "By how much the event loop woke a timer too late.")

@@ -20,7 +20,7 @@ from gevent.event import AsyncResult, Event
 
 from models import bound
 from protocol.errors import Busy, OutcomeUnknown
-from server.metrics import COMMIT_SECONDS, COMMIT_WRITES
+from server.metrics import COMMIT_SECONDS, WRITES
 from storage.look_ahead import Wanted
 
 T = TypeVar("T")
@@ -161,7 +161,7 @@ class GroupCommit(ABC):
             is_committing, began = True, time.perf_counter()
             self._commit()
             COMMIT_SECONDS.observe(time.perf_counter() - began)
-            COMMIT_WRITES.observe(len(group))
+            WRITES[()] += len(group)
         except BaseException as error:  # Whatever it is, those who wait must hear of it.
             if not group:  # It did not begin: the first alone, if it was interrupted, which is its own.
                 count = len(self._waiting) if isinstance(error, Exception) else 1

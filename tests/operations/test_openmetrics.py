@@ -108,7 +108,7 @@ def test_push_counts_as_request_push_rows_and_commit(watched: Server, customer: 
         ("syncapp_pushes_total", 1),
         ("syncapp_pushed_rows_total", 3),
         ("syncapp_commit_duration_seconds_count", 1),
-        ("syncapp_commit_writes_sum", 1),
+        ("syncapp_committed_writes_total", 1),
         ('syncapp_token_lookups_total{result="hit"}', 1),
     ]:
         assert counted(watched, sample, lambda: device.push(rows)) >= expected, sample
