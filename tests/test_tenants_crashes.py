@@ -66,7 +66,7 @@ if sys.argv[3].startswith("close"):
     "before rename": lambda: before(os, "replace"),
     "after rename": lambda: after(os, "replace"),
     "before insert": lambda: before(main_database, "customer_by_email"),
-    "before commit": lambda: after(main_database.Customer, "save"),
+    "before commit": lambda: after(main_database, "add_customer"),
     "after commit": lambda: before(group_commit, "_answer"),
     "close: before commit": lambda: after(main_database, "remove_customer"),
     "close: after commit": lambda: before(group_commit, "_answer"),

@@ -149,7 +149,7 @@ def put(tenants: Tenants, tenant_id: str, *data: JSON, table: str = "end_user") 
 
 
 def test_what_changes_between_the_copy_and_the_cut_over_is_there(open_engine: Open) -> None:
-    """Faults: no second copy: the rows of before; only inserts in it: the rows that were replaced were there too."""
+    """Fault: no second copy: the rows of before."""
     source, target = open_engine("files"), open_engine("pg")
     tenants = Tenants(source)
     one, quiet, closed = [provision(tenants) for _ in range(3)]
@@ -175,7 +175,7 @@ def test_what_changes_between_the_copy_and_the_cut_over_is_there(open_engine: Op
 
 
 def test_copy_takes_no_write_until_all_of_it_is_there(open_engine: Open) -> None:
-    """Fault: copies without the note: a server that was started too soon took pushes that the next copy removed."""
+    """Else a server that was started too soon would take pushes that the next copy removes."""
     source, target = open_engine("files"), open_engine("pg")
     tenants = Tenants(source)
     one = provision(tenants)

@@ -173,8 +173,8 @@ def everything_in(path: Path) -> list[str]:
 @pytest.mark.parametrize(
     "point",
     [
-        ("before", "storage.schema", "_add_column", "name"),
-        ("after", "storage.schema", "_add_column", "name"),
+        ("before", "storage.sqlite.schema_changes", "add_column", "name"),
+        ("after", "storage.sqlite.schema_changes", "add_column", "name"),
         ("before", "storage.digest", "add_missing", ""),
         ("after", "storage.digest", "add_missing", ""),
     ],

@@ -144,9 +144,7 @@ def test_socket_whose_token_is_not_looked_into_in_time_is_told_that_the_server_i
 # --- the operator ----------------------------------------------------------------------------------------------------
 
 
-def test_commands_work_on_the_database_or_say_that_they_are_about_files(
-    start_server: StartServer, address: str, tmp_path: Path
-) -> None:
+def test_commands_work_on_the_database(start_server: StartServer, address: str, tmp_path: Path) -> None:
     who = ["--first-name", "A", "--last-name", "B", "--email", "op@example.com", "--password-stdin"]
     registered = run(tmp_path, "register", *who, DATABASE_URL=address)
     assert registered.returncode == 0, registered.stderr
@@ -154,9 +152,8 @@ def test_commands_work_on_the_database_or_say_that_they_are_about_files(
     body = {"email": "op@example.com", "password": "password123"}
     assert server.post("/api/customers/login", body).json()["data"]["customer"]["id"] == registered.stdout.strip()
     assert "0 tenants would be migrated" in run(tmp_path, "migrate", "--check", DATABASE_URL=address).stdout
-    for command in (["backup", "--to", str(tmp_path / "backups")], ["restore", str(tmp_path), "--yes"]):
-        ended = run(tmp_path, *command, DATABASE_URL=address)
-        assert ended.returncode == 1 and "docs/postgresql.md" in ended.stderr and "Traceback" not in ended.stderr
+    assert run(tmp_path, "backup", "--to", str(tmp_path / "backups"), DATABASE_URL=address).returncode == 0
+    assert "op@example.com" in run(tmp_path, "tenants", DATABASE_URL=address).stdout
     assert "refused" not in run(tmp_path, "doctor", DATABASE_URL=address).stdout
 
 

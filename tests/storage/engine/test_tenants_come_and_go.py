@@ -194,7 +194,7 @@ def test_tenant_of_an_older_version_is_peeked_at_as_it_is_and_becomes_current_by
     engine = installation.open()
     for one in (migrated, used):
         assert engine.peek(one, words) == ["a"]
-        with pytest.raises(Exception, match="job"):
+        with pytest.raises(Exception, match=r"job|too much to do"):  # PostgreSQL's tables may be changed soon.
             engine.peek(one, count_of_jobs)
         assert not engine.is_current(one)
     engine.migrate(migrated)

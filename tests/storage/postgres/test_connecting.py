@@ -104,7 +104,7 @@ def test_address_that_stands_in_a_file_is_read_anew_for_each_connection(
 def test_start_waits_for_a_server_that_is_not_there_yet_and_says_so(
     installation: PostgresInstallation, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault: refused at once: a server whose database starts beside it, as of Docker Compose, was ended and begun anew."""
+    """As of Docker Compose, where both start together. Else it would be ended and begun anew."""
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as folder, caplog.at_level(logging.INFO, "syncapp"):
         url = f"postgresql://app@/{installation.name}?host={folder}"
         starting = gevent.spawn(PostgresEngine, url, wait_seconds=60)
@@ -116,7 +116,7 @@ def test_start_waits_for_a_server_that_is_not_there_yet_and_says_so(
 
 
 def test_start_does_not_wait_for_what_will_not_come(installation: PostgresInstallation) -> None:
-    """Fault: waited for as for a server that is not there: a wrong password was said after half a minute."""
+    """Else a wrong password would be said after half a minute."""
     for url in (postgres.address("missing"), "postgresql://app:p/w@localhost/x"):
         with pytest.raises(CanNotOpen), gevent.Timeout(50):
             PostgresEngine(url, wait_seconds=60)

@@ -124,7 +124,7 @@ def _is_ready(server: postgres.Server) -> bool:
 
 
 def test_replica_is_passed_by(primary: postgres.Server, replica: postgres.Replica) -> None:
-    """Fault: taken as the first that answers: each push failed."""
+    """Else each push would fail."""
     found = connect(f"postgresql://app@/app?host={replica.folder},{primary.folder}")
     assert found.send(b"SELECT pg_is_in_recovery()").fetchone() == (False,)
     found.close()

@@ -1,6 +1,6 @@
 """PgBouncer in transaction mode between the server and PostgreSQL: each transaction may run in another session.
 
-``SYNCAPP_TEST_ENGINE=pgbouncer`` runs any other test so. The faults named below were put into a copy.
+``SYNCAPP_TEST_ENGINE=pgbouncer`` runs any other test so.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ def engine(installation: PostgresInstallation, pooler: postgres.Pooler) -> Itera
 
 
 def test_tenants_of_many_greenlets_see_their_own_rows(engine: PostgresEngine) -> None:
-    """Fault: the tenant set for the session, and again only for another one: rows of others. Fault: statements with names:
-    ``prepared statement "s1" already exists``."""
+    """Fault: statements with names: ``prepared statement "s1" already exists``."""
     tenants = {f"t{number}": engine.tenant(create(engine, str(uuid.uuid4()))) for number in range(6)}
 
     def use(word: str, database: PostgresDatabase) -> None:

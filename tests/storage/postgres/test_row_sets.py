@@ -43,7 +43,7 @@ def store(database: PostgresDatabase, rows: list[tuple[Any, ...]]) -> list[tuple
 def test_rows_in_one_statement_are_stored_as_they_are_one_by_one(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault: numbers read by way of a float: 2**63 - 1 was another."""
+    """Numbers are among them that a float can't hold."""
     about = zip(TEXTS, [0, 2**63 - 1, -(2**53) - 1, *range(len(TEXTS) - 3)], [None, "", *TEXTS[2:]], strict=True)
     rows = [logged(sequence, *one) for sequence, one in enumerate(about, start=1)]
     alone = [row for row in rows if row[2] != "\\u0000"]
