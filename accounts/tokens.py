@@ -34,7 +34,7 @@ from protocol.errors import (
 )
 from server.metrics import TOKENS
 from settings import Settings
-from storage import main_database
+from storage import main_database, sessions
 from tenants import Tenants, parse_tenant_id
 
 _CACHED_TOKENS = 10_000
@@ -91,9 +91,7 @@ class Tokens:
         _must_not_be_suspended(customer.state)
         session_id, refresh_id, now = str(uuid.uuid4()), str(uuid.uuid4()), int(time.time())
         expires_at = now + self._refresh_seconds
-        self._tenants.directory.write(
-            lambda: main_database.begin_session(session_id, customer, refresh_id, now, expires_at)
-        )
+        self._tenants.directory.write(lambda: sessions.begin_session(session_id, customer, refresh_id, now, expires_at))
         return self._pair(customer, session_id, refresh_id)
 
     def refresh(self, refresh_token: str) -> TokenPair:
@@ -110,7 +108,7 @@ class Tokens:
             """Spend the token, unless its customer is suspended: it counts again after that."""
             customer = main_database.customer_by_id(claims["sub"])
             _must_not_be_suspended(customer.state if customer else "active")
-            return customer, main_database.rotate_session(session_id, claims["jti"], new_id, now, expires_at)
+            return customer, sessions.rotate_session(session_id, claims["jti"], new_id, now, expires_at)
 
         customer, goes_on = self._tenants.directory.write(rotate)
         if not goes_on or customer is None:
@@ -171,7 +169,7 @@ class Tokens:
         """Check that a session is valid: after each commit of the main database, and each second, since the operator's
         commands write there too."""
         main = self._tenants.directory
-        live = main.read(lambda: main_database.live_session(identity.session_id, identity.tenant_id))
+        live = main.read(lambda: sessions.live_session(identity.session_id, identity.tenant_id))
         if live is None:
             self._check_registered(identity.tenant_id)
             raise Unauthorized("The token was revoked. Log in again.")
@@ -182,7 +180,7 @@ class Tokens:
         if live.spent_id and live.refresh_id == identity.pair_id:
             # Once the directory moved away, the data is still read here, and the pair is noted where it is by then.
             with contextlib.suppress(Moved):
-                main.write(lambda: main_database.confirm_pair(identity.session_id, identity.pair_id))
+                main.write(lambda: sessions.confirm_pair(identity.session_id, identity.pair_id))
                 return self._check_live(identity)  # The session may have changed meanwhile.
         (self._read_only.add if live.state == "read-only" else self._read_only.discard)(identity.tenant_id)
         if len(self._live) >= _CACHED_TOKENS:
@@ -200,7 +198,7 @@ class Tokens:
 
     def end_session(self, session_id: str) -> None:
         """End one session: its tokens are revoked and its sockets are closed."""
-        self._tenants.directory.write(lambda: main_database.revoke_session(session_id, int(time.time())))
+        self._tenants.directory.write(lambda: sessions.revoke_session(session_id, int(time.time())))
         self.ended.send([session_id])
 
     def problems_of(self, session_ids: Collection[str]) -> dict[str, Problem]:
@@ -208,7 +206,7 @@ class Tokens:
         more; one statement, however many they are."""
         if not session_ids:
             return {}
-        live = self._tenants.directory.read(lambda: main_database.live_among(session_ids))
+        live = self._tenants.directory.read(lambda: sessions.live_among(session_ids))
         ended: dict[str, Problem] = {one: SessionEnded() for one in session_ids if one not in live}
         return ended | {one: TenantSuspended() for one, state in live.items() if state == "suspended"}
 
@@ -219,7 +217,7 @@ class Tokens:
         """
         now, session_id = int(time.time()), identity.session_id
         ended = self._tenants.directory.write(
-            lambda: main_database.change_password(identity.tenant_id, checked_hash, password_hash, now, but=session_id)
+            lambda: sessions.change_password(identity.tenant_id, checked_hash, password_hash, now, but=session_id)
         )
         if ended is None:
             raise InvalidCredentials("The password is wrong.")

@@ -21,7 +21,8 @@ from operations.tenant_commands import (
     shown_time,
     tenant_argument,
 )
-from storage import main_database, operator_actions
+from storage import operator_actions
+from storage.sessions import live_sessions
 
 
 @click.group()
@@ -56,7 +57,7 @@ def sessions(tenant: str, as_json: bool) -> None:
     Example: python syncapp.py account sessions asha@example.com
     """
     with customer_named(tenant) as (_, engine, customer):
-        found = engine.directory.read(lambda: main_database.live_sessions(customer.id, int(time.time())))
+        found = engine.directory.read(lambda: live_sessions(customer.id, int(time.time())))
     shown = [
         {"id": one.id, "createdAt": shown_time(one.created_at), "expiresAt": shown_time(one.expires_at)}
         for one in found

@@ -21,9 +21,10 @@ from operations.command_line import confirm, counted, progress, storage
 from operations.tenant_list import Described
 from protocol.codec import format_time
 from settings import Settings
-from storage import main_database, operator_actions
+from storage import operator_actions
 from storage.engine import Engine
 from storage.main_database import Customer, State
+from storage.sessions import live_sessions
 from tenants import Tenants, parse_tenant_id
 
 _SHOWN_EVERY = 500
@@ -92,7 +93,7 @@ def show(tenant: str, as_json: bool) -> None:
     Example: python syncapp.py tenant show asha@example.com
     """
     with customer_named(tenant) as (_, engine, customer):
-        sessions = engine.directory.read(lambda: main_database.live_sessions(customer.id, int(time.time())))
+        sessions = engine.directory.read(lambda: live_sessions(customer.id, int(time.time())))
         found = tenant_list.describe(engine, customer) | {"sessions": len(sessions)}
     if as_json:
         print_json(found)

@@ -25,7 +25,7 @@ from flask import Flask
 import syncapp
 from accounts import passwords, signing_key
 from settings import Settings
-from storage import main_database
+from storage import sessions
 from tests import forking, postgres
 from tests.conftest import FAST, JSON, Server, Tenant
 from tests.refusals import forged, paths, refused
@@ -227,7 +227,7 @@ def test_two_who_hold_a_pair_of_one_spent_token_are_both_out(tenant: Tenant, use
 def test_spent_refresh_token_after_the_grace_is_refused_and_ends_the_session(tenant: Tenant) -> None:
     pair = pair_of(refresh(tenant))
     sql = "UPDATE sessions SET spent_at = spent_at - ? WHERE customer_id = ?"
-    change_main(tenant.server, sql, main_database.GRACE_SECONDS + 1, tenant.id)
+    change_main(tenant.server, sql, sessions.GRACE_SECONDS + 1, tenant.id)
     refused(refresh(tenant), 401, "unauthorized")
     check_over(tenant, tenant, pair)
 
@@ -241,13 +241,11 @@ def test_grace_does_not_outlive_a_logout(tenant: Tenant) -> None:
 # --- a new password --------------------------------------------------------------------------------------------------
 
 DYING_SERVER = """
-from storage import main_database
 from accounts import signing_key
 import syncapp
 import os, sys
 from pathlib import Path
-from storage import main_database
-from storage import group_commit
+from storage import group_commit, sessions
 from storage.postgres.database import PostgresDatabase
 from storage.sqlite import database
 from accounts import tokens
@@ -262,7 +260,7 @@ def before(owner, name):
     setattr(owner, name, dying)
 
 {
-    "before the sessions": lambda: before(main_database, "revoke_sessions"),
+    "before the sessions": lambda: before(sessions, "revoke_sessions"),
     "before COMMIT": lambda: (before(database.disk, "at_once"), before(PostgresDatabase, "_make_lasting")),
     "after COMMIT": lambda: before(group_commit, "_answer"),
 }[os.environ["POINT"]]()

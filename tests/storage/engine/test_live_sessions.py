@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from models import connection
-from storage import main_database
+from storage import main_database, sessions
 from storage.engine import Engine
 from tests.customers import customer
 
@@ -32,8 +32,8 @@ def test_sessions_that_count_are_told_from_those_that_ended_in_one_statement(
 
     def ask() -> dict[str, main_database.State]:
         bound = connection()
-        monkeypatch.setattr(main_database, "connection", lambda: Counted(bound, statements))
-        return main_database.live_among([live, revoked, *gone])
+        monkeypatch.setattr(sessions, "connection", lambda: Counted(bound, statements))
+        return sessions.live_among([live, revoked, *gone])
 
     assert engine.directory.read(ask) == {live: "active"}
     assert len(statements) == 1
