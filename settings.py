@@ -77,7 +77,7 @@ class Settings:
     redis_verify_certificate: str = _setting(
         "yes",
         form.one_of("yes", "no"),
-        "no: take any certificate from Redis, also one that nobody vouches for. Who can stand between then reads rows.",
+        "no: take any certificate from Redis, also one that nobody vouches for. Whoever gets between can read rows then.",
     )
     process_name: str = _setting(
         "",

@@ -14,6 +14,7 @@ import click
 import settings as environment
 from operations import backup as backups
 from operations import restore as restoring
+from operations import tenant_list
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify as check
 from operations.command_line import confirm, counted, failures, progress, storage
@@ -21,7 +22,6 @@ from operations.restore import Choice
 from storage import main_database
 from storage.declarations import toml_file
 from storage.engine import Engine
-from tenants import parse_tenant_id
 
 ATTENTION = 3
 """Exit code of a backup that was made and needs somebody to look."""
@@ -50,7 +50,7 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
     if tenant is not None and keep:
         raise click.UsageError("--keep counts backups of all tenants: leave it out with --tenant.")
     with storage(creates=False) as (_, engine):
-        made = backups.make(engine, to, None if tenant is None else _tenant_id(engine, tenant), keep, progress)
+        made = backups.make(engine, to, None if tenant is None else tenant_list.find(engine, tenant).id, keep, progress)
     click.echo(made.path)
     if made.missing:
         progress(
@@ -60,16 +60,6 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
         progress(f"Error: no older backup was removed: {made.kept}")
     if made.missing or made.kept:
         raise SystemExit(ATTENTION)
-
-
-def _tenant_id(engine: Engine, text: str) -> str:
-    """Find the tenant of an ID or an e-mail address."""
-    if "@" not in text:
-        return parse_tenant_id(text)
-    found = engine.directory.read(lambda: main_database.customer_by_email(text))
-    if found is None:
-        raise BackupError(f"There is no customer {text}.")
-    return str(found.id)
 
 
 @backup.command()
@@ -144,7 +134,7 @@ def new_epoch(tenant: str | None, yes: bool) -> None:
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("This has devices pull everything again, and there is no terminal to ask: use --yes.")
     with storage(creates=False) as (_, engine):
-        tenant_ids = engine.tenant_ids() if tenant is None else [_tenant_id(engine, tenant)]
+        tenant_ids = engine.tenant_ids() if tenant is None else [tenant_list.find(engine, tenant).id]
         which = counted(len(tenant_ids), "tenant")
         _ask(f"This begins a new epoch of {which} in {engine.place}: devices pull everything again.", yes)
         for tenant_id in tenant_ids:

@@ -7,6 +7,7 @@ a running server: they wait for its locks.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import click
 
@@ -130,10 +131,11 @@ def support(version: str) -> None:
     except click.ClickException as error:
         click.echo(f"the data can't be opened: {error.message}")
     with contextlib.suppress(SystemExit):  # A refusal is part of the report.
-        _check_this_machine()
+        _check_this_machine(support_text.without_names)
 
 
-def _check_this_machine() -> None:
+def _check_this_machine(shown: Callable[[str], str] = str) -> None:
+    """Print what is checked; ``shown`` gives each finding as it is printed."""
     try:
         settings = environment.load()
     except environment.SettingError as error:
@@ -151,7 +153,7 @@ def _check_this_machine() -> None:
     for what, finding in trial_start.run_checks(machine):
         found.append(finding)
         kind = "ok: checked" if finding is None else "refused:" if finding.refuses else "warning:"
-        click.echo(f"{kind} {finding or what}")
+        click.echo(f"{kind} {shown(str(finding or what))}")
     for name, value in environment.effective(connections.fitted_to_open_files(settings)):
         click.echo(f"{name}={value}{'' if machine.environ.get(name) else ' (default)'}")
     refusals = sum(finding.refuses for finding in found if finding)

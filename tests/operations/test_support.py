@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tests import postgres
@@ -40,6 +41,17 @@ def test_report_has_no_secret(tmp_path: Path) -> None:
     ended = run(tmp_path, "support", **secrets)
     assert ended.returncode == 0 and "JWT_SECRET_KEY=one of 40 bytes" in ended.stdout
     assert not any(secret in ended.stdout for secret in (KEY, "a-token-for", "hidden"))
+
+
+def test_report_of_a_missing_file_does_not_say_whose_it_is(start_server: Callable[..., Server]) -> None:
+    postgres.must_be_about_files()
+    server = start_server()
+    lost = server.register()
+    server.stop()
+    lost.path.unlink()
+    assert lost.id in done(server, "doctor")
+    text = done(server, "support")
+    assert "Tenant …: " in text and lost.id not in text and lost.id.replace("-", "") not in text
 
 
 def test_report_is_made_also_if_a_start_would_be_refused(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.conftest import WAIT_SECONDS, wait_for
 from tests.inside import caught
 from tests.relay import Relay
 from tests.storage.engine.installations import PostgresInstallation, add, create, words
+from tests.storage.postgres.writers import keep_what_was_answered
 
 
 @pytest.fixture
@@ -198,29 +199,5 @@ def test_restart_amid_writes_loses_nothing_that_was_answered(
 ) -> None:
     engine = PostgresEngine(installation.address)
     database = engine.tenant(create(engine, str(uuid.uuid4())))
-    answered, unknown, is_over = set[str](), set[str](), False
-
-    def write(name: str) -> None:
-        number = 0
-        while not is_over:
-            number += 1
-            word = f"{name}{number}"
-            try:
-                database.write(lambda word=word: add(word))  # type: ignore[misc]
-                answered.add(word)
-            except OutcomeUnknown:
-                unknown.add(word)
-            except Busy:
-                gevent.sleep(0.01)
-
-    writing = [gevent.spawn(write, name) for name in "abcd"]
-    wait_for(lambda: len(answered) > 5, "writes before the restart")
-    postgres.server().restart(how)
-    before = len(answered)
-    wait_for(lambda: len(answered) > before + 5, "writes after the restart")
-    is_over = True
-    gevent.joinall(writing, raise_error=True)
-    found = database.read(words)
-    assert len(found) == len(set(found))
-    assert answered <= set(found) <= answered | unknown
+    keep_what_was_answered(database, lambda: postgres.server().restart(how))
     engine.close()

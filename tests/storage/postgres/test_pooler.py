@@ -17,16 +17,16 @@ import psycopg
 import pytest
 
 from models import connection
-from protocol.errors import Busy, OutcomeUnknown
 from server.bus.bus import Subscriber
 from storage.postgres import notify_bus
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.engine import PostgresEngine
 from tests import postgres
-from tests.conftest import needs, wait_for
+from tests.conftest import needs
 from tests.inside import together
 from tests.relay import Relay
 from tests.storage.engine.installations import PostgresInstallation, add, create, words
+from tests.storage.postgres.writers import keep_what_was_answered
 
 pytestmark = needs("pgbouncer")
 
@@ -129,28 +129,9 @@ def test_commit_whose_answer_the_pooler_lost_is_asked_for(relay: Relay, database
 def test_pooler_that_restarts_amid_writes_loses_nothing_that_was_answered(
     pooler: postgres.Pooler, database: PostgresDatabase
 ) -> None:
-    answered, unknown, is_over = set[str](), set[str](), False
 
-    def write(name: str) -> None:
-        number = 0
-        while not is_over:
-            number += 1
-            word = f"{name}{number}"
-            try:
-                database.write(lambda word=word: add(word))  # type: ignore[misc]
-                answered.add(word)
-            except OutcomeUnknown:
-                unknown.add(word)
-            except Busy:
-                gevent.sleep(0.01)
+    def restart() -> None:
+        pooler.kill(signal.SIGKILL)
+        pooler.start()
 
-    writing = [gevent.spawn(write, name) for name in "abcd"]
-    wait_for(lambda: len(answered) > 5, "writes before the restart")
-    pooler.kill(signal.SIGKILL)
-    pooler.start()
-    before = len(answered)
-    wait_for(lambda: len(answered) > before + 5, "writes after the restart")
-    is_over = True
-    gevent.joinall(writing, raise_error=True)
-    found = database.read(words)
-    assert len(found) == len(set(found)) and answered <= set(found) <= answered | unknown
+    keep_what_was_answered(database, restart)
