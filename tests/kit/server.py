@@ -72,13 +72,14 @@ class LocalServer:
 
     def backup(self, to: Path) -> Path:
         """Make a backup as the operator does, and give its folder."""
-        return Path(self._operate("backup", "--to", str(to)).strip().splitlines()[-1])
+        return Path(self.operate("backup", "--to", str(to)).strip().splitlines()[-1])
 
     def restore(self, backup: Path, tenant_id: str) -> None:
         """Put a tenant of a backup back as the operator does."""
-        self._operate("restore", str(backup), "--tenant", tenant_id, "--yes")
+        self.operate("restore", str(backup), "--tenant", tenant_id, "--yes")
 
-    def _operate(self, *arguments: str) -> str:
+    def operate(self, *arguments: str) -> str:
+        """Run a command of the operator's, which must succeed."""
         done = forking.run([*arguments], self._environ({}))
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

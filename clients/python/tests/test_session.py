@@ -8,9 +8,10 @@ import threading
 import pytest
 from conftest import MakeClient
 from tests.kit.proxy import Proxy
+from tests.kit.server import LocalServer, wait_for
 from tests.kit.truth import Account, register
 
-from syncclient import LoginNeeded, Offline, SyncClient, Unauthorized, WrongAccount
+from syncclient import Busy, LoginNeeded, Offline, SyncClient, Unauthorized, WrongAccount
 
 
 def spoiled(session: tuple[str, str]) -> tuple[str, str]:
@@ -48,6 +49,29 @@ def test_replica_of_one_account_never_takes_another(make_client: MakeClient, acc
     client.sync()
     assert [row["id"] for row in client.rows("end_user")] == ["a"]
     assert {row_id for _, row_id in other.rows()[0]} == {"foreign"}
+
+
+@pytest.mark.parametrize(("state", "error"), [("suspend", LoginNeeded), ("read-only", Busy)])
+def test_edits_of_a_customer_whom_the_operator_refuses_wait_and_are_sent_after_that(
+    server: LocalServer, make_client: MakeClient, account: Account, state: str, error: type[Exception]
+) -> None:
+    client, made = make_client(), list[str]()
+
+    def is_refused() -> bool:
+        made.append(f"row-{len(made)}")
+        client.put("end_user", {"id": made[-1]})
+        with contextlib.suppress(error):
+            client.sync()
+            return False
+        return True
+
+    server.operate("tenant", state, account.email)
+    wait_for(is_refused, "the refusal")
+    assert client.status().waiting == 1 and client.status().is_logged_in
+    server.operate("tenant", "resume", account.email)
+    wait_for(lambda: not is_refused(), "the end of the refusal")
+    assert client.status().waiting == 0
+    assert {row_id for _, row_id in account.rows()[0]} == set(made)
 
 
 def test_refused_token_is_renewed_and_the_new_pair_is_kept(make_client: MakeClient, account: Account) -> None:
