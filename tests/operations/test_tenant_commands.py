@@ -190,7 +190,7 @@ def test_suspended_customer_is_refused_everything_and_loses_nothing(server: Serv
     assert not other.is_gone.is_set()
     done(server, "tenant", "resume", used.email)
     wait_for(lambda: is_logged_in(used), "the end of the suspension")
-    assert len(used.device().rows()) == 3, "two rows and a tombstone"
+    assert {"r1", "r2"} <= {row["id"] for row in used.device().rows()}
     assert server.post("/api/customers/refresh", {"refreshToken": used.refresh_token}).status_code == 200
     other.close()
 
