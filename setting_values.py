@@ -139,18 +139,19 @@ def duration(minimum: int, maximum: int) -> Callable[[str], int]:
         """Read a length of time with its unit, and give its seconds."""
         found = re.fullmatch(r"([1-9][0-9]{0,8})\s?([smhd])", text.strip())
         seconds = int(found[1]) * _SECONDS[found[2]] if found else -1
-        if not minimum <= seconds <= maximum:
-            raise ValueError(f"must be a time such as 30m, 1h, 24h or 7d, from {minimum}s to {maximum // 86_400}d")
-        return seconds
+        if text != "0" and not minimum <= seconds <= maximum:
+            raise ValueError(
+                f"must be a time such as 30m, 1h, 24h or 7d, from {minimum}s to {maximum // 86_400}d, or 0"
+            )
+        return max(0, seconds)
 
     return read
 
 
 def backup_place(text: str) -> str:
-    if text.startswith("s3:") and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", text):
-        raise ValueError("must be a folder, or a bucket such as s3://bucket/prefix")
-    if "://" in text and not text.startswith("s3:"):
-        raise ValueError("must be a folder, or a bucket such as s3://bucket/prefix; other protocols are not known")
+    is_bucket = re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", text)
+    if not is_bucket and (not text.startswith("/") or "\0" in text or _SURROGATE.search(text)):
+        raise ValueError("must be a folder by its whole path, such as /backups, or a bucket such as s3://bucket/prefix")
     return text
 
 
@@ -174,7 +175,7 @@ def age_keys(text: str) -> tuple[str, ...]:
 
 def web_address(text: str) -> str:
     if not re.fullmatch(r"https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])([:/][^\s]*)?", text):
-        raise ValueError("must begin with https://")
+        raise ValueError("must be an address that begins with https://")
     return text
 
 

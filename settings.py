@@ -202,7 +202,7 @@ class Settings:
     )
     metrics_host: str = _setting("127.0.0.1", str, "Address on which METRICS_PORT listens.")
     backup_every: int = _setting(
-        0, form.duration(60, 31_536_000), "Time between two backups into BACKUP_TO, such as 1h or 24h; unset: none."
+        0, form.duration(60, 31_536_000), "Time between two backups into BACKUP_TO, such as 1h or 24h; 0: none."
     )
     backup_to: str = _setting(
         "", form.backup_place, "Where backups are kept (docs/backups.md): a folder, or a bucket as s3://bucket/prefix."

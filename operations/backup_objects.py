@@ -2,7 +2,7 @@
 
 Knows: the forms of an object, how an increment is written. Must not know: where objects are kept, what is in the files.
 An object is a file of gzip; with a key it is that in a file of age (age-encryption.org/v1), so that ``age -d`` and
-``gunzip`` read it without us. The library for that is imported only where it is used.
+``gunzip`` read it without us.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyrage
 from isal import igzip, isal_zlib
 
 from operations.backup_manifest import BackupError
@@ -56,8 +57,6 @@ class Packing:
             return self.pack(lambda packed: shutil.copyfileobj(file, packed), target)
 
     def _encrypt(self, target: Path) -> None:
-        import pyrage  # noqa: PLC0415 -- a server needs nothing of it
-
         pyrage.encrypt_file(str(self._plain), str(target), [_identity(self._keys[0]).to_public()])
 
     def read(self, source: Path, take: Callable[[Any], None]) -> None:
@@ -89,8 +88,6 @@ class Packing:
                 return source
         if not self._keys:
             raise KeyDoesNotFit(_NEEDS_KEY)
-        import pyrage  # noqa: PLC0415
-
         try:
             pyrage.decrypt_file(str(source), str(self._plain), [_identity(key) for key in self._keys])
         except pyrage.DecryptError as error:
@@ -99,8 +96,6 @@ class Packing:
 
 
 def _identity(key: str) -> Any:
-    import pyrage  # noqa: PLC0415
-
     try:
         return pyrage.x25519.Identity.from_str(key)
     except pyrage.IdentityError:
@@ -109,8 +104,6 @@ def _identity(key: str) -> Any:
 
 def new_key() -> str:
     """Make a key."""
-    import pyrage  # noqa: PLC0415
-
     return str(pyrage.x25519.Identity.generate())
 
 

@@ -1,27 +1,22 @@
-"""Where backups are kept: a folder, or a bucket that speaks the protocol of S3.
+"""Where backups are kept: what a place of objects does, and a folder as such a place.
 
 Knows: how an object comes there whole or not at all, how it is read, listed and removed. Must not know: what is in an
-object, which are needed. The library for buckets is imported only where one is used.
+object, which are needed.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from operations.backup_manifest import BackupError
 from server.durable_files import sync_file, sync_folder
-from settings import Settings
 
-_BUCKET = re.compile(r"s3://([^/]+)/?(.*)")
 _MAKING = ".making-"
-_WAIT, _RETRY_SECONDS, _TRIES = "60s", 60, 4
 
 
 class PlaceUnusable(BackupError):
@@ -42,17 +37,6 @@ class Place(Protocol):
 
     def remove(self, names: list[str]) -> None:
         """Remove objects; those that are not there are none."""
-
-
-def place_of(settings: Settings) -> Place:
-    """Give the place that BACKUP_TO names.
-
-    Raises: BackupError if it names none.
-    """
-    if not settings.backup_to:
-        raise BackupError("BACKUP_TO is not set: it says where backups are kept, a folder or s3://bucket/prefix.")
-    found = _BUCKET.fullmatch(settings.backup_to)
-    return Bucket(found[1], found[2], settings) if found else Folder(Path(settings.backup_to))
 
 
 class Folder:
@@ -113,76 +97,3 @@ def _told(no_room: str, place: Path) -> Iterator[None]:
         if error.errno in (28, 122) and no_room:  # ENOSPC, EDQUOT
             raise PlaceUnusable(no_room) from None
         raise PlaceUnusable(f"{place} can't be used: {error.strerror}.") from None
-
-
-class Bucket:
-    """A bucket, or what is under a prefix of it."""
-
-    def __init__(self, name: str, prefix: str, settings: Settings) -> None:
-        from obstore.store import S3Store  # noqa: PLC0415 -- a server needs nothing of it
-
-        given: dict[str, Any] = {
-            "endpoint": settings.s3_endpoint,
-            "access_key_id": settings.s3_access_key_id,
-            "secret_access_key": settings.s3_secret_access_key,
-        }
-        self._shown = f"s3://{name}/{prefix}"
-        with _told_of_bucket(self._shown):
-            self._store = S3Store(
-                name,
-                prefix=prefix or None,
-                region=settings.s3_region,
-                virtual_hosted_style_request=False,
-                client_options={"timeout": _WAIT, "allow_http": settings.s3_endpoint.startswith("http://")},
-                retry_config={"max_retries": _TRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
-                **{key: value for key, value in given.items() if value},
-            )
-
-    def put(self, name: str, file: Path) -> None:
-        """Send a file; a large one in parts, which count when all are there."""
-        import obstore  # noqa: PLC0415
-
-        with _told_of_bucket(self._shown):
-            obstore.put(self._store, name, file)
-
-    def get(self, name: str, file: Path) -> None:
-        """Receive an object into a file, a part at a time."""
-        import obstore  # noqa: PLC0415
-
-        with _told_of_bucket(self._shown), file.open("wb") as target:
-            try:
-                for part in obstore.get(self._store, name).stream():
-                    target.write(part)
-            except FileNotFoundError:
-                raise BackupError(f"{self._shown}/{name} is missing") from None
-
-    def names(self, folder: str) -> list[str]:
-        """List the objects of a folder."""
-        import obstore  # noqa: PLC0415
-
-        with _told_of_bucket(self._shown):
-            return sorted(one["path"] for page in obstore.list(self._store, prefix=folder) for one in page)
-
-    def remove(self, names: list[str]) -> None:
-        """Remove objects, many with each request."""
-        import obstore  # noqa: PLC0415
-
-        with _told_of_bucket(self._shown), suppress(FileNotFoundError):
-            if names:
-                obstore.delete(self._store, names)
-
-
-@contextmanager
-def _told_of_bucket(shown: str) -> Iterator[None]:
-    """Tell what a bucket answers in a sentence; no key is in it."""
-    from obstore.exceptions import BaseError  # noqa: PLC0415
-
-    try:
-        yield
-    except (BaseError, FileNotFoundError, PermissionError) as error:
-        raise PlaceUnusable(f"{shown} can't be used: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return line if len(line) <= 300 else line[:299] + "…"

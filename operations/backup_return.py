@@ -15,7 +15,8 @@ from operations.backup_catalogue import Catalogue, Catalogues
 from operations.backup_chains import Chains
 from operations.backup_manifest import BackupError, Manifest
 from operations.backup_objects import Packing
-from operations.backup_places import PlaceUnusable, place_of
+from operations.backup_place_choice import place_of
+from operations.backup_places import PlaceUnusable
 from settings import Settings
 from storage.engine import Engine
 from storage.main_database import Closing, Customer, OperatorAction

@@ -26,7 +26,8 @@ from operations.backup_changes import unchanged
 from operations.backup_lock import alone
 from operations.backup_manifest import BackupError
 from operations.backup_objects import Packing
-from operations.backup_places import Place, PlaceUnusable, place_of
+from operations.backup_place_choice import place_of
+from operations.backup_places import Place, PlaceUnusable
 from operations.backup_retention import Removed, remove_old
 from protocol.errors import Problem, StorageFull
 from settings import Settings
