@@ -17,9 +17,11 @@ from accounts.registration import create_customer
 from operations import (
     account_commands,
     backup_commands,
+    maintenance_commands,
     move_commands,
     probe,
     process_checks,
+    quota_command,
     tenant_commands,
     trial_start,
 )
@@ -43,6 +45,8 @@ commands.add_command(backup_commands.new_epoch)
 commands.add_command(move_commands.move)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
+tenant_commands.tenant.add_command(quota_command.quota)
+commands.add_command(maintenance_commands.maintenance)
 commands.add_command(account_commands.account)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)

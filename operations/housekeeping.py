@@ -17,6 +17,7 @@ from greenlet import GreenletExit
 from operations.file_monitor import FileMonitor
 from protocol.errors import Busy, Moved, StorageFull
 from server import memory
+from server.maintenance import Notice, maintenance
 from settings import Settings
 from storage import devices, main_database, operator_actions
 from storage.devices import DAY_MS, Seen
@@ -65,7 +66,9 @@ class Housekeeping:
         self._sleeping: set[gevent.Greenlet] = set()
 
     def start(self) -> None:
-        """Begin the work in the background."""
+        """Begin the work in the background, once what holds from the first request on is known."""
+        self._follow_maintenance()
+        self._tenants.engine.has_room()
         self._running = [
             gevent.spawn(work) for work in (self._save_and_purge, self._follow_commands, self._monitor_files)
         ]
@@ -138,12 +141,18 @@ class Housekeeping:
             self._sleep(_COMMANDS_SECONDS)
             self._log_errors(lambda: [self._notify_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
             self._log_errors(self._follow_operator)
+            self._log_errors(self._tenants.engine.has_room)  # Looks at the disk.
 
     def _follow_operator(self) -> None:
         newest = self._tenants.directory.read(operator_actions.newest)
         if newest != self._action_seen:
             self._look_at_sessions()
+            self._follow_maintenance()
             self._action_seen = newest
+
+    def _follow_maintenance(self) -> None:
+        noted = self._tenants.directory.read(operator_actions.maintenance)
+        maintenance.follow(Notice(noted.since, noted.message) if noted else None)
 
     def _monitor_files(self) -> None:
         """Check all customers' files, at the start and once a minute."""

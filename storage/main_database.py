@@ -25,7 +25,8 @@ State = Literal["active", "read-only", "suspended"]
 
 
 class Customer(Bound):
-    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``."""
+    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``. ``quotas`` are those of its own, by the
+    names of settings."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -38,6 +39,7 @@ class Customer(Bound):
     passwordHash = TextField()
     createdAt = TextField()
     state = TextField(default="active")
+    quotas = JsonField(null=True)
 
     class Meta:
         table_name = "customers"
@@ -113,8 +115,20 @@ class Installation(Bound):
         table_name = "installation"
 
 
+class Maintenance(Bound):
+    """One row while an operator has the installation take no changes. ``since`` in seconds since 1970."""
+
+    id = IntegerField(primary_key=True)
+    since = IntegerField()
+    message = TextField(null=True)
+
+    class Meta:
+        table_name = "maintenance"
+
+
 class OperatorAction(Bound):
-    """One change that an operator made. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone."""
+    """One change that an operator made. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone, and
+    is empty for what is about all."""
 
     number = IntegerField(primary_key=True)
     at = IntegerField()
@@ -126,7 +140,7 @@ class OperatorAction(Bound):
         table_name = "operator_actions"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, OperatorAction]
+_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, Maintenance, OperatorAction]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
 
@@ -202,7 +216,7 @@ def customer_ids_after(customer_id: str, count: int) -> list[str]:
     return [row[0] for row in found]
 
 
-def change_customer(customer_id: str, **columns: str | None) -> None:
+def change_customer(customer_id: str, **columns: Any) -> None:
     """Set some columns of a customer."""
     Customer.update(**columns).where(Customer.id == customer_id).execute()
 

@@ -7,11 +7,16 @@ change by a command beside it counts there too.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from peewee import fn
 
 from protocol.errors import EmailTaken
 from storage.main_database import (
     Customer,
+    Maintenance,
     OperatorAction,
     Session,
     State,
@@ -41,6 +46,12 @@ def set_state(customer_id: str, state: State, now: int) -> None:
     """Let a customer do everything, read only, or nothing."""
     change_customer(customer_id, state=state)
     _record(state, customer_id, now)
+
+
+def set_quotas(customer_id: str, quotas: Mapping[str, Any], now: int) -> None:
+    """Give a customer quotas of its own, by the names of settings; none: those of all."""
+    change_customer(customer_id, quotas=dict(quotas) or None)
+    _record("quota", customer_id, now, json.dumps(quotas) if quotas else "default")
 
 
 def set_password(customer_id: str, password_hash: str, now: int) -> list[str]:
@@ -78,3 +89,31 @@ def end_sessions(customer_id: str, now: int, session_id: str | None = None) -> l
 def record_removal(customer_id: str, now: int) -> None:
     """Record that an account is about to be closed."""
     _record("delete", customer_id, now)
+
+
+# --- all customers ---------------------------------------------------------------------------------------------------
+
+
+def maintenance() -> Maintenance | None:
+    """Tell since when no changes are taken, and what clients are told; None if they are."""
+    found: Maintenance | None = Maintenance.get_or_none()
+    return found
+
+
+def begin_maintenance(message: str | None, now: int) -> None:
+    """Take no changes from now on, or tell clients something else."""
+    before = maintenance()
+    Maintenance.delete().execute()
+    Maintenance.create(id=1, since=before.since if before else now, message=message)
+    _record("maintenance-on", _ALL, now, message)
+
+
+def end_maintenance(now: int) -> bool:
+    """Take changes again; False if they were."""
+    if is_on := maintenance() is not None:
+        Maintenance.delete().execute()
+        _record("maintenance-off", _ALL, now)
+    return is_on
+
+
+_ALL = ""
