@@ -78,3 +78,25 @@ def end_sessions(customer_id: str, now: int, session_id: str | None = None) -> l
 def record_removal(customer_id: str, now: int) -> None:
     """Record that an account is about to be closed."""
     _record("delete", customer_id, now)
+
+
+# --- rows that an operator changed -----------------------------------------------------------------------------------
+
+CHANGED_ROWS = "rewound"
+"""Recorded once rows were written, so that servers tell their sockets."""
+
+
+def record_rewind(customer_id: str, now: int, about: str) -> None:
+    """Record that a tenant is about to be taken back to an earlier moment."""
+    _record("rewind", customer_id, now, about)
+
+
+def record_changed_rows(customer_id: str, now: int, about: str) -> None:
+    """Record that rows of a tenant were written."""
+    _record(CHANGED_ROWS, customer_id, now, about)
+
+
+def changed_since(number: int) -> list[str]:
+    """List the tenants whose rows an operator wrote, as recorded after an entry."""
+    written = (OperatorAction.number > number) & (OperatorAction.action == CHANGED_ROWS)
+    return sorted({found.tenant_id for found in OperatorAction.select(OperatorAction.tenant_id).where(written)})

@@ -107,8 +107,8 @@ def differences(table: str, now: Body | None, then: Body | None) -> dict[str, di
     out of that side."""
     here = decode_stored(now.row) if now else {}
     there = fitted(decode_stored(then.row), synced_tables()[table]) if then else {}
-    sides = {"now": here, "then": there}
     names = [name for name in {**there, **here} if name not in _NOT_COMPARED]
+    sides = {"now": here, "then": there}
     return {
         name: {side: row[name] for side, row in sides.items() if name in row}
         for name in names

@@ -204,10 +204,10 @@ class TimeMachine:
         """
         if not preview.rows:
             return Rewound(0, 0, 0, 0)
-        about = f"to change {preview.moment.sequence} of {_time_of(preview.moment)}"
-        self._record("rewind", about)
+        about = f"to change {preview.moment.sequence}, {_time_of(preview.moment)}"
+        self._directory.write(lambda: operator_actions.record_rewind(self._tenant_id, now_ms() // 1000, about))
         done = Rewound(0, 0, 0, 0)
-        waiting = preview.rows
+        waiting: Sequence[Differing] = preview.rows
         is_first = True
         while waiting or is_first:
             part = _Part(preview, waiting, takes_all=takes_all and is_first)
@@ -218,12 +218,12 @@ class TimeMachine:
             waiting, is_first = part.rest, False
             done = _added(done, written)
             if written.applied.touched:
-                self._record("rewound", f"changes {written.applied.before.sequence + 1} to {done.last}")
+                self._note_written(f"changes {written.applied.before.sequence + 1} to {done.last}")
         return done
 
-    def _record(self, action: str, about: str) -> None:
+    def _note_written(self, about: str) -> None:
         now = now_ms() // 1000
-        self._directory.write(lambda: operator_actions.record(action, self._tenant_id, now, about))
+        self._directory.write(lambda: operator_actions.record_changed_rows(self._tenant_id, now, about))
 
 
 class _Part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_purge_of_a_part_looks_at_that_part(database: PostgresDatabase) -> None:
         " (SELECT e._seq FROM end_user AS e WHERE e.is_deleted = 0 AND e._seq > ? AND e._seq <= ?)"
     )
     for sql in (replaced, deleted):
-        assert database.write(lambda sql=sql: pages_read(sql, (ROWS - 100, ROWS))) <= 600
+        assert database.write(partial(pages_read, sql, (ROWS - 100, ROWS))) <= 600
 
 
 def test_no_statement_is_compiled(engine: PostgresEngine) -> None:
