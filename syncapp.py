@@ -20,6 +20,7 @@ del sys.modules["psycopg"]
 
 import logging  # noqa: E402
 from functools import cache, partial  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 from flask import Flask  # noqa: E402
@@ -194,6 +195,15 @@ def _add_metrics(
     gevent.spawn(time_event_loop)
 
 
+def _log_files(settings: Settings) -> list[log_format.Lines]:
+    """Give what writes the log into a file, if that is wanted, and else is not even imported."""
+    if not settings.log_file:
+        return []
+    from server.log_file import LogFile, RotatedFile  # noqa: PLC0415
+
+    return [LogFile(RotatedFile(Path(settings.log_file), settings.log_file_bytes, settings.log_files))]
+
+
 class StartRefused(RuntimeError):
     """The server would lose or leak data here, or can't run at all; its text says why and what to do."""
 
@@ -205,7 +215,7 @@ def assemble() -> tuple[Flask, Settings]:
     """
     try:
         settings = environment.load()
-        log_format.install(settings.log_format, [recent_log.RECENT])
+        log_format.install(settings.log_format, [recent_log.RECENT, *_log_files(settings)])
         for finding in doctor.findings(doctor.this_machine(settings)):
             if finding.refuses:
                 raise StartRefused(str(finding))
