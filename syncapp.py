@@ -19,6 +19,7 @@ import peewee  # noqa: E402, F401
 del sys.modules["psycopg"]
 
 import logging  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from functools import cache, partial  # noqa: E402
 
 import gevent  # noqa: E402
@@ -109,7 +110,8 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored, sockets.look_at_sessions)
-    lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
+    end_mails = _send_mails(settings, engine) if settings.smtp_url else None
+    lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
     if settings.metrics_token or settings.metrics_port:
         _add_metrics(app, settings, tenants, sockets, quotas, monitor)
@@ -122,12 +124,19 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
 
 
 def _lifecycle(
-    app: Flask, settings: Settings, engine: Engine, sockets: Sockets, housekeeping: Housekeeping
+    app: Flask,
+    settings: Settings,
+    engine: Engine,
+    sockets: Sockets,
+    housekeeping: Housekeeping,
+    end_mails: Callable[[], None] | None,
 ) -> Lifecycle:
     def close() -> None:
         """End the background work, then close every database."""
         engine.give_up_after(_GIVE_UP_SECONDS)
         housekeeping.end()
+        if end_mails:
+            end_mails()
         engine.close()
 
     def held() -> dict[str, int]:
@@ -137,6 +146,15 @@ def _lifecycle(
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
     app.extensions["lifecycle"] = lifecycle
     return lifecycle
+
+
+def _send_mails(settings: Settings, engine: Engine) -> Callable[[], None]:
+    """Begin to send mails, and give what ends that."""
+    from operations.mail_sender import MailSender  # noqa: PLC0415 -- for those alone who send mails
+
+    sender = MailSender(settings, engine, lambda _mail, _now: None)
+    sender.start()
+    return sender.end
 
 
 def _open_files(engine: Engine) -> int:

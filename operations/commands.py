@@ -17,6 +17,7 @@ from accounts.registration import create_customer
 from operations import (
     account_commands,
     backup_commands,
+    mail_commands,
     move_commands,
     probe,
     process_checks,
@@ -44,6 +45,7 @@ commands.add_command(move_commands.move)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
 commands.add_command(account_commands.account)
+commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
 

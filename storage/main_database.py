@@ -126,6 +126,28 @@ class OperatorAction(Bound):
         table_name = "operator_actions"
 
 
+class Mail(Bound):
+    """A mail that is still to be sent, or could not be (``failed_at``). Times in seconds since 1970.
+
+    One of kind ``text`` has its words; others are written as they are sent, so that no secret waits here (see ``outbox``).
+    """
+
+    id = TextField(primary_key=True)
+    kind = TextField()
+    recipient = TextField()
+    tenant_id = TextField(null=True)
+    subject = TextField(null=True)
+    body = TextField(null=True)
+    created_at = IntegerField()
+    next_at = IntegerField()
+    attempts = IntegerField(default=0)
+    error = TextField(null=True)
+    failed_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "outbox"
+
+
 class BackupRun(Bound):
     """One run of the backups that look after themselves (see ``backup_runs``). Times in seconds since 1970.
 
@@ -147,7 +169,7 @@ class BackupRun(Bound):
         table_name = "backup_runs"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, OperatorAction, BackupRun]
+_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, OperatorAction, BackupRun, Mail]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
 
@@ -253,6 +275,7 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     Session.delete().where(Session.customer_id == customer_id).execute()
     Customer.delete().where(Customer.id == customer_id).execute()
     LastPosition.delete().where(LastPosition.tenant_id == customer_id).execute()
+    Mail.delete().where(Mail.tenant_id == customer_id).execute()
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
 
