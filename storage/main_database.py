@@ -16,7 +16,7 @@ from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
 from storage.push_batch import insert_row
-from storage.schema import add_missing, fingerprint, set_defaults
+from storage.schema import add_missing, fingerprint
 
 _MOST_COMPOSED = 1_000
 
@@ -176,7 +176,7 @@ TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 def prepare() -> None:
     """Make the main database what this version needs."""
-    set_defaults(add_missing(_MODELS))
+    add_missing(_MODELS)
 
 
 def normal_form(text: str, form: Literal["NFC", "NFD"] = "NFC") -> str:
