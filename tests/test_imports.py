@@ -126,6 +126,7 @@ MAY_IMPORT_LATE = {
     "syncapp._run_command",
     "operations.bus_choice.chosen_bus",
     "syncapp._add_metrics",
+    "syncapp._send_mails",
     "operations.doctor.redis_address",
     "operations.engine_choice.postgres_engine",
 }
