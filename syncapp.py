@@ -47,6 +47,7 @@ from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import LoadShedding  # noqa: E402
 from server.http.middleware import Middleware  # noqa: E402
+from server.log_file import LogFile, RotatedFile  # noqa: E402
 from server.quotas import Quotas  # noqa: E402
 from server.scheduler import Scheduler  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
@@ -214,11 +215,9 @@ def _add_metrics(
 
 
 def _log_files(settings: Settings) -> list[log_format.Lines]:
-    """Give what writes the log into a file, if that is wanted, and else is not even imported."""
+    """Give what writes the log into a file, if that is wanted."""
     if not settings.log_file:
         return []
-    from server.log_file import LogFile, RotatedFile  # noqa: PLC0415
-
     return [LogFile(RotatedFile(Path(settings.log_file), settings.log_file_bytes, settings.log_files))]
 
 
