@@ -40,7 +40,7 @@ from operations.engine_choice import server_engine  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
-from server import connections, log_format  # noqa: E402
+from server import connections, log_format, recent_log  # noqa: E402
 from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import LoadShedding  # noqa: E402
@@ -205,7 +205,7 @@ def assemble() -> tuple[Flask, Settings]:
     """
     try:
         settings = environment.load()
-        log_format.install(settings.log_format)
+        log_format.install(settings.log_format, [recent_log.RECENT])
         for finding in doctor.findings(doctor.this_machine(settings)):
             if finding.refuses:
                 raise StartRefused(str(finding))

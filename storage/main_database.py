@@ -144,7 +144,38 @@ class OperatorSession(Bound):
         table_name = "operator_sessions"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, OperatorAction, OperatorSession]
+class BackupRun(Bound):
+    """One run of the backups that look after themselves (see ``backup_runs``). Times in seconds since 1970.
+
+    ``name`` is that of the backup, once it is made; ``stored_bytes`` is what was written for it.
+    """
+
+    number = IntegerField(primary_key=True)
+    place = TextField()
+    started_at = IntegerField()
+    ended_at = IntegerField(null=True)
+    state = TextField()
+    name = TextField(null=True)
+    tenants = IntegerField(default=0)
+    changed = IntegerField(default=0)
+    stored_bytes = IntegerField(default=0)
+    error = TextField(null=True)
+
+    class Meta:
+        table_name = "backup_runs"
+
+
+_MODELS = [
+    Customer,
+    Session,
+    Closing,
+    LastPosition,
+    DeclaredTable,
+    Installation,
+    OperatorAction,
+    OperatorSession,
+    BackupRun,
+]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
 
