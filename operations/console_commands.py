@@ -38,7 +38,9 @@ def admin_link(url: str | None, end_all: bool, as_json: bool) -> None:
         print_json({"url": link, "expiresAt": shown_time(until)})
         return
     click.echo(link)
-    progress(f"It works once, for {LINK_SECONDS // 60} minutes. The session ends after {SESSION_SECONDS // 3600} hours.")
+    progress(
+        f"It works once, for {LINK_SECONDS // 60} minutes. The session ends after {SESSION_SECONDS // 3600} hours."
+    )
 
 
 def _end_all(as_json: bool) -> None:

@@ -33,9 +33,7 @@ def change_email(engine: Engine, customer: Customer, email: str, by: str | None 
     return address
 
 
-def set_password(
-    engine: Engine, passwords: Passwords, customer: Customer, password: str, by: str | None = None
-) -> int:
+def set_password(engine: Engine, passwords: Passwords, customer: Customer, password: str, by: str | None = None) -> int:
     """Replace a password and end all sessions; give how many those were.
 
     Raises: ValidationError.

@@ -18,9 +18,7 @@ def begin_link(session_id: str, link_hash: str, now: int, expires_at: int) -> No
 
 def begin_session(link_hash: str, token_hash: str, now: int, expires_at: int) -> str | None:
     """Spend a link for a session, and give its ID; None if the link was spent, has run out, or is none."""
-    link = OperatorSession.get_or_none(
-        (OperatorSession.link_hash == link_hash) & (OperatorSession.expires_at > now)
-    )
+    link = OperatorSession.get_or_none((OperatorSession.link_hash == link_hash) & (OperatorSession.expires_at > now))
     if link is None:
         return None
     begun = {"link_hash": None, "token_hash": token_hash, "created_at": now, "expires_at": expires_at}

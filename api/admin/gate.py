@@ -70,7 +70,9 @@ class Gate:
             raise invalid("link", "must be a text")
         signed_in = operator_sign_in.sign_in(self._directory, link)
         if signed_in is None:
-            raise Unauthorized(f"This link was used before, or is older than {LINK_SECONDS // 60} minutes. {_SIGN_IN_AGAIN}")
+            raise Unauthorized(
+                f"This link was used before, or is older than {LINK_SECONDS // 60} minutes. {_SIGN_IN_AGAIN}"
+            )
         reply = answer({"success": True})
         return reply._replace(headers=[*reply.headers, ("Set-Cookie", _cookie(signed_in[0], SESSION_SECONDS))])
 
@@ -132,7 +134,9 @@ def _must_prove(operator: Operator) -> None:
     """
     proof = current_exchange().header(PROOF_HEADER) or ""
     if not hmac.compare_digest(proof.encode("utf-8", "replace"), operator.proof.encode()):
-        raise OriginNotAllowed(f"The console's pages send {PROOF_HEADER}; this request had another or none. Load the page anew.")
+        raise OriginNotAllowed(
+            f"The console's pages send {PROOF_HEADER}; this request had another or none. Load the page anew."
+        )
 
 
 def _cookie(token: str, seconds: int) -> str:
