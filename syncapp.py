@@ -19,6 +19,7 @@ import peewee  # noqa: E402, F401
 del sys.modules["psycopg"]
 
 import logging  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from functools import cache, partial  # noqa: E402
 
 import gevent  # noqa: E402
@@ -59,7 +60,7 @@ from storage.sqlite.errors import EngineError  # noqa: E402
 from storage.sqlite.folder_locks import DataFolderInUse  # noqa: E402
 from tenants import Tenants  # noqa: E402
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 _GUNICORNS_BOOT_ERROR = 3
 """A worker's exit code after which gunicorn does not try again (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
 
@@ -110,7 +111,8 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored, sockets.look_at_sessions)
-    lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
+    end_mails = _send_mails(settings, engine) if settings.smtp_url else None
+    lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
     opened = cache(partial(_console, tenants))
     app.register_blueprint(Gate(settings, engine.directory, engine.attempt_counts, opened).blueprint())
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
@@ -125,12 +127,19 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
 
 
 def _lifecycle(
-    app: Flask, settings: Settings, engine: Engine, sockets: Sockets, housekeeping: Housekeeping
+    app: Flask,
+    settings: Settings,
+    engine: Engine,
+    sockets: Sockets,
+    housekeeping: Housekeeping,
+    end_mails: Callable[[], None] | None,
 ) -> Lifecycle:
     def close() -> None:
         """End the background work, then close every database."""
         engine.give_up_after(_GIVE_UP_SECONDS)
         housekeeping.end()
+        if end_mails:
+            end_mails()
         engine.close()
 
     def held() -> dict[str, int]:
@@ -140,6 +149,15 @@ def _lifecycle(
     lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
     app.extensions["lifecycle"] = lifecycle
     return lifecycle
+
+
+def _send_mails(settings: Settings, engine: Engine) -> Callable[[], None]:
+    """Begin to send mails, and give what ends that."""
+    from operations.mail_sender import MailSender  # noqa: PLC0415 -- for those alone who send mails
+
+    sender = MailSender(settings, engine, lambda _mail, _now: None)
+    sender.start()
+    return sender.end
 
 
 def _open_files(engine: Engine) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from operations import doctor, process_checks
+from operations import doctor, process_checks, smtp_server
 from operations.doctor import Check, Finding, Machine
 from operations.engine_choice import postgres_engine
 from operations.file_monitor import FileMonitor
+from operations.smtp_server import CanNotSend
 from protocol.errors import Problem
 from server.http.lifecycle import CannotListen, listen
 from storage import main_database
@@ -119,6 +120,17 @@ def address(machine: Machine) -> Finding | None:
     return None
 
 
+def mail_server(machine: Machine) -> Finding | None:
+    """Check whether the mail server can be reached with TLS and takes the password; no mail is sent."""
+    if not machine.settings.smtp_url:
+        return None
+    try:
+        smtp_server.try_out(machine.settings)
+    except CanNotSend as error:
+        return Finding(f"{error}.".replace("..", "."), "Mails wait meanwhile (docs/mail.md).")
+    return None
+
+
 PROCESS_CHECKS: tuple[Check, ...] = (process_checks.bus, process_checks.versions, process_checks.connections)
 TRIAL_CHECKS: tuple[Check, ...] = (
     database,
@@ -127,6 +139,7 @@ TRIAL_CHECKS: tuple[Check, ...] = (
     stored_data,
     customers_files,
     address,
+    mail_server,
 )
 _OF_POSTGRES, _OF_FILES = {database, customers_rows, *PROCESS_CHECKS}, {stored_data, customers_files}
 

@@ -1,7 +1,7 @@
 """The record of backup runs in the main database: which came to an end, what they kept, why one failed.
 
-Knows: the statements on this record, bound by the caller to the directory. Must not know: how a backup is made, where it is,
-when the next one is due, engines. Times in seconds since 1970.
+Knows: the statements on this record, bound by the caller to the directory. Must not know: how a backup is made, where
+it is, when the next one is due, engines. Times in seconds since 1970.
 """
 
 from __future__ import annotations

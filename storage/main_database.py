@@ -16,7 +16,7 @@ from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
 from storage.push_batch import insert_row
-from storage.schema import add_missing, fingerprint, set_defaults
+from storage.schema import add_missing, fingerprint
 
 _MOST_COMPOSED = 1_000
 
@@ -144,6 +144,28 @@ class OperatorSession(Bound):
         table_name = "operator_sessions"
 
 
+class Mail(Bound):
+    """A mail that is still to be sent, or could not be (``failed_at``). Times in seconds since 1970.
+
+    One of kind ``text`` has its words; others are written as they are sent, so that no secret waits here (see ``outbox``).
+    """
+
+    id = TextField(primary_key=True)
+    kind = TextField()
+    recipient = TextField()
+    tenant_id = TextField(null=True)
+    subject = TextField(null=True)
+    body = TextField(null=True)
+    created_at = IntegerField()
+    next_at = IntegerField()
+    attempts = IntegerField(default=0)
+    error = TextField(null=True)
+    failed_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "outbox"
+
+
 class BackupRun(Bound):
     """One run of the backups that look after themselves (see ``backup_runs``). Times in seconds since 1970.
 
@@ -175,6 +197,7 @@ _MODELS = [
     OperatorAction,
     OperatorSession,
     BackupRun,
+    Mail,
 ]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
@@ -182,7 +205,7 @@ TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 def prepare() -> None:
     """Make the main database what this version needs."""
-    set_defaults(add_missing(_MODELS))
+    add_missing(_MODELS)
 
 
 def normal_form(text: str, form: Literal["NFC", "NFD"] = "NFC") -> str:
@@ -281,6 +304,7 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     Session.delete().where(Session.customer_id == customer_id).execute()
     Customer.delete().where(Customer.id == customer_id).execute()
     LastPosition.delete().where(LastPosition.tenant_id == customer_id).execute()
+    Mail.delete().where(Mail.tenant_id == customer_id).execute()
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
 

@@ -127,6 +127,7 @@ MAY_IMPORT_LATE = {
     "operations.bus_choice.chosen_bus",
     "syncapp._add_metrics",
     "syncapp._console",
+    "syncapp._send_mails",
     "operations.doctor.redis_address",
     "operations.engine_choice.postgres_engine",
 }
