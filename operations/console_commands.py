@@ -55,7 +55,7 @@ def _end_all(as_json: bool) -> None:
 def _address(settings: Settings, url: str | None) -> str:
     """Give the address of the server, without a slash at its end."""
     if url is None:
-        return f"http://localhost:{settings.port}"
+        return settings.public_url or f"http://localhost:{settings.port}"
     if not re.fullmatch(r"https?://[^\s/?#]+/?", url):
         raise click.UsageError("--url must be an address such as https://api.example.com.")
     return url.rstrip("/")
