@@ -31,6 +31,7 @@ import settings as environment  # noqa: E402
 from accounts import signing_key  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
+from api.admin.gate import Console, Gate  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
@@ -114,6 +115,8 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored, sockets.look_at_sessions)
     end_mails = _send_mails(settings, engine) if settings.smtp_url else None
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
+    opened = cache(partial(_console, tenants))
+    app.register_blueprint(Gate(settings, engine.directory, engine.attempt_counts, opened).blueprint())
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
     if settings.metrics_token or settings.metrics_port:
         _add_metrics(app, settings, tenants, sockets, quotas, monitor)
@@ -189,6 +192,14 @@ def _add_pages(
     )
     app.register_blueprint(pages.blueprint())
     completeness.must_describe(app, settings, sockets.events)
+
+
+def _console(tenants: Tenants) -> Console:
+    """Assemble the operator's console, for the first who signs in."""
+    from api.admin import console  # noqa: PLC0415 -- for those alone who use it
+    from api.admin.record import Record  # noqa: PLC0415
+
+    return console.Console([Record(tenants)])
 
 
 def _add_metrics(

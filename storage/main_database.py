@@ -114,16 +114,34 @@ class Installation(Bound):
 
 
 class OperatorAction(Bound):
-    """One change that an operator made. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone."""
+    """One thing that an operator did. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone, or
+    ``""`` if it was to no customer. ``made_by`` names the session of the console; None: a command did it."""
 
     number = IntegerField(primary_key=True)
     at = IntegerField()
     action = TextField()
     tenant_id = TextField(index=True)
     about = TextField(null=True)
+    made_by = TextField(null=True)
 
     class Meta:
         table_name = "operator_actions"
+
+
+class OperatorSession(Bound):
+    """A sign-in to the operator's console: a link that works once, then the session that it began.
+
+    Of both secrets only a hash is here. Times in seconds since 1970.
+    """
+
+    id = TextField(primary_key=True)
+    link_hash = TextField(null=True, unique=True)
+    token_hash = TextField(null=True, unique=True)
+    created_at = IntegerField()
+    expires_at = IntegerField()
+
+    class Meta:
+        table_name = "operator_sessions"
 
 
 class Mail(Bound):
@@ -169,7 +187,18 @@ class BackupRun(Bound):
         table_name = "backup_runs"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, OperatorAction, BackupRun, Mail]
+_MODELS = [
+    Customer,
+    Session,
+    Closing,
+    LastPosition,
+    DeclaredTable,
+    Installation,
+    OperatorAction,
+    OperatorSession,
+    BackupRun,
+    Mail,
+]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
 
