@@ -21,6 +21,7 @@ del sys.modules["psycopg"]
 import logging  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import cache, partial  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 from flask import Flask  # noqa: E402
@@ -47,6 +48,7 @@ from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import LoadShedding  # noqa: E402
 from server.http.middleware import Middleware  # noqa: E402
+from server.log_file import LogFile, RotatedFile  # noqa: E402
 from server.quotas import Quotas  # noqa: E402
 from server.scheduler import Scheduler  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
@@ -223,6 +225,13 @@ def _add_metrics(
     gevent.spawn(time_event_loop)
 
 
+def _log_files(settings: Settings) -> list[log_format.Lines]:
+    """Give what writes the log into a file, if that is wanted."""
+    if not settings.log_file:
+        return []
+    return [LogFile(RotatedFile(Path(settings.log_file), settings.log_file_bytes, settings.log_files))]
+
+
 class StartRefused(RuntimeError):
     """The server would lose or leak data here, or can't run at all; its text says why and what to do."""
 
@@ -234,7 +243,7 @@ def assemble() -> tuple[Flask, Settings]:
     """
     try:
         settings = environment.load()
-        log_format.install(settings.log_format, [recent_log.RECENT])
+        log_format.install(settings.log_format, [recent_log.RECENT, *_log_files(settings)])
         for finding in doctor.findings(doctor.this_machine(settings)):
             if finding.refuses:
                 raise StartRefused(str(finding))
