@@ -95,8 +95,10 @@ class Rewound(NamedTuple):
 class TimeMachine:
     """One tenant's moments."""
 
-    def __init__(self, engine: Engine, tenant_id: str) -> None:
+    def __init__(self, engine: Engine, tenant_id: str, by: str | None = None) -> None:
+        """``by``: which session of the console acts; None for a command."""
         self._database, self._directory, self._tenant_id = engine.tenant(tenant_id), engine.directory, tenant_id
+        self._by = by
 
     # --- finding a moment ------------------------------------------------------------------------------------------------
 
@@ -205,7 +207,7 @@ class TimeMachine:
         if not preview.rows:
             return Rewound(0, 0, 0, 0)
         about = f"to change {preview.moment.sequence}, {_time_of(preview.moment)}"
-        self._directory.write(lambda: operator_actions.record_rewind(self._tenant_id, now_ms() // 1000, about))
+        self._record("rewind", about)
         done = Rewound(0, 0, 0, 0)
         waiting: Sequence[Differing] = preview.rows
         is_first = True
@@ -218,12 +220,14 @@ class TimeMachine:
             waiting, is_first = part.rest, False
             done = _added(done, written)
             if written.applied.touched:
-                self._note_written(f"changes {written.applied.before.sequence + 1} to {done.last}")
+                self._record(
+                    operator_actions.CHANGED_ROWS, f"changes {written.applied.before.sequence + 1} to {done.last}"
+                )
         return done
 
-    def _note_written(self, about: str) -> None:
+    def _record(self, action: str, about: str) -> None:
         now = now_ms() // 1000
-        self._directory.write(lambda: operator_actions.record_changed_rows(self._tenant_id, now, about))
+        self._directory.write(lambda: operator_actions.record(action, self._tenant_id, now, about, self._by))
 
 
 class _Part:
