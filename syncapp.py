@@ -112,7 +112,8 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
-    housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored, sockets.look_at_sessions)
+    told = sockets.announce_restored, sockets.look_at_sessions, sockets.look
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, *told)
     end_mails = _send_mails(settings, engine) if settings.smtp_url else None
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
     opened = cache(partial(_console, tenants))

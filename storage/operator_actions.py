@@ -79,3 +79,15 @@ def end_sessions(customer_id: str, now: int, session_id: str | None = None, by: 
 def record_removal(customer_id: str, now: int, by: str | None = None) -> None:
     """Record that an account is about to be closed."""
     record("delete", customer_id, now, by=by)
+
+
+# --- rows that an operator changed -----------------------------------------------------------------------------------
+
+CHANGED_ROWS = "rewound"
+"""Recorded once rows were written, so that servers tell their sockets."""
+
+
+def changed_since(number: int) -> list[str]:
+    """List the tenants whose rows an operator wrote, as recorded after an entry."""
+    written = (OperatorAction.number > number) & (OperatorAction.action == CHANGED_ROWS)
+    return sorted({found.tenant_id for found in OperatorAction.select(OperatorAction.tenant_id).where(written)})
