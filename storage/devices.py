@@ -206,10 +206,11 @@ def purge_limit(now: int, history_ms: int) -> int:
 
 
 def purge(after: int, until: int, count: int = PURGED_AT_ONCE) -> int | None:
-    """Look through ``count`` entries of the log after ``after`` and remove what is no longer current; give where it ended.
+    """Look through ``count`` entries of the log after ``after`` and remove what they replaced; give where it ended.
 
-    None when nothing is left up to ``until``. From the oldest on, so that no history has a part missing in its middle.
-    Of deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
+    None when nothing is left up to ``until``. From the oldest on, so that no history has a part missing in its middle. A
+    change goes once the next one of its row is that old: so each moment after ``until`` can be told (``rewind``). Of
+    deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
     """
     ends = connection().execute(
         "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) AS chunk",
@@ -221,20 +222,23 @@ def purge(after: int, until: int, count: int = PURGED_AT_ONCE) -> int | None:
     for name in synced_tables():
         end = _end_of_tombstones(name, after, end)
     within = (after, end)
+    known = ", ".join(f"'{name}'" for name in synced_tables())  # A table that is not synced now may be again.
+    connection().execute(f"{PURGE_REPLACED} AND n.table_name IN ({known}))", within)
     for name in synced_tables():
         deleted = f'"{name}" AS e WHERE e.is_deleted = 1 AND e._seq > ? AND e._seq <= ?'
         newest = next(iter(connection().execute(f"SELECT max(e._seq) FROM {deleted}", within)))[0]
         if newest is not None:
-            connection().execute(f"DELETE FROM {deleted}", within)
             here = position()
             purged = max(here.purged_until, newest), max(here.purged_at, committed_at(newest))
+            connection().execute(f"DELETE FROM _changes AS c WHERE c.seq IN (SELECT e._seq FROM {deleted})", within)
+            connection().execute(f"DELETE FROM {deleted}", within)
             connection().execute("UPDATE _meta SET purged_until = ?, purged_at = ?", purged)
-    current = "".join(f' AND NOT EXISTS (SELECT 1 FROM "{name}" AS e WHERE e._seq = c.seq)' for name in synced_tables())
-    known = ", ".join(f"'{name}'" for name in synced_tables())  # A table that is not synced now may be again.
-    connection().execute(
-        f"DELETE FROM _changes AS c WHERE c.seq > ? AND c.seq <= ? AND c.table_name IN ({known}){current}", within
-    )
     return int(end)
+
+
+PURGE_REPLACED = (
+    "DELETE FROM _changes AS c WHERE c.seq IN (SELECT n.previous_seq FROM _changes AS n WHERE n.seq > ? AND n.seq <= ?"
+)
 
 
 def _end_of_tombstones(table: str, after: int, end: int) -> int:
