@@ -13,13 +13,13 @@ from protocol.errors import EmailTaken
 from storage.main_database import (
     Customer,
     OperatorAction,
-    Session,
     State,
     change_customer,
     customer_by_email,
     normal_email,
     revoke_sessions,
 )
+from storage.sessions import revoke_session_of
 
 
 def newest() -> int:
@@ -69,8 +69,7 @@ def end_sessions(customer_id: str, now: int, session_id: str | None = None, by: 
     if session_id is None:
         ended = revoke_sessions(customer_id, now)
     else:
-        live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.id == session_id)
-        ended = [session_id] if Session.update(revoked_at=now).where(live).execute() else []
+        ended = [session_id] if revoke_session_of(customer_id, session_id, now) else []
     if ended:
         record("end-sessions", customer_id, now, session_id, by)
     return ended
