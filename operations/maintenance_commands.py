@@ -11,7 +11,7 @@ import click
 
 from operations.command_line import storage
 from operations.tenant_commands import as_json_option, print_json, shown_time
-from storage import operator_actions
+from storage import maintenance as noted
 
 _LONGEST = 200
 
@@ -31,7 +31,7 @@ def on(message: str | None) -> None:
     if message is not None and (len(message) > _LONGEST or not message.isprintable()):
         raise click.UsageError(f"--message must be one line of at most {_LONGEST} characters.")
     with storage() as (_, engine):
-        engine.directory.write(lambda: operator_actions.begin_maintenance(message or None, int(time.time())))
+        engine.directory.write(lambda: noted.begin(message or None, int(time.time())))
     click.echo("Pushes and registrations are refused; pulls go on.")
 
 
@@ -42,7 +42,7 @@ def off() -> None:
     Example: python syncapp.py maintenance off
     """
     with storage() as (_, engine):
-        was_on = engine.directory.write(lambda: operator_actions.end_maintenance(int(time.time())))
+        was_on = engine.directory.write(lambda: noted.end(int(time.time())))
     click.echo("Changes are taken." if was_on else "There was no maintenance: changes are taken.")
 
 
@@ -54,7 +54,7 @@ def status(as_json: bool) -> None:
     Example: python syncapp.py maintenance status
     """
     with storage() as (_, engine):
-        found = engine.directory.read(operator_actions.maintenance)
+        found = engine.directory.read(noted.maintenance)
     since = shown_time(found.since) if found else None
     if as_json:
         print_json({"isOn": found is not None, "since": since, "message": found.message if found else None})
