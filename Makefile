@@ -19,7 +19,7 @@ help: ## This list
 run: .venv/installed node_modules ## Install what is needed and serve on port 3000, data in ./data
 	@exec $(BIN)/python syncapp.py
 
-test: .venv/installed-dev ## Install what tests need and pass them; with ARGS these tests only
+test: .venv/installed-dev .venv-s3/installed ## Install what tests need and pass them; with ARGS these tests only
 	@$(BIN)/python tests/needs.py
 	@$(MAKE) --no-print-directory node_modules clients/js/node_modules
 	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(TOGETHER) -j3 clients $(if $(ENGINE),,on-postgres) part-1 part-2 part-3)
@@ -80,7 +80,7 @@ audit: .venv-audit/installed ## Hold the pins against the known vulnerabilities
 	@.venv-audit/bin/python tests/audit.py
 
 clean: ## Remove what was installed; data stays
-	rm -rf .venv .venv-audit node_modules clients/js/node_modules bench/peer/node_modules .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-audit .venv-s3 node_modules clients/js/node_modules bench/peer/node_modules .mypy_cache .ruff_cache .hypothesis
 
 # A folder that pip broke half way has no mark and is made again.
 .venv/installed: requirements.txt
@@ -93,6 +93,11 @@ clean: ## Remove what was installed; data stays
 .venv/installed-dev: .venv/installed requirements-dev.txt
 	@echo "Installing what the tests need into .venv ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.venv-s3/installed: requirements-s3.txt
+	@$(PYTHON) -m venv .venv-s3
+	@.venv-s3/bin/pip install --quiet --disable-pip-version-check -r requirements-s3.txt
 	@touch $@
 
 .venv-audit/installed: requirements-audit.txt

@@ -19,7 +19,7 @@ import setting_values as form
 DEFAULT_TABLES_FILE = Path("tables.toml")
 
 
-SECRETS = ("jwt_secret_key", "jwt_old_keys", "database_url", "redis_url", "metrics_token")
+SECRETS = ("jwt_secret_key", "jwt_old_keys", "database_url", "redis_url", "metrics_token", "smtp_url")
 """What is not shown, and may be in a file, whose name is in the variable with ``_FILE`` at its end."""
 
 _MAX_SHOWN_CHARACTERS = 60
@@ -192,9 +192,29 @@ class Settings:
         0, form.whole(0, 65535), "Port of its own on which /metrics may be read by whoever reaches it; 0: none."
     )
     metrics_host: str = _setting("127.0.0.1", str, "Address on which METRICS_PORT listens.")
+    public_url: str = _setting(
+        "",
+        form.origin,
+        "Address by which people reach this server, for links in mails and from commands (docs/mail.md).",
+    )
+    smtp_url: str = _setting(
+        "",
+        form.smtp_url,
+        "Mail server, with user and password; without one no mail is sent. smtp:// uses STARTTLS or refuses.",
+    )
+    mail_from: str = _setting("", form.mail_address, "Sender of mails.")
     log_format: str = _setting(
         "auto", form.one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere."
     )
+    log_file: Path | str = _setting(
+        "", Path, "File that also gets the log, as lines of JSON; the command log reads it (docs/operations.md)."
+    )
+    log_file_bytes: int = _setting(
+        20_971_520,
+        form.size(0, 1_099_511_627_776),
+        "Size at which LOG_FILE becomes LOG_FILE.1 and another begins; 0: somebody else rotates it.",
+    )
+    log_files: int = _setting(5, form.whole(2, 100), "Files of the log at most, with the one that is being written.")
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -269,6 +289,13 @@ def _inconsistent(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
             ("ping_interval_seconds", "ping_timeout_seconds"),
             f"PING_INTERVAL_SECONDS + PING_TIMEOUT_SECONDS must stay below 55, and are {pings}: routers cut idle sockets.",
         )
+    if settings.smtp_url and not (settings.mail_from and settings.public_url):
+        yield (
+            ("smtp_url", "mail_from", "public_url"),
+            "SMTP_URL needs MAIL_FROM, the sender of mails, and PUBLIC_URL, to which their links lead.",
+        )
+    if settings.mail_from and not settings.smtp_url:
+        yield ("smtp_url", "mail_from"), "MAIL_FROM needs SMTP_URL, the server by which mails are sent."
     for quota, one in (
         ("tenant_bytes", "max_body_bytes"),
         ("tenant_rows", "max_push_rows"),

@@ -13,7 +13,7 @@ from operations.openmetrics import Gauge
 from server.admission import Admission
 from settings import Settings
 from sockets import Sockets
-from storage import main_database
+from storage import main_database, outbox
 from tenants import Tenants
 
 
@@ -33,6 +33,9 @@ def gauges(
     yield Gauge("syncapp_sockets", "Connected sockets.", "state", lambda: _sockets(sockets))
     yield Gauge("syncapp_requests", "Requests and events of tenants now.", "state", admission.in_flight)
     yield _one("syncapp_storage_has_room", "1 if writes can be stored, 0 if the disk is full.", engine.has_room)
+    yield Gauge(
+        "syncapp_outbox_mails", "Mails that were not sent.", "state", lambda: tenants.directory.read(outbox.counts)
+    )
     if monitor:
         yield _one("syncapp_open_tenants", "Tenants whose files are open.", open_files)
         yield Gauge("syncapp_disk_bytes", "Disk of DATA_DIR.", "kind", lambda: _disk(settings))

@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -19,14 +20,41 @@ import msgspec
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def install(log_format: str) -> None:
-    """Send everything from INFO up to standard error, in the form that fits where it goes."""
+class Lines(logging.Handler):
+    """Takes every line of the log as JSON, whatever the form on standard error is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(Json())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the line of a record."""
+        try:
+            self.take(record.levelno, self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def take(self, level: int, line: str) -> None:
+        """Take a line, in ASCII and without its end. It must not wait, nor log by itself."""
+        raise NotImplementedError
+
+
+_fast: list[logging.Handler] = []
+"""The handlers that may get lines without a record, while they are those of the root logger; none if people read it."""
+
+_lines_to: tuple[Lines, ...] = ()
+
+
+def install(log_format: str, others: Sequence[Lines] = ()) -> None:
+    """Send everything from INFO up to standard error, in the form that fits where it goes, and to ``others``."""
+    global _lines_to
     human = log_format == "human" or (log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(Human() if human else Json())
     logging._srcfile = None  # No record looks up its caller. Source: Python's Logging HOWTO, Optimization.
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, *others]
+    _fast[:], _lines_to = [] if human else root.handlers, tuple(others)
     root.setLevel(logging.INFO)
 
 
@@ -38,7 +66,7 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
 def write_line(logger: logging.Logger, level: int, message: str, about: dict[str, Any]) -> None:
     """Log the line of a request or a socket; as JSON without a record of ``logging``, which costs five times as much."""
     handlers = logging.root.handlers
-    if len(handlers) != 1 or not isinstance(handlers[0].formatter, Json):
+    if not _fast or handlers != _fast:
         return logger.log(level, message, extra=about)
     line = _line(time.time(), level, logger.name, message)
     for name, value in about.items():
@@ -46,7 +74,11 @@ def write_line(logger: logging.Logger, level: int, message: str, about: dict[str
             line[name] = value
     if not _lines:  # The lines of one round of the event loop are written together.
         gevent.get_hub().loop.run_callback(_write, handlers[0].stream)  # type: ignore[attr-defined]
-    return _lines.append(_encode(line))
+    text = _encode(line)
+    _lines.append(text)
+    for other in _lines_to:
+        other.take(level, text)
+    return None
 
 
 _lines: list[str] = []
@@ -107,5 +139,12 @@ class Human(logging.Formatter):
         hidden = {"request_id", "method", "path", "status", "address"}
         rest = " ".join(f"{name}={value}" for name, value in _extra(record).items() if name not in hidden)
         line = f"{time.strftime('%H:%M:%S')} {level}{record.getMessage()} {rest}".rstrip()
-        safe = "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+        safe = printable(line)
         return f"{safe}\n{self.formatException(record.exc_info)}" if record.exc_info else safe
+
+
+def printable(text: str) -> str:
+    """Escape whatever could be more to a terminal than a character in a line."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

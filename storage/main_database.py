@@ -16,7 +16,7 @@ from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
 from storage.push_batch import insert_row
-from storage.schema import add_missing, fingerprint, set_defaults
+from storage.schema import add_missing, fingerprint
 
 _MOST_COMPOSED = 1_000
 
@@ -114,26 +114,98 @@ class Installation(Bound):
 
 
 class OperatorAction(Bound):
-    """One change that an operator made. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone."""
+    """One thing that an operator did. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone, or
+    ``""`` if it was to no customer. ``made_by`` names the session of the console; None: a command did it."""
 
     number = IntegerField(primary_key=True)
     at = IntegerField()
     action = TextField()
     tenant_id = TextField(index=True)
     about = TextField(null=True)
+    made_by = TextField(null=True)
 
     class Meta:
         table_name = "operator_actions"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, OperatorAction]
+class OperatorSession(Bound):
+    """A sign-in to the operator's console: a link that works once, then the session that it began.
+
+    Of both secrets only a hash is here. Times in seconds since 1970.
+    """
+
+    id = TextField(primary_key=True)
+    link_hash = TextField(null=True, unique=True)
+    token_hash = TextField(null=True, unique=True)
+    created_at = IntegerField()
+    expires_at = IntegerField()
+
+    class Meta:
+        table_name = "operator_sessions"
+
+
+class Mail(Bound):
+    """A mail that is still to be sent, or could not be (``failed_at``). Times in seconds since 1970.
+
+    One of kind ``text`` has its words; others are written as they are sent, so that no secret waits here (see ``outbox``).
+    """
+
+    id = TextField(primary_key=True)
+    kind = TextField()
+    recipient = TextField()
+    tenant_id = TextField(null=True)
+    subject = TextField(null=True)
+    body = TextField(null=True)
+    created_at = IntegerField()
+    next_at = IntegerField()
+    attempts = IntegerField(default=0)
+    error = TextField(null=True)
+    failed_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "outbox"
+
+
+class BackupRun(Bound):
+    """One run of the backups that look after themselves (see ``backup_runs``). Times in seconds since 1970.
+
+    ``name`` is that of the backup, once it is made; ``stored_bytes`` is what was written for it.
+    """
+
+    number = IntegerField(primary_key=True)
+    place = TextField()
+    started_at = IntegerField()
+    ended_at = IntegerField(null=True)
+    state = TextField()
+    name = TextField(null=True)
+    tenants = IntegerField(default=0)
+    changed = IntegerField(default=0)
+    stored_bytes = IntegerField(default=0)
+    error = TextField(null=True)
+
+    class Meta:
+        table_name = "backup_runs"
+
+
+_MODELS = [
+    Customer,
+    Session,
+    Closing,
+    LastPosition,
+    DeclaredTable,
+    Installation,
+    OperatorAction,
+    OperatorSession,
+    BackupRun,
+    Mail,
+]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 
 def prepare() -> None:
     """Make the main database what this version needs."""
-    set_defaults(add_missing(_MODELS))
+    add_missing(_MODELS)
 
 
 def normal_form(text: str, form: Literal["NFC", "NFD"] = "NFC") -> str:
@@ -232,6 +304,7 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     Session.delete().where(Session.customer_id == customer_id).execute()
     Customer.delete().where(Customer.id == customer_id).execute()
     LastPosition.delete().where(LastPosition.tenant_id == customer_id).execute()
+    Mail.delete().where(Mail.tenant_id == customer_id).execute()
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
 

@@ -102,7 +102,12 @@ def address(rule: str) -> str:
 
 def is_described(rule: Rule) -> bool:
     """Tell whether a route belongs into the document."""
-    return rule.rule.startswith("/api/") or rule.endpoint in CALLS
+    return not is_internal(rule) and (rule.rule.startswith("/api/") or rule.endpoint in CALLS)
+
+
+def is_internal(rule: Rule) -> bool:
+    """Tell whether a route is of the operator's console: its pages alone call it, and any version may change it."""
+    return rule.rule == "/admin" or rule.rule.startswith("/admin/")
 
 
 def _about(settings: Settings) -> str:

@@ -1,0 +1,63 @@
+"""The record of backup runs in the main database: which came to an end, what they kept, why one failed.
+
+Knows: the statements on this record, bound by the caller to the directory. Must not know: how a backup is made, where
+it is, when the next one is due, engines. Times in seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from peewee import fn
+
+from storage.main_database import BackupRun
+
+State = Literal["running", "good", "incomplete", "failed", "interrupted"]
+"""``incomplete``: it was made, but of some customers it has an older state, or none. ``interrupted``: it was killed."""
+
+_KEPT = 1_000
+
+
+def latest() -> BackupRun | None:
+    """Give the run that was begun last, which may still be running."""
+    found = runs(1)
+    return found[0] if found else None
+
+
+def latest_good() -> BackupRun | None:
+    """Give the last run that ended well."""
+    found: BackupRun | None = _newest_first().where(BackupRun.state == "good").first()
+    return found
+
+
+def runs(limit: int) -> list[BackupRun]:
+    """List the runs, the newest first."""
+    return list(_newest_first().limit(limit))
+
+
+def begin(place: str, now: int) -> int:
+    """Note that a run begins, and give its number. Whoever begins one knows that no other is at work."""
+    _end_lost(now)
+    number = int(BackupRun.select(fn.COALESCE(fn.MAX(BackupRun.number), 0)).scalar()) + 1
+    BackupRun.create(number=number, place=place, started_at=now, state="running")
+    BackupRun.delete().where(BackupRun.number <= number - _KEPT).execute()
+    return number
+
+
+def finish(number: int, state: State, now: int, error: str | None = None, **counts: int | str) -> None:
+    """Note how a run ended. ``counts``: ``name``, ``tenants``, ``changed``, ``stored_bytes``, as far as it came."""
+    BackupRun.update(state=state, ended_at=now, error=error, **counts).where(BackupRun.number == number).execute()
+
+
+def note_lost(number: int, now: int) -> None:
+    """Note that a run ended without a word."""
+    is_lost = (BackupRun.number == number) & (BackupRun.state == "running")
+    BackupRun.update(state="interrupted", ended_at=now).where(is_lost).execute()
+
+
+def _end_lost(now: int) -> None:
+    BackupRun.update(state="interrupted", ended_at=now).where(BackupRun.state == "running").execute()
+
+
+def _newest_first() -> Any:
+    return BackupRun.select().order_by(BackupRun.number.desc())
