@@ -6,6 +6,7 @@ one once wrote (``tests/recorded``).
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import requests
 from tests import forking, older_version, postgres
 from tests.backing_up import operating
 from tests.conftest import ROOT, Server, Tenant, all_closed, free_port, wait_for
+from tests.kit.suite import Device as App
 from tests.kit.suite import Kit
 from tests.kit.truth import Account, register
 from tests.older_version import BEFORE, NOW, needs_its_code
@@ -28,6 +30,7 @@ CLIENTS = {
     "python": ["env", f"PYTHONPATH={_PYTHON / 'src'}", sys.executable, str(_PYTHON / "tests" / "driver.py")],
     "js": ["node", str(ROOT / "clients" / "js" / "kit" / "node.mjs"), "indexeddb"],
 }
+HAS_JS_CLIENT = (ROOT / "clients" / "js" / "node_modules").is_dir()
 THERE_AND_BACK = (BEFORE, NOW, BEFORE, NOW)
 
 
@@ -70,27 +73,24 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
 
 
 @pytest.fixture
-def kits(tmp_path: Path) -> Iterator[Callable[[str], list[Kit]]]:
-    """The clients that are here, on the server at an address."""
-    has_node = (ROOT / "clients" / "js" / "node_modules").is_dir()
-    here = [name for name in CLIENTS if name != "js" or has_node]
-    chance = random.Random(1)
-    for made in all_closed(
-        lambda url: [Kit(CLIENTS[name], tmp_path / name, chance, url) for name in here],
-        lambda kits: [kit.close() for kit in kits],
-    ):
-        yield made
+def new_kit(tmp_path: Path) -> Iterator[Callable[[str, str], Kit]]:
+    """Give the kit of a client, by its name, on the server at an address."""
+    yield from all_closed(lambda name, url: Kit(CLIENTS[name], tmp_path / name, random.Random(1), url), Kit.close)
+
+
+def all_have(devices: list[App], ids: set[str]) -> bool:
+    return all(ids <= device.rows().keys() for device in devices)
 
 
 @needs_its_code
 def test_devices_go_on_through_an_upgrade_a_rollback_and_the_next_upgrade(
-    installation: Installation, kits: Callable[[str], list[Kit]]
+    installation: Installation, new_kit: Callable[[str, str], Kit]
 ) -> None:
     """Both clients listen all the time, and type while no server is there; another one pulls by its cursor alone."""
     url = installation.serve(BEFORE).url
     account = register(url)
-    clients = kits(url)
-    devices = [kit.device(account) for kit in clients]
+    kits = [new_kit(name, url) for name in CLIENTS if name != "js" or HAS_JS_CLIENT]
+    devices = [kit.device(account) for kit in kits]
     for device in devices:
         device.ask("live", on=True)
     plain = installation.tenant(account).device(Idempotency_Key="same-in-each-version")
@@ -103,13 +103,15 @@ def test_devices_go_on_through_an_upgrade_a_rollback_and_the_next_upgrade(
             device.put(f"{turn}-{number}", name="while no server was there")
             device.put("of-all", **{("phone", "email")[number]: f"turn {turn}"})
         installation.serve(version)
-        wait_for(
-            lambda typed=typed: all(typed <= one.rows().keys() for one in devices), f"what was typed, of {version}"
-        )
-        clients[0].check(account, *devices)
+        wait_for(functools.partial(all_have, devices, typed), f"what was typed, at {version}")
+        kits[0].check(account, *devices)
         assert {row["id"] for row in plain.catch_up()["end_user"]} == typed, "a cursor brings what is new, and no more"
         assert plain.push({"changes": {"end_user": [{"id": "once", "name": "once"}]}}) == first_answer
     assert len(account.rows()[0]) == 2 + len(devices) * len(THERE_AND_BACK)
+
+
+def is_suspended(tenant: Tenant) -> bool:
+    return bool(tenant.device().pull_raw({"cursor": None}).json().get("code") == "tenant_suspended")
 
 
 @needs_its_code
@@ -117,17 +119,17 @@ def test_what_the_version_before_does_not_know_is_kept_through_it(installation: 
     """Fault: nobody could register with it, since it gave no value for the column of the newer one."""
     early = installation.serve(NOW).register()
     installation.operate("tenant", "suspend", early.email)
-    assert early.device().push_raw({}).json()["code"] == "tenant_suspended"
+    wait_for(functools.partial(is_suspended, early), "the suspension")
     early.server = installation.serve(BEFORE)
     early.device().create(id="a", name="meanwhile")
     late = early.server.register()
     late.device().create(id="b", name="of the version before")
     early.server = late.server = installation.serve(NOW)
-    assert early.device().push_raw({}).json()["code"] == "tenant_suspended"
+    assert is_suspended(early)
     assert [row["id"] for row in late.device().rows()] == ["b"]
     installation.operate("tenant", "suspend", late.email)
     installation.operate("tenant", "resume", early.email)
-    assert late.device().push_raw({}).json()["code"] == "tenant_suspended"
+    wait_for(lambda: is_suspended(late) and not is_suspended(early), "both changes")
     assert [row["id"] for row in early.device().rows()] == ["a"]
 
 
@@ -139,7 +141,8 @@ def test_data_that_the_version_before_wrote_is_served_as_it_was(tmp_path: Path) 
     known = older_version.notes()
     who = {"email": known["email"], "password": known["password"]}
     token = server.post("/api/customers/login", who).json()["data"]["token"]
-    device = Tenant(server, known["tenant"], *who.values(), token, "").device(X_Device_Id="first")
+    tenant = Tenant(server, known["tenant"], known["email"], known["password"], token, "")
+    device = tenant.device(X_Device_Id="first")
     assert {table: device.rows(table) for table in known["rows"]} == known["rows"]
     device.cursor = known["cursor"]
     assert device.catch_up() == {"end_user": [], "interactions": []}
