@@ -14,7 +14,7 @@ from protocol.codec import format_time
 from protocol.errors import InvalidTenantId
 from storage import main_database
 from storage.engine import Engine
-from storage.main_database import Customer
+from storage.main_database import Customer, OperatorAction
 from storage.tenant_summary import summary
 from tenants import parse_tenant_id
 
@@ -92,4 +92,15 @@ def describe(engine: Engine, customer: Customer) -> Described:
         "devices": found.devices,
         "lastSeenAt": format_time(found.last_seen_at) if found.last_seen_at else None,
         "lastChangeAt": format_time(found.changed_at) if found.changed_at else None,
+    }
+
+
+def described_action(action: OperatorAction) -> Described:
+    """Describe an entry of the record; what was done to no customer has none."""
+    return {
+        "at": format_time(action.at * 1000),
+        "action": action.action,
+        "tenant": action.tenant_id or None,
+        "about": action.about,
+        "by": action.made_by or "command",
     }

@@ -62,7 +62,7 @@ STANDARD_LIBRARY_ONLY = {
     "setting_values",
     "storage.declarations.toml_positions",
 }
-MAY_BIND = {"server.http.lifecycle": {"listener.bind"}}
+MAY_BIND = {"server.http.lifecycle": {"listener.bind"}, "api.admin.console": {"paths.bind"}}
 """Calls of a ``bind`` that is no peewee model's."""
 
 Sources = Mapping[str, str]
@@ -126,6 +126,7 @@ MAY_IMPORT_LATE = {
     "syncapp._run_command",
     "operations.bus_choice.chosen_bus",
     "syncapp._add_metrics",
+    "syncapp._console",
     "syncapp._send_mails",
     "operations.doctor.redis_address",
     "operations.engine_choice.postgres_engine",
