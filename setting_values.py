@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
 
@@ -201,3 +202,46 @@ def database_url(text: str) -> str:
     if not text.startswith(("postgres://", "postgresql://")) or _SURROGATE.search(text):
         raise ValueError("must be a URL in UTF-8 that begins with postgresql:// or postgres://")
     return text
+
+
+def smtp_url(text: str) -> str:
+    """Read the address of a mail server. Without TLS no password goes there."""
+    try:
+        url = urlsplit(text)
+        is_good = url.scheme in ("smtp", "smtps") and bool(url.hostname) and (url.port or 1) and url.path in ("", "/")
+        is_good = (
+            is_good
+            and not url.fragment
+            and url.query in ("", "starttls=no")
+            and (url.username is None) == (url.password is None)
+        )
+    except ValueError:
+        is_good = False
+    if not is_good or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError(
+            "must be an address such as smtp://user:password@mail.example.com:587 or smtps://…:465, in which @ / # ? % : of"
+            " a password are written as %40 %2F %23 %3F %25 %3A"
+        )
+    if url.query and (url.password or url.scheme == "smtps"):
+        raise ValueError(
+            "must be smtp:// without a password if it ends in ?starttls=no: anybody in between could read it"
+        )
+    return text
+
+
+def mail_address(text: str) -> str:
+    """Read an e-mail address, alone or as ``Name <address>``."""
+    if not re.fullmatch(rf"([^<>@,;:\"\\\x00-\x1f\x7f]+ <{_ADDRESS}>|{_ADDRESS})", text):
+        raise ValueError("must be an e-mail address such as sync@example.com or Example Sync <sync@example.com>")
+    return text
+
+
+_ADDRESS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]{1,64}@[A-Za-z0-9.\-]{1,190}"
+
+
+def origin(text: str) -> str:
+    """Read the address of a server, and give it as browsers write an origin."""
+    found = _origin(text.strip().lower())
+    if not re.fullmatch(r"https?://([a-z0-9._\-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", found):
+        raise ValueError("must be an address such as https://sync.example.com, without a path")
+    return found

@@ -28,6 +28,7 @@ SECRETS = (
     "backup_key",
     "backup_alert_url",
     "s3_secret_access_key",
+    "smtp_url",
 )
 """What is not shown, and may be in a file, whose name is in the variable with ``_FILE`` at its end."""
 
@@ -150,6 +151,11 @@ class Settings:
         form.size(1_048_576, 1_125_899_906_842_624),
         "Largest database of one tenant; pushes beyond it get 507.",
     )
+    min_free_bytes: int = _setting(
+        134_217_728,
+        form.size(0, 1_125_899_906_842_624),
+        "Free bytes of the disk of DATA_DIR below which pushes get 507, while pulls and deletes go on; 0: no bound.",
+    )
     open_tenants: int = _setting(
         256, form.whole(1, 100_000), "Tenant databases kept open; 3 descriptors each, 5 if they are read amid writes."
     )
@@ -218,6 +224,9 @@ class Settings:
     backup_alert_url: str = _setting(
         "", form.web_address, "Address that is posted to if a backup failed or is overdue."
     )
+    backup_alert_mail: str = _setting(
+        "", form.mail_address, "Address that gets a mail then; it needs SMTP_URL (docs/mail.md)."
+    )
     s3_endpoint: str = _setting(
         "", form.endpoint, "Address of the bucket's server, such as https://s3.example.com; unset: Amazon's."
     )
@@ -226,9 +235,29 @@ class Settings:
         "", str, "Access key of the bucket; unset: what the environment of AWS or the machine's role gives."
     )
     s3_secret_access_key: str = _setting("", str, "Its secret.")
+    public_url: str = _setting(
+        "",
+        form.origin,
+        "Address by which people reach this server, for links in mails and from commands (docs/mail.md).",
+    )
+    smtp_url: str = _setting(
+        "",
+        form.smtp_url,
+        "Mail server, with user and password; without one no mail is sent. smtp:// uses STARTTLS or refuses.",
+    )
+    mail_from: str = _setting("", form.mail_address, "Sender of mails.")
     log_format: str = _setting(
         "auto", form.one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere."
     )
+    log_file: Path | str = _setting(
+        "", Path, "File that also gets the log, as lines of JSON; the command log reads it (docs/operations.md)."
+    )
+    log_file_bytes: int = _setting(
+        20_971_520,
+        form.size(0, 1_099_511_627_776),
+        "Size at which LOG_FILE becomes LOG_FILE.1 and another begins; 0: somebody else rotates it.",
+    )
+    log_files: int = _setting(5, form.whole(2, 100), "Files of the log at most, with the one that is being written.")
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -299,6 +328,8 @@ def _inconsistent(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     """Find settings that are valid alone but contradict each other; give their names and a message."""
     if settings.backup_every and not settings.backup_to:
         yield ("backup_every", "backup_to"), "BACKUP_EVERY needs BACKUP_TO, which says where backups are kept."
+    if settings.backup_alert_mail and not settings.smtp_url:
+        yield ("backup_alert_mail", "smtp_url"), "BACKUP_ALERT_MAIL needs SMTP_URL, the server by which mails are sent."
     if bool(settings.s3_access_key_id) != bool(settings.s3_secret_access_key):
         yield (
             ("s3_access_key_id", "s3_secret_access_key"),
@@ -310,6 +341,13 @@ def _inconsistent(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
             ("ping_interval_seconds", "ping_timeout_seconds"),
             f"PING_INTERVAL_SECONDS + PING_TIMEOUT_SECONDS must stay below 55, and are {pings}: routers cut idle sockets.",
         )
+    if settings.smtp_url and not (settings.mail_from and settings.public_url):
+        yield (
+            ("smtp_url", "mail_from", "public_url"),
+            "SMTP_URL needs MAIL_FROM, the sender of mails, and PUBLIC_URL, to which their links lead.",
+        )
+    if settings.mail_from and not settings.smtp_url:
+        yield ("smtp_url", "mail_from"), "MAIL_FROM needs SMTP_URL, the server by which mails are sent."
     for quota, one in (
         ("tenant_bytes", "max_body_bytes"),
         ("tenant_rows", "max_push_rows"),

@@ -19,7 +19,9 @@ import peewee  # noqa: E402, F401
 del sys.modules["psycopg"]
 
 import logging  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from functools import cache, partial  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
 import gevent  # noqa: E402
@@ -30,14 +32,17 @@ import settings as environment  # noqa: E402
 from accounts import signing_key  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
+from api.admin.gate import Console, Gate  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
+from api.own_account import OwnAccount  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import doctor  # noqa: E402
 from operations.bus_choice import chosen_bus  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
+from operations.export import Exports  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
@@ -46,6 +51,7 @@ from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import LoadShedding  # noqa: E402
 from server.http.middleware import Middleware  # noqa: E402
+from server.log_file import LogFile, RotatedFile  # noqa: E402
 from server.quotas import Quotas  # noqa: E402
 from server.scheduler import Scheduler  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
@@ -62,7 +68,7 @@ from tenants import Tenants  # noqa: E402
 if TYPE_CHECKING:
     from operations.backup_schedule import BackupSchedule
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 _GUNICORNS_BOOT_ERROR = 3
 """A worker's exit code after which gunicorn does not try again (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
 
@@ -103,26 +109,24 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     quotas = Quotas(settings, Scheduler())
     tenants = Tenants(engine)
     secret = signing_key.signing_key(settings, engine.kept_secret)
-    tokens = Tokens(app, settings, secret, tenants)
+    tokens = Tokens(app, settings, secret, tenants, quotas)
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas, chosen_bus(settings, engine), VERSION)
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
-    for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
+    accounts = Accounts(settings, tenants, tokens)
+    own_account = OwnAccount(tokens, accounts.check_password, Exports(engine, settings.data_dir).archive_of)
+    for endpoints in (accounts, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     backups = _backups(settings, engine)
-    housekeeping = Housekeeping(
-        settings,
-        tenants,
-        monitor,
-        seen,
-        sockets.announce_restored,
-        sockets.look_at_sessions,
-        backups.look if backups else None,
-    )
-    lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping)
+    told = sockets.announce_restored, sockets.look_at_sessions, sockets.look
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, *told, backups.look if backups else None)
+    end_mails = _send_mails(settings, engine) if settings.smtp_url else None
+    lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
+    opened = cache(partial(_console, tenants))
+    app.register_blueprint(Gate(settings, engine.directory, engine.attempt_counts, opened).blueprint())
     _add_pages(app, settings, tenants, monitor, lifecycle, sockets, backups)
     if settings.metrics_token or settings.metrics_port:
         _add_metrics(app, settings, tenants, sockets, quotas, monitor, backups)
@@ -135,12 +139,19 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
 
 
 def _lifecycle(
-    app: Flask, settings: Settings, engine: Engine, sockets: Sockets, housekeeping: Housekeeping
+    app: Flask,
+    settings: Settings,
+    engine: Engine,
+    sockets: Sockets,
+    housekeeping: Housekeeping,
+    end_mails: Callable[[], None] | None,
 ) -> Lifecycle:
     def close() -> None:
         """End the background work, then close every database."""
         engine.give_up_after(_GIVE_UP_SECONDS)
         housekeeping.end()
+        if end_mails:
+            end_mails()
         engine.close()
 
     def held() -> dict[str, int]:
@@ -159,6 +170,15 @@ def _backups(settings: Settings, engine: Engine) -> "BackupSchedule | None":
     from operations.backup_schedule import BackupSchedule  # noqa: PLC0415 -- for those alone who use it
 
     return BackupSchedule(settings, engine)
+
+
+def _send_mails(settings: Settings, engine: Engine) -> Callable[[], None]:
+    """Begin to send mails, and give what ends that."""
+    from operations.mail_sender import MailSender  # noqa: PLC0415 -- for those alone who send mails
+
+    sender = MailSender(settings, engine, lambda _mail, _now: None)
+    sender.start()
+    return sender.end
 
 
 def _open_files(engine: Engine) -> int:
@@ -195,6 +215,14 @@ def _add_pages(
     completeness.must_describe(app, settings, sockets.events)
 
 
+def _console(tenants: Tenants) -> Console:
+    """Assemble the operator's console, for the first who signs in."""
+    from api.admin import console  # noqa: PLC0415 -- for those alone who use it
+    from api.admin.record import Record  # noqa: PLC0415
+
+    return console.Console([Record(tenants)])
+
+
 def _add_metrics(
     app: Flask,
     settings: Settings,
@@ -220,6 +248,13 @@ def _add_metrics(
     gevent.spawn(time_event_loop)
 
 
+def _log_files(settings: Settings) -> list[log_format.Lines]:
+    """Give what writes the log into a file, if that is wanted."""
+    if not settings.log_file:
+        return []
+    return [LogFile(RotatedFile(Path(settings.log_file), settings.log_file_bytes, settings.log_files))]
+
+
 class StartRefused(RuntimeError):
     """The server would lose or leak data here, or can't run at all; its text says why and what to do."""
 
@@ -231,7 +266,7 @@ def assemble() -> tuple[Flask, Settings]:
     """
     try:
         settings = environment.load()
-        log_format.install(settings.log_format, [recent_log.RECENT])
+        log_format.install(settings.log_format, [recent_log.RECENT, *_log_files(settings)])
         for finding in doctor.findings(doctor.this_machine(settings)):
             if finding.refuses:
                 raise StartRefused(str(finding))

@@ -10,8 +10,8 @@ import time
 
 import click
 
-from accounts.account_fields import FieldReader
 from accounts.passwords import Passwords
+from operations import customer_changes
 from operations.command_line import counted, password_asked
 from operations.tenant_commands import (
     as_json_option,
@@ -21,7 +21,6 @@ from operations.tenant_commands import (
     shown_time,
     tenant_argument,
 )
-from storage import operator_actions
 from storage.sessions import live_sessions
 
 
@@ -40,12 +39,8 @@ def set_password(tenant: str, password_stdin: bool) -> None:
     """
     password = password_asked(password_stdin)
     with customer_named(tenant) as (settings, engine, customer):
-        fields = FieldReader({"password": password})
-        new = fields.password("password")
-        fields.check()
-        hashed = Passwords(settings.bcrypt_rounds).hash(new)
-        ended = engine.directory.write(lambda: operator_actions.set_password(customer.id, hashed, int(time.time())))
-    click.echo(f"{customer.email} has a new password; {counted(len(ended), 'session')} ended.")
+        ended = customer_changes.set_password(engine, Passwords(settings.bcrypt_rounds), customer, password)
+    click.echo(f"{customer.email} has a new password; {counted(ended, 'session')} ended.")
 
 
 @account.command()
@@ -76,11 +71,10 @@ def end_sessions(tenant: str, session: str | None) -> None:
 
     Example: python syncapp.py account end-sessions asha@example.com
     """
-    now = int(time.time())
     with customer_named(tenant) as (_, engine, customer):
-        ended = engine.directory.write(lambda: operator_actions.end_sessions(customer.id, now, session))
+        ended = customer_changes.end_sessions(engine, customer, session)
         if session is not None and not ended:
             raise click.ClickException(
                 f"{customer.email} has no session {json.dumps(session)}: account sessions lists them."
             )
-    click.echo(f"{counted(len(ended), 'session')} of {customer.email} ended.")
+    click.echo(f"{counted(ended, 'session')} of {customer.email} ended.")

@@ -10,27 +10,40 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from protocol.codec import format_time
+from protocol.errors import Problem
 from settings import Settings
+from storage import outbox
+from storage.engine import Engine
 from storage.positions import now_ms
 
 _TRIES, _WAIT_SECONDS, _PAUSE_SECONDS = 3, 10.0, 2.0
 Event = Literal["backup_failed", "backup_incomplete", "backup_overdue"]
+_SUBJECTS: dict[Event, str] = {
+    "backup_failed": "A backup failed",
+    "backup_incomplete": "A backup needs attention",
+    "backup_overdue": "A backup is overdue",
+}
 log = logging.getLogger("syncapp.backups")
 
 
-def tell(settings: Settings, event: Event, message: str, report: Callable[[str], object] = log.warning) -> None:
-    """Send it to BACKUP_ALERT_URL, if that is set. What can't be sent is reported; nothing is raised."""
-    if settings.backup_alert_url:
-        _post(settings.backup_alert_url, _body(event, message), report)
-
-
-def _body(event: Event, message: str) -> bytes:
-    """Write the message; chats know it by ``text``."""
+def tell(
+    settings: Settings, engine: Engine, event: Event, message: str, report: Callable[[str], object] = log.warning
+) -> None:
+    """Send it to BACKUP_ALERT_URL and BACKUP_ALERT_MAIL, if they are set. What can't be sent is reported, not raised."""
     text = f"syncapp on {socket.gethostname()}: {message}"
-    return json.dumps({"event": event, "text": text, "message": message, "at": format_time(now_ms())}).encode()
+    if settings.backup_alert_mail:
+        try:
+            add = partial(outbox.add, settings.backup_alert_mail, _SUBJECTS[event], f"{text}\n", int(time.time()))
+            engine.directory.write(add)
+        except Problem as error:
+            report(f"no mail could be written: {error}")
+    if settings.backup_alert_url:  # Chats know what to show by ``text``.
+        body = {"event": event, "text": text, "message": message, "at": format_time(now_ms())}
+        _post(settings.backup_alert_url, json.dumps(body).encode(), report)
 
 
 def _post(url: str, body: bytes, report: Callable[[str], object]) -> None:

@@ -43,12 +43,12 @@ def run(quiet: bool) -> None:
             raise
         except Exception as error:
             if not was_failing:
-                backup_alerts.tell(settings, "backup_failed", f"A backup failed: {error}", progress)
+                backup_alerts.tell(settings, engine, "backup_failed", f"A backup failed: {error}", progress)
             raise
     _show(result)
     if result.faults:
         if not was_failing:
-            backup_alerts.tell(settings, "backup_incomplete", _needs_attention(result), progress)
+            backup_alerts.tell(settings, engine, "backup_incomplete", _needs_attention(result), progress)
         progress(f"Error: {_needs_attention(result)}")
         raise SystemExit(ATTENTION)
 

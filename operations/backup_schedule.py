@@ -71,7 +71,7 @@ class BackupSchedule:
             hours = status.age_seconds / 3_600
             message = f"There is no good backup of the last {hours:,.1f} hours; python syncapp.py backup list says why."
             log.error("%s", message)
-            backup_alerts.tell(self._settings, "backup_overdue", message)
+            backup_alerts.tell(self._settings, self._engine, "backup_overdue", message)
 
     def _run(self, sleep: Sleep) -> None:
         before = self._engine.directory.read(backup_runs.latest)

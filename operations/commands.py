@@ -18,9 +18,14 @@ from operations import (
     account_commands,
     backup_commands,
     backup_run_commands,
+    console_commands,
+    log_commands,
+    mail_commands,
+    maintenance_commands,
     move_commands,
     probe,
     process_checks,
+    quota_command,
     tenant_commands,
     trial_start,
 )
@@ -46,9 +51,14 @@ commands.add_command(backup_commands.new_epoch)
 commands.add_command(move_commands.move)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
+tenant_commands.tenant.add_command(quota_command.quota)
+commands.add_command(maintenance_commands.maintenance)
 commands.add_command(account_commands.account)
+commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
+commands.add_command(log_commands.log)
+commands.add_command(console_commands.admin_link)
 
 
 @commands.command()

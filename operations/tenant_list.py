@@ -14,13 +14,13 @@ from protocol.codec import format_time
 from protocol.errors import InvalidTenantId
 from storage import main_database
 from storage.engine import Engine
-from storage.main_database import Customer
+from storage.main_database import Customer, OperatorAction
 from storage.tenant_summary import summary
 from tenants import parse_tenant_id
 
 Described = dict[str, Any]
 
-_SHOWN = ("id", "email", "name", "companyName", "phone", "createdAt", "state")
+_SHOWN = ("id", "email", "name", "companyName", "phone", "createdAt", "state", "quotas")
 
 ORDERS: dict[str, Callable[[Described], Any]] = {
     "email": lambda one: one["email"],
@@ -76,9 +76,7 @@ def _searched(customer: Customer) -> str:
 
 def describe(engine: Engine, customer: Customer) -> Described:
     """Describe one customer: what the directory says, and what is in the tenant's database, or why that can't be read."""
-    known = {
-        name: getattr(customer, name) for name in ("id", "email", "name", "companyName", "phone", "createdAt", "state")
-    }
+    known = {name: getattr(customer, name) for name in _SHOWN}
     try:
         found = engine.peek(customer.id, summary)
     except Exception as error:  # A damaged file is one line of a list, and not the end of it.
@@ -92,4 +90,15 @@ def describe(engine: Engine, customer: Customer) -> Described:
         "devices": found.devices,
         "lastSeenAt": format_time(found.last_seen_at) if found.last_seen_at else None,
         "lastChangeAt": format_time(found.changed_at) if found.changed_at else None,
+    }
+
+
+def described_action(action: OperatorAction) -> Described:
+    """Describe an entry of the record; what was done to no customer has none."""
+    return {
+        "at": format_time(action.at * 1000),
+        "action": action.action,
+        "tenant": action.tenant_id or None,
+        "about": action.about,
+        "by": action.made_by or "command",
     }

@@ -6,12 +6,15 @@ tried.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
-from operations import doctor, process_checks
+from operations import doctor, process_checks, smtp_server
 from operations.doctor import Check, Finding, Machine
 from operations.engine_choice import postgres_engine
 from operations.file_monitor import FileMonitor
+from operations.smtp_server import CanNotSend
 from protocol.errors import Problem
 from server.http.lifecycle import CannotListen, listen
 from storage import main_database
@@ -119,6 +122,31 @@ def address(machine: Machine) -> Finding | None:
     return None
 
 
+def log_file(machine: Machine) -> Finding | None:
+    """Check whether LOG_FILE can be written, without making it."""
+    if not machine.settings.log_file:
+        return None
+    path = Path(machine.settings.log_file).resolve()
+    is_there, folder = path.exists(), path.parent
+    if os.access(folder, os.W_OK | os.X_OK) and (not is_there or (path.is_file() and os.access(path, os.W_OK))):
+        return None
+    return Finding(
+        f"LOG_FILE is {path}, which can't be written and rotated: the log would be on standard error alone.",
+        "Name a file in a folder that is there, and that the server may write.",
+    )
+
+
+def mail_server(machine: Machine) -> Finding | None:
+    """Check whether the mail server can be reached with TLS and takes the password; no mail is sent."""
+    if not machine.settings.smtp_url:
+        return None
+    try:
+        smtp_server.try_out(machine.settings)
+    except CanNotSend as error:
+        return Finding(f"{error}.".replace("..", "."), "Mails wait meanwhile (docs/mail.md).")
+    return None
+
+
 PROCESS_CHECKS: tuple[Check, ...] = (process_checks.bus, process_checks.versions, process_checks.connections)
 TRIAL_CHECKS: tuple[Check, ...] = (
     database,
@@ -126,7 +154,9 @@ TRIAL_CHECKS: tuple[Check, ...] = (
     *PROCESS_CHECKS,
     stored_data,
     customers_files,
+    log_file,
     address,
+    mail_server,
 )
 _OF_POSTGRES, _OF_FILES = {database, customers_rows, *PROCESS_CHECKS}, {stored_data, customers_files}
 

@@ -77,3 +77,4 @@ WRITES = Counter("syncapp_committed_writes", "Writes that were committed; severa
 TENANT_OPENS = Counter("syncapp_tenant_opens", "Times that a tenant's file had to be opened.")
 TOKENS = Counter("syncapp_token_lookups", "Tokens looked up among those verified before.", "result")
 LAG_SECONDS = Histogram("syncapp_event_loop_lag_seconds", "By how much the event loop woke a timer too late.")
+MAILS = Counter("syncapp_mails", "Mails that were sent, put off, or given up.", "result")

@@ -27,6 +27,19 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("JWT_OLD_KEYS", "k" * 40 + ",short"),
         ("METRICS_TOKEN", "short"),
         ("METRICS_TOKEN", "with a space in it, or two"),
+        ("SMTP_URL", "mail.example.com"),
+        ("SMTP_URL", "http://mail.example.com"),
+        ("SMTP_URL", "smtp://user@mail.example.com"),
+        ("SMTP_URL", "smtp://user:p#ss@mail.example.com"),
+        ("SMTP_URL", "smtp://user:pass@mail.example.com:x"),
+        ("SMTP_URL", "smtp://user:pass@mail.example.com?starttls=no"),
+        ("SMTP_URL", "smtps://mail.example.com?starttls=no"),
+        ("MAIL_FROM", "nobody"),
+        ("MAIL_FROM", "a@b.example\nBcc: c@d.example"),
+        ("MAIL_FROM", "A <a@b.example>, c@d.example"),
+        ("PUBLIC_URL", "sync.example.com"),
+        ("PUBLIC_URL", "https://sync.example.com/app"),
+        ("PUBLIC_URL", "https://sync.example.com\nX"),
         ("CORS_ORIGINS", "*"),
         ("CORS_ORIGINS", "https://a.example,nil"),
         ("CORS_ORIGINS", "capacitor://*"),
@@ -102,6 +115,18 @@ def test_file_that_has_no_secret_is_named_without_it(
     with pytest.raises(settings.SettingError, match=f"^JWT_SECRET_KEY.* {sentence}") as error:
         settings.load({"JWT_SECRET_KEY_FILE": str(file), "JWT_SECRET_KEY": variable})
     assert "short" not in str(error.value) and "kkk" not in str(error.value)
+
+
+def test_mail_needs_all_of_its_settings() -> None:
+    server, sender, here = "smtp://u:p%40ss@mail.example.com", "Sync <s@example.com>", "https://Sync.example.com:443/"
+    whole = {"SMTP_URL": server, "MAIL_FROM": sender, "PUBLIC_URL": here}
+    assert settings.load(whole).public_url == "https://sync.example.com"
+    assert settings.load({"PUBLIC_URL": "http://[::1]:3000"}).public_url == "http://[::1]:3000"
+    for missing in whole.keys() - {"SMTP_URL"}:
+        with pytest.raises(settings.SettingError, match=r"^SMTP_URL needs .*\.$"):
+            settings.load({name: value for name, value in whole.items() if name != missing})
+    with pytest.raises(settings.SettingError, match=r"^MAIL_FROM needs SMTP_URL.*\.$"):
+        settings.load({"MAIL_FROM": sender, "PUBLIC_URL": here})
 
 
 def test_one_proxy_is_trusted_on_heroku_and_none_elsewhere() -> None:

@@ -1,0 +1,60 @@
+"""What an operator does to a customer, by a command or in the console.
+
+Knows: which checks come before each change. Must not know: the command line, requests, SQL. ``by`` names who did it in the
+record: a session of the console, or None for a command. A running server notices each change within a second.
+"""
+
+from __future__ import annotations
+
+import time
+
+from accounts.account_fields import FieldReader
+from accounts.passwords import Passwords
+from storage import operator_actions
+from storage.engine import Engine
+from storage.main_database import Customer, State
+from tenants import Tenants
+
+
+def set_state(engine: Engine, customer: Customer, state: State, by: str | None = None) -> None:
+    """Let a customer do everything, read only, or nothing."""
+    engine.directory.write(lambda: operator_actions.set_state(customer.id, state, _now(), by))
+
+
+def change_email(engine: Engine, customer: Customer, email: str, by: str | None = None) -> str:
+    """Replace the address that a customer logs in with; give it as it is stored.
+
+    Raises: ValidationError, EmailTaken.
+    """
+    fields = FieldReader({"email": email})
+    address = fields.email()
+    fields.check()
+    engine.directory.write(lambda: operator_actions.change_email(customer.id, address, _now(), by))
+    return address
+
+
+def set_password(engine: Engine, passwords: Passwords, customer: Customer, password: str, by: str | None = None) -> int:
+    """Replace a password and end all sessions; give how many those were.
+
+    Raises: ValidationError.
+    """
+    fields = FieldReader({"password": password})
+    new = fields.password("password")
+    fields.check()
+    hashed = passwords.hash(new)
+    return len(engine.directory.write(lambda: operator_actions.set_password(customer.id, hashed, _now(), by)))
+
+
+def end_sessions(engine: Engine, customer: Customer, session_id: str | None = None, by: str | None = None) -> int:
+    """End all sessions of a customer, or one; give how many ended."""
+    return len(engine.directory.write(lambda: operator_actions.end_sessions(customer.id, _now(), session_id, by)))
+
+
+def delete(tenants: Tenants, customer: Customer, by: str | None = None) -> int:
+    """Close an account and remove its data for good; give how many sessions ended."""
+    tenants.directory.write(lambda: operator_actions.record_removal(customer.id, _now(), by))
+    return len(tenants.close_account(customer.id))
+
+
+def _now() -> int:
+    return int(time.time())
