@@ -25,7 +25,8 @@ State = Literal["active", "read-only", "suspended"]
 
 
 class Customer(Bound):
-    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``."""
+    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``. ``quotas`` are those of its own, by the
+    names of settings."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -38,6 +39,7 @@ class Customer(Bound):
     passwordHash = TextField()
     createdAt = TextField()
     state = TextField(default="active")
+    quotas = JsonField(null=True)
 
     class Meta:
         table_name = "customers"
@@ -102,12 +104,14 @@ class DeclaredTable(Bound):
 
 
 class Installation(Bound):
-    """One row, once anything was moved: a name of this directory alone, and while nothing is written here, to which
-    installation it moved (see ``moving``)."""
+    """One row, once it is needed: a name of this directory alone, and while nothing is written here, to which installation
+    it moved (see ``moving``) or since when an operator has it take no changes, and what clients are told."""
 
     id = IntegerField(primary_key=True)
     name = TextField()
     moved_to = TextField(null=True)
+    maintenance_since = IntegerField(null=True)
+    maintenance_message = TextField(null=True)
 
     class Meta:
         table_name = "installation"
@@ -283,7 +287,7 @@ def customer_ids_after(customer_id: str, count: int) -> list[str]:
     return [row[0] for row in found]
 
 
-def change_customer(customer_id: str, **columns: str | None) -> None:
+def change_customer(customer_id: str, **columns: Any) -> None:
     """Set some columns of a customer."""
     Customer.update(**columns).where(Customer.id == customer_id).execute()
 
