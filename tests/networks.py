@@ -75,6 +75,15 @@ class Relays:
         relay = self._relays[number, target]
         return relay.holding() if silently else relay.away()
 
+    @contextlib.contextmanager
+    def losing(self, number: int) -> Iterator[None]:
+        """Lose messages of Redis to a process meanwhile."""
+        relay = self._relays[number, "redis"]
+        lost = relay.lost
+        with relay.losing():
+            yield
+        assert relay.lost > lost
+
     def end(self) -> None:
         """See ``Network``."""
         for relay in self._relays.values():
