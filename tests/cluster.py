@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import forking, postgres
-from tests.conftest import Server
+from tests.conftest import Server, wait_for
 from tests.networks import Network, Relays, Target
 from tests.proxy_processes import documented, running
 from tests.redis_server import Redis
@@ -145,8 +145,9 @@ class Cluster:
         """Have messages of Redis never come to a process: its listeners pull what these told."""
         assert isinstance(self.network, Relays)
         number = chance.randrange(len(NAMES))
-        with self.network.losing(number):
-            time.sleep(seconds + 0.3)
+        with self.network.losing(number) as has_lost:
+            time.sleep(seconds)
+            wait_for(has_lost, "a message that is lost")
         return f"messages lost on their way to {NAMES[number]}"
 
     @property

@@ -10,7 +10,7 @@ import contextlib
 import os
 import random
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
 from tests.needs import where
@@ -76,13 +76,12 @@ class Relays:
         return relay.holding() if silently else relay.away()
 
     @contextlib.contextmanager
-    def losing(self, number: int) -> Iterator[None]:
-        """Lose messages of Redis to a process meanwhile."""
+    def losing(self, number: int) -> Iterator[Callable[[], bool]]:
+        """Lose messages of Redis to a process meanwhile; gives what tells whether one was lost."""
         relay = self._relays[number, "redis"]
-        lost = relay.lost
+        before = relay.lost
         with relay.losing():
-            yield
-        assert relay.lost > lost
+            yield lambda: relay.lost > before
 
     def end(self) -> None:
         """See ``Network``."""
