@@ -22,7 +22,6 @@ import logging  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import cache, partial  # noqa: E402
 
-import gevent  # noqa: E402
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 
@@ -31,6 +30,7 @@ from accounts import signing_key  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
 from api.admin.gate import Console, Gate  # noqa: E402
+from api.admin.server_parts import ServerParts  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
@@ -41,6 +41,7 @@ from operations.bus_choice import chosen_bus  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
+from operations.samples import Samples  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format, recent_log  # noqa: E402
 from server.http import handler  # noqa: E402
@@ -113,15 +114,28 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored, sockets.look_at_sessions)
     end_mails = _send_mails(settings, engine) if settings.smtp_url else None
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
-    opened = cache(partial(_console, tenants))
-    app.register_blueprint(Gate(settings, engine.directory, engine.attempt_counts, opened).blueprint())
-    _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
+    pages = _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
+    samples = Samples(settings.data_dir if monitor else None, sockets.connected)
+    parts = ServerParts(
+        settings=settings,
+        version=VERSION,
+        tenants=tenants,
+        sockets=sockets,
+        seen=seen,
+        quotas=quotas,
+        monitor=monitor,
+        samples=samples,
+        state=pages.state,
+    )
+    gate = Gate(settings, engine.directory, engine.attempt_counts, cache(partial(_console, parts)))
+    app.register_blueprint(gate.blueprint())
     if settings.metrics_token or settings.metrics_port:
         _add_metrics(app, settings, tenants, sockets, quotas, monitor)
     _trust_proxies(app, settings.trusted_proxies)
     load_shedding = LoadShedding(middleware.views, tokens.tenant_of, quotas.admission.refusal)
     handler.install(connections.Connections(settings), load_shedding)
     sockets.start()
+    samples.start()
     housekeeping.start()
     return app
 
@@ -176,7 +190,7 @@ def _add_pages(
     monitor: FileMonitor | None,
     lifecycle: Lifecycle,
     sockets: Sockets,
-) -> None:
+) -> Pages:
     pages = Pages(
         version=VERSION,
         tenants=tenants,
@@ -190,14 +204,14 @@ def _add_pages(
     )
     app.register_blueprint(pages.blueprint())
     completeness.must_describe(app, settings, sockets.events)
+    return pages
 
 
-def _console(tenants: Tenants) -> Console:
+def _console(parts: ServerParts) -> Console:
     """Assemble the operator's console, for the first who signs in."""
-    from api.admin import console  # noqa: PLC0415 -- for those alone who use it
-    from api.admin.record import Record  # noqa: PLC0415
+    from api.admin.assembly import assemble as assembled  # noqa: PLC0415 -- for those alone who use it
 
-    return console.Console([Record(tenants)])
+    return assembled(parts)
 
 
 def _add_metrics(
@@ -211,7 +225,7 @@ def _add_metrics(
     """Let metrics be read, which are counted in any case. Raises: CannotListen."""
     from api.metrics import Metrics  # noqa: PLC0415 -- for those alone who use them, with a library of 1 MiB
     from operations.gauges import gauges  # noqa: PLC0415
-    from operations.metrics_server import MetricsServer, time_event_loop  # noqa: PLC0415
+    from operations.metrics_server import MetricsServer  # noqa: PLC0415
     from operations.openmetrics import OpenMetrics  # noqa: PLC0415
 
     open_files = partial(_open_files, tenants.engine)
@@ -220,7 +234,6 @@ def _add_metrics(
         app.register_blueprint(Metrics(settings.metrics_token, shown.render).blueprint())
     if settings.metrics_port:
         MetricsServer(settings.metrics_host, settings.metrics_port, shown.render).start()
-    gevent.spawn(time_event_loop)
 
 
 class StartRefused(RuntimeError):

@@ -34,6 +34,15 @@ export function shownTime(text) {
   return element("time", { dateTime: text, title: text }, shown);
 }
 
+/** A list of what something is; what is null is left out. */
+export function facts(made) {
+  return element("dl", { className: "facts wide-facts" }, ...made.filter(Boolean));
+}
+
+export function fact(name, value) {
+  return element("div", {}, element("dt", {}, name), element("dd", {}, value ?? "–"));
+}
+
 export function tenantLink(id, text = id) {
   return element("a", { href: `/admin/tenants/${encodeURIComponent(id)}` }, text);
 }

@@ -4,7 +4,7 @@ import { post } from "./admin-api.js";
 import { byId, element, say, whileBusy } from "./dom.js";
 
 const MODULES = {
-  "": "./admin-record.js",
+  "": "./admin-overview.js",
   record: "./admin-record.js",
 };
 
