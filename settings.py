@@ -206,6 +206,15 @@ class Settings:
     log_format: str = _setting(
         "auto", form.one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere."
     )
+    log_file: Path | str = _setting(
+        "", Path, "File that also gets the log, as lines of JSON; the command log reads it (docs/operations.md)."
+    )
+    log_file_bytes: int = _setting(
+        20_971_520,
+        form.size(0, 1_099_511_627_776),
+        "Size at which LOG_FILE becomes LOG_FILE.1 and another begins; 0: somebody else rotates it.",
+    )
+    log_files: int = _setting(5, form.whole(2, 100), "Files of the log at most, with the one that is being written.")
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:

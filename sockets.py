@@ -218,7 +218,7 @@ class Sockets:
         self._unauthenticated.discard(client.engine_id)
         client.identity, client.device_id = identity, device_id
         if device_id:
-            self._seen.note(identity.tenant_id, device_id, {}, now_ms())
+            self._seen.note(identity.tenant_id, device_id, {}, now_ms(), session_id=identity.session_id)
         self._server.io.enter_room(sid, identity.tenant_id)
         log_format.write_line(log, logging.INFO, "socket joined", {"tenant": identity.tenant_id})
 

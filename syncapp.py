@@ -21,6 +21,7 @@ del sys.modules["psycopg"]
 import logging  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import cache, partial  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
@@ -34,11 +35,13 @@ from api.admin.server_parts import ServerParts  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
+from api.own_account import OwnAccount  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import doctor  # noqa: E402
 from operations.bus_choice import chosen_bus  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
+from operations.export import Exports  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from operations.samples import Samples  # noqa: E402
@@ -48,6 +51,7 @@ from server.http import handler  # noqa: E402
 from server.http.lifecycle import CannotListen, Lifecycle, serve  # noqa: E402
 from server.http.load_shedding import LoadShedding  # noqa: E402
 from server.http.middleware import Middleware  # noqa: E402
+from server.log_file import LogFile, RotatedFile  # noqa: E402
 from server.quotas import Quotas  # noqa: E402
 from server.scheduler import Scheduler  # noqa: E402
 from settings import SettingError, Settings  # noqa: E402
@@ -108,10 +112,13 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas, chosen_bus(settings, engine), VERSION)
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
-    for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
+    accounts = Accounts(settings, tenants, tokens)
+    own_account = OwnAccount(tokens, accounts.check_password, Exports(engine, settings.data_dir).archive_of)
+    for endpoints in (accounts, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
-    housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored, sockets.look_at_sessions)
+    told = sockets.announce_restored, sockets.look_at_sessions, sockets.look
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, *told)
     end_mails = _send_mails(settings, engine) if settings.smtp_url else None
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
     pages = _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
@@ -236,6 +243,13 @@ def _add_metrics(
         MetricsServer(settings.metrics_host, settings.metrics_port, shown.render).start()
 
 
+def _log_files(settings: Settings) -> list[log_format.Lines]:
+    """Give what writes the log into a file, if that is wanted."""
+    if not settings.log_file:
+        return []
+    return [LogFile(RotatedFile(Path(settings.log_file), settings.log_file_bytes, settings.log_files))]
+
+
 class StartRefused(RuntimeError):
     """The server would lose or leak data here, or can't run at all; its text says why and what to do."""
 
@@ -247,7 +261,7 @@ def assemble() -> tuple[Flask, Settings]:
     """
     try:
         settings = environment.load()
-        log_format.install(settings.log_format, [recent_log.RECENT])
+        log_format.install(settings.log_format, [recent_log.RECENT, *_log_files(settings)])
         for finding in doctor.findings(doctor.this_machine(settings)):
             if finding.refuses:
                 raise StartRefused(str(finding))

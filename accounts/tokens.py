@@ -23,6 +23,7 @@ from jwt.types import Options
 from protocol.errors import (
     InvalidCredentials,
     Moved,
+    NotFound,
     Problem,
     SessionEnded,
     TenantMismatch,
@@ -200,6 +201,29 @@ class Tokens:
         """End one session: its tokens are revoked and its sockets are closed."""
         self._tenants.directory.write(lambda: sessions.revoke_session(session_id, int(time.time())))
         self.ended.send([session_id])
+
+    def sessions_of(self, identity: Identity) -> list[main_database.Session]:
+        """List the sessions of a customer whose tokens count, the newest first."""
+        return self._tenants.directory.read(lambda: sessions.live_sessions(identity.tenant_id, int(time.time())))
+
+    def end_session_of(self, identity: Identity, session_id: str) -> None:
+        """End one session of a customer.
+
+        Raises: NotFound unless it is live and the customer's own.
+        """
+        now, main = int(time.time()), self._tenants.directory
+        if not main.write(lambda: sessions.revoke_session_of(identity.tenant_id, session_id, now)):
+            raise NotFound("There is no such session, or it has ended.")
+        self.ended.send([session_id])
+
+    def end_other_sessions(self, identity: Identity) -> int:
+        """End all sessions of a customer but the current one, and count them."""
+        now, but = int(time.time()), identity.session_id
+        ended = self._tenants.directory.write(
+            lambda: main_database.revoke_sessions(identity.tenant_id, now, but),
+        )
+        self.ended.send(ended)
+        return len(ended)
 
     def problems_of(self, session_ids: Collection[str]) -> dict[str, Problem]:
         """Tell of those of some sessions that have ended, also with their accounts, or are suspended, why they count no

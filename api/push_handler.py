@@ -65,12 +65,13 @@ class PushHandler:
         self._quotas.spend_rows(identity.tenant_id, push.count)
         return push
 
-    def store(self, tenant_id: str, push: Push, around: Around = lambda write: write()) -> PushResult:
+    def store(self, identity: Identity, push: Push, around: Around = lambda write: write()) -> PushResult:
         """Store a push on disk, and notify the tenant's listeners before anyone can pull it.
 
         Raises: any error; after an unforeseen one the listeners get ``sync_error``, after OutcomeUnknown a hint to pull if
         it was stored.
         """
+        tenant_id = identity.tenant_id
         row_bytes, stored_bytes = self._settings.max_row_bytes, self._settings.tenant_stored_bytes
         write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
 
@@ -84,7 +85,7 @@ class PushHandler:
             self._sockets.announce(tenant_id, applied)
 
         if push.device_id:
-            self._seen.note(tenant_id, push.device_id, {}, now_ms())
+            self._seen.note(tenant_id, push.device_id, {}, now_ms(), session_id=identity.session_id)
         try:
             is_alone = self._is_alone(tenant_id)
             ahead = partial(first_wanted, push)
@@ -145,7 +146,7 @@ class PushHandler:
         data = {name: value for name, value in fields.items() if name not in _NOT_EDITABLE} | {"id": row_id}
         change = {"table": table, "operation": "update", "data": data, "baseVersion": base_version}
         push = self.parse(identity, change, device_id_header())
-        return self.store(identity.tenant_id, push, around)
+        return self.store(identity, push, around)
 
 
 def _replayed(kept: bytes) -> Reply:

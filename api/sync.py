@@ -76,9 +76,7 @@ class Sync:
         with current_exchange().exclusive():
             push = self.pushes.parse(identity, decode_push(raw), device_id_header())
             try:
-                reply = self.pushes.run_once(
-                    identity, raw, lambda around: self.pushes.store(identity.tenant_id, push, around)
-                )
+                reply = self.pushes.run_once(identity, raw, lambda around: self.pushes.store(identity, push, around))
             except InvalidJson:
                 decode(raw)  # Raises the same with the position in the whole body.
                 raise
@@ -122,7 +120,7 @@ class Sync:
     def _push_event(self, caller: Caller, body: object) -> Answer:
         self._tokens.must_be_live(caller.identity)  # Of a socket that has been open for long.
         push = self.pushes.parse(caller.identity, body, caller.device_id)
-        return push_answer(self.pushes.store(caller.identity.tenant_id, push))
+        return push_answer(self.pushes.store(caller.identity, push))
 
     def _pull_event(self, caller: Caller, body: object) -> Raw:
         """Answer a pull in one acknowledgement, whose size is therefore limited."""

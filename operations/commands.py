@@ -18,6 +18,7 @@ from operations import (
     account_commands,
     backup_commands,
     console_commands,
+    log_commands,
     mail_commands,
     move_commands,
     probe,
@@ -49,6 +50,7 @@ commands.add_command(account_commands.account)
 commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
+commands.add_command(log_commands.log)
 commands.add_command(console_commands.admin_link)
 
 

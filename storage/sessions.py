@@ -96,6 +96,12 @@ def revoke_session(session_id: str, now: int) -> None:
     Session.update(revoked_at=now).where(Session.id == session_id).execute()
 
 
+def revoke_session_of(customer_id: str, session_id: str, now: int) -> bool:
+    """Let the tokens of one session of a customer count no more; False if it has no such live one."""
+    live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.id == session_id)
+    return bool(Session.update(revoked_at=now).where(live).execute())
+
+
 def change_password(customer_id: str, proven: str, password_hash: str, now: int, but: str) -> list[str] | None:
     """Replace a password and end all sessions except ``but``, whose IDs it gives.
 

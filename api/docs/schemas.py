@@ -95,6 +95,10 @@ def _customers() -> dict[str, Schema]:
         "CustomerAnswer": success(object_of({"customer": ref("Customer")})),
         "Session": success(object_of(session, {"message"})),
         "TokenPair": success(object_of(pair)),
+        "OpenSession": object_of({"sessionId": TEXT, "current": FLAG, "createdAt": TIME, "expiresAt": TIME}),
+        "SessionsAnswer": success(list_of(ref("OpenSession"))),
+        "SessionsEnded": success(object_of({"ended": COUNT, "message": TEXT})),
+        "Archive": TEXT | {"format": "binary", "description": "A ZIP archive."},
     }
 
 
@@ -172,7 +176,8 @@ def _resolve() -> Schema:
 
 def _device() -> Schema:
     device = {"deviceId": NAME, "name": or_null(TEXT), "cursor": CURSOR_TEXT, "behind": COUNT, "tables": list_of(TEXT)}
-    return object_of({**device, "firstSeen": TIME, "lastSeen": TIME, "expired": FLAG})
+    session = {"sessionId": or_null(TEXT | {"description": "The session that it came with last."})}
+    return object_of({**device, "firstSeen": TIME, "lastSeen": TIME, "expired": FLAG, **session})
 
 
 # --- notifications ---------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from protocol.errors import TenantNotFound
 from protocol.messages import Position
 from server.bus.bus import Bus, NoBus
 from server.disk_space import room
+from server.disk_threads import disk
 from server.durable_files import sync_folder
 from storage import main_database
 from storage.engine import About, CanNotOpen, NotRestored
@@ -198,7 +199,7 @@ class SQLiteEngine:
         """Copy a tenant's file as of one moment."""
         if self.folder.fault_of(tenant_id):
             raise TenantNotFound
-        copy_file(self.folder.path_of(tenant_id), file)
+        disk.in_thread(partial(copy_file, self.folder.path_of(tenant_id), file))
 
     def copy_directory(self, file: Path) -> None:
         """Copy main.db as of one moment.

@@ -199,6 +199,13 @@ def test_variable_that_is_nearly_a_setting_is_warned_of(machine: Machine) -> Non
     assert not finding.refuses and "REGISTRATION" in finding.sentence
 
 
+def test_log_file_that_can_not_be_written_is_warned_of(machine: Machine, tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "log"):
+        finding = trial_start.log_file(with_settings(machine, log_file=path))
+        assert finding and str(path) in finding.sentence and not finding.refuses
+    assert trial_start.log_file(with_settings(machine, log_file=tmp_path / "log")) is None
+
+
 def test_declaration_with_a_mistake_is_refused_with_its_line(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "tables.toml").write_text("[job]\ntitle = nonsense")
     (finding,) = doctor.findings(with_settings(machine, tables_file=tmp_path / "tables.toml"))

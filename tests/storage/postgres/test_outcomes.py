@@ -150,7 +150,9 @@ def test_server_that_is_away_is_said_once(
 ) -> None:
     """Fault: each of the background's looks, two a second, left a traceback in the log."""
     tenants = Tenants(engine)
-    background = Housekeeping(Settings(), tenants, None, Seen(tenants.write), lambda _: None, lambda: None)
+    background = Housekeeping(
+        Settings(), tenants, None, Seen(tenants.write), lambda _: None, lambda: None, lambda _: None
+    )
     with caplog.at_level(logging.INFO, "syncapp"):
         relay.is_closed = True
         relay.cut()
