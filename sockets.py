@@ -136,6 +136,10 @@ class Sockets:
         """Count the authenticated sockets."""
         return self._authenticated_by_tenant.total()
 
+    def connected_of(self, tenant_id: str) -> int:
+        """Count those of a tenant."""
+        return self._authenticated_by_tenant.get(tenant_id, 0)
+
     def unauthenticated(self) -> int:
         """Count the sockets that have not authenticated yet."""
         return len(self._unauthenticated)

@@ -132,8 +132,10 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
         quotas=quotas,
         monitor=monitor,
         samples=samples,
+        lifecycle=lifecycle,
         state=pages.state,
     )
+    app.extensions["server_parts"] = parts
     gate = Gate(settings, engine.directory, engine.attempt_counts, cache(partial(_console, parts)))
     app.register_blueprint(gate.blueprint())
     if settings.metrics_token or settings.metrics_port:

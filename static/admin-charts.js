@@ -4,6 +4,7 @@ import { bytes, table } from "./admin-parts.js";
 import { element, setText } from "./dom.js";
 
 const HEIGHT = 140;
+const WHOLE_STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 const ROWS_OF_A_TABLE = 24;
 const rate = (value) => `${value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 2 : 0 })}/s`;
 const count = (value) => value.toLocaleString("en", { maximumFractionDigits: 0 });
@@ -12,8 +13,8 @@ const milliseconds = (value) => `${(value * 1000).toLocaleString("en", { maximum
 
 /** Title, series by name with their words, how a value is written, and whether the axis begins at 0. */
 const CHARTS = [
-  ["Requests", { requests: "requests", pushes: "pushes" }, rate],
-  ["Refusals and failures", { refusals: "refused", failures: "failed (5xx)" }, rate],
+  ["Requests", { requests: "requests", pushes: "pushes (dashed)" }, rate],
+  ["Refusals and failures", { refusals: "refused", failures: "failed with 5xx (dashed)" }, rate],
   ["Sockets", { sockets: "sockets" }, count],
   ["Event loop: worst lag", { lag: "lag" }, milliseconds],
   ["Processor", { processor: "of one core" }, share],
@@ -104,7 +105,7 @@ class Chart {
       scales: { y: { range: (_, low, high) => [this.written === bytes ? low * 0.98 : 0, high > 0 ? high * 1.05 : 1] } },
       axes: [
         { ...axis, space: 60, values: (_, moments) => moments.map((moment) => new Date(moment * 1000).toLocaleTimeString("sv", { timeStyle: "short" })) },
-        { ...axis, size: 72, space: 30, values: (_, values) => values.map((value) => this.written(value)) },
+        { ...axis, size: 72, space: 30, ...(this.written === count ? { incrs: WHOLE_STEPS } : {}), values: (_, values) => values.map((value) => this.written(value)) },
       ],
       series: [{}, ...Object.values(this.series).map((label, index) => ({ label, stroke: lines[index], width: 2, points: { show: false }, dash: index ? [4, 3] : undefined }))],
     };

@@ -11,6 +11,7 @@ from typing import Any
 
 from operations.file_monitor import FileMonitor
 from operations.samples import Samples
+from server.http.lifecycle import Lifecycle
 from server.quotas import Quotas
 from settings import Settings
 from sockets import Sockets
@@ -30,4 +31,5 @@ class ServerParts:
     quotas: Quotas
     monitor: FileMonitor | None
     samples: Samples
+    lifecycle: Lifecycle
     state: Callable[[], Mapping[str, Any]]
