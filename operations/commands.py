@@ -17,12 +17,15 @@ from accounts.registration import create_customer
 from operations import (
     account_commands,
     backup_commands,
+    backup_run_commands,
     console_commands,
     log_commands,
     mail_commands,
+    maintenance_commands,
     move_commands,
     probe,
     process_checks,
+    quota_command,
     tenant_commands,
     trial_start,
 )
@@ -41,11 +44,15 @@ def commands() -> None:
 
 
 commands.add_command(backup_commands.backup)
+for command in (backup_run_commands.run, backup_run_commands.list_, backup_run_commands.new_key):
+    backup_commands.backup.add_command(command)
 commands.add_command(backup_commands.restore)
 commands.add_command(backup_commands.new_epoch)
 commands.add_command(move_commands.move)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
+tenant_commands.tenant.add_command(quota_command.quota)
+commands.add_command(maintenance_commands.maintenance)
 commands.add_command(account_commands.account)
 commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)

@@ -83,8 +83,10 @@ function sessionsOf(tenant, path, refresh) {
 }
 
 function quotasOf(tenant) {
-  const rows = tenant.quotas.map((one) => [
+  const rows = tenant.remaining.map((one) => [
     one.name, number(one.limit), `${one.window_seconds} s`, number(one.remaining), one.reset_seconds ? `in ${one.reset_seconds} s` : "now",
   ]);
-  return section("Quotas, at the process that answers", table("Quotas", ["Of", "Most", "Within", "Left", "All again"], rows, "None."));
+  const own = Object.entries(tenant.quotas ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
+  return section("Quotas, at the process that answers",
+    ...(own ? [element("p", { className: "muted" }, `Of its own: ${own}.`)] : []), table("Quotas", ["Of", "Most", "Within", "Left", "All again"], rows, "None."));
 }

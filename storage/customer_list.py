@@ -6,7 +6,8 @@ times as long.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
 from models import connection
 from storage.main_database import State
@@ -22,6 +23,7 @@ class Listed(NamedTuple):
     phone: str | None
     createdAt: str
     state: State
+    quotas: Any
 
 
 _COLUMNS = ", ".join(f'"{name}"' for name in Listed._fields)
@@ -29,4 +31,6 @@ _COLUMNS = ", ".join(f'"{name}"' for name in Listed._fields)
 
 def listed() -> list[Listed]:
     """List all customers, by their addresses."""
-    return [Listed(*row) for row in connection().execute(f"SELECT {_COLUMNS} FROM customers ORDER BY email")]
+    rows = connection().execute(f"SELECT {_COLUMNS} FROM customers ORDER BY email")
+    found = (Listed(*row) for row in rows)
+    return [one._replace(quotas=json.loads(one.quotas)) if one.quotas else one for one in found]

@@ -23,6 +23,7 @@ from operations.tenant_measures import Measures
 from protocol.codec import format_time
 from protocol.errors import NotFound, Problem, invalid
 from server.http.exchange import Reply, answer
+from server.quotas import with_own
 from storage import devices
 from storage.main_database import Customer
 from storage.sessions import live_sessions
@@ -85,8 +86,8 @@ class Customers:
             {"id": one.id, "createdAt": _shown(one.created_at), "expiresAt": _shown(one.expires_at)} for one in sessions
         ]
         found["sockets"] = self._server.sockets.connected_of(customer.id)
-        found["quotas"] = [one._asdict() for one in self._server.quotas.remaining(customer.id)]
-        found["mostBytes"] = self._server.settings.tenant_stored_bytes
+        found["remaining"] = [one._asdict() for one in self._server.quotas.remaining(customer.id)]
+        found["mostBytes"] = with_own(self._server.settings, customer.quotas or {}).tenant_stored_bytes
         return answer(found if "fault" in found else found | self._devices(customer.id))
 
     def _devices(self, tenant_id: str) -> dict[str, Any]:

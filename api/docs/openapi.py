@@ -45,6 +45,7 @@ _ONCE = (
     errors.IdempotencyMismatch,
     errors.QuotaExceeded,
     errors.TenantReadOnly,
+    errors.UnderMaintenance,
 )
 _JSON = "application/json"
 _TAGS = {
@@ -249,6 +250,12 @@ _SCHEMAS: dict[str, Schema] = {
                 "required": ["addresses", "trusted"],
                 "properties": {"addresses": COUNT, "trusted": COUNT},
             },
+            "isDiskLow": {"const": True},
+            "maintenance": {
+                "type": "object",
+                "required": ["since", "message"],
+                "properties": {"since": TIME, "message": {"type": ["string", "null"]}},
+            },
             "processes": {
                 "type": "object",
                 "required": ["count", "names", "versions", "over", "connected"],
@@ -258,6 +265,15 @@ _SCHEMAS: dict[str, Schema] = {
                     "versions": {"type": "array", "items": TEXT},
                     "over": TEXT,
                     "connected": {"type": "boolean"},
+                },
+            },
+            "backups": {
+                "type": "object",
+                "required": ["state", "lastGood", "nextDue"],
+                "properties": {
+                    "state": {"enum": ["ok", "failed", "incomplete", "overdue", "none"]},
+                    "lastGood": {"anyOf": [TIME, {"type": "null"}]},
+                    "nextDue": TIME,
                 },
             },
         },

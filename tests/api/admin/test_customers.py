@@ -75,7 +75,7 @@ def test_page_of_a_tenant_has_devices_sessions_and_quotas_and_no_row(operator: O
     answer = operator.get(f"/api/tenants/{used.id}")
     one = answer.json()
     assert one["tables"]["end_user"] == 2 and one["deviceList"][0]["deviceId"] == "till-1" and len(one["sessions"]) == 1
-    assert {quota["name"] for quota in one["quotas"]} == {"requests", "bytes", "rows"}
+    assert {quota["name"] for quota in one["remaining"]} == {"requests", "bytes", "rows"}
     assert "<b>n</b>" not in answer.text and "password" not in answer.text.lower()
 
 
