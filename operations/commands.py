@@ -23,6 +23,7 @@ from operations import (
     move_commands,
     probe,
     process_checks,
+    rewind_commands,
     tenant_commands,
     trial_start,
 )
@@ -50,6 +51,7 @@ commands.add_command(account_commands.account)
 commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
+commands.add_command(rewind_commands.rewind)
 commands.add_command(log_commands.log)
 commands.add_command(console_commands.admin_link)
 

@@ -67,7 +67,8 @@ class Housekeeping:
         self._sleeping: set[gevent.Greenlet] = set()
 
     def start(self) -> None:
-        """Begin the work in the background."""
+        """Begin the work in the background. What is recorded from here on, listeners are told of."""
+        self._log_errors(self._follow_operator)
         self._running = [
             gevent.spawn(work) for work in (self._save_and_purge, self._follow_commands, self._monitor_files)
         ]
