@@ -35,11 +35,13 @@ from api.admin.gate import Console, Gate  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
+from api.own_account import OwnAccount  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import doctor  # noqa: E402
 from operations.bus_choice import chosen_bus  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
+from operations.export import Exports  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
@@ -103,13 +105,15 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     quotas = Quotas(settings, Scheduler())
     tenants = Tenants(engine)
     secret = signing_key.signing_key(settings, engine.kept_secret)
-    tokens = Tokens(app, settings, secret, tenants)
+    tokens = Tokens(app, settings, secret, tenants, quotas)
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas, chosen_bus(settings, engine), VERSION)
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
-    for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
+    accounts = Accounts(settings, tenants, tokens)
+    own_account = OwnAccount(tokens, accounts.check_password, Exports(engine, settings.data_dir).archive_of)
+    for endpoints in (accounts, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     told = sockets.announce_restored, sockets.look_at_sessions, sockets.look

@@ -29,7 +29,8 @@ _TOMBSTONES_AT_ONCE = 100  # Each takes ten times as long as an entry of the log
 
 
 class Visit(NamedTuple):
-    """A device's visits: the position up to which it says that it has each table it pulled, and when it was here last.
+    """A device's visits: the position up to which it says that it has each table it pulled, and when it was here last, with
+    which session.
 
     The positions are of one epoch: after a restore they say nothing.
     """
@@ -37,6 +38,7 @@ class Visit(NamedTuple):
     positions: Mapping[str, int]
     at: int
     epoch: str = ""
+    session: str | None = None
 
 
 class Seen:
@@ -48,12 +50,20 @@ class Seen:
         self.evidences = Evidences()
         self._visits: dict[str, dict[str, Visit]] = {}
 
-    def note(self, tenant_id: str, device_id: str, positions: Mapping[str, int], now: int, epoch: str = "") -> None:
+    def note(
+        self,
+        tenant_id: str,
+        device_id: str,
+        positions: Mapping[str, int],
+        now: int,
+        epoch: str = "",
+        session_id: str | None = None,
+    ) -> None:
         """Remember a visit, with the positions of an epoch if it has any; those of other tables stay as they were."""
         visits = self._visits.setdefault(tenant_id, {})
         known = visits.get(device_id, Visit({}, now, epoch))
         before = known.positions if epoch in ("", known.epoch) else {}
-        visits[device_id] = Visit({**before, **positions}, now, epoch or known.epoch)
+        visits[device_id] = Visit({**before, **positions}, now, epoch or known.epoch, session_id or known.session)
 
     def had_more(self, tenant_id: str, device_id: str, starts: Mapping[str, int], epoch: str) -> bool:
         """Tell whether a device said before that it had more of a table: then this is a copy of it, or an older state."""
@@ -96,20 +106,20 @@ def _save(visits: Mapping[str, Visit], found: Mapping[str, Evidence]) -> None:
     seen_rows.save(found)
     epoch = position().epoch
     for device_id, visit in visits.items():
-        _save_visit(device_id, visit.positions if visit.epoch == epoch else {}, visit.at)
+        _save_visit(device_id, visit.positions if visit.epoch == epoch else {}, visit)
 
 
-def _save_visit(device_id: str, positions: Mapping[str, int], at: int) -> None:
+def _save_visit(device_id: str, positions: Mapping[str, int], visit: Visit) -> None:
     """Store a device's positions in tables; one that has any is not expired any more."""
     sql = connection()
     known = sql.execute("SELECT places, expired_at FROM _devices WHERE id = ?", (device_id,)).fetchone()
     if known is None:
-        new = "INSERT INTO _devices (id, places, first_seen_at, last_seen_at) VALUES (?, ?, ?, ?)"
-        sql.execute(new, (device_id, encode(positions).decode(), at, at))
+        new = "INSERT INTO _devices (id, places, first_seen_at, last_seen_at, session) VALUES (?, ?, ?, ?, ?)"
+        sql.execute(new, (device_id, encode(positions).decode(), visit.at, visit.at, visit.session))
         return
     all_positions = encode({**decode_stored(known[0]), **positions}).decode()
-    update = "UPDATE _devices SET last_seen_at = ?, places = ?, expired_at = ? WHERE id = ?"
-    sql.execute(update, (at, all_positions, None if positions else known[1], device_id))
+    update = "UPDATE _devices SET last_seen_at = ?, places = ?, expired_at = ?, session = ? WHERE id = ?"
+    sql.execute(update, (visit.at, all_positions, None if positions else known[1], visit.session, device_id))
 
 
 def expired_at(device_id: str) -> int | None:
@@ -173,6 +183,7 @@ def _shown(device: Device, here: Position) -> dict[str, Any]:
         "firstSeen": format_time(device.first_seen_at),
         "lastSeen": format_time(device.last_seen_at),
         "expired": device.expired_at is not None,
+        "sessionId": device.session,
     }
 
 
