@@ -24,11 +24,8 @@ from operations import (
     move_commands,
     probe,
     process_checks,
-<<<<<<< HEAD
-    rewind_commands,
-=======
     quota_command,
->>>>>>> main
+    rewind_commands,
     tenant_commands,
     trial_start,
 )
