@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from operations import backup_manifest as manifests
+from operations import backup_return
 from operations import restore as restoring
 from server.durable_files import sync_file, sync_folder
 from server.scheduler import yield_if_due
+from settings import Settings
 from storage import positions, rewind
 from storage.engine import Database, Engine
 from storage.moments import Preview
@@ -23,22 +25,29 @@ from storage.positions import now_ms
 from storage.sqlite.files import take_log_in
 from storage.sqlite.tenant_files import open_tenant_file
 
+Source = Path | str | None
+"""Where an earlier moment may be: a backup's folder, a tenant's file, or as text which backup in BACKUP_TO."""
+
 
 @contextlib.contextmanager
-def past_of(engine: Engine, tenant_id: str, backup: Path | None) -> Iterator[Database | None]:
-    """Open a copy of what a backup has of a tenant, or of a tenant's file; None if none is given.
+def past_of(engine: Engine, settings: Settings, tenant_id: str, source: Source) -> Iterator[Database | None]:
+    """Open a copy of what a source has of a tenant; None if there is none.
 
     Raises: BackupError if it is damaged, or has not this tenant.
     """
-    if backup is None:
+    if source is None:
         yield None
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch, "past.db")
-        if backup.is_dir():
-            restoring.choose(engine, backup, tenant_id, with_closed=True)  # Which verifies it.
-            backup = manifests.file_in(backup, tenant_id)
-        restoring.copy_of_tenant(engine, backup, tenant_id, copy)
+    with tempfile.TemporaryDirectory(prefix="syncapp-") as scratch:
+        copy, read = Path(scratch, "past.db"), Path(scratch, "read.db")
+        if isinstance(source, str):
+            with backup_return.kept(settings, source) as backup:
+                backup.tenant(tenant_id, read)
+            source = read
+        elif source.is_dir():
+            restoring.choose(engine, source, tenant_id, with_closed=True)  # Which verifies it.
+            source = manifests.file_in(source, tenant_id)
+        restoring.copy_of_tenant(engine, source, tenant_id, copy)
         database = open_tenant_file(copy)
         try:
             yield database

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import click
 
 from operations.command_line import confirm, counted, progress
-from operations.rewind import file_of, past_of, write_file
+from operations.rewind import Source, file_of, past_of, write_file
 from operations.tenant_commands import as_json_option, customer_named, print_json, print_table, tenant_argument
 from protocol.codec import format_time
 from storage.engine import Database
@@ -59,6 +59,9 @@ class _Wish(NamedTuple):
     metavar="PATH",
     help="A backup, or a tenant's file from one, for a moment that the tenant's own history has no more.",
 )
+@click.option(
+    "--from", "kept", help="The same of a backup in BACKUP_TO: latest, its name, or the last one until a time."
+)
 def rewind(
     tenant: str,
     to: str,
@@ -68,6 +71,7 @@ def rewind(
     as_json: bool,
     to_file: Path | None,
     backup: Path | None,
+    kept: str | None,
 ) -> None:
     """Take a tenant's rows back to what they were at a moment, as a new change that devices pull.
 
@@ -79,7 +83,14 @@ def rewind(
     wish = _Wish(to, tables, rows, yes, as_json)
     if not (yes or as_json or to_file or sys.stdin.isatty()):
         raise click.UsageError("This changes rows, and there is no terminal to ask: use --yes, or --json to look only.")
-    with customer_named(tenant) as (_, engine, customer), past_of(engine, customer.id, backup) as past, _told(backup):
+    if backup and kept:
+        raise click.UsageError("Say which backup: --backup PATH, or --from, and not both.")
+    source = backup or kept
+    with (
+        customer_named(tenant) as (settings, engine, customer),
+        _told(source),
+        past_of(engine, settings, customer.id, source) as past,
+    ):
         if to_file:
             with file_of(engine, customer.id, to_file) as copy:
                 _to_file(Moments(copy, past), copy, wish, to_file)
@@ -88,12 +99,13 @@ def rewind(
 
 
 @contextlib.contextmanager
-def _told(backup: Path | None) -> Iterator[None]:
+def _told(source: Source) -> Iterator[None]:
     """Say of a moment that is no more held what may hold it."""
     try:
         yield
     except NoMoment as error:
-        hint = " A backup from before may have it: --backup PATH." if backup is None and error.is_removed else ""
+        is_new = source is None and error.is_removed
+        hint = " A backup from before may have it: --from TIME, or --backup PATH." if is_new else ""
         raise click.ClickException(f"{error}{hint}") from None
 
 

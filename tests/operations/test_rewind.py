@@ -79,9 +79,11 @@ def test_file_of_a_moment_is_restored_under_a_new_epoch(
 
 
 def test_backup_tells_a_moment_and_whose_it_is(
-    tenant: Tenant, other_tenant: Tenant, accident: Device, operate: Run, folder: Path
+    tenant: Tenant, other_tenant: Tenant, accident: Device, operate: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Path(operate("backup", "--to", folder).stdout.strip())
+    made = Path(operate("backup", "--to", folder, "--tenant", tenant.id).stdout.strip())
+    monkeypatch.setenv("BACKUP_TO", str(folder / "kept"))
+    operate("backup", "run")
     accident.delete(id="c")
     accident.create(id="later")
     assert (
@@ -90,6 +92,8 @@ def test_backup_tells_a_moment_and_whose_it_is(
     )
     operate("rewind", tenant.id, "--to", "3", "--backup", made, "--yes")
     assert names(accident) == {"a": "a", "b": "b", "c": "c"}
+    shown = json.loads(operate("rewind", tenant.id, "--to", "6", "--from", "latest", "--json").stdout)
+    assert shown["tables"] == {"end_user": {"added": 1, "changed": 1, "gone": 1}}
     (file,) = (made / "tenants").glob(f"*{tenant.id.replace('-', '')}*")
     told = operate("rewind", other_tenant.id, "--to", "3", "--backup", file, "--yes", code=1)
     assert "is of another customer" in told.stderr
