@@ -94,6 +94,7 @@ class Sockets:
         version: str,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
+        self._usage = quotas.usage
         self._clients: dict[str, _Client] = {}
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
@@ -135,6 +136,11 @@ class Sockets:
     def connected(self) -> int:
         """Count the authenticated sockets."""
         return self._authenticated_by_tenant.total()
+
+    def note_usage(self) -> None:
+        """Note how many sockets each tenant has: a day begins with those of the day before."""
+        for tenant_id, count in self._authenticated_by_tenant.items():
+            self._usage.of(tenant_id).note_sockets(count)
 
     def unauthenticated(self) -> int:
         """Count the sockets that have not authenticated yet."""
@@ -215,6 +221,7 @@ class Sockets:
 
     def _join(self, sid: str, client: _Client, identity: Identity, device_id: str | None) -> None:
         self._authenticated_by_tenant[identity.tenant_id] += 1
+        self._usage.of(identity.tenant_id).note_sockets(self._authenticated_by_tenant[identity.tenant_id])
         self._unauthenticated.discard(client.engine_id)
         client.identity, client.device_id = identity, device_id
         if device_id:
@@ -332,7 +339,9 @@ class Sockets:
             began = time.perf_counter()
             try:
                 check_not_refused()
-                return handle(self._caller(sid), body) or {"success": True}
+                caller = self._caller(sid)
+                self._usage.of(caller.identity.tenant_id).requests += 1
+                return handle(caller, body) or {"success": True}
             except Problem as problem:
                 REFUSALS[problem.code,] += 1
                 return as_acknowledgement(problem)

@@ -42,6 +42,7 @@ from operations.bus_choice import chosen_bus  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
+from operations.usage_saving import UsageSaving  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format, recent_log  # noqa: E402
 from server.http import handler  # noqa: E402
@@ -112,7 +113,9 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
-    housekeeping = Housekeeping(settings, tenants, monitor, seen, sockets.announce_restored, sockets.look_at_sessions)
+    usage = UsageSaving(quotas.usage, engine.directory, sockets.note_usage, settings.process_name, settings.usage_days)
+    tell, look = sockets.announce_restored, sockets.look_at_sessions
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, usage, tell, look)
     end_mails = _send_mails(settings, engine) if settings.smtp_url else None
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
     opened = cache(partial(_console, tenants))

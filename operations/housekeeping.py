@@ -15,6 +15,7 @@ import gevent
 from greenlet import GreenletExit
 
 from operations.file_monitor import FileMonitor
+from operations.usage_saving import UsageSaving
 from protocol.errors import Busy, Moved, StorageFull
 from server import memory
 from settings import Settings
@@ -47,6 +48,7 @@ class Housekeeping:
         tenants: Tenants,
         monitor: FileMonitor | None,
         seen: Seen,
+        usage: UsageSaving,
         notify_restored: Callable[[str], None],
         look_at_sessions: Callable[[], None],
     ) -> None:
@@ -57,7 +59,7 @@ class Housekeeping:
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
-        self.seen = seen
+        self.seen, self._usage = seen, usage
         self._is_over = False
         self._action_seen = 0
         self._measured = time.process_time(), time.monotonic()
@@ -67,7 +69,8 @@ class Housekeeping:
     def start(self) -> None:
         """Begin the work in the background."""
         self._running = [
-            gevent.spawn(work) for work in (self._save_and_purge, self._follow_commands, self._monitor_files)
+            gevent.spawn(work)
+            for work in (self._save_and_purge, self._follow_commands, self._monitor_files, self._save_usage)
         ]
 
     def end(self) -> None:
@@ -77,6 +80,7 @@ class Housekeeping:
             sleeping.kill(block=False)
         gevent.joinall(self._running)
         self._save()
+        self._log_errors(self._usage.save)
 
     def _save(self) -> None:
         """Save the visits of every tenant's devices."""
@@ -151,6 +155,11 @@ class Housekeeping:
             self._log_errors(partial(monitor.look_over, lambda: self._sleep(_PAUSE_SECONDS)))
             self._sleep(_MONITOR_SECONDS)
 
+    def _save_usage(self) -> None:
+        while True:
+            self._sleep(self._usage.seconds_left())
+            self._log_errors(self._usage.save)
+
     def _may_purge(self) -> bool:
         """Tell whether this process is the one that purges; it is for the time between two purges."""
         return self._tenants.engine.lease("purge", max(_LEAST_LEASE_SECONDS, self._purge_seconds))
@@ -158,6 +167,8 @@ class Housekeeping:
     def _purge_all(self) -> None:
         tenant_id, directory = "", self._tenants.directory
         while self._may_purge() and (found := directory.read(lambda: main_database.customer_ids_after(tenant_id, 1))):
+            if not tenant_id:
+                self._log_errors(self._usage.forget_old)
             tenant_id = found[0]
             self._log_errors(partial(self.purge, tenant_id))
 

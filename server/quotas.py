@@ -17,6 +17,7 @@ from limits import parse
 from protocol.errors import RateLimited
 from server.admission import Admission
 from server.scheduler import Scheduler
+from server.usage import Usage
 from settings import Settings
 
 _KEPT_AT_LEAST = 1_024
@@ -144,7 +145,7 @@ class Reservation:
 
 
 class Quotas:
-    """All quotas of a server."""
+    """All quotas of a server, and what tenants use of it."""
 
     def __init__(self, settings: Settings, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
         self.scheduler, self._clock = scheduler, clock
@@ -153,6 +154,7 @@ class Quotas:
         self._bytes = Quota("bytes", settings.tenant_bytes)
         self._rows = Quota("rows", settings.tenant_rows)
         self._shown = (self._requests, self._bytes, self._rows)
+        self.usage = Usage()
         self._policy = _policy([quota.remaining("", 0.0) for quota in self._shown])
         self._events = Quota("events", settings.socket_events)
         self._refused_events = Quota("refused events", settings.socket_events)

@@ -20,7 +20,9 @@ import syncapp
 from operations import housekeeping
 from operations.file_monitor import FileMonitor
 from operations.housekeeping import Housekeeping
+from operations.usage_saving import UsageSaving
 from server import memory
+from server.usage import Usage
 from settings import Settings
 from storage.devices import Seen
 from tenants import Tenants
@@ -41,7 +43,8 @@ def hardly_any_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def housekeeping_of(tenants: Tenants, tell: Callable[[str], None] = lambda _: None) -> Housekeeping:
     monitor, seen = FileMonitor(engine_of(tenants)), Seen(tenants.write)
-    return Housekeeping(Settings(purge_seconds=0), tenants, monitor, seen, tell, lambda: None)
+    usage = UsageSaving(Usage(), tenants.directory, lambda: None, "", 400)
+    return Housekeeping(Settings(purge_seconds=0), tenants, monitor, seen, usage, tell, lambda: None)
 
 
 def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(

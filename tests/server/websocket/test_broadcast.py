@@ -98,7 +98,11 @@ def io() -> Any:
 def broadcaster(io: Any) -> Broadcaster:
     """What is not taken at once goes into the queue of the phone of that name."""
     made: Broadcaster = Broadcaster(
-        io, lambda sid, packet: made._connections[sid]._socket.queue.put(packet), lambda _: None
+        io,
+        lambda sid, packet: made._connections[sid]._socket.queue.put(packet),
+        lambda _: None,
+        lambda _: None,
+        lambda *_: None,
     )
     return made
 
