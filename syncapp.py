@@ -35,11 +35,13 @@ from api.admin.gate import Console, Gate  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
+from api.own_account import OwnAccount  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import doctor  # noqa: E402
 from operations.bus_choice import chosen_bus  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
+from operations.export import Exports  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from operations.usage_saving import UsageSaving  # noqa: E402
@@ -104,18 +106,20 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     quotas = Quotas(settings, Scheduler())
     tenants = Tenants(engine)
     secret = signing_key.signing_key(settings, engine.kept_secret)
-    tokens = Tokens(app, settings, secret, tenants)
+    tokens = Tokens(app, settings, secret, tenants, quotas)
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas, chosen_bus(settings, engine), VERSION)
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
-    for endpoints in (Accounts(settings, tenants, tokens), sync, Review(tenants, tokens, sync.pushes, seen)):
+    accounts = Accounts(settings, tenants, tokens)
+    own_account = OwnAccount(tokens, accounts.check_password, Exports(engine, settings.data_dir).archive_of)
+    for endpoints in (accounts, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     usage = UsageSaving(quotas.usage, engine.directory, sockets.note_usage, settings.process_name, settings.usage_days)
-    tell, look = sockets.announce_restored, sockets.look_at_sessions
-    housekeeping = Housekeeping(settings, tenants, monitor, seen, usage, tell, look)
+    told = sockets.announce_restored, sockets.look_at_sessions, sockets.look
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, usage, *told)
     end_mails = _send_mails(settings, engine) if settings.smtp_url else None
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
     opened = cache(partial(_console, tenants))

@@ -14,8 +14,10 @@ from accounts.attempts import Attempts
 from accounts.passwords import Passwords
 from accounts.registration import create_customer
 from accounts.tokens import Identity, TokenPair, Tokens, check_tenant
-from protocol.errors import InvalidCredentials, NotFound, NoToken, RegistrationClosed, invalid
+from protocol.errors import InvalidCredentials, NotFound, NoToken, RegistrationClosed, StorageNearlyFull, invalid
+from server.disk_space import room
 from server.http.exchange import Reply, View, client_address, current_exchange, read_json, success
+from server.maintenance import maintenance
 from settings import Settings
 from storage import main_database
 from tenants import Tenants
@@ -69,8 +71,11 @@ class Accounts:
         """Make an account and its tenant, and log it in."""
         if not self._is_registration_open:
             raise RegistrationClosed
+        maintenance.must_be_over()
+        if room.is_low:
+            raise StorageNearlyFull
         _count(self._registrations, client_address())
-        body = _read_object()
+        body = read_object()
         customer = create_customer(self._tenants, self._passwords, body)
         pair = self._tokens.start_session(customer)
         return success(_session_body(pair, customer) | {"message": "Registered. The tenant's database is ready."}, 201)
@@ -78,7 +83,7 @@ class Accounts:
     def login(self) -> Reply:
         """Begin a session for who proves to know the password."""
         _count(self._logins, client_address())
-        body = _read_object()
+        body = read_object()
         fields = FieldReader(body)
         email, password = (fields.any_text(name) for name in ("email", "password"))
         fields.check()
@@ -91,7 +96,7 @@ class Accounts:
 
     def refresh(self) -> Reply:
         """Renew a session with its refresh token, which is spent by that."""
-        body = _read_object()
+        body = read_object()
         fields = FieldReader(body)
         token = fields.any_text("refreshToken")
         fields.check()
@@ -110,7 +115,7 @@ class Accounts:
     def change_profile(self) -> Reply:
         """Change what of the account may be changed."""
         identity = bearer(self._tokens)
-        body = _read_object()
+        body = read_object()
         customer = self._customer(identity)
         fields = FieldReader(body)
         for name in body.keys() - set(PROFILE_FIELDS):
@@ -128,22 +133,22 @@ class Accounts:
     def change_password(self) -> Reply:
         """Replace the password, and end all other sessions."""
         identity = bearer(self._tokens)
-        body = _read_object()
+        body = read_object()
         fields = FieldReader(body)
         old, new = fields.any_text("oldPassword"), fields.password("newPassword")
         fields.check()
-        checked_hash = self._check_password(identity, old)
+        checked_hash = self.check_password(identity, old)
         self._tokens.change_password(identity, checked_hash, self._passwords.hash(new))
         return success({"message": "Password changed. All other sessions have ended."})
 
     def close(self) -> Reply:
         """Close the account and remove its data."""
         identity = bearer(self._tokens)
-        body = _read_object()
+        body = read_object()
         fields = FieldReader(body)
         password = fields.any_text("password")
         fields.check()
-        checked_hash = self._check_password(identity, password)
+        checked_hash = self.check_password(identity, password)
         self._tokens.ended.send(self._tenants.close_account(identity.tenant_id, checked_hash))
         return success({"message": "The account is closed and its data removed."})
 
@@ -153,7 +158,7 @@ class Accounts:
             raise NotFound("This account does not exist any more.")
         return customer
 
-    def _check_password(self, identity: Identity, password: str) -> str:
+    def check_password(self, identity: Identity, password: str) -> str:
         """Check the password of an authenticated customer, and give the hash that it matched: the password may be changed
         while it is compared.
 
@@ -184,7 +189,11 @@ def _profile_of(customer: main_database.Customer) -> dict[str, Any]:
     return {name: getattr(customer, name) for name in names}
 
 
-def _read_object() -> dict[str, Any]:
+def read_object() -> dict[str, Any]:
+    """Read the body of a request, which must be an object.
+
+    Raises: ValidationError, and what ``read_json`` raises.
+    """
     body = read_json()
     if not isinstance(body, dict):
         raise invalid("$", "must be an object")

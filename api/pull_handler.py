@@ -112,7 +112,8 @@ class PullHandler:
         tenant_id, now, before = identity.tenant_id, now_ms(), self._evidence(identity, device_id)
         self._seen.evidences.pulled(tenant_id, before, page, now)
         if device_id:  # A device that went back is told so until it takes another ID, even if this answer is lost.
-            self._seen.note(tenant_id, device_id, {} if page.went_back else page.starts, now, page.epoch)
+            positions = {} if page.went_back else page.starts
+            self._seen.note(tenant_id, device_id, positions, now, page.epoch, identity.session_id)
         if page.claimed == 0 and (
             device_id or before.is_kept
         ):  # It pulls from the start; an expired one is live again.

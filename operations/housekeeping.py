@@ -18,8 +18,10 @@ from operations.file_monitor import FileMonitor
 from operations.usage_saving import UsageSaving
 from protocol.errors import Busy, Moved, StorageFull
 from server import memory
+from server.maintenance import Notice, maintenance
 from settings import Settings
 from storage import devices, main_database, operator_actions
+from storage import maintenance as noted
 from storage.devices import DAY_MS, Seen
 from storage.positions import now_ms
 from tenants import Tenants
@@ -51,23 +53,27 @@ class Housekeeping:
         usage: UsageSaving,
         notify_restored: Callable[[str], None],
         look_at_sessions: Callable[[], None],
+        look_at_rows: Callable[[str], None],
     ) -> None:
-        """``notify_restored`` tells a tenant's devices that its data was restored, ``look_at_sessions`` closes the sockets
-        of sessions that count no more; ``monitor`` is None without files."""
+        """``notify_restored`` tells a tenant's devices that its data was restored, ``look_at_rows`` of what it has by now;
+        ``look_at_sessions`` closes the sockets of sessions that count no more; ``monitor`` is None without files."""
         self._tenants, self._monitor = tenants, monitor
         self._notify_restored, self._look_at_sessions = notify_restored, look_at_sessions
+        self._look_at_rows = look_at_rows
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
         self.seen, self._usage = seen, usage
         self._is_over = False
-        self._action_seen = 0
+        self._action_seen: int | None = None
         self._measured = time.process_time(), time.monotonic()
         self._running: list[gevent.Greenlet] = []
         self._sleeping: set[gevent.Greenlet] = set()
 
     def start(self) -> None:
-        """Begin the work in the background."""
+        """Begin the work in the background, once what holds from the first request on is known."""
+        self._follow_maintenance()
+        self._tenants.engine.has_room()
         self._running = [
             gevent.spawn(work)
             for work in (self._save_and_purge, self._follow_commands, self._monitor_files, self._save_usage)
@@ -142,12 +148,25 @@ class Housekeeping:
             self._sleep(_COMMANDS_SECONDS)
             self._log_errors(lambda: [self._notify_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
             self._log_errors(self._follow_operator)
+            self._log_errors(self._tenants.engine.has_room)  # Looks at the disk.
 
     def _follow_operator(self) -> None:
-        newest = self._tenants.directory.read(operator_actions.newest)
-        if newest != self._action_seen:
+        newest, before = self._tenants.directory.read(operator_actions.newest), self._action_seen
+        if newest != before:
             self._look_at_sessions()
+            self._follow_maintenance()
             self._action_seen = newest
+            if before is not None:
+                self._tell_of_rows(before)
+
+    def _tell_of_rows(self, after: int) -> None:
+        """Have listeners told of rows that commands wrote; at a start nobody listens yet."""
+        for tenant_id in self._tenants.directory.read(lambda: operator_actions.changed_since(after)):
+            self._look_at_rows(tenant_id)
+
+    def _follow_maintenance(self) -> None:
+        found = self._tenants.directory.read(noted.maintenance)
+        maintenance.follow(Notice(*found) if found else None)
 
     def _monitor_files(self) -> None:
         """Check all customers' files, at the start and once a minute."""

@@ -7,19 +7,23 @@ change by a command beside it counts there too. ``by`` names the session of the 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from peewee import fn
 
 from protocol.errors import EmailTaken
 from storage.main_database import (
     Customer,
     OperatorAction,
-    Session,
     State,
     change_customer,
     customer_by_email,
     normal_email,
     revoke_sessions,
 )
+from storage.sessions import revoke_session_of
 
 
 def newest() -> int:
@@ -42,6 +46,12 @@ def set_state(customer_id: str, state: State, now: int, by: str | None = None) -
     """Let a customer do everything, read only, or nothing."""
     change_customer(customer_id, state=state)
     record(state, customer_id, now, by=by)
+
+
+def set_quotas(customer_id: str, quotas: Mapping[str, Any], now: int, by: str | None = None) -> None:
+    """Give a customer quotas of its own, by the names of settings; none: those of all."""
+    change_customer(customer_id, quotas=dict(quotas) or None)
+    record("quota", customer_id, now, json.dumps(quotas) if quotas else "default", by)
 
 
 def set_password(customer_id: str, password_hash: str, now: int, by: str | None = None) -> list[str]:
@@ -69,8 +79,7 @@ def end_sessions(customer_id: str, now: int, session_id: str | None = None, by: 
     if session_id is None:
         ended = revoke_sessions(customer_id, now)
     else:
-        live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.id == session_id)
-        ended = [session_id] if Session.update(revoked_at=now).where(live).execute() else []
+        ended = [session_id] if revoke_session_of(customer_id, session_id, now) else []
     if ended:
         record("end-sessions", customer_id, now, session_id, by)
     return ended
@@ -79,3 +88,15 @@ def end_sessions(customer_id: str, now: int, session_id: str | None = None, by: 
 def record_removal(customer_id: str, now: int, by: str | None = None) -> None:
     """Record that an account is about to be closed."""
     record("delete", customer_id, now, by=by)
+
+
+# --- rows that an operator changed -----------------------------------------------------------------------------------
+
+CHANGED_ROWS = "rewound"
+"""Recorded once rows were written, so that servers tell their sockets."""
+
+
+def changed_since(number: int) -> list[str]:
+    """List the tenants whose rows an operator wrote, as recorded after an entry."""
+    written = (OperatorAction.number > number) & (OperatorAction.action == CHANGED_ROWS)
+    return sorted({found.tenant_id for found in OperatorAction.select(OperatorAction.tenant_id).where(written)})

@@ -45,10 +45,12 @@ _ONCE = (
     errors.IdempotencyMismatch,
     errors.QuotaExceeded,
     errors.TenantReadOnly,
+    errors.UnderMaintenance,
 )
 _JSON = "application/json"
 _TAGS = {
     "customers": "Customers and their sessions",
+    "account": "A customer's sessions and data",
     "sync": "Push, pull and what goes with them",
     "review": "History, conflicts and devices",
     "pages": "The server itself",
@@ -151,7 +153,8 @@ def _answer(call: Call) -> dict[str, Any]:
         {"Idempotent-Replayed": _head("Idempotent-Replayed")} if call.is_idempotent else {}
     )
     links = {name.replace(".", "_"): {"operationId": name, **link} for name, link in call.links.items()}
-    return {"description": "Done.", "headers": headers, **_content(call.answer), **({"links": links} if links else {})}
+    content = {"content": {call.media: {"schema": ref(call.answer)}}}
+    return {"description": "Done.", "headers": headers, **content, **({"links": links} if links else {})}
 
 
 def _errors(rule: Rule, method: str, call: Call) -> Iterable[type[Problem]]:
@@ -223,6 +226,7 @@ PATH_VARIABLES: dict[str, tuple[Callable[[], Schema], Any, str]] = {
     "table": (table_name, "end_user", "A synced table."),  # Asked late: an app declares tables of its own before.
     "row_id": (lambda: NAME, "u1", "The row's id."),
     "device_id": (lambda: NAME, "tablet-1", "The device's X-Device-Id."),
+    "session_id": (lambda: TEXT, "0f0bf43e-ed76-46a2-930e-78666aa5a0d6", "The session's sessionId."),
     "number": (lambda: COUNT | {"maximum": 2**53 - 1}, 1, "The conflict's conflictId."),
 }
 
@@ -245,6 +249,12 @@ _SCHEMAS: dict[str, Schema] = {
                 "type": "object",
                 "required": ["addresses", "trusted"],
                 "properties": {"addresses": COUNT, "trusted": COUNT},
+            },
+            "isDiskLow": {"const": True},
+            "maintenance": {
+                "type": "object",
+                "required": ["since", "message"],
+                "properties": {"since": TIME, "message": {"type": ["string", "null"]}},
             },
             "processes": {
                 "type": "object",

@@ -44,7 +44,7 @@ def hardly_any_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 def housekeeping_of(tenants: Tenants, tell: Callable[[str], None] = lambda _: None) -> Housekeeping:
     monitor, seen = FileMonitor(engine_of(tenants)), Seen(tenants.write)
     usage = UsageSaving(Usage(), tenants.directory, lambda: None, "", 400)
-    return Housekeeping(Settings(purge_seconds=0), tenants, monitor, seen, usage, tell, lambda: None)
+    return Housekeeping(Settings(purge_seconds=0), tenants, monitor, seen, usage, tell, lambda: None, lambda _: None)
 
 
 def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(

@@ -153,7 +153,9 @@ def test_server_that_is_away_is_said_once(
     """Fault: each of the background's looks, two a second, left a traceback in the log."""
     tenants = Tenants(engine)
     usage = UsageSaving(Usage(), tenants.directory, lambda: None, "", 400)
-    background = Housekeeping(Settings(), tenants, None, Seen(tenants.write), usage, lambda _: None, lambda: None)
+    background = Housekeeping(
+        Settings(), tenants, None, Seen(tenants.write), usage, lambda _: None, lambda: None, lambda _: None
+    )
     with caplog.at_level(logging.INFO, "syncapp"):
         relay.is_closed = True
         relay.cut()
