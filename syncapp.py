@@ -22,6 +22,7 @@ import logging  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import cache, partial  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 import gevent  # noqa: E402
 from flask import Flask  # noqa: E402
@@ -64,6 +65,9 @@ from storage.sqlite.engine import MainDatabaseBroken, SQLiteEngine  # noqa: E402
 from storage.sqlite.errors import EngineError  # noqa: E402
 from storage.sqlite.folder_locks import DataFolderInUse  # noqa: E402
 from tenants import Tenants  # noqa: E402
+
+if TYPE_CHECKING:
+    from operations.backup_schedule import BackupSchedule
 
 VERSION = "0.2.0"
 _GUNICORNS_BOOT_ERROR = 3
@@ -118,15 +122,16 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     usage = UsageSaving(quotas.usage, engine.directory, sockets.note_usage, settings.process_name, settings.usage_days)
+    backups = _backups(settings, engine)
     told = sockets.announce_restored, sockets.look_at_sessions, sockets.look
-    housekeeping = Housekeeping(settings, tenants, monitor, seen, usage, *told)
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, usage, *told, backups.look if backups else None)
     end_mails = _send_mails(settings, engine) if settings.smtp_url else None
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
     opened = cache(partial(_console, tenants))
     app.register_blueprint(Gate(settings, engine.directory, engine.attempt_counts, opened).blueprint())
-    _add_pages(app, settings, tenants, monitor, lifecycle, sockets)
+    _add_pages(app, settings, tenants, monitor, lifecycle, sockets, backups)
     if settings.metrics_token or settings.metrics_port:
-        _add_metrics(app, settings, tenants, sockets, quotas, monitor)
+        _add_metrics(app, settings, tenants, sockets, quotas, monitor, backups)
     _trust_proxies(app, settings.trusted_proxies)
     load_shedding = LoadShedding(middleware.views, tokens.tenant_of, quotas.admission.refusal)
     handler.install(connections.Connections(settings), load_shedding)
@@ -160,6 +165,15 @@ def _lifecycle(
     return lifecycle
 
 
+def _backups(settings: Settings, engine: Engine) -> "BackupSchedule | None":
+    """Give what makes backups by itself, if the settings ask for it."""
+    if not settings.backup_every:
+        return None
+    from operations.backup_schedule import BackupSchedule  # noqa: PLC0415 -- for those alone who use it
+
+    return BackupSchedule(settings, engine)
+
+
 def _send_mails(settings: Settings, engine: Engine) -> Callable[[], None]:
     """Begin to send mails, and give what ends that."""
     from operations.mail_sender import MailSender  # noqa: PLC0415 -- for those alone who send mails
@@ -185,6 +199,7 @@ def _add_pages(
     monitor: FileMonitor | None,
     lifecycle: Lifecycle,
     sockets: Sockets,
+    backups: "BackupSchedule | None",
 ) -> None:
     pages = Pages(
         version=VERSION,
@@ -193,6 +208,7 @@ def _add_pages(
         lifecycle=lifecycle,
         connected=sockets.connected,
         processes=sockets.processes,
+        backups=lambda: backups.status().shown() if backups else None,
         trusted_proxies=settings.trusted_proxies,
         openapi=cache(lambda: openapi.document(app, settings, VERSION)),
         asyncapi=cache(lambda: asyncapi.document(sockets.events, settings, VERSION)),
@@ -216,6 +232,7 @@ def _add_metrics(
     sockets: Sockets,
     quotas: Quotas,
     monitor: FileMonitor | None,
+    backups: "BackupSchedule | None",
 ) -> None:
     """Let metrics be read, which are counted in any case. Raises: CannotListen."""
     from api.metrics import Metrics  # noqa: PLC0415 -- for those alone who use them, with a library of 1 MiB
@@ -224,7 +241,8 @@ def _add_metrics(
     from operations.openmetrics import OpenMetrics  # noqa: PLC0415
 
     open_files = partial(_open_files, tenants.engine)
-    shown = OpenMetrics(gauges(settings, VERSION, tenants, sockets, quotas.admission, monitor, open_files))
+    status = backups.status if backups else None
+    shown = OpenMetrics(gauges(settings, VERSION, tenants, sockets, quotas.admission, monitor, open_files, status))
     if settings.metrics_token:
         app.register_blueprint(Metrics(settings.metrics_token, shown.render).blueprint())
     if settings.metrics_port:

@@ -17,6 +17,7 @@ from accounts.registration import create_customer
 from operations import (
     account_commands,
     backup_commands,
+    backup_run_commands,
     console_commands,
     log_commands,
     mail_commands,
@@ -44,6 +45,8 @@ def commands() -> None:
 
 
 commands.add_command(backup_commands.backup)
+for command in (backup_run_commands.run, backup_run_commands.list_, backup_run_commands.new_key):
+    backup_commands.backup.add_command(command)
 commands.add_command(backup_commands.restore)
 commands.add_command(backup_commands.new_epoch)
 commands.add_command(move_commands.move)

@@ -1,4 +1,4 @@
-"""The background work of a running server: saves device visits, removes what is too old, takes over restores, checks files.
+"""The background work of a server: saves visits, removes what is too old, takes over restores, checks files, backs up.
 
 Knows: how often, and over which tenants, when memory is given back. Must not know: requests, sockets, SQL, engines.
 """
@@ -38,6 +38,7 @@ _CHUNK_SECONDS = 0.002  # For so long nobody else runs.
 _FEWEST, _MOST = 50, 3_000  # Entries in a chunk.
 _COMMANDS_SECONDS = 0.5
 _MONITOR_SECONDS = 60.0
+_BACKUPS_SECONDS = 2.0
 _LEAST_LEASE_SECONDS = 60.0
 
 
@@ -54,10 +55,12 @@ class Housekeeping:
         notify_restored: Callable[[str], None],
         look_at_sessions: Callable[[], None],
         look_at_rows: Callable[[str], None],
+        look_at_backups: Callable[[Callable[[float], None]], None] | None = None,
     ) -> None:
         """``notify_restored`` tells a tenant's devices that its data was restored, ``look_at_rows`` of what it has by now;
-        ``look_at_sessions`` closes the sockets of sessions that count no more; ``monitor`` is None without files."""
-        self._tenants, self._monitor = tenants, monitor
+        ``look_at_sessions`` closes the sockets of sessions that count no more; ``monitor`` is None without files.
+        ``look_at_backups`` makes a backup if one is due, pausing by what it is given; None if there are to be none."""
+        self._tenants, self._monitor, self._look_at_backups = tenants, monitor, look_at_backups
         self._notify_restored, self._look_at_sessions = notify_restored, look_at_sessions
         self._look_at_rows = look_at_rows
         self._purge_seconds = settings.purge_seconds
@@ -76,7 +79,13 @@ class Housekeeping:
         self._tenants.engine.has_room()
         self._running = [
             gevent.spawn(work)
-            for work in (self._save_and_purge, self._follow_commands, self._monitor_files, self._save_usage)
+            for work in (
+                self._save_and_purge,
+                self._follow_commands,
+                self._monitor_files,
+                self._save_usage,
+                self._back_up,
+            )
         ]
 
     def end(self) -> None:
@@ -178,6 +187,12 @@ class Housekeeping:
         while True:
             self._sleep(self._usage.seconds_left())
             self._log_errors(self._usage.save)
+
+    def _back_up(self) -> None:
+        """Look every few seconds whether a backup is due."""
+        while look := self._look_at_backups:
+            self._sleep(_BACKUPS_SECONDS)
+            self._log_errors(partial(look, self._sleep))
 
     def _may_purge(self) -> bool:
         """Tell whether this process is the one that purges; it is for the time between two purges."""

@@ -45,7 +45,7 @@ def choose(engine: Engine, backup: Path, wanted: str | None = None, with_closed:
     """
     held = set(manifests.read(backup).tenants)
     known = _customers(backup)
-    ids = held if wanted is None else {_named(engine, known, wanted)}
+    ids = held if wanted is None else {named(engine, known, wanted)}
     checked = verify(backup, lambda _: None, ids)
     for fault in checked.backup_faults:
         raise BackupError(fault)
@@ -69,8 +69,11 @@ def _customers(backup: Path) -> dict[str, Customer]:
             raise BackupError(f"main.db of {backup} can't be read: {reason_of(error)}") from None
 
 
-def _named(engine: Engine, known: dict[str, Customer], text: str) -> str:
-    """Find the customer of an ID or an address; an address may belong to another customer by now."""
+def named(engine: Engine, known: dict[str, Customer], text: str) -> str:
+    """Find the customer of an ID or an address among those of a backup; the address may be another's by now.
+
+    Raises: BackupError, InvalidTenantId.
+    """
     if "@" not in text:
         return parse_tenant_id(text)
     address = main_database.normal_email(text)
@@ -154,7 +157,7 @@ def _other_owner(engine: Engine, file: Path, epoch: str, tenant_id: str) -> str 
 
 
 def _existing_customer(engine: Engine, wanted: str) -> str:
-    tenant_id = _named(engine, {}, wanted)
+    tenant_id = named(engine, {}, wanted)
     if engine.directory.read(lambda: main_database.customer_by_id(tenant_id)) is None:
         raise BackupError(f"There is no customer {wanted}.")
     return tenant_id

@@ -29,8 +29,14 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Server]:
-    env = {"METRICS_TOKEN": TOKEN, "METRICS_PORT": str(port)}
-    server = Server(tmp_path_factory.mktemp("watched") / "data", env).start()
+    folder = tmp_path_factory.mktemp("watched")
+    env = {
+        "METRICS_TOKEN": TOKEN,
+        "METRICS_PORT": str(port),
+        "BACKUP_EVERY": "24h",
+        "BACKUP_TO": str(folder / "backups"),
+    }
+    server = Server(folder / "data", env).start()
     yield server
     assert server.stop() == 0
 
