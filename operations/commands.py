@@ -26,6 +26,7 @@ from operations import (
     probe,
     process_checks,
     quota_command,
+    rewind_commands,
     tenant_commands,
     trial_start,
     usage_commands,
@@ -58,6 +59,7 @@ commands.add_command(account_commands.account)
 commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
+commands.add_command(rewind_commands.rewind)
 commands.add_command(log_commands.log)
 commands.add_command(usage_commands.show_usage)
 commands.add_command(console_commands.admin_link)

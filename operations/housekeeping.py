@@ -76,6 +76,7 @@ class Housekeeping:
     def start(self) -> None:
         """Begin the work in the background, once what holds from the first request on is known."""
         self._follow_maintenance()
+        self._log_errors(self._follow_operator)
         self._tenants.engine.has_room()
         self._running = [
             gevent.spawn(work)
