@@ -168,6 +168,9 @@ class Settings:
     device_idle_days: int = _setting(
         90, form.whole(1, 36_500), "How long a device may be away before it must pull from the start."
     )
+    usage_days: int = _setting(
+        400, form.whole(1, 36_500), "How long is kept what each tenant used on a day (python syncapp.py usage)."
+    )
     purge_seconds: int = _setting(3_600, form.whole(1, 604_800), "Time between two removals of what is too old.")
     conflict_strategy: str = _setting(
         "merge",

@@ -46,6 +46,7 @@ from operations.export import Exports  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
 from operations.samples import Samples  # noqa: E402
+from operations.usage_saving import UsageSaving  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format, recent_log  # noqa: E402
 from server.http import handler  # noqa: E402
@@ -121,9 +122,10 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     for endpoints in (accounts, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
+    usage = UsageSaving(quotas.usage, engine.directory, sockets.note_usage, settings.process_name, settings.usage_days)
     backups = _backups(settings, engine)
     told = sockets.announce_restored, sockets.look_at_sessions, sockets.look
-    housekeeping = Housekeeping(settings, tenants, monitor, seen, *told, backups.look if backups else None)
+    housekeeping = Housekeeping(settings, tenants, monitor, seen, usage, *told, backups.look if backups else None)
     end_mails = _send_mails(settings, engine) if settings.smtp_url else None
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
     pages = _add_pages(app, settings, tenants, monitor, lifecycle, sockets, backups)

@@ -26,8 +26,10 @@ from operations import (
     probe,
     process_checks,
     quota_command,
+    rewind_commands,
     tenant_commands,
     trial_start,
+    usage_commands,
 )
 from operations import doctor as doctor_checks
 from operations import support as support_text
@@ -57,7 +59,9 @@ commands.add_command(account_commands.account)
 commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
+commands.add_command(rewind_commands.rewind)
 commands.add_command(log_commands.log)
+commands.add_command(usage_commands.show_usage)
 commands.add_command(console_commands.admin_link)
 
 
