@@ -172,7 +172,8 @@ def _check_this_machine(shown: Callable[[str], str] = str) -> None:
         kind = "ok: checked" if finding is None else "refused:" if finding.refuses else "warning:"
         click.echo(f"{kind} {shown(str(finding or what))}")
     for name, value in environment.effective(connections.fitted_to_open_files(settings)):
-        click.echo(f"{name}={value}{'' if machine.environ.get(name) else ' (default)'}")
+        source = environment.source_of(name, machine.environ)
+        click.echo(f"{name}={value}{'' if source == 'environment' else f' ({source})'}")
     refusals = sum(finding.refuses for finding in found if finding)
     warnings = sum(not finding.refuses for finding in found if finding)
     click.echo(f"{len(found)} checks, {counted(refusals, 'refusal')}, {counted(warnings, 'warning')}.")
