@@ -168,6 +168,9 @@ class Settings:
     device_idle_days: int = _setting(
         90, form.whole(1, 36_500), "How long a device may be away before it must pull from the start."
     )
+    usage_days: int = _setting(
+        400, form.whole(1, 36_500), "How long is kept what each tenant used on a day (python syncapp.py usage)."
+    )
     purge_seconds: int = _setting(3_600, form.whole(1, 604_800), "Time between two removals of what is too old.")
     conflict_strategy: str = _setting(
         "merge",
@@ -307,6 +310,15 @@ def _text_of(name: str, environ: Mapping[str, str]) -> str | None:
     if not found:
         raise _InFile(f"{variable}_FILE names {json.dumps(path)}, which is empty.")
     return found
+
+
+def source_of(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Tell where the value of a variable is from."""
+    if environ.get(name):
+        return "environment"
+    if name.lower() in SECRETS and (path := environ.get(f"{name}_FILE")):
+        return f"file {path}"
+    return "platform" if name == "TRUSTED_PROXIES" and environ.get("DYNO") else "default"
 
 
 def effective(settings: Settings) -> Iterator[tuple[str, str]]:

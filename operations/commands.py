@@ -26,8 +26,10 @@ from operations import (
     probe,
     process_checks,
     quota_command,
+    rewind_commands,
     tenant_commands,
     trial_start,
+    usage_commands,
 )
 from operations import doctor as doctor_checks
 from operations import support as support_text
@@ -57,7 +59,9 @@ commands.add_command(account_commands.account)
 commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
+commands.add_command(rewind_commands.rewind)
 commands.add_command(log_commands.log)
+commands.add_command(usage_commands.show_usage)
 commands.add_command(console_commands.admin_link)
 
 
@@ -168,7 +172,8 @@ def _check_this_machine(shown: Callable[[str], str] = str) -> None:
         kind = "ok: checked" if finding is None else "refused:" if finding.refuses else "warning:"
         click.echo(f"{kind} {shown(str(finding or what))}")
     for name, value in environment.effective(connections.fitted_to_open_files(settings)):
-        click.echo(f"{name}={value}{'' if machine.environ.get(name) else ' (default)'}")
+        source = environment.source_of(name, machine.environ)
+        click.echo(f"{name}={value}{'' if source == 'environment' else f' ({source})'}")
     refusals = sum(finding.refuses for finding in found if finding)
     warnings = sum(not finding.refuses for finding in found if finding)
     click.echo(f"{len(found)} checks, {counted(refusals, 'refusal')}, {counted(warnings, 'warning')}.")

@@ -15,6 +15,7 @@ import gevent
 from greenlet import GreenletExit
 
 from operations.file_monitor import FileMonitor
+from operations.usage_saving import UsageSaving
 from protocol.errors import Busy, Moved, StorageFull
 from server import memory
 from server.maintenance import Notice, maintenance
@@ -50,6 +51,7 @@ class Housekeeping:
         tenants: Tenants,
         monitor: FileMonitor | None,
         seen: Seen,
+        usage: UsageSaving,
         notify_restored: Callable[[str], None],
         look_at_sessions: Callable[[], None],
         look_at_rows: Callable[[str], None],
@@ -64,7 +66,7 @@ class Housekeeping:
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
-        self.seen = seen
+        self.seen, self._usage = seen, usage
         self._is_over = False
         self._action_seen: int | None = None
         self._measured = time.process_time(), time.monotonic()
@@ -74,10 +76,17 @@ class Housekeeping:
     def start(self) -> None:
         """Begin the work in the background, once what holds from the first request on is known."""
         self._follow_maintenance()
+        self._log_errors(self._follow_operator)
         self._tenants.engine.has_room()
         self._running = [
             gevent.spawn(work)
-            for work in (self._save_and_purge, self._follow_commands, self._monitor_files, self._back_up)
+            for work in (
+                self._save_and_purge,
+                self._follow_commands,
+                self._monitor_files,
+                self._save_usage,
+                self._back_up,
+            )
         ]
 
     def end(self) -> None:
@@ -87,6 +96,7 @@ class Housekeeping:
             sleeping.kill(block=False)
         gevent.joinall(self._running)
         self._save()
+        self._log_errors(self._usage.save)
 
     def _save(self) -> None:
         """Save the visits of every tenant's devices."""
@@ -174,6 +184,11 @@ class Housekeeping:
             self._log_errors(partial(monitor.look_over, lambda: self._sleep(_PAUSE_SECONDS)))
             self._sleep(_MONITOR_SECONDS)
 
+    def _save_usage(self) -> None:
+        while True:
+            self._sleep(self._usage.seconds_left())
+            self._log_errors(self._usage.save)
+
     def _back_up(self) -> None:
         """Look every few seconds whether a backup is due."""
         while look := self._look_at_backups:
@@ -187,6 +202,8 @@ class Housekeeping:
     def _purge_all(self) -> None:
         tenant_id, directory = "", self._tenants.directory
         while self._may_purge() and (found := directory.read(lambda: main_database.customer_ids_after(tenant_id, 1))):
+            if not tenant_id:
+                self._log_errors(self._usage.forget_old)
             tenant_id = found[0]
             self._log_errors(partial(self.purge, tenant_id))
 

@@ -22,6 +22,7 @@ from storage import digest, schema
 from storage.dialect import dialect
 from storage.main_database import Closing, Customer, DeclaredTable, Mail, OperatorAction, Session
 from storage.system_tables import CommitOrder, PreparedTable, TableDigest
+from storage.usage import DailyUsage
 
 _AT_ONCE = 200
 _IN_ORDER = {"seq", "_seq"}
@@ -58,7 +59,7 @@ def models_of_tenant() -> list[type[Bound]]:
     return [model for model in schema.tenant_models() if model is not CommitOrder]
 
 
-DIRECTORY = (DeclaredTable, Customer, Session, Closing, OperatorAction, Mail)
+DIRECTORY = (DeclaredTable, Customer, Session, Closing, OperatorAction, Mail, DailyUsage)
 """The tables that go with customers. The positions of files stay where these are."""
 
 

@@ -50,6 +50,7 @@ MAY_KNOW_THE_ENGINE = {
     "operations.backup_run": "says why a file of it is at fault",
     "operations.backup_verification": "reads copied files",
     "operations.restore": "puts files back",
+    "operations.rewind": "opens copies of files, and makes one",
     "operations.export": "makes a file of it",
     "operations.support": "says its version",
     "operations.file_monitor": "looks at files",
