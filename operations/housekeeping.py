@@ -179,6 +179,7 @@ class Housekeeping:
         while self._may_purge() and (found := directory.read(lambda: main_database.customer_ids_after(tenant_id, 1))):
             tenant_id = found[0]
             self._log_errors(partial(self.purge, tenant_id))
+        self._log_errors(lambda: self._tenants.engine.forget_migrated(time.time() - self._history_ms / 1000))
 
     def _log_errors(self, work: Callable[[], object]) -> None:
         try:
