@@ -17,6 +17,7 @@ from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
 from storage.push_batch import insert_row
 from storage.schema import add_missing, fingerprint
+from storage.usage import DailyUsage, forget_tenant
 
 _MOST_COMPOSED = 1_000
 
@@ -202,6 +203,7 @@ _MODELS = [
     OperatorSession,
     BackupRun,
     Mail,
+    DailyUsage,
 ]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
@@ -271,11 +273,6 @@ def customer_ids() -> set[str]:
     return {row[0] for row in connection().execute("SELECT id FROM customers")}
 
 
-def customers() -> list[Customer]:
-    """List all customers."""
-    return list(Customer.select().order_by(Customer.email))
-
-
 def count_customers() -> int:
     """Count the customers."""
     return int(Customer.select().count())
@@ -318,6 +315,7 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     Customer.delete().where(Customer.id == customer_id).execute()
     LastPosition.delete().where(LastPosition.tenant_id == customer_id).execute()
     Mail.delete().where(Mail.tenant_id == customer_id).execute()
+    forget_tenant(customer_id)
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
 

@@ -267,6 +267,15 @@ _SCHEMAS: dict[str, Schema] = {
                     "connected": {"type": "boolean"},
                 },
             },
+            "backups": {
+                "type": "object",
+                "required": ["state", "lastGood", "nextDue"],
+                "properties": {
+                    "state": {"enum": ["ok", "failed", "incomplete", "overdue", "none"]},
+                    "lastGood": {"anyOf": [TIME, {"type": "null"}]},
+                    "nextDue": TIME,
+                },
+            },
         },
     },
     "Document": {"type": "object", "required": ["info"]},
