@@ -38,7 +38,7 @@ DOCS = [
     ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "server/README.md")
 ] + sorted(ROOT.glob("docs/*.md"))
 MODULES = modules()
-OTHER_CAPITALS = {"TCP_NODELAY", "WEB_CONCURRENCY", "JWT_SECRET", "SYNCAPP_PORT", "SSL_CERT_FILE"}
+OTHER_CAPITALS = {"RAILWAY_RUN_UID", "TCP_NODELAY", "WEB_CONCURRENCY", "JWT_SECRET", "SYNCAPP_PORT", "SSL_CERT_FILE"}
 """Words in the docs that look like a setting and are none."""
 
 
