@@ -1,4 +1,4 @@
-"""The operator's commands about how a customer logs in: passwords and sessions.
+"""The operator's commands about how a customer logs in: passwords, links and sessions.
 
 Knows: the command line. Must not know: SQL, engines, how passwords are hashed.
 """
@@ -11,8 +11,9 @@ import time
 import click
 
 from accounts.account_fields import FieldReader
+from accounts.letters import KINDS, link_to
 from accounts.passwords import Passwords
-from operations.command_line import counted, password_asked
+from operations.command_line import counted, password_asked, progress
 from operations.tenant_commands import (
     as_json_option,
     customer_named,
@@ -21,7 +22,8 @@ from operations.tenant_commands import (
     shown_time,
     tenant_argument,
 )
-from storage import operator_actions
+from storage import account_links, operator_actions, outbox
+from storage.account_links import Purpose
 from storage.sessions import live_sessions
 
 
@@ -46,6 +48,57 @@ def set_password(tenant: str, password_stdin: bool) -> None:
         hashed = Passwords(settings.bcrypt_rounds).hash(new)
         ended = engine.directory.write(lambda: operator_actions.set_password(customer.id, hashed, int(time.time())))
     click.echo(f"{customer.email} has a new password; {counted(len(ended), 'session')} ended.")
+
+
+_hours_option = click.option(
+    "--hours", type=click.IntRange(1, 24 * 30), default=24, help="How long the link counts; 24 if not given."
+)
+
+
+@account.command("reset-link")
+@tenant_argument
+@_hours_option
+@as_json_option
+def reset_link(tenant: str, hours: int, as_json: bool) -> None:
+    """Make a link by which a customer sets a new password, once: send it on a way that only the customer reads.
+
+    Example: python syncapp.py account reset-link asha@example.com
+    """
+    _make_link(tenant, "reset", hours, as_json)
+
+
+@account.command("confirm-link")
+@tenant_argument
+@_hours_option
+@as_json_option
+def confirm_link(tenant: str, hours: int, as_json: bool) -> None:
+    """Make a link by which a customer confirms its e-mail address: send it to that address.
+
+    Example: python syncapp.py account confirm-link asha@example.com
+    """
+    _make_link(tenant, "confirm", hours, as_json)
+
+
+def _make_link(tenant: str, purpose: Purpose, hours: int, as_json: bool) -> None:
+    now, seconds = int(time.time()), hours * 3600
+    with customer_named(tenant) as (settings, engine, customer):
+        email = (
+            customer.email if purpose == "confirm" else None
+        )  # A link that was not mailed shows nothing of an address.
+
+        def make() -> str:
+            operator_actions.record_link(customer.id, purpose, now)
+            outbox.withdraw(KINDS[purpose], customer.email)  # A mail that is tried again would have a newer link.
+            return account_links.make(customer.id, purpose, email, now, seconds)
+
+        link = link_to(settings, purpose, engine.directory.write(make))
+    if as_json:
+        print_json({"link": link, "email": customer.email, "expiresAt": shown_time(now + seconds)})
+        return
+    click.echo(link)
+    progress(f"It is for {customer.email}, works once, and until {shown_time(now + seconds)}.")
+    if not settings.public_url:
+        progress("PUBLIC_URL is not set: put the address of this server in place of the beginning of the link.")
 
 
 @account.command()

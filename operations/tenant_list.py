@@ -79,6 +79,7 @@ def describe(engine: Engine, customer: Customer) -> Described:
     known = {
         name: getattr(customer, name) for name in ("id", "email", "name", "companyName", "phone", "createdAt", "state")
     }
+    known["emailVerified"] = customer.verifiedEmail == customer.email
     try:
         found = engine.peek(customer.id, summary)
     except Exception as error:  # A damaged file is one line of a list, and not the end of it.

@@ -20,7 +20,7 @@ from peewee import TextField
 from models import Bound, connection
 from storage import digest, schema
 from storage.dialect import dialect
-from storage.main_database import Closing, Customer, DeclaredTable, Mail, OperatorAction, Session
+from storage.main_database import AccountLink, Closing, Customer, DeclaredTable, Mail, OperatorAction, Session
 from storage.system_tables import CommitOrder, PreparedTable, TableDigest
 
 _AT_ONCE = 200
@@ -58,7 +58,7 @@ def models_of_tenant() -> list[type[Bound]]:
     return [model for model in schema.tenant_models() if model is not CommitOrder]
 
 
-DIRECTORY = (DeclaredTable, Customer, Session, Closing, OperatorAction, Mail)
+DIRECTORY = (DeclaredTable, Customer, Session, Closing, OperatorAction, Mail, AccountLink)
 """The tables that go with customers. The positions of files stay where these are."""
 
 

@@ -25,7 +25,8 @@ State = Literal["active", "read-only", "suspended"]
 
 
 class Customer(Bound):
-    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``."""
+    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``. ``verifiedEmail`` is the address that
+    was shown last to be its own."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -38,6 +39,7 @@ class Customer(Bound):
     passwordHash = TextField()
     createdAt = TextField()
     state = TextField(default="active")
+    verifiedEmail = TextField(null=True)
 
     class Meta:
         table_name = "customers"
@@ -169,7 +171,32 @@ class BackupRun(Bound):
         table_name = "backup_runs"
 
 
-_MODELS = [Customer, Session, Closing, LastPosition, DeclaredTable, Installation, OperatorAction, BackupRun, Mail]
+class AccountLink(Bound):
+    """A link by which a customer may do one thing once without a password (see ``account_links``); ``id`` is the digest of
+    its token, ``email`` the address that it is sent to, if it is."""
+
+    id = TextField(primary_key=True)
+    customer_id = TextField(index=True)
+    purpose = TextField()
+    email = TextField(null=True)
+    expires_at = IntegerField()
+
+    class Meta:
+        table_name = "account_links"
+
+
+_MODELS = [
+    Customer,
+    Session,
+    Closing,
+    LastPosition,
+    DeclaredTable,
+    Installation,
+    OperatorAction,
+    BackupRun,
+    Mail,
+    AccountLink,
+]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
 
@@ -276,6 +303,7 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     Customer.delete().where(Customer.id == customer_id).execute()
     LastPosition.delete().where(LastPosition.tenant_id == customer_id).execute()
     Mail.delete().where(Mail.tenant_id == customer_id).execute()
+    forget_links(customer_id)
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
 
@@ -333,6 +361,11 @@ def revoke_sessions(customer_id: str, now: int, but: str = "") -> list[str]:
     sessions = [session.id for session in Session.select(Session.id).where(live)]
     Session.update(revoked_at=now).where(live).execute()
     return sessions
+
+
+def forget_links(customer_id: str) -> None:
+    """Let a customer's links count no more."""
+    AccountLink.delete().where(AccountLink.customer_id == customer_id).execute()
 
 
 # --- declared tables -------------------------------------------------------------------------------------------------

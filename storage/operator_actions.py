@@ -17,6 +17,7 @@ from storage.main_database import (
     State,
     change_customer,
     customer_by_email,
+    forget_links,
     normal_email,
     revoke_sessions,
 )
@@ -46,6 +47,7 @@ def set_state(customer_id: str, state: State, now: int) -> None:
 def set_password(customer_id: str, password_hash: str, now: int) -> list[str]:
     """Replace a password without proof of the old one, and end all sessions, whose IDs it gives."""
     change_customer(customer_id, passwordHash=password_hash)
+    forget_links(customer_id)
     _record("set-password", customer_id, now)
     return revoke_sessions(customer_id, now)
 
@@ -60,6 +62,7 @@ def change_email(customer_id: str, email: str, now: int) -> None:
         raise EmailTaken
     before = Customer.get_by_id(customer_id).email
     change_customer(customer_id, email=normal_email(email))
+    forget_links(customer_id)
     _record("rename-email", customer_id, now, f"{before} to {normal_email(email)}")
 
 
@@ -73,6 +76,11 @@ def end_sessions(customer_id: str, now: int, session_id: str | None = None) -> l
     if ended:
         _record("end-sessions", customer_id, now, session_id)
     return ended
+
+
+def record_link(customer_id: str, purpose: str, now: int) -> None:
+    """Record that a link was made by which a customer, or whoever has it, may do something without a password."""
+    _record(f"{purpose}-link", customer_id, now)
 
 
 def record_removal(customer_id: str, now: int) -> None:

@@ -10,9 +10,11 @@ Who wants to send a mail adds it here, in the transaction of what it is about if
 from __future__ import annotations
 
 import secrets
+import time
 
 from peewee import fn
 
+from protocol.errors import Busy
 from storage.main_database import Mail
 
 TEXT = "text"
@@ -24,6 +26,8 @@ TRIED_FOR_SECONDS = 86_400
 _KEPT_SECONDS = 7 * 86_400
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 60, 3_600
 _MOST_ERROR_CHARACTERS = 300
+_MOST_ASKED_FOR = 10_000
+"""Anybody may ask for a mail to any address: so many may wait, while a mail server is down."""
 
 
 def add(recipient: str, subject: str, body: str, now: int, tenant_id: str | None = None) -> None:
@@ -32,15 +36,25 @@ def add(recipient: str, subject: str, body: str, now: int, tenant_id: str | None
 
 
 def ask_for(kind: str, recipient: str, now: int, tenant_id: str | None = None) -> None:
-    """Add a mail that is written when it is sent. It replaces one of this kind to the same address that waits."""
-    same = (Mail.kind == kind) & (Mail.recipient == recipient)
-    Mail.delete().where(same).execute()
+    """Add a mail that is written when it is sent. It replaces one of this kind to the same address that waits.
+
+    Raises: Busy if too many wait already.
+    """
+    if counts()["waiting"] >= _MOST_ASKED_FOR:
+        raise Busy("Too many mails wait to be sent just now. Try again later.", retry_after_seconds=60)
+    withdraw(kind, recipient)
     _add(kind, recipient, now, tenant_id=tenant_id)
+
+
+def withdraw(kind: str, recipient: str) -> None:
+    """Remove the mails of a kind to an address that were not sent."""
+    Mail.delete().where((Mail.kind == kind) & (Mail.recipient == recipient)).execute()
 
 
 def _add(kind: str, recipient: str, now: int, **rest: str | None) -> None:
     Mail.delete().where(Mail.failed_at < now - _KEPT_SECONDS).execute()
-    Mail.create(id=secrets.token_hex(16), kind=kind, recipient=recipient, created_at=now, next_at=now, **rest)
+    name = f"{time.time_ns():016x}{secrets.token_hex(8)}"  # In the order in which they came, also within a second.
+    Mail.create(id=name, kind=kind, recipient=recipient, created_at=now, next_at=now, **rest)
 
 
 def counts() -> dict[str, int]:

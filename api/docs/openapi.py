@@ -49,6 +49,7 @@ _ONCE = (
 _JSON = "application/json"
 _TAGS = {
     "customers": "Customers and their sessions",
+    "lost_passwords": "Forgotten passwords, and addresses that are confirmed",
     "sync": "Push, pull and what goes with them",
     "review": "History, conflicts and devices",
     "pages": "The server itself",
