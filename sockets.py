@@ -94,6 +94,7 @@ class Sockets:
         version: str,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
+        self._quotas = quotas
         self._clients: dict[str, _Client] = {}
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
@@ -135,6 +136,15 @@ class Sockets:
     def connected(self) -> int:
         """Count the authenticated sockets."""
         return self._authenticated_by_tenant.total()
+
+    def connected_of(self, tenant_id: str) -> int:
+        """Count those of a tenant."""
+        return self._authenticated_by_tenant.get(tenant_id, 0)
+
+    def note_usage(self) -> None:
+        """Note how many sockets each tenant has: a day begins with those of the day before."""
+        for tenant_id, count in self._authenticated_by_tenant.items():
+            self._quotas.usage.of(tenant_id).note_sockets(count)
 
     def unauthenticated(self) -> int:
         """Count the sockets that have not authenticated yet."""
@@ -194,7 +204,8 @@ class Sockets:
             if problem := self._just_ended.get(identity.session_id):
                 raise problem
             self._leave(sid, client)
-            if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
+            most = self._quotas.of(identity.tenant_id).settings.max_tenant_sockets
+            if self._authenticated_by_tenant[identity.tenant_id] >= most:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
         except Problem as problem:
             self._refuse(sid, problem)
@@ -215,10 +226,11 @@ class Sockets:
 
     def _join(self, sid: str, client: _Client, identity: Identity, device_id: str | None) -> None:
         self._authenticated_by_tenant[identity.tenant_id] += 1
+        self._quotas.usage.of(identity.tenant_id).note_sockets(self._authenticated_by_tenant[identity.tenant_id])
         self._unauthenticated.discard(client.engine_id)
         client.identity, client.device_id = identity, device_id
         if device_id:
-            self._seen.note(identity.tenant_id, device_id, {}, now_ms())
+            self._seen.note(identity.tenant_id, device_id, {}, now_ms(), session_id=identity.session_id)
         self._server.io.enter_room(sid, identity.tenant_id)
         log_format.write_line(log, logging.INFO, "socket joined", {"tenant": identity.tenant_id})
 
@@ -332,7 +344,9 @@ class Sockets:
             began = time.perf_counter()
             try:
                 check_not_refused()
-                return handle(self._caller(sid), body) or {"success": True}
+                caller = self._caller(sid)
+                self._quotas.usage.of(caller.identity.tenant_id).requests += 1
+                return handle(caller, body) or {"success": True}
             except Problem as problem:
                 REFUSALS[problem.code,] += 1
                 return as_acknowledgement(problem)

@@ -16,7 +16,8 @@ from settings import Settings
 from storage import account_links
 from storage.account_links import Purpose
 from storage.engine import Database
-from storage.main_database import Customer, Mail, customer_by_email, customer_by_id
+from storage.main_database import Customer, customer_by_email, customer_by_id
+from storage.outbox import Mail
 
 RESET, VERIFY, CHANGE = "reset-password", "verify-email", "change-email"
 """The kinds of mails with a link; each is written when it is sent, so that its link is fresh and no token waits."""

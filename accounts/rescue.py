@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import time
 
+from blinker import Signal
+
 from accounts import letters
 from accounts.passwords import Passwords
-from accounts.tokens import Tokens
 from protocol.errors import EmailTaken, NoMail
 from settings import Settings
 from storage import account_links, outbox
+from storage.engine import Database
 from storage.main_database import Customer, customer_by_email
-from tenants import Tenants
 
 
 class Rescue:
     """Asks for mails with links, and does what links are for."""
 
-    def __init__(self, settings: Settings, tenants: Tenants, tokens: Tokens, passwords: Passwords) -> None:
-        self._settings, self._directory, self._tokens = settings, tenants.directory, tokens
-        self._passwords = passwords
+    def __init__(self, settings: Settings, directory: Database, passwords: Passwords, ended: Signal) -> None:
+        """``ended`` is sent with the IDs of sessions that have ended."""
+        self._settings, self._directory, self._passwords, self._ended = settings, directory, passwords, ended
         self.sends_mail = bool(settings.smtp_url)
 
     def ask_for_reset(self, email: str) -> None:
@@ -68,7 +69,7 @@ class Rescue:
             return done
 
         done = self._directory.write(reset)
-        self._tokens.ended.send(done.ended)
+        self._ended.send(done.ended)
         return done.customer
 
     def confirm_email(self, token: str) -> tuple[Customer, str]:

@@ -23,6 +23,7 @@ from jwt.types import Options
 from protocol.errors import (
     InvalidCredentials,
     Moved,
+    NotFound,
     Problem,
     SessionEnded,
     TenantMismatch,
@@ -33,6 +34,7 @@ from protocol.errors import (
     Unauthorized,
 )
 from server.metrics import TOKENS
+from server.quotas import Quotas
 from settings import Settings
 from storage import main_database, sessions
 from tenants import Tenants, parse_tenant_id
@@ -63,7 +65,7 @@ class TokenPair(NamedTuple):
 class Tokens:
     """Issues, verifies and revokes tokens. ``ended`` is sent with the IDs of sessions that have ended."""
 
-    def __init__(self, app: Flask, settings: Settings, secret: str, tenants: Tenants) -> None:
+    def __init__(self, app: Flask, settings: Settings, secret: str, tenants: Tenants, quotas: Quotas) -> None:
         app.config.update(
             JWT_SECRET_KEY=secret,
             JWT_ALGORITHM="HS256",
@@ -76,7 +78,7 @@ class Tokens:
         self._app, self._keys = app, (secret, *settings.jwt_old_keys)
         self.ended = Signal()
         self._refresh_seconds = settings.refresh_token_seconds
-        self._tenants = tenants
+        self._tenants, self._quotas = tenants, quotas
         self._verified: LRUCache[str, Identity] = LRUCache(_CACHED_TOKENS)
         self._read_only: set[str] = set()
         """Tenants that may only read, of those whose sessions were looked up."""
@@ -182,6 +184,7 @@ class Tokens:
             with contextlib.suppress(Moved):
                 main.write(lambda: sessions.confirm_pair(identity.session_id, identity.pair_id))
                 return self._check_live(identity)  # The session may have changed meanwhile.
+        self._quotas.note_own(identity.tenant_id, live.quotas)
         (self._read_only.add if live.state == "read-only" else self._read_only.discard)(identity.tenant_id)
         if len(self._live) >= _CACHED_TOKENS:
             self._live.clear()
@@ -200,6 +203,29 @@ class Tokens:
         """End one session: its tokens are revoked and its sockets are closed."""
         self._tenants.directory.write(lambda: sessions.revoke_session(session_id, int(time.time())))
         self.ended.send([session_id])
+
+    def sessions_of(self, identity: Identity) -> list[main_database.Session]:
+        """List the sessions of a customer whose tokens count, the newest first."""
+        return self._tenants.directory.read(lambda: sessions.live_sessions(identity.tenant_id, int(time.time())))
+
+    def end_session_of(self, identity: Identity, session_id: str) -> None:
+        """End one session of a customer.
+
+        Raises: NotFound unless it is live and the customer's own.
+        """
+        now, main = int(time.time()), self._tenants.directory
+        if not main.write(lambda: sessions.revoke_session_of(identity.tenant_id, session_id, now)):
+            raise NotFound("There is no such session, or it has ended.")
+        self.ended.send([session_id])
+
+    def end_other_sessions(self, identity: Identity) -> int:
+        """End all sessions of a customer but the current one, and count them."""
+        now, but = int(time.time()), identity.session_id
+        ended = self._tenants.directory.write(
+            lambda: main_database.revoke_sessions(identity.tenant_id, now, but),
+        )
+        self.ended.send(ended)
+        return len(ended)
 
     def problems_of(self, session_ids: Collection[str]) -> dict[str, Problem]:
         """Tell of those of some sessions that have ended, also with their accounts, or are suspended, why they count no

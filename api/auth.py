@@ -16,8 +16,10 @@ from accounts.passwords import Passwords
 from accounts.registration import create_customer
 from accounts.rescue import Rescue
 from accounts.tokens import Identity, TokenPair, Tokens, check_tenant
-from protocol.errors import Busy, InvalidCredentials, NotFound, NoToken, RegistrationClosed, invalid
+from protocol.errors import Busy, InvalidCredentials, NotFound, NoToken, RegistrationClosed, StorageNearlyFull, invalid
+from server.disk_space import room
 from server.http.exchange import Reply, View, client_address, current_exchange, read_json, success
+from server.maintenance import maintenance
 from settings import Settings
 from storage import main_database
 from tenants import Tenants
@@ -46,7 +48,7 @@ class Accounts:
         self._tenants, self._tokens = tenants, tokens
         self._is_registration_open = settings.registration == "open"
         self._passwords = Passwords(settings.bcrypt_rounds)
-        self.rescue = Rescue(settings, tenants, tokens, self._passwords)
+        self.rescue = Rescue(settings, tenants.directory, self._passwords, tokens.ended)
         counts = tenants.engine.attempt_counts
         self._logins = Attempts(settings.rate_limit_login, "login", counts)
         self._registrations = Attempts(settings.rate_limit_register, "register", counts)
@@ -72,6 +74,9 @@ class Accounts:
         """Make an account and its tenant, and log it in."""
         if not self._is_registration_open:
             raise RegistrationClosed
+        maintenance.must_be_over()
+        if room.is_low:
+            raise StorageNearlyFull
         count_attempt(self._registrations, client_address())
         body = read_object()
         customer = create_customer(self._tenants, self._passwords, body)
@@ -193,7 +198,10 @@ def _profile_of(customer: main_database.Customer) -> dict[str, Any]:
 
 
 def read_object() -> dict[str, Any]:
-    """Read the request's body, which must be an object."""
+    """Read the body of a request, which must be an object.
+
+    Raises: ValidationError, and what ``read_json`` raises.
+    """
     body = read_json()
     if not isinstance(body, dict):
         raise invalid("$", "must be an object")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from models import synced_tables
 from protocol import errors
 from protocol.codec import format_time
 from protocol.errors import NotFound
+from server.disk_space import room
 from server.http.exchange import Reply, answer, current_exchange
 from server.http.lifecycle import Lifecycle
+from server.maintenance import maintenance
 from storage.positions import now_ms
 from tenants import Tenants
 
@@ -46,8 +49,9 @@ Describe = Callable[[], dict[str, Any]]
 class Pages:
     """The pages, their files, the API's descriptions and ``/health``.
 
-    ``connected`` counts the sockets that listen, ``processes`` describes those that tell each other, ``trusted_proxies`` is
-    the setting, ``openapi`` and ``asyncapi`` give the documents that describe requests and events.
+    ``connected`` counts the sockets that listen, ``processes`` describes those that tell each other, ``backups`` how it
+    stands with those that look after themselves, if any are asked for. ``trusted_proxies`` is the setting; ``openapi`` and
+    ``asyncapi`` give the documents that describe requests and events.
     """
 
     version: str
@@ -56,6 +60,7 @@ class Pages:
     lifecycle: Lifecycle
     connected: Callable[[], int]
     processes: Callable[[], dict[str, Any] | None]
+    backups: Callable[[], dict[str, Any] | None]
     trusted_proxies: int
     openapi: Describe
     asyncapi: Describe
@@ -152,13 +157,25 @@ class Pages:
 
     def health(self) -> Reply:
         """Tell an orchestrator whether to send requests here."""
-        status = self._status()
-        body = {"status": status, "version": self.version, "uptimeSeconds": int(time.monotonic() - self.started_at)}
-        body |= {"timestamp": format_time(now_ms()), "connectedClients": self.connected()}  # As the older API had it.
+        body = self.state()
         body["forwardedFor"] = {"addresses": _forwarded_addresses(), "trusted": self.trusted_proxies}
+        return answer(body, 200 if body["status"] in ("ok", "degraded") else 503)
+
+    def state(self) -> dict[str, Any]:
+        """Tell how the server is."""
+        uptime_seconds = int(time.monotonic() - self.started_at)
+        body: dict[str, Any] = {"status": self._status(), "version": self.version, "uptimeSeconds": uptime_seconds}
+        body |= {"timestamp": format_time(now_ms()), "connectedClients": self.connected()}  # As the older API had it.
         if processes := self.processes():
             body["processes"] = processes
-        return answer(body, 200 if status in ("ok", "degraded") else 503)
+        with suppress(errors.Busy):  # The directory does not answer, which the status tells.
+            if backups := self.backups():
+                body["backups"] = backups
+        if room.is_low:
+            body["isDiskLow"] = True
+        if notice := maintenance.notice:
+            body["maintenance"] = {"since": format_time(notice.since * 1000), "message": notice.message}
+        return body
 
     def _status(self) -> str:
         """Give the server's status, the worst that applies."""
@@ -166,7 +183,8 @@ class Pages:
             return "ending"
         if not self.tenants.engine.has_room():
             return "storage_full"
-        return "degraded" if self.has_file_faults() or not self.tenants.engine.is_intact() else "ok"
+        is_degraded = room.is_low or self.has_file_faults() or not self.tenants.engine.is_intact()
+        return "degraded" if is_degraded else "ok"
 
 
 def _forwarded_addresses() -> int:

@@ -10,9 +10,8 @@ import time
 
 import click
 
-from accounts.account_fields import FieldReader
-from accounts.letters import KINDS, link_to
 from accounts.passwords import Passwords
+from operations import customer_changes
 from operations.command_line import counted, password_asked, progress
 from operations.tenant_commands import (
     as_json_option,
@@ -22,7 +21,6 @@ from operations.tenant_commands import (
     shown_time,
     tenant_argument,
 )
-from storage import account_links, operator_actions, outbox
 from storage.account_links import Purpose
 from storage.sessions import live_sessions
 
@@ -42,12 +40,8 @@ def set_password(tenant: str, password_stdin: bool) -> None:
     """
     password = password_asked(password_stdin)
     with customer_named(tenant) as (settings, engine, customer):
-        fields = FieldReader({"password": password})
-        new = fields.password("password")
-        fields.check()
-        hashed = Passwords(settings.bcrypt_rounds).hash(new)
-        ended = engine.directory.write(lambda: operator_actions.set_password(customer.id, hashed, int(time.time())))
-    click.echo(f"{customer.email} has a new password; {counted(len(ended), 'session')} ended.")
+        ended = customer_changes.set_password(engine, Passwords(settings.bcrypt_rounds), customer, password)
+    click.echo(f"{customer.email} has a new password; {counted(ended, 'session')} ended.")
 
 
 _hours_option = click.option(
@@ -80,23 +74,14 @@ def confirm_link(tenant: str, hours: int, as_json: bool) -> None:
 
 
 def _make_link(tenant: str, purpose: Purpose, hours: int, as_json: bool) -> None:
-    now, seconds = int(time.time()), hours * 3600
+    ends_at = int(time.time()) + hours * 3600
     with customer_named(tenant) as (settings, engine, customer):
-        email = (
-            customer.email if purpose == "confirm" else None
-        )  # A link that was not mailed shows nothing of an address.
-
-        def make() -> str:
-            operator_actions.record_link(customer.id, purpose, now)
-            outbox.withdraw(KINDS[purpose], customer.email)  # A mail that is tried again would have a newer link.
-            return account_links.make(customer.id, purpose, email, now, seconds)
-
-        link = link_to(settings, purpose, engine.directory.write(make))
+        link = customer_changes.make_link(engine, settings, customer, purpose, hours * 3600)
     if as_json:
-        print_json({"link": link, "email": customer.email, "expiresAt": shown_time(now + seconds)})
+        print_json({"link": link, "email": customer.email, "expiresAt": shown_time(ends_at)})
         return
     click.echo(link)
-    progress(f"It is for {customer.email}, works once, and until {shown_time(now + seconds)}.")
+    progress(f"It is for {customer.email}, works once, and until {shown_time(ends_at)}.")
     if not settings.public_url:
         progress("PUBLIC_URL is not set: put the address of this server in place of the beginning of the link.")
 
@@ -129,11 +114,10 @@ def end_sessions(tenant: str, session: str | None) -> None:
 
     Example: python syncapp.py account end-sessions asha@example.com
     """
-    now = int(time.time())
     with customer_named(tenant) as (_, engine, customer):
-        ended = engine.directory.write(lambda: operator_actions.end_sessions(customer.id, now, session))
+        ended = customer_changes.end_sessions(engine, customer, session)
         if session is not None and not ended:
             raise click.ClickException(
                 f"{customer.email} has no session {json.dumps(session)}: account sessions lists them."
             )
-    click.echo(f"{counted(len(ended), 'session')} of {customer.email} ended.")
+    click.echo(f"{counted(ended, 'session')} of {customer.email} ended.")

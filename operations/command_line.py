@@ -6,6 +6,7 @@ Knows: the command line, which errors an operator can act on. Must not know: wha
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from gevent.monkey import get_original
 
 import settings as environment
 from operations.backup_manifest import BackupError
+from operations.command_jobs import DONE_BY
 from operations.engine_choice import postgres_engine
 from operations.move_checks import MoveError
 from operations.tenant_list import NoCustomer
@@ -83,6 +85,11 @@ def password_asked(from_stdin: bool) -> str:
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
+def done_by() -> str | None:
+    """Give the session of the console that has this command run, for the record; None if a person runs it."""
+    return os.environ.get(DONE_BY)
 
 
 def counted(count: int, noun: str) -> str:

@@ -17,12 +17,19 @@ from accounts.registration import create_customer
 from operations import (
     account_commands,
     backup_commands,
+    backup_run_commands,
+    console_commands,
+    log_commands,
     mail_commands,
+    maintenance_commands,
     move_commands,
     probe,
     process_checks,
+    quota_command,
+    rewind_commands,
     tenant_commands,
     trial_start,
+    usage_commands,
 )
 from operations import doctor as doctor_checks
 from operations import support as support_text
@@ -39,15 +46,23 @@ def commands() -> None:
 
 
 commands.add_command(backup_commands.backup)
+for command in (backup_run_commands.run, backup_run_commands.list_, backup_run_commands.new_key):
+    backup_commands.backup.add_command(command)
 commands.add_command(backup_commands.restore)
 commands.add_command(backup_commands.new_epoch)
 commands.add_command(move_commands.move)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
+tenant_commands.tenant.add_command(quota_command.quota)
+commands.add_command(maintenance_commands.maintenance)
 commands.add_command(account_commands.account)
 commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
+commands.add_command(rewind_commands.rewind)
+commands.add_command(log_commands.log)
+commands.add_command(usage_commands.show_usage)
+commands.add_command(console_commands.admin_link)
 
 
 @commands.command()
@@ -157,7 +172,8 @@ def _check_this_machine(shown: Callable[[str], str] = str) -> None:
         kind = "ok: checked" if finding is None else "refused:" if finding.refuses else "warning:"
         click.echo(f"{kind} {shown(str(finding or what))}")
     for name, value in environment.effective(connections.fitted_to_open_files(settings)):
-        click.echo(f"{name}={value}{'' if machine.environ.get(name) else ' (default)'}")
+        source = environment.source_of(name, machine.environ)
+        click.echo(f"{name}={value}{'' if source == 'environment' else f' ({source})'}")
     refusals = sum(finding.refuses for finding in found if finding)
     warnings = sum(not finding.refuses for finding in found if finding)
     click.echo(f"{len(found)} checks, {counted(refusals, 'refusal')}, {counted(warnings, 'warning')}.")

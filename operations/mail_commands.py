@@ -18,7 +18,7 @@ from operations.command_line import counted, failures, progress, storage
 from operations.smtp_server import CanNotSend, MailRefused
 from operations.tenant_commands import as_json_option, print_json, print_table, shown_time
 from storage import outbox
-from storage.main_database import Mail
+from storage.outbox import Mail
 
 _NO_SERVER = "No mail is sent: SMTP_URL is not set (docs/mail.md)."
 

@@ -21,7 +21,7 @@ from server.metrics import MAILS
 from settings import Settings
 from storage import outbox
 from storage.engine import Engine
-from storage.main_database import Mail
+from storage.outbox import Mail
 
 log = logging.getLogger("syncapp.mail")
 

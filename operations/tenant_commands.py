@@ -14,10 +14,9 @@ from pathlib import Path
 
 import click
 
-from accounts.account_fields import FieldReader
+from operations import customer_changes, tenant_list
 from operations import export as exporting
-from operations import tenant_list
-from operations.command_line import confirm, counted, progress, storage
+from operations.command_line import confirm, counted, done_by, progress, storage
 from operations.tenant_list import Described
 from protocol.codec import format_time
 from settings import Settings
@@ -99,8 +98,12 @@ def show(tenant: str, as_json: bool) -> None:
         print_json(found)
         return
     for name, value in found.items():
-        text = ", ".join(f"{table} {rows:,}" for table, rows in value.items()) if isinstance(value, dict) else value
+        text = ", ".join(f"{key} {_shown(one)}" for key, one in value.items()) if isinstance(value, dict) else value
         click.echo(f"{name}: {'-' if text is None else text}")
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @tenant.command("rename-email")
@@ -112,10 +115,7 @@ def rename_email(tenant: str, email: str) -> None:
     Example: python syncapp.py tenant rename-email asha@example.com asha@example.in
     """
     with customer_named(tenant) as (_, engine, customer):
-        fields = FieldReader({"email": email})
-        address = fields.email()
-        fields.check()
-        engine.directory.write(lambda: operator_actions.change_email(customer.id, address, int(time.time())))
+        address = customer_changes.change_email(engine, customer, email)
     click.echo(f"{customer.id} logs in as {address} now.")
 
 
@@ -151,7 +151,7 @@ def resume(tenant: str) -> None:
 
 def _set_state(tenant: str, state: State, told: str) -> None:
     with customer_named(tenant) as (_, engine, customer):
-        engine.directory.write(lambda: operator_actions.set_state(customer.id, state, int(time.time())))
+        customer_changes.set_state(engine, customer, state)
     click.echo(f"{customer.email} {told}.")
 
 
@@ -166,9 +166,8 @@ def delete(tenant: str, yes: bool) -> None:
     with customer_named(tenant) as (_, engine, customer):
         if not yes:
             confirm(f"Remove {customer.email} ({customer.id}) and all its data for good?")
-        engine.directory.write(lambda: operator_actions.record_removal(customer.id, int(time.time())))
-        ended = Tenants(engine).close_account(customer.id)
-    click.echo(f"{customer.email} is removed; {counted(len(ended), 'session')} ended.")
+        ended = customer_changes.delete(Tenants(engine), customer)
+    click.echo(f"{customer.email} is removed; {counted(ended, 'session')} ended.")
 
 
 @click.command()
@@ -180,6 +179,7 @@ def export(tenant: str, to: Path) -> None:
     Example: python syncapp.py export asha@example.com --to asha.zip
     """
     with customer_named(tenant) as (_, engine, customer):
+        customer_changes.record_export(engine, customer, done_by())
         counts = exporting.export(engine, customer, to)
     for name, count in counts.items():
         progress(f"{name}: {counted(count, 'line')}")
@@ -194,20 +194,19 @@ def export(tenant: str, to: Path) -> None:
 @click.option("--tenant", metavar="TENANT", help="Only of this tenant, by its ID; it may be gone.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, help="At most so many; 100 if not given.")
 def actions(as_json: bool, tenant: str | None, limit: int) -> None:
-    """List what operators did to customers, the newest first.
+    """List what operators did, the newest first: to whom, and whether by a command or in the console.
 
     Example: python syncapp.py actions --limit 20
     """
     with storage() as (_, engine):
         tenant_id = None if tenant is None else parse_tenant_id(tenant)
         found = engine.directory.read(lambda: operator_actions.actions(tenant_id, limit))
-    shown = [
-        {"at": shown_time(one.at), "action": one.action, "tenant": one.tenant_id, "about": one.about} for one in found
-    ]
+    shown = [tenant_list.described_action(one) for one in found]
     if as_json:
         print_json(shown)
     else:
-        print_table(("WHEN", "ACTION", "TENANT", "ABOUT"), [[value or "" for value in one.values()] for one in shown])
+        head = ("WHEN", "ACTION", "TENANT", "ABOUT", "BY")
+        print_table(head, [[value or "-" for value in one.values()] for one in shown])
 
 
 # --- output ----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ tried.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from operations import doctor, process_checks, smtp_server
 from operations.doctor import Check, Finding, Machine
@@ -120,6 +122,20 @@ def address(machine: Machine) -> Finding | None:
     return None
 
 
+def log_file(machine: Machine) -> Finding | None:
+    """Check whether LOG_FILE can be written, without making it."""
+    if not machine.settings.log_file:
+        return None
+    path = Path(machine.settings.log_file).resolve()
+    is_there, folder = path.exists(), path.parent
+    if os.access(folder, os.W_OK | os.X_OK) and (not is_there or (path.is_file() and os.access(path, os.W_OK))):
+        return None
+    return Finding(
+        f"LOG_FILE is {path}, which can't be written and rotated: the log would be on standard error alone.",
+        "Name a file in a folder that is there, and that the server may write.",
+    )
+
+
 def mail_server(machine: Machine) -> Finding | None:
     """Check whether the mail server can be reached with TLS and takes the password; no mail is sent."""
     if not machine.settings.smtp_url:
@@ -138,6 +154,7 @@ TRIAL_CHECKS: tuple[Check, ...] = (
     *PROCESS_CHECKS,
     stored_data,
     customers_files,
+    log_file,
     address,
     mail_server,
 )

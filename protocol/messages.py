@@ -169,6 +169,8 @@ class Pull:
     is_local: bool = False
     """``since`` is a time without a zone: it may be a device's local time, ahead of UTC."""
     unknown_tables: Sequence[str] = ()
+    with_deleted: bool = False
+    """A first pull wants the tombstones that are held, too."""
 
 
 class StoredRow(NamedTuple):

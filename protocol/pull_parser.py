@@ -23,12 +23,11 @@ def parse_pull(body: object, tables: Mapping[str, Table], limits: Limits) -> Pul
     """
     if not isinstance(body, dict):
         raise invalid("$", "must be an object")
-    (names, unknown), digest = parse_tables(body, tables), body.get("digest", False)
-    if not isinstance(digest, bool):
-        raise invalid("digest", "must be true or false")
+    (names, unknown), digest = parse_tables(body, tables), _flag(body, "digest")
     if "cursor" in body:
         since = None if body["cursor"] is None else parse_cursor(body["cursor"])
-        return Pull(names, since, _limit(body.get("limit"), limits.pull_rows), digest, unknown_tables=unknown)
+        limit, with_deleted = _limit(body.get("limit"), limits.pull_rows), _flag(body, "deleted")
+        return Pull(names, since, limit, digest, unknown_tables=unknown, with_deleted=with_deleted)
     since_time, is_local = _parse_since(body)
     return Pull(names, since_time, None, digest, is_local, unknown)
 
@@ -85,6 +84,13 @@ def parse_table(name: object, tables: Collection[str], path: str = "table") -> s
     if not isinstance(name, str) or name not in tables:
         raise invalid(path, _MUST_NAME + ", ".join(tables))
     return name
+
+
+def _flag(body: Row, name: str) -> bool:
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise invalid(name, "must be true or false")
+    return value
 
 
 def _limit(value: object, max_rows: int) -> int:

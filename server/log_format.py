@@ -139,5 +139,12 @@ class Human(logging.Formatter):
         hidden = {"request_id", "method", "path", "status", "address"}
         rest = " ".join(f"{name}={value}" for name, value in _extra(record).items() if name not in hidden)
         line = f"{time.strftime('%H:%M:%S')} {level}{record.getMessage()} {rest}".rstrip()
-        safe = "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+        safe = printable(line)
         return f"{safe}\n{self.formatException(record.exc_info)}" if record.exc_info else safe
+
+
+def printable(text: str) -> str:
+    """Escape whatever could be more to a terminal than a character in a line."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -29,7 +29,8 @@ _TOMBSTONES_AT_ONCE = 100  # Each takes ten times as long as an entry of the log
 
 
 class Visit(NamedTuple):
-    """A device's visits: the position up to which it says that it has each table it pulled, and when it was here last.
+    """A device's visits: the position up to which it says that it has each table it pulled, and when it was here last, with
+    which session.
 
     The positions are of one epoch: after a restore they say nothing.
     """
@@ -37,6 +38,7 @@ class Visit(NamedTuple):
     positions: Mapping[str, int]
     at: int
     epoch: str = ""
+    session: str | None = None
 
 
 class Seen:
@@ -48,12 +50,20 @@ class Seen:
         self.evidences = Evidences()
         self._visits: dict[str, dict[str, Visit]] = {}
 
-    def note(self, tenant_id: str, device_id: str, positions: Mapping[str, int], now: int, epoch: str = "") -> None:
+    def note(
+        self,
+        tenant_id: str,
+        device_id: str,
+        positions: Mapping[str, int],
+        now: int,
+        epoch: str = "",
+        session_id: str | None = None,
+    ) -> None:
         """Remember a visit, with the positions of an epoch if it has any; those of other tables stay as they were."""
         visits = self._visits.setdefault(tenant_id, {})
         known = visits.get(device_id, Visit({}, now, epoch))
         before = known.positions if epoch in ("", known.epoch) else {}
-        visits[device_id] = Visit({**before, **positions}, now, epoch or known.epoch)
+        visits[device_id] = Visit({**before, **positions}, now, epoch or known.epoch, session_id or known.session)
 
     def had_more(self, tenant_id: str, device_id: str, starts: Mapping[str, int], epoch: str) -> bool:
         """Tell whether a device said before that it had more of a table: then this is a copy of it, or an older state."""
@@ -96,20 +106,20 @@ def _save(visits: Mapping[str, Visit], found: Mapping[str, Evidence]) -> None:
     seen_rows.save(found)
     epoch = position().epoch
     for device_id, visit in visits.items():
-        _save_visit(device_id, visit.positions if visit.epoch == epoch else {}, visit.at)
+        _save_visit(device_id, visit.positions if visit.epoch == epoch else {}, visit)
 
 
-def _save_visit(device_id: str, positions: Mapping[str, int], at: int) -> None:
+def _save_visit(device_id: str, positions: Mapping[str, int], visit: Visit) -> None:
     """Store a device's positions in tables; one that has any is not expired any more."""
     sql = connection()
     known = sql.execute("SELECT places, expired_at FROM _devices WHERE id = ?", (device_id,)).fetchone()
     if known is None:
-        new = "INSERT INTO _devices (id, places, first_seen_at, last_seen_at) VALUES (?, ?, ?, ?)"
-        sql.execute(new, (device_id, encode(positions).decode(), at, at))
+        new = "INSERT INTO _devices (id, places, first_seen_at, last_seen_at, session) VALUES (?, ?, ?, ?, ?)"
+        sql.execute(new, (device_id, encode(positions).decode(), visit.at, visit.at, visit.session))
         return
     all_positions = encode({**decode_stored(known[0]), **positions}).decode()
-    update = "UPDATE _devices SET last_seen_at = ?, places = ?, expired_at = ? WHERE id = ?"
-    sql.execute(update, (at, all_positions, None if positions else known[1], device_id))
+    update = "UPDATE _devices SET last_seen_at = ?, places = ?, expired_at = ?, session = ? WHERE id = ?"
+    sql.execute(update, (visit.at, all_positions, None if positions else known[1], visit.session, device_id))
 
 
 def expired_at(device_id: str) -> int | None:
@@ -173,6 +183,7 @@ def _shown(device: Device, here: Position) -> dict[str, Any]:
         "firstSeen": format_time(device.first_seen_at),
         "lastSeen": format_time(device.last_seen_at),
         "expired": device.expired_at is not None,
+        "sessionId": device.session,
     }
 
 
@@ -195,10 +206,11 @@ def purge_limit(now: int, history_ms: int) -> int:
 
 
 def purge(after: int, until: int, count: int = PURGED_AT_ONCE) -> int | None:
-    """Look through ``count`` entries of the log after ``after`` and remove what is no longer current; give where it ended.
+    """Look through ``count`` entries of the log after ``after`` and remove what they replaced; give where it ended.
 
-    None when nothing is left up to ``until``. From the oldest on, so that no history has a part missing in its middle.
-    Of deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
+    None when nothing is left up to ``until``. From the oldest on, so that no history has a part missing in its middle. A
+    change goes once the next one of its row is that old: so each moment after ``until`` can be told (``rewind``). Of
+    deleted rows the row itself goes too, and ``purged_until`` tells who may miss that it ever was.
     """
     ends = connection().execute(
         "SELECT max(seq) FROM (SELECT seq FROM _changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) AS chunk",
@@ -210,20 +222,23 @@ def purge(after: int, until: int, count: int = PURGED_AT_ONCE) -> int | None:
     for name in synced_tables():
         end = _end_of_tombstones(name, after, end)
     within = (after, end)
+    known = ", ".join(f"'{name}'" for name in synced_tables())  # A table that is not synced now may be again.
+    connection().execute(f"{PURGE_REPLACED} AND n.table_name IN ({known}))", within)
     for name in synced_tables():
         deleted = f'"{name}" AS e WHERE e.is_deleted = 1 AND e._seq > ? AND e._seq <= ?'
         newest = next(iter(connection().execute(f"SELECT max(e._seq) FROM {deleted}", within)))[0]
         if newest is not None:
-            connection().execute(f"DELETE FROM {deleted}", within)
             here = position()
             purged = max(here.purged_until, newest), max(here.purged_at, committed_at(newest))
+            connection().execute(f"DELETE FROM _changes AS c WHERE c.seq IN (SELECT e._seq FROM {deleted})", within)
+            connection().execute(f"DELETE FROM {deleted}", within)
             connection().execute("UPDATE _meta SET purged_until = ?, purged_at = ?", purged)
-    current = "".join(f' AND NOT EXISTS (SELECT 1 FROM "{name}" AS e WHERE e._seq = c.seq)' for name in synced_tables())
-    known = ", ".join(f"'{name}'" for name in synced_tables())  # A table that is not synced now may be again.
-    connection().execute(
-        f"DELETE FROM _changes AS c WHERE c.seq > ? AND c.seq <= ? AND c.table_name IN ({known}){current}", within
-    )
     return int(end)
+
+
+PURGE_REPLACED = (
+    "DELETE FROM _changes AS c WHERE c.seq IN (SELECT n.previous_seq FROM _changes AS n WHERE n.seq > ? AND n.seq <= ?"
+)
 
 
 def _end_of_tombstones(table: str, after: int, end: int) -> int:

@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 from peewee import Field, Model
 
-from models import NotBound, SyncedTable, bound
+from models import NotBound, SyncedRow, SyncedTable, bound
 from storage.look_ahead import Wanted
 
 
@@ -48,7 +48,7 @@ class SchemaChanges(Protocol):
         """Give by name the columns of each index that was made apart from its table."""
 
     def create_table(self, model: type[Model]) -> None:
-        """Make the table of a model, with its keys."""
+        """Make the table of a model, with its keys and defaults."""
 
     def add_index(self, table: str, name: str, columns: Sequence[str], where: str = "") -> None:
         """Make an index of a tenant's table, unless there is one of this name; of the rows ``where`` alone, if given."""
@@ -60,7 +60,7 @@ class SchemaChanges(Protocol):
         """Give the type of a field's column, as ``columns`` gives it."""
 
     def add_column(self, table: str, field: Field) -> None:
-        """Add the column of a field, empty."""
+        """Add the column of a field, empty, or with its default in all rows."""
 
     def drop_columns(self, table: SyncedTable, going: Collection[str], coming: Collection[str]) -> Collection[str]:
         """Drop columns of a synced table, whatever their names; no index has them.
@@ -150,3 +150,14 @@ def dialect() -> Dialect:
     except LookupError:
         raise NotBound("no database is bound here") from None
     return found
+
+
+def default_of(field: Field) -> str:
+    """Write the default of a column of ours, for the version before: that adds rows, and does not know the column.
+
+    Columns of synced tables have none here; what they hold is decided when a row is parsed, or taken over.
+    """
+    if field.default is None or issubclass(field.model, SyncedRow):
+        return ""
+    value = int(field.default) if isinstance(field.default, bool) else field.default
+    return f" DEFAULT '{value}'"

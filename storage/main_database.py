@@ -15,8 +15,10 @@ from peewee import BooleanField, IntegerField, TextField
 from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
+from storage.outbox import Mail, withdraw_all
 from storage.push_batch import insert_row
-from storage.schema import add_missing, fingerprint, set_defaults
+from storage.schema import add_missing, fingerprint
+from storage.usage import DailyUsage, forget_tenant
 
 _MOST_COMPOSED = 1_000
 
@@ -25,8 +27,8 @@ State = Literal["active", "read-only", "suspended"]
 
 
 class Customer(Bound):
-    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``. ``verifiedEmail`` is the address that
-    was shown last to be its own."""
+    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``. ``quotas`` are those of its own, by the
+    names of settings; ``verifiedEmail`` is the address that was shown last to be its own."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -39,6 +41,7 @@ class Customer(Bound):
     passwordHash = TextField()
     createdAt = TextField()
     state = TextField(default="active")
+    quotas = JsonField(null=True)
     verifiedEmail = TextField(null=True)
 
     class Meta:
@@ -104,50 +107,48 @@ class DeclaredTable(Bound):
 
 
 class Installation(Bound):
-    """One row, once anything was moved: a name of this directory alone, and while nothing is written here, to which
-    installation it moved (see ``moving``)."""
+    """One row, once it is needed: a name of this directory alone, and while nothing is written here, to which installation
+    it moved (see ``moving``) or since when an operator has it take no changes, and what clients are told."""
 
     id = IntegerField(primary_key=True)
     name = TextField()
     moved_to = TextField(null=True)
+    maintenance_since = IntegerField(null=True)
+    maintenance_message = TextField(null=True)
 
     class Meta:
         table_name = "installation"
 
 
 class OperatorAction(Bound):
-    """One change that an operator made. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone."""
+    """One thing that an operator did. ``at`` in seconds since 1970; ``tenant_id`` may be of a customer that is gone, or
+    ``""`` if it was to no customer. ``made_by`` names the session of the console; None: a command did it."""
 
     number = IntegerField(primary_key=True)
     at = IntegerField()
     action = TextField()
     tenant_id = TextField(index=True)
     about = TextField(null=True)
+    made_by = TextField(null=True)
 
     class Meta:
         table_name = "operator_actions"
 
 
-class Mail(Bound):
-    """A mail that is still to be sent, or could not be (``failed_at``). Times in seconds since 1970.
+class OperatorSession(Bound):
+    """A sign-in to the operator's console: a link that works once, then the session that it began.
 
-    One of kind ``text`` has its words; others are written as they are sent, so that no secret waits here (see ``outbox``).
+    Of both secrets only a hash is here. Times in seconds since 1970.
     """
 
     id = TextField(primary_key=True)
-    kind = TextField()
-    recipient = TextField()
-    tenant_id = TextField(null=True)
-    subject = TextField(null=True)
-    body = TextField(null=True)
+    link_hash = TextField(null=True, unique=True)
+    token_hash = TextField(null=True, unique=True)
     created_at = IntegerField()
-    next_at = IntegerField()
-    attempts = IntegerField(default=0)
-    error = TextField(null=True)
-    failed_at = IntegerField(null=True)
+    expires_at = IntegerField()
 
     class Meta:
-        table_name = "outbox"
+        table_name = "operator_sessions"
 
 
 class BackupRun(Bound):
@@ -193,9 +194,11 @@ _MODELS = [
     DeclaredTable,
     Installation,
     OperatorAction,
+    OperatorSession,
     BackupRun,
     Mail,
     AccountLink,
+    DailyUsage,
 ]
 FINGERPRINT = fingerprint(_MODELS)
 TABLES = [str(model._meta.table_name) for model in _MODELS]
@@ -203,7 +206,7 @@ TABLES = [str(model._meta.table_name) for model in _MODELS]
 
 def prepare() -> None:
     """Make the main database what this version needs."""
-    set_defaults(add_missing(_MODELS))
+    add_missing(_MODELS)
 
 
 def normal_form(text: str, form: Literal["NFC", "NFD"] = "NFC") -> str:
@@ -225,15 +228,24 @@ def normal_email(email: str) -> str:
     return normal_form(email.strip().lower())
 
 
-def customer_by_email(email: str) -> Customer | None:
-    """Find a customer by address, in any case and normal form and with any space around it; to the letter first."""
+def id_by_email(email: str) -> str | None:
+    """Find whose address this is, in any case and normal form and with any space around it; to the letter first.
+
+    In plain SQL: each registration asks, and nearly always it is nobody's.
+    """
     if has_null(email):  # Nobody's: an engine may not even take it in a statement.
         return None
     for form in forms(email.strip().lower()):
-        found: Customer | None = Customer.get_or_none(Customer.email == form)
+        found = connection().execute("SELECT id FROM customers WHERE email = ?", (form,)).fetchone()
         if found:
-            return found
+            return str(found[0])
     return None
+
+
+def customer_by_email(email: str) -> Customer | None:
+    """Find a customer by address, as ``id_by_email`` does."""
+    found = id_by_email(email)
+    return None if found is None else customer_by_id(found)
 
 
 def add_customer(customer: Customer) -> None:
@@ -256,11 +268,6 @@ def customer_ids() -> set[str]:
     return {row[0] for row in connection().execute("SELECT id FROM customers")}
 
 
-def customers() -> list[Customer]:
-    """List all customers."""
-    return list(Customer.select().order_by(Customer.email))
-
-
 def count_customers() -> int:
     """Count the customers."""
     return int(Customer.select().count())
@@ -272,7 +279,7 @@ def customer_ids_after(customer_id: str, count: int) -> list[str]:
     return [row[0] for row in found]
 
 
-def change_customer(customer_id: str, **columns: str | None) -> None:
+def change_customer(customer_id: str, **columns: Any) -> None:
     """Set some columns of a customer."""
     Customer.update(**columns).where(Customer.id == customer_id).execute()
 
@@ -302,8 +309,9 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     Session.delete().where(Session.customer_id == customer_id).execute()
     Customer.delete().where(Customer.id == customer_id).execute()
     LastPosition.delete().where(LastPosition.tenant_id == customer_id).execute()
-    Mail.delete().where(Mail.tenant_id == customer_id).execute()
+    withdraw_all(customer_id)
     forget_links(customer_id)
+    forget_tenant(customer_id)
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import secrets
 import time
 
-from peewee import fn
+from peewee import IntegerField, TextField, fn
 
+from models import Bound
 from protocol.errors import Busy
-from storage.main_database import Mail
 
 TEXT = "text"
 """The kind of mails whose words are here."""
@@ -28,6 +28,28 @@ _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 60, 3_600
 _MOST_ERROR_CHARACTERS = 300
 _MOST_ASKED_FOR = 10_000
 """Anybody may ask for a mail to any address: so many may wait, while a mail server is down."""
+
+
+class Mail(Bound):
+    """A mail that is still to be sent, or could not be (``failed_at``). Times in seconds since 1970.
+
+    One of kind ``text`` has its words; others are written as they are sent, so that no secret waits here.
+    """
+
+    id = TextField(primary_key=True)
+    kind = TextField()
+    recipient = TextField()
+    tenant_id = TextField(null=True)
+    subject = TextField(null=True)
+    body = TextField(null=True)
+    created_at = IntegerField()
+    next_at = IntegerField()
+    attempts = IntegerField(default=0)
+    error = TextField(null=True)
+    failed_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "outbox"
 
 
 def add(recipient: str, subject: str, body: str, now: int, tenant_id: str | None = None) -> None:
@@ -49,6 +71,11 @@ def ask_for(kind: str, recipient: str, now: int, tenant_id: str | None = None) -
 def withdraw(kind: str, recipient: str) -> None:
     """Remove the mails of a kind to an address that were not sent."""
     Mail.delete().where((Mail.kind == kind) & (Mail.recipient == recipient)).execute()
+
+
+def withdraw_all(tenant_id: str) -> None:
+    """Remove the mails that are about a tenant."""
+    Mail.delete().where(Mail.tenant_id == tenant_id).execute()
 
 
 def _add(kind: str, recipient: str, now: int, **rest: str | None) -> None:

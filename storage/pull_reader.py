@@ -106,8 +106,8 @@ def _page(
 
 def _start(pull: Pull, here: Position, now: int, skew_ms: int) -> _Start:
     """Find the sequence a pull starts after, and up to where its tombstones are not wanted."""
-    if pull.since is None:
-        return _Start(0, here.sequence, 0)
+    if pull.since is None:  # Tombstones up to where they were purged are no longer whole.
+        return _Start(0, here.purged_until if pull.with_deleted else here.sequence, 0)
     if isinstance(pull.since, int):
         return _start_at(pull.since, here, now, skew_ms + _FURTHEST_ZONE_MS * pull.is_local)
     if pull.since.epoch != here.epoch or pull.since.sequence > here.sequence:

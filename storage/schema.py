@@ -98,12 +98,10 @@ def prepare_tenant(now: int) -> None:
 
 
 class Layout(NamedTuple):
-    """What became of tables: the columns that are to be filled from rows, those that rows keep as unknown fields, and all
-    that were added."""
+    """What became of tables: the columns that are to be filled from rows, and those that rows keep as unknown fields."""
 
     filled: list[tuple[SyncedTable, Field]]
     left: list[tuple[str, str]]
-    added: list[tuple[str, Field]]
 
 
 def lay_out(known: Mapping[str, PreparedTable] = MappingProxyType({})) -> Layout:
@@ -111,11 +109,10 @@ def lay_out(known: Mapping[str, PreparedTable] = MappingProxyType({})) -> Layout
 
     ``known``: the tables as they were before.
     """
-    layout = Layout([], [], [])
+    layout = Layout([], [])
     for table in synced_tables().values():
         _clear_way(table, known.get(table.name.casefold()), layout)
     added = add_missing(tenant_models())
-    layout.added.extend(added)
     layout.filled.extend((synced_tables()[name], field) for name, field in added if name in synced_tables())
     for table in synced_tables().values():
         _add_indexes(table)
@@ -124,7 +121,6 @@ def lay_out(known: Mapping[str, PreparedTable] = MappingProxyType({})) -> Layout
 
 def prepare_rows(layout: Layout, known: Mapping[str, PreparedTable], now: int) -> None:
     """Bring a tenant's rows to tables that are laid out; what becomes of rows thereby comes to every device."""
-    set_defaults(layout.added)
     for name, column in layout.left:
         dialect().rows.keep_as_unknown(name, column)
     changed: defaultdict[str, set[int]] = defaultdict(set)
@@ -200,13 +196,6 @@ def add_missing(models: Sequence[type[Bound]]) -> list[tuple[str, Field]]:
                 dialect().schema.add_column(name, field)
                 added.append((name, field))
     return added
-
-
-def set_defaults(added: Iterable[tuple[str, Field]]) -> None:
-    """Give the rows their default in columns that were added; what those hold in a synced table, ``take_over`` decides."""
-    for table, field in added:
-        if table not in synced_tables() and field.default is not None:
-            connection().execute(f'UPDATE "{table}" SET "{field.column_name}" = ?', (field.default,))
 
 
 # --- synced tables ---------------------------------------------------------------------------------------------------

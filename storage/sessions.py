@@ -30,18 +30,20 @@ def begin_session(session_id: str, customer: Customer, refresh_id: str, now: int
 
 
 class Live(NamedTuple):
-    """What a session that counts says of its pairs (see ``Session``), and what its customer may do."""
+    """What a session that counts says of its pairs (see ``Session``), what its customer may do, and its own quotas as
+    they are stored."""
 
     refresh_id: str
     spent_id: str | None
     dropped_id: str | None
     state: State
+    quotas: str | None
 
 
 def live_session(session_id: str, customer_id: str) -> Live | None:
     """Look a session up, None if its tokens count no more; asked at each request, so in plain SQL."""
     sql = (
-        "SELECT s.refresh_id, s.spent_id, s.dropped_id, c.state FROM sessions AS s"
+        "SELECT s.refresh_id, s.spent_id, s.dropped_id, c.state, c.quotas FROM sessions AS s"
         " JOIN customers AS c ON c.id = s.customer_id WHERE s.id = ? AND s.customer_id = ? AND s.revoked_at IS NULL"
     )
     return next((Live(*row) for row in connection().execute(sql, (session_id, customer_id))), None)
@@ -94,6 +96,12 @@ def live_sessions(customer_id: str, now: int) -> list[Session]:
 def revoke_session(session_id: str, now: int) -> None:
     """Let the tokens of one session count no more."""
     Session.update(revoked_at=now).where(Session.id == session_id).execute()
+
+
+def revoke_session_of(customer_id: str, session_id: str, now: int) -> bool:
+    """Let the tokens of one session of a customer count no more; False if it has no such live one."""
+    live = (Session.customer_id == customer_id) & Session.revoked_at.is_null() & (Session.id == session_id)
+    return bool(Session.update(revoked_at=now).where(live).execute())
 
 
 def change_password(customer_id: str, proven: str, password_hash: str, now: int, but: str) -> list[str] | None:

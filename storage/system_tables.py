@@ -113,8 +113,8 @@ class PreparedTable(Bound):
 class Device(Bound):
     """An installation of a customer's app that names itself: how far it has pulled, and when it was last here.
 
-    ``positions`` gives, by table that it pulls, the sequence up to which it said that it has everything. Times in
-    milliseconds.
+    ``positions`` gives, by table that it pulls, the sequence up to which it said that it has everything; ``session`` is
+    the session that it came with last. Times in milliseconds.
     """
 
     id = TextField(primary_key=True)
@@ -123,6 +123,7 @@ class Device(Bound):
     first_seen_at = IntegerField()
     last_seen_at = IntegerField()
     expired_at = IntegerField(null=True)
+    session = TextField(null=True)
 
     class Meta:
         table_name = "_devices"

@@ -1,4 +1,4 @@
-"""What tests of backups and restores share."""
+"""What tests of backups, restores and other commands share."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from protocol.codec import format_time
@@ -194,10 +195,10 @@ class Plain:
         return sum(map(len, self.rows.values()))
 
     def purge(self, until: int, receipts_before: int) -> None:
-        """Drop what is no longer current up to ``until``, and deleted rows with it."""
+        """Drop what was replaced up to ``until``, and deleted rows with it."""
         for key, chain in list(self.rows.items()):
             newest = chain[-1]
-            chain[:-1] = [entry for entry in chain[:-1] if entry.sequence > until]
+            chain[:-1] = [entry for entry, after in pairwise(chain) if after.sequence > until]
             if newest.row["is_deleted"] and newest.sequence <= until:
                 del self.rows[key]
         self.receipts = {name: kept for name, kept in self.receipts.items() if kept[1] > receipts_before}

@@ -19,16 +19,20 @@ import pytest
 
 import models
 import settings
+import syncapp
 from api.docs import schemas
 from operations import doctor, probe, probe_requests, probe_sockets, trial_start
 from operations.commands import commands
 from protocol.messages import Strategy
 from protocol.notifications import NOTIFICATION_TYPES, Notification
 from storage import main_database, schema, system_tables
+from tests import older_version
 from tests.sources import ROOT, modules, nodes, parsed
 
 TREES = {path: parsed(path.read_text()) for path in [*modules(), ROOT / "gunicorn.conf.py"]}
 API = (ROOT / "docs" / "api.md").read_text()
+VERSIONS = dict(re.findall(r"^\| (\d[\d.]*) \| (.+) \|$", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE))
+"""What docs/deployment.md says of each version: what it adds to the data, and whether one can go back."""
 DOCS = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
 
 
@@ -145,3 +149,34 @@ def test_every_table_of_ours_is_made_in_a_new_database(
     own = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, models.Bound)]
     missing = {one.__name__ for one in own if one.__module__ == module.__name__} - {one.__name__ for one in made}
     assert own and not missing, f"{table} must list {missing}"
+
+
+@pytest.mark.parametrize("model", [*main_database._MODELS, *schema.tenant_models()])
+def test_what_this_version_adds_to_the_data_is_in_the_docs_and_lets_the_version_before_write(
+    model: type[models.Bound],
+) -> None:
+    """A column that has to be given, and that the version before does not know, would refuse its rows after a rollback."""
+    name, before = str(model._meta.table_name), older_version.recorded_columns()
+    is_new = name not in before
+    new = [field for field in model._meta.sorted_fields if not is_new and field.column_name not in before[name]]
+    for added in [name] if is_new else [f"{name}.{field.column_name}" for field in new]:
+        assert f"`{added}`" in VERSIONS[older_version.NOW], (
+            f"docs/deployment.md: the row of this version must name {added}"
+        )
+    for field in new:
+        assert field.null or field.default is not None, (
+            f"{name}.{field.column_name} must have a default, or may be null"
+        )
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_version_is_the_newest_of_the_changelog_which_the_table_of_rollbacks_has_all() -> None:
+    changes = re.findall(r"^## \[(\d[\d.]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert changes[0] == syncapp.VERSION, "CHANGELOG.md must begin with this version"
+    assert f'version = "{syncapp.VERSION}"' in (ROOT / "pyproject.toml").read_text()
+    assert list(VERSIONS) == changes, (
+        "docs/deployment.md must have a row for each version of CHANGELOG.md, in its order"
+    )
+    assert re.search(r"\| (yes|no)\b", VERSIONS[syncapp.VERSION]), "and say whether one can go back"

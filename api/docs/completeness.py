@@ -2,7 +2,8 @@
 
 Knows: the routes and events that are served, the tables that describe them. Must not know: how a description looks, what
 an endpoint does. Found here, a part that was forgotten can't make ``/docs`` or ``/openapi.json`` fail later. It reads code
-only: a user may edit or remove ``docs/``, and what is missing there a test says.
+only: a user may edit or remove ``docs/``, and what is missing there a test says. The routes of the operator's console are
+left out (``openapi.is_internal``): they are nobody else's, and docs/operations.md lists them.
 """
 
 from __future__ import annotations

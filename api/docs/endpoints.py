@@ -12,6 +12,7 @@ from typing import Any
 
 from api.docs.json_schema import COUNT, Schema
 from api.history import MAX_DIGITS, PAGE_ROWS
+from api.own_account import ARCHIVE_TYPE
 from protocol import errors
 from protocol.errors import Problem
 
@@ -23,7 +24,7 @@ class Call:
     """What one endpoint takes and answers, by the names of schemas.
 
     ``errors`` are added to those that every endpoint of its kind may give. ``links`` says, by endpoint, which parts of the
-    answer go into a request there. ``is_idempotent``: it takes an ``Idempotency-Key``.
+    answer go into a request there. ``is_idempotent``: it takes an ``Idempotency-Key``. ``media`` is the type of the answer.
     """
 
     answer: str
@@ -36,6 +37,7 @@ class Call:
     queries: Mapping[str, Schema] = field(default_factory=dict)
     examples: Mapping[str, Any] = field(default_factory=dict)
     links: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    media: str = "application/json"
 
 
 _DATA, _FIRST, _CONFLICT = "$response.body#/data", "$response.body#/results/0", "$response.body#/conflicts/0"
@@ -57,7 +59,7 @@ CALLS: Mapping[str, Call] = {
     "customers.register": Call(
         "Session",
         "Registration",
-        (errors.EmailTaken, errors.RegistrationClosed),
+        (errors.EmailTaken, errors.RegistrationClosed, errors.UnderMaintenance),
         201,
         needs_token=False,
         examples={
@@ -131,6 +133,14 @@ CALLS: Mapping[str, Call] = {
     ),
     "lost_passwords.verify_email": Call("Message", errors=(errors.NotFound, errors.NoMail), status=202),
     "customers.close": Call("Message", "PasswordProof", _PROOF, examples={"proof": {"password": _PASSWORD}}),
+    "account.sessions": Call(
+        "SessionsAnswer", links={"account.end_session": {"parameters": {"session_id": f"{_DATA}/0/sessionId"}}}
+    ),
+    "account.end_session": Call("Message", errors=(errors.NotFound,)),
+    "account.end_other_sessions": Call("SessionsEnded"),
+    "account.export": Call(
+        "Archive", "PasswordProof", _PROOF, examples={"proof": {"password": _PASSWORD}}, media=ARCHIVE_TYPE
+    ),
     "sync.push": Call(
         "PushAnswer",
         "Push",

@@ -45,11 +45,13 @@ _ONCE = (
     errors.IdempotencyMismatch,
     errors.QuotaExceeded,
     errors.TenantReadOnly,
+    errors.UnderMaintenance,
 )
 _JSON = "application/json"
 _TAGS = {
     "customers": "Customers and their sessions",
     "lost_passwords": "Forgotten passwords, and addresses that are confirmed",
+    "account": "A customer's sessions and data",
     "sync": "Push, pull and what goes with them",
     "review": "History, conflicts and devices",
     "pages": "The server itself",
@@ -103,7 +105,12 @@ def address(rule: str) -> str:
 
 def is_described(rule: Rule) -> bool:
     """Tell whether a route belongs into the document."""
-    return rule.rule.startswith("/api/") or rule.endpoint in CALLS
+    return not is_internal(rule) and (rule.rule.startswith("/api/") or rule.endpoint in CALLS)
+
+
+def is_internal(rule: Rule) -> bool:
+    """Tell whether a route is of the operator's console: its pages alone call it, and any version may change it."""
+    return rule.rule == "/admin" or rule.rule.startswith("/admin/")
 
 
 def _about(settings: Settings) -> str:
@@ -147,7 +154,8 @@ def _answer(call: Call) -> dict[str, Any]:
         {"Idempotent-Replayed": _head("Idempotent-Replayed")} if call.is_idempotent else {}
     )
     links = {name.replace(".", "_"): {"operationId": name, **link} for name, link in call.links.items()}
-    return {"description": "Done.", "headers": headers, **_content(call.answer), **({"links": links} if links else {})}
+    content = {"content": {call.media: {"schema": ref(call.answer)}}}
+    return {"description": "Done.", "headers": headers, **content, **({"links": links} if links else {})}
 
 
 def _errors(rule: Rule, method: str, call: Call) -> Iterable[type[Problem]]:
@@ -219,6 +227,7 @@ PATH_VARIABLES: dict[str, tuple[Callable[[], Schema], Any, str]] = {
     "table": (table_name, "end_user", "A synced table."),  # Asked late: an app declares tables of its own before.
     "row_id": (lambda: NAME, "u1", "The row's id."),
     "device_id": (lambda: NAME, "tablet-1", "The device's X-Device-Id."),
+    "session_id": (lambda: TEXT, "0f0bf43e-ed76-46a2-930e-78666aa5a0d6", "The session's sessionId."),
     "number": (lambda: COUNT | {"maximum": 2**53 - 1}, 1, "The conflict's conflictId."),
 }
 
@@ -242,6 +251,12 @@ _SCHEMAS: dict[str, Schema] = {
                 "required": ["addresses", "trusted"],
                 "properties": {"addresses": COUNT, "trusted": COUNT},
             },
+            "isDiskLow": {"const": True},
+            "maintenance": {
+                "type": "object",
+                "required": ["since", "message"],
+                "properties": {"since": TIME, "message": {"type": ["string", "null"]}},
+            },
             "processes": {
                 "type": "object",
                 "required": ["count", "names", "versions", "over", "connected"],
@@ -251,6 +266,15 @@ _SCHEMAS: dict[str, Schema] = {
                     "versions": {"type": "array", "items": TEXT},
                     "over": TEXT,
                     "connected": {"type": "boolean"},
+                },
+            },
+            "backups": {
+                "type": "object",
+                "required": ["state", "lastGood", "nextDue"],
+                "properties": {
+                    "state": {"enum": ["ok", "failed", "incomplete", "overdue", "none"]},
+                    "lastGood": {"anyOf": [TIME, {"type": "null"}]},
+                    "nextDue": TIME,
                 },
             },
         },

@@ -37,7 +37,7 @@ from api.docs.json_schema import (
 )
 from api.docs.sync_schemas import pull, push
 from api.history import DEVICE_NAME
-from api.limits import announced_limits
+from api.limits import TENANTS_OWN, announced_limits
 from models import TYPES, SyncedTable, synced_tables
 from protocol.messages import FieldConflict, Strategy
 from protocol.notifications import NOTIFICATION_TYPES, STATUS_TEXTS, TEST_NOTIFICATION_TEXTS
@@ -60,8 +60,15 @@ def components(settings: Settings) -> dict[str, Schema]:
         "TablesAnswer": _tables(),
         "Error": failure(),
         "Message": success(object_of({"message": TEXT})),
-        "Limits": success(object_of({name: {"const": value} for name, value in announced_limits(settings).items()})),
+        "Limits": success(object_of({name: _limit(name, value) for name, value in announced_limits(settings).items()})),
     }
+
+
+def _limit(name: str, value: object) -> Schema:
+    """Describe a limit, which is the same for all but where tenants may have their own."""
+    if name not in TENANTS_OWN:
+        return {"const": value}
+    return {"type": "integer" if isinstance(value, int) else "string", "default": value}
 
 
 # --- customers -------------------------------------------------------------------------------------------------------
@@ -100,6 +107,10 @@ def _customers() -> dict[str, Schema]:
         "CustomerAnswer": success(object_of({"customer": ref("Customer")})),
         "Session": success(object_of(session, {"message"})),
         "TokenPair": success(object_of(pair)),
+        "OpenSession": object_of({"sessionId": TEXT, "current": FLAG, "createdAt": TIME, "expiresAt": TIME}),
+        "SessionsAnswer": success(list_of(ref("OpenSession"))),
+        "SessionsEnded": success(object_of({"ended": COUNT, "message": TEXT})),
+        "Archive": TEXT | {"format": "binary", "description": "A ZIP archive."},
     }
 
 
@@ -177,7 +188,8 @@ def _resolve() -> Schema:
 
 def _device() -> Schema:
     device = {"deviceId": NAME, "name": or_null(TEXT), "cursor": CURSOR_TEXT, "behind": COUNT, "tables": list_of(TEXT)}
-    return object_of({**device, "firstSeen": TIME, "lastSeen": TIME, "expired": FLAG})
+    session = {"sessionId": or_null(TEXT | {"description": "The session that it came with last."})}
+    return object_of({**device, "firstSeen": TIME, "lastSeen": TIME, "expired": FLAG, **session})
 
 
 # --- notifications ---------------------------------------------------------------------------------------------------

@@ -132,7 +132,8 @@ def _pull_forms(
     """Describe the forms of a pull: of ``one`` table or ``several``, by a time or by a cursor."""
     since: Schema = {"anyOf": [STATED_TIME, {"enum": ["", None]}]}
     limit = {"type": ["integer", "null"], "minimum": 1, "maximum": settings.max_pull_rows}
-    page: dict[str, Schema | bool] = {"cursor": or_null(CURSOR_TEXT), "limit": limit}
+    deleted = FLAG | {"description": "A first pull, with the cursor null, has deleted rows too."}
+    page: dict[str, Schema | bool] = {"cursor": or_null(CURSOR_TEXT), "limit": limit, "deleted": deleted}
     forms: dict[str, tuple[str, Mapping[str, Schema | bool], set[str]]] = {
         "PullOne": ("One table, by time", {**one, "lastSync": since, "cursor": False}, {"table"}),
         "PullSeveral": ("Several tables, by time", {**several, "lastSyncTimestamp": since, "cursor": False}, set()),

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from peewee import Field, Model
 
 from models import SyncedTable, connection
+from storage.dialect import default_of
 from storage.postgres import column_types, table_ddl
 from storage.postgres.statements import TENANT, in_tenant
 from storage.postgres.transactions import DIRECTORY
@@ -78,9 +79,10 @@ def drop_index(name: str) -> None:
 
 
 def add_column(table: str, field: Field) -> None:
-    """Add the column of a field, empty."""
-    collation = ' COLLATE "C"' if type_of(field) == "text" else ""
-    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{field.column_name}" {type_of(field)}{collation}')
+    """Add the column of a field, empty, or with its default in all rows."""
+    default = default_of(field)
+    kind = table_ddl.collated(type_of(field)) + (" NOT NULL" if default else "") + default
+    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{field.column_name}" {kind}')
 
 
 def drop_columns(table: SyncedTable, going: Collection[str], coming: Collection[str]) -> Collection[str]:  # noqa: ARG001

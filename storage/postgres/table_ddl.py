@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from peewee import AutoField, Field, Model
 
+from storage.dialect import default_of
 from storage.postgres.column_types import type_of
 from storage.postgres.statements import TENANT
 from storage.postgres.transactions import DIRECTORY
@@ -25,11 +26,13 @@ LONGEST_NAME = 63
 
 
 def _column(field: Field) -> str:
-    default = f" DEFAULT {NEXT_NUMBER}('{field.model._meta.table_name}')" if isinstance(field, AutoField) else ""
-    return f'"{field.column_name}" {_collated(type_of(field))}{"" if field.null else " NOT NULL"}{default}'
+    is_numbered = isinstance(field, AutoField)
+    default = f" DEFAULT {NEXT_NUMBER}('{field.model._meta.table_name}')" if is_numbered else default_of(field)
+    return f'"{field.column_name}" {collated(type_of(field))}{"" if field.null else " NOT NULL"}{default}'
 
 
-def _collated(kind: str) -> str:
+def collated(kind: str) -> str:
+    """Write a column's type, and for text the order of its characters' numbers."""
     return 'text COLLATE "C"' if kind == "text" else kind  # Else it is the database's, and sorts by a language.
 
 
@@ -45,7 +48,7 @@ def create_of_tenants(model: type[Model]) -> Iterator[str]:
 
 def create_synced(name: str, kinds: Mapping[str, str]) -> Iterator[str]:
     """Write the statements for a synced table that is not declared, by the types of its columns."""
-    yield from _create_shared(name, [f'"{column}" {_collated(kind)}' for column, kind in kinds.items()], "_seq", ["id"])
+    yield from _create_shared(name, [f'"{column}" {collated(kind)}' for column, kind in kinds.items()], "_seq", ["id"])
 
 
 def _create_shared(name: str, columns: Sequence[str], key: str, unique: Sequence[str]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from protocol.errors import TenantNotFound
 from protocol.messages import Position
 from server.bus.bus import Bus, NoBus
 from server.disk_space import room
+from server.disk_threads import disk
 from server.durable_files import sync_folder
 from storage import main_database
 from storage.engine import About, CanNotOpen, NotRestored
@@ -65,14 +66,16 @@ class SQLiteEngine:
         lock_wait_seconds: int = 0,
         is_server: bool = True,
         creates: bool = True,
+        least_free_bytes: int = 0,
     ) -> None:
         """Open the directory; a server has the folder for itself.
 
         ``lock_wait_seconds``: how long to wait for a server before this one to end. ``creates``: whether a folder without
-        data is begun.
+        data is begun. ``least_free_bytes``: with fewer the disk counts as nearly full.
         Raises: DataFolderInUse, MainDatabaseBroken, NoData.
         """
         self.folder, self.is_server = DataFolder(folder), is_server
+        room.least_free_bytes = least_free_bytes
         if not (creates or is_filled(self.folder.main)):
             raise NoData(f"There is no data in {folder.resolve()}. Set DATA_DIR to the server's data folder.")
         self.folder.make()
@@ -198,7 +201,7 @@ class SQLiteEngine:
         """Copy a tenant's file as of one moment."""
         if self.folder.fault_of(tenant_id):
             raise TenantNotFound
-        copy_file(self.folder.path_of(tenant_id), file)
+        disk.in_thread(partial(copy_file, self.folder.path_of(tenant_id), file))
 
     def copy_directory(self, file: Path) -> None:
         """Copy main.db as of one moment.

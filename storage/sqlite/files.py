@@ -117,6 +117,17 @@ def look_into(path: Path, query: Callable[[], T]) -> T:
             return query()
 
 
+def change_copy(path: Path, work: Callable[[], object]) -> None:
+    """Run ``work`` in one transaction bound to a copy, with the tables that it has; who keeps the copy syncs it.
+
+    Raises: StorageFull.
+    """
+    with as_problems(), _opened(path) as connection:
+        connection.pragma("synchronous", "off")
+        with bound_to(Binding(connection)), connection:
+            work()
+
+
 def faults_of(path: Path) -> list[str]:
     """Check a file that no one writes from end to end, and list what is wrong with it."""
     try:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from peewee import Field, Model
+from peewee import SQL, Field, Model
 
 from models import SyncedTable, connection, database
+from storage.dialect import default_of
 
 _ROWID_NAMES = {"rowid", "oid"}
 """Names that SQLite has for a row's number. It takes a column with such a name when the table is made, and refuses to add
@@ -48,7 +49,10 @@ def indexes(table: str) -> dict[str, set[str]]:
 
 
 def create_table(model: type[Model]) -> None:
-    """Make the table of a model, with its keys."""
+    """Make the table of a model, with its keys and defaults."""
+    for field in model._meta.sorted_fields:
+        if default := default_of(field):
+            field.constraints = [SQL(default.strip())]
     model.create_table()
 
 
@@ -74,8 +78,10 @@ def type_of(field: Field) -> str:
 
 
 def add_column(table: str, field: Field) -> None:
-    """Add the column of a field, empty."""
-    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{field.column_name}" {type_of(field)}')
+    """Add the column of a field, empty, or with its default in all rows."""
+    default = default_of(field)
+    kind = type_of(field) + (" NOT NULL" if default else "") + default
+    connection().execute(f'ALTER TABLE "{table}" ADD COLUMN "{field.column_name}" {kind}')
 
 
 def drop_columns(table: SyncedTable, going: Collection[str], coming: Collection[str]) -> Collection[str]:

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
+from blinker import Signal
 
 from accounts.letters import LINK_SECONDS, Letter, Letters
 from accounts.passwords import Passwords
 from accounts.rescue import Rescue
-from accounts.tokens import Tokens
 from protocol.errors import Busy, LinkInvalid
 from settings import Settings
 from storage import account_links, operator_actions, outbox
-from storage.main_database import AccountLink, Customer, Mail
+from storage.main_database import AccountLink, Customer
+from storage.outbox import Mail
 from tenants import Tenants
 
 NOW = 1_800_000_000
@@ -26,7 +26,7 @@ SETTINGS = Settings(
 
 @pytest.fixture
 def rescue(tenants: Tenants) -> Rescue:
-    return Rescue(SETTINGS, tenants, Tokens(Flask("test"), SETTINGS, "k" * 40, tenants), Passwords(8))
+    return Rescue(SETTINGS, tenants.directory, Passwords(8), Signal())
 
 
 def customer_of(tenants: Tenants, tenant_id: str) -> Customer:

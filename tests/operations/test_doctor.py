@@ -182,9 +182,9 @@ def test_missing_monkey_patch_is_refused(machine: Machine, monkeypatch: pytest.M
 
 
 def test_full_disk_and_clock_that_went_back_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_MIN_FREE_BYTES", 2**62)
+    monkeypatch.setattr(doctor, "_WARNED_FREE_BYTES", 2**62)
     os.utime(machine.folder / "main.db", (time.time() + 200_000,) * 2)
-    assert ["200 MiB" in str(finding) for finding in doctor.findings(machine)] == [True, False]
+    assert ["are free on the disk" in str(finding) for finding in doctor.findings(machine)] == [True, False]
     assert "clock" in str(doctor.findings(machine)[1])
 
 
@@ -197,6 +197,13 @@ def test_damaged_signing_key_is_refused(machine: Machine) -> None:
 def test_variable_that_is_nearly_a_setting_is_warned_of(machine: Machine) -> None:
     (finding,) = doctor.findings(replace(machine, environ={"REGISTRATON": "closed"}))
     assert not finding.refuses and "REGISTRATION" in finding.sentence
+
+
+def test_log_file_that_can_not_be_written_is_warned_of(machine: Machine, tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "log"):
+        finding = trial_start.log_file(with_settings(machine, log_file=path))
+        assert finding and str(path) in finding.sentence and not finding.refuses
+    assert trial_start.log_file(with_settings(machine, log_file=tmp_path / "log")) is None
 
 
 def test_declaration_with_a_mistake_is_refused_with_its_line(machine: Machine, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from operations import smtp_server
 from operations.mail_sender import MailSender
 from operations.smtp_server import CanNotSend, MailRefused
 from storage import outbox
-from storage.main_database import Mail
+from storage.outbox import Mail
 from tenants import Tenants
 from tests.conftest import needs
 from tests.mailing import MailServer

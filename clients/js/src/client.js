@@ -7,7 +7,7 @@
 
 import { Clock } from "./clock.js";
 import { BadValue, Busy, foreign, Interrupted, SignedOut, Unreachable, WrongAccount } from "./errors.js";
-import { send } from "./http.js";
+import { fetchFile, send } from "./http.js";
 import { Live } from "./live.js";
 import { Portion } from "./portion.js";
 import { accountOf, memoryStore, Tokens } from "./tokens.js";
@@ -94,14 +94,15 @@ export class SyncClient {
    * Pull one page. On a slow line it has fewer rows than the limit, and says `hasMore`.
    *
    * `isAnonymous` leaves the device's ID out, where it fetches again what it has: its cursor is not up to where it got.
-   * @param {{ cursor: string | null, tables?: string[], limit?: number, digest?: boolean, isAnonymous?: boolean }} wanted
+   * `deleted` asks, from the start, for deleted rows too.
+   * @param {{ cursor: string | null, tables?: string[], limit?: number, digest?: boolean, deleted?: boolean, isAnonymous?: boolean }} wanted
    * @returns {Promise<Pulled>} @throws {import("./errors.js").ResyncRequired}
    */
-  async pull({ cursor, tables, limit = PAGE_ROWS, digest, isAnonymous }) {
+  async pull({ cursor, tables, limit = PAGE_ROWS, digest, deleted, isAnonymous }) {
     for (;;) {
       const [beganAt, most] = [Date.now(), Math.min(limit, this.#portion.size)];
       try {
-        const body = { cursor, entityTypes: tables, limit: most, digest };
+        const body = { cursor, entityTypes: tables, limit: most, digest, deleted };
         const page = checkedPage(await this.call("/api/client/sync/pull", { body, isAnonymous }));
         this.#portion.took(most, Date.now() - beganAt, !page.hasMore);
         return page;
@@ -114,7 +115,7 @@ export class SyncClient {
   /**
    * Pull page after page from a cursor to the end. Keep each page and its cursor together before asking for the next.
    *
-   * @param {{ cursor: string | null, tables?: string[], limit?: number, digest?: boolean, isAnonymous?: boolean }} wanted
+   * @param {Parameters<SyncClient["pull"]>[0]} wanted
    */
   async *pages(wanted) {
     let page;
@@ -185,7 +186,28 @@ export class SyncClient {
    * @param {{ method?: string, body?: unknown, headers?: Record<string, string>, isAnonymous?: boolean }} [options]
    * @returns {Promise<any>}
    */
-  async call(path, { method = "POST", body, headers, isAnonymous = false } = {}) {
+  call(path, options) {
+    return this.#withToken(send, path, options);
+  }
+
+  /**
+   * Call an address that needs a token, and give its answer as a file, such as the archive of an export.
+   *
+   * @param {string} path @param {unknown} body @param {string} type what it must be: a page of something between is none
+   * @returns {Promise<Blob>}
+   */
+  async download(path, body, type) {
+    const file = await this.#withToken(fetchFile, path, { body });
+    if (file.type !== type) throw foreign(200);
+    return file;
+  }
+
+  /**
+   * @template T @param {(url: string, request: import("./http.js").Request) => Promise<T>} send @param {string} path
+   * @param {{ method?: string, body?: unknown, headers?: Record<string, string>, isAnonymous?: boolean }} [options]
+   * @returns {Promise<T>}
+   */
+  async #withToken(send, path, { method = "POST", body, headers, isAnonymous = false } = {}) {
     let token = await this.token();
     let patience = this.patienceSeconds;
     for (let renewals = 0; ; ) {

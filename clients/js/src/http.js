@@ -21,16 +21,36 @@ const GZIP_BYTES = 4096;
  * @param {string} url @param {Request} [options] @returns {Promise<any>}
  * @throws {import("./errors.js").SyncError} `Unreachable` if no whole answer came, else what the server said
  */
-export async function send(url, options = {}) {
+export function send(url, options = {}) {
+  return exchanged(url, options, async (answer, silence) => {
+    const text = await textOf(answer, silence);
+    return checked(answer, parsed(text, answer));
+  });
+}
+
+/**
+ * Send one request and give the body of its answer as a file.
+ *
+ * @param {string} url @param {Request} [options] @returns {Promise<Blob>} @throws {import("./errors.js").SyncError} as `send`
+ */
+export function fetchFile(url, options = {}) {
+  return exchanged(url, options, async (answer, silence) => {
+    if (!answer.ok) return checked(answer, parsed(await textOf(answer, silence), answer));
+    return blobOf(answer, silence);
+  });
+}
+
+/**
+ * @template T @param {string} url @param {Request} options @param {(answer: Response, silence: Silence) => Promise<T>} read
+ */
+async function exchanged(url, options, read) {
   const call = options.fetch ?? globalThis.fetch;
   if (!call) throw new SyncError("There is no `fetch` here: give one as an option of the client.", { code: "no_fetch" });
   const headers = { Accept: "application/json", ...options.headers };
   const init = { method: options.method ?? "GET", headers, ...(await encoded(options.body, headers)) };
   const silence = new Silence((options.timeoutSeconds ?? 60) * 1000);
   try {
-    const answer = await answered(call, url, { ...init, signal: silence.signal }, options.clock);
-    const text = await textOf(answer, silence);
-    return checked(answer, parsed(text, answer));
+    return await read(await answered(call, url, { ...init, signal: silence.signal }, options.clock), silence);
   } finally {
     silence.end();
   }
@@ -76,16 +96,41 @@ async function answered(call, url, init, clock) {
 
 /** Read a body to its end, as it comes where that can be seen. @param {Response} answer @param {Silence} silence */
 async function textOf(answer, silence) {
-  try {
-    const reader = answer.body?.getReader?.();
-    if (!reader) return await answer.text(); // React Native
-    const decoder = new TextDecoder();
-    let text = "";
+  const decoder = new TextDecoder();
+  let text = "";
+  const isSeen = await readParts(answer, silence, (part) => (text += decoder.decode(part, { stream: true })));
+  return isSeen ? text + decoder.decode() : whole(answer, () => answer.text());
+}
+
+/** @param {Response} answer @param {Silence} silence @returns {Promise<Blob>} */
+async function blobOf(answer, silence) {
+  /** @type {Uint8Array<ArrayBuffer>[]} */
+  const parts = [];
+  const isSeen = await readParts(answer, silence, (part) => parts.push(part));
+  return isSeen ? new Blob(parts, { type: answer.headers.get("Content-Type") ?? "" }) : whole(answer, () => answer.blob());
+}
+
+/**
+ * Give `take` the parts of a body as they come; false where they can't be seen (React Native).
+ *
+ * @param {Response} answer @param {Silence} silence @param {(part: Uint8Array<ArrayBuffer>) => unknown} take
+ */
+async function readParts(answer, silence, take) {
+  const reader = answer.body?.getReader?.();
+  if (!reader) return false;
+  return whole(answer, async () => {
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
       silence.heard();
-      text += decoder.decode(part.value, { stream: true });
+      take(part.value);
     }
-    return text + decoder.decode();
+    return true;
+  });
+}
+
+/** @template T @param {Response} answer @param {() => Promise<T>} read @returns {Promise<T>} */
+async function whole(answer, read) {
+  try {
+    return await read();
   } catch (error) {
     throw new Interrupted("The answer was cut off.", { code: "unreachable", status: answer.status, cause: error });
   }

@@ -119,6 +119,7 @@ export class Tokens {
     try {
       return await this.refresh(refreshToken);
     } catch (error) {
+      if (error instanceof Refused && error.code === "tenant_suspended") throw error; // It counts again after that.
       if (error instanceof SignedOut || error instanceof Refused) return undefined;
       throw error;
     }

@@ -67,6 +67,26 @@ test("what JSON can't say is a BadValue, and a missing fetch says so", async () 
   await assert.rejects(client.pull({ cursor: null }), (error) => error instanceof SyncError && error.code === "no_fetch").finally(() => Object.assign(globalThis, { fetch: kept }));
 });
 
+test("a file comes as it is, a refusal in its place is that, and a page of a hotel is no file", async (t) => {
+  const answers = {
+    "/file": { headers: { "Content-Type": "application/zip" }, body: "PK and more" },
+    "/refused": { status: 401, body: { success: false, code: "invalid_credentials", error: "The password is wrong." } },
+    "/hotel": { headers: { "Content-Type": "text/html" }, body: "<html>Welcome</html>" },
+  };
+  const told = await served(t, ({ path }) => answers[path]);
+  const client = new SyncClient({ url: told.url, token: tokenOf("a") });
+  assert.equal(await (await client.download("/file", { password: "p" }, "application/zip")).text(), "PK and more");
+  await assert.rejects(client.download("/refused", {}, "application/zip"), (error) => error instanceof SyncError && error.code === "invalid_credentials");
+  await assert.rejects(client.download("/hotel", {}, "application/zip"), Unreachable);
+});
+
+test("an account that is suspended as its token is renewed is told as that, and keeps its tokens", async (t) => {
+  const told = await served(t, ({ path }) => ({ status: 401, body: { success: false, error: "…", code: path.endsWith("/refresh") ? "tenant_suspended" : "token_expired" } }));
+  const client = new SyncClient({ url: told.url, token: tokenOf("a"), refreshToken: "r" });
+  await assert.rejects(client.pull({ cursor: null }), (error) => error instanceof SyncError && error.code === "tenant_suspended");
+  assert.equal((await client.tokens.store.read())?.refreshToken, "r");
+});
+
 // --- slow lines ------------------------------------------------------------------------------------------------------
 
 test("an answer that comes slowly, but comes, has no end set to it", async (t) => {

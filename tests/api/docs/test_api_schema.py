@@ -24,8 +24,8 @@ from tests.refusals import dump_of
 SECONDS = int(os.environ.get("API_SECONDS", "35"))
 SEED = int(os.environ.get("API_SEED", random.randrange(2**32)))
 PASSWORD = "in no example, so that nobody guesses it"
-LEAVING = ("customers.logout", "customers.close")
-"""What ends a session: run apart, each time as somebody new."""
+LEAVING = ("customers.logout", "customers.close", "account.end_session", "account.export")
+"""What ends a session or needs the password: run apart, each time as somebody new."""
 
 BY_LINK = ("lost_passwords.reset", "lost_passwords.confirm_email")
 """What takes a token of a mail, which nobody guesses."""

@@ -1,0 +1,15 @@
+PRAGMA user_version = 79895581;
+BEGIN TRANSACTION;
+CREATE TABLE "closings" ("tenant_id" TEXT NOT NULL PRIMARY KEY, "finished_at" INTEGER);
+CREATE TABLE "customers" ("id" TEXT NOT NULL PRIMARY KEY, "name" TEXT NOT NULL, "email" TEXT NOT NULL, "companyName" TEXT NOT NULL, "phone" TEXT, "subscriptionPlan" TEXT NOT NULL, "firstName" TEXT NOT NULL, "lastName" TEXT NOT NULL, "passwordHash" TEXT NOT NULL, "createdAt" TEXT NOT NULL);
+INSERT INTO "customers" VALUES('8c5aef67-e12b-4c38-baa6-b3feaa33af59','Test User 1','recorded@example.com','Individual Customer',NULL,'free','Test','User 1','$2b$08$IyAvaQ6qn7r7ZS9Kt1gAK.fuoN7HtXwB7EGAN4DMNBkCMtf3SZYyS','2026-11-29T16:21:39.543Z');
+CREATE TABLE "declared_tables" ("name" TEXT NOT NULL PRIMARY KEY, "declaration" TEXT NOT NULL, "is_retired" INTEGER NOT NULL);
+CREATE TABLE "installation" ("id" INTEGER NOT NULL PRIMARY KEY, "name" TEXT NOT NULL, "moved_to" TEXT);
+CREATE TABLE "last_places" ("tenant_id" TEXT NOT NULL PRIMARY KEY, "epoch" TEXT NOT NULL, "sequence" INTEGER NOT NULL);
+INSERT INTO "last_places" VALUES('8c5aef67-e12b-4c38-baa6-b3feaa33af59','2f19ac8d533e',8);
+CREATE TABLE "sessions" ("id" TEXT NOT NULL PRIMARY KEY, "customer_id" TEXT NOT NULL, "refresh_id" TEXT NOT NULL, "spent_id" TEXT, "spent_at" INTEGER, "dropped_id" TEXT, "created_at" INTEGER NOT NULL, "expires_at" INTEGER NOT NULL, "revoked_at" INTEGER);
+INSERT INTO "sessions" VALUES('df7e9150-a096-4d76-842c-c86daf0458c7','8c5aef67-e12b-4c38-baa6-b3feaa33af59','2d04b904-4f48-4866-b435-b7e5435be2b6',NULL,NULL,NULL,1795969299,1798561299,NULL);
+CREATE UNIQUE INDEX "customers_email" ON "customers" ("email");
+CREATE INDEX "sessions_customer_id" ON "sessions" ("customer_id");
+CREATE INDEX "last_places_epoch" ON "last_places" ("epoch");
+COMMIT;
