@@ -13,6 +13,7 @@ import click
 from gevent.monkey import get_original
 
 import settings as environment
+from operations.archive import ArchiveError
 from operations.backup_manifest import BackupError
 from operations.engine_choice import postgres_engine
 from operations.move_checks import MoveError
@@ -36,6 +37,7 @@ _EXPECTED_ERRORS = (
     EngineFailed,
     EngineError,
     NoData,
+    ArchiveError,
     BackupError,
     MoveError,
     NoCustomer,
