@@ -312,6 +312,15 @@ def _text_of(name: str, environ: Mapping[str, str]) -> str | None:
     return found
 
 
+def source_of(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Tell where the value of a variable is from."""
+    if environ.get(name):
+        return "environment"
+    if name.lower() in SECRETS and (path := environ.get(f"{name}_FILE")):
+        return f"file {path}"
+    return "platform" if name == "TRUSTED_PROXIES" and environ.get("DYNO") else "default"
+
+
 def effective(settings: Settings) -> Iterator[tuple[str, str]]:
     """Give every setting and its value as text; the secrets are not shown."""
     for setting in fields(Settings):

@@ -140,10 +140,15 @@ class Pages:
 
     def health(self) -> Reply:
         """Tell an orchestrator whether to send requests here."""
-        status = self._status()
-        body = {"status": status, "version": self.version, "uptimeSeconds": int(time.monotonic() - self.started_at)}
-        body |= {"timestamp": format_time(now_ms()), "connectedClients": self.connected()}  # As the older API had it.
+        body = self.state()
         body["forwardedFor"] = {"addresses": _forwarded_addresses(), "trusted": self.trusted_proxies}
+        return answer(body, 200 if body["status"] in ("ok", "degraded") else 503)
+
+    def state(self) -> dict[str, Any]:
+        """Tell how the server is."""
+        uptime_seconds = int(time.monotonic() - self.started_at)
+        body: dict[str, Any] = {"status": self._status(), "version": self.version, "uptimeSeconds": uptime_seconds}
+        body |= {"timestamp": format_time(now_ms()), "connectedClients": self.connected()}  # As the older API had it.
         if processes := self.processes():
             body["processes"] = processes
         with suppress(errors.Busy):  # The directory does not answer, which the status tells.
@@ -153,7 +158,7 @@ class Pages:
             body["isDiskLow"] = True
         if notice := maintenance.notice:
             body["maintenance"] = {"since": format_time(notice.since * 1000), "message": notice.message}
-        return answer(body, 200 if status in ("ok", "degraded") else 503)
+        return body
 
     def _status(self) -> str:
         """Give the server's status, the worst that applies."""

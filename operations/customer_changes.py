@@ -56,5 +56,10 @@ def delete(tenants: Tenants, customer: Customer, by: str | None = None) -> int:
     return len(tenants.close_account(customer.id))
 
 
+def record_export(engine: Engine, customer: Customer, by: str | None = None) -> None:
+    """Record that all that is held of a customer is about to be written out."""
+    engine.directory.write(lambda: operator_actions.record("export", customer.id, _now(), by=by))
+
+
 def _now() -> int:
     return int(time.time())

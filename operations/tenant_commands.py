@@ -16,7 +16,7 @@ import click
 
 from operations import customer_changes, tenant_list
 from operations import export as exporting
-from operations.command_line import confirm, counted, progress, storage
+from operations.command_line import confirm, counted, done_by, progress, storage
 from operations.tenant_list import Described
 from protocol.codec import format_time
 from settings import Settings
@@ -179,6 +179,7 @@ def export(tenant: str, to: Path) -> None:
     Example: python syncapp.py export asha@example.com --to asha.zip
     """
     with customer_named(tenant) as (_, engine, customer):
+        customer_changes.record_export(engine, customer, done_by())
         counts = exporting.export(engine, customer, to)
     for name, count in counts.items():
         progress(f"{name}: {counted(count, 'line')}")

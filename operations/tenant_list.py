@@ -12,15 +12,14 @@ from typing import Any
 
 from protocol.codec import format_time
 from protocol.errors import InvalidTenantId
-from storage import main_database
+from storage import customer_list, main_database
+from storage.customer_list import Listed
 from storage.engine import Engine
 from storage.main_database import Customer, OperatorAction
 from storage.tenant_summary import summary
 from tenants import parse_tenant_id
 
 Described = dict[str, Any]
-
-_SHOWN = ("id", "email", "name", "companyName", "phone", "createdAt", "state", "quotas")
 
 ORDERS: dict[str, Callable[[Described], Any]] = {
     "email": lambda one: one["email"],
@@ -61,27 +60,36 @@ def listed(engine: Engine, search: str, order: str, report: Callable[[int], None
 
     ``report`` is called with the number of those that are done.
     """
-    word = search.casefold()
-    found = [one for one in engine.directory.read(main_database.customers) if word in _searched(one)]
     described = []
-    for number, customer in enumerate(found, 1):
-        described.append(describe(engine, customer))
+    for number, known in enumerate(found(engine, search), 1):
+        described.append(known | measured(engine, known["id"]))
         report(number)
     return sorted(described, key=ORDERS[order])
 
 
-def _searched(customer: Customer) -> str:
+def found(engine: Engine, search: str) -> list[Described]:
+    """Give what the directory says of the same customers, by their addresses; no tenant's database is looked into."""
+    word = search.casefold()
+    customers = engine.directory.read(customer_list.listed)
+    return [one._asdict() for one in customers if not word or word in _searched(one)]
+
+
+def _searched(customer: Listed) -> str:
     return "\n".join([customer.id, customer.email, customer.name, customer.companyName or ""]).casefold()
 
 
 def describe(engine: Engine, customer: Customer) -> Described:
     """Describe one customer: what the directory says, and what is in the tenant's database, or why that can't be read."""
-    known = {name: getattr(customer, name) for name in _SHOWN}
+    return {name: getattr(customer, name) for name in Listed._fields} | measured(engine, customer.id)
+
+
+def measured(engine: Engine, tenant_id: str) -> Described:
+    """Describe what is in a tenant's database, or say why that can't be read."""
     try:
-        found = engine.peek(customer.id, summary)
+        found = engine.peek(tenant_id, summary)
     except Exception as error:  # A damaged file is one line of a list, and not the end of it.
-        return known | {"fault": str(error) or type(error).__name__}
-    return known | {
+        return {"fault": str(error) or type(error).__name__}
+    return {
         "bytes": found.size_bytes,
         "rows": sum(found.rows.values()),
         "tables": found.rows,

@@ -273,11 +273,6 @@ def customer_ids() -> set[str]:
     return {row[0] for row in connection().execute("SELECT id FROM customers")}
 
 
-def customers() -> list[Customer]:
-    """List all customers."""
-    return list(Customer.select().order_by(Customer.email))
-
-
 def count_customers() -> int:
     """Count the customers."""
     return int(Customer.select().count())

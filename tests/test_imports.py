@@ -54,6 +54,8 @@ MAY_KNOW_THE_ENGINE = {
     "operations.export": "makes a file of it",
     "operations.import_archive": "makes a file that is taken over",
     "operations.support": "says its version",
+    "operations.migration": "copies files before they are changed",
+    "operations.migration_check": "reads these copies",
     "operations.file_monitor": "looks at files",
     "operations.doctor": "looks at the data folder",
     "operations.trial_start": "opens the data folder",

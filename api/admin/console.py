@@ -21,6 +21,10 @@ _CHART_FILES = ("uPlot.iife.min.js", "uPlot.min.css")
 
 PAGES = (
     ("/", "Overview"),
+    ("/tenants", "Tenants"),
+    ("/log", "Log"),
+    ("/settings", "Settings"),
+    ("/checks", "Checks"),
     ("/record", "Record"),
 )
 
