@@ -100,11 +100,11 @@ def record_removal(customer_id: str, now: int, by: str | None = None) -> None:
 
 # --- rows that an operator changed -----------------------------------------------------------------------------------
 
-CHANGED_ROWS = "rewound"
+REWOUND, IMPORTED = "rewound", "imported"
 """Recorded once rows were written, so that servers tell their sockets."""
 
 
 def changed_since(number: int) -> list[str]:
     """List the tenants whose rows an operator wrote, as recorded after an entry."""
-    written = (OperatorAction.number > number) & (OperatorAction.action == CHANGED_ROWS)
+    written = (OperatorAction.number > number) & OperatorAction.action.in_([REWOUND, IMPORTED])
     return sorted({found.tenant_id for found in OperatorAction.select(OperatorAction.tenant_id).where(written)})
