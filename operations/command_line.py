@@ -17,7 +17,9 @@ import settings as environment
 from operations.backup_manifest import BackupError
 from operations.command_jobs import DONE_BY
 from operations.engine_choice import postgres_engine
+from operations.migration import NoRoomForCopies
 from operations.move_checks import MoveError
+from operations.tenant_checks import CheckUnderWay
 from operations.tenant_list import NoCustomer
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
@@ -41,6 +43,8 @@ _EXPECTED_ERRORS = (
     BackupError,
     MoveError,
     NoCustomer,
+    CheckUnderWay,
+    NoRoomForCopies,
     OSError,
 )
 _select = get_original("select", "select")  # gevent's own writes of a Ctrl-C to the terminal.

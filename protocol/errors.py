@@ -222,7 +222,7 @@ class UnderMaintenance(Problem):
 
     def __init__(self, message: str | None = None) -> None:
         said = f"{self.sentence} {message.rstrip('.')}." if message else None
-        super().__init__(said, retry_after_seconds=30)
+        super().__init__(said, retry_after_seconds=60)
 
 
 class Moved(Problem):

@@ -53,6 +53,8 @@ MAY_KNOW_THE_ENGINE = {
     "operations.rewind": "opens copies of files, and makes one",
     "operations.export": "makes a file of it",
     "operations.support": "says its version",
+    "operations.migration": "copies files before they are changed",
+    "operations.migration_check": "reads these copies",
     "operations.file_monitor": "looks at files",
     "operations.doctor": "looks at the data folder",
     "operations.trial_start": "opens the data folder",
