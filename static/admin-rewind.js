@@ -90,7 +90,7 @@ class TimeMachine {
 }
 
 function shown({ table: name, id, kind, fields }) {
-  const said = (value) => (value === undefined ? "–" : JSON.stringify(value));
-  const lines = Object.entries(fields ?? {}).map(([field, { now, then }]) => `${field}: ${said(now)} → ${said(then)}`);
+  const said = (value) => (value ?? null) === null ? "–" : JSON.stringify(value);
+  const lines = Object.entries(fields).filter(([, { now, then }]) => said(now) !== said(then)).map(([field, { now, then }]) => `${field}: ${said(now)} → ${said(then)}`);
   return element("li", { className: "entry" }, element("strong", {}, `${name} ${id}`), ` ${KINDS[kind]}`, element("pre", {}, lines.join("\n")));
 }

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from accounts.operator_sign_in import Operator
-from api.admin.bodies import read_object, text_of
 from api.admin.console import Route
 from api.admin.customers import customer_of
 from api.admin.jobs import Jobs
+from api.admin.json_fields import read_object, text_of
 from api.admin.server_parts import ServerParts
 from operations import backup_status
 from protocol.codec import format_time

@@ -10,9 +10,9 @@ from typing import get_args
 
 from accounts.operator_sign_in import Operator
 from accounts.passwords import Passwords
-from api.admin.bodies import read_object, text_of
 from api.admin.console import Route
 from api.admin.customers import customer_of
+from api.admin.json_fields import read_object, text_of
 from api.admin.server_parts import ServerParts
 from operations import customer_changes
 from protocol.errors import invalid

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from accounts.operator_sign_in import Operator
-from api.admin.bodies import read_object, text_of, whole_of
 from api.admin.console import Route
 from api.admin.customers import customer_of
+from api.admin.json_fields import read_object, text_of, whole_of
 from api.admin.server_parts import ServerParts
 from protocol.codec import format_time
 from protocol.errors import ValidationError

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterable
 
 from accounts.operator_sign_in import Operator
-from api.admin.bodies import read_object, whole_of
 from api.admin.console import Route
 from api.admin.customers import customer_of
 from api.admin.jobs import Jobs
+from api.admin.json_fields import read_object, whole_of
 from api.admin.server_parts import ServerParts
 from models import synced_tables
 from protocol.pull_parser import parse_table
