@@ -91,7 +91,8 @@ def _searched(customer: Listed) -> str:
 
 def describe(engine: Engine, customer: Customer) -> Described:
     """Describe one customer: what the directory says, and what is in the tenant's database, or why that can't be read."""
-    return {name: getattr(customer, name) for name in Listed._fields} | measured(engine, customer.id)
+    verified = {"emailVerified": customer.verifiedEmail == customer.email}
+    return {name: getattr(customer, name) for name in Listed._fields} | verified | measured(engine, customer.id)
 
 
 def measured(engine: Engine, tenant_id: str) -> Described:
