@@ -14,6 +14,7 @@ import click
 from gevent.monkey import get_original
 
 import settings as environment
+from operations.archive import ArchiveError
 from operations.backup_manifest import BackupError
 from operations.command_jobs import DONE_BY
 from operations.engine_choice import postgres_engine
@@ -40,6 +41,7 @@ _EXPECTED_ERRORS = (
     EngineFailed,
     EngineError,
     NoData,
+    ArchiveError,
     BackupError,
     MoveError,
     NoCustomer,

@@ -20,6 +20,7 @@ from operations import (
     backup_run_commands,
     console_commands,
     fleet_commands,
+    import_commands,
     log_commands,
     mail_commands,
     maintenance_commands,
@@ -60,6 +61,7 @@ commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
 commands.add_command(rewind_commands.rewind)
+commands.add_command(import_commands.import_archive)
 commands.add_command(log_commands.log)
 commands.add_command(usage_commands.show_usage)
 commands.add_command(console_commands.admin_link)

@@ -52,6 +52,7 @@ MAY_KNOW_THE_ENGINE = {
     "operations.restore": "puts files back",
     "operations.rewind": "opens copies of files, and makes one",
     "operations.export": "makes a file of it",
+    "operations.import_archive": "makes a file that is taken over",
     "operations.support": "says its version",
     "operations.migration": "copies files before they are changed",
     "operations.migration_check": "reads these copies",
