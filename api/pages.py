@@ -68,6 +68,7 @@ class Pages:
             ("/", self.index),
             ("/websocket-test.html", self.websocket_test),
             ("/test-multi-app-sync.html", self.multi_app),
+            ("/console", self.console),
             ("/docs", self.docs),
             ("/openapi.json", self.openapi_document),
             ("/asyncapi.json", self.asyncapi_document),
@@ -93,6 +94,10 @@ class Pages:
     def multi_app(self) -> Response:
         """Serve the page with three apps side by side."""
         return _page("test-multi-app-sync.html", client=_client_script())
+
+    def console(self) -> Response:
+        """Serve the page on which customers see and edit their own data."""
+        return _page("console.html", client=_client_script())
 
     def docs(self) -> Response:
         """Show the API's description to people."""
