@@ -13,8 +13,9 @@ COPY . .
 # Compiled now, since the user that it runs as can't write here.
 RUN python -m compileall -q . \
     && useradd --system --uid 10001 --no-create-home syncapp \
-    && install -d -o syncapp -m 700 /data
-USER syncapp
+    && install -d -o syncapp -m 700 /data /backups
+# By its number, which a cluster can tell from root's.
+USER 10001
 ENV DATA_DIR=/data LOG_FORMAT=json
 EXPOSE 3000
 HEALTHCHECK --start-period=10s --interval=15s --timeout=5s \

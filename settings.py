@@ -141,6 +141,11 @@ class Settings:
         form.size(1_048_576, 1_125_899_906_842_624),
         "Largest database of one tenant; pushes beyond it get 507.",
     )
+    min_free_bytes: int = _setting(
+        134_217_728,
+        form.size(0, 1_125_899_906_842_624),
+        "Free bytes of the disk of DATA_DIR below which pushes get 507, while pulls and deletes go on; 0: no bound.",
+    )
     open_tenants: int = _setting(
         256, form.whole(1, 100_000), "Tenant databases kept open; 3 descriptors each, 5 if they are read amid writes."
     )

@@ -94,6 +94,7 @@ class Sockets:
         version: str,
     ) -> None:
         self._settings, self._tenants, self._tokens, self._seen = settings, tenants, tokens, seen
+        self._quotas = quotas
         self._clients: dict[str, _Client] = {}
         self._authenticated_by_tenant: Counter[str] = Counter()
         """Authenticated sockets by tenant."""
@@ -194,7 +195,8 @@ class Sockets:
             if problem := self._just_ended.get(identity.session_id):
                 raise problem
             self._leave(sid, client)
-            if self._authenticated_by_tenant[identity.tenant_id] >= self._settings.max_tenant_sockets:
+            most = self._quotas.of(identity.tenant_id).settings.max_tenant_sockets
+            if self._authenticated_by_tenant[identity.tenant_id] >= most:
                 raise RateLimited("This tenant has as many sockets as it may have.", retry_after_seconds=1)
         except Problem as problem:
             self._refuse(sid, problem)

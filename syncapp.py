@@ -105,7 +105,7 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     quotas = Quotas(settings, Scheduler())
     tenants = Tenants(engine)
     secret = signing_key.signing_key(settings, engine.kept_secret)
-    tokens = Tokens(app, settings, secret, tenants)
+    tokens = Tokens(app, settings, secret, tenants, quotas)
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas, chosen_bus(settings, engine), VERSION)

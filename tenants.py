@@ -90,7 +90,7 @@ class Tenants:
 
         def insert() -> None:
             """Add the customer to the directory, unless the address is taken."""
-            if main_database.customer_by_email(customer.email):
+            if main_database.id_by_email(customer.email):
                 raise EmailTaken
             main_database.add_customer(customer)
 

@@ -34,6 +34,7 @@ from protocol.errors import (
     Unauthorized,
 )
 from server.metrics import TOKENS
+from server.quotas import Quotas
 from settings import Settings
 from storage import main_database, sessions
 from tenants import Tenants, parse_tenant_id
@@ -64,7 +65,7 @@ class TokenPair(NamedTuple):
 class Tokens:
     """Issues, verifies and revokes tokens. ``ended`` is sent with the IDs of sessions that have ended."""
 
-    def __init__(self, app: Flask, settings: Settings, secret: str, tenants: Tenants) -> None:
+    def __init__(self, app: Flask, settings: Settings, secret: str, tenants: Tenants, quotas: Quotas) -> None:
         app.config.update(
             JWT_SECRET_KEY=secret,
             JWT_ALGORITHM="HS256",
@@ -77,7 +78,7 @@ class Tokens:
         self._app, self._keys = app, (secret, *settings.jwt_old_keys)
         self.ended = Signal()
         self._refresh_seconds = settings.refresh_token_seconds
-        self._tenants = tenants
+        self._tenants, self._quotas = tenants, quotas
         self._verified: LRUCache[str, Identity] = LRUCache(_CACHED_TOKENS)
         self._read_only: set[str] = set()
         """Tenants that may only read, of those whose sessions were looked up."""
@@ -183,6 +184,7 @@ class Tokens:
             with contextlib.suppress(Moved):
                 main.write(lambda: sessions.confirm_pair(identity.session_id, identity.pair_id))
                 return self._check_live(identity)  # The session may have changed meanwhile.
+        self._quotas.note_own(identity.tenant_id, live.quotas)
         (self._read_only.add if live.state == "read-only" else self._read_only.discard)(identity.tenant_id)
         if len(self._live) >= _CACHED_TOKENS:
             self._live.clear()

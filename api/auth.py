@@ -14,8 +14,10 @@ from accounts.attempts import Attempts
 from accounts.passwords import Passwords
 from accounts.registration import create_customer
 from accounts.tokens import Identity, TokenPair, Tokens, check_tenant
-from protocol.errors import InvalidCredentials, NotFound, NoToken, RegistrationClosed, invalid
+from protocol.errors import InvalidCredentials, NotFound, NoToken, RegistrationClosed, StorageNearlyFull, invalid
+from server.disk_space import room
 from server.http.exchange import Reply, View, client_address, current_exchange, read_json, success
+from server.maintenance import maintenance
 from settings import Settings
 from storage import main_database
 from tenants import Tenants
@@ -69,6 +71,9 @@ class Accounts:
         """Make an account and its tenant, and log it in."""
         if not self._is_registration_open:
             raise RegistrationClosed
+        maintenance.must_be_over()
+        if room.is_low:
+            raise StorageNearlyFull
         _count(self._registrations, client_address())
         body = read_object()
         customer = create_customer(self._tenants, self._passwords, body)

@@ -10,6 +10,7 @@ from typing import Any
 from accounts.passwords import PASSWORD_BYTES
 from protocol.codec import MAX_DEPTH
 from protocol.identifiers import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
+from server.quotas import OWN
 from settings import Settings
 
 EVENT_PULL_BYTES = 8_388_608
@@ -41,3 +42,7 @@ def announced_limits(settings: Settings) -> dict[str, Any]:
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
+
+
+TENANTS_OWN = frozenset(map(_camel, OWN))
+"""Those that the operator may set for one tenant."""

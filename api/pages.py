@@ -19,8 +19,10 @@ from models import synced_tables
 from protocol import errors
 from protocol.codec import format_time
 from protocol.errors import NotFound
+from server.disk_space import room
 from server.http.exchange import Reply, answer, current_exchange
 from server.http.lifecycle import Lifecycle
+from server.maintenance import maintenance
 from storage.positions import now_ms
 from tenants import Tenants
 
@@ -146,6 +148,10 @@ class Pages:
         body["forwardedFor"] = {"addresses": _forwarded_addresses(), "trusted": self.trusted_proxies}
         if processes := self.processes():
             body["processes"] = processes
+        if room.is_low:
+            body["isDiskLow"] = True
+        if notice := maintenance.notice:
+            body["maintenance"] = {"since": format_time(notice.since * 1000), "message": notice.message}
         return answer(body, 200 if status in ("ok", "degraded") else 503)
 
     def _status(self) -> str:
@@ -154,7 +160,8 @@ class Pages:
             return "ending"
         if not self.tenants.engine.has_room():
             return "storage_full"
-        return "degraded" if self.has_file_faults() or not self.tenants.engine.is_intact() else "ok"
+        is_degraded = room.is_low or self.has_file_faults() or not self.tenants.engine.is_intact()
+        return "degraded" if is_degraded else "ok"
 
 
 def _forwarded_addresses() -> int:

@@ -16,11 +16,13 @@ from accounts.tokens import Identity, Tokens, check_tenant
 from api.request_headers import device_id_header, idempotency_key_header
 from models import synced_tables
 from protocol.codec import Row, encode, format_time
-from protocol.errors import OutcomeUnknown, Problem, StillRunning
+from protocol.errors import OutcomeUnknown, Problem, StillRunning, StorageNearlyFull
 from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Limits, Push, PushResult, Strategy, unknown_table_errors
 from protocol.notifications import Notification
-from protocol.push_parser import parse_push
+from protocol.push_parser import parse_push, takes_more
+from server.disk_space import room
 from server.http.exchange import Reply, answer, current_exchange
+from server.maintenance import maintenance
 from server.metrics import CONFLICTS, PUSHES, ROWS
 from server.quotas import Quotas
 from server.scheduler import is_more_ready
@@ -56,12 +58,16 @@ class PushHandler:
     def parse(self, identity: Identity, body: object, device_id: str | None) -> Push:
         """Parse the body of a push, and count its rows against the tenant's quota.
 
-        Raises: ValidationError, PayloadTooLarge, InvalidTenantId, TenantMismatch, RateLimited, TenantReadOnly.
+        Raises: ValidationError, PayloadTooLarge, InvalidTenantId, TenantMismatch, RateLimited, TenantReadOnly,
+        UnderMaintenance, StorageNearlyFull.
         """
         check_body_tenant(identity, body)
         self._tokens.must_take_changes(identity)
+        maintenance.must_be_over()
         evidence = self._seen.evidences.find(identity.tenant_id, device_id, identity.session_id, self._tenants.read)
         push = parse_push(body, self._tables, self._limits, now_ms(), device_id, evidence)
+        if room.is_low and takes_more(push):
+            raise StorageNearlyFull
         self._quotas.spend_rows(identity.tenant_id, push.count)
         return push
 
@@ -72,7 +78,7 @@ class PushHandler:
         it was stored.
         """
         tenant_id = identity.tenant_id
-        row_bytes, stored_bytes = self._settings.max_row_bytes, self._settings.tenant_stored_bytes
+        row_bytes, stored_bytes = self._settings.max_row_bytes, self._quotas.of(tenant_id).settings.tenant_stored_bytes
         write = partial(push_transaction.write, push, row_bytes, stored_bytes, self._strategy)
 
         def committed(applied: PushResult) -> None:

@@ -17,7 +17,7 @@ from api.push_handler import PushHandler, check_body_tenant, push_answer
 from api.request_headers import device_id_header
 from models import described_common_columns, synced_tables
 from protocol.codec import decode, decode_push, format_time
-from protocol.errors import InvalidJson, PayloadTooLarge
+from protocol.errors import InvalidJson, PayloadTooLarge, Problem
 from protocol.notifications import parse_test_notification
 from server.http.exchange import Reply, View, answer, current_exchange, read_body, read_json, stream, success
 from server.quotas import Quotas
@@ -107,8 +107,15 @@ class Sync:
         return success({"message": "Test notification sent"})
 
     def limits(self) -> Reply:
-        """Announce every limit a client can meet."""
-        return success(announced_limits(self._settings))
+        """Announce every limit a client can meet: to who shows a token that counts, those of its tenant."""
+        return success(announced_limits(self._settings_of_caller()))
+
+    def _settings_of_caller(self) -> Settings:
+        token = (current_exchange().header("Authorization") or "").partition(" ")[2].strip()
+        try:
+            return self._quotas.of(self._tokens.verify(token).tenant_id).settings if token else self._settings
+        except Problem:  # What holds for all is told to everybody.
+            return self._settings
 
     def tables(self) -> Reply:
         """Tell which tables are synced, and their columns."""

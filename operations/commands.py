@@ -20,9 +20,11 @@ from operations import (
     console_commands,
     log_commands,
     mail_commands,
+    maintenance_commands,
     move_commands,
     probe,
     process_checks,
+    quota_command,
     tenant_commands,
     trial_start,
 )
@@ -46,6 +48,8 @@ commands.add_command(backup_commands.new_epoch)
 commands.add_command(move_commands.move)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
+tenant_commands.tenant.add_command(quota_command.quota)
+commands.add_command(maintenance_commands.maintenance)
 commands.add_command(account_commands.account)
 commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)

@@ -36,7 +36,7 @@ _PLATFORMS = {
 _SAFE_SQLITE = (3, 51, 3)
 _DESCRIPTORS_A_TENANT = 5
 _OTHER_DESCRIPTORS = 1_000
-_MIN_FREE_BYTES = 200 * 1024 * 1024
+_WARNED_FREE_BYTES = 200 * 1024 * 1024
 _DAY_SECONDS = 86_400
 _MOUNTS = Path("/proc/mounts")
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -234,9 +234,11 @@ def descriptors(machine: Machine) -> Finding | None:
 def free_space(machine: Machine) -> Finding | None:
     """Check whether the disk is nearly full."""
     probe = machine.folder if machine.folder.exists() else machine.folder.parent
-    if not probe.exists() or shutil.disk_usage(probe).free >= _MIN_FREE_BYTES:
+    bound = max(_WARNED_FREE_BYTES, 2 * machine.settings.min_free_bytes)
+    if not probe.exists() or shutil.disk_usage(probe).free >= bound:
         return None
-    return Finding("Less than 200 MiB are free on the disk of the data folder.", "Make room before pushes fail.")
+    much = f"{bound / 2**20:,.0f} MiB"
+    return Finding(f"Less than {much} are free on the disk of the data folder.", "Make room before pushes are refused.")
 
 
 def clock(machine: Machine) -> Finding | None:

@@ -25,6 +25,7 @@ def server_engine(settings: Settings) -> Engine:
         most_open=settings.open_tenants,
         most_waiting=settings.max_waiting_pushes,
         lock_wait_seconds=settings.shutdown_seconds + 5,
+        least_free_bytes=settings.min_free_bytes,
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from operations.file_monitor import FileMonitor
 from operations.openmetrics import Gauge
 from server.admission import Admission
+from server.disk_space import room
+from server.maintenance import maintenance
 from settings import Settings
 from sockets import Sockets
 from storage import main_database, outbox
@@ -33,6 +35,8 @@ def gauges(
     yield Gauge("syncapp_sockets", "Connected sockets.", "state", lambda: _sockets(sockets))
     yield Gauge("syncapp_requests", "Requests and events of tenants now.", "state", admission.in_flight)
     yield _one("syncapp_storage_has_room", "1 if writes can be stored, 0 if the disk is full.", engine.has_room)
+    yield _one("syncapp_disk_low", "1 if pushes are refused since the disk is nearly full.", lambda: room.is_low)
+    yield _one("syncapp_maintenance", "1 while an operator has pushes refused.", lambda: maintenance.notice is not None)
     yield Gauge(
         "syncapp_outbox_mails", "Mails that were not sent.", "state", lambda: tenants.directory.read(outbox.counts)
     )

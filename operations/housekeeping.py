@@ -17,8 +17,10 @@ from greenlet import GreenletExit
 from operations.file_monitor import FileMonitor
 from protocol.errors import Busy, Moved, StorageFull
 from server import memory
+from server.maintenance import Notice, maintenance
 from settings import Settings
 from storage import devices, main_database, operator_actions
+from storage import maintenance as noted
 from storage.devices import DAY_MS, Seen
 from storage.positions import now_ms
 from tenants import Tenants
@@ -67,7 +69,9 @@ class Housekeeping:
         self._sleeping: set[gevent.Greenlet] = set()
 
     def start(self) -> None:
-        """Begin the work in the background."""
+        """Begin the work in the background, once what holds from the first request on is known."""
+        self._follow_maintenance()
+        self._tenants.engine.has_room()
         self._running = [
             gevent.spawn(work) for work in (self._save_and_purge, self._follow_commands, self._monitor_files)
         ]
@@ -140,11 +144,13 @@ class Housekeeping:
             self._sleep(_COMMANDS_SECONDS)
             self._log_errors(lambda: [self._notify_restored(tenant_id) for tenant_id in self._tenants.engine.renewed()])
             self._log_errors(self._follow_operator)
+            self._log_errors(self._tenants.engine.has_room)  # Looks at the disk.
 
     def _follow_operator(self) -> None:
         newest, before = self._tenants.directory.read(operator_actions.newest), self._action_seen
         if newest != before:
             self._look_at_sessions()
+            self._follow_maintenance()
             self._action_seen = newest
             if before is not None:
                 self._tell_of_rows(before)
@@ -153,6 +159,10 @@ class Housekeeping:
         """Have listeners told of rows that commands wrote; at a start nobody listens yet."""
         for tenant_id in self._tenants.directory.read(lambda: operator_actions.changed_since(after)):
             self._look_at_rows(tenant_id)
+
+    def _follow_maintenance(self) -> None:
+        found = self._tenants.directory.read(noted.maintenance)
+        maintenance.follow(Notice(*found) if found else None)
 
     def _monitor_files(self) -> None:
         """Check all customers' files, at the start and once a minute."""

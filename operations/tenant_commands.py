@@ -98,8 +98,12 @@ def show(tenant: str, as_json: bool) -> None:
         print_json(found)
         return
     for name, value in found.items():
-        text = ", ".join(f"{table} {rows:,}" for table, rows in value.items()) if isinstance(value, dict) else value
+        text = ", ".join(f"{key} {_shown(one)}" for key, one in value.items()) if isinstance(value, dict) else value
         click.echo(f"{name}: {'-' if text is None else text}")
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @tenant.command("rename-email")

@@ -20,7 +20,7 @@ from tenants import parse_tenant_id
 
 Described = dict[str, Any]
 
-_SHOWN = ("id", "email", "name", "companyName", "phone", "createdAt", "state")
+_SHOWN = ("id", "email", "name", "companyName", "phone", "createdAt", "state", "quotas")
 
 ORDERS: dict[str, Callable[[Described], Any]] = {
     "email": lambda one: one["email"],
@@ -76,9 +76,7 @@ def _searched(customer: Customer) -> str:
 
 def describe(engine: Engine, customer: Customer) -> Described:
     """Describe one customer: what the directory says, and what is in the tenant's database, or why that can't be read."""
-    known = {
-        name: getattr(customer, name) for name in ("id", "email", "name", "companyName", "phone", "createdAt", "state")
-    }
+    known = {name: getattr(customer, name) for name in _SHOWN}
     try:
         found = engine.peek(customer.id, summary)
     except Exception as error:  # A damaged file is one line of a list, and not the end of it.

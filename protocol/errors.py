@@ -216,6 +216,15 @@ class TenantReadOnly(Problem):
         super().__init__(retry_after_seconds=60)
 
 
+class UnderMaintenance(Problem):
+    status, code = 503, "maintenance"
+    sentence = "This server is under maintenance and takes no changes just now; pulls go on. Send this again later."
+
+    def __init__(self, message: str | None = None) -> None:
+        said = f"{self.sentence} {message.rstrip('.')}." if message else None
+        super().__init__(said, retry_after_seconds=30)
+
+
 class Moved(Problem):
     status, code = 503, "moved"
     sentence = (
@@ -243,12 +252,21 @@ class StorageFull(Problem):
     sentence = "The server's disk is full. Nothing of this request was stored."
 
 
+class StorageNearlyFull(StorageFull):
+    """A change that takes more than a tombstone, while there is little room."""
+
+    sentence = (
+        "The server's disk is nearly full: it takes deletes alone, and pulls go on. Nothing of this was stored; send it"
+        " again later."
+    )
+
+
 def sentences() -> dict[tuple[int, str], str]:
     """Give the message of each error by its status and code."""
     kinds = [Problem]
     for kind in kinds:  # The list grows while it is read.
         kinds += kind.__subclasses__()
-    return {(kind.status, kind.code): kind.sentence for kind in kinds}
+    return {(kind.status, kind.code): kind.sentence for kind in reversed(kinds)}
 
 
 class QuotaExceeded(Problem):

@@ -57,6 +57,13 @@ def parse_push(
     return Push(rows, count, parser.known, atomic, cursor, device_id, parser.unknown, "atomic" in body, evidence)
 
 
+def takes_more(push: Push) -> bool:
+    """Tell whether a push may store more than tombstones. It parses all rows at once, which are read later as before."""
+    changes = list(push.changes)
+    push.changes = iter(changes)
+    return not all(type(change) is Change and (change.problems or change.kind == "delete") for change in changes)
+
+
 def _form_of(body: Row) -> str:
     forms = [form for form in _FORMS if form in body]
     if len(forms) != 1:

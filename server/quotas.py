@@ -6,11 +6,14 @@ tables, who waits for whom (``admission``). What is over a quota is refused befo
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from limits import parse
 
@@ -19,7 +22,11 @@ from server.admission import Admission
 from server.scheduler import Scheduler
 from settings import Settings
 
+OWN = ("tenant_requests", "tenant_bytes", "tenant_rows", "tenant_stored_bytes", "max_tenant_sockets")
+"""The settings in whose place a tenant may have quotas of its own."""
+
 _KEPT_AT_LEAST = 1_024
+log = logging.getLogger("syncapp.quotas")
 
 
 class RemainingQuota(NamedTuple):
@@ -143,22 +150,57 @@ class Reservation:
         self._quotas.admission.leave(self._tenant_id, self._held_bytes)
 
 
+class TenantQuotas:
+    """The quotas of one tenant, or of all that have none of their own; ``settings`` are those that hold for it."""
+
+    __slots__ = ("bytes", "policy", "requests", "rows", "settings", "shown")
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.requests = Quota("requests", settings.tenant_requests)
+        self.bytes = Quota("bytes", settings.tenant_bytes)
+        self.rows = Quota("rows", settings.tenant_rows)
+        self.shown = (self.requests, self.bytes, self.rows)
+        self.policy = _policy([quota.remaining("", 0.0) for quota in self.shown])
+
+
+def with_own(settings: Settings, own: Mapping[str, Any] | None) -> Settings:
+    """Give the settings that hold for a tenant with quotas of its own, by the names of settings."""
+    return replace(settings, **{name: own[name] for name in OWN if name in own}) if own else settings
+
+
 class Quotas:
     """All quotas of a server."""
 
     def __init__(self, settings: Settings, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
-        self.scheduler, self._clock = scheduler, clock
+        self.scheduler, self._clock, self._settings = scheduler, clock, settings
         self.admission = Admission(settings, scheduler)
-        self._requests = Quota("requests", settings.tenant_requests)
-        self._bytes = Quota("bytes", settings.tenant_bytes)
-        self._rows = Quota("rows", settings.tenant_rows)
-        self._shown = (self._requests, self._bytes, self._rows)
-        self._policy = _policy([quota.remaining("", 0.0) for quota in self._shown])
+        self._of_all = TenantQuotas(settings)
+        self._own: dict[str, tuple[str, TenantQuotas]] = {}
+        """Of tenants that have their own and whose sessions were looked up: as they are stored, and what they are."""
         self._events = Quota("events", settings.socket_events)
         self._refused_events = Quota("refused events", settings.socket_events)
         self._event_bytes = Quota("event bytes", settings.socket_bytes)
 
     # --- a tenant's --------------------------------------------------------------------------------------------------
+
+    def of(self, tenant_id: str) -> TenantQuotas:
+        """Give what holds for a tenant."""
+        return self._own[tenant_id][1] if tenant_id in self._own else self._of_all
+
+    def note_own(self, tenant_id: str, stored: str | None) -> None:
+        """Note the quotas that the operator gave a tenant, as JSON; None if it has none of its own. New ones begin full."""
+        if stored is None:
+            self._own.pop(tenant_id, None)
+        elif tenant_id not in self._own or self._own[tenant_id][0] != stored:
+            self._own[tenant_id] = stored, self._made(tenant_id, stored)
+
+    def _made(self, tenant_id: str, stored: str) -> TenantQuotas:
+        try:
+            return TenantQuotas(with_own(self._settings, json.loads(stored)))
+        except Exception:  # Written by hand: its owner must not be shut out by it.
+            log.exception("the quotas of tenant %s can't be read; it has those of all", tenant_id)
+            return self._of_all
 
     def reserve(self, tenant_id: str, size_bytes: int, held_bytes: int | None = None) -> Reservation:
         """Admit a request or event of a tenant, when its turn has come; the caller must ``release`` the reservation.
@@ -170,7 +212,7 @@ class Quotas:
         self.admission.enter(tenant_id, held)
         reservation = Reservation(self, tenant_id, size_bytes, held)
         try:
-            self._requests.check(tenant_id, 1, self._clock())
+            self.of(tenant_id).requests.check(tenant_id, 1, self._clock())
             self.spend_bytes(tenant_id, size_bytes)
         except BaseException:
             reservation.release()
@@ -183,21 +225,21 @@ class Quotas:
         Raises: RateLimited.
         """
         if count:
-            self._bytes.check(tenant_id, count, self._clock())
+            self.of(tenant_id).bytes.check(tenant_id, count, self._clock())
 
     def spend_rows(self, tenant_id: str, count: int) -> None:
         """Spend rows of a push.
 
         Raises: RateLimited.
         """
-        self._rows.check(tenant_id, count, self._clock())
+        self.of(tenant_id).rows.check(tenant_id, count, self._clock())
 
     def headers(self, tenant_id: str) -> dict[str, str]:
         """Write the headers that tell a tenant its remaining quotas."""
-        now = self._clock()
+        now, its = self._clock(), self.of(tenant_id)
         return {
-            "RateLimit-Policy": self._policy,
-            "RateLimit": ", ".join([quota.state(tenant_id, now) for quota in self._shown]),
+            "RateLimit-Policy": its.policy,
+            "RateLimit": ", ".join([quota.state(tenant_id, now) for quota in its.shown]),
         }
 
     # --- a socket's --------------------------------------------------------------------------------------------------

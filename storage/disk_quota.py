@@ -17,8 +17,8 @@ _GOES_ON = {"deleted", "unchanged", "rejected"}
 _BYTES_A_ROW_BESIDE = 1_048_576
 _TIMES_A_ROW = 32  # The most that was seen is 19, with 16 indexes on one long text (tests/storage/test_disk_quota.py).
 
-_spare_rows: LRUCache[str, int] = LRUCache(10_000)
-"""By incarnation of a database, how many rows it takes before it needs to be looked at again."""
+_spare_rows: LRUCache[tuple[str, int], int] = LRUCache(10_000)
+"""By incarnation of a database and what it may have, how many rows it takes before it needs to be looked at again."""
 
 
 def check(applied: PushResult, most_bytes: int, most_row_bytes: int) -> None:
@@ -26,11 +26,11 @@ def check(applied: PushResult, most_bytes: int, most_row_bytes: int) -> None:
 
     Raises: QuotaExceeded.
     """
-    epoch = applied.before.epoch
-    spare = _spare_rows.get(epoch, 0) - len(applied.results)
+    key = applied.before.epoch, most_bytes
+    spare = _spare_rows.get(key, 0) - len(applied.results)
     if spare < 0:
         spare = _looked_at(applied, most_bytes) // bytes_of_row(most_row_bytes)
-    _spare_rows[epoch] = spare
+    _spare_rows[key] = spare
 
 
 def bytes_of_row(most_row_bytes: int) -> int:

@@ -25,7 +25,8 @@ State = Literal["active", "read-only", "suspended"]
 
 
 class Customer(Bound):
-    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``."""
+    """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``. ``quotas`` are those of its own, by the
+    names of settings."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -38,6 +39,7 @@ class Customer(Bound):
     passwordHash = TextField()
     createdAt = TextField()
     state = TextField(default="active")
+    quotas = JsonField(null=True)
 
     class Meta:
         table_name = "customers"
@@ -102,12 +104,14 @@ class DeclaredTable(Bound):
 
 
 class Installation(Bound):
-    """One row, once anything was moved: a name of this directory alone, and while nothing is written here, to which
-    installation it moved (see ``moving``)."""
+    """One row, once it is needed: a name of this directory alone, and while nothing is written here, to which installation
+    it moved (see ``moving``) or since when an operator has it take no changes, and what clients are told."""
 
     id = IntegerField(primary_key=True)
     name = TextField()
     moved_to = TextField(null=True)
+    maintenance_since = IntegerField(null=True)
+    maintenance_message = TextField(null=True)
 
     class Meta:
         table_name = "installation"
@@ -227,15 +231,24 @@ def normal_email(email: str) -> str:
     return normal_form(email.strip().lower())
 
 
-def customer_by_email(email: str) -> Customer | None:
-    """Find a customer by address, in any case and normal form and with any space around it; to the letter first."""
+def id_by_email(email: str) -> str | None:
+    """Find whose address this is, in any case and normal form and with any space around it; to the letter first.
+
+    In plain SQL: each registration asks, and nearly always it is nobody's.
+    """
     if has_null(email):  # Nobody's: an engine may not even take it in a statement.
         return None
     for form in forms(email.strip().lower()):
-        found: Customer | None = Customer.get_or_none(Customer.email == form)
+        found = connection().execute("SELECT id FROM customers WHERE email = ?", (form,)).fetchone()
         if found:
-            return found
+            return str(found[0])
     return None
+
+
+def customer_by_email(email: str) -> Customer | None:
+    """Find a customer by address, as ``id_by_email`` does."""
+    found = id_by_email(email)
+    return None if found is None else customer_by_id(found)
 
 
 def add_customer(customer: Customer) -> None:
@@ -274,7 +287,7 @@ def customer_ids_after(customer_id: str, count: int) -> list[str]:
     return [row[0] for row in found]
 
 
-def change_customer(customer_id: str, **columns: str | None) -> None:
+def change_customer(customer_id: str, **columns: Any) -> None:
     """Set some columns of a customer."""
     Customer.update(**columns).where(Customer.id == customer_id).execute()
 

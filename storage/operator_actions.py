@@ -7,6 +7,10 @@ change by a command beside it counts there too. ``by`` names the session of the 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from peewee import fn
 
 from protocol.errors import EmailTaken
@@ -42,6 +46,12 @@ def set_state(customer_id: str, state: State, now: int, by: str | None = None) -
     """Let a customer do everything, read only, or nothing."""
     change_customer(customer_id, state=state)
     record(state, customer_id, now, by=by)
+
+
+def set_quotas(customer_id: str, quotas: Mapping[str, Any], now: int, by: str | None = None) -> None:
+    """Give a customer quotas of its own, by the names of settings; none: those of all."""
+    change_customer(customer_id, quotas=dict(quotas) or None)
+    record("quota", customer_id, now, json.dumps(quotas) if quotas else "default", by)
 
 
 def set_password(customer_id: str, password_hash: str, now: int, by: str | None = None) -> list[str]:

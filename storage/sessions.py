@@ -30,18 +30,20 @@ def begin_session(session_id: str, customer: Customer, refresh_id: str, now: int
 
 
 class Live(NamedTuple):
-    """What a session that counts says of its pairs (see ``Session``), and what its customer may do."""
+    """What a session that counts says of its pairs (see ``Session``), what its customer may do, and its own quotas as
+    they are stored."""
 
     refresh_id: str
     spent_id: str | None
     dropped_id: str | None
     state: State
+    quotas: str | None
 
 
 def live_session(session_id: str, customer_id: str) -> Live | None:
     """Look a session up, None if its tokens count no more; asked at each request, so in plain SQL."""
     sql = (
-        "SELECT s.refresh_id, s.spent_id, s.dropped_id, c.state FROM sessions AS s"
+        "SELECT s.refresh_id, s.spent_id, s.dropped_id, c.state, c.quotas FROM sessions AS s"
         " JOIN customers AS c ON c.id = s.customer_id WHERE s.id = ? AND s.customer_id = ? AND s.revoked_at IS NULL"
     )
     return next((Live(*row) for row in connection().execute(sql, (session_id, customer_id))), None)

@@ -51,8 +51,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
         if postgres.IS_UNDER_TEST and not postgres.is_there():
             item.add_marker(pytest.mark.skip(postgres.MISSING))
-        if postgres.IS_UNDER_TEST and (mark := item.get_closest_marker("files")):
-            item.add_marker(pytest.mark.skip(f"about the files of SQLite: {mark.args[0]}"))
+        if postgres.IS_UNDER_TEST and (why := _about_files(item)):
+            item.add_marker(pytest.mark.skip(f"about the files of SQLite: {why}"))
+
+
+def _about_files(item: pytest.Item) -> str | None:
+    """Tell what of SQLite's files a test is about."""
+    mark = item.get_closest_marker("files")
+    return str(mark.args[0]) if mark else "its engine" if item.path.parent.name == "sqlite" else None
 
 
 class Shared:

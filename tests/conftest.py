@@ -51,8 +51,9 @@ FAST = {
     "RATE_LIMIT_REGISTER": "100000 per minute",
     "LOG_FORMAT": "json",
     "HOST": "127.0.0.1",
+    "MIN_FREE_BYTES": "0",
 }
-"""Settings of a server under test: no waiting for hashes or limits."""
+"""Settings of a server under test: no waiting for hashes or limits, on whatever disk."""
 
 pytest_plugins = ["tests.collection", "tests.fuzzing"]
 

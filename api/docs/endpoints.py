@@ -58,7 +58,7 @@ CALLS: Mapping[str, Call] = {
     "customers.register": Call(
         "Session",
         "Registration",
-        (errors.EmailTaken, errors.RegistrationClosed),
+        (errors.EmailTaken, errors.RegistrationClosed, errors.UnderMaintenance),
         201,
         needs_token=False,
         examples={

@@ -45,6 +45,7 @@ _ONCE = (
     errors.IdempotencyMismatch,
     errors.QuotaExceeded,
     errors.TenantReadOnly,
+    errors.UnderMaintenance,
 )
 _JSON = "application/json"
 _TAGS = {
@@ -248,6 +249,12 @@ _SCHEMAS: dict[str, Schema] = {
                 "type": "object",
                 "required": ["addresses", "trusted"],
                 "properties": {"addresses": COUNT, "trusted": COUNT},
+            },
+            "isDiskLow": {"const": True},
+            "maintenance": {
+                "type": "object",
+                "required": ["since", "message"],
+                "properties": {"since": TIME, "message": {"type": ["string", "null"]}},
             },
             "processes": {
                 "type": "object",

@@ -37,7 +37,7 @@ from api.docs.json_schema import (
 )
 from api.docs.sync_schemas import pull, push
 from api.history import DEVICE_NAME
-from api.limits import announced_limits
+from api.limits import TENANTS_OWN, announced_limits
 from models import TYPES, SyncedTable, synced_tables
 from protocol.messages import FieldConflict, Strategy
 from protocol.notifications import NOTIFICATION_TYPES, STATUS_TEXTS, TEST_NOTIFICATION_TEXTS
@@ -60,8 +60,15 @@ def components(settings: Settings) -> dict[str, Schema]:
         "TablesAnswer": _tables(),
         "Error": failure(),
         "Message": success(object_of({"message": TEXT})),
-        "Limits": success(object_of({name: {"const": value} for name, value in announced_limits(settings).items()})),
+        "Limits": success(object_of({name: _limit(name, value) for name, value in announced_limits(settings).items()})),
     }
+
+
+def _limit(name: str, value: object) -> Schema:
+    """Describe a limit, which is the same for all but where tenants may have their own."""
+    if name not in TENANTS_OWN:
+        return {"const": value}
+    return {"type": "integer" if isinstance(value, int) else "string", "default": value}
 
 
 # --- customers -------------------------------------------------------------------------------------------------------

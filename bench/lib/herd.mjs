@@ -64,8 +64,17 @@ async function bystander(server, token, state) {
   return times;
 }
 
+/** What stays in memory when all have left; what is given back is so within some ten seconds. */
+async function keptKib(server, sockets, devices) {
+  const held = server.descriptors() - 0.95 * devices;
+  sockets.forEach((socket) => socket.close());
+  await until(() => server.descriptors() <= held, 30);
+  await sleep(15_000);
+  return server.rssKib();
+}
+
 /** `devices` of `tenants` come back within `seconds` of a start, evenly. */
-export async function herd(server, tenants, devices, seconds) {
+export async function herd(server, tenants, devices, seconds, isLeaving) {
   const them = await prepare(server, tenants);
   const other = await server.tenant();
   await server.restart();
@@ -82,12 +91,8 @@ export async function herd(server, tenants, devices, seconds) {
   const all = (performance.now() - tally.began) / 1000; const cpu = server.cpu() - used; const peak = server.rssKib();
   state.isOver = true;
   const meanwhile = await pushes;
-  const held = server.descriptors() - 0.95 * devices;
-  sockets.forEach((socket) => socket.close());
-  await until(() => server.descriptors() <= held, 30);
-  await sleep(15_000); // What is given back is so within some ten seconds.
   return {
     seconds: all, refused: tally.refused, cpu, p50: percentile(took, 50), p99: percentile(took, 99), others: percentile(meanwhile, 99),
-    grown: (peak - before) / 1024, kept: (server.rssKib() - before) / 1024,
+    grown: (peak - before) / 1024, kept: isLeaving ? (await keptKib(server, sockets, devices) - before) / 1024 : null,
   };
 }

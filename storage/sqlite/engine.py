@@ -66,14 +66,16 @@ class SQLiteEngine:
         lock_wait_seconds: int = 0,
         is_server: bool = True,
         creates: bool = True,
+        least_free_bytes: int = 0,
     ) -> None:
         """Open the directory; a server has the folder for itself.
 
         ``lock_wait_seconds``: how long to wait for a server before this one to end. ``creates``: whether a folder without
-        data is begun.
+        data is begun. ``least_free_bytes``: with fewer the disk counts as nearly full.
         Raises: DataFolderInUse, MainDatabaseBroken, NoData.
         """
         self.folder, self.is_server = DataFolder(folder), is_server
+        room.least_free_bytes = least_free_bytes
         if not (creates or is_filled(self.folder.main)):
             raise NoData(f"There is no data in {folder.resolve()}. Set DATA_DIR to the server's data folder.")
         self.folder.make()

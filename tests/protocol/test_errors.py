@@ -317,7 +317,7 @@ def test_event_without_a_database_is_told(server: Server) -> None:
 def test_every_error_there_is_was_provoked_above() -> None:
     elsewhere = {errors.RegistrationClosed, errors.RateLimited, errors.StillRunning, errors.Busy, errors.StorageFull}
     in_test_room = {errors.QuotaExceeded}
-    in_test_outcomes = {errors.OutcomeUnknown}
+    in_test_outcomes = {errors.OutcomeUnknown, errors.UnderMaintenance}  # The latter in test_maintenance.
     below_http = {errors.RequestTimeout, errors.AddressTooLong, errors.HeadTooLarge}  # test_connections, test_rfc9112
     below_http |= {errors.ExpectationFailed, errors.Unimplemented, errors.UnknownVersion}
     provoked = set(PROVOKED_OVER_HTTP) | elsewhere | below_http | in_test_room | in_test_outcomes
@@ -356,6 +356,7 @@ def test_codes_of_the_contract_have_their_statuses() -> None:
         ("quota_exceeded", 507),
         ("tenant_suspended", 401),
         ("tenant_read_only", 503),
+        ("maintenance", 503),
         ("moved", 503),
         ("outcome_unknown", 503),
     }

@@ -49,6 +49,12 @@ class SmallDisk:
             for number in range(1000):
                 (self.ballast / str(number)).touch()
 
+    def leave(self, free_bytes: int) -> None:
+        """Fill it until no more than so many bytes are free, or empty it until so many are."""
+        self.ballast.write_bytes(b"")
+        found = os.statvfs(self.folder)
+        self.ballast.write_bytes(bytes(max(0, found.f_bavail * found.f_frsize - free_bytes)))
+
     def make_room(self) -> None:
         shutil.rmtree(self.ballast) if self.ballast.is_dir() else self.ballast.unlink()
 
@@ -104,6 +110,44 @@ def test_full_disk_is_507_also_for_a_tenant_that_is_not_open_and_is_logged_once(
     again = [line for line in server.log[since:] if "room on the disk again" in line["message"]]
     assert len(again) == 1
     assert server.stop() == 0
+
+
+ONE_DELETE = {
+    "A": {"table": "end_user", "operation": "delete", "data": {"id": "a"}},
+    "B": {"changes": {"end_user": [{"id": "b", "is_deleted": 1}]}},
+    "C": {"operations": [{"table": "end_user", "operation": "delete", "data": {"id": "c"}}]},
+}
+
+
+@pytest.mark.files("a full disk of the folder")
+def test_disk_that_is_nearly_full_takes_deletes_alone_until_there_is_a_quarter_more(
+    disk: SmallDisk, start_server: StartServer
+) -> None:
+    server = start_server(MIN_FREE_BYTES="4M")
+    tenant, closed = server.register(), server.register()
+    device = tenant.device()
+    device.push({"changes": {"end_user": [{"id": row_id} for row_id in "abcd"]}})
+    disk.leave(3 * 2**20)
+    wait_for(lambda: not device.push_raw({"changes": {"end_user": [{"id": "d", "name": "new"}]}}).ok, "the guard")
+    body = {"firstName": "A", "lastName": "B", "email": "a@example.com", "password": "password123"}
+    with nothing_changes(tenant):
+        for push in (BIG, {"changes": {"end_user": [{"id": "a", "is_deleted": 1}, {"id": "d", "name": "x"}]}}):
+            assert "nearly full" in refused(device.push_raw(push), 507, "storage_full")["error"]
+        refused(server.post("/api/customers/register", body), 507, "storage_full")
+    for form, delete in ONE_DELETE.items():
+        assert device.push(delete)["results"][0]["status"] == "deleted", form
+    assert [row["id"] for row in device.rows()] == ["d"] and closed.device().rows() == []
+    assert server.post("/api/customers/login", {"email": tenant.email, "password": "password123"}).ok
+    assert health(server) == (200, "degraded") and server.call("GET", "/health").json()["isDiskLow"] is True
+    disk.leave(4 * 2**20 + 2**19)
+    looked = server.log[-1]["time"]
+    wait_for(lambda: server.call("GET", "/health").json()["timestamp"][:19] > looked[:19], "the next look")
+    refused(device.push_raw(BIG), 507, "storage_full")
+    disk.make_room()
+    wait_for(lambda: device.push_raw(BIG).ok, "the room")
+    assert health(server) == (200, "ok") and "isDiskLow" not in server.call("GET", "/health").json()
+    said = [line["message"].partition(":")[0] for line in server.log if line["logger"] == "syncapp.room"]
+    assert said == ["the disk is nearly full", "the disk has room again"]
 
 
 @pytest.mark.files("a full disk of the folder")

@@ -192,6 +192,7 @@ def test_server_notices_without_a_push_and_reads_the_new_file(tenants: Tenants, 
     assert [row["name"] for row in inside.rows(tenants, tenant_id)] == ["new"]
 
 
+@pytest.mark.files("main.db")
 def test_directory_that_is_not_at_its_place_answers_no_success(server: Server) -> None:
     tenant = server.register()
     (server.data / "main.db").rename(server.data / "away.db")
