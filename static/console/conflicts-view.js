@@ -1,6 +1,6 @@
 // The conflicts of the account: the same row changed in two places at once. Both sides beside each other, one press decides.
 
-import { byId, element, say, setText } from "../dom.js";
+import { byId, element, say, setText, showAnew } from "../dom.js";
 import { coalesced } from "../pace.js";
 import { attempt, button, table, time } from "./parts.js";
 import { deviceText, spoken, titleOf, wholeText } from "./text.js";
@@ -60,15 +60,17 @@ export class ConflictsView {
 
   #setTitle(card, name, key) {
     const text = `${spoken(name)}: ${this.#titles.get(key) ?? "…"}`;
-    setText(card.querySelector("h2"), text);
+    setText(card.querySelector("h3"), text);
     card.setAttribute("aria-label", text);
   }
 
   #draw(state) {
-    const cards = this.#found.map((conflict) => this.#card(conflict));
-    const more = button("Show more", () => attempt(byId("conflicts-message"), () => this.#fetch()));
-    byId("conflict-list").replaceChildren(...cards, ...(this.#hasMore ? [more] : []));
-    byId("conflicts-empty").hidden = cards.length > 0;
+    const about = [state, this.#found, this.#hasMore, [...this.names()]];
+    showAnew(byId("conflict-list"), about, () => {
+      const more = button("Show more", () => attempt(byId("conflicts-message"), () => this.#fetch()));
+      return [...this.#found.map((conflict) => this.#card(conflict)), ...(this.#hasMore ? [more] : [])];
+    });
+    byId("conflicts-empty").hidden = this.#found.length > 0;
     setText(byId("conflicts-empty"), state === "open" ? "No conflicts: nothing waits for your decision." : "No conflict was decided yet, or those that were are no longer kept.");
   }
 
@@ -80,7 +82,7 @@ export class ConflictsView {
     const lines = Object.entries(fields).map(([field, found]) => [fieldText(field), wholeText(field, found.base), ...SIDES.map((side) => this.#value(field, found, side))]);
     const sides = table(heads, lines, "sides");
     sides.append(element("tfoot", {}, this.#choices(conflict)));
-    const card = element("article", { className: "card" }, element("h2"), about, sides);
+    const card = element("article", { className: "card" }, element("h3"), about, sides);
     card.dataset.about = `${name}/${id}`;
     this.#setTitle(card, name, card.dataset.about);
     return card;

@@ -5,12 +5,14 @@ import { attempt, button, table, time } from "./parts.js";
 import { deviceText, spoken, wholeText } from "./text.js";
 
 const SHOWN_AT_ONCE = 20;
+const LOADING = "Loading…";
 const NO_NEWS = new Set(["version", "updatedAt", "last_updated", "sync_status", "server_synced", "device_id", "createdAt", "id"]);
 const OPERATIONS = { create: "Created", update: "Changed", delete: "Deleted" };
 
 export class History {
   #entries = [];
   #hasMore = false;
+  #asked = null;
 
   /** `names()` gives the devices' names by ID; `done(text)` tells what was done. */
   constructor(session, root, names, done) {
@@ -27,17 +29,25 @@ export class History {
 
   /** Show the newest versions of a row; `row` is what it is now. */
   async show(table, row, columns = this.columns) {
-    [this.table, this.row, this.columns, this.#entries] = [table, row, columns, []];
-    this.list.replaceChildren();
-    this.more.replaceChildren();
-    say(this.message, "Loading…");
-    if (await attempt(this.message, () => this.#fetch())) say(this.message, "");
+    const isOther = table !== this.table || row.id !== this.row.id;
+    [this.table, this.row, this.columns] = [table, row, columns];
+    if (isOther) this.#begin();
+    if ((await attempt(this.message, () => this.#fetch(0))) && this.message.textContent === LOADING) say(this.message, "");
   }
 
-  async #fetch() {
-    const before = this.#entries.at(-1)?.version;
+  #begin() {
+    this.list.replaceChildren();
+    this.more.replaceChildren();
+    say(this.message, LOADING);
+  }
+
+  /** Fetch versions before one, 0 for the newest; what was asked for meanwhile counts instead. */
+  async #fetch(before) {
+    const asked = (this.#asked = {});
     const query = new URLSearchParams({ limit: SHOWN_AT_ONCE + 1, ...(before && { before }) }); // The one before tells what changed.
     const { data } = await this.session.call(`${this.#path}?${query}`, { method: "GET" });
+    if (asked !== this.#asked) return;
+    if (!before) this.#entries = [];
     this.#hasMore = data.length > SHOWN_AT_ONCE;
     this.#entries.push(...data.slice(0, SHOWN_AT_ONCE));
     this.oldest = data[SHOWN_AT_ONCE] ?? null;
@@ -53,7 +63,7 @@ export class History {
     this.list.replaceChildren(...this.#entries.map((entry, place) => this.#item(entry, entries[place + 1] ?? null, place === 0)));
     showAnew(this.more, [this.#hasMore, this.#entries.length], () => {
       if (!this.#hasMore) return this.#entries.at(-1)?.operation === "create" ? [] : ["Older versions are no longer kept."];
-      return [button("Show older versions", () => attempt(this.message, () => this.#fetch()), { className: "small" })];
+      return [button("Show older versions", () => attempt(this.message, () => this.#fetch(this.#entries.at(-1).version)), { className: "small" })];
     });
   }
 

@@ -131,5 +131,5 @@ wireClosing(byId("again"));
 session.addEventListener("state", showState);
 addEventListener("hashchange", route);
 addEventListener("offline", () => session.note("offline"));
-addEventListener("online", () => session.call("/api/customers/me", { method: "GET" }).catch(() => {}));
+addEventListener("online", () => session.look());
 if (typeof io === "undefined") say(byId("sign-in-message"), "The Socket.IO client could not be loaded: changes of others appear only when you reload.", true);

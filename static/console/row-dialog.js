@@ -61,14 +61,17 @@ export class RowDialog {
     if (!this.isOpen || !this.#row) return;
     const now = await this.#data.get(this.#row.id);
     if (!now || now.version <= this.#row.version || !this.isOpen) return;
-    if (!this.#fields.some((field) => field.isChanged)) return this.#fill(now), this.#told(now);
+    if (!this.#fields.some((field) => field.isChanged)) return this.#told(now);
     const changed = this.#fields.filter(({ name }) => wholeText(name, now[name]) !== wholeText(name, this.#row[name]));
     const news = changed.map(({ name }) => `${spoken(name)} is ${wholeText(name, now[name])}`).join(", ");
     say(this.message, now.is_deleted ? "Meanwhile this row was deleted elsewhere." : `Changed elsewhere meanwhile: ${news || "nothing that is shown here"}. What you typed is kept.`);
   }
 
+  /** Show the row as it is now; whoever is in a field stays there. */
   #told(row) {
-    this.#row = row;
+    const { name } = document.activeElement;
+    this.#fill(row);
+    this.#fields.find((field) => field.name === name)?.input.focus();
     if (!byId("row-history").hidden) this.history.show(this.#data.table, row, this.columns);
     say(this.message, "This row was just changed elsewhere; you see it as it is now.");
   }

@@ -9,6 +9,7 @@ import { coalesced } from "../pace.js";
 
 export const CONSOLE = "console-";
 const PATIENCE_SECONDS = 10;
+const LOOK_MS = 3000;
 
 export class Session extends EventTarget {
   /** "live", "connecting", "offline" or "unavailable" */
@@ -18,6 +19,8 @@ export class Session extends EventTarget {
   customer = null;
   #asking = null;
   #live = null;
+  #looking = null;
+  #isLeaving = false;
 
   /** `askAgain()` has somebody log in again, and gives false if they don't want to. */
   constructor(askAgain) {
@@ -68,6 +71,7 @@ export class Session extends EventTarget {
 
   /** End the session on the server too, if it can be reached. */
   async logOut() {
+    this.#isLeaving = true;
     this.#live?.close();
     const forget = `/api/client/devices/${this.client.deviceId}`;
     for (const [path, method] of [[forget, "DELETE"], ["/api/customers/logout", "POST"]]) {
@@ -91,15 +95,30 @@ export class Session extends EventTarget {
       onPull: changed,
       onNotification: ({ type }) => type === "conflict_detected" && this.#tell("conflict"),
       onState: (link) => this.#linked(link),
-      onSignedOut: () => void this.ask().catch(() => {}),
+      onSignedOut: () => {
+        this.#learn("out");
+        void this.ask();
+      },
     });
   }
 
   #linked(link) {
+    if (this.#isLeaving) return;
     this.link = link;
-    if (link === "live") this.#learn("");
-    else this.#tell("state");
+    if (link === "live") return this.#learn("");
+    if (link === "offline") this.look();
+    this.#tell("state");
   }
+
+  /** Find out what stands in the way, by a small call now and then until changes come by themselves again. */
+  look = coalesced(async () => {
+    clearTimeout(this.#looking);
+    if (this.trouble === "out") return; // Somebody did not want to log in.
+    await this.call("/api/customers/me", { method: "GET" }).catch((error) => {
+      if (!(error instanceof SyncError)) throw error;
+    });
+    if (this.link !== "live") this.#looking = setTimeout(() => this.look(), LOOK_MS);
+  });
 
   #learn(trouble) {
     if (trouble === null) return;

@@ -26,7 +26,8 @@ export class TablesView {
     this.dialog = new RowDialog(session, { names, done: tell, left: () => this.#go() });
     byId("search").addEventListener("input", () => this.#typed());
     byId("state").addEventListener("change", () => this.#again());
-    byId("sort").addEventListener("change", () => this.rows.sortBy(byId("sort").value, byId("sort").value === "" || this.rows.isDescending));
+    byId("sort").addEventListener("change", () => this.rows.sortBy(byId("sort").value, byId("sort").value === ""));
+    byId("direction").addEventListener("click", () => this.rows.sortBy(this.rows.sort, !this.rows.isDescending));
     byId("new-row").addEventListener("click", () => this.dialog.open(this.data, this.columns, null));
     byId("pages").append(...this.#pager());
     session.addEventListener("changed", () => this.#changed());
@@ -45,9 +46,10 @@ export class TablesView {
   async show(table, id) {
     const name = table in this.tables ? table : Object.keys(this.tables)[0];
     if (name !== this.table) this.#choose(name);
+    this.wanted = id;
+    if (!id && this.dialog.isOpen) this.dialog.leave();
     await this.draw();
     if (id) await this.#openRow(id);
-    else if (this.dialog.isOpen) this.dialog.leave();
   }
 
   #choose(name) {
@@ -80,10 +82,17 @@ export class TablesView {
     [this.#found, this.#from] = [found, found.from];
     if (data.isWhole) this.counts[this.table] = found.live;
     this.rows.show(found);
+    this.#showDirection();
     this.#explain(found, words.length > 0);
     this.#list();
     await this.dialog.refresh();
   });
+
+  #showDirection() {
+    const { isDescending } = this.rows;
+    setText(byId("direction"), isDescending ? "▾" : "▴");
+    byId("direction").setAttribute("aria-label", `${isDescending ? "Descending" : "Ascending"}: reverse the order`);
+  }
 
   #explain({ total, from, rows, live, deleted }, isSearch) {
     const { data } = this;
@@ -150,10 +159,15 @@ export class TablesView {
     this.#list();
   });
 
+  /** Open a row, if need be once it has come; unless somebody goes elsewhere meanwhile. */
   async #openRow(id) {
-    let row = await this.data.get(id);
-    for (; !row && !this.data.isWhole && !this.data.problem; row = await this.data.get(id)) await new Promise((resolve) => this.data.addEventListener("change", resolve, { once: true }));
-    if (row) this.dialog.open(this.data, this.columns, row);
+    const { data, columns } = this;
+    let row = await data.get(id);
+    for (; !row && !data.isWhole && !data.problem; row = await data.get(id)) {
+      await new Promise((resolve) => data.addEventListener("change", resolve, { once: true }));
+    }
+    if (data !== this.data || this.wanted !== id) return;
+    if (row) this.dialog.open(data, columns, row);
     else this.#go();
   }
 
