@@ -11,7 +11,7 @@ ifdef ENGINE
 export SYNCAPP_TEST_ENGINE := $(ENGINE)
 endif
 .DEFAULT_GOAL := help
-.PHONY: help run test on-postgres part-1 part-2 part-3 unit unit-1 unit-2 unit-3 crash clients js-client kit chaos check lint format types audit bench bench-quick clean
+.PHONY: help run test ready programs on-postgres part-1 part-2 part-3 unit unit-1 unit-2 unit-3 crash clients js-client kit chaos check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -19,10 +19,15 @@ help: ## This list
 run: .venv/installed node_modules ## Install what is needed and serve on port 3000, data in ./data
 	@exec $(BIN)/python syncapp.py
 
-test: .venv/installed-dev .venv-s3/installed ## Install what tests need and pass them; with ARGS these tests only
-	@$(BIN)/python tests/needs.py
-	@$(MAKE) --no-print-directory node_modules clients/js/node_modules
+test: ## Install what tests need and pass them; with ARGS these tests only
+	@$(MAKE) --no-print-directory -j4 ready
 	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(TOGETHER) -j3 clients $(if $(ENGINE),,on-postgres) part-1 part-2 part-3)
+
+# Each waits for a server elsewhere, so they are fetched side by side. npm may be among the programs.
+ready: .venv/installed-dev .venv-s3/installed programs
+programs:
+	@$(PYTHON) tests/needs.py
+	@$(MAKE) --no-print-directory node_modules clients/js/node_modules
 
 # Three at a time, since much of a test is waiting; each takes the next module that none has, and prints when it ends.
 part-1 part-2 part-3: .venv/installed-dev

@@ -1,6 +1,6 @@
 """The forms that values of settings may have: each function reads a text, and says what it must be if it is not that.
 
-Knows: units, rates, origins, secrets. Must not know: which settings there are; standard library only.
+Knows: units, rates, times, origins, secrets. Must not know: which settings there are; standard library only.
 Each raises ValueError, whose text goes on after the setting's name: "must be …".
 """
 
@@ -16,6 +16,8 @@ _RATE = re.compile(r"[1-9]\d*\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hou
 _ORIGIN = re.compile(r"null|file://|(?!file:)[a-z][a-z0-9+.\-]*://[a-z0-9._\-\[\]:]+")
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _BYTES = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(i?B)?", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_KEPT = re.compile(r"(?:hourly|daily|weekly)=[0-9]{1,4}(?:,(?:hourly|daily|weekly)=[0-9]{1,4})*")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 """What Python makes of bytes of the environment that are not UTF-8."""
 
@@ -133,6 +135,57 @@ def token(text: str) -> str:
     return text
 
 
+def duration(minimum: int, maximum: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        """Read a length of time with its unit, and give its seconds."""
+        found = re.fullmatch(r"([1-9][0-9]{0,8})\s?([smhd])", text.strip())
+        seconds = int(found[1]) * _SECONDS[found[2]] if found else -1
+        if text != "0" and not minimum <= seconds <= maximum:
+            raise ValueError(
+                f"must be a time such as 30m, 1h, 24h or 7d, from {minimum}s to {maximum // 86_400}d, or 0"
+            )
+        return max(0, seconds)
+
+    return read
+
+
+def backup_place(text: str) -> str:
+    is_bucket = re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", text)
+    if not is_bucket and (not text.startswith("/") or "\0" in text or _SURROGATE.search(text)):
+        raise ValueError("must be a folder by its whole path, such as /backups, or a bucket such as s3://bucket/prefix")
+    return text
+
+
+def backups_kept(text: str) -> str:
+    counts = _KEPT.fullmatch(text.replace(" ", ""))
+    names = re.findall(r"[a-z]+", text)
+    if not counts or len(set(names)) != len(names) or not re.search(r"[1-9]", text):
+        raise ValueError("must be numbers of backups such as hourly=24,daily=7,weekly=4, of which not all are 0")
+    return text.replace(" ", "")
+
+
+def age_keys(text: str) -> tuple[str, ...]:
+    """Read secret keys of age, one a line or separated by commas."""
+    keys = tuple(key.strip() for key in re.split(r"[,\n]", text) if key.strip() and not key.strip().startswith("#"))
+    if not keys or not all(re.fullmatch(r"AGE-SECRET-KEY-1[0-9A-Z]{58}", key) for key in keys):
+        raise ValueError(
+            "must be keys of age, which begin with AGE-SECRET-KEY-1: python syncapp.py backup new-key makes one"
+        )
+    return keys
+
+
+def web_address(text: str) -> str:
+    if not re.fullmatch(r"https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])([:/][^\s]*)?", text):
+        raise ValueError("must be an address that begins with https://")
+    return text
+
+
+def endpoint(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+/?", text):
+        raise ValueError("must be an address such as https://s3.example.com")
+    return text.rstrip("/")
+
+
 def redis_url(text: str) -> str:
     if not re.fullmatch(r"rediss?://[^\s]+", text):
         raise ValueError("must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380")
@@ -155,15 +208,12 @@ def smtp_url(text: str) -> str:
     """Read the address of a mail server. Without TLS no password goes there."""
     try:
         url = urlsplit(text)
-        is_good = url.scheme in ("smtp", "smtps") and bool(url.hostname) and (url.port or 1) and url.path in ("", "/")
-        is_good = (
-            is_good
-            and not url.fragment
-            and url.query in ("", "starttls=no")
-            and (url.username is None) == (url.password is None)
-        )
+        is_good = url.scheme in ("smtp", "smtps") and bool(url.hostname) and url.port != 0
     except ValueError:
         is_good = False
+    if is_good:
+        rest = (url.path in ("", "/"), url.query in ("", "starttls=no"), not url.fragment)
+        is_good = all(rest) and (url.username is None) == (url.password is None)
     if not is_good or not re.fullmatch(r"[!-~]+", text):
         raise ValueError(
             "must be an address such as smtp://user:password@mail.example.com:587 or smtps://…:465, in which @ / # ? % : of"

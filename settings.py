@@ -19,7 +19,17 @@ import setting_values as form
 DEFAULT_TABLES_FILE = Path("tables.toml")
 
 
-SECRETS = ("jwt_secret_key", "jwt_old_keys", "database_url", "redis_url", "metrics_token", "smtp_url")
+SECRETS = (
+    "jwt_secret_key",
+    "jwt_old_keys",
+    "database_url",
+    "redis_url",
+    "metrics_token",
+    "backup_key",
+    "backup_alert_url",
+    "s3_secret_access_key",
+    "smtp_url",
+)
 """What is not shown, and may be in a file, whose name is in the variable with ``_FILE`` at its end."""
 
 _MAX_SHOWN_CHARACTERS = 60
@@ -158,6 +168,9 @@ class Settings:
     device_idle_days: int = _setting(
         90, form.whole(1, 36_500), "How long a device may be away before it must pull from the start."
     )
+    usage_days: int = _setting(
+        400, form.whole(1, 36_500), "How long is kept what each tenant used on a day (python syncapp.py usage)."
+    )
     purge_seconds: int = _setting(3_600, form.whole(1, 604_800), "Time between two removals of what is too old.")
     conflict_strategy: str = _setting(
         "merge",
@@ -197,6 +210,34 @@ class Settings:
         0, form.whole(0, 65535), "Port of its own on which /metrics may be read by whoever reaches it; 0: none."
     )
     metrics_host: str = _setting("127.0.0.1", str, "Address on which METRICS_PORT listens.")
+    backup_every: int = _setting(
+        0, form.duration(60, 31_536_000), "Time between two backups into BACKUP_TO, such as 1h or 24h; 0: none."
+    )
+    backup_to: str = _setting(
+        "", form.backup_place, "Where backups are kept (docs/backups.md): a folder, or a bucket as s3://bucket/prefix."
+    )
+    backup_keep: str = _setting(
+        "hourly=24,daily=7,weekly=4",
+        form.backups_kept,
+        "Backups to keep in BACKUP_TO: the newest of each of the last hours, days and weeks that have any.",
+    )
+    backup_key: tuple[str, ...] = _setting(
+        (), form.age_keys, "Keys of age that encrypt backups: the first one encrypts, all of them decrypt."
+    )
+    backup_alert_url: str = _setting(
+        "", form.web_address, "Address that is posted to if a backup failed or is overdue."
+    )
+    backup_alert_mail: str = _setting(
+        "", form.mail_address, "Address that gets a mail then; it needs SMTP_URL (docs/mail.md)."
+    )
+    s3_endpoint: str = _setting(
+        "", form.endpoint, "Address of the bucket's server, such as https://s3.example.com; unset: Amazon's."
+    )
+    s3_region: str = _setting("us-east-1", str, "Region of the bucket.")
+    s3_access_key_id: str = _setting(
+        "", str, "Access key of the bucket; unset: what the environment of AWS or the machine's role gives."
+    )
+    s3_secret_access_key: str = _setting("", str, "Its secret.")
     public_url: str = _setting(
         "",
         form.origin,
@@ -208,6 +249,9 @@ class Settings:
         "Mail server, with user and password; without one no mail is sent. smtp:// uses STARTTLS or refuses.",
     )
     mail_from: str = _setting("", form.mail_address, "Sender of mails.")
+    rate_limit_mail: str = _setting(
+        "5 per hour", form.rate, "Mails with a link that may be asked for, per address of the caller and per account."
+    )
     log_format: str = _setting(
         "auto", form.one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere."
     )
@@ -271,6 +315,15 @@ def _text_of(name: str, environ: Mapping[str, str]) -> str | None:
     return found
 
 
+def source_of(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Tell where the value of a variable is from."""
+    if environ.get(name):
+        return "environment"
+    if name.lower() in SECRETS and (path := environ.get(f"{name}_FILE")):
+        return f"file {path}"
+    return "platform" if name == "TRUSTED_PROXIES" and environ.get("DYNO") else "default"
+
+
 def effective(settings: Settings) -> Iterator[tuple[str, str]]:
     """Give every setting and its value as text; the secrets are not shown."""
     for setting in fields(Settings):
@@ -288,6 +341,15 @@ def _shown(name: str, text: str) -> str:
 
 def _inconsistent(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     """Find settings that are valid alone but contradict each other; give their names and a message."""
+    if settings.backup_every and not settings.backup_to:
+        yield ("backup_every", "backup_to"), "BACKUP_EVERY needs BACKUP_TO, which says where backups are kept."
+    if settings.backup_alert_mail and not settings.smtp_url:
+        yield ("backup_alert_mail", "smtp_url"), "BACKUP_ALERT_MAIL needs SMTP_URL, the server by which mails are sent."
+    if bool(settings.s3_access_key_id) != bool(settings.s3_secret_access_key):
+        yield (
+            ("s3_access_key_id", "s3_secret_access_key"),
+            "S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY belong together: set both or neither.",
+        )
     pings = settings.ping_interval_seconds + settings.ping_timeout_seconds
     if pings >= 55:
         yield (

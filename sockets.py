@@ -137,6 +137,15 @@ class Sockets:
         """Count the authenticated sockets."""
         return self._authenticated_by_tenant.total()
 
+    def connected_of(self, tenant_id: str) -> int:
+        """Count those of a tenant."""
+        return self._authenticated_by_tenant.get(tenant_id, 0)
+
+    def note_usage(self) -> None:
+        """Note how many sockets each tenant has: a day begins with those of the day before."""
+        for tenant_id, count in self._authenticated_by_tenant.items():
+            self._quotas.usage.of(tenant_id).note_sockets(count)
+
     def unauthenticated(self) -> int:
         """Count the sockets that have not authenticated yet."""
         return len(self._unauthenticated)
@@ -217,6 +226,7 @@ class Sockets:
 
     def _join(self, sid: str, client: _Client, identity: Identity, device_id: str | None) -> None:
         self._authenticated_by_tenant[identity.tenant_id] += 1
+        self._quotas.usage.of(identity.tenant_id).note_sockets(self._authenticated_by_tenant[identity.tenant_id])
         self._unauthenticated.discard(client.engine_id)
         client.identity, client.device_id = identity, device_id
         if device_id:
@@ -334,7 +344,9 @@ class Sockets:
             began = time.perf_counter()
             try:
                 check_not_refused()
-                return handle(self._caller(sid), body) or {"success": True}
+                caller = self._caller(sid)
+                self._quotas.usage.of(caller.identity.tenant_id).requests += 1
+                return handle(caller, body) or {"success": True}
             except Problem as problem:
                 REFUSALS[problem.code,] += 1
                 return as_acknowledgement(problem)

@@ -82,7 +82,7 @@ class PullHandler:
 
         def rows(table: str, after: int, count: int) -> Chunk:
             """Read a chunk of a table's pending rows."""
-            return self._tenants.read(tenant_id, lambda: pull_reader.pending_rows(table, after, count))
+            return self._counted(tenant_id, lambda: pull_reader.pending_rows(table, after, count))
 
         tail = {"syncTimestamp": format_time(here.clock), "cursor": here.cursor, "hasMore": False}
         tail |= unknown_table_errors(unknown)
@@ -124,7 +124,7 @@ class PullHandler:
 
         def rows(table: str, after: int, count: int) -> Chunk:
             """Read a chunk of a table's rows on the page."""
-            return self._tenants.read(tenant_id, lambda: pull_reader.rows_of(page, table, after, count))
+            return self._counted(tenant_id, lambda: pull_reader.rows_of(page, table, after, count))
 
         tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
         if page.is_complete:
@@ -135,6 +135,12 @@ class PullHandler:
             tail["digest"] = page.digest
         tail |= unknown_table_errors(page.unknown_tables)
         return _write(page.starts, page.unknown_tables, rows, tail, self._yield_turn(tenant_id))
+
+    def _counted(self, tenant_id: str, read: Callable[[], Chunk]) -> Chunk:
+        """Read a chunk, and count its rows as pulled."""
+        chunk = self._tenants.read(tenant_id, read)
+        self._quotas.usage.of(tenant_id).rows_pulled += chunk.count
+        return chunk
 
     def _yield_turn(self, tenant_id: str) -> Callable[[], None]:
         return partial(self._quotas.scheduler.yield_turn, tenant_id)

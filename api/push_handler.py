@@ -87,6 +87,9 @@ class PushHandler:
             if applied.conflicts:
                 CONFLICTS[()] += len(applied.conflicts)
             ROWS[()] += len(applied.results)
+            used = self._quotas.usage.of(tenant_id)
+            used.pushes += 1
+            used.rows_pushed += len(applied.results)
             push_transaction.note_committed(tenant_id, push, applied, self._seen.evidences)
             self._sockets.announce(tenant_id, applied)
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import click
 
 import settings as environment
 from operations import backup as backups
+from operations import backup_return, tenant_list
 from operations import restore as restoring
-from operations import tenant_list
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify as check
 from operations.command_line import confirm, counted, failures, progress, storage
 from operations.restore import Choice
+from settings import Settings
 from storage import main_database
 from storage.declarations import toml_file
 from storage.engine import Engine
@@ -63,9 +65,20 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
 
 
 @backup.command()
-@click.argument("path", type=_Folder)
-def verify(path: Path) -> None:
-    """Restore a backup into a scratch folder, verify it and pull all its rows; exit code 1 if anything is wrong."""
+@click.argument("path", type=_Folder, required=False)
+@click.option("--from", "wanted", help="In place of PATH: latest, a name or a time of a backup in BACKUP_TO.")
+def verify(path: Path | None, wanted: str | None) -> None:
+    """Restore a backup into a scratch folder, verify it and pull all its rows; exit code 1 if anything is wrong.
+
+    Example: python syncapp.py backup verify --from latest
+    """
+    if path is None:
+        if wanted is None:
+            raise click.UsageError("Say what to verify: the PATH of a backup, or --from latest for one in BACKUP_TO.")
+        _verify_kept(wanted)
+        return
+    if wanted is not None:
+        raise click.UsageError("Say what to verify: the PATH of a backup, or --from, and not both.")
     with failures():
         toml_file.declare(environment.load().tables_file)
         checked = check(path, progress)
@@ -78,6 +91,18 @@ def verify(path: Path) -> None:
     click.echo(f"{counted(len(checked.good), 'tenant')} good.")
 
 
+def _verify_kept(wanted: str) -> None:
+    with failures():
+        settings = environment.load()
+        toml_file.declare(settings.tables_file)
+        with backup_return.kept(settings, wanted) as backup:
+            faults = backup.faults(progress)
+    name, tenants = backup.catalogue.name, counted(len(backup.catalogue.tenants), "tenant")
+    if faults:
+        raise click.ClickException(f"bad: {len(faults)} of {tenants} in {name}.")
+    click.echo(f"{name}: {tenants} good.")
+
+
 @click.command()
 @click.argument("path", type=_Folder, required=False)
 @click.option(
@@ -86,22 +111,45 @@ def verify(path: Path) -> None:
     help="A tenant's database file, in place of a backup.",
 )
 @click.option("--tenant", help="Only this tenant, by ID or e-mail address.")
+@click.option("--from", "wanted", help="In place of PATH: latest, a name or a time of a backup in BACKUP_TO.")
 @click.option("--closed", is_flag=True, help="Restore accounts that were closed since, too.")
 @click.option("--new", is_flag=True, help="Create the data folder, on a new machine.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def restore(path: Path | None, file: Path | None, tenant: str | None, closed: bool, new: bool, yes: bool) -> None:
-    """Restore all tenants of a backup, or one, or a tenant's FILE. A running server takes them over."""
-    if (path is None) == (file is None):
-        raise click.UsageError("Say what to restore: the PATH of a backup, or --file FILE.")
+def restore(
+    path: Path | None, file: Path | None, tenant: str | None, wanted: str | None, closed: bool, new: bool, yes: bool
+) -> None:
+    """Restore all tenants of a backup, or one, or a tenant's FILE. A running server takes them over.
+
+    Example: python syncapp.py restore --from latest --tenant asha@example.com
+    """
+    if sum(one is not None for one in (path, file, wanted)) != 1:
+        raise click.UsageError("Say what to restore: the PATH of a backup, or --from latest, or --file FILE.")
     if file and not tenant:
         raise click.UsageError("Say whose file it is: --tenant ID.")
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("This replaces data, and there is no terminal to ask: use --yes.")
-    with storage(creates=new) as (_, engine):
+    with storage(creates=new) as (settings, engine):
         if file:
             _restore_file(engine, file, str(tenant), yes)
         elif path:
             _restore_backup(engine, restoring.choose(engine, path, tenant, closed), yes)
+        elif wanted:
+            _restore_kept(engine, settings, wanted, tenant, closed, yes)
+
+
+def _restore_kept(engine: Engine, settings: Settings, wanted: str, tenant: str | None, closed: bool, yes: bool) -> None:
+    """Bring a backup back from BACKUP_TO and go on from there as with one in a folder."""
+    with backup_return.kept(settings, wanted) as backup, tempfile.TemporaryDirectory(prefix="syncapp-") as scratch:
+        folder = Path(scratch) / "backup"
+        folder.mkdir(mode=0o700)
+        known = backup.main(folder / "main.db")
+        only = None if tenant is None else {restoring.named(engine, known, tenant)}
+        backup_return.bring_back(backup, folder, only, progress)
+        choice = restoring.choose(engine, folder, tenant, closed)
+        is_new = not engine.directory.read(main_database.count_customers)
+        _restore_backup(engine, choice, yes)
+        if is_new:
+            backup_return.bring_records(engine, folder / "main.db")
 
 
 def _restore_backup(engine: Engine, choice: Choice, yes: bool) -> None:

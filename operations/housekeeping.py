@@ -1,4 +1,4 @@
-"""The background work of a running server: saves device visits, removes what is too old, takes over restores, checks files.
+"""The background work of a server: saves visits, removes what is too old, takes over restores, checks files, backs up.
 
 Knows: how often, and over which tenants, when memory is given back. Must not know: requests, sockets, SQL, engines.
 """
@@ -15,6 +15,7 @@ import gevent
 from greenlet import GreenletExit
 
 from operations.file_monitor import FileMonitor
+from operations.usage_saving import UsageSaving
 from protocol.errors import Busy, Moved, StorageFull
 from server import memory
 from server.maintenance import Notice, maintenance
@@ -37,6 +38,7 @@ _CHUNK_SECONDS = 0.002  # For so long nobody else runs.
 _FEWEST, _MOST = 50, 3_000  # Entries in a chunk.
 _COMMANDS_SECONDS = 0.5
 _MONITOR_SECONDS = 60.0
+_BACKUPS_SECONDS = 2.0
 _LEAST_LEASE_SECONDS = 60.0
 
 
@@ -49,19 +51,22 @@ class Housekeeping:
         tenants: Tenants,
         monitor: FileMonitor | None,
         seen: Seen,
+        usage: UsageSaving,
         notify_restored: Callable[[str], None],
         look_at_sessions: Callable[[], None],
         look_at_rows: Callable[[str], None],
+        look_at_backups: Callable[[Callable[[float], None]], None] | None = None,
     ) -> None:
         """``notify_restored`` tells a tenant's devices that its data was restored, ``look_at_rows`` of what it has by now;
-        ``look_at_sessions`` closes the sockets of sessions that count no more; ``monitor`` is None without files."""
-        self._tenants, self._monitor = tenants, monitor
+        ``look_at_sessions`` closes the sockets of sessions that count no more; ``monitor`` is None without files.
+        ``look_at_backups`` makes a backup if one is due, pausing by what it is given; None if there are to be none."""
+        self._tenants, self._monitor, self._look_at_backups = tenants, monitor, look_at_backups
         self._notify_restored, self._look_at_sessions = notify_restored, look_at_sessions
         self._look_at_rows = look_at_rows
         self._purge_seconds = settings.purge_seconds
         self._history_ms = settings.history_days * DAY_MS
         self._idle_ms = settings.device_idle_days * DAY_MS
-        self.seen = seen
+        self.seen, self._usage = seen, usage
         self._is_over = False
         self._action_seen: int | None = None
         self._measured = time.process_time(), time.monotonic()
@@ -71,9 +76,17 @@ class Housekeeping:
     def start(self) -> None:
         """Begin the work in the background, once what holds from the first request on is known."""
         self._follow_maintenance()
+        self._log_errors(self._follow_operator)
         self._tenants.engine.has_room()
         self._running = [
-            gevent.spawn(work) for work in (self._save_and_purge, self._follow_commands, self._monitor_files)
+            gevent.spawn(work)
+            for work in (
+                self._save_and_purge,
+                self._follow_commands,
+                self._monitor_files,
+                self._save_usage,
+                self._back_up,
+            )
         ]
 
     def end(self) -> None:
@@ -83,6 +96,7 @@ class Housekeeping:
             sleeping.kill(block=False)
         gevent.joinall(self._running)
         self._save()
+        self._log_errors(self._usage.save)
 
     def _save(self) -> None:
         """Save the visits of every tenant's devices."""
@@ -170,6 +184,17 @@ class Housekeeping:
             self._log_errors(partial(monitor.look_over, lambda: self._sleep(_PAUSE_SECONDS)))
             self._sleep(_MONITOR_SECONDS)
 
+    def _save_usage(self) -> None:
+        while True:
+            self._sleep(self._usage.seconds_left())
+            self._log_errors(self._usage.save)
+
+    def _back_up(self) -> None:
+        """Look every few seconds whether a backup is due."""
+        while look := self._look_at_backups:
+            self._sleep(_BACKUPS_SECONDS)
+            self._log_errors(partial(look, self._sleep))
+
     def _may_purge(self) -> bool:
         """Tell whether this process is the one that purges; it is for the time between two purges."""
         return self._tenants.engine.lease("purge", max(_LEAST_LEASE_SECONDS, self._purge_seconds))
@@ -177,8 +202,11 @@ class Housekeeping:
     def _purge_all(self) -> None:
         tenant_id, directory = "", self._tenants.directory
         while self._may_purge() and (found := directory.read(lambda: main_database.customer_ids_after(tenant_id, 1))):
+            if not tenant_id:
+                self._log_errors(self._usage.forget_old)
             tenant_id = found[0]
             self._log_errors(partial(self.purge, tenant_id))
+        self._log_errors(lambda: self._tenants.engine.forget_migrated(time.time() - self._history_ms / 1000))
 
     def _log_errors(self, work: Callable[[], object]) -> None:
         try:

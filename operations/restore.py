@@ -45,7 +45,7 @@ def choose(engine: Engine, backup: Path, wanted: str | None = None, with_closed:
     """
     held = set(manifests.read(backup).tenants)
     known = _customers(backup)
-    ids = held if wanted is None else {_named(engine, known, wanted)}
+    ids = held if wanted is None else {named(engine, known, wanted)}
     checked = verify(backup, lambda _: None, ids)
     for fault in checked.backup_faults:
         raise BackupError(fault)
@@ -69,8 +69,11 @@ def _customers(backup: Path) -> dict[str, Customer]:
             raise BackupError(f"main.db of {backup} can't be read: {reason_of(error)}") from None
 
 
-def _named(engine: Engine, known: dict[str, Customer], text: str) -> str:
-    """Find the customer of an ID or an address; an address may belong to another customer by now."""
+def named(engine: Engine, known: dict[str, Customer], text: str) -> str:
+    """Find the customer of an ID or an address among those of a backup; the address may be another's by now.
+
+    Raises: BackupError, InvalidTenantId.
+    """
     if "@" not in text:
         return parse_tenant_id(text)
     address = main_database.normal_email(text)
@@ -130,20 +133,28 @@ def restore_file(engine: Engine, file: Path, wanted: str, wait_seconds: float = 
     tenant_id = _existing_customer(engine, wanted)
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy.db"
-        try:
-            copy_file(file, copy)
-            faults = faults_of(copy)
-            state = {} if faults else manifests.state_of(copy)
-        except Exception as error:
-            faults = [str(error)]
-        if faults:
-            raise BackupError(f"{file} is no sound database of a tenant: {faults[0]}")
-        owner = _other_owner(engine, file, state["epoch"], tenant_id)
-        if owner:
-            raise BackupError(f"{file} is of another customer, {owner}.")
+        copy_of_tenant(engine, file, tenant_id, copy)
         epoch = _laid_ready(engine, tenant_id, partial(manifests.copy_and_hash, copy), lambda: None)
     _wait_until_taken(engine, {tenant_id: epoch}, wait_seconds)
     return tenant_id
+
+
+def copy_of_tenant(engine: Engine, file: Path, tenant_id: str, copy: Path) -> None:
+    """Copy a file that is to be a tenant's.
+
+    Raises: BackupError if it is damaged or another customer's.
+    """
+    try:
+        copy_file(file, copy)
+        faults = faults_of(copy)
+        state = {} if faults else manifests.state_of(copy)
+    except Exception as error:
+        faults = [str(error)]
+    if faults:
+        raise BackupError(f"{file} is no sound database of a tenant: {faults[0]}")
+    owner = _other_owner(engine, file, state["epoch"], tenant_id)
+    if owner:
+        raise BackupError(f"{file} is of another customer, {owner}.")
 
 
 def _other_owner(engine: Engine, file: Path, epoch: str, tenant_id: str) -> str | None:
@@ -154,7 +165,7 @@ def _other_owner(engine: Engine, file: Path, epoch: str, tenant_id: str) -> str 
 
 
 def _existing_customer(engine: Engine, wanted: str) -> str:
-    tenant_id = _named(engine, {}, wanted)
+    tenant_id = named(engine, {}, wanted)
     if engine.directory.read(lambda: main_database.customer_by_id(tenant_id)) is None:
         raise BackupError(f"There is no customer {wanted}.")
     return tenant_id

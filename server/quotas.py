@@ -20,6 +20,7 @@ from limits import parse
 from protocol.errors import RateLimited
 from server.admission import Admission
 from server.scheduler import Scheduler
+from server.usage import Usage
 from settings import Settings
 
 OWN = ("tenant_requests", "tenant_bytes", "tenant_rows", "tenant_stored_bytes", "max_tenant_sockets")
@@ -170,11 +171,12 @@ def with_own(settings: Settings, own: Mapping[str, Any] | None) -> Settings:
 
 
 class Quotas:
-    """All quotas of a server."""
+    """All quotas of a server, and what tenants use of it."""
 
     def __init__(self, settings: Settings, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
         self.scheduler, self._clock, self._settings = scheduler, clock, settings
         self.admission = Admission(settings, scheduler)
+        self.usage = Usage()
         self._of_all = TenantQuotas(settings)
         self._own: dict[str, tuple[str, TenantQuotas]] = {}
         """Of tenants that have their own and whose sessions were looked up: as they are stored, and what they are."""
@@ -241,6 +243,11 @@ class Quotas:
             "RateLimit-Policy": its.policy,
             "RateLimit": ", ".join([quota.state(tenant_id, now) for quota in its.shown]),
         }
+
+    def remaining(self, tenant_id: str) -> list[RemainingQuota]:
+        """Give the same for people."""
+        now = self._clock()
+        return [quota.remaining(tenant_id, now) for quota in self.of(tenant_id).shown]
 
     # --- a socket's --------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,10 @@ from peewee import TextField
 from models import Bound, connection
 from storage import digest, schema
 from storage.dialect import dialect
-from storage.main_database import Closing, Customer, DeclaredTable, Mail, OperatorAction, Session
+from storage.main_database import AccountLink, Closing, Customer, DeclaredTable, OperatorAction, Session
+from storage.outbox import Mail
 from storage.system_tables import CommitOrder, PreparedTable, TableDigest
+from storage.usage import DailyUsage
 
 _AT_ONCE = 200
 _IN_ORDER = {"seq", "_seq"}
@@ -58,7 +60,7 @@ def models_of_tenant() -> list[type[Bound]]:
     return [model for model in schema.tenant_models() if model is not CommitOrder]
 
 
-DIRECTORY = (DeclaredTable, Customer, Session, Closing, OperatorAction, Mail)
+DIRECTORY = (DeclaredTable, Customer, Session, Closing, OperatorAction, Mail, AccountLink, DailyUsage)
 """The tables that go with customers. The positions of files stay where these are."""
 
 
@@ -99,10 +101,10 @@ def _bring(source: Any, table: Table, part: Part) -> int:
     if _difference(source, table, part) is None:
         return 0
     target, key = connection(), table.key
-    surplus = _not_among(_pages(target, table, *part), _pages(source, table, *part))
+    surplus = _not_among(pages(target, table, *part), pages(source, table, *part))
     _send(f'DELETE FROM "{table.name}" WHERE "{key}" = ?', ((row[0],) for row in surplus))
     listed, places = ", ".join(f'"{name}"' for name in table.columns), ", ".join("?" * len(table.columns))
-    missing = _not_among(_pages(source, table, *part), _pages(target, table, *part))
+    missing = _not_among(pages(source, table, *part), pages(target, table, *part))
     insert = f'INSERT INTO "{table.name}" ({listed}) VALUES ({places})'
     written = _send(insert, (_whole(source, table, row) for row in missing))
     if (at := _difference(source, table, part)) is not None:
@@ -112,7 +114,7 @@ def _bring(source: Any, table: Table, part: Part) -> int:
 
 def _difference(source: Any, table: Table, part: Part) -> Any:
     """Give the key of the first row that is not the same in both; None if all are."""
-    sides = [_pages(sql, table, *part) for sql in (source, connection())]
+    sides = [pages(sql, table, *part) for sql in (source, connection())]
     different = (pair for pair in zip_longest(*sides) if pair[0] != pair[1])
     return next((min(row[0] for row in pair if row) for pair in different), None)
 
@@ -127,7 +129,8 @@ def _not_among(rows: Iterator[Row], others: Iterator[Row]) -> Iterator[Row]:
             yield row
 
 
-def _pages(sql: Any, table: Table, columns: Sequence[str], condition: tuple[str, Any] | None = None) -> Iterator[Row]:
+def pages(sql: Any, table: Table, columns: Sequence[str], condition: tuple[str, Any] | None = None) -> Iterator[Row]:
+    """Read the columns of a table, the key first, in the order of its keys, of all rows or of those under a condition."""
     names = ", ".join(f'"{name}"' for name in columns)
     bounds = [condition] if condition else []
     bounds += [(f'"{table.only[0]}" = ?', table.only[1])] if table.only else []
@@ -147,7 +150,7 @@ def _pages(sql: Any, table: Table, columns: Sequence[str], condition: tuple[str,
 def _whole(source: Any, table: Table, row: Row) -> Row:
     if len(row) == len(table.columns):
         return row
-    (found,) = _pages(source, table, table.columns, (f'"{table.key}" = ?', row[0]))
+    (found,) = pages(source, table, table.columns, (f'"{table.key}" = ?', row[0]))
     return found
 
 
@@ -177,7 +180,7 @@ def bring_tenant(source: Any, tables: Sequence[Table], installation: str, *, com
         for table in tables:
             _must_have_digest(table)
     columns = [name for name in table_of(CommitOrder).columns if name not in ("id", "moved_to")]
-    (place,) = _pages(source, Table("_meta", ["id", *columns]), columns)
+    (place,) = pages(source, Table("_meta", ["id", *columns]), columns)
     setting = ", ".join(f"{name} = ?" for name in [*columns, "moved_to"])
     connection().execute(f"UPDATE _meta SET {setting}", (*place, installation))
     return written
@@ -195,7 +198,7 @@ def compared_until(source: Any) -> int:
     prepared = table_of(PreparedTable)
     latest = Table(_LOG, ["seq", "table_name", "row_id", "version", "committed_at", "row"])
     for table, condition in ((prepared, None), (latest, ('"seq" = ?', here[1]))):
-        read = [list(_pages(sql, table, table.columns, condition)) for sql in (source, target)]
+        read = [list(pages(sql, table, table.columns, condition)) for sql in (source, target)]
         if read[0] != read[1]:
             return 0
     return int(here[1])
@@ -208,7 +211,7 @@ def _must_have_digest(table: Table) -> None:
     if stored is None or table.key != "_seq":
         return
     count = whole = 0
-    for _, row_id, version in _pages(target, table, ["_seq", "id", "version"], ("is_deleted = ?", 0)):
+    for _, row_id, version in pages(target, table, ["_seq", "id", "version"], ("is_deleted = ?", 0)):
         count, whole = count + 1, whole ^ digest.number_of(row_id, version)
     if (count, digest.text_of(whole)) != tuple(stored):
         raise NotTheSame(f"{table.name}: the digest that devices know is not that of the rows")

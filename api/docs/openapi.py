@@ -50,6 +50,7 @@ _ONCE = (
 _JSON = "application/json"
 _TAGS = {
     "customers": "Customers and their sessions",
+    "lost_passwords": "Forgotten passwords, and addresses that are confirmed",
     "account": "A customer's sessions and data",
     "sync": "Push, pull and what goes with them",
     "review": "History, conflicts and devices",
@@ -265,6 +266,15 @@ _SCHEMAS: dict[str, Schema] = {
                     "versions": {"type": "array", "items": TEXT},
                     "over": TEXT,
                     "connected": {"type": "boolean"},
+                },
+            },
+            "backups": {
+                "type": "object",
+                "required": ["state", "lastGood", "nextDue"],
+                "properties": {
+                    "state": {"enum": ["ok", "failed", "incomplete", "overdue", "none"]},
+                    "lastGood": {"anyOf": [TIME, {"type": "null"}]},
+                    "nextDue": TIME,
                 },
             },
         },

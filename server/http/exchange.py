@@ -54,6 +54,9 @@ class Exchange:
     code: str | None = None
     endpoint: str = "unknown"
     """The pattern of the path, for metrics: a few values, whatever clients ask for."""
+    received_bytes: int = 0
+    """Of the body, as it was sent; ``sent_bytes`` those of the answer's."""
+    sent_bytes: int = 0
     reservation: Reservation | None = None
     quota_headers: Callable[[], Mapping[str, str]] | None = None
 
@@ -79,6 +82,7 @@ class Exchange:
         held_bytes = self.most_bytes if "HTTP_TRANSFER_ENCODING" in self.environ else size_bytes
         self.quota_headers = partial(self.quotas.headers, tenant_id)  # A closure would hold the exchange that holds it.
         self.reservation = self.quotas.reserve(tenant_id, size_bytes, held_bytes)
+        self.quotas.usage.of(tenant_id).requests += 1
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Wait until no other large request of the tenant is processed, if this one is large."""
@@ -139,7 +143,9 @@ def read_body() -> bytes:
     exchange = current_exchange()
     if not _is_json(exchange.environ.get("CONTENT_TYPE", "")):
         raise errors.UnsupportedMediaType
-    body = _inflated(_read(exchange), exchange)
+    raw = _read(exchange)
+    exchange.received_bytes = len(raw)
+    body = _inflated(raw, exchange)
     if exchange.reservation:
         exchange.reservation.adjust(len(body))
     return body

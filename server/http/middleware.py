@@ -145,7 +145,15 @@ class ResponseBody:
         self._parts, self._reply, self._exchange, self._end = parts, reply, exchange, end
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._parts)
+        if isinstance(self._parts, tuple):
+            self._exchange.sent_bytes = sum(map(len, self._parts))
+            return iter(self._parts)
+        return self._counted()
+
+    def _counted(self) -> Iterator[bytes]:
+        for part in self._parts:
+            self._exchange.sent_bytes += len(part)
+            yield part
 
     def close(self) -> None:
         """Close the reply's iterator, log the request and release its quotas."""
@@ -244,6 +252,10 @@ def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
 def _note_end(exchange: Exchange, status: int) -> None:
     """Count a request and log it."""
     seconds = time.perf_counter() - exchange.began
+    if exchange.reservation and exchange.tenant_id:
+        used = exchange.quotas.usage.of(exchange.tenant_id)
+        used.bytes_in += exchange.received_bytes
+        used.bytes_out += exchange.sent_bytes
     REQUESTS[exchange.endpoint, status] += 1
     REQUEST_SECONDS.observe(seconds, exchange.endpoint)
     _log(exchange, status, seconds)

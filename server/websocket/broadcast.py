@@ -44,12 +44,20 @@ class _Pending:
 class Broadcaster:
     """The WebSocket connections of a Socket.IO server, and the pending messages of its rooms."""
 
-    def __init__(self, io: Any, queue: Callable[[str, Packet], None], gather: Callable[[str], None]) -> None:
-        """``queue`` puts a packet into the queue of the socket of an Engine.IO ID.
+    def __init__(
+        self,
+        io: Any,
+        queue: Callable[[str, Packet], None],
+        gather: Callable[[str], None],
+        room_of: Callable[[str], str | None],
+        note_sent: Callable[[str, int], None],
+    ) -> None:
+        """``queue`` puts a packet into the queue of the socket of an Engine.IO ID; ``room_of`` gives the room of one.
 
         ``gather`` waits for a moment while messages for a room, or acknowledgements of its sockets, are about to come.
+        ``note_sent`` is told how many bytes of packets go to sockets of a room.
         """
-        self._io, self._queue, self._gather = io, queue, gather
+        self._io, self._queue, self._gather, self._room_of, self._note_sent = io, queue, gather, room_of, note_sent
         self._connections = install(io.eio)
         self._pending: dict[str, _Pending] = {}
         self._delayed: dict[str, list[bytes]] = {}
@@ -60,10 +68,14 @@ class Broadcaster:
         delayed = self._delayed.get(engine_id)
         if packet.binary:
             self._queue(engine_id, packet)
-        elif delayed is None:
-            self._send_packet(engine_id, packet.encode().encode())
+            return
+        encoded = packet.encode().encode()
+        if room := self._room_of(engine_id):
+            self._note_sent(room, len(encoded))
+        if delayed is None:
+            self._send_packet(engine_id, encoded)
         else:
-            delayed.append(packet.encode().encode())
+            delayed.append(encoded)
 
     def abort(self, engine_id: str) -> None:
         """Close the WebSocket of one socket at once; what is unsent is dropped."""
@@ -81,6 +93,8 @@ class Broadcaster:
 
     def answer(self, engine_id: str, message: bytes, room: str | None) -> None:
         """Send a message to one socket, together with pending messages of its room, after them."""
+        if room:
+            self._note_sent(room, len(message) + 1)
         pending = self._pending.get(room or "")
         if pending and not pending.is_under_way and engine_id not in self._delayed:
             self._delayed[engine_id] = pending.answers[engine_id] = []
@@ -114,6 +128,7 @@ class Broadcaster:
 
     def _send_to_all(self, room: str, messages: list[bytes], answers: dict[str, list[bytes]]) -> None:
         frames, rooms = text_frames(messages), self._io.manager.rooms
+        size = sum(map(len, messages))
         listeners = list(self._io.manager.get_participants("/", room))
         if answers:
             listeners.sort(
@@ -125,6 +140,7 @@ class Broadcaster:
                 yield_to_loop()
                 still_there = rooms.get("/", {}).get(room, ())
                 batch = [listener for listener in batch if listener[0] in still_there]  # Others have left meanwhile.
+            self._note_sent(room, len(batch) * size)
             for _, engine_id in batch:
                 own = self._answers_of(engine_id, answers) if engine_id in answers else []
                 self._send(engine_id, messages + own, frames + text_frames(own) if own else frames)

@@ -101,7 +101,7 @@ class Receiver:
             gevent.sleep(pause_seconds)  # Further bytes wait in the socket's buffer.
         try:
             self._quotas.check_event(engine_id)
-            reservation = self._reserve(engine_id, len(data))
+            reservation = self._reserve(engine_id, data)
         except Problem as problem:
             return self._answer_refused(engine_id, data, problem)
         try:
@@ -112,13 +112,16 @@ class Receiver:
                 reservation.release()
         return None
 
-    def _reserve(self, engine_id: str, size_bytes: int) -> Reservation | None:
+    def _reserve(self, engine_id: str, data: str) -> Reservation | None:
         """Wait until the packet's tenant is scheduled; all unauthenticated sockets are scheduled as one."""
         tenant_id = self._tenant_of(engine_id)
         if tenant_id is None:
             self._quotas.scheduler.wait_turn("")
             return None
-        return self._quotas.reserve(tenant_id, size_bytes)
+        reservation = self._quotas.reserve(tenant_id, len(data))
+        sent_bytes = len(data) if data.isascii() else len(data.encode())
+        self._quotas.usage.of(tenant_id).bytes_in += sent_bytes + 1  # Engine.IO's type was before it.
+        return reservation
 
     def _answer_refused(self, engine_id: str, data: str, problem: Problem) -> None:
         """Acknowledge an event with the reason of its refusal; close a socket that keeps sending."""

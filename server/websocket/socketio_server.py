@@ -86,7 +86,7 @@ class SocketIOServer:
         self.log_refused = middleware.log_refused
         app.wsgi_app = middleware  # type: ignore[method-assign]
         self._send_packet = self._engine.send_packet
-        self.broadcaster = Broadcaster(self.io, self._queue_bounded, self._gather)
+        self.broadcaster = Broadcaster(self.io, self._queue_bounded, self._gather, tenant_of, self._note_sent)
         self._engine.send_packet = self.broadcaster.send
         self.events = Events(self.io, self._acknowledge)
         Receiver(self._engine, quotas, tenant_of, self._is_slow, self.close, self._close_flooding)
@@ -176,6 +176,9 @@ class SocketIOServer:
     def _acknowledge(self, engine_id: str, message: bytes) -> None:
         """Send an acknowledgement, after the notifications of the push that it acknowledges."""
         self.broadcaster.answer(engine_id, message, self._tenant_of(engine_id))
+
+    def _note_sent(self, tenant_id: str, size_bytes: int) -> None:
+        self._quotas.usage.of(tenant_id).bytes_out += size_bytes
 
     def _gather(self, room: str) -> None:
         """Let notifications wait for those of a busy tenant's other pushes, so that all leave in one send to each socket.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,8 @@ import apsw
 from server.disk_threads import disk
 from server.durable_files import sync_file
 from storage.sqlite.binding import Binding, bound_to
-from storage.sqlite.database import LOCK_WAIT_SECONDS
+from storage.sqlite.connections import connect
+from storage.sqlite.database import LOCK_WAIT_SECONDS, prepared
 from storage.sqlite.errors import as_problems
 
 T = TypeVar("T")
@@ -98,6 +100,24 @@ def _opened(path: Path) -> Iterator[apsw.Connection]:
         connection.close()
 
 
+def migrate(path: Path, prepare: Callable[[], None], fingerprint: int) -> None:
+    """Make a file what a schema needs, in one transaction, while nobody else writes it. ``prepare`` runs in the event loop,
+    what waits for the disk in threads.
+
+    Raises: Busy, StorageFull.
+    """
+    with as_problems():
+        connection = connect(path, "writer")
+        try:
+            if connection.pragma("user_version") != fingerprint:
+                connection.execute("BEGIN IMMEDIATE")
+                with bound_to(Binding(connection)):
+                    prepared(prepare, fingerprint)
+                disk.in_thread(partial(connection.execute, "COMMIT"))
+        finally:
+            disk.in_thread(connection.close)  # It takes the write-ahead log in.
+
+
 def take_log_in(path: Path) -> None:
     """Take a file's write-ahead log into it, and remove it if nobody else has the file open. Run it in a thread.
 
@@ -115,6 +135,17 @@ def look_into(path: Path, query: Callable[[], T]) -> T:
         connection.execute("BEGIN")  # One state for all of the query's statements.
         with bound_to(Binding(connection)):
             return query()
+
+
+def change_copy(path: Path, work: Callable[[], object]) -> None:
+    """Run ``work`` in one transaction bound to a copy, with the tables that it has; who keeps the copy syncs it.
+
+    Raises: StorageFull.
+    """
+    with as_problems(), _opened(path) as connection:
+        connection.pragma("synchronous", "off")
+        with bound_to(Binding(connection)), connection:
+            work()
 
 
 def faults_of(path: Path) -> list[str]:

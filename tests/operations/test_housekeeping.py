@@ -17,12 +17,15 @@ import pytest
 from gevent.event import Event
 
 import syncapp
-from operations import housekeeping
+from operations import housekeeping, usage_saving
 from operations.file_monitor import FileMonitor
 from operations.housekeeping import Housekeeping
+from operations.usage_saving import UsageSaving
 from server import memory
+from server.usage import Usage
 from settings import Settings
 from storage.devices import Seen
+from storage.usage import usage_of
 from tenants import Tenants
 from tests.conftest import wait_for
 from tests.data_folder import engine_of, opened
@@ -30,6 +33,7 @@ from tests.declaring import provision
 
 SHORT_SECONDS = 0.001
 CUSTOMERS = 25
+USAGE = Usage()
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +45,8 @@ def hardly_any_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def housekeeping_of(tenants: Tenants, tell: Callable[[str], None] = lambda _: None) -> Housekeeping:
     monitor, seen = FileMonitor(engine_of(tenants)), Seen(tenants.write)
-    return Housekeeping(Settings(purge_seconds=0), tenants, monitor, seen, tell, lambda: None, lambda _: None)
+    usage = UsageSaving(USAGE, tenants.directory, lambda: None, "", 400)
+    return Housekeeping(Settings(purge_seconds=0), tenants, monitor, seen, usage, tell, lambda: None, lambda _: None)
 
 
 def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(
@@ -117,6 +122,18 @@ def test_end_waits_for_the_work_that_is_under_way(
     going_on.set()
     ending.get()
     assert done == [tenant_id]
+
+
+def test_usage_is_stored_while_the_server_runs(
+    tenants: Tenants, new_tenant: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_saving, "_EVERY_SECONDS", SHORT_SECONDS)
+    working, tenant_id = housekeeping_of(tenants), new_tenant()
+    working.start()
+    USAGE.of(tenant_id).requests += 1
+    today = usage_saving.day_of(time.time())
+    wait_for(lambda: tenants.directory.read(lambda: usage_of(tenant_id, [today, today + 1])), "the stored count")
+    working.end()
 
 
 @pytest.mark.parametrize(("share", "is_given"), [(0.1, True), (0.5, False)])

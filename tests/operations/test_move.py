@@ -108,7 +108,7 @@ def everything(engine: Engine, tenant_id: str) -> dict[str, list[tuple[Any, ...]
 
     def read() -> dict[str, list[tuple[Any, ...]]]:
         tables = map(copying.table_of, copying.models_of_tenant())
-        found = {table.name: list(copying._pages(connection(), table, table.columns)) for table in tables}
+        found = {table.name: list(copying.pages(connection(), table, table.columns)) for table in tables}
         return found | {"_meta": [tuple(position())]}
 
     return engine.peek(tenant_id, read)

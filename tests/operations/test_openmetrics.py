@@ -29,8 +29,14 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Server]:
-    env = {"METRICS_TOKEN": TOKEN, "METRICS_PORT": str(port)}
-    server = Server(tmp_path_factory.mktemp("watched") / "data", env).start()
+    folder = tmp_path_factory.mktemp("watched")
+    env = {
+        "METRICS_TOKEN": TOKEN,
+        "METRICS_PORT": str(port),
+        "BACKUP_EVERY": "24h",
+        "BACKUP_TO": str(folder / "backups"),
+    }
+    server = Server(folder / "data", env).start()
     yield server
     assert server.stop() == 0
 
@@ -172,6 +178,7 @@ def names(server: Server) -> set[str]:
     return found
 
 
+@pytest.mark.files("some metrics are of files alone")
 def test_table_of_the_docs_is_what_is_served(watched: Server) -> None:
     text = read(watched, Authorization=f"Bearer {TOKEN}").text
     served = dict(re.findall(r"^# HELP (syncapp_\S+) (.+)$", text, re.MULTILINE))
@@ -182,6 +189,7 @@ def test_table_of_the_docs_is_what_is_served(watched: Server) -> None:
     assert dict(rows) == served
 
 
+@pytest.mark.files("some metrics are of files alone")
 def test_alerts_and_dashboard_name_what_is_served(watched: Server) -> None:
     known, queries = names(watched), (FOLDER / "alerts.yml").read_text()
     dashboard = json.loads((FOLDER / "grafana.json").read_text())

@@ -97,8 +97,9 @@ def io() -> Any:
 @pytest.fixture
 def broadcaster(io: Any) -> Broadcaster:
     """What is not taken at once goes into the queue of the phone of that name."""
+    no: Any = {}.get
     made: Broadcaster = Broadcaster(
-        io, lambda sid, packet: made._connections[sid]._socket.queue.put(packet), lambda _: None
+        io, lambda sid, packet: made._connections[sid]._socket.queue.put(packet), no, no, no
     )
     return made
 

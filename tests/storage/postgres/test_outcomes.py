@@ -14,7 +14,9 @@ from gevent.event import Event
 
 from models import connection
 from operations.housekeeping import Housekeeping
+from operations.usage_saving import UsageSaving
 from protocol.errors import Busy, OutcomeUnknown, TenantNotFound
+from server.usage import Usage
 from settings import Settings
 from storage.devices import Seen
 from storage.postgres import connection as connection_module
@@ -150,8 +152,9 @@ def test_server_that_is_away_is_said_once(
 ) -> None:
     """Fault: each of the background's looks, two a second, left a traceback in the log."""
     tenants = Tenants(engine)
+    usage = UsageSaving(Usage(), tenants.directory, lambda: None, "", 400)
     background = Housekeeping(
-        Settings(), tenants, None, Seen(tenants.write), lambda _: None, lambda: None, lambda _: None
+        Settings(), tenants, None, Seen(tenants.write), usage, lambda _: None, lambda: None, lambda _: None
     )
     with caplog.at_level(logging.INFO, "syncapp"):
         relay.is_closed = True
