@@ -3,6 +3,7 @@
 import { post } from "./admin-api.js";
 import { element, say, whileBusy } from "./dom.js";
 import { offerExport } from "./admin-jobs.js";
+import { offerRewind } from "./admin-rewind.js";
 
 export function offerActions(tenant, path, refresh) {
   const message = element("p", { className: "message", role: "status" });
@@ -15,7 +16,7 @@ export function offerActions(tenant, path, refresh) {
   message.id = "done";
   return element("section", { className: "card", ariaLabel: "Actions" },
     element("h2", {}, "Actions"),
-    element("div", { className: "actions" }, ...actionsOf(tenant).map((action) => buttonOf(action, act)), ...offerExport(path, message)),
+    element("div", { className: "actions" }, ...actionsOf(tenant).map((action) => buttonOf(action, act)), offerRewind(tenant, path, refresh), ...offerExport(path, message)),
     message,
   );
 }

@@ -7,6 +7,7 @@ const [, , part = "", about = ""] = location.pathname.split("/");
 const MODULES = {
   "": "./admin-overview.js",
   tenants: about ? "./admin-tenant.js" : "./admin-tenants.js",
+  backups: "./admin-backups.js",
   log: "./admin-log.js",
   settings: "./admin-settings.js",
   checks: "./admin-checks.js",
