@@ -249,6 +249,9 @@ class Settings:
         "Mail server, with user and password; without one no mail is sent. smtp:// uses STARTTLS or refuses.",
     )
     mail_from: str = _setting("", form.mail_address, "Sender of mails.")
+    rate_limit_mail: str = _setting(
+        "5 per hour", form.rate, "Mails with a link that may be asked for, per address of the caller and per account."
+    )
     log_format: str = _setting(
         "auto", form.one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere."
     )
@@ -310,6 +313,15 @@ def _text_of(name: str, environ: Mapping[str, str]) -> str | None:
     if not found:
         raise _InFile(f"{variable}_FILE names {json.dumps(path)}, which is empty.")
     return found
+
+
+def source_of(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Tell where the value of a variable is from."""
+    if environ.get(name):
+        return "environment"
+    if name.lower() in SECRETS and (path := environ.get(f"{name}_FILE")):
+        return f"file {path}"
+    return "platform" if name == "TRUSTED_PROXIES" and environ.get("DYNO") else "default"
 
 
 def effective(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -137,6 +137,10 @@ class Sockets:
         """Count the authenticated sockets."""
         return self._authenticated_by_tenant.total()
 
+    def connected_of(self, tenant_id: str) -> int:
+        """Count those of a tenant."""
+        return self._authenticated_by_tenant.get(tenant_id, 0)
+
     def note_usage(self) -> None:
         """Note how many sockets each tenant has: a day begins with those of the day before."""
         for tenant_id, count in self._authenticated_by_tenant.items():

@@ -24,18 +24,20 @@ from functools import cache, partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
-import gevent  # noqa: E402
 from flask import Flask  # noqa: E402
 from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 
 import settings as environment  # noqa: E402
 from accounts import signing_key  # noqa: E402
+from accounts.letters import Letters  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
 from api.admin.gate import Console, Gate  # noqa: E402
+from api.admin.server_parts import ServerParts  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
+from api.lost_passwords import LostPasswords  # noqa: E402
 from api.own_account import OwnAccount  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
@@ -45,6 +47,7 @@ from operations.engine_choice import server_engine  # noqa: E402
 from operations.export import Exports  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
 from operations.housekeeping import Housekeeping  # noqa: E402
+from operations.samples import Samples  # noqa: E402
 from operations.usage_saving import UsageSaving  # noqa: E402
 from protocol.errors import Problem  # noqa: E402
 from server import connections, log_format, recent_log  # noqa: E402
@@ -117,8 +120,9 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
     accounts = Accounts(settings, tenants, tokens)
+    lost = LostPasswords(settings, tenants, tokens, accounts)
     own_account = OwnAccount(tokens, accounts.check_password, Exports(engine, settings.data_dir).archive_of)
-    for endpoints in (accounts, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
+    for endpoints in (accounts, lost, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     usage = UsageSaving(quotas.usage, engine.directory, sockets.note_usage, settings.process_name, settings.usage_days)
@@ -127,15 +131,30 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     housekeeping = Housekeeping(settings, tenants, monitor, seen, usage, *told, backups.look if backups else None)
     end_mails = _send_mails(settings, engine) if settings.smtp_url else None
     lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
-    opened = cache(partial(_console, tenants))
-    app.register_blueprint(Gate(settings, engine.directory, engine.attempt_counts, opened).blueprint())
-    _add_pages(app, settings, tenants, monitor, lifecycle, sockets, backups)
+    pages = _add_pages(app, settings, tenants, monitor, lifecycle, sockets, backups)
+    samples = Samples(settings.data_dir if monitor else None, sockets.connected)
+    parts = ServerParts(
+        settings=settings,
+        version=VERSION,
+        tenants=tenants,
+        sockets=sockets,
+        seen=seen,
+        quotas=quotas,
+        monitor=monitor,
+        samples=samples,
+        lifecycle=lifecycle,
+        state=pages.state,
+    )
+    app.extensions["server_parts"] = parts
+    gate = Gate(settings, engine.directory, engine.attempt_counts, cache(partial(_console, parts)))
+    app.register_blueprint(gate.blueprint())
     if settings.metrics_token or settings.metrics_port:
         _add_metrics(app, settings, tenants, sockets, quotas, monitor, backups)
     _trust_proxies(app, settings.trusted_proxies)
     load_shedding = LoadShedding(middleware.views, tokens.tenant_of, quotas.admission.refusal)
     handler.install(connections.Connections(settings), load_shedding)
     sockets.start()
+    samples.start()
     housekeeping.start()
     return app
 
@@ -178,7 +197,7 @@ def _send_mails(settings: Settings, engine: Engine) -> Callable[[], None]:
     """Begin to send mails, and give what ends that."""
     from operations.mail_sender import MailSender  # noqa: PLC0415 -- for those alone who send mails
 
-    sender = MailSender(settings, engine, lambda _mail, _now: None)
+    sender = MailSender(settings, engine, Letters(settings, engine.directory).write)
     sender.start()
     return sender.end
 
@@ -200,7 +219,7 @@ def _add_pages(
     lifecycle: Lifecycle,
     sockets: Sockets,
     backups: "BackupSchedule | None",
-) -> None:
+) -> Pages:
     pages = Pages(
         version=VERSION,
         tenants=tenants,
@@ -212,17 +231,18 @@ def _add_pages(
         trusted_proxies=settings.trusted_proxies,
         openapi=cache(lambda: openapi.document(app, settings, VERSION)),
         asyncapi=cache(lambda: asyncapi.document(sockets.events, settings, VERSION)),
+        sends_mail=bool(settings.smtp_url),
     )
     app.register_blueprint(pages.blueprint())
     completeness.must_describe(app, settings, sockets.events)
+    return pages
 
 
-def _console(tenants: Tenants) -> Console:
+def _console(parts: ServerParts) -> Console:
     """Assemble the operator's console, for the first who signs in."""
-    from api.admin import console  # noqa: PLC0415 -- for those alone who use it
-    from api.admin.record import Record  # noqa: PLC0415
+    from api.admin.assembly import assemble as assembled  # noqa: PLC0415 -- for those alone who use it
 
-    return console.Console([Record(tenants)])
+    return assembled(parts)
 
 
 def _add_metrics(
@@ -237,7 +257,7 @@ def _add_metrics(
     """Let metrics be read, which are counted in any case. Raises: CannotListen."""
     from api.metrics import Metrics  # noqa: PLC0415 -- for those alone who use them, with a library of 1 MiB
     from operations.gauges import gauges  # noqa: PLC0415
-    from operations.metrics_server import MetricsServer, time_event_loop  # noqa: PLC0415
+    from operations.metrics_server import MetricsServer  # noqa: PLC0415
     from operations.openmetrics import OpenMetrics  # noqa: PLC0415
 
     open_files = partial(_open_files, tenants.engine)
@@ -247,7 +267,6 @@ def _add_metrics(
         app.register_blueprint(Metrics(settings.metrics_token, shown.render).blueprint())
     if settings.metrics_port:
         MetricsServer(settings.metrics_host, settings.metrics_port, shown.render).start()
-    gevent.spawn(time_event_loop)
 
 
 def _log_files(settings: Settings) -> list[log_format.Lines]:

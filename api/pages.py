@@ -64,15 +64,21 @@ class Pages:
     trusted_proxies: int
     openapi: Describe
     asyncapi: Describe
+    sends_mail: bool
     started_at: float = field(default_factory=time.monotonic)
 
     def blueprint(self) -> Blueprint:
         """Give the routes."""
         routes = Blueprint("pages", __name__)
+        routes.app_context_processor(lambda: {"sends_mail": self.sends_mail})  # For every template.
         views: list[tuple[str, Callable[..., Response | Reply]]] = [
             ("/", self.index),
             ("/websocket-test.html", self.websocket_test),
             ("/test-multi-app-sync.html", self.multi_app),
+            ("/console", self.console),
+            ("/forgotten-password", self.forgotten_password),
+            ("/reset-password", self.reset_password),
+            ("/confirm-email", self.confirm_email),
             ("/docs", self.docs),
             ("/openapi.json", self.openapi_document),
             ("/asyncapi.json", self.asyncapi_document),
@@ -98,6 +104,22 @@ class Pages:
     def multi_app(self) -> Response:
         """Serve the page with three apps side by side."""
         return _page("test-multi-app-sync.html", client=_client_script())
+
+    def console(self) -> Response:
+        """Serve the page on which customers see and edit their own data."""
+        return _page("console.html", client=_client_script())
+
+    def forgotten_password(self) -> Response:
+        """Serve the page on which a link for a new password is asked for."""
+        return _page("forgotten-password.html")
+
+    def reset_password(self) -> Response:
+        """Serve the page to which such a link leads. Opening it changes nothing."""
+        return _page("reset-password.html")
+
+    def confirm_email(self) -> Response:
+        """Serve the page on which an address is confirmed. Opening it changes nothing."""
+        return _page("confirm-email.html")
 
     def docs(self) -> Response:
         """Show the API's description to people."""
@@ -140,10 +162,15 @@ class Pages:
 
     def health(self) -> Reply:
         """Tell an orchestrator whether to send requests here."""
-        status = self._status()
-        body = {"status": status, "version": self.version, "uptimeSeconds": int(time.monotonic() - self.started_at)}
-        body |= {"timestamp": format_time(now_ms()), "connectedClients": self.connected()}  # As the older API had it.
+        body = self.state()
         body["forwardedFor"] = {"addresses": _forwarded_addresses(), "trusted": self.trusted_proxies}
+        return answer(body, 200 if body["status"] in ("ok", "degraded") else 503)
+
+    def state(self) -> dict[str, Any]:
+        """Tell how the server is."""
+        uptime_seconds = int(time.monotonic() - self.started_at)
+        body: dict[str, Any] = {"status": self._status(), "version": self.version, "uptimeSeconds": uptime_seconds}
+        body |= {"timestamp": format_time(now_ms()), "connectedClients": self.connected()}  # As the older API had it.
         if processes := self.processes():
             body["processes"] = processes
         with suppress(errors.Busy):  # The directory does not answer, which the status tells.
@@ -153,7 +180,7 @@ class Pages:
             body["isDiskLow"] = True
         if notice := maintenance.notice:
             body["maintenance"] = {"since": format_time(notice.since * 1000), "message": notice.message}
-        return answer(body, 200 if status in ("ok", "degraded") else 503)
+        return body
 
     def _status(self) -> str:
         """Give the server's status, the worst that applies."""

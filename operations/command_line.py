@@ -6,6 +6,7 @@ Knows: the command line, which errors an operator can act on. Must not know: wha
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -13,9 +14,13 @@ import click
 from gevent.monkey import get_original
 
 import settings as environment
+from operations.archive import ArchiveError
 from operations.backup_manifest import BackupError
+from operations.command_jobs import DONE_BY
 from operations.engine_choice import postgres_engine
+from operations.migration import NoRoomForCopies
 from operations.move_checks import MoveError
+from operations.tenant_checks import CheckUnderWay
 from operations.tenant_list import NoCustomer
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
@@ -36,9 +41,12 @@ _EXPECTED_ERRORS = (
     EngineFailed,
     EngineError,
     NoData,
+    ArchiveError,
     BackupError,
     MoveError,
     NoCustomer,
+    CheckUnderWay,
+    NoRoomForCopies,
     OSError,
 )
 _select = get_original("select", "select")  # gevent's own writes of a Ctrl-C to the terminal.
@@ -83,6 +91,11 @@ def password_asked(from_stdin: bool) -> str:
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
+def done_by() -> str | None:
+    """Give the session of the console that has this command run, for the record; None if a person runs it."""
+    return os.environ.get(DONE_BY)
 
 
 def counted(count: int, noun: str) -> str:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import time
 
 from accounts.account_fields import FieldReader
+from accounts.letters import KINDS, link_to
 from accounts.passwords import Passwords
-from storage import operator_actions
+from settings import Settings
+from storage import account_links, operator_actions, outbox
+from storage.account_links import Purpose
 from storage.engine import Engine
 from storage.main_database import Customer, State
 from tenants import Tenants
@@ -45,6 +48,23 @@ def set_password(engine: Engine, passwords: Passwords, customer: Customer, passw
     return len(engine.directory.write(lambda: operator_actions.set_password(customer.id, hashed, _now(), by)))
 
 
+def make_link(
+    engine: Engine, settings: Settings, customer: Customer, purpose: Purpose, seconds: int, by: str | None = None
+) -> str:
+    """Make a link by which a customer sets a new password or confirms its address, once and for so long.
+
+    A mail that waits with such a link is not sent any more: its link would be newer, and end this one.
+    """
+    email = customer.email if purpose == "confirm" else None  # What was not mailed shows nothing of an address.
+
+    def make() -> str:
+        operator_actions.record_link(customer.id, purpose, _now(), by)
+        outbox.withdraw(KINDS[purpose], customer.email)
+        return account_links.make(customer.id, purpose, email, _now(), seconds)
+
+    return link_to(settings, purpose, engine.directory.write(make))
+
+
 def end_sessions(engine: Engine, customer: Customer, session_id: str | None = None, by: str | None = None) -> int:
     """End all sessions of a customer, or one; give how many ended."""
     return len(engine.directory.write(lambda: operator_actions.end_sessions(customer.id, _now(), session_id, by)))
@@ -54,6 +74,11 @@ def delete(tenants: Tenants, customer: Customer, by: str | None = None) -> int:
     """Close an account and remove its data for good; give how many sessions ended."""
     tenants.directory.write(lambda: operator_actions.record_removal(customer.id, _now(), by))
     return len(tenants.close_account(customer.id))
+
+
+def record_export(engine: Engine, customer: Customer, by: str | None = None) -> None:
+    """Record that all that is held of a customer is about to be written out."""
+    engine.directory.write(lambda: operator_actions.record("export", customer.id, _now(), by=by))
 
 
 def _now() -> int:

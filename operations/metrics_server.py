@@ -1,4 +1,4 @@
-"""Serves ``/metrics`` on a port of its own, to whoever reaches it, and times the event loop.
+"""Serves ``/metrics`` on a port of its own, to whoever reaches it.
 
 Knows: its port. Must not know: what is measured, the API.
 """
@@ -6,18 +6,14 @@ Knows: its port. Must not know: what is measured, the API.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import gevent
 from gevent.pywsgi import LoggingLogAdapter, WSGIServer
 
 from server.http.lifecycle import listen
-from server.metrics import LAG_SECONDS
 
 log = logging.getLogger("syncapp.server")
-_LAG_EVERY_SECONDS = 0.5
 
 
 class MetricsServer:
@@ -44,11 +40,3 @@ class MetricsServer:
         body, media_type = self._render(environ.get("HTTP_ACCEPT", ""))
         start_response("200 OK", [("Content-Type", media_type), ("Content-Length", str(len(body)))])
         return [body]
-
-
-def time_event_loop() -> None:
-    """Time for ever by how much the event loop wakes a timer too late, in a greenlet of its own."""
-    while True:
-        due = time.perf_counter() + _LAG_EVERY_SECONDS
-        gevent.sleep(_LAG_EVERY_SECONDS)
-        LAG_SECONDS.observe(max(0.0, time.perf_counter() - due))

@@ -133,20 +133,28 @@ def restore_file(engine: Engine, file: Path, wanted: str, wait_seconds: float = 
     tenant_id = _existing_customer(engine, wanted)
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy.db"
-        try:
-            copy_file(file, copy)
-            faults = faults_of(copy)
-            state = {} if faults else manifests.state_of(copy)
-        except Exception as error:
-            faults = [str(error)]
-        if faults:
-            raise BackupError(f"{file} is no sound database of a tenant: {faults[0]}")
-        owner = _other_owner(engine, file, state["epoch"], tenant_id)
-        if owner:
-            raise BackupError(f"{file} is of another customer, {owner}.")
+        copy_of_tenant(engine, file, tenant_id, copy)
         epoch = _laid_ready(engine, tenant_id, partial(manifests.copy_and_hash, copy), lambda: None)
     _wait_until_taken(engine, {tenant_id: epoch}, wait_seconds)
     return tenant_id
+
+
+def copy_of_tenant(engine: Engine, file: Path, tenant_id: str, copy: Path) -> None:
+    """Copy a file that is to be a tenant's.
+
+    Raises: BackupError if it is damaged or another customer's.
+    """
+    try:
+        copy_file(file, copy)
+        faults = faults_of(copy)
+        state = {} if faults else manifests.state_of(copy)
+    except Exception as error:
+        faults = [str(error)]
+    if faults:
+        raise BackupError(f"{file} is no sound database of a tenant: {faults[0]}")
+    owner = _other_owner(engine, file, state["epoch"], tenant_id)
+    if owner:
+        raise BackupError(f"{file} is of another customer, {owner}.")
 
 
 def _other_owner(engine: Engine, file: Path, epoch: str, tenant_id: str) -> str | None:

@@ -16,7 +16,7 @@ import click
 
 from operations import customer_changes, tenant_list
 from operations import export as exporting
-from operations.command_line import confirm, counted, progress, storage
+from operations.command_line import confirm, counted, done_by, progress, storage
 from operations.tenant_list import Described
 from protocol.codec import format_time
 from settings import Settings
@@ -46,9 +46,7 @@ def customer_named(tenant: str) -> Iterator[tuple[Settings, Engine, Customer]]:
 @click.option(
     "--search", default="", metavar="TEXT", help="Only those with this in their name, address, company or ID."
 )
-@click.option(
-    "--sort", type=click.Choice(list(tenant_list.ORDERS)), default="email", help="The order; email if not given."
-)
+@click.option("--sort", type=click.Choice(tenant_list.ORDERS), default="email", help="The order; email if not given.")
 def tenants(as_json: bool, search: str, sort: str) -> None:
     """List the tenants: who they are, how much they have, when a device was seen last.
 
@@ -179,6 +177,7 @@ def export(tenant: str, to: Path) -> None:
     Example: python syncapp.py export asha@example.com --to asha.zip
     """
     with customer_named(tenant) as (_, engine, customer):
+        customer_changes.record_export(engine, customer, done_by())
         counts = exporting.export(engine, customer, to)
     for name, count in counts.items():
         progress(f"{name}: {counted(count, 'line')}")

@@ -12,7 +12,8 @@ from typing import Any
 
 from protocol.codec import format_time
 from protocol.errors import InvalidTenantId
-from storage import main_database
+from storage import customer_list, main_database
+from storage.customer_list import Listed
 from storage.engine import Engine
 from storage.main_database import Customer, OperatorAction
 from storage.tenant_summary import summary
@@ -20,18 +21,22 @@ from tenants import parse_tenant_id
 
 Described = dict[str, Any]
 
-_SHOWN = ("id", "email", "name", "companyName", "phone", "createdAt", "state", "quotas")
+DIRECTORY_ORDERS: dict[str, Callable[[Listed], Any]] = {
+    "email": lambda one: one.email,
+    "name": lambda one: one.name.casefold(),
+    "created": lambda one: one.createdAt,
+}
+"""Orders by what the directory knows, by the word for each."""
 
-ORDERS: dict[str, Callable[[Described], Any]] = {
-    "email": lambda one: one["email"],
-    "name": lambda one: one["name"].casefold(),
-    "created": lambda one: one["createdAt"],
+MEASURED_ORDERS: dict[str, Callable[[Described], Any]] = {
     "size": lambda one: -(one.get("bytes") or 0),
     "rows": lambda one: -(one.get("rows") or 0),
     "devices": lambda one: -(one.get("devices") or 0),
     "seen": lambda one: one.get("lastSeenAt") or "",
 }
-"""By the word for it: the largest first, the one that was seen longest ago first."""
+"""Orders by what is in the databases: the largest first, the one that was seen longest ago first."""
+
+ORDERS = (*DIRECTORY_ORDERS, *MEASURED_ORDERS)
 
 
 def find(engine: Engine, text: str) -> Customer:
@@ -61,27 +66,42 @@ def listed(engine: Engine, search: str, order: str, report: Callable[[int], None
 
     ``report`` is called with the number of those that are done.
     """
-    word = search.casefold()
-    found = [one for one in engine.directory.read(main_database.customers) if word in _searched(one)]
+    customers = found(engine, search)
     described = []
-    for number, customer in enumerate(found, 1):
-        described.append(describe(engine, customer))
+    for number, one in enumerate(in_directory_order(customers, order), 1):
+        described.append(one._asdict() | measured(engine, one.id))
         report(number)
-    return sorted(described, key=ORDERS[order])
+    return sorted(described, key=MEASURED_ORDERS[order]) if order in MEASURED_ORDERS else described
 
 
-def _searched(customer: Customer) -> str:
+def found(engine: Engine, search: str) -> list[Listed]:
+    """Give the same customers as the directory knows them, by their addresses; no tenant's database is looked into."""
+    customers, word = engine.directory.read(customer_list.listed), search.casefold()
+    return [one for one in customers if word in _searched(one)] if word else customers
+
+
+def in_directory_order(customers: list[Listed], order: str) -> list[Listed]:
+    """Sort customers, who come by their addresses, unless the order is one of what is in databases."""
+    return sorted(customers, key=DIRECTORY_ORDERS[order]) if order in ("name", "created") else customers
+
+
+def _searched(customer: Listed) -> str:
     return "\n".join([customer.id, customer.email, customer.name, customer.companyName or ""]).casefold()
 
 
 def describe(engine: Engine, customer: Customer) -> Described:
     """Describe one customer: what the directory says, and what is in the tenant's database, or why that can't be read."""
-    known = {name: getattr(customer, name) for name in _SHOWN}
+    verified = {"emailVerified": customer.verifiedEmail == customer.email}
+    return {name: getattr(customer, name) for name in Listed._fields} | verified | measured(engine, customer.id)
+
+
+def measured(engine: Engine, tenant_id: str) -> Described:
+    """Describe what is in a tenant's database, or say why that can't be read."""
     try:
-        found = engine.peek(customer.id, summary)
+        found = engine.peek(tenant_id, summary)
     except Exception as error:  # A damaged file is one line of a list, and not the end of it.
-        return known | {"fault": str(error) or type(error).__name__}
-    return known | {
+        return {"fault": str(error) or type(error).__name__}
+    return {
         "bytes": found.size_bytes,
         "rows": sum(found.rows.values()),
         "tables": found.rows,

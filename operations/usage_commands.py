@@ -16,9 +16,9 @@ import click
 from operations import tenant_list
 from operations.command_line import counted, progress, storage
 from operations.tenant_commands import as_json_option, print_json, print_table
-from storage import main_database, usage
+from storage import customer_list, usage
+from storage.customer_list import Listed
 from storage.engine import Engine
-from storage.main_database import Customer
 from storage.usage import Used
 
 _FIRST_DAY = date(1970, 1, 1)
@@ -129,13 +129,13 @@ def _by_tenant(engine: Engine, days: range, sort: str) -> list[Shown]:
         for used in engine.directory.read(lambda: list(usage.usage_on(day))):
             known = sums.get(used.tenant_id)
             sums[used.tenant_id] = known.plus(used) if known else used
-    customers = {one.id: one for one in engine.directory.read(main_database.customers)}
+    customers = {one.id: one for one in engine.directory.read(customer_list.listed)}
     found = sorted(sums.values(), key=ORDERS[sort], reverse=True)
     return [_named(customers[one.tenant_id]) | _shown(one) for one in found if one.tenant_id in customers]
 
 
-def _named(customer: Customer) -> Shown:
-    return {"tenant": str(customer.id), "email": str(customer.email)}
+def _named(customer: Listed) -> Shown:
+    return {"tenant": customer.id, "email": customer.email}
 
 
 def _shown(used: Used) -> Shown:

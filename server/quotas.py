@@ -244,6 +244,11 @@ class Quotas:
             "RateLimit": ", ".join([quota.state(tenant_id, now) for quota in its.shown]),
         }
 
+    def remaining(self, tenant_id: str) -> list[RemainingQuota]:
+        """Give the same for people."""
+        now = self._clock()
+        return [quota.remaining(tenant_id, now) for quota in self.of(tenant_id).shown]
+
     # --- a socket's --------------------------------------------------------------------------------------------------
 
     def check_event(self, socket_id: str) -> None:

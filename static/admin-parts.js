@@ -7,7 +7,7 @@ export function table(name, head, rows, empty) {
   if (rows.length === 0) return element("p", { className: "card empty muted" }, empty);
   const cells = (texts, tag) => texts.map((text) => (text instanceof HTMLTableCellElement ? text : element(tag, {}, text)));
   const made = element("table", { className: "grid" },
-    element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text)))),
+    element("thead", {}, element("tr", {}, ...head.map((text, column) => element("th", { scope: "col", className: rows[0][column].className ?? "" }, text)))),
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells(row, "td")))),
   );
   const frame = element("div", { className: "card scroll", tabIndex: 0, role: "region", ariaLabel: name }, made);
@@ -32,6 +32,23 @@ export function shownTime(text) {
   const at = new Date(text);
   const shown = `${at.toLocaleDateString("sv")} ${at.toLocaleTimeString("sv")}`;
   return element("time", { dateTime: text, title: text }, shown);
+}
+
+/** A list of what something is; what is null is left out. */
+export function facts(made) {
+  return element("dl", { className: "facts wide-facts" }, ...made.filter(Boolean));
+}
+
+export function fact(name, value) {
+  return element("div", {}, element("dt", {}, name), element("dd", {}, value ?? "–"));
+}
+
+/** The state of a tenant, told by more than its colour. */
+export function stateTag({ state, fault }) {
+  const kind = fault ? "failed" : { active: "on", suspended: "failed" }[state] ?? "lost";
+  const made = element("span", { className: "state" }, element("span", { className: "dot", ariaHidden: "true" }), fault ? "damaged" : state);
+  made.dataset.state = kind;
+  return made;
 }
 
 export function tenantLink(id, text = id) {

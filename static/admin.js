@@ -3,12 +3,17 @@
 import { post } from "./admin-api.js";
 import { byId, element, say, whileBusy } from "./dom.js";
 
+const [, , part = "", about = ""] = location.pathname.split("/");
 const MODULES = {
-  "": "./admin-record.js",
+  "": "./admin-overview.js",
+  tenants: about ? "./admin-tenant.js" : "./admin-tenants.js",
+  backups: "./admin-backups.js",
+  log: "./admin-log.js",
+  settings: "./admin-settings.js",
+  checks: "./admin-checks.js",
   record: "./admin-record.js",
 };
 
-const [, , part = "", about = ""] = location.pathname.split("/");
 for (const link of byId("admin-nav").children) {
   if (link.pathname === `/admin${part && `/${part}`}`) link.setAttribute("aria-current", "page");
 }

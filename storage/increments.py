@@ -5,7 +5,8 @@ are kept, when one is made. Code is bound to the tenant that is read, or to the 
 
 The log and the synced tables are ordered by the sequence of changes: new is what comes after that of the copy. A removal of
 what is too old takes entries out of the midst of them; what is left is told then, as ranges. Receipts, kept answers and
-conflicts have times, and the other tables are small, so that they come whole.
+conflicts have times, and the other tables are small, so that they come whole; ``_tables`` changes with the schema alone,
+and then there is another copy.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from storage.system_tables import (
     Device,
     KeptAnswer,
     Logged,
-    PreparedTable,
     Receipt,
     SeenRows,
     TableDigest,
@@ -36,7 +36,7 @@ _AT_ONCE = 200
 _MARGIN_MS = 3_600_000
 """By how much a machine's clock may be set back between two copies, without a receipt being missed."""
 
-_WHOLE: Sequence[type[Bound]] = (Device, SeenRows, TableDigest, PreparedTable, CommitOrder)
+_WHOLE: Sequence[type[Bound]] = (Device, SeenRows, TableDigest, CommitOrder)
 _TIMED: Sequence[tuple[type[Bound], Sequence[str], str]] = (
     (Receipt, ("taken_at",), ""),
     (KeptAnswer, ("answered_at",), ""),

@@ -63,6 +63,20 @@ def touched_rows(moment: int, table: str, row_ids: Sequence[str]) -> dict[int, i
     return found
 
 
+def newest_of(table: str, row_ids: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Give by ID the newest change of each of some rows that is there."""
+    for row_id in row_ids:
+        found = connection().execute(f'SELECT e._seq FROM "{table}" AS e WHERE e.id = ?', (row_id,)).fetchone()
+        if found is not None:
+            yield row_id, int(found[0])
+
+
+def newest_changes(table: str, after: int, count: int) -> list[tuple[str, int]]:
+    """Give the same of the rows of a table, a page at a time, in the order of these changes."""
+    page = f'SELECT e.id, e._seq FROM "{table}" AS e WHERE e._seq > ? ORDER BY e._seq LIMIT ?'
+    return [(row_id, int(sequence)) for row_id, sequence in connection().execute(page, (after, count)).fetchall()]
+
+
 def _links(table: str, row_id: str) -> Iterator[tuple[int, int | None]]:
     """Give the changes of a row that are held, from the newest back, each with the one before it."""
     sql = connection()

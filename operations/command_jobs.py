@@ -1,0 +1,108 @@
+"""Runs the operator's commands for the console: each in a process of its own, so that a server is not slowed by it.
+
+Knows: where a job keeps its output, when it is removed. Must not know: what a command does, who asked for it, requests.
+All of a job is in a folder, so that any process of this machine can tell how it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import gevent
+
+_PROGRAM = Path(__file__).resolve().parent.parent / "syncapp.py"
+_KEPT_SECONDS = 3600
+_LEAST_PRIORITY = 19
+_MOST_SHOWN_BYTES = 256 * 1024
+_JOB_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+DONE_BY = "CONSOLE_SESSION"
+"""The variable that tells a command who had it run, for the record."""
+
+
+class JobState(NamedTuple):
+    """How a job is: its exit code once it has ended, the end of what it printed; -1 if it ended without a word."""
+
+    exit_code: int | None
+    output: str
+    errors: str
+
+
+class CommandJobs:
+    """The jobs of an installation on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._remove_old()
+
+    def start(self, done_by: str, *arguments: str) -> str:
+        """Run a command, in the folder of the job if it writes there (``result_of``); give the ID of the job."""
+        self._remove_old()
+        job_id = secrets.token_hex(16)
+        folder = self._folder / job_id
+        folder.mkdir(mode=0o700, parents=True)
+        words = [argument.replace("{result}", str(folder / "result")) for argument in arguments]
+        with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
+            process = subprocess.Popen(  # noqa: S603 -- our own program; no shell reads the arguments
+                [sys.executable, str(_PROGRAM), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env={**os.environ, DONE_BY: done_by},
+            )
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, _LEAST_PRIORITY)
+        (folder / "pid").write_text(str(process.pid))
+        gevent.spawn(_note_end, process, folder)
+        return job_id
+
+    def state(self, job_id: str) -> JobState | None:
+        """Tell how a job is; None if it is not known, or not any more."""
+        folder = self._folder / job_id
+        if not _JOB_ID.fullmatch(job_id) or not (folder / "pid").is_file():
+            return None
+        code = folder / "code"
+        if code.is_file():
+            exit_code: int | None = int(code.read_text())
+        else:
+            exit_code = None if _is_running(int((folder / "pid").read_text())) else -1
+        return JobState(exit_code, _end_of(folder / "output"), _end_of(folder / "errors"))
+
+    def result_of(self, job_id: str) -> Path | None:
+        """Give the file that a job made where ``{result}`` was in its arguments; None if there is none."""
+        path = self._folder / job_id / "result"
+        return path if _JOB_ID.fullmatch(job_id) and path.is_file() else None
+
+    def _remove_old(self) -> None:
+        for folder in self._folder.glob("*"):
+            if time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _note_end(process: subprocess.Popen[bytes], folder: Path) -> None:
+    code = process.wait()
+    part = folder / "code.part"
+    part.write_text(str(code))
+    part.rename(folder / "code")
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _end_of(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _MOST_SHOWN_BYTES))
+        return file.read().decode("utf-8", "replace")

@@ -1,0 +1,89 @@
+// The overview: how the server is now, and charts of the last hour and day.
+
+import { get } from "./admin-api.js";
+import { Charts } from "./admin-charts.js";
+import { bytes, fact, facts, shownTime, tenantLink } from "./admin-parts.js";
+import { element, setText, showAnew } from "./dom.js";
+
+const EVERY_MS = 10_000;
+const DAY_SECONDS = 86_400;
+const SOON_DAYS = 30;
+const STATES = {
+  ok: ["on", "Well"],
+  degraded: ["lost", "Degraded: see below"],
+  storage_full: ["failed", "The disk is full: nothing is stored"],
+  ending: ["lost", "Ending"],
+};
+
+export async function show(page) {
+  const state = element("p", { className: "state" }, element("span", { className: "dot", ariaHidden: "true" }), element("span", { id: "state", role: "status" }));
+  const warnings = element("div", { className: "warnings" });
+  const now = element("section", { className: "card", ariaLabel: "Now" });
+  const charts = new Charts();
+  page.append(
+    element("div", { className: "heading" }, element("h1", {}, "Overview"), state),
+    warnings, now, charts.element,
+  );
+  const refresh = async () => {
+    const found = await get("/api/overview");
+    const [kind, words] = STATES[found.health.status] ?? ["lost", found.health.status];
+    state.dataset.state = kind;
+    setText(state.lastChild, words);
+    const told = warningsOf(found);
+    showAnew(warnings, told, () => warningsOf(found).map((parts) => element("p", { className: "card warning" }, ...parts)));
+    now.replaceChildren(factsOf(found));
+    charts.show(found);
+  };
+  await refresh();
+  follow(refresh, state);
+}
+
+/** Look again and again while somebody looks at the page; an answer that is late makes no queue. */
+function follow(refresh, state) {
+  setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      await refresh();
+    } catch (error) {
+      state.dataset.state = "failed";
+      setText(state.lastChild, error.message);
+    }
+  }, EVERY_MS);
+}
+
+function factsOf({ health, tenants, requests, memoryBytes, disk }) {
+  const { authenticated, unauthenticated } = health.sockets ?? { authenticated: health.connectedClients };
+  return facts([
+    fact("Version", health.version),
+    fact("Runs since", shownTime(new Date(Date.now() - health.uptimeSeconds * 1000).toISOString())),
+    fact("Tenants", element("a", { href: "/admin/tenants" }, tenants.toLocaleString("en"))),
+    fact("Sockets", `${authenticated}${unauthenticated ? `, and ${unauthenticated} not authenticated yet` : ""}`),
+    fact("Requests", `${requests.running} running, ${requests.waiting} waiting`),
+    fact("Memory", memoryBytes === null ? "–" : bytes(memoryBytes)),
+    disk && fact("Disk", `${bytes(disk.freeBytes)} of ${bytes(disk.sizeBytes)} free; ${forecast(disk)}`),
+  ]);
+}
+
+function forecast({ fullInSeconds }) {
+  if (fullInSeconds === null) return "not filling, as far as the last day tells";
+  const days = fullInSeconds / DAY_SECONDS;
+  if (days > 3650) return "at today's pace it lasts for years";
+  if (days < 2) return `full in ${Math.max(1, Math.round(days * 24))} hours at today's pace`;
+  return `full in ${Math.round(days).toLocaleString("en")} days at today's pace`;
+}
+
+/** What needs somebody's attention, as texts and links. */
+function warningsOf({ disk, faults, health }) {
+  const told = [];
+  if (disk && disk.fullInSeconds !== null && disk.fullInSeconds < SOON_DAYS * DAY_SECONDS) {
+    told.push([`The disk is ${forecast(disk)}.`]);
+  }
+  if (faults.count > 0) {
+    const lines = Object.entries(faults.first).map(([id, fault]) => element("li", {}, tenantLink(id), `: ${fault}`));
+    const more = faults.count - lines.length;
+    if (more > 0) lines.push(element("li", {}, `and ${more.toLocaleString("en")} more`));
+    told.push([`Files of ${faults.count} tenants are missing or damaged; docs/backups.md says what to do.`, element("ul", {}, ...lines)]);
+  }
+  if (health.processes) told.push(["Several processes serve this installation. Each page shows the numbers of the one that answers."]);
+  return told;
+}

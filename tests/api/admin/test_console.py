@@ -1,0 +1,98 @@
+"""The other pages of the console: overview, log, settings, checks; and that the docs have each of its calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import settings
+import syncapp
+from api.admin.assembly import assemble
+from tests.conftest import ROOT, Server, wait_for
+from tests.operating import Operator, signed_in
+
+SECRET = "a-secret-of-more-than-32-bytes-0123456789"
+
+
+@pytest.fixture(scope="module")
+def operator(server: Server) -> Operator:
+    return signed_in(server)
+
+
+def test_overview_has_the_server_and_its_samples(operator: Operator) -> None:
+    operator.server.register().device().create(id="one")
+    found = operator.get("/api/overview").json()
+    assert found["health"]["status"] in ("ok", "degraded") and found["tenants"] > 0 and found["memoryBytes"] > 2**20
+    assert found["hour"].keys() == found["day"].keys() and len({len(column) for column in found["hour"].values()}) == 1
+
+
+def test_log_is_followed_and_filtered(operator: Operator) -> None:
+    tenant = operator.server.register()
+    tenant.device(X_Request_ID="wanted-1").push_raw({"table": "end_user", "operation": "create", "data": {"id": "a"}})
+    tenant.device().push_raw([])
+    mine = operator.get(f"/api/log?tenant={tenant.id}").json()
+    assert mine["lines"] and {one["tenant"] for one in mine["lines"]} == {tenant.id}
+    (wanted,) = operator.get("/api/log?request=wanted-1").json()["lines"]
+    assert wanted["request_id"] == "wanted-1" and wanted["fields"]["status"] == 200
+    assert not [one for one in operator.get("/api/log").json()["lines"] if "/admin/api" in one["message"]]
+    tenant.device(X_Request_ID="wanted-2").pull_raw({"cursor": None})
+    later = operator.get(f"/api/log?tenant={tenant.id}&after={mine['newest']}").json()["lines"]
+    assert [one["request_id"] for one in later] == ["wanted-2"]
+
+
+@pytest.mark.parametrize("query", ["after=x", "after=-1", "level=loud", "level="])
+def test_log_that_is_asked_for_wrongly_says_so(operator: Operator, query: str) -> None:
+    assert operator.get(f"/api/log?{query}").status_code == 400
+
+
+def test_settings_have_their_source_and_no_secret(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("token-of-metrics-1234\n")
+    operator = signed_in(start_server(JWT_SECRET_KEY=SECRET, METRICS_TOKEN_FILE=str(file), OPEN_TENANTS="7"))
+    answer = operator.get("/api/settings")
+    shown = {one["name"]: (one["value"], one["source"]) for one in answer.json()["settings"]}
+    assert shown["OPEN_TENANTS"] == ("7", "environment") and shown["HISTORY_DAYS"] == ("90", "default")
+    assert shown["METRICS_TOKEN"][1] == f"file {file}"
+    assert SECRET not in answer.text and "token-of-metrics" not in answer.text
+
+
+def test_checks_are_those_of_doctor(operator: Operator) -> None:
+    assert "ok: checked whether data can be written at all" in ended(operator, "/api/checks")["output"]
+
+
+def test_every_call_of_the_console_is_in_the_docs(tmp_path: Path) -> None:
+    app = syncapp.build(settings.Settings(data_dir=tmp_path / "data"))
+    console = assemble(app.extensions["server_parts"])
+    app.extensions["lifecycle"].end()
+    calls = {f"{method} /admin{path}" for method, path, _ in console.routes if path.startswith("/api/")}
+    listed = re.findall(
+        r"^\| `((?:GET|POST) /admin/api/.*?)` \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE
+    )
+    assert {one.replace("{", "<").replace("}", ">") for one in listed} == calls, (
+        "docs/operations.md, The operator's console, must list each call"
+    )
+
+
+def test_backup_is_made_listed_and_gives_a_tenant_back(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    operator = signed_in(start_server(BACKUP_TO=str(tmp_path / "backups")))
+    tenant = operator.server.register()
+    tenant.device().create(id="kept")
+    assert ended(operator, "/api/backups/run")["exitCode"] == 0
+    (run,) = operator.get("/api/backups").json()["runs"]
+    assert run["state"] == "good" and run["tenants"] == 1
+    tenant.device().delete(id="kept")
+    restored = ended(operator, "/api/backups/restore", {"name": run["name"], "tenant": tenant.id})
+    assert restored["exitCode"] == 0, restored["errors"]
+    wait_for(lambda: [row["is_deleted"] for row in tenant.device().rows()] == [0], "the row of the backup")
+    assert operator.get("/api/record").json()["entries"][0]["action"] == "restore"
+    for name in ("--help", "../x", ""):
+        assert operator.post("/api/backups/verify", {"name": name}).status_code == 400
+
+
+def ended(operator: Operator, path: str, body: object = None) -> Any:
+    job = operator.post(path, body).json()["job"]
+    return wait_for(lambda: (one := operator.get(f"/api/jobs/{job}").json())["exitCode"] is not None and one, path)
