@@ -1,7 +1,7 @@
 """Whether what a tenant's database holds fits together: its position, its log, its rows and their digests.
 
-Knows: the statements on that, and on what is compared with an earlier copy, bound to one tenant by the caller. Must not know:
-whose it is, engines, files and what is wrong with them below their tables.
+Knows: the statements on that, and on what is compared with an earlier copy, bound to one tenant by the caller. Must not
+know: whose it is, engines, files and what is wrong with them below their tables.
 """
 
 from __future__ import annotations
