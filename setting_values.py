@@ -208,15 +208,12 @@ def smtp_url(text: str) -> str:
     """Read the address of a mail server. Without TLS no password goes there."""
     try:
         url = urlsplit(text)
-        is_good = url.scheme in ("smtp", "smtps") and bool(url.hostname) and (url.port or 1) and url.path in ("", "/")
-        is_good = (
-            is_good
-            and not url.fragment
-            and url.query in ("", "starttls=no")
-            and (url.username is None) == (url.password is None)
-        )
+        is_good = url.scheme in ("smtp", "smtps") and bool(url.hostname) and url.port != 0
     except ValueError:
         is_good = False
+    if is_good:
+        rest = (url.path in ("", "/"), url.query in ("", "starttls=no"), not url.fragment)
+        is_good = all(rest) and (url.username is None) == (url.password is None)
     if not is_good or not re.fullmatch(r"[!-~]+", text):
         raise ValueError(
             "must be an address such as smtp://user:password@mail.example.com:587 or smtps://…:465, in which @ / # ? % : of"

@@ -249,6 +249,9 @@ class Settings:
         "Mail server, with user and password; without one no mail is sent. smtp:// uses STARTTLS or refuses.",
     )
     mail_from: str = _setting("", form.mail_address, "Sender of mails.")
+    rate_limit_mail: str = _setting(
+        "5 per hour", form.rate, "Mails with a link that may be asked for, per address of the caller and per account."
+    )
     log_format: str = _setting(
         "auto", form.one_of("auto", "json", "human"), "auto: human on a terminal, JSON elsewhere."
     )

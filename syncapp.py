@@ -29,6 +29,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: E402
 
 import settings as environment  # noqa: E402
 from accounts import signing_key  # noqa: E402
+from accounts.letters import Letters  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
 from api.admin.gate import Console, Gate  # noqa: E402
@@ -36,6 +37,7 @@ from api.admin.server_parts import ServerParts  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
+from api.lost_passwords import LostPasswords  # noqa: E402
 from api.own_account import OwnAccount  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
@@ -118,8 +120,9 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
     middleware.views.update(sync.hot_views)
     accounts = Accounts(settings, tenants, tokens)
+    lost = LostPasswords(settings, tenants, tokens, accounts)
     own_account = OwnAccount(tokens, accounts.check_password, Exports(engine, settings.data_dir).archive_of)
-    for endpoints in (accounts, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
+    for endpoints in (accounts, lost, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
         app.register_blueprint(endpoints.blueprint())
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     usage = UsageSaving(quotas.usage, engine.directory, sockets.note_usage, settings.process_name, settings.usage_days)
@@ -194,7 +197,7 @@ def _send_mails(settings: Settings, engine: Engine) -> Callable[[], None]:
     """Begin to send mails, and give what ends that."""
     from operations.mail_sender import MailSender  # noqa: PLC0415 -- for those alone who send mails
 
-    sender = MailSender(settings, engine, lambda _mail, _now: None)
+    sender = MailSender(settings, engine, Letters(settings, engine.directory).write)
     sender.start()
     return sender.end
 
@@ -228,6 +231,7 @@ def _add_pages(
         trusted_proxies=settings.trusted_proxies,
         openapi=cache(lambda: openapi.document(app, settings, VERSION)),
         asyncapi=cache(lambda: asyncapi.document(sockets.events, settings, VERSION)),
+        sends_mail=bool(settings.smtp_url),
     )
     app.register_blueprint(pages.blueprint())
     completeness.must_describe(app, settings, sockets.events)

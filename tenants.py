@@ -109,24 +109,6 @@ class Tenants:
         self.engine.remove(tenant_id)
         self.directory.write(lambda: main_database.finish_closing(tenant_id, int(time.time())))
 
-    def migrate(self, say: Callable[[str], None]) -> tuple[int, int]:
-        """Make every tenant's tables what this version needs; give how many were not, and how many can't be.
-
-        Else each becomes it when it is used next.
-        """
-        migrated = failed = 0
-        for tenant_id in self.engine.tenant_ids():
-            try:
-                if self.engine.is_current(tenant_id):
-                    continue
-                self.engine.migrate(tenant_id)
-                migrated += 1
-                say(f"{tenant_id}: migrated")
-            except Exception as error:
-                failed += 1
-                say(f"{tenant_id}: can't be migrated: {error}")
-        return migrated, failed
-
     def close(self) -> None:
         """End the engine, each database when its last write is done."""
         self.engine.close()

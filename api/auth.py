@@ -5,6 +5,7 @@ Knows: what each call takes and answers. Must not know: sync, sockets, engines, 
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from flask import Blueprint
@@ -13,8 +14,9 @@ from accounts.account_fields import DEFAULT_COMPANY, NAME_CHARACTERS, PROFILE_FI
 from accounts.attempts import Attempts
 from accounts.passwords import Passwords
 from accounts.registration import create_customer
+from accounts.rescue import Rescue
 from accounts.tokens import Identity, TokenPair, Tokens, check_tenant
-from protocol.errors import InvalidCredentials, NotFound, NoToken, RegistrationClosed, StorageNearlyFull, invalid
+from protocol.errors import Busy, InvalidCredentials, NotFound, NoToken, RegistrationClosed, StorageNearlyFull, invalid
 from server.disk_space import room
 from server.http.exchange import Reply, View, client_address, current_exchange, read_json, success
 from server.maintenance import maintenance
@@ -46,6 +48,7 @@ class Accounts:
         self._tenants, self._tokens = tenants, tokens
         self._is_registration_open = settings.registration == "open"
         self._passwords = Passwords(settings.bcrypt_rounds)
+        self.rescue = Rescue(settings, tenants.directory, self._passwords, tokens.ended)
         counts = tenants.engine.attempt_counts
         self._logins = Attempts(settings.rate_limit_login, "login", counts)
         self._registrations = Attempts(settings.rate_limit_register, "register", counts)
@@ -74,20 +77,23 @@ class Accounts:
         maintenance.must_be_over()
         if room.is_low:
             raise StorageNearlyFull
-        _count(self._registrations, client_address())
+        count_attempt(self._registrations, client_address())
         body = read_object()
         customer = create_customer(self._tenants, self._passwords, body)
         pair = self._tokens.start_session(customer)
+        if self.rescue.sends_mail:
+            with contextlib.suppress(Busy):  # The account is there; the mail can be asked for again.
+                self.rescue.ask_for_verification(customer)
         return success(_session_body(pair, customer) | {"message": "Registered. The tenant's database is ready."}, 201)
 
     def login(self) -> Reply:
         """Begin a session for who proves to know the password."""
-        _count(self._logins, client_address())
+        count_attempt(self._logins, client_address())
         body = read_object()
         fields = FieldReader(body)
         email, password = (fields.any_text(name) for name in ("email", "password"))
         fields.check()
-        _count(self._logins, main_database.normal_email(email)[:254])
+        count_attempt(self._logins, main_database.normal_email(email)[:254])
         customer = self._tenants.directory.read(lambda: main_database.customer_by_email(email))
         if not self._passwords.matches(password, customer.passwordHash if customer else None) or not customer:
             raise InvalidCredentials
@@ -110,13 +116,13 @@ class Accounts:
 
     def profile(self) -> Reply:
         """Show the account."""
-        return success({"customer": _profile_of(self._customer(bearer(self._tokens)))})
+        return success({"customer": _profile_of(self.customer(bearer(self._tokens)))})
 
     def change_profile(self) -> Reply:
         """Change what of the account may be changed."""
         identity = bearer(self._tokens)
         body = read_object()
-        customer = self._customer(identity)
+        customer = self.customer(identity)
         fields = FieldReader(body)
         for name in body.keys() - set(PROFILE_FIELDS):
             fields.add_error(name[:NAME_CHARACTERS], "can't be changed here")
@@ -128,7 +134,7 @@ class Accounts:
         self._tenants.directory.write(
             lambda: main_database.change_customer(customer.id, **changes, name=f"{first} {last}")
         )
-        return success({"customer": _profile_of(self._customer(identity))})
+        return success({"customer": _profile_of(self.customer(identity))})
 
     def change_password(self) -> Reply:
         """Replace the password, and end all other sessions."""
@@ -152,7 +158,8 @@ class Accounts:
         self._tokens.ended.send(self._tenants.close_account(identity.tenant_id, checked_hash))
         return success({"message": "The account is closed and its data removed."})
 
-    def _customer(self, identity: Identity) -> main_database.Customer:
+    def customer(self, identity: Identity) -> main_database.Customer:
+        """Give who is authenticated. Raises: NotFound."""
         customer = self._tenants.directory.read(lambda: main_database.customer_by_id(identity.tenant_id))
         if customer is None:
             raise NotFound("This account does not exist any more.")
@@ -164,14 +171,14 @@ class Accounts:
 
         Raises: InvalidCredentials, RateLimited.
         """
-        _count(self._logins, main_database.normal_email(identity.email))
-        hashed: str = self._customer(identity).passwordHash
+        count_attempt(self._logins, main_database.normal_email(identity.email))
+        hashed: str = self.customer(identity).passwordHash
         if not self._passwords.matches(password, hashed):
             raise InvalidCredentials("The password is wrong.")
         return hashed
 
 
-def _count(attempts: Attempts, who: str) -> None:
+def count_attempt(attempts: Attempts, who: str) -> None:
     """Count an attempt, and have the answer's headers say how many are left.
 
     Raises: RateLimited.
@@ -186,7 +193,8 @@ def _session_body(pair: TokenPair, customer: main_database.Customer) -> dict[str
 
 def _profile_of(customer: main_database.Customer) -> dict[str, Any]:
     names = ("id", "name", "email", "companyName", "phone", "subscriptionPlan")
-    return {name: getattr(customer, name) for name in names}
+    is_verified = customer.verifiedEmail == customer.email
+    return {name: getattr(customer, name) for name in names} | {"emailVerified": is_verified}
 
 
 def read_object() -> dict[str, Any]:

@@ -22,7 +22,7 @@ def announced_limits(settings: Settings) -> dict[str, Any]:
     names = (
         "max_body_bytes max_row_bytes max_name_characters max_push_rows max_pull_rows max_frame_bytes"
         " max_stranger_sockets max_tenant_sockets socket_auth_seconds socket_queue_messages socket_queue_bytes"
-        " socket_events socket_bytes rate_limit_login rate_limit_register"
+        " socket_events socket_bytes rate_limit_login rate_limit_register rate_limit_mail"
         " tenant_requests tenant_bytes tenant_rows max_tenant_requests max_tenant_waiting tenant_wait_ms"
         " max_tenant_body_bytes tenant_stored_bytes"
         " head_seconds stall_seconds keep_alive_seconds"

@@ -64,15 +64,21 @@ class Pages:
     trusted_proxies: int
     openapi: Describe
     asyncapi: Describe
+    sends_mail: bool
     started_at: float = field(default_factory=time.monotonic)
 
     def blueprint(self) -> Blueprint:
         """Give the routes."""
         routes = Blueprint("pages", __name__)
+        routes.app_context_processor(lambda: {"sends_mail": self.sends_mail})  # For every template.
         views: list[tuple[str, Callable[..., Response | Reply]]] = [
             ("/", self.index),
             ("/websocket-test.html", self.websocket_test),
             ("/test-multi-app-sync.html", self.multi_app),
+            ("/console", self.console),
+            ("/forgotten-password", self.forgotten_password),
+            ("/reset-password", self.reset_password),
+            ("/confirm-email", self.confirm_email),
             ("/docs", self.docs),
             ("/openapi.json", self.openapi_document),
             ("/asyncapi.json", self.asyncapi_document),
@@ -98,6 +104,22 @@ class Pages:
     def multi_app(self) -> Response:
         """Serve the page with three apps side by side."""
         return _page("test-multi-app-sync.html", client=_client_script())
+
+    def console(self) -> Response:
+        """Serve the page on which customers see and edit their own data."""
+        return _page("console.html", client=_client_script())
+
+    def forgotten_password(self) -> Response:
+        """Serve the page on which a link for a new password is asked for."""
+        return _page("forgotten-password.html")
+
+    def reset_password(self) -> Response:
+        """Serve the page to which such a link leads. Opening it changes nothing."""
+        return _page("reset-password.html")
+
+    def confirm_email(self) -> Response:
+        """Serve the page on which an address is confirmed. Opening it changes nothing."""
+        return _page("confirm-email.html")
 
     def docs(self) -> Response:
         """Show the API's description to people."""

@@ -1,4 +1,4 @@
-"""The operator's commands about how a customer logs in: passwords and sessions.
+"""The operator's commands about how a customer logs in: passwords, links and sessions.
 
 Knows: the command line. Must not know: SQL, engines, how passwords are hashed.
 """
@@ -12,7 +12,7 @@ import click
 
 from accounts.passwords import Passwords
 from operations import customer_changes
-from operations.command_line import counted, password_asked
+from operations.command_line import counted, password_asked, progress
 from operations.tenant_commands import (
     as_json_option,
     customer_named,
@@ -21,6 +21,7 @@ from operations.tenant_commands import (
     shown_time,
     tenant_argument,
 )
+from storage.account_links import Purpose
 from storage.sessions import live_sessions
 
 
@@ -41,6 +42,48 @@ def set_password(tenant: str, password_stdin: bool) -> None:
     with customer_named(tenant) as (settings, engine, customer):
         ended = customer_changes.set_password(engine, Passwords(settings.bcrypt_rounds), customer, password)
     click.echo(f"{customer.email} has a new password; {counted(ended, 'session')} ended.")
+
+
+_hours_option = click.option(
+    "--hours", type=click.IntRange(1, 24 * 30), default=24, help="How long the link counts; 24 if not given."
+)
+
+
+@account.command("reset-link")
+@tenant_argument
+@_hours_option
+@as_json_option
+def reset_link(tenant: str, hours: int, as_json: bool) -> None:
+    """Make a link by which a customer sets a new password, once: send it on a way that only the customer reads.
+
+    Example: python syncapp.py account reset-link asha@example.com
+    """
+    _make_link(tenant, "reset", hours, as_json)
+
+
+@account.command("confirm-link")
+@tenant_argument
+@_hours_option
+@as_json_option
+def confirm_link(tenant: str, hours: int, as_json: bool) -> None:
+    """Make a link by which a customer confirms its e-mail address: send it to that address.
+
+    Example: python syncapp.py account confirm-link asha@example.com
+    """
+    _make_link(tenant, "confirm", hours, as_json)
+
+
+def _make_link(tenant: str, purpose: Purpose, hours: int, as_json: bool) -> None:
+    ends_at = int(time.time()) + hours * 3600
+    with customer_named(tenant) as (settings, engine, customer):
+        link = customer_changes.make_link(engine, settings, customer, purpose, hours * 3600)
+    if as_json:
+        print_json({"link": link, "email": customer.email, "expiresAt": shown_time(ends_at)})
+        return
+    click.echo(link)
+    progress(f"It is for {customer.email}, works once, and until {shown_time(ends_at)}.")
+    if not settings.public_url:
+        progress("PUBLIC_URL is not set: put the address of this server in place of the beginning of the link.")
 
 
 @account.command()

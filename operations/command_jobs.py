@@ -22,7 +22,7 @@ import gevent
 _PROGRAM = Path(__file__).resolve().parent.parent / "syncapp.py"
 _KEPT_SECONDS = 3600
 _LEAST_PRIORITY = 19
-_MOST_SHOWN_BYTES = 64 * 1024
+_MOST_SHOWN_BYTES = 256 * 1024
 _JOB_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 DONE_BY = "CONSOLE_SESSION"
 """The variable that tells a command who had it run, for the record."""

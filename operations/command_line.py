@@ -14,10 +14,13 @@ import click
 from gevent.monkey import get_original
 
 import settings as environment
+from operations.archive import ArchiveError
 from operations.backup_manifest import BackupError
 from operations.command_jobs import DONE_BY
 from operations.engine_choice import postgres_engine
+from operations.migration import NoRoomForCopies
 from operations.move_checks import MoveError
+from operations.tenant_checks import CheckUnderWay
 from operations.tenant_list import NoCustomer
 from protocol.errors import Problem
 from storage.declarations import compatibility, toml_file
@@ -38,9 +41,12 @@ _EXPECTED_ERRORS = (
     EngineFailed,
     EngineError,
     NoData,
+    ArchiveError,
     BackupError,
     MoveError,
     NoCustomer,
+    CheckUnderWay,
+    NoRoomForCopies,
     OSError,
 )
 _select = get_original("select", "select")  # gevent's own writes of a Ctrl-C to the terminal.

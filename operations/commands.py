@@ -19,6 +19,8 @@ from operations import (
     backup_commands,
     backup_run_commands,
     console_commands,
+    fleet_commands,
+    import_commands,
     log_commands,
     mail_commands,
     maintenance_commands,
@@ -33,10 +35,8 @@ from operations import (
 )
 from operations import doctor as doctor_checks
 from operations import support as support_text
-from operations.command_line import counted, failures, password_asked, progress, read_line, storage
+from operations.command_line import counted, failures, password_asked, read_line, storage
 from server import connections
-from storage.declarations import compatibility
-from storage.engine import Engine
 from tenants import Tenants
 
 
@@ -51,6 +51,7 @@ for command in (backup_run_commands.run, backup_run_commands.list_, backup_run_c
 commands.add_command(backup_commands.restore)
 commands.add_command(backup_commands.new_epoch)
 commands.add_command(move_commands.move)
+commands.add_command(fleet_commands.migrate)
 commands.add_command(tenant_commands.tenants)
 commands.add_command(tenant_commands.tenant)
 tenant_commands.tenant.add_command(quota_command.quota)
@@ -60,6 +61,7 @@ commands.add_command(mail_commands.mail)
 commands.add_command(tenant_commands.actions)
 commands.add_command(tenant_commands.export)
 commands.add_command(rewind_commands.rewind)
+commands.add_command(import_commands.import_archive)
 commands.add_command(log_commands.log)
 commands.add_command(usage_commands.show_usage)
 commands.add_command(console_commands.admin_link)
@@ -83,49 +85,31 @@ def register(password_stdin: bool, **account: str | None) -> None:
 
 
 @commands.command()
-@click.option("--check", is_flag=True, help="Only say what would be done. It may run beside a running server.")
-@click.option(
-    "--retire",
-    multiple=True,
-    metavar="TABLE",
-    help="Stop syncing a table that is no longer declared; its rows stay in the files.",
-)
-def migrate(check: bool, retire: tuple[str, ...]) -> None:
-    """Migrate every tenant's database to this version and the declared tables. No server may be running."""
-    with storage(is_server=not check) as (_, engine):
-        _preview_migration(engine, retire) if check else _migrate(Tenants(engine, retire))
-
-
-def _preview_migration(engine: Engine, retire: tuple[str, ...]) -> None:
-    found = compatibility.compare(engine, retire)
-    for difference in found.differences:
-        click.echo(difference.sentence)
-    waiting = sum(not engine.is_current(tenant_id) for tenant_id in engine.tenant_ids())
-    if found.offences:
-        raise click.ClickException(found.refusal())
-    click.echo(f"{counted(waiting, 'tenant')} would be migrated.")
-
-
-def _migrate(tenants: Tenants) -> None:
-    migrated, failed = tenants.migrate(progress)
-    click.echo(f"{counted(migrated, 'tenant')} migrated.")
-    if failed:
-        raise click.ClickException(f"{counted(failed, 'tenant')} can't be migrated.")
-
-
-@commands.command()
 @click.option("--url", metavar="URL", help="Check a running deployment from outside instead of this machine.")
 @click.option(
     "--token-stdin",
     is_flag=True,
     help="With --url: read an access token from standard input, to check an idle socket until its ping.",
 )
-def doctor(url: str | None, token_stdin: bool) -> None:
-    """Check this machine as a start does, and say what to do; exit code 1 if a start would be refused."""
+@click.option("--all", "is_all", is_flag=True, help="Check every tenant's data from end to end instead.")
+@fleet_commands.jobs_option
+@click.option("--resume", is_flag=True, help="With --all: go on with a run that was cut off.")
+@click.option("--json", "as_json", is_flag=True, help="With --all: print JSON, for programs.")
+def doctor(url: str | None, token_stdin: bool, is_all: bool, jobs: int, resume: bool, as_json: bool) -> None:
+    """Check this machine as a start does, and say what to do; exit code 1 if a start would be refused.
+
+    Example: python syncapp.py doctor --all
+    """
+    if url is not None and is_all:
+        raise click.UsageError("--url and --all are two different checks.")
+    if (resume or as_json) and not is_all:
+        raise click.UsageError("--resume and --json work only with --all.")
+    if token_stdin and url is None:
+        raise click.UsageError("--token-stdin works only with --url.")
     if url is not None:
         probe.run(url, read_line("token") if token_stdin else "")
-    elif token_stdin:
-        raise click.UsageError("--token-stdin works only with --url.")
+    elif is_all:
+        fleet_commands.check_all(jobs, resume=resume, as_json=as_json)
     else:
         _check_this_machine()
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import time
 
 from accounts.account_fields import FieldReader
+from accounts.letters import KINDS, link_to
 from accounts.passwords import Passwords
-from storage import operator_actions
+from settings import Settings
+from storage import account_links, operator_actions, outbox
+from storage.account_links import Purpose
 from storage.engine import Engine
 from storage.main_database import Customer, State
 from tenants import Tenants
@@ -43,6 +46,23 @@ def set_password(engine: Engine, passwords: Passwords, customer: Customer, passw
     fields.check()
     hashed = passwords.hash(new)
     return len(engine.directory.write(lambda: operator_actions.set_password(customer.id, hashed, _now(), by)))
+
+
+def make_link(
+    engine: Engine, settings: Settings, customer: Customer, purpose: Purpose, seconds: int, by: str | None = None
+) -> str:
+    """Make a link by which a customer sets a new password or confirms its address, once and for so long.
+
+    A mail that waits with such a link is not sent any more: its link would be newer, and end this one.
+    """
+    email = customer.email if purpose == "confirm" else None  # What was not mailed shows nothing of an address.
+
+    def make() -> str:
+        operator_actions.record_link(customer.id, purpose, _now(), by)
+        outbox.withdraw(KINDS[purpose], customer.email)
+        return account_links.make(customer.id, purpose, email, _now(), seconds)
+
+    return link_to(settings, purpose, engine.directory.write(make))
 
 
 def end_sessions(engine: Engine, customer: Customer, session_id: str | None = None, by: str | None = None) -> int:

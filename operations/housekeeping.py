@@ -206,6 +206,7 @@ class Housekeeping:
                 self._log_errors(self._usage.forget_old)
             tenant_id = found[0]
             self._log_errors(partial(self.purge, tenant_id))
+        self._log_errors(lambda: self._tenants.engine.forget_migrated(time.time() - self._history_ms / 1000))
 
     def _log_errors(self, work: Callable[[], object]) -> None:
         try:

@@ -5,20 +5,20 @@ Knows: the command line. Must not know: SMTP, SQL, engines.
 
 from __future__ import annotations
 
-import secrets
 import time
 from typing import Any
 
 import click
 
 import settings as environment
+from accounts import letters
 from accounts.account_fields import FieldReader
 from operations import smtp_server
 from operations.command_line import counted, failures, progress, storage
-from operations.smtp_server import CanNotSend, Letter, MailRefused
+from operations.smtp_server import CanNotSend, MailRefused
 from operations.tenant_commands import as_json_option, print_json, print_table, shown_time
 from storage import outbox
-from storage.main_database import Mail
+from storage.outbox import Mail
 
 _NO_SERVER = "No mail is sent: SMTP_URL is not set (docs/mail.md)."
 
@@ -42,9 +42,8 @@ def test(address: str) -> None:
         fields.check()
     if not settings.smtp_url:
         raise click.ClickException(_NO_SERVER)
-    body = f"This is a test of the mails of {settings.public_url}. It arrived.\n"
     try:
-        smtp_server.deliver(settings, Letter(recipient, "A test of mails", body, secrets.token_hex(16)))
+        smtp_server.deliver(settings, letters.test_letter(settings, recipient))
     except (CanNotSend, MailRefused) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"The mail server took a mail to {recipient}. Look whether it arrives, and where.")

@@ -13,18 +13,19 @@ from functools import partial
 
 import gevent
 
+from accounts.letters import Letter
 from operations import smtp_server
-from operations.smtp_server import CanNotSend, Letter, MailRefused
+from operations.smtp_server import CanNotSend, MailRefused
 from protocol.errors import Busy, Moved, StorageFull
 from server.metrics import MAILS
 from settings import Settings
 from storage import outbox
 from storage.engine import Engine
-from storage.main_database import Mail
+from storage.outbox import Mail
 
 log = logging.getLogger("syncapp.mail")
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 _LEASE_SECONDS = 120.0
 """Longer than a mail may take."""
 

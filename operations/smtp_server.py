@@ -14,11 +14,11 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, parseaddr
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from gevent import Timeout
 
+from accounts.letters import Letter
 from settings import Settings
 
 _STEP_SECONDS = 20.0
@@ -42,15 +42,6 @@ class MailRefused(RuntimeError):
     def __init__(self, sentence: str, is_final: bool) -> None:
         super().__init__(sentence)
         self.is_final = is_final
-
-
-class Letter(NamedTuple):
-    """A mail in words. ``message_id`` is its name, without the domain."""
-
-    recipient: str
-    subject: str
-    body: str
-    message_id: str
 
 
 def masked(address: str) -> str:

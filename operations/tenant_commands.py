@@ -46,9 +46,7 @@ def customer_named(tenant: str) -> Iterator[tuple[Settings, Engine, Customer]]:
 @click.option(
     "--search", default="", metavar="TEXT", help="Only those with this in their name, address, company or ID."
 )
-@click.option(
-    "--sort", type=click.Choice(list(tenant_list.ORDERS)), default="email", help="The order; email if not given."
-)
+@click.option("--sort", type=click.Choice(tenant_list.ORDERS), default="email", help="The order; email if not given.")
 def tenants(as_json: bool, search: str, sort: str) -> None:
     """List the tenants: who they are, how much they have, when a device was seen last.
 

@@ -21,16 +21,22 @@ from tenants import parse_tenant_id
 
 Described = dict[str, Any]
 
-ORDERS: dict[str, Callable[[Described], Any]] = {
-    "email": lambda one: one["email"],
-    "name": lambda one: one["name"].casefold(),
-    "created": lambda one: one["createdAt"],
+DIRECTORY_ORDERS: dict[str, Callable[[Listed], Any]] = {
+    "email": lambda one: one.email,
+    "name": lambda one: one.name.casefold(),
+    "created": lambda one: one.createdAt,
+}
+"""Orders by what the directory knows, by the word for each."""
+
+MEASURED_ORDERS: dict[str, Callable[[Described], Any]] = {
     "size": lambda one: -(one.get("bytes") or 0),
     "rows": lambda one: -(one.get("rows") or 0),
     "devices": lambda one: -(one.get("devices") or 0),
     "seen": lambda one: one.get("lastSeenAt") or "",
 }
-"""By the word for it: the largest first, the one that was seen longest ago first."""
+"""Orders by what is in the databases: the largest first, the one that was seen longest ago first."""
+
+ORDERS = (*DIRECTORY_ORDERS, *MEASURED_ORDERS)
 
 
 def find(engine: Engine, text: str) -> Customer:
@@ -60,18 +66,23 @@ def listed(engine: Engine, search: str, order: str, report: Callable[[int], None
 
     ``report`` is called with the number of those that are done.
     """
+    customers = found(engine, search)
     described = []
-    for number, known in enumerate(found(engine, search), 1):
-        described.append(known | measured(engine, known["id"]))
+    for number, one in enumerate(in_directory_order(customers, order), 1):
+        described.append(one._asdict() | measured(engine, one.id))
         report(number)
-    return sorted(described, key=ORDERS[order])
+    return sorted(described, key=MEASURED_ORDERS[order]) if order in MEASURED_ORDERS else described
 
 
-def found(engine: Engine, search: str) -> list[Described]:
-    """Give what the directory says of the same customers, by their addresses; no tenant's database is looked into."""
-    word = search.casefold()
-    customers = engine.directory.read(customer_list.listed)
-    return [one._asdict() for one in customers if not word or word in _searched(one)]
+def found(engine: Engine, search: str) -> list[Listed]:
+    """Give the same customers as the directory knows them, by their addresses; no tenant's database is looked into."""
+    customers, word = engine.directory.read(customer_list.listed), search.casefold()
+    return [one for one in customers if word in _searched(one)] if word else customers
+
+
+def in_directory_order(customers: list[Listed], order: str) -> list[Listed]:
+    """Sort customers, who come by their addresses, unless the order is one of what is in databases."""
+    return sorted(customers, key=DIRECTORY_ORDERS[order]) if order in ("name", "created") else customers
 
 
 def _searched(customer: Listed) -> str:
@@ -80,7 +91,8 @@ def _searched(customer: Listed) -> str:
 
 def describe(engine: Engine, customer: Customer) -> Described:
     """Describe one customer: what the directory says, and what is in the tenant's database, or why that can't be read."""
-    return {name: getattr(customer, name) for name in Listed._fields} | measured(engine, customer.id)
+    verified = {"emailVerified": customer.verifiedEmail == customer.email}
+    return {name: getattr(customer, name) for name in Listed._fields} | verified | measured(engine, customer.id)
 
 
 def measured(engine: Engine, tenant_id: str) -> Described:

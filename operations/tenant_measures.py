@@ -15,6 +15,7 @@ import gevent
 
 from operations.tenant_list import Described, measured
 from server.scheduler import yield_if_due
+from storage import main_database
 from storage.engine import Engine
 
 log = logging.getLogger("syncapp.console")
@@ -35,7 +36,6 @@ class Measures:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[str, tuple[float, Described]] = {}
-        self._wanted: list[str] = []
         self._asked_at = 0.0
         self._walking: gevent.Greenlet | None = None
 
@@ -50,11 +50,9 @@ class Measures:
                 self._measure(tenant_id)
                 yield_if_due()
 
-    def ask_for(self, tenant_ids: list[str]) -> None:
+    def ask_for(self) -> None:
         """Have all tenants measured, in the background, for as long as somebody goes on asking."""
-        self._wanted, self._asked_at = tenant_ids, time.monotonic()
-        for gone in self._known.keys() - set(tenant_ids):
-            del self._known[gone]
+        self._asked_at = time.monotonic()
         if self._walking is None or self._walking.dead:
             self._walking = gevent.spawn(self._walk)
 
@@ -78,7 +76,10 @@ class Measures:
         self._known = {}
 
     def _walk_once(self) -> None:
-        for tenant_id in list(self._wanted):
+        tenant_ids = self._engine.directory.read(main_database.customer_ids)
+        for gone in self._known.keys() - tenant_ids:
+            del self._known[gone]
+        for tenant_id in tenant_ids:
             began = time.monotonic()
             if began - self._known.get(tenant_id, (-ROUND_SECONDS, {}))[0] >= ROUND_SECONDS:
                 self._measure(tenant_id)

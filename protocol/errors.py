@@ -102,6 +102,11 @@ class RegistrationClosed(Problem):
     sentence = "Registration is closed on this server. Ask its operator for an account."
 
 
+class NoMail(Problem):
+    status, code = 403, "no_mail"
+    sentence = "This server sends no mail. Ask its operator for a link."
+
+
 class TenantMismatch(Problem):
     status, code = 403, "tenant_mismatch"
     sentence = "The tenant ID is not the one of the token."
@@ -158,6 +163,11 @@ class IdempotencyMismatch(Problem):
 class ResyncRequired(Problem):
     status, code = 410, "resync_required"
     sentence = "The cursor is not of this database. Pull again from the start, without a cursor."
+
+
+class LinkInvalid(Problem):
+    status, code = 410, "link_invalid"
+    sentence = "This link was used before, is too old, or a newer one has taken its place. Ask for another."
 
 
 class PayloadTooLarge(Problem):
@@ -222,7 +232,7 @@ class UnderMaintenance(Problem):
 
     def __init__(self, message: str | None = None) -> None:
         said = f"{self.sentence} {message.rstrip('.')}." if message else None
-        super().__init__(said, retry_after_seconds=30)
+        super().__init__(said, retry_after_seconds=60)
 
 
 class Moved(Problem):

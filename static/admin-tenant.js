@@ -21,7 +21,7 @@ function fill(place, tenant, refresh) {
     element("section", { className: "card", ariaLabel: "Account and use" }, aboutOf(tenant)),
     offerActions(tenant, path, refresh),
     ...(tenant.fault ? [] : [tablesOf(tenant, path), devicesOf(tenant)]),
-    sessionsOf(tenant, path, refresh),
+    usageOf(tenant), sessionsOf(tenant, path, refresh),
     quotasOf(tenant),
   );
 }
@@ -62,6 +62,15 @@ function devicesOf(tenant) {
     ...(tenant.devicesFault ? [element("p", { className: "message error" }, tenant.devicesFault)] : []),
     table("Devices", ["Device", "Behind", "Last seen", "First seen", ""], rows, "No device has named itself."),
     ...(more > 0 ? [element("p", { className: "muted" }, `And ${more.toLocaleString("en")} that were seen longer ago.`)] : []));
+}
+
+function usageOf(tenant) {
+  const rows = tenant.usage.map((one) => [
+    one.day, number(one.requests), number(one.pushes), number(one.rows_pushed), number(one.rows_pulled),
+    number(one.bytes_in, bytes(one.bytes_in)), number(one.bytes_out, bytes(one.bytes_out)), number(one.most_sockets),
+  ]);
+  return section("Use by day, UTC",
+    table("Use by day", ["Day", "Requests", "Pushes", "Rows pushed", "Rows pulled", "In", "Out", "Most sockets"], rows, "Nothing was used in the last two weeks."));
 }
 
 function sessionsOf(tenant, path, refresh) {

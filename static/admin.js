@@ -7,6 +7,7 @@ const [, , part = "", about = ""] = location.pathname.split("/");
 const MODULES = {
   "": "./admin-overview.js",
   tenants: about ? "./admin-tenant.js" : "./admin-tenants.js",
+  backups: "./admin-backups.js",
   log: "./admin-log.js",
   settings: "./admin-settings.js",
   checks: "./admin-checks.js",
@@ -27,6 +28,7 @@ const page = byId("page");
 try {
   const { show } = await import(MODULES[part]);
   await show(page, decodeURIComponent(about));
+  page.dataset.ready = "true";
 } catch (error) {
   const message = element("p", { className: "card message" });
   say(message, error.message, true);

@@ -20,7 +20,8 @@ from peewee import TextField
 from models import Bound, connection
 from storage import digest, schema
 from storage.dialect import dialect
-from storage.main_database import Closing, Customer, DeclaredTable, Mail, OperatorAction, Session
+from storage.main_database import AccountLink, Closing, Customer, DeclaredTable, OperatorAction, Session
+from storage.outbox import Mail
 from storage.system_tables import CommitOrder, PreparedTable, TableDigest
 from storage.usage import DailyUsage
 
@@ -59,7 +60,7 @@ def models_of_tenant() -> list[type[Bound]]:
     return [model for model in schema.tenant_models() if model is not CommitOrder]
 
 
-DIRECTORY = (DeclaredTable, Customer, Session, Closing, OperatorAction, Mail, DailyUsage)
+DIRECTORY = (DeclaredTable, Customer, Session, Closing, OperatorAction, Mail, AccountLink, DailyUsage)
 """The tables that go with customers. The positions of files stay where these are."""
 
 

@@ -25,9 +25,17 @@ def add_missing(tables: Iterable[SyncedTable]) -> None:
     known = {found.table for found in TableDigest.select(TableDigest.table)}
     for table in tables:
         if table.name not in known:
-            rows = connection().execute(f'SELECT e.id, e.version FROM "{table.name}" AS e WHERE e.is_deleted = 0')
-            numbers = [number_of(row_id, version) for row_id, version in rows]
-            TableDigest.create(table=table.name, count=len(numbers), hash=text_of(_all(numbers)))
+            count, text = of_rows(table.name)
+            TableDigest.create(table=table.name, count=count, hash=text)
+
+
+def of_rows(table: str) -> tuple[int, str]:
+    """Compute a table's digest from its rows: their number and their hash."""
+    rows = connection().execute(f'SELECT e.id, e.version FROM "{table}" AS e WHERE e.is_deleted = 0')
+    count = whole = 0
+    for row_id, version in rows:
+        count, whole = count + 1, whole ^ number_of(row_id, version)
+    return count, text_of(whole)
 
 
 def of_no_rows() -> list[tuple[str, str]]:
@@ -70,13 +78,6 @@ def change(table: str, difference: Difference) -> None:
 
 READ = "SELECT count, hash FROM _digests WHERE table_name = ?"
 CHANGE = "UPDATE _digests SET count = ?, hash = ? WHERE table_name = ?"
-
-
-def _all(numbers: Iterable[int]) -> int:
-    whole = 0
-    for number in numbers:
-        whole ^= number
-    return whole
 
 
 def text_of(whole: int) -> str:

@@ -158,6 +158,12 @@ class Engine(Protocol):
     def migrate(self, tenant_id: str) -> None:
         """Make a tenant's tables those of this version, in one transaction; else its next use does."""
 
+    def faults_in(self, tenant_id: str) -> list[str]:
+        """Check a tenant from end to end, also beside a server, and list what is wrong with it.
+
+        What takes its time runs in threads. Raises: Busy while somebody has it to himself.
+        """
+
     def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
         """Run ``work`` in a transaction of its own, also if what it writes moved away: for who moves it. It is bound to a
         tenant, which begins with it if need be without a row of the directory, or for None to the directory.
@@ -206,6 +212,9 @@ class Engine(Protocol):
 
     def forget_replaced(self, tenant_id: str, before: float) -> None:
         """Remove what restores replaced until ``before``, in seconds since 1970."""
+
+    def forget_migrated(self, before: float) -> None:
+        """Remove what was kept of tenants as they were before a migration, until ``before``."""
 
     def renewed(self) -> list[str]:
         """List the tenants that began a new epoch since this was asked last, here or by a command beside the server."""

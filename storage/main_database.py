@@ -15,6 +15,7 @@ from peewee import BooleanField, IntegerField, TextField
 from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
+from storage.outbox import Mail, withdraw_all
 from storage.push_batch import insert_row
 from storage.schema import add_missing, fingerprint
 from storage.usage import DailyUsage, forget_tenant
@@ -27,7 +28,7 @@ State = Literal["active", "read-only", "suspended"]
 
 class Customer(Bound):
     """One business; its ``id`` is the ID of its tenant, its ``state`` a ``State``. ``quotas`` are those of its own, by the
-    names of settings."""
+    names of settings; ``verifiedEmail`` is the address that was shown last to be its own."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -41,6 +42,7 @@ class Customer(Bound):
     createdAt = TextField()
     state = TextField(default="active")
     quotas = JsonField(null=True)
+    verifiedEmail = TextField(null=True)
 
     class Meta:
         table_name = "customers"
@@ -149,28 +151,6 @@ class OperatorSession(Bound):
         table_name = "operator_sessions"
 
 
-class Mail(Bound):
-    """A mail that is still to be sent, or could not be (``failed_at``). Times in seconds since 1970.
-
-    One of kind ``text`` has its words; others are written as they are sent, so that no secret waits here (see ``outbox``).
-    """
-
-    id = TextField(primary_key=True)
-    kind = TextField()
-    recipient = TextField()
-    tenant_id = TextField(null=True)
-    subject = TextField(null=True)
-    body = TextField(null=True)
-    created_at = IntegerField()
-    next_at = IntegerField()
-    attempts = IntegerField(default=0)
-    error = TextField(null=True)
-    failed_at = IntegerField(null=True)
-
-    class Meta:
-        table_name = "outbox"
-
-
 class BackupRun(Bound):
     """One run of the backups that look after themselves (see ``backup_runs``). Times in seconds since 1970.
 
@@ -192,6 +172,20 @@ class BackupRun(Bound):
         table_name = "backup_runs"
 
 
+class AccountLink(Bound):
+    """A link by which a customer may do one thing once without a password (see ``account_links``); ``id`` is the digest of
+    its token, ``email`` the address that it is sent to, if it is."""
+
+    id = TextField(primary_key=True)
+    customer_id = TextField(index=True)
+    purpose = TextField()
+    email = TextField(null=True)
+    expires_at = IntegerField()
+
+    class Meta:
+        table_name = "account_links"
+
+
 _MODELS = [
     Customer,
     Session,
@@ -203,6 +197,7 @@ _MODELS = [
     OperatorSession,
     BackupRun,
     Mail,
+    AccountLink,
     DailyUsage,
 ]
 FINGERPRINT = fingerprint(_MODELS)
@@ -314,7 +309,8 @@ def remove_customer(customer_id: str, proven: str | None = None) -> list[str]:
     Session.delete().where(Session.customer_id == customer_id).execute()
     Customer.delete().where(Customer.id == customer_id).execute()
     LastPosition.delete().where(LastPosition.tenant_id == customer_id).execute()
-    Mail.delete().where(Mail.tenant_id == customer_id).execute()
+    withdraw_all(customer_id)
+    forget_links(customer_id)
     forget_tenant(customer_id)
     Closing.insert(tenant_id=customer_id).on_conflict_ignore().execute()
     return sessions
@@ -373,6 +369,11 @@ def revoke_sessions(customer_id: str, now: int, but: str = "") -> list[str]:
     sessions = [session.id for session in Session.select(Session.id).where(live)]
     Session.update(revoked_at=now).where(live).execute()
     return sessions
+
+
+def forget_links(customer_id: str) -> None:
+    """Let a customer's links count no more."""
+    AccountLink.delete().where(AccountLink.customer_id == customer_id).execute()
 
 
 # --- declared tables -------------------------------------------------------------------------------------------------

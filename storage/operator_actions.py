@@ -20,6 +20,7 @@ from storage.main_database import (
     State,
     change_customer,
     customer_by_email,
+    forget_links,
     normal_email,
     revoke_sessions,
 )
@@ -57,6 +58,7 @@ def set_quotas(customer_id: str, quotas: Mapping[str, Any], now: int, by: str | 
 def set_password(customer_id: str, password_hash: str, now: int, by: str | None = None) -> list[str]:
     """Replace a password without proof of the old one, and end all sessions, whose IDs it gives."""
     change_customer(customer_id, passwordHash=password_hash)
+    forget_links(customer_id)
     record("set-password", customer_id, now, by=by)
     return revoke_sessions(customer_id, now)
 
@@ -71,6 +73,7 @@ def change_email(customer_id: str, email: str, now: int, by: str | None = None) 
         raise EmailTaken
     before = Customer.get_by_id(customer_id).email
     change_customer(customer_id, email=normal_email(email))
+    forget_links(customer_id)
     record("rename-email", customer_id, now, f"{before} to {normal_email(email)}", by)
 
 
@@ -85,6 +88,11 @@ def end_sessions(customer_id: str, now: int, session_id: str | None = None, by: 
     return ended
 
 
+def record_link(customer_id: str, purpose: str, now: int, by: str | None = None) -> None:
+    """Record that a link was made by which a customer, or whoever has it, may do something without a password."""
+    record(f"{purpose}-link", customer_id, now, by=by)
+
+
 def record_removal(customer_id: str, now: int, by: str | None = None) -> None:
     """Record that an account is about to be closed."""
     record("delete", customer_id, now, by=by)
@@ -92,11 +100,11 @@ def record_removal(customer_id: str, now: int, by: str | None = None) -> None:
 
 # --- rows that an operator changed -----------------------------------------------------------------------------------
 
-CHANGED_ROWS = "rewound"
+REWOUND, IMPORTED = "rewound", "imported"
 """Recorded once rows were written, so that servers tell their sockets."""
 
 
 def changed_since(number: int) -> list[str]:
     """List the tenants whose rows an operator wrote, as recorded after an entry."""
-    written = (OperatorAction.number > number) & (OperatorAction.action == CHANGED_ROWS)
+    written = (OperatorAction.number > number) & OperatorAction.action.in_([REWOUND, IMPORTED])
     return sorted({found.tenant_id for found in OperatorAction.select(OperatorAction.tenant_id).where(written)})

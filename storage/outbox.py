@@ -10,10 +10,12 @@ Who wants to send a mail adds it here, in the transaction of what it is about if
 from __future__ import annotations
 
 import secrets
+import time
 
-from peewee import fn
+from peewee import IntegerField, TextField, fn
 
-from storage.main_database import Mail
+from models import Bound
+from protocol.errors import Busy
 
 TEXT = "text"
 """The kind of mails whose words are here."""
@@ -24,6 +26,30 @@ TRIED_FOR_SECONDS = 86_400
 _KEPT_SECONDS = 7 * 86_400
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 60, 3_600
 _MOST_ERROR_CHARACTERS = 300
+_MOST_ASKED_FOR = 10_000
+"""Anybody may ask for a mail to any address: so many may wait, while a mail server is down."""
+
+
+class Mail(Bound):
+    """A mail that is still to be sent, or could not be (``failed_at``). Times in seconds since 1970.
+
+    One of kind ``text`` has its words; others are written as they are sent, so that no secret waits here.
+    """
+
+    id = TextField(primary_key=True)
+    kind = TextField()
+    recipient = TextField()
+    tenant_id = TextField(null=True)
+    subject = TextField(null=True)
+    body = TextField(null=True)
+    created_at = IntegerField()
+    next_at = IntegerField()
+    attempts = IntegerField(default=0)
+    error = TextField(null=True)
+    failed_at = IntegerField(null=True)
+
+    class Meta:
+        table_name = "outbox"
 
 
 def add(recipient: str, subject: str, body: str, now: int, tenant_id: str | None = None) -> None:
@@ -32,15 +58,30 @@ def add(recipient: str, subject: str, body: str, now: int, tenant_id: str | None
 
 
 def ask_for(kind: str, recipient: str, now: int, tenant_id: str | None = None) -> None:
-    """Add a mail that is written when it is sent. It replaces one of this kind to the same address that waits."""
-    same = (Mail.kind == kind) & (Mail.recipient == recipient)
-    Mail.delete().where(same).execute()
+    """Add a mail that is written when it is sent. It replaces one of this kind to the same address that waits.
+
+    Raises: Busy if too many wait already.
+    """
+    if counts()["waiting"] >= _MOST_ASKED_FOR:
+        raise Busy("Too many mails wait to be sent just now. Try again later.", retry_after_seconds=60)
+    withdraw(kind, recipient)
     _add(kind, recipient, now, tenant_id=tenant_id)
+
+
+def withdraw(kind: str, recipient: str) -> None:
+    """Remove the mails of a kind to an address that were not sent."""
+    Mail.delete().where((Mail.kind == kind) & (Mail.recipient == recipient)).execute()
+
+
+def withdraw_all(tenant_id: str) -> None:
+    """Remove the mails that are about a tenant."""
+    Mail.delete().where(Mail.tenant_id == tenant_id).execute()
 
 
 def _add(kind: str, recipient: str, now: int, **rest: str | None) -> None:
     Mail.delete().where(Mail.failed_at < now - _KEPT_SECONDS).execute()
-    Mail.create(id=secrets.token_hex(16), kind=kind, recipient=recipient, created_at=now, next_at=now, **rest)
+    name = f"{time.time_ns():016x}{secrets.token_hex(8)}"  # In the order in which they came, also within a second.
+    Mail.create(id=name, kind=kind, recipient=recipient, created_at=now, next_at=now, **rest)
 
 
 def counts() -> dict[str, int]:

@@ -228,10 +228,10 @@ def _store(stored: Mapping[str, Sequence[StoredRow]], log: Sequence[tuple[Any, .
     for name, rows in stored.items():
         table = synced_tables()[name]
         sql.executemany(f'DELETE FROM "{name}" AS e WHERE e.id = ?', [(one.row["id"],) for one in rows])
-        sql.executemany(insert_row(name, table.columns), [_values(table, one) for one in rows])
+        sql.executemany(insert_row(name, table.columns), [values_of(table, one) for one in rows])
 
 
-def _values(table: SyncedTable, one: StoredRow) -> tuple[Any, ...]:
+def values_of(table: SyncedTable, one: StoredRow) -> tuple[Any, ...]:
     """Give the values of a row's columns; U+0000, which older versions took, stays in the row's JSON alone."""
     row = one.row
     if has_null(list(row.values())):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from models import connection
 from protocol.errors import InvalidCredentials
 from storage.dialect import dialect
-from storage.main_database import Customer, Session, State, is_hash_of, revoke_sessions
+from storage.main_database import Customer, Session, State, forget_links, is_hash_of, revoke_sessions
 
 GRACE_SECONDS = 300
 """How long a spent refresh token may come once more: longer than a client waits for an answer and tries again."""
@@ -112,4 +112,5 @@ def change_password(customer_id: str, proven: str, password_hash: str, now: int,
     mine = (Customer.id == customer_id) & (Customer.passwordHash == proven)
     if not Customer.update(passwordHash=password_hash).where(mine).execute():
         return None
+    forget_links(customer_id)
     return revoke_sessions(customer_id, now, but)

@@ -87,9 +87,7 @@ class TimeMachine(Moments):
             waiting, is_first = part.rest, False
             done = _added(done, written)
             if written.applied.touched:
-                self._record(
-                    operator_actions.CHANGED_ROWS, f"changes {written.applied.before.sequence + 1} to {done.last}"
-                )
+                self._record(operator_actions.REWOUND, f"changes {written.applied.before.sequence + 1} to {done.last}")
         return done
 
     def _record(self, action: str, about: str) -> None:

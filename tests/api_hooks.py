@@ -44,7 +44,8 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         headers["Idempotency-Key"] += str(next(_numbers))
     if case.meta and case.meta.generation.mode.is_positive:
         body.update(dict.fromkeys(body.keys() & {"oldPassword", "newPassword"}, PASSWORD))
-        body.update({"password": PASSWORD} if IS_LEAVER and "password" in body else {})
+        is_proof = IS_LEAVER or case.operation.path.endswith("/me/email")
+        body.update({"password": PASSWORD} if is_proof and "password" in body else {})
 
 
 def _is_well_formed(values: Mapping[str, Any], name: str, pattern: str) -> bool:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import forking, postgres
-from tests.conftest import Server
-from tests.networks import Network, Target
+from tests.conftest import Server, wait_for
+from tests.networks import Network, Relays, Target
 from tests.proxy_processes import documented, running
 from tests.redis_server import Redis
 
@@ -141,8 +141,18 @@ class Cluster:
             time.sleep(seconds)
         return f"{'silent ' if silently else ''}cut of {NAMES[number]} from {target}"
 
+    def lose_messages(self, chance: random.Random, seconds: float) -> str:
+        """Have messages of Redis never come to a process: its listeners pull what these told."""
+        assert isinstance(self.network, Relays)
+        number = chance.randrange(len(NAMES))
+        with self.network.losing(number) as has_lost:
+            time.sleep(seconds)
+            wait_for(has_lost, "a message that is lost")
+        return f"messages lost on their way to {NAMES[number]}"
+
     @property
     def disturbances(self) -> list[Callable[[random.Random, float], str]]:
         """All of it; each is given chance and for how many seconds, and says what it did."""
         of_redis = [self.restart_redis, self.hang_redis, self.cut_redis] if self.has_redis else []
-        return [self.kill, self.restart_database, self.cut_database, *of_redis, self.stop, self.pause]
+        losing = [self.lose_messages] if self.has_redis and isinstance(self.network, Relays) else []
+        return [self.kill, self.restart_database, self.cut_database, *losing, *of_redis, self.stop, self.pause]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 
 import requests
 
-from tests.conftest import ROOT, free_port, wait_for
+from tests import forking, postgres
+from tests.conftest import FAST, ROOT, Tenant, free_port, wait_for
 
 PUBLIC = "https://sync.example.com"
 
@@ -84,3 +86,12 @@ class MailServer:
         """Wait for the ``count``-th mail to an address."""
         wait_for(lambda: len(self.taken(recipient)) >= count, f"{count} mails to {recipient}")
         return self.taken(recipient)[count - 1]
+
+
+def link_for(tenant: Tenant, purpose: str, *options: str) -> str:
+    """Have the operator's command make a link."""
+    data = tenant.server.data
+    environ = {**os.environ, **FAST, **postgres.environ_of(data), **tenant.server.env, "DATA_DIR": str(data)}
+    done = forking.run(["account", f"{purpose}-link", tenant.id, *options], environ)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout.strip())

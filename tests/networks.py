@@ -10,7 +10,7 @@ import contextlib
 import os
 import random
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
 from tests.needs import where
@@ -74,6 +74,14 @@ class Relays:
         """See ``Network``."""
         relay = self._relays[number, target]
         return relay.holding() if silently else relay.away()
+
+    @contextlib.contextmanager
+    def losing(self, number: int) -> Iterator[Callable[[], bool]]:
+        """Lose messages of Redis to a process meanwhile; gives what tells whether one was lost."""
+        relay = self._relays[number, "redis"]
+        before = relay.lost
+        with relay.losing():
+            yield lambda: relay.lost > before
 
     def end(self) -> None:
         """See ``Network``."""

@@ -22,6 +22,7 @@ _CHART_FILES = ("uPlot.iife.min.js", "uPlot.min.css")
 PAGES = (
     ("/", "Overview"),
     ("/tenants", "Tenants"),
+    ("/backups", "Backups"),
     ("/log", "Log"),
     ("/settings", "Settings"),
     ("/checks", "Checks"),

@@ -18,21 +18,21 @@ from accounts.operator_sign_in import Operator
 from api.admin.console import Route
 from api.admin.server_parts import ServerParts
 from operations import tenant_list
-from operations.tenant_list import ORDERS, Described, NoCustomer
+from operations.tenant_list import MEASURED_ORDERS, ORDERS, NoCustomer
 from operations.tenant_measures import Measures
 from protocol.codec import format_time
 from protocol.errors import NotFound, Problem, invalid
 from server.http.exchange import Reply, answer
 from server.quotas import with_own
-from storage import devices
+from server.scheduler import yield_if_due
+from storage import devices, main_database, usage
+from storage.customer_list import Listed
 from storage.main_database import Customer
 from storage.sessions import live_sessions
 
 PAGE_TENANTS = 25
-_MEASURED = {"size", "rows", "devices", "seen"}
-"""The orders that need what is in each tenant's database."""
-
-_MOST_DEVICES = 100
+_MOST_DEVICES, _USAGE_DAYS = 100, 14
+_DAY_SECONDS = 86_400
 _PAGE = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 
 
@@ -41,6 +41,7 @@ class Customers:
 
     def __init__(self, server: ServerParts, measures: Measures) -> None:
         self._server, self._engine, self._measures = server, server.tenants.engine, measures
+        self._directory = self._engine.directory
 
     def routes(self) -> Iterable[Route]:
         """Give its routes."""
@@ -52,29 +53,29 @@ class Customers:
         search, order, page = request.args.get("search", ""), request.args.get("sort", "email"), _page()
         if order not in ORDERS:
             raise invalid("sort", "must be one of " + ", ".join(ORDERS))
-        everybody = tenant_list.found(self._engine, "")
-        found = tenant_list.found(self._engine, search) if search else everybody
-        self._measures.ask_for([one["id"] for one in everybody])
+        found, count = tenant_list.found(self._engine, search), self._directory.read(main_database.count_customers)
+        yield_if_due()
+        self._measures.ask_for()
         rows = self._in_order(found, order)[(page - 1) * PAGE_TENANTS : page * PAGE_TENANTS]
-        self._measures.look_at(one["id"] for one in rows)
+        self._measures.look_at(one.id for one in rows)
         known, oldest_seconds = self._measures.known()
         return answer(
             {
-                "tenants": [one | self._measures.of(one["id"]) for one in rows],
+                "tenants": [one._asdict() | self._measures.of(one.id) for one in rows],
                 "found": len(found),
-                "all": len(everybody),
+                "all": count,
                 "page": page,
                 "pages": max(1, -(-len(found) // PAGE_TENANTS)),
                 "measured": {"tenants": known, "oldestSeconds": int(oldest_seconds)},
             }
         )
 
-    def _in_order(self, found: list[Described], order: str) -> list[Described]:
+    def _in_order(self, found: list[Listed], order: str) -> list[Listed]:
         """Sort by what is known at the moment: those that nobody has looked into yet come last."""
-        if order not in _MEASURED:
-            return sorted(found, key=ORDERS[order])
-        measured = [one | self._measures.of(one["id"]) for one in found]
-        return sorted(measured, key=lambda one: ("bytes" not in one, ORDERS[order](one)))
+        if order not in MEASURED_ORDERS:
+            return tenant_list.in_directory_order(found, order)
+        of, by = self._measures.of, MEASURED_ORDERS[order]
+        return sorted(found, key=lambda one: ("bytes" not in (known := of(one.id)), by(known)))
 
     def shown(self, _: Operator, tenant_id: str) -> Reply:
         """Show one tenant: its account, what it has, who uses it, what it may use."""
@@ -86,9 +87,19 @@ class Customers:
             {"id": one.id, "createdAt": _shown(one.created_at), "expiresAt": _shown(one.expires_at)} for one in sessions
         ]
         found["sockets"] = self._server.sockets.connected_of(customer.id)
+        found["usage"] = self._usage(customer.id, now // _DAY_SECONDS)
         found["remaining"] = [one._asdict() for one in self._server.quotas.remaining(customer.id)]
         found["mostBytes"] = with_own(self._server.settings, customer.quotas or {}).tenant_stored_bytes
         return answer(found if "fault" in found else found | self._devices(customer.id))
+
+    def _usage(self, tenant_id: str, today: int) -> list[dict[str, Any]]:
+        """Give what a tenant used on each of the last days, the newest first."""
+        days = range(today - _USAGE_DAYS + 1, today + 1)
+        found = self._directory.read(lambda: usage.usage_of(tenant_id, days))
+        return [
+            {"day": _shown(day * _DAY_SECONDS)[:10], **one._asdict()}
+            for day, one in sorted(found.items(), reverse=True)
+        ]
 
     def _devices(self, tenant_id: str) -> dict[str, Any]:
         """Give the devices that were here last, each with how far it is behind."""

@@ -12,12 +12,11 @@ from accounts.operator_sign_in import Operator
 from api.admin.console import Route
 from api.admin.customers import customer_of
 from api.admin.jobs import Jobs
+from api.admin.json_fields import read_object, whole_of
 from api.admin.server_parts import ServerParts
 from models import synced_tables
-from protocol.codec import whole_number
-from protocol.errors import invalid
 from protocol.pull_parser import parse_table
-from server.http.exchange import Reply, answer, read_json
+from server.http.exchange import Reply, answer
 from storage import operator_actions
 from storage.newest_rows import newest_rows
 
@@ -38,14 +37,9 @@ class RowView:
 
     def rows(self, operator: Operator, tenant_id: str) -> Reply:
         """Give rows of a table, those that changed last first."""
-        customer, body = customer_of(self._server, tenant_id), read_json()
-        if not isinstance(body, dict):
-            raise invalid("$", "must be an object")
+        customer, body = customer_of(self._server, tenant_id), read_object()
         table = parse_table(body.get("table"), synced_tables())
-        before = whole_number(body.get("before", _BEYOND_ALL))
-        if before is None:
-            raise invalid("before", "must be a whole number")
-        now = int(time.time())
+        before, now = whole_of(body, "before", _BEYOND_ALL), int(time.time())
         self._server.tenants.directory.write(
             lambda: operator_actions.record("show-rows", customer.id, now, table, operator.name)
         )

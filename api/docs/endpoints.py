@@ -49,6 +49,7 @@ _AFTER_PUSH: Mapping[str, Mapping[str, Any]] = {
     "review.resolve": {"parameters": {"number": f"{_CONFLICT}/conflictId"}, "requestBody": {"resolution": "other"}},
 }
 _PASSWORD, _EMAIL = "password123", "test@example.com"
+_LINK_TOKEN = "bG9uZyBhbmQgcmFuZG9t"  # noqa: S105 -- an example
 _ROW_EXAMPLE = {"id": "u1", "name": "Asha", "phone": "555-0100"}
 _LIMIT = {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS[1], "default": PAGE_ROWS[0]}
 _NUMBER = COUNT | {"maximum": 10**MAX_DIGITS - 1}
@@ -101,6 +102,36 @@ CALLS: Mapping[str, Call] = {
         _PROOF,
         examples={"new": {"oldPassword": _PASSWORD, "newPassword": "a better one"}},
     ),
+    "lost_passwords.forgotten": Call(
+        "Message",
+        "Forgotten",
+        (errors.NoMail,),
+        202,
+        needs_token=False,
+        examples={"address": {"email": _EMAIL}},
+    ),
+    "lost_passwords.reset": Call(
+        "Message",
+        "Reset",
+        (errors.LinkInvalid, errors.TenantSuspended),
+        needs_token=False,
+        examples={"link": {"token": _LINK_TOKEN, "newPassword": "a better one"}},
+    ),
+    "lost_passwords.confirm_email": Call(
+        "Confirmed",
+        "Confirmation",
+        (errors.LinkInvalid, errors.TenantSuspended, errors.EmailTaken),
+        needs_token=False,
+        examples={"link": {"token": _LINK_TOKEN}},
+    ),
+    "lost_passwords.change_email": Call(
+        "Message",
+        "EmailChange",
+        (*_PROOF, errors.EmailTaken, errors.NoMail),
+        202,
+        examples={"new": {"email": "new@example.com", "password": _PASSWORD}},
+    ),
+    "lost_passwords.verify_email": Call("Message", errors=(errors.NotFound, errors.NoMail), status=202),
     "customers.close": Call("Message", "PasswordProof", _PROOF, examples={"proof": {"password": _PASSWORD}}),
     "account.sessions": Call(
         "SessionsAnswer", links={"account.end_session": {"parameters": {"session_id": f"{_DATA}/0/sessionId"}}}

@@ -50,6 +50,7 @@ _ONCE = (
 _JSON = "application/json"
 _TAGS = {
     "customers": "Customers and their sessions",
+    "lost_passwords": "Forgotten passwords, and addresses that are confirmed",
     "account": "A customer's sessions and data",
     "sync": "Push, pull and what goes with them",
     "review": "History, conflicts and devices",

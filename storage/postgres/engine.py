@@ -22,7 +22,7 @@ from models import connection
 from protocol.errors import TenantNotFound
 from protocol.messages import Position
 from server.bus.bus import Bus
-from storage import main_database, positions, schema
+from storage import main_database, positions, schema, tenant_check
 from storage.engine import About, CanNotOpen, Database, NotRestored
 from storage.positions import incarnation, now_ms
 from storage.postgres import copies, installation, renewals
@@ -167,6 +167,18 @@ class PostgresEngine:
     def migrate(self, tenant_id: str) -> None:
         """Make the tables of all tenants those of this version."""
         self._installation.prepare_tenants()
+
+    def faults_in(self, tenant_id: str) -> list[str]:
+        """Check a tenant's rows against each other and against the directory."""
+        noted = self._epoch_of(tenant_id)
+        if noted is None:
+            return ["its rows are missing"]
+        found, here = self.peek(tenant_id, lambda: (tenant_check.faults(), incarnation()))
+        is_other = here[0] != noted and noted == self._epoch_of(tenant_id)  # Else it was restored meanwhile.
+        return [*found, "its epoch is not the one that the directory knows"] if is_other else found
+
+    def forget_migrated(self, before: float) -> None:
+        """Do nothing: all tenants are migrated in one transaction, and nothing is kept of before."""
 
     def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
         """Run ``work`` bound to a tenant, which begins with it if need be, or to the directory, also if it moved away."""

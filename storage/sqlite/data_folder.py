@@ -45,6 +45,8 @@ class DataFolder:
         """What is to be taken over in the place of tenants' files: apart from these, as it is listed twice a second."""
         self.replaced = path / "replaced"
         """What a restore replaced is kept in it, until the next backup."""
+        self.before_migration = path / "before-migration"
+        """What tenants' files were before they were migrated is kept in it, and why one could not be."""
         self.server_lock = path / SERVER_LOCK
         self.registrations_lock = path / "registrations.lock"
         """Shared by registrations, and held alone while their leftovers are removed."""

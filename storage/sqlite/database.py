@@ -26,7 +26,7 @@ from typing import TypeVar
 import apsw
 import gevent
 
-from models import bound
+from models import bound, connection
 from protocol.errors import Busy, Moved, StorageFull
 from server.disk_space import has_none
 from server.disk_threads import disk
@@ -87,8 +87,7 @@ class SQLiteDatabase(GroupCommit):
             database = cls._connected(path, most_waiting, noted)
             try:
                 if database._fingerprint != fingerprint:
-                    database.run_now(prepare)
-                    database._writer.conn.pragma("user_version", fingerprint)
+                    database.run_now(partial(prepared, prepare, fingerprint))
             except BaseException:
                 database.close()
                 raise
@@ -278,6 +277,12 @@ class SQLiteDatabase(GroupCommit):
         if is_wal and not is_file:
             for suffix in ("-wal", "-shm"):
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+
+def prepared(prepare: Callable[[], None], fingerprint: int) -> None:
+    """Make the file that this code is bound to what a schema needs, and note that: all of it or nothing."""
+    prepare()
+    connection().pragma("user_version", fingerprint)
 
 
 def identity_of(file: str) -> Identity:

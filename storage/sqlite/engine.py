@@ -38,8 +38,16 @@ from storage.sqlite.folder_locks import alone, has_server, hold_alone, shared
 from storage.sqlite.open_files import OpenFiles, TenantDatabase
 from storage.sqlite.orphaned_files import remove_leftovers
 from storage.sqlite.restored_files import begin_epoch, lay_ready
-from storage.sqlite.rollback_detection import RollbackDetection
-from storage.sqlite.tenant_files import is_current, new_tenant_file, open_main_file, open_tenant_file, remove_file
+from storage.sqlite.rollback_detection import RollbackDetection, went_back
+from storage.sqlite.tenant_files import (
+    check_file,
+    is_current,
+    migrate_file,
+    new_tenant_file,
+    open_main_file,
+    open_tenant_file,
+    remove_file,
+)
 
 T = TypeVar("T")
 _RESTORE_SECONDS = 60.0
@@ -151,6 +159,7 @@ class SQLiteEngine:
             self.folder.restored_path_of(tenant_id).unlink(missing_ok=True)
             remove_file(path)
             self.forget_replaced(tenant_id, math.inf)
+            forget_replaced(self.folder.before_migration, path.stem, math.inf)
             pages = path.with_name(f".{path.name}-litestream")  # Of Litestream's, with pages of the file.
             shutil.rmtree(pages, ignore_errors=True)
             self.rollbacks.forget(tenant_id)
@@ -170,8 +179,17 @@ class SQLiteEngine:
         return is_current(self.folder.path_of(tenant_id))
 
     def migrate(self, tenant_id: str) -> None:
-        """Make a tenant's file what this version needs, without keeping it open."""
-        open_tenant_file(self.folder.path_of(tenant_id)).close()
+        """Make a tenant's file what this version needs, without keeping it open; others may be migrated meanwhile."""
+        migrate_file(self.folder.path_of(tenant_id))
+
+    def faults_in(self, tenant_id: str) -> list[str]:
+        """Check a tenant's file from end to end."""
+        if fault := self.fault_of(tenant_id):
+            return [fault]
+        known = self.rollbacks.known(tenant_id)  # First, since the file may be written on meanwhile.
+        found, here = disk.in_thread(partial(check_file, self.folder.path_of(tenant_id)))
+        fault = went_back(known, here) if here else None
+        return [*found, fault] if fault else found
 
     def rewrite(self, tenant_id: str | None, work: Callable[[], T]) -> T:
         """Run ``work`` bound to a tenant, which begins with it if need be, or to the directory, also if it moved away."""
@@ -270,6 +288,10 @@ class SQLiteEngine:
     def forget_replaced(self, tenant_id: str, before: float) -> None:
         """Remove what was kept of a tenant's file until ``before``."""
         forget_replaced(self.folder.replaced, self.folder.path_of(tenant_id).stem, before)
+
+    def forget_migrated(self, before: float) -> None:
+        """Remove copies of files that were made until ``before``."""
+        forget_replaced(self.folder.before_migration, "tenant_*", before)
 
     def renewed(self) -> list[str]:
         """Take over the files that lie ready, and list the tenants that began a new epoch since this was asked last."""

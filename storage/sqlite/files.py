@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,8 @@ import apsw
 from server.disk_threads import disk
 from server.durable_files import sync_file
 from storage.sqlite.binding import Binding, bound_to
-from storage.sqlite.database import LOCK_WAIT_SECONDS
+from storage.sqlite.connections import connect
+from storage.sqlite.database import LOCK_WAIT_SECONDS, prepared
 from storage.sqlite.errors import as_problems
 
 T = TypeVar("T")
@@ -96,6 +98,24 @@ def _opened(path: Path) -> Iterator[apsw.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def migrate(path: Path, prepare: Callable[[], None], fingerprint: int) -> None:
+    """Make a file what a schema needs, in one transaction, while nobody else writes it. ``prepare`` runs in the event loop,
+    what waits for the disk in threads.
+
+    Raises: Busy, StorageFull.
+    """
+    with as_problems():
+        connection = connect(path, "writer")
+        try:
+            if connection.pragma("user_version") != fingerprint:
+                connection.execute("BEGIN IMMEDIATE")
+                with bound_to(Binding(connection)):
+                    prepared(prepare, fingerprint)
+                disk.in_thread(partial(connection.execute, "COMMIT"))
+        finally:
+            disk.in_thread(connection.close)  # It takes the write-ahead log in.
 
 
 def take_log_in(path: Path) -> None:

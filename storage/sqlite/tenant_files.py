@@ -10,10 +10,10 @@ from functools import cache, partial
 from pathlib import Path
 
 from server.durable_files import sync_folder
-from storage import main_database, moving, schema
-from storage.positions import now_ms
+from storage import main_database, moving, schema, tenant_check
+from storage.positions import incarnation, now_ms
 from storage.sqlite.database import SQLiteDatabase
-from storage.sqlite.files import file_bytes, look_into
+from storage.sqlite.files import faults_of, file_bytes, look_into, migrate
 
 
 def open_main_file(path: Path, most_waiting: int = 1000) -> SQLiteDatabase:
@@ -29,6 +29,18 @@ def open_tenant_file(path: Path, most_waiting: int = 1000) -> SQLiteDatabase:
         schema.prepare_tenant(now_ms())
 
     return SQLiteDatabase.open(path, prepare, schema.tenant_fingerprint(), most_waiting, moving.TENANT)
+
+
+def migrate_file(path: Path) -> None:
+    """Make a tenant's file what this version needs; threads wait for the disk, so that others may be migrated meanwhile."""
+    migrate(path, lambda: schema.prepare_tenant(now_ms()), schema.tenant_fingerprint())
+
+
+def check_file(path: Path) -> tuple[list[str], tuple[str, int] | None]:
+    """Check a tenant's file from end to end, and give what is wrong and its position; run it in a thread."""
+    if found := faults_of(path):
+        return found, None
+    return look_into(path, lambda: (tenant_check.faults(), incarnation()))
 
 
 def is_current(path: Path) -> bool:

@@ -40,6 +40,7 @@ def test_registration_answers_with_tokens_the_customer_and_a_database(server: Se
         "companyName": "Rao & Co",
         "phone": "+91 98200",
         "subscriptionPlan": "free",
+        "emailVerified": False,
     }
     assert customer["id"] in stored_in(server.data)
 
@@ -202,6 +203,7 @@ def test_profile_is_shown_and_changed_field_by_field(tenant: Tenant) -> None:
         "companyName": "Individual Customer",
         "phone": None,
         "subscriptionPlan": "free",
+        "emailVerified": False,
     }
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import Run, Server, Tenant, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.files("what Litestream follows")]
 BINARY = shutil.which("litestream") or str(Path(sys.executable).with_name("litestream"))
 CONFIG = """
 dbs:

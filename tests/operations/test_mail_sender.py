@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 import settings
+from accounts.letters import Letter
 from operations import smtp_server
 from operations.mail_sender import MailSender
-from operations.smtp_server import CanNotSend, Letter, MailRefused
+from operations.smtp_server import CanNotSend, MailRefused
 from storage import outbox
-from storage.main_database import Mail
+from storage.outbox import Mail
 from tenants import Tenants
 from tests.conftest import needs
 from tests.mailing import MailServer

@@ -178,6 +178,7 @@ def names(server: Server) -> set[str]:
     return found
 
 
+@pytest.mark.files("some metrics are of files alone")
 def test_table_of_the_docs_is_what_is_served(watched: Server) -> None:
     text = read(watched, Authorization=f"Bearer {TOKEN}").text
     served = dict(re.findall(r"^# HELP (syncapp_\S+) (.+)$", text, re.MULTILINE))
@@ -188,6 +189,7 @@ def test_table_of_the_docs_is_what_is_served(watched: Server) -> None:
     assert dict(rows) == served
 
 
+@pytest.mark.files("some metrics are of files alone")
 def test_alerts_and_dashboard_name_what_is_served(watched: Server) -> None:
     known, queries = names(watched), (FOLDER / "alerts.yml").read_text()
     dashboard = json.loads((FOLDER / "grafana.json").read_text())

@@ -113,6 +113,8 @@ PROVOKED_OVER_HTTP: dict[type[errors.Problem], Callable[[Server], Any]] = {
     errors.EmailTaken: registration_of_a_taken_address,
     errors.IdempotencyMismatch: key_for_another_request,
     errors.ResyncRequired: lambda server: pull_from(server, {"cursor": "0123456789ab-1"}),
+    errors.LinkInvalid: lambda server: server.post("/api/customers/email/confirm", {"token": "none"}),
+    errors.NoMail: lambda server: server.post("/api/customers/password/forgotten", {"email": "a@example.com"}),
     errors.PayloadTooLarge: lambda server: push_to(server, {"changes": {"end_user": [{}] * 10_001}}),
     errors.UnsupportedMediaType: lambda server: server.call("POST", "/api/customers/login"),
 }
@@ -359,6 +361,8 @@ def test_codes_of_the_contract_have_their_statuses() -> None:
         ("maintenance", 503),
         ("moved", 503),
         ("outcome_unknown", 503),
+        ("link_invalid", 410),
+        ("no_mail", 403),
     }
     below_http = {("request_timeout", 408), ("address_too_long", 414), ("head_too_large", 431)}
     below_http |= {("expectation_failed", 417), ("not_implemented", 501), ("http_version_not_supported", 505)}

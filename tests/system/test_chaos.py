@@ -30,7 +30,7 @@ from tests.networks import Namespaces, Network, Relays, has_namespaces
 from tests.replicas import Replica, sequence
 
 ROUNDS = int(os.environ.get("ROUNDS", "0"))
-IN_CI = {True: 4, False: 2}
+IN_CI = {True: 5, False: 2}
 """With and without Redis."""
 TABLES = ("end_user", "interactions")
 

@@ -89,6 +89,13 @@ export function isPassing(error) {
   return error instanceof Unreachable || error instanceof Busy || (error instanceof SyncError && error.status >= 500);
 }
 
+const TAKES_NO_CHANGES = new Set(["maintenance", "tenant_read_only", "storage_full", "quota_exceeded"]);
+
+/** Tell whether the server takes no changes for now, which may last for days, while it can be pulled from. @param {unknown} error */
+export function takesNoChanges(error) {
+  return error instanceof SyncError && TAKES_NO_CHANGES.has(error.code);
+}
+
 /**
  * Make the error of an answer that is no success.
  *

@@ -9,7 +9,7 @@ import { beginAnew, endAnew, takeAnew, underWay } from "./anew.js";
 import { newId } from "./client.js";
 import { goBy, tellApart } from "./device.js";
 import { operationOf } from "./edits.js";
-import { ResyncRequired, SyncError } from "./errors.js";
+import { ResyncRequired, SyncError, takesNoChanges } from "./errors.js";
 import { pushOperations } from "./operations.js";
 import { Outbox, settle } from "./outbox.js";
 import { BASES, META, OUTBOX, place, take } from "./store.js";
@@ -57,8 +57,18 @@ export class Exchange {
     await this.#fill();
     let { cursor } = await this.#place();
     if (cursor !== null && !this.#isOriginal && (await this.#hasEdits())) cursor = await this.#pull(cursor);
-    if (cursor !== null) await this.#push(cursor);
+    if (cursor !== null) await this.#pushOrPull(cursor);
     await this.#pull(cursor);
+  }
+
+  /** Push; what others changed is fetched also while nothing is taken from here. @param {string} cursor */
+  async #pushOrPull(cursor) {
+    try {
+      await this.#push(cursor);
+    } catch (error) {
+      if (takesNoChanges(error)) await this.#pull(cursor);
+      throw error;
+    }
   }
 
   /** Have a device ID of the database's own, so that the server knows its edits from others', and know whose it is. */

@@ -203,3 +203,25 @@ test("a database that fails is told as one of ours, and not as offline", async (
   assert.equal(told.at(-1).state, "error");
   replica.close();
 });
+
+for (const [status, code] of /** @type {[number, string][]} */ ([[503, "maintenance"], [507, "storage_full"]])) {
+  test(`while the server answers ${code} to pushes, rows of others come, the edit stays, and it is sent afterwards`, async () => {
+    const account = await registered();
+    let isRefusing = true;
+    const refusing = /** @type {typeof fetch} */ (async (address, init) => {
+      if (!isRefusing || !`${address}`.endsWith("/push")) return fetch(address, init);
+      return Response.json({ success: false, error: "Not now.", message: "Not now.", code }, { status, headers: { "Retry-After": "30" } });
+    });
+    const [here, there] = [await replicaOf("indexeddb", account, { fetch: refusing }), await replicaOf("indexeddb", account)];
+    await here.sync();
+    await there.put("end_user", { id: "b", name: "of the other" });
+    await there.sync();
+    await here.put("end_user", { id: "a", name: "mine" });
+    await assert.rejects(here.sync(), (error) => error instanceof SyncError && error.code === code);
+    assert.deepEqual([(await here.get("end_user", "b"))?.name, await here.pending()], ["of the other", 1]);
+    isRefusing = false;
+    await here.sync();
+    assert.deepEqual([(await rowsOf(account)).length, await here.pending()], [2, 0]);
+    for (const one of [here, there]) one.close();
+  });
+}

@@ -51,9 +51,16 @@ def test_replica_of_one_account_never_takes_another(make_client: MakeClient, acc
     assert {row_id for _, row_id in other.rows()[0]} == {"foreign"}
 
 
-@pytest.mark.parametrize(("state", "error"), [("suspend", LoginNeeded), ("read-only", Busy)])
-def test_edits_of_a_customer_whom_the_operator_refuses_wait_and_are_sent_after_that(
-    server: LocalServer, make_client: MakeClient, account: Account, state: str, error: type[Exception]
+@pytest.mark.parametrize(
+    ("begin", "end", "error"),
+    [
+        ("tenant suspend {}", "tenant resume {}", LoginNeeded),
+        ("tenant read-only {}", "tenant resume {}", Busy),
+        ("maintenance on", "maintenance off", Busy),
+    ],
+)
+def test_edits_that_the_operator_has_refused_wait_and_are_sent_after_that(
+    server: LocalServer, make_client: MakeClient, account: Account, begin: str, end: str, error: type[Exception]
 ) -> None:
     client, made = make_client(), list[str]()
 
@@ -65,10 +72,10 @@ def test_edits_of_a_customer_whom_the_operator_refuses_wait_and_are_sent_after_t
             return False
         return True
 
-    server.operate("tenant", state, account.email)
+    server.operate(*begin.format(account.email).split())
     wait_for(is_refused, "the refusal")
     assert client.status().waiting == 1 and client.status().is_logged_in
-    server.operate("tenant", "resume", account.email)
+    server.operate(*end.format(account.email).split())
     wait_for(lambda: not is_refused(), "the end of the refusal")
     assert client.status().waiting == 0
     assert {row_id for _, row_id in account.rows()[0]} == set(made)

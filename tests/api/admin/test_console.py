@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,9 +61,7 @@ def test_settings_have_their_source_and_no_secret(start_server: Callable[..., Se
 
 
 def test_checks_are_those_of_doctor(operator: Operator) -> None:
-    job = operator.post("/api/checks").json()["job"]
-    state = wait_for(lambda: (one := operator.get(f"/api/jobs/{job}").json())["exitCode"] is not None and one, "doctor")
-    assert "ok: checked whether data can be written at all" in state["output"]
+    assert "ok: checked whether data can be written at all" in ended(operator, "/api/checks")["output"]
 
 
 def test_every_call_of_the_console_is_in_the_docs(tmp_path: Path) -> None:
@@ -76,3 +75,24 @@ def test_every_call_of_the_console_is_in_the_docs(tmp_path: Path) -> None:
     assert {one.replace("{", "<").replace("}", ">") for one in listed} == calls, (
         "docs/operations.md, The operator's console, must list each call"
     )
+
+
+def test_backup_is_made_listed_and_gives_a_tenant_back(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    operator = signed_in(start_server(BACKUP_TO=str(tmp_path / "backups")))
+    tenant = operator.server.register()
+    tenant.device().create(id="kept")
+    assert ended(operator, "/api/backups/run")["exitCode"] == 0
+    (run,) = operator.get("/api/backups").json()["runs"]
+    assert run["state"] == "good" and run["tenants"] == 1
+    tenant.device().delete(id="kept")
+    restored = ended(operator, "/api/backups/restore", {"name": run["name"], "tenant": tenant.id})
+    assert restored["exitCode"] == 0, restored["errors"]
+    wait_for(lambda: [row["is_deleted"] for row in tenant.device().rows()] == [0], "the row of the backup")
+    assert operator.get("/api/record").json()["entries"][0]["action"] == "restore"
+    for name in ("--help", "../x", ""):
+        assert operator.post("/api/backups/verify", {"name": name}).status_code == 400
+
+
+def ended(operator: Operator, path: str, body: object = None) -> Any:
+    job = operator.post(path, body).json()["job"]
+    return wait_for(lambda: (one := operator.get(f"/api/jobs/{job}").json())["exitCode"] is not None and one, path)

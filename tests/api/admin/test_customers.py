@@ -107,9 +107,11 @@ def test_address_password_and_sessions_are_changed_and_recorded(operator: Operat
     assert operator.post(f"{path}/password", {"password": password}).status_code == 200
     log_in = used.server.post("/api/customers/login", {"email": new, "password": password})
     assert log_in.status_code == 200
+    link = operator.post(f"{path}/reset-link").json()["link"]
+    assert link.startswith(f"{used.server.url}/reset-password#")
     assert operator.post(f"{path}/end-sessions").json()["message"] == "Sessions ended: 1."
     found = recorded(operator, used)
-    assert [action for action, _ in found] == ["end-sessions", "set-password", "rename-email"]
+    assert [action for action, _ in found] == ["end-sessions", "reset-link", "set-password", "rename-email"]
     assert password not in json.dumps(found)
 
 
@@ -146,3 +148,25 @@ def test_export_is_written_beside_the_server_and_recorded(operator: Operator, us
 def test_job_that_is_none_is_told(operator: Operator, job: str) -> None:
     assert operator.get(f"/api/jobs/{job}").status_code == 404
     assert operator.get(f"/api/jobs/{job}/result").status_code == 404
+
+
+def test_tenant_goes_back_to_a_moment_by_what_was_shown_alone(operator: Operator, used: Tenant) -> None:
+    path, device = f"/api/tenants/{used.id}", used.device()
+    assert operator.get(f"{path}/moments").json()["since"]["change"] == 0
+    device.delete(id="r0")
+    device.create(id="late", name="<i>late</i>")
+    found = operator.post(f"{path}/rewind/preview", {"to": "2"})
+    asked = {"to": "2", "seen": found.json()["seen"]}
+    assert found.json()["tables"] == {"end_user": {"added": 1, "changed": 0, "gone": 1}} and "late" not in found.text
+    assert {row["id"] for row in operator.post(f"{path}/rewind/rows", asked).json()["rows"]} == {"r0", "late"}
+    device.create(id="later")
+    assert code_of(operator.post(f"{path}/rewind", asked)) == (400, "validation_error")
+    seen = operator.post(f"{path}/rewind/preview", {"to": "2"}).json()["seen"]
+    assert operator.post(f"{path}/rewind", asked | {"seen": seen}).status_code == 200
+    assert {row["id"] for row in device.rows() if not row["is_deleted"]} == {"r0", "r1"}
+    assert [action for action, _ in recorded(operator, used)] == ["rewound", "rewind", "show-rows"]
+
+
+@pytest.mark.parametrize("to", ["", "99", "yesterday", "2999-01-01T00:00:00Z", 7])
+def test_moment_that_is_none_is_told(operator: Operator, used: Tenant, to: object) -> None:
+    assert code_of(operator.post(f"/api/tenants/{used.id}/rewind/preview", {"to": to})) == (400, "validation_error")

@@ -402,21 +402,7 @@ def check_copy(tenants: Tenants, tenant_id: str, found: dict[str, JSON]) -> None
         assert json.loads(extra[row_id] or "{}") == unknown
 
 
-# --- all at once, and backups ----------------------------------------------------------------------------------------
-
-
-def test_all_tenants_are_migrated_at_once_and_a_broken_one_stops_no_other(restart: Restart) -> None:
-    ids = [str(uuid.uuid4()) for _ in range(3)]
-    tenants = restart()
-    for tenant_id in ids:
-        provision(tenants, tenant_id)
-    path_of(tenants, ids[1]).write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    tenants = restart(JOB)
-    said: list[str] = []
-    assert tenants.migrate(said.append) == (2, 1)
-    assert sorted(line.split(": ")[1] for line in said) == ["can't be migrated", "migrated", "migrated"]
-    assert tenants.migrate(said.append) == (0, 1)
-    assert "title" in column(tenants, ids[0], "SELECT name FROM pragma_table_info('job')")
+# --- backups -------------------------------------------------------------------------------------------------------
 
 
 def test_backup_of_another_declaration_is_good_and_can_be_restored(

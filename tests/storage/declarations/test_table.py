@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -51,6 +52,10 @@ def run(tmp_path: Path, *arguments: str, text: str | None = None, **env: str) ->
         (tmp_path / "own.toml").write_text(text)
     environ = operating(tmp_path / "data") | {"TABLES_FILE": str(tmp_path / "own.toml")} | env
     return forking.run([*arguments], environ)
+
+
+def states(tmp_path: Path) -> list[str]:
+    return [one["state"] for one in json.loads(run(tmp_path, "migrate", "--status", "--json").stdout)]
 
 
 def moved(tenant: Tenant, to: Server) -> Device:
@@ -245,11 +250,18 @@ def test_migrate_makes_all_tenants_ready_and_check_only_tells(start: Start, tmp_
         busy = run(tmp_path, "migrate")
         assert busy.returncode == 1 and "Stop it first" in busy.stderr
     assert server.stop() == 0
+    few = run(tmp_path, "migrate", "--canary", "1")
+    if postgres.IS_UNDER_TEST:
+        assert few.returncode == 1 and "no canary" in few.stderr
+    else:
+        assert few.returncode == 0 and few.stdout.startswith("1 tenant migrated.\nEach of them was compared")
+        assert "2 tenants still to be migrated" in few.stdout and "--remove-copies" in few.stderr
+        assert sorted(states(tmp_path)) == ["current", "waiting", "waiting"]
     done = run(tmp_path, "migrate")
-    assert done.returncode == 0
-    if not postgres.IS_UNDER_TEST:
-        assert done.stdout == "3 tenants migrated.\n" and done.stderr.count(": migrated") == 3
+    assert done.returncode == 0 and done.stdout == f"{3 if postgres.IS_UNDER_TEST else 2} tenants migrated.\n"
     assert run(tmp_path, "migrate").stdout == "0 tenants migrated.\n"
+    assert states(tmp_path) == ["current"] * 3
+    assert run(tmp_path, "migrate", "--remove-copies").stdout.startswith("0" if postgres.IS_UNDER_TEST else "3 copies")
     server = start(JOB)
     moved(tenants[0], server).create("job", id="j1", title="Roof")
     assert server.stop() == 0

@@ -1,7 +1,7 @@
 """Row-level security as it lies in the catalog, and what it does to a statement that is wrong.
 
 The faults named below were put into a copy; the tests named with them failed there, and those of the contract for a policy
-that shows all, a tenant set for the session, and a connection lent again amid a transaction.
+that shows all, and a connection lent again amid a transaction. A tenant set for the session shows in ``test_pooler``.
 """
 
 from __future__ import annotations

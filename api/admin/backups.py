@@ -1,0 +1,112 @@
+"""The backups that look after themselves, in the console: runs, what is kept, verification, a tenant out of one.
+
+Knows: which commands do it. Must not know: how a backup is made, where it is. What is kept may be far away, so that each of
+these is a process of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from accounts.operator_sign_in import Operator
+from api.admin.console import Route
+from api.admin.customers import customer_of
+from api.admin.jobs import Jobs
+from api.admin.json_fields import read_object, text_of
+from api.admin.server_parts import ServerParts
+from operations import backup_status
+from protocol.codec import format_time
+from protocol.errors import ValidationError, invalid
+from server.http.exchange import Reply, answer
+from settings import effective
+from storage import backup_runs, operator_actions
+from storage.main_database import BackupRun
+
+_SHOWN_RUNS = 50
+_NAME = re.compile(r"\w[\w.:+-]{0,99}", re.ASCII)
+
+
+class Backups:
+    """The calls about backups."""
+
+    def __init__(self, server: ServerParts, jobs: Jobs) -> None:
+        self._server, self._jobs, self._directory = server, jobs, server.tenants.directory
+        self._since = int(time.time())
+
+    def routes(self) -> Iterable[Route]:
+        """Give its routes."""
+        yield "GET", "/api/backups", self.runs
+        yield "POST", "/api/backups/run", self.run
+        yield "POST", "/api/backups/list", self.listed
+        yield "POST", "/api/backups/verify", self.verify
+        yield "POST", "/api/backups/restore", self.restore
+
+    def runs(self, _: Operator) -> Reply:
+        """Tell how it stands, and list the runs, the newest first."""
+        settings, now = self._server.settings, int(time.time())
+        shown = dict(effective(settings))
+        found = self._directory.read(lambda: backup_runs.runs(_SHOWN_RUNS))
+        status = self._directory.read(lambda: backup_status.read(settings.backup_every, self._since, now))
+        return answer(
+            {
+                "to": shown["BACKUP_TO"],
+                "everySeconds": settings.backup_every,
+                "keep": shown["BACKUP_KEEP"],
+                "isEncrypted": bool(settings.backup_key),
+                "status": status.shown() if settings.backup_every else None,
+                "runs": [_described(one) for one in found],
+            }
+        )
+
+    def run(self, operator: Operator) -> Reply:
+        """Begin a backup now."""
+        self._must_have_a_place()
+        return self._jobs.begin(operator, "backup", "run", "--quiet")
+
+    def listed(self, operator: Operator) -> Reply:
+        """Begin to list the backups that are kept."""
+        self._must_have_a_place()
+        return self._jobs.begin(operator, "backup", "list", "--json")
+
+    def verify(self, operator: Operator) -> Reply:
+        """Begin to verify a backup, by a restore of all of it into a scratch folder."""
+        self._must_have_a_place()
+        return self._jobs.begin(operator, "backup", "verify", "--from", _name_in(read_object()))
+
+    def restore(self, operator: Operator) -> Reply:
+        """Begin to put one tenant back from a backup; what it has now is replaced."""
+        self._must_have_a_place()
+        body = read_object()
+        name, customer, now = _name_in(body), customer_of(self._server, text_of(body, "tenant")), int(time.time())
+        self._directory.write(
+            lambda: operator_actions.record("restore", customer.id, now, f"from {name}", operator.name)
+        )
+        return self._jobs.begin(operator, "restore", "--from", name, "--tenant", customer.id, "--yes")
+
+    def _must_have_a_place(self) -> None:
+        if not self._server.settings.backup_to:
+            raise ValidationError("BACKUP_TO is not set, so that there are no such backups (docs/backups.md).")
+
+
+def _name_in(body: dict[str, Any]) -> str:
+    """Give the name of a backup; one that could be an option is none."""
+    name = text_of(body, "name")
+    if not _NAME.fullmatch(name):
+        raise invalid("name", "must be the name of a backup")
+    return name
+
+
+def _described(run: BackupRun) -> dict[str, Any]:
+    return {
+        "startedAt": format_time(run.started_at * 1000),
+        "seconds": None if run.ended_at is None else run.ended_at - run.started_at,
+        "state": run.state,
+        "name": run.name,
+        "tenants": run.tenants,
+        "changed": run.changed,
+        "storedBytes": run.stored_bytes,
+        "error": run.error,
+    }

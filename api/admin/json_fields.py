@@ -1,0 +1,45 @@
+"""Reads the JSON that the console's pages send.
+
+Knows: forms of fields. Must not know: what is done with them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocol.codec import whole_number
+from protocol.errors import invalid
+from server.http.exchange import read_json
+
+
+def read_object() -> dict[str, Any]:
+    """Read the body of the current request.
+
+    Raises: ValidationError unless it is an object.
+    """
+    body = read_json()
+    if not isinstance(body, dict):
+        raise invalid("$", "must be an object")
+    return body
+
+
+def text_of(body: dict[str, Any], name: str) -> str:
+    """Give a text that must be there.
+
+    Raises: ValidationError.
+    """
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise invalid(name, "must be a text")
+    return value
+
+
+def whole_of(body: dict[str, Any], name: str, default: int | None = None) -> int:
+    """Give a whole number from 0 on, which must be there unless there is a default.
+
+    Raises: ValidationError.
+    """
+    value = whole_number(body.get(name, default))
+    if value is None or value < 0:
+        raise invalid(name, "must be a whole number")
+    return value

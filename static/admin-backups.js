@@ -1,0 +1,134 @@
+// Backups: how it stands with them, the runs, and what is kept, which is asked for by a click since it may be far away.
+
+import { get } from "./admin-api.js";
+import { run } from "./admin-jobs.js";
+import { bytes, fact, facts, number, shownTime, table } from "./admin-parts.js";
+import { element, say, whileBusy } from "./dom.js";
+
+const STATES = { good: "on", incomplete: "lost", running: "busy", failed: "failed", interrupted: "failed" };
+
+export async function show(page) {
+  const place = element("div", { className: "stack" });
+  page.append(element("h1", {}, "Backups"), place);
+  const found = await get("/api/backups");
+  if (!found.to) return place.append(nowhere());
+  const runs = element("section", { ariaLabel: "Runs" });
+  const refresh = async () => runs.replaceChildren(...runsOf(await get("/api/backups")));
+  place.append(aboutOf(found, refresh), new Kept().element, runs);
+  runs.replaceChildren(...runsOf(found));
+}
+
+function nowhere() {
+  return element("section", { className: "card" },
+    element("p", {}, "No backup looks after itself: BACKUP_TO is not set. docs/backups.md says how to set it, to a folder or to a bucket."),
+    element("p", {}, "Each tenant can still be taken back to any moment of its own history: from its page under ", element("a", { href: "/admin/tenants" }, "Tenants"), "."));
+}
+
+function aboutOf({ to, everySeconds, keep, isEncrypted, status }, refresh) {
+  const message = element("p", { className: "message", role: "status" });
+  const button = element("button", { type: "button" }, "Back up now");
+  button.addEventListener("click", () => whileBusy(button, async () => {
+    say(message, "A backup is being made. It may take a while; this page need not stay open.");
+    await tell(message, () => run("/api/backups/run"));
+    await refresh();
+  }));
+  return element("section", { className: "card", ariaLabel: "How it stands" },
+    facts([
+      fact("Kept in", element("code", {}, to)), fact("Every", everySeconds ? duration(everySeconds) : "only when asked for"),
+      fact("Retention", keep), fact("Encrypted", isEncrypted ? "yes" : "no"),
+      status && fact("State", status.state), status && fact("Last good", shownTime(status.lastGood)), status && fact("Next due", shownTime(status.nextDue)),
+    ]),
+    element("div", { className: "actions spaced" }, button), message);
+}
+
+/** Run a job and say how it ended, in the command's own last words. */
+async function tell(message, begin) {
+  try {
+    const { exitCode, output, errors } = await begin();
+    const last = (text) => text.trim().split("\n").at(-1);
+    say(message, exitCode === 0 ? last(output) || "Done." : last(errors) || "It was cut off.", exitCode !== 0);
+  } catch (error) {
+    say(message, error.message, true);
+  }
+}
+
+function runsOf({ runs }) {
+  const rows = runs.map((one) => {
+    const state = element("span", { className: "state" }, element("span", { className: "dot", ariaHidden: "true" }), one.state);
+    state.dataset.state = STATES[one.state] ?? "lost";
+    return [
+      shownTime(one.startedAt), element("td", {}, state, one.error ? element("small", { className: "muted block" }, one.error) : ""),
+      number(one.seconds, `${one.seconds} s`), number(one.tenants), number(one.changed), number(one.storedBytes, bytes(one.storedBytes)),
+    ];
+  });
+  return [element("h2", {}, "Runs"), table("Runs", ["Begun", "State", "Time", "Tenants", "Changed", "Written"], rows, "None yet.")];
+}
+
+class Kept {
+  constructor() {
+    this.message = element("p", { className: "message", role: "status" });
+    this.place = element("div", {});
+    const button = element("button", { type: "button" }, "Show what is kept");
+    button.addEventListener("click", () => whileBusy(button, () => this.#list()));
+    this.element = element("section", { ariaLabel: "Kept" }, element("h2", {}, "Kept"),
+      element("div", { className: "actions" }, button), this.message, this.place);
+  }
+
+  async #list() {
+    say(this.message, "Reading what is kept…");
+    try {
+      const { exitCode, output, errors } = await run("/api/backups/list");
+      if (exitCode !== 0) return say(this.message, errors.trim().split("\n").at(-1), true);
+      const found = JSON.parse(output);
+      say(this.message, "");
+      this.place.replaceChildren(table("Kept", ["Backup", "Tenants", "Changed", "Faults", "Size", ""], found.map((one) => this.#row(one)), "There are no backups."));
+    } catch (error) {
+      say(this.message, error.message, true);
+    }
+  }
+
+  #row(one) {
+    if (one.error) return [one.name, element("td", { colSpan: 5 }, one.error)];
+    const verify = element("button", { type: "button", className: "small" }, "Verify");
+    verify.ariaLabel = `Verify ${one.name}`;
+    verify.addEventListener("click", () => whileBusy(verify, () => {
+      say(this.message, `Verifying ${one.name}: every tenant is restored into a scratch folder and read.`);
+      return tell(this.message, () => run("/api/backups/verify", { name: one.name }));
+    }));
+    const restore = element("button", { type: "button", className: "small" }, "Restore a tenant");
+    restore.ariaLabel = `Restore a tenant from ${one.name}`;
+    restore.addEventListener("click", () => this.#askWhom(one));
+    return [
+      element("th", { scope: "row" }, one.name, element("small", { className: "muted block" }, shownTime(one.made))),
+      number(one.tenants), number(one.changed), number(one.missing), number(one.sizeBytes, bytes(one.sizeBytes)),
+      element("td", {}, element("div", { className: "row-buttons" }, verify, restore)),
+    ];
+  }
+
+  #askWhom(one) {
+    const message = element("p", { className: "message", role: "status" });
+    const input = element("input", { id: "whom", required: true, autocomplete: "off", spellcheck: false });
+    const go = element("button", { type: "submit", className: "primary" }, "Restore");
+    const cancel = element("button", { type: "button" }, "Cancel");
+    const form = element("form", { method: "dialog" }, element("h2", { id: "whom-title" }, `Restore a tenant from ${one.name}`),
+      element("p", {}, "This replaces all that the tenant has now, under a new epoch: devices pull everything again. To go back to a moment of its own history, with what would change shown first, use Rewind on the tenant's page."),
+      element("div", { className: "field" }, element("label", { htmlFor: "whom" }, "The customer's address or ID"), input),
+      element("div", { className: "actions" }, go, cancel), message);
+    const dialog = element("dialog", { className: "card" }, form);
+    dialog.setAttribute("aria-labelledby", "whom-title");
+    cancel.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      whileBusy(go, () => tell(message, () => run("/api/backups/restore", { name: one.name, tenant: input.value.trim() })));
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+}
+
+function duration(seconds) {
+  if (seconds % 86_400 === 0) return `${seconds / 86_400} d`;
+  if (seconds % 3600 === 0) return `${seconds / 3600} h`;
+  return `${Math.round(seconds / 60)} min`;
+}

@@ -1,0 +1,228 @@
+"""The migration of all tenants: copied before, a few first, none stopped by another, and nothing lost if it is killed.
+
+Seen to fail with: a copy after the change, a fingerprint noted in a transaction of its own, a row that a migration removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import connection
+from operations import fleet, migration
+from operations.migration import Migration, NoRoomForCopies, Result
+from operations.restore import restore_file
+from storage import schema
+from tenants import Tenants
+from tests.backing_up import operating
+from tests.conftest import ROOT
+from tests.data_folder import engine_of, path_of
+from tests.declaring import Restart, provision, put
+from tests.inside import rows
+
+JOB = "[job]\ncolumns.title = 'text'\n"
+WIDER = JOB + "columns.priority = { type = 'integer', required = true, default = 3 }\n"
+
+
+def everything_in(path: Path) -> list[str]:
+    """Give all that a file holds, with its log."""
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        return [*file.iterdump(), str(file.execute("PRAGMA user_version").fetchone())]
+
+
+@pytest.fixture
+def ids(restart: Restart) -> list[str]:
+    """Tenants with tables of before, each larger than the one before it."""
+    tenants, ids = restart(JOB), [str(uuid.uuid4()) for _ in range(3)]
+    for number, tenant_id in enumerate(ids):
+        provision(tenants, tenant_id)
+        put(tenants, tenant_id, *({"id": f"j{row}", "title": "x" * 5_000} for row in range(2 + 8 * number)))
+        put(tenants, tenant_id, {"id": "j0", "is_deleted": 1})
+        put(tenants, tenant_id, {"id": "j1", "priority": "high", "unknown": [1]})
+    return ids
+
+
+def migrating(tenants: Tenants, said: list[str] | None = None) -> Migration:
+    return Migration(engine_of(tenants), engine_of(tenants).folder.path, (said if said is not None else []).append)
+
+
+def migrated(tenants: Tenants, **options: Any) -> Result:
+    run = migrating(tenants)
+    return run.run(run.waiting(), 4, **{"copies": True, **options})
+
+
+def states(tenants: Tenants) -> Counter[str]:
+    found = migration.statuses(tenants.engine, engine_of(tenants).folder.path)
+    return Counter(one["state"] for one in found)
+
+
+def copy_of(tenants: Tenants, tenant_id: str) -> Path:
+    """Give the one copy of a tenant of before."""
+    path = path_of(tenants, tenant_id)
+    (copy,) = engine_of(tenants).folder.before_migration.glob(f"{path.stem}-*")
+    return copy
+
+
+def test_each_file_is_copied_as_it_was_and_migrated(restart: Restart, ids: list[str]) -> None:
+    tenants = restart(WIDER)
+    assert states(tenants) == {"waiting": 3}
+    before = {tenant_id: everything_in(path_of(tenants, tenant_id)) for tenant_id in ids}
+    assert sorted(migrated(tenants).migrated) == sorted(ids) and states(tenants) == {"current": 3}
+    for tenant_id in ids:
+        copy = copy_of(tenants, tenant_id)
+        assert everything_in(copy) == before[tenant_id] and copy.stat().st_mode & 0o077 == 0
+        job = {row["id"]: row for row in rows(tenants, tenant_id, "job")}
+        assert job["j1"]["priority"] == 3 and job["j1"]["_unfit"] == {"priority": "high"}
+    assert migrated(tenants) == ([], {}, 0)
+
+
+def test_next_migration_takes_the_place_of_the_copies_and_a_closed_account_takes_its_own(
+    restart: Restart, ids: list[str]
+) -> None:
+    migrated(restart(WIDER))
+    tenants = restart(WIDER + "columns.due = 'date'\n")
+    assert migrated(tenants).left == 0
+    assert column_names(copy_of(tenants, ids[0])) >= {"priority"} and "due" not in column_names(
+        copy_of(tenants, ids[0])
+    )
+    tenants.close_account(ids[0])
+    folder = engine_of(tenants).folder
+    assert not list(folder.before_migration.glob(f"{path_of(tenants, ids[0]).stem}*"))
+    engine_of(tenants).forget_migrated(0)
+    assert copy_of(tenants, ids[1])
+    assert migration.remove_copies(folder.path)[0] == 2 and not migration.copies_in(folder.path)
+
+
+def column_names(path: Path) -> set[str]:
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        return {name for (name,) in file.execute("SELECT name FROM pragma_table_info('job')")}
+
+
+def test_broken_file_stops_no_other_and_is_named_until_it_is_migrated(restart: Restart, ids: list[str]) -> None:
+    tenants = restart(WIDER)
+    path = path_of(tenants, ids[1])
+    shutil.copy(path, path.with_suffix(".good"))
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    found = migrated(tenants)
+    assert found.failed.keys() == {ids[1]} and len(found.migrated) == 2
+    assert states(tenants) == {"current": 2, "failed": 1}
+    told = migration.statuses(tenants.engine, engine_of(tenants).folder.path)
+    assert [one["error"] for one in told if one["state"] == "failed"] == list(found.failed.values())
+    path.with_suffix(".good").replace(path)
+    assert migrated(tenants).migrated == [ids[1]] and states(tenants) == {"current": 3}
+    path.unlink()
+    assert states(tenants) == {"current": 2, "missing": 1}
+
+
+# --- canaries --------------------------------------------------------------------------------------------------------
+
+
+def test_canaries_are_of_all_sizes(restart: Restart, ids: list[str]) -> None:
+    run = migrating(restart(WIDER))
+    chosen = [[ids.index(one) for one in run.spread(ids[::-1], count)] for count in (1, 2, 3, 9)]
+    assert chosen == [[1], [0, 2], [0, 1, 2], [0, 1, 2]]
+
+
+def remove_a_row() -> None:
+    connection().execute("DELETE FROM job WHERE id = 'j1'")
+
+
+def change_a_field() -> None:
+    connection().execute("UPDATE _changes SET row = replace(row, '[1]', '[2]')")
+
+
+def lose_history() -> None:
+    connection().execute("DELETE FROM _changes WHERE seq NOT IN (SELECT _seq FROM job)")
+
+
+@pytest.mark.parametrize("fault", [remove_a_row, change_a_field, lose_history])
+def test_canary_that_lost_something_is_told_and_comes_back_from_its_copy(
+    restart: Restart, ids: list[str], monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    tenants, prepare = restart(WIDER), schema.prepare_tenant
+    before = everything_in(path_of(tenants, ids[0]))
+    monkeypatch.setattr(schema, "prepare_tenant", lambda now: (prepare(now), fault()))
+    found = migrating(tenants).run(ids[:1], 1, copies=True, verifies=True)
+    assert found.migrated == [] and "is not what it was" in found.failed[ids[0]]
+    monkeypatch.undo()
+    copy = copy_of(tenants, ids[0])
+    assert everything_in(copy) == before and str(copy) in found.failed[ids[0]]
+    restore_file(tenants.engine, copy, ids[0])
+    assert {row["id"]: row.get("unknown") for row in rows(tenants, ids[0], "job")} == {"j1": [1]}
+    assert tenants.engine.faults_in(ids[0]) == []
+
+
+def test_sound_canaries_pass(restart: Restart, ids: list[str]) -> None:
+    assert migrated(restart(WIDER), verifies=True).failed == {}
+
+
+# --- room, progress, kill --------------------------------------------------------------------------------------------
+
+
+def test_copies_that_would_not_fit_are_refused_before_anything(
+    restart: Restart, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = migrating(restart(WIDER))
+    size = sum(run._size_of(tenant_id) for tenant_id in ids)
+    largest = max(run._size_of(tenant_id) for tenant_id in ids)
+    free = migration._SPARE_BYTES + 2 * largest
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, free + size - 1))
+    with pytest.raises(NoRoomForCopies, match="--no-copy"):
+        run.must_have_room(ids, copies=True)
+    run.must_have_room(ids, copies=False)
+    run.must_have_room(ids[:1], copies=True)
+
+
+def test_progress_has_a_rate_and_the_time_that_is_left() -> None:
+    said, now = list[str](), [100.0]
+    progress = fleet.Progress(200, "tenants", said.append, lambda: now[0])
+    for _ in range(200):
+        now[0] += 0.5
+        progress.note()
+    assert (
+        said[0] == "4 of 200 tenants, 2.0 a second, 1 min 38 s left" and said[-1] == "200 of 200 tenants, 2.0 a second"
+    )
+    assert len(said) == 50
+
+
+KILLED = """
+import os, sys, syncapp
+from storage.sqlite import files
+seen = []
+def prepared(prepare, fingerprint, real=files.prepared):
+    real(prepare, fingerprint)
+    seen.append(1)
+    if len(seen) == 2:
+        os.kill(os.getpid(), 9)
+files.prepared = prepared
+syncapp.main()
+"""
+
+
+def test_run_that_was_killed_goes_on_and_copies_what_was_before(
+    restart: Restart, ids: list[str], tmp_path: Path
+) -> None:
+    """It dies in the transaction of the second, when nothing but the fingerprint's commit is missing."""
+    tenants = restart(WIDER)
+    before = {tenant_id: everything_in(path_of(tenants, tenant_id)) for tenant_id in ids}
+    tenants.close()
+    (tmp_path / "own.toml").write_text(WIDER)
+    environ = operating(tmp_path / "data") | {"TABLES_FILE": str(tmp_path / "own.toml")}
+    command = [sys.executable, "-c", KILLED, "migrate", "--jobs", "1"]
+    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == -9, ended.stderr
+    tenants = restart(WIDER)
+    assert states(tenants) == {"current": 1, "waiting": 2}
+    assert len(migrated(tenants).migrated) == 2 and states(tenants) == {"current": 3}
+    for tenant_id in ids:
+        assert everything_in(copy_of(tenants, tenant_id)) == before[tenant_id]
+        assert {row["priority"] for row in rows(tenants, tenant_id, "job")} == {3}
