@@ -9,7 +9,7 @@ import { RowTable } from "./row-table.js";
 import { TableData } from "./table-data.js";
 import { spoken } from "./text.js";
 
-const PAGE_ROWS = 50;
+const PAGE_ROWS = matchMedia("(max-width: 40rem)").matches ? 20 : 50; // On a phone a row is a card.
 const TYPING_MS = 120;
 
 export class TablesView {
