@@ -21,6 +21,7 @@ from models import connection
 from operations import fleet, migration
 from operations.migration import Migration, NoRoomForCopies, Result
 from operations.restore import restore_file
+from protocol.errors import StorageFull
 from storage import schema
 from tenants import Tenants
 from tests.backing_up import operating
@@ -180,6 +181,22 @@ def test_copies_that_would_not_fit_are_refused_before_anything(
         run.must_have_room(ids, copies=True)
     run.must_have_room(ids, copies=False)
     run.must_have_room(ids[:1], copies=True)
+
+
+def test_disk_that_is_full_stops_the_run_and_leaves_the_others_as_they_are(
+    restart: Restart, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants, tried = restart(WIDER), list[str]()
+
+    def fill(tenant_id: str) -> None:
+        tried.append(tenant_id)
+        raise StorageFull
+
+    monkeypatch.setattr(tenants.engine, "migrate", fill)
+    run = migrating(tenants)
+    found = run.run(run.waiting(), 1, copies=True)
+    assert len(tried) == 1 and found.failed.keys() == set(tried) and found.left == 2
+    assert states(tenants) == {"failed": 1, "waiting": 2}
 
 
 def test_progress_has_a_rate_and_the_time_that_is_left() -> None:
