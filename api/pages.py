@@ -75,6 +75,7 @@ class Pages:
             ("/", self.index),
             ("/websocket-test.html", self.websocket_test),
             ("/test-multi-app-sync.html", self.multi_app),
+            ("/console", self.console),
             ("/forgotten-password", self.forgotten_password),
             ("/reset-password", self.reset_password),
             ("/confirm-email", self.confirm_email),
@@ -103,6 +104,10 @@ class Pages:
     def multi_app(self) -> Response:
         """Serve the page with three apps side by side."""
         return _page("test-multi-app-sync.html", client=_client_script())
+
+    def console(self) -> Response:
+        """Serve the page on which customers see and edit their own data."""
+        return _page("console.html", client=_client_script())
 
     def forgotten_password(self) -> Response:
         """Serve the page on which a link for a new password is asked for."""

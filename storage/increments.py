@@ -5,8 +5,8 @@ are kept, when one is made. Code is bound to the tenant that is read, or to the 
 
 The log and the synced tables are ordered by the sequence of changes: new is what comes after that of the copy. A removal of
 what is too old takes entries out of the midst of them; what is left is told then, as ranges. Receipts, kept answers and
-conflicts have times, and the other tables are small, so that they come whole; ``_tables`` changes with the schema alone, and
-then there is another copy.
+conflicts have times, and the other tables are small, so that they come whole; ``_tables`` changes with the schema alone,
+and then there is another copy.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def is_at(before: State) -> bool:
 
 
 def _meta() -> dict[str, Any]:
-    names = list(dialect().schema.columns("_meta"))
+    names = dialect().schema.columns("_meta")
     listed = ", ".join(f'"{name}"' for name in names)
     row = connection().execute(f"SELECT {listed} FROM _meta").fetchone()
     return dict(zip(names, row, strict=True))

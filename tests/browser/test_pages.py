@@ -27,7 +27,7 @@ from tests.conftest import ROOT, Device, Server, Tenant, wait_for
 CLIENT = ROOT / "node_modules" / "socket.io-client"
 REFUSED = "WebSocket connection failed: token refused \u2013 "
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-PATHS = ["/", "/websocket-test.html", "/test-multi-app-sync.html", "/docs"]
+PATHS = ["/", "/console", "/websocket-test.html", "/test-multi-app-sync.html", "/docs"]
 
 
 @pytest.fixture
@@ -379,7 +379,7 @@ def test_host_header_is_escaped_on_the_front_page(server: Server) -> None:
     assert "<script>alert" not in answer.text
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "static").glob("*.js")), ids=lambda file: str(file.name))
+@pytest.mark.parametrize("file", sorted((ROOT / "static").rglob("*.js")), ids=lambda file: str(file.name))
 def test_scripts_make_no_html_and_keep_no_secret(file: Path) -> None:
     text = file.read_text()
     forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|localStorage|\.cookie"

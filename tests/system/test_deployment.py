@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -134,12 +136,33 @@ def is_of_the_server(path: Path) -> bool:
     return folder in {"accounts", "api", "operations", "protocol", "server", "storage"} or path.parent == ROOT
 
 
-def test_dockerfile_copies_what_is_there() -> None:
+def test_dockerfile_copies_what_is_there_and_ends_without_rights() -> None:
     text = (ROOT / "Dockerfile").read_text()
     for names in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE):
         assert all((ROOT / name).exists() for name in names.split())
-    version = re.search(r"^FROM python:3\.(\d+)-slim$", text, re.MULTILINE)
-    assert version and int(version[1]) >= 11 and re.search(r"^USER (?!root)", text, re.MULTILINE)
+    version = re.search(r"^FROM python:3\.(\d+)-slim AS server$", text, re.MULTILINE)
+    assert version and int(version[1]) >= 11
+    assert re.search(r"^USER (?!0)\d+$", text.rpartition("\nFROM ")[2], re.MULTILINE), "the last stage is what is built"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or where("setpriv") is None, reason="needs root, and setpriv")
+def test_image_for_a_volume_of_roots_takes_it_over_and_gives_its_rights_away(tmp_path: Path) -> None:
+    found = re.search(r'AS root-volume\nCMD \["sh", "-c", "(.+)"\]', (ROOT / "Dockerfile").read_text())
+    assert found
+    script = (
+        found[1]
+        .replace("python syncapp.py", "id -u")
+        .replace("=syncapp", "=nobody")
+        .replace("=nobody --cl", "=nogroup --cl")
+    )
+    done = subprocess.run(
+        ["sh", "-c", script.replace("chown syncapp /data", f"chown nobody {tmp_path}")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert done.stdout == f"{nobody}\n" and tmp_path.stat().st_uid == nobody
 
 
 def test_caddyfile_of_compose_is_that_of_the_docs() -> None:
