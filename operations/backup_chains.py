@@ -21,7 +21,6 @@ from storage.engine import Engine
 from storage.positions import incarnation
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import change_copy, faults_of, look_into
-from storage.sqlite.tenant_files import remove_file
 
 MOST_INCREMENTS = 30
 
@@ -173,5 +172,5 @@ def _difference(found: Counts, counts: Counts) -> str:
 
 
 def _remove(file: Path) -> None:
-    if file.exists():
-        remove_file(file)
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{file}{suffix}").unlink(missing_ok=True)

@@ -57,6 +57,20 @@ def _by_files(
     return same, others
 
 
+def later_marks(engine: Engine, held: Mapping[str, Held]) -> dict[str, str]:
+    """Give the marks of files that are no more as they were when they were read, and have no change since.
+
+    To copy a file may take its write-ahead log into it: without this, the next run would have to look into each of them.
+    """
+    found: dict[str, str] = {}
+    if isinstance(engine, SQLiteEngine):
+        for one, before in held.items():
+            mark = _mark_of(engine.folder.path_of(one))
+            if mark and mark != before.mark and _is_at(engine, one, before):
+                found[one] = mark
+    return found
+
+
 def _is_at(engine: SQLiteEngine, tenant_id: str, held: Held) -> bool:
     """Look into a file; one that can't be read has changed, and who copies it says why it can't."""
     try:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from operations import backup_manifest as manifests
 from operations.backup_catalogue import Catalogue, Catalogues, Held, new_name
 from operations.backup_chains import Chains
-from operations.backup_changes import unchanged
+from operations.backup_changes import later_marks, unchanged
 from operations.backup_lock import alone
 from operations.backup_manifest import BackupError
 from operations.backup_objects import Packing
@@ -127,6 +127,7 @@ class _Run:
             with contextlib.suppress(BackupError, OSError):
                 self._note_partial()
             raise
+        self._note_marks()
         self._made.stored_bytes = self._chains.stored_bytes
         self._made.missing = self._faults
         self._catalogues.write(self._made, is_complete=True)
@@ -148,6 +149,11 @@ class _Run:
                 self._report(f"{one}: what was backed up is damaged: {fault}")
                 self._keep(one, None, "")
                 self._faults.setdefault(one, f"what was backed up before is damaged, and was made anew: {fault}")
+
+    def _note_marks(self) -> None:
+        now = {one: held for one, held in self._made.tenants.items() if held.run == self._made.name}
+        for one, mark in later_marks(self._engine, now).items():
+            self._made.tenants[one] = Held(now[one].state, now[one].chain, mark, now[one].run)
 
     def _keep(self, tenant_id: str, before: Held | None, mark: str) -> None:
         """Keep a tenant that changed. If that fails, what is held of it stays."""

@@ -44,8 +44,8 @@ class BackupSchedule:
 
     def status(self) -> Status:
         """Tell how it stands with the backups."""
-        every, since = self._settings.backup_every, self._since
-        return self._engine.directory.read(lambda: backup_status.read(every, since, int(time.time())))
+        asked = self._settings.backup_to, self._settings.backup_every, self._since
+        return self._engine.directory.read(lambda: backup_status.read(*asked, int(time.time())))
 
     def look(self, sleep: Sleep) -> None:
         """Begin a run if one is due and no other process does, and wait for its end; tell if one is overdue."""

@@ -35,9 +35,12 @@ class Status(NamedTuple):
         return {"state": self.state, "lastGood": good, "nextDue": format_time(self.due_at * 1000)}
 
 
-def read(every_seconds: int, since: int, now: int) -> Status:
-    """Read how it stands, bound to the directory. ``since``: when the server began, which had no time before."""
-    newest, good = backup_runs.runs(2), backup_runs.latest_good()
+def read(place: str, every_seconds: int, since: int, now: int) -> Status:
+    """Read how it stands, bound to the directory. What was kept in another place before does not count.
+
+    ``since``: when the server began, which had no time before.
+    """
+    newest, good = [run for run in backup_runs.runs(2) if run.place == place], backup_runs.latest_good(place)
     ended = next((run for run in newest if run.state != "running"), None)
     good_at = good.started_at if good else None
     age_seconds = max(0, now - (good_at if good_at is not None else since))

@@ -8,10 +8,12 @@ import { offerRewind } from "./admin-rewind.js";
 export function offerActions(tenant, path, refresh) {
   const message = element("p", { className: "message", role: "status" });
   const act = async (call, body) => {
-    const { message: told } = await post(`${path}/${call}`, body);
+    const { message: told, link } = await post(`${path}/${call}`, body);
     if (call === "delete") return location.assign("/admin/tenants");
     await refresh();
-    say(document.getElementById("done"), told);
+    const done = document.getElementById("done");
+    say(done, told);
+    if (link) done.append(element("code", { className: "block" }, link));
   };
   message.id = "done";
   return element("section", { className: "card", ariaLabel: "Actions" },
@@ -33,6 +35,7 @@ function actionsOf(tenant) {
     ...changes,
     { words: "Change address", about: `${email} logs in with another address then. Sessions go on.`, call: "email", ask: { name: "email", label: "New address", type: "email" } },
     { words: "Set password", about: `All sessions of ${email} end.`, call: "password", ask: { name: "password", label: "New password", type: "password", autocomplete: "new-password", minLength: 8 } },
+    { words: "Reset link", about: `Makes a link by which ${email} sets a new password. One that was made before counts no more.`, call: "reset-link", body: {} },
     { words: "End sessions", about: `All sessions of ${email} end. Who knows the password may log in again.`, call: "end-sessions", body: {} },
     { words: "Delete", about: `The account and all its data are removed for good; backups keep theirs. To confirm, type ${email}`, call: "delete", ask: { name: "email", label: "The customer's address", type: "text" } },
   ];

@@ -28,6 +28,7 @@ const page = byId("page");
 try {
   const { show } = await import(MODULES[part]);
   await show(page, decodeURIComponent(about));
+  page.dataset.ready = "true";
 } catch (error) {
   const message = element("p", { className: "card message" });
   say(message, error.message, true);

@@ -24,9 +24,10 @@ def latest() -> BackupRun | None:
     return found[0] if found else None
 
 
-def latest_good() -> BackupRun | None:
-    """Give the last run that ended well."""
-    found: BackupRun | None = _newest_first().where(BackupRun.state == "good").first()
+def latest_good(place: str | None = None) -> BackupRun | None:
+    """Give the last run that ended well, of all or of those into one place."""
+    good = _newest_first().where(BackupRun.state == "good")
+    found: BackupRun | None = (good if place is None else good.where(BackupRun.place == place)).first()
     return found
 
 

@@ -76,7 +76,7 @@ def is_at(before: State) -> bool:
 
 
 def _meta() -> dict[str, Any]:
-    names = list(dialect().schema.columns("_meta"))
+    names = dialect().schema.columns("_meta")
     listed = ", ".join(f'"{name}"' for name in names)
     row = connection().execute(f"SELECT {listed} FROM _meta").fetchone()
     return dict(zip(names, row, strict=True))

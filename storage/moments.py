@@ -160,18 +160,17 @@ class Moments:
         elif preview.row_ids:
             pairs = in_order(self._database.read(lambda: touched_rows(moment, tables[0], preview.row_ids)))
         else:
-            preview.touched = self._touched(moment)
+            preview.touched = self._touched(moment, preview.here.sequence)
             pairs = in_order(preview.touched.then)
         for some in parts(pairs, ROWS_AT_ONCE):
             preview.rows += self._database.read(partial(rewind.differing, some, tables, preview.entries))
             yield_if_due()
 
-    def _touched(self, moment: int) -> Touched:
-        here = self._past.read(position)
-        if moment < here.purged_until:
+    def _touched(self, moment: int, until: int) -> Touched:
+        if moment < self._past.read(position).purged_until:
             raise NotHeld
         touched = Touched(moment)
-        while self._past.read(partial(touched.read, here.sequence, _LINKS_AT_ONCE)):
+        while self._past.read(partial(touched.read, until, _LINKS_AT_ONCE)):
             yield_if_due()
         return touched
 
@@ -180,7 +179,7 @@ class Moments:
         pairs: Pairs = []
         if preview.row_ids:
             return self._named_rows_of_copy(preview.moment.sequence, preview.tables[0], preview.row_ids)
-        changed = self._touched(preview.moment.sequence).then
+        changed = self._touched(preview.moment.sequence, self._past.read(position).sequence).then
         for table in preview.tables:
             now = dict(_all_rows(self._database, table))
             for row_id, newest in _all_rows(self._past, table):

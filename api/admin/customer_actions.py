@@ -6,6 +6,7 @@ Knows: what each call takes. Must not know: SQL, engines, what comes of a change
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import get_args
 
 from accounts.operator_sign_in import Operator
@@ -16,8 +17,10 @@ from api.admin.json_fields import read_object, text_of
 from api.admin.server_parts import ServerParts
 from operations import customer_changes
 from protocol.errors import invalid
-from server.http.exchange import Reply, answer
+from server.http.exchange import Reply, answer, current_exchange
 from storage.main_database import State
+
+_LINK_SECONDS = 86_400
 
 
 class CustomerActions:
@@ -33,6 +36,7 @@ class CustomerActions:
             "state": self.set_state,
             "email": self.change_email,
             "password": self.set_password,
+            "reset-link": self.make_reset_link,
             "end-sessions": self.end_sessions,
             "delete": self.delete,
         }.items():
@@ -58,6 +62,14 @@ class CustomerActions:
         customer, password = customer_of(self._server, tenant_id), text_of(read_object(), "password")
         ended = customer_changes.set_password(self._engine, self._passwords, customer, password, operator.name)
         return _done(f"{customer.email} has a new password. Sessions ended: {ended}.")
+
+    def make_reset_link(self, operator: Operator, tenant_id: str) -> Reply:
+        """Make a link by which a customer sets a new password; without PUBLIC_URL it is to where the console is."""
+        customer, settings = customer_of(self._server, tenant_id), self._server.settings
+        here = replace(settings, public_url=settings.public_url or current_exchange().header("Origin") or "")
+        link = customer_changes.make_link(self._engine, here, customer, "reset", _LINK_SECONDS, operator.name)
+        told = f"Send this to {customer.email}, on a way that nobody else reads. It works once, within a day."
+        return answer({"message": told, "link": link})
 
     def end_sessions(self, operator: Operator, tenant_id: str) -> Reply:
         """End all sessions, or one."""

@@ -146,16 +146,23 @@ def test_state_of_backups_and_when_the_next_is_due(
             backup_runs.finish(backup_runs.begin("/backups", began), state, began + 10)
 
     tenants.directory.write(note)
-    found = tenants.directory.read(lambda: backup_status.read(3_600, 0, now))
+    place = "/backups"
+    found = tenants.directory.read(lambda: backup_status.read(place, 3_600, 0, now))
     assert (found.state, found.due_at) == (shown, due)
+    elsewhere = tenants.directory.read(lambda: backup_status.read("/others", 3_600, 0, 7_000))
+    assert (elsewhere.state, elsewhere.due_at) == ("none", 7_000), "what is kept elsewhere does not count"
 
 
 def test_run_that_was_killed_is_noted_and_one_that_is_overdue_is_told_once(
     tenants: Tenants, tmp_path: Path, told: list[JSON]
 ) -> None:
-    given = {"data_dir": tmp_path / "data", "backup_to": str(tmp_path / "backups"), "backup_alert_url": told[0]["url"]}
+    given: dict[str, Any] = {
+        "data_dir": tmp_path / "data",
+        "backup_to": str(tmp_path / "backups"),
+        "backup_alert_url": told[0]["url"],
+    }
     schedule, before = BackupSchedule(Settings(**given, backup_every=3_600), tenants.engine), len(told)
-    tenants.directory.write(lambda: backup_runs.begin("/backups", int(time.time())))
+    tenants.directory.write(lambda: backup_runs.begin(given["backup_to"], int(time.time())))
     schedule.look(lambda _: pytest.fail("a run was begun"))
     assert schedule.status().state == "failed"
     assert [run.state for run in tenants.directory.read(lambda: backup_runs.runs(9))] == ["interrupted"]

@@ -226,9 +226,7 @@ def test_bad_archive_is_one_sentence_of_the_command_and_changes_nothing(
     assert held(tenant.device()) == {"end_user": [], "interactions": []}
 
 
-@pytest.mark.parametrize(
-    "words", [("--tenant", "{id}"), ("--tenant", "{id}", "--email", "a@b.cd", "--yes"), (), ("--yes",)]
-)
+@pytest.mark.parametrize("words", [("--tenant", "{id}"), ("--yes",)])
 def test_import_that_nobody_agreed_to_is_wrong_usage(
     server: Server, tenant: Tenant, archive: Path, words: tuple[str, ...]
 ) -> None:

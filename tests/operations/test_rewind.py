@@ -104,11 +104,7 @@ def test_backup_tells_a_moment_and_whose_it_is(
     ("words", "code", "sentence"),
     [
         (["--to", "3"], 2, "there is no terminal to ask"),
-        (["--yes"], 2, "--to"),
         (["--to", "99", "--yes"], 1, "no change 99 yet"),
-        (["--to", "14:02", "--yes"], 1, "ISO 8601"),
-        (["--to", "2999-01-01", "--yes"], 1, "still to come"),
-        (["--to", "3", "--table", "_meta", "--yes"], 1, "no synced table"),
         (["--to", "3", "--row", "a", "--yes"], 1, "of one table"),
     ],
 )

@@ -129,7 +129,7 @@ def some_operations(rng: random.Random) -> list[JSON]:
     return [random_operation(rng, key, rng.randrange(100)) for key in rng.sample(keys, rng.randrange(1, 4))]
 
 
-@fuzzing.times_as_many(0.25)
+@fuzzing.times_as_many(0.15)
 @given(seed=st.integers(0, 2**32))
 def test_every_moment_of_any_history_comes_back_as_it_was(
     tenants: Tenants, new_tenant: Callable[[], str], seed: int
@@ -161,7 +161,7 @@ def check(past: Past, moment: int, rng: random.Random) -> None:
     past.times[here] = past.tenants.read(past.id, position).clock
 
 
-@fuzzing.times_as_many(0.15)
+@fuzzing.times_as_many(0.1)
 @given(seed=st.integers(0, 2**32))
 def test_moments_within_the_retention_come_back_after_a_purge_and_others_are_refused(
     tenants: Tenants, new_tenant: Callable[[], str], seed: int

@@ -107,9 +107,11 @@ def test_address_password_and_sessions_are_changed_and_recorded(operator: Operat
     assert operator.post(f"{path}/password", {"password": password}).status_code == 200
     log_in = used.server.post("/api/customers/login", {"email": new, "password": password})
     assert log_in.status_code == 200
+    link = operator.post(f"{path}/reset-link").json()["link"]
+    assert link.startswith(f"{used.server.url}/reset-password#")
     assert operator.post(f"{path}/end-sessions").json()["message"] == "Sessions ended: 1."
     found = recorded(operator, used)
-    assert [action for action, _ in found] == ["end-sessions", "set-password", "rename-email"]
+    assert [action for action, _ in found] == ["end-sessions", "reset-link", "set-password", "rename-email"]
     assert password not in json.dumps(found)
 
 
