@@ -50,7 +50,7 @@ def _newer_than(known: BinaryIO | None, path: Path) -> list[BinaryIO]:
     number = missing = 0
     while missing < 2:
         try:
-            file = (rotated(path, number) if number else path).open("rb")
+            file = rotated(path, number).open("rb")
         except FileNotFoundError:
             missing += 1
         else:

@@ -21,6 +21,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 _FIRST = ("time", "level", "message")
 _LAST = "exception"
+_SAID = {"syncapp.request": ("method", "path", "status")}
+"""By logger, the fields that its messages say already."""
 
 Line = dict[str, Any]
 
@@ -83,7 +85,8 @@ def as_text(line: Mapping[str, Any]) -> str:
     """Write a line for a person: time, level, message, then the other fields; an exception's traceback is indented."""
     first = [str(line.get(name, "")) for name in _FIRST]
     first[1] = first[1].upper().ljust(7) if "level" in line else ""
-    rest = [f"{name}={value}" for name, value in line.items() if name not in (*_FIRST, "logger", _LAST)]
+    said = (*_FIRST, "logger", _LAST, *_SAID.get(str(line.get("logger")), ()))
+    rest = [f"{name}={value}" for name, value in line.items() if name not in said]
     told = [printable(" ".join(part for part in [*first, *rest] if part))]
     told += [f"    {printable(part)}" for part in str(line.get(_LAST, "")).splitlines()]
     return "\n".join(told)

@@ -91,15 +91,17 @@ class RotatedFile:
             data = data[os.write(self._descriptor, data) :]
 
     def _rotate(self) -> None:
-        names = [self._path, *(rotated(self._path, number) for number in range(1, self._most_files))]
-        for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
+        """Rename the files up to the first number that is free, or to the last, whose file goes."""
+        numbers = range(1, self._most_files)
+        free = next((number for number in numbers if not rotated(self._path, number).exists()), numbers[-1])
+        for number in range(free, 0, -1):
             with contextlib.suppress(FileNotFoundError):
-                newer.replace(older)
+                rotated(self._path, number - 1).replace(rotated(self._path, number))
 
 
 def rotated(path: Path, number: int) -> Path:
-    """Give the name of a file after so many rotations."""
-    return path.with_name(f"{path.name}.{number}")
+    """Give the name of a file after so many rotations, 0 if it is the newest."""
+    return path.with_name(f"{path.name}.{number}") if number else path
 
 
 def _opened(path: Path) -> int:

@@ -139,8 +139,10 @@ def test_everything_moves_and_is_the_same(open_engine: Open, here: str, there: s
 
 
 def test_every_table_of_the_directory_is_copied_or_stays_for_a_reason() -> None:
-    """Of both engines: what PostgreSQL's has beside these is its own account of them."""
+    """Of both engines: what PostgreSQL's has beside these is its own account of them. Backups are of the place where the
+    data was, and an operator signs in anew."""
     stay = {main_database.LastPosition, main_database.Installation}
+    stay |= {main_database.BackupRun, main_database.OperatorSession}
     assert {*copying.DIRECTORY, *stay} == set(main_database._MODELS), "storage/copying.py must copy it"
 
 

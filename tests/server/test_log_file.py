@@ -22,14 +22,14 @@ WRITER = """
 import sys
 from pathlib import Path
 from server.log_file import RotatedFile
-file = RotatedFile(Path(sys.argv[1]), 4_096, 100)
-for number in range(1_000):
+file = RotatedFile(Path(sys.argv[1]), int(sys.argv[3]), int(sys.argv[4]))
+for number in range(int(sys.argv[5])):
     file.append(f"{sys.argv[2]} {number:06} {'x' * 60}\\n".encode())
 """
 
 
 def texts(path: Path, number: int = 0) -> list[str]:
-    return (rotated(path, number) if number else path).read_text().splitlines()
+    return rotated(path, number).read_text().splitlines()
 
 
 @pytest.fixture
@@ -72,9 +72,22 @@ def test_half_a_line_does_not_spoil_the_next(path: Path) -> None:
     assert texts(path) == ['{"half', "whole"]
 
 
+def writing(path: Path, name: str, *numbers: int) -> subprocess.Popen[bytes]:
+    """Begin a process that writes lines: how large files may be, how many there are, how many lines."""
+    return subprocess.Popen([sys.executable, "-c", WRITER, path, name, *map(str, numbers)], cwd=ROOT)
+
+
+def test_processes_that_rotate_at_once_lose_nothing(path: Path) -> None:
+    """Fault: the lock left out: one renamed what another had just renamed."""
+    for writer in [writing(path, name, 100, 200, 50) for name in "abc"]:
+        assert writer.wait() == 0
+    found = sorted(line.decode().split()[:2] for line in log_files.lines(path, 0, lambda: False))
+    assert found == [[name, f"{number:06}"] for name in "abc" for number in range(50)]
+
+
 def test_follower_gets_all_lines_of_two_processes_that_rotate_meanwhile(path: Path) -> None:
-    """Faults: the lock left out; the oldest file opened first."""
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, name], cwd=ROOT) for name in "ab"]
+    """Fault: the oldest file opened first."""
+    writers = [writing(path, name, 4_096, 100, 1_000) for name in "ab"]
     is_last_look = False
 
     def goes_on() -> bool:
