@@ -3,7 +3,7 @@
 import { bytes, table } from "./admin-parts.js";
 import { element, setText } from "./dom.js";
 
-const HEIGHT = 140;
+const HEIGHT = 120;
 const WHOLE_STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 const ROWS_OF_A_TABLE = 24;
 const rate = (value) => `${value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 2 : 0 })}/s`;
@@ -104,7 +104,7 @@ class Chart {
       width: this.#width(), height: HEIGHT, legend: { show: false }, cursor: { show: false },
       scales: { y: { range: (_, low, high) => [this.written === bytes ? low * 0.98 : 0, high > 0 ? high * 1.05 : 1] } },
       axes: [
-        { ...axis, space: 60, values: (_, moments) => moments.map((moment) => new Date(moment * 1000).toLocaleTimeString("sv", { timeStyle: "short" })) },
+        { ...axis, size: 28, space: 60, values: (_, moments) => moments.map((moment) => new Date(moment * 1000).toLocaleTimeString("sv", { timeStyle: "short" })) },
         { ...axis, size: 72, space: 30, ...(this.written === count ? { incrs: WHOLE_STEPS } : {}), values: (_, values) => values.map((value) => this.written(value)) },
       ],
       series: [{}, ...Object.values(this.series).map((label, index) => ({ label, stroke: lines[index], width: 2, points: { show: false }, dash: index ? [4, 3] : undefined }))],

@@ -2,7 +2,7 @@
 
 import { get } from "./admin-api.js";
 import { Charts } from "./admin-charts.js";
-import { bytes, fact, facts, shownTime, tenantLink } from "./admin-parts.js";
+import { bytes, fact, facts, number, shownTime, table, tenantLink } from "./admin-parts.js";
 import { element, setText, showAnew } from "./dom.js";
 
 const EVERY_MS = 10_000;
@@ -20,9 +20,10 @@ export async function show(page) {
   const warnings = element("div", { className: "warnings" });
   const now = element("section", { className: "card", ariaLabel: "Now" });
   const charts = new Charts();
+  const busiest = element("section", { className: "below", ariaLabel: "Busiest tenants" });
   page.append(
     element("div", { className: "heading" }, element("h1", {}, "Overview"), state),
-    warnings, now, charts.element,
+    warnings, now, charts.element, busiest,
   );
   const refresh = async () => {
     const found = await get("/api/overview");
@@ -33,6 +34,7 @@ export async function show(page) {
     showAnew(warnings, told, () => warningsOf(found).map((parts) => element("p", { className: "card warning" }, ...parts)));
     now.replaceChildren(factsOf(found));
     charts.show(found);
+    showAnew(busiest, found.busiest, () => busiestOf(found.busiest));
   };
   await refresh();
   follow(refresh, state);
@@ -72,6 +74,17 @@ function forecast({ fullInSeconds }) {
   return `full in ${Math.round(days).toLocaleString("en")} days at today's pace`;
 }
 
+function busiestOf(found) {
+  const rows = found.map((one) => [
+    tenantLink(one.tenant_id, one.email), number(one.requests), number(one.rows_pushed), number(one.rows_pulled),
+    number(one.bytes_in, bytes(one.bytes_in)), number(one.bytes_out, bytes(one.bytes_out)),
+  ]);
+  return [
+    element("h2", {}, "Busiest today, by UTC"),
+    table("Busiest today", ["Customer", "Requests", "Rows pushed", "Rows pulled", "In", "Out"], rows, "Nobody yet."),
+  ];
+}
+
 /** What needs somebody's attention, as texts and links. */
 function warningsOf({ disk, faults, health }) {
   const told = [];
@@ -84,6 +97,12 @@ function warningsOf({ disk, faults, health }) {
     if (more > 0) lines.push(element("li", {}, `and ${more.toLocaleString("en")} more`));
     told.push([`Files of ${faults.count} tenants are missing or damaged; docs/backups.md says what to do.`, element("ul", {}, ...lines)]);
   }
+  const { backups, isDiskLow, maintenance } = health;
+  if (backups && !["ok", "none"].includes(backups.state)) {
+    told.push([`Backups: ${backups.state}. `, element("a", { href: "/admin/backups" }, "The runs say why"), "."]);
+  }
+  if (isDiskLow) told.push(["The disk is low: pushes are refused until there is room; pulls and deletes go on."]);
+  if (maintenance) told.push([`In maintenance since ${maintenance.since}${maintenance.message ? `: ${maintenance.message}` : ""}. Changes are refused.`]);
   if (health.processes) told.push(["Several processes serve this installation. Each page shows the numbers of the one that answers."]);
   return told;
 }

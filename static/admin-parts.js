@@ -7,7 +7,7 @@ export function table(name, head, rows, empty) {
   if (rows.length === 0) return element("p", { className: "card empty muted" }, empty);
   const cells = (texts, tag) => texts.map((text) => (text instanceof HTMLTableCellElement ? text : element(tag, {}, text)));
   const made = element("table", { className: "grid" },
-    element("thead", {}, element("tr", {}, ...head.map((text, column) => element("th", { scope: "col", className: rows[0][column].className ?? "" }, text)))),
+    element("thead", {}, element("tr", {}, ...head.map((text, column) => element("th", { scope: "col", className: rows[0][column].className === "number" ? "number" : "" }, text)))),
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells(row, "td")))),
   );
   const frame = element("div", { className: "card scroll", tabIndex: 0, role: "region", ariaLabel: name }, made);

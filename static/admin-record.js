@@ -9,7 +9,7 @@ export async function show(page) {
   const tenant = new URLSearchParams(location.search).get("tenant") ?? "";
   const { entries, most } = await get("/api/record", { tenant });
   const rows = entries.map(({ at, action, tenant: to, about, by }) => [
-    shownTime(at), action, to ? tenantLink(to) : "–", about ?? "", by,
+    shownTime(at), action, to ? tenantLink(to, `${to.slice(0, 8)}…`) : "–", about ?? "", by,
   ]);
   page.append(
     element("p", { className: "muted" }, `What operators did${tenant && ` to the tenant ${tenant}`}, the newest first, at most ${most}. The command actions lists more.`),

@@ -27,6 +27,7 @@ from tests.conftest import ROOT, wait_for
 from tests.customers import ROW, customer, customers, files
 from tests.data_folder import engine_of, folder_of, opened, path_of
 
+pytestmark = pytest.mark.files("accounts and their files")
 CRASH = """
 import syncapp
 import os, sys

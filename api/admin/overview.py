@@ -6,6 +6,7 @@ Knows: what of a server its operator looks at first. Must not know: how it is me
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,9 +15,10 @@ from api.admin.console import Route
 from api.admin.server_parts import ServerParts
 from operations.samples import full_in_seconds, memory_bytes
 from server.http.exchange import Reply, answer
-from storage import main_database
+from storage import main_database, usage
 
-_MOST_FAULTS = 20
+_MOST_FAULTS, _MOST_BUSY = 20, 5
+_DAY_SECONDS = 86_400
 
 
 class Overview:
@@ -41,10 +43,18 @@ class Overview:
                 "memoryBytes": memory_bytes(),
                 "disk": self._disk(day),
                 "faults": self._faults(),
+                "busiest": self._busiest(),
                 "hour": hour,
                 "day": day,
             }
         )
+
+    def _busiest(self) -> list[dict[str, Any]]:
+        """Give the tenants that used most today, by UTC."""
+        directory, today = self._server.tenants.directory, int(time.time()) // _DAY_SECONDS
+        found = directory.read(lambda: usage.busiest(today, _MOST_BUSY))
+        known = directory.read(lambda: {one.tenant_id: main_database.customer_by_id(one.tenant_id) for one in found})
+        return [one._asdict() | {"email": customer.email} for one in found if (customer := known[one.tenant_id])]
 
     def _disk(self, day: dict[str, Any]) -> dict[str, Any] | None:
         """Describe the disk of the data; None if that is PostgreSQL's."""

@@ -338,19 +338,26 @@ class Connection:
                 same.shutdown(socket.SHUT_RDWR)
 
     def abandon(self) -> None:
-        """End amid a statement: have the server stop it, and close."""
+        """End amid a statement: have the server stop it, and close. Not before that: a pooler would not know any more whose
+        statement is meant."""
         if self.is_open:
+            wire = self._forget()
             with contextlib.suppress(psycopg.NotSupportedError):  # A libpq before 17, where psycopg brings none.
-                gevent.spawn(handshakes.cancel, self._wire.cancel_conn())
-            self.close()
+                gevent.spawn(handshakes.cancel, wire.cancel_conn()).link(lambda _: wire.finish())
+                return
+            wire.finish()
 
     def close(self) -> None:
         """Close it; a transaction that is open is undone by the server."""
         if self.is_open:
-            self.is_open, self.is_lost = False, True
-            for answer in filter(None, self._expected):
-                answer.error = answer.error or ConnectionLost()
-            self._expected.clear()
-            self._readable.close()
-            self._either.close()
-            self._wire.finish()
+            self._forget().finish()
+
+    def _forget(self) -> PGconn:
+        """Be closed for whoever uses it; give what is still to be ended."""
+        self.is_open, self.is_lost = False, True
+        for answer in filter(None, self._expected):
+            answer.error = answer.error or ConnectionLost()
+        self._expected.clear()
+        self._readable.close()
+        self._either.close()
+        return self._wire

@@ -20,6 +20,7 @@ from flask import Flask, Response
 import syncapp
 from protocol import errors
 from settings import Settings
+from tests import postgres
 from tests.conftest import JSON, WAIT_SECONDS, Listener, Server, Tenant, wait_for
 from tests.refusals import forged, nothing_changes, refused, shaped
 
@@ -88,6 +89,9 @@ def push_to_a_tenant_that_moved(server: Server) -> Any:
 
 def customer_that_is(state: str, server: Server) -> Tenant:
     tenant = server.register()
+    if postgres.IS_UNDER_TEST:
+        postgres.ask(server.data, f"UPDATE syncapp.customers SET state = '{state}' WHERE id = '{tenant.id}'")
+        return tenant
     with contextlib.closing(sqlite3.connect(server.data / "main.db")) as file, file:
         file.execute("UPDATE customers SET state = ? WHERE id = ?", (state, tenant.id))
     return tenant
@@ -191,6 +195,7 @@ def can_mount() -> bool:
     return os.name == "posix" and os.geteuid() == 0 and shutil.which("mount") is not None
 
 
+@pytest.mark.files("a full disk of the folder")
 @pytest.mark.skipif(not can_mount(), reason="needs root, for a small file system of its own")
 def test_full_disk_is_told_stores_nothing_and_is_over_when_there_is_room_again(
     start_server: Callable[..., Server], tmp_path: Path
@@ -248,6 +253,7 @@ def call(app: Flask) -> Callable[..., Any]:
     return call
 
 
+@pytest.mark.files("one that can grow no further")
 def test_full_file_is_told_and_stores_nothing(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from storage.sqlite import connections, database
 

@@ -110,11 +110,13 @@ def outcome(tenants: Tenants, tenant_id: str, bodies: list[JSON], is_short: bool
             except Problem as problem:
                 found.append((problem.code, problem.details))
     names = ["_changes", "_conflicts", "_digests", *synced_tables()]
-    return found, [tenants.read(tenant_id, partial(table_of, name)) for name in names]
+    return found, [tenants.read(tenant_id, partial(table_of, name, tenant_id)) for name in names]
 
 
-def table_of(name: str) -> list[Any]:
-    return list(connection().execute(f'SELECT * FROM "{name}"'))
+def table_of(name: str, tenant_id: str) -> list[Any]:
+    """Read a table but for the tenant, whom a row in PostgreSQL names."""
+    rows = connection().execute(f'SELECT * FROM "{name}" ORDER BY 1')
+    return [[value for value in row if str(value) != tenant_id] for row in rows]
 
 
 @pytest.mark.parametrize("place", PLACES)

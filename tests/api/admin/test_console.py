@@ -61,7 +61,7 @@ def test_settings_have_their_source_and_no_secret(start_server: Callable[..., Se
 
 
 def test_checks_are_those_of_doctor(operator: Operator) -> None:
-    assert "ok: checked whether data can be written at all" in ended(operator, "/api/checks")["output"]
+    assert "ok: checked whether blocking calls switch greenlets" in ended(operator, "/api/checks")["output"]
 
 
 def test_every_call_of_the_console_is_in_the_docs(tmp_path: Path) -> None:

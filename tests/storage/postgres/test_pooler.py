@@ -126,6 +126,19 @@ def test_commit_whose_answer_the_pooler_lost_is_asked_for(relay: Relay, database
     assert database.read(words) == ["a"] and database.write(lambda: add("b")) == 2
 
 
+def test_statement_of_a_greenlet_that_ends_is_stopped_through_the_pooler(database: PostgresDatabase) -> None:
+    """Fault: closed before the pooler was asked, which then knew of no such client: the tenant was Busy."""
+
+    def sleep() -> None:
+        add("must not stay")
+        list(connection().execute("SELECT 1 FROM pg_sleep(60)"))
+
+    writing = gevent.spawn(database.write, sleep, is_alone=True)
+    gevent.sleep(0.2)
+    writing.kill()
+    assert database.write(lambda: add("a")) == 1 and database.read(words) == ["a"]
+
+
 def test_pooler_that_restarts_amid_writes_loses_nothing_that_was_answered(
     pooler: postgres.Pooler, database: PostgresDatabase
 ) -> None:
