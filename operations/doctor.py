@@ -215,7 +215,7 @@ def plain_links(machine: Machine) -> Finding | None:
     if url.scheme != "http" or url.hostname in ("localhost", "127.0.0.1", "::1"):
         return None
     return Finding(
-        "PUBLIC_URL begins with http://: anybody in between can read the links to it, and the passwords that are set there.",
+        "PUBLIC_URL begins with http://: anybody in between can read its links, and passwords that are set there.",
         "Use https:// (docs/proxies.md).",
     )
 
