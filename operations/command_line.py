@@ -18,7 +18,7 @@ from operations.archive import ArchiveError
 from operations.backup_manifest import BackupError
 from operations.command_jobs import DONE_BY
 from operations.engine_choice import postgres_engine
-from operations.migration import NoRoomForCopies
+from operations.migration import Lost, NoRoomForCopies
 from operations.move_checks import MoveError
 from operations.tenant_checks import CheckUnderWay
 from operations.tenant_list import NoCustomer
@@ -46,6 +46,7 @@ _EXPECTED_ERRORS = (
     MoveError,
     NoCustomer,
     CheckUnderWay,
+    Lost,
     NoRoomForCopies,
     OSError,
 )

@@ -131,7 +131,9 @@ def _migrate(
 ) -> None:
     migrating = Migration(engine, settings.data_dir, progress)
     waiting = migrating.waiting()
-    chosen = migrating.spread(waiting, canary) if canary else waiting
+    if canary is None:
+        migrating.must_have_lost_nothing(waiting)
+    chosen = migrating.canaries(waiting, canary) if canary else waiting
     migrating.must_have_room(chosen, copies=copies)
     Tenants(engine, retire)  # Has the declared tables accepted, before any file is changed.
     done = migrating.run(chosen, jobs, copies=copies, verifies=canary is not None)

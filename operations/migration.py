@@ -26,10 +26,18 @@ from storage.engine import Engine
 from storage.sqlite.data_folder import DataFolder
 from storage.sqlite.errors import reason_of
 from storage.sqlite.file_replacement import name_aside
+from storage.sqlite.files import copy_file
+from storage.sqlite.tenant_files import remove_file
 
 Say = Callable[[str], None]
+Failure = dict[str, Any]
 _FAILURES = "failures.json"
+_CUT_OFF = "it was not compared with what it was yet, since the run was cut off"
 _SPARE_BYTES = 64 * 1024 * 1024
+
+
+class Lost(RuntimeError):
+    """Canaries that did not pass: they are not what they were; as text it says which, or what is missing."""
 
 
 class NoRoomForCopies(RuntimeError):
@@ -54,11 +62,32 @@ class Migration:
         self._is_full = False
 
     def waiting(self) -> list[str]:
-        """List the tenants that are not what this version needs."""
-        return [tenant_id for tenant_id in self._engine.tenant_ids() if not _is_current(self._engine, tenant_id)]
+        """List the tenants that are not what this version needs, or are canaries that nobody compared yet."""
+        found = self._engine.tenant_ids()
+        return [one for one in found if self._is_lost(one) or not _is_current(self._engine, one)]
 
-    def spread(self, tenant_ids: Collection[str], count: int) -> list[str]:
-        """Choose some tenants of all sizes: the smallest, the largest, and as many between as are left to choose."""
+    def must_have_lost_nothing(self, tenant_ids: Collection[str]) -> None:
+        """Refuse to go on while canaries are put back, for what befell them may befall all.
+
+        Raises: Lost.
+        """
+        if lost := self._lost(tenant_ids):
+            raise Lost(
+                f"Canaries did not pass: {', '.join(lost[:3])}. Nothing was changed. migrate --status says why; mend it,"
+                " and run migrate --canary again."
+            )
+
+    def _lost(self, tenant_ids: Collection[str]) -> list[str]:
+        return [one for one in tenant_ids if self._is_lost(one)]
+
+    def _is_lost(self, tenant_id: str) -> bool:
+        return bool(self._failed.get(tenant_id, {}).get("lost"))
+
+    def canaries(self, tenant_ids: Collection[str], count: int) -> list[str]:
+        """Choose some tenants of all sizes, and those that lost something when they were canaries before."""
+        return list(dict.fromkeys([*self._lost(tenant_ids), *self._spread(tenant_ids, count)]))
+
+    def _spread(self, tenant_ids: Collection[str], count: int) -> list[str]:
         ordered = sorted(tenant_ids, key=self._size_of)
         if count >= len(ordered):
             return ordered
@@ -99,13 +128,12 @@ class Migration:
         work = partial(self._migrate, copies=copies, verifies=verifies)
         for tenant_id, outcome in fleet.over(tenant_ids, work, jobs):
             if isinstance(outcome, Exception):
-                result.failed[tenant_id] = reason_of(outcome) or type(outcome).__name__
-                self._say(f"{tenant_id}: can't be migrated: {result.failed[tenant_id]}")
-                self._note(self._failed | result.failed)
+                result.failed[tenant_id] = why = reason_of(outcome) or type(outcome).__name__
+                self._say(f"{tenant_id}: can't be migrated: {why}")
+                self._note(tenant_id, {"error": why, "lost": isinstance(outcome, Lost)})
             elif outcome:
                 result.migrated.append(tenant_id)
-                if self._failed.pop(tenant_id, None):
-                    self._note(self._failed | result.failed)
+                self._note(tenant_id, None)
             progress.note()
         return result._replace(left=len(tenant_ids) - len(result.migrated) - len(result.failed))
 
@@ -114,21 +142,43 @@ class Migration:
         if self._is_full:
             return False
         try:
-            copy = self._copy(tenant_id) if copies else None
-            self._engine.migrate(tenant_id)
+            if _is_current(self._engine, tenant_id):  # A canary of a run that was cut off.
+                copy = next(reversed(self._copies[self._folder.path_of(tenant_id).stem]), None)
+            else:
+                copy = self._copy(tenant_id) if copies else None
+                if verifies:
+                    self._note(tenant_id, {"error": _CUT_OFF, "lost": True})
+                self._engine.migrate(tenant_id)
         except StorageFull:
             self._is_full = True
             raise
-        if verifies and copy:
-            found = [
-                *self._engine.faults_in(tenant_id),
-                *disk.in_thread(partial(losses, self._engine, tenant_id, copy)),
-            ]
-            if found:
-                raise RuntimeError(
-                    f"it was migrated, and is not what it was: {'; '.join(found[:3])}. It is kept as {copy}"
-                )
+        if verifies:
+            self._must_be_what_it_was(tenant_id, copy)
         return True
+
+    def _must_be_what_it_was(self, tenant_id: str, copy: Path | None) -> None:
+        """Compare a migrated tenant with its copy, if that was not removed meanwhile, and put it back if it differs.
+
+        Raises: Lost.
+        """
+        found = self._engine.faults_in(tenant_id)
+        if copy:
+            found += disk.in_thread(partial(losses, self._engine, tenant_id, copy))
+        if found:
+            if copy:
+                disk.in_thread(partial(self._put_back, tenant_id, copy))
+            raise Lost(f"it was not what it was{', and was put back' if copy else ''}: {'; '.join(found[:3])}")
+
+    def _put_back(self, tenant_id: str, copy: Path) -> None:
+        """Put a copy in the place of a tenant's file, which nobody has used since: it keeps its epoch."""
+        path = self._folder.path_of(tenant_id)
+        new = path.with_suffix(".new")
+        remove_file(new)  # Of one that was killed.
+        copy_file(copy, new)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        os.replace(new, path)
+        sync_folder(path.parent)
 
     def _copy(self, tenant_id: str) -> Path:
         """Keep a tenant as it is, in the place of what was kept of it before."""
@@ -147,10 +197,16 @@ class Migration:
         disk.in_thread(make)
         return kept
 
-    def _note(self, failed: dict[str, str]) -> None:
+    def _note(self, tenant_id: str, failure: Failure | None) -> None:
+        """Note that a tenant could not be migrated, or that it was."""
+        if failure is None and tenant_id not in self._failed:
+            return
+        self._failed.pop(tenant_id, None)
+        if failure:
+            self._failed[tenant_id] = failure
         self.kept.mkdir(mode=0o700, exist_ok=True)
         making = self.kept / f"{_FAILURES}.making"
-        making.write_text(json.dumps(failed))
+        making.write_text(json.dumps(self._failed))
         making.chmod(0o600)
         os.replace(making, self.kept / _FAILURES)
 
@@ -181,8 +237,8 @@ def copies_in(data_dir: Path) -> dict[str, list[Path]]:
     return found
 
 
-def failures_of(data_dir: Path) -> dict[str, str]:
-    """Give the tenants that the last run could not migrate, with the reason."""
+def failures_of(data_dir: Path) -> dict[str, Failure]:
+    """Give the tenants that could not be migrated when that was tried last, with the reason."""
     try:
         found = json.loads((DataFolder(data_dir).before_migration / _FAILURES).read_text())
         return found if isinstance(found, dict) else {}
@@ -206,10 +262,10 @@ def statuses(engine: Engine, data_dir: Path) -> list[dict[str, Any]]:
     for tenant_id in sorted(engine.directory.read(main_database.customer_ids)):
         status: dict[str, Any] = {"tenant": tenant_id, "state": "missing"}
         if tenant_id in there:
-            is_current = _is_current(engine, tenant_id)
+            is_current = _is_current(engine, tenant_id) and not failed.get(tenant_id, {}).get("lost")
             status["state"] = "current" if is_current else "failed" if tenant_id in failed else "waiting"
         if status["state"] == "failed":
-            status["error"] = failed[tenant_id]
+            status["error"] = failed[tenant_id]["error"]
         if kept := copies.get(folder.path_of(tenant_id).stem):
             status["copy"] = str(kept[-1])
         found.append(status)

@@ -19,7 +19,7 @@ export class ConflictsView {
     this.tell = tell;
     byId("conflict-state").addEventListener("change", () => this.show());
     session.addEventListener("conflict", () => this.refresh());
-    session.addEventListener("changed", () => this.refresh());
+    session.addEventListener("changed", () => this.#found.length && this.refresh()); // Somebody else may have decided.
     this.refresh();
   }
 

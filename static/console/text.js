@@ -73,7 +73,7 @@ export function lagText({ behind, expired, tables }) {
 
 /** Say what an error means here and what to do. */
 export function problemText(error) {
-  if (error.code === "unreachable") return "The server can’t be reached. Nothing was saved; what you typed is still here. Try again in a moment.";
+  if (error.code === "unreachable") return "The server can’t be reached. What you typed is still here: try again when it is back, it is done once.";
   if (error.code === "tenant_read_only") return "This account can only be read just now. Nothing was saved; what you typed is still here.";
   if (error.details?.length) return error.details.map(({ error: text, path }) => `${spoken(fieldOf(path))} ${text}`).join(". ");
   return error.message;

@@ -21,6 +21,7 @@ from models import connection
 from operations import fleet, migration
 from operations.migration import Migration, NoRoomForCopies, Result
 from operations.restore import restore_file
+from protocol.errors import StorageFull
 from storage import schema
 from tenants import Tenants
 from tests.backing_up import operating
@@ -128,7 +129,7 @@ def test_broken_file_stops_no_other_and_is_named_until_it_is_migrated(restart: R
 
 def test_canaries_are_of_all_sizes(restart: Restart, ids: list[str]) -> None:
     run = migrating(restart(WIDER))
-    chosen = [[ids.index(one) for one in run.spread(ids[::-1], count)] for count in (1, 2, 3, 9)]
+    chosen = [[ids.index(one) for one in run.canaries(ids[::-1], count)] for count in (1, 2, 3, 9)]
     assert chosen == [[1], [0, 2], [0, 1, 2], [0, 1, 2]]
 
 
@@ -145,20 +146,54 @@ def lose_history() -> None:
 
 
 @pytest.mark.parametrize("fault", [remove_a_row, change_a_field, lose_history])
-def test_canary_that_lost_something_is_told_and_comes_back_from_its_copy(
+def test_canary_that_lost_something_is_put_back_and_the_others_wait_until_it_loses_nothing(
     restart: Restart, ids: list[str], monkeypatch: pytest.MonkeyPatch, fault: Any
 ) -> None:
     tenants, prepare = restart(WIDER), schema.prepare_tenant
     before = everything_in(path_of(tenants, ids[0]))
     monkeypatch.setattr(schema, "prepare_tenant", lambda now: (prepare(now), fault()))
     found = migrating(tenants).run(ids[:1], 1, copies=True, verifies=True)
-    assert found.migrated == [] and "is not what it was" in found.failed[ids[0]]
+    assert found.migrated == [] and "was not what it was" in found.failed[ids[0]]
+    assert everything_in(path_of(tenants, ids[0])) == everything_in(copy_of(tenants, ids[0])) == before
+    assert states(tenants) == {"failed": 1, "waiting": 2}
+    with pytest.raises(migration.Lost, match=ids[0]):
+        migrating(tenants).must_have_lost_nothing(ids)
     monkeypatch.undo()
-    copy = copy_of(tenants, ids[0])
-    assert everything_in(copy) == before and str(copy) in found.failed[ids[0]]
-    restore_file(tenants.engine, copy, ids[0])
+    run = migrating(tenants)
+    assert run.canaries(ids[1:] + ids[:1], 1)[0] == ids[0]
+    assert run.run(ids[:1], 1, copies=True, verifies=True).migrated == ids[:1]
+    migrating(tenants).must_have_lost_nothing(ids)
     assert {row["id"]: row.get("unknown") for row in rows(tenants, ids[0], "job")} == {"j1": [1]}
     assert tenants.engine.faults_in(ids[0]) == []
+
+
+def test_copy_can_be_restored(restart: Restart, ids: list[str]) -> None:
+    tenants = restart(WIDER)
+    migrated(tenants)
+    put(tenants, ids[0], {"id": "later", "title": "x"})
+    restore_file(tenants.engine, copy_of(tenants, ids[0]), ids[0])
+    assert {row["id"] for row in rows(tenants, ids[0], "job")} == {"j1"}
+
+
+def test_canary_of_a_run_that_was_cut_off_is_compared_with_what_it_was_before(
+    restart: Restart, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants = restart(WIDER)
+    before = everything_in(path_of(tenants, ids[0]))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tenants.engine, "faults_in", interrupted)
+        engine_of(tenants).folder.before_migration.mkdir()
+        migrating(tenants)._migrate(ids[0], copies=True, verifies=True)
+    assert tenants.engine.is_current(ids[0]) and states(tenants) == {"failed": 1, "waiting": 2}
+    with pytest.raises(migration.Lost, match=ids[0]):
+        migrating(tenants).must_have_lost_nothing(migrating(tenants).waiting())
+    run = migrating(tenants)
+    assert run.run(run.canaries(run.waiting(), 1)[:1], 1, copies=True, verifies=True).migrated == ids[:1]
+    assert everything_in(copy_of(tenants, ids[0])) == before and states(tenants) == {"current": 1, "waiting": 2}
+
+
+def interrupted(_: str) -> list[str]:
+    raise KeyboardInterrupt
 
 
 def test_sound_canaries_pass(restart: Restart, ids: list[str]) -> None:
@@ -180,6 +215,22 @@ def test_copies_that_would_not_fit_are_refused_before_anything(
         run.must_have_room(ids, copies=True)
     run.must_have_room(ids, copies=False)
     run.must_have_room(ids[:1], copies=True)
+
+
+def test_disk_that_is_full_stops_the_run_and_leaves_the_others_as_they_are(
+    restart: Restart, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants, tried = restart(WIDER), list[str]()
+
+    def fill(tenant_id: str) -> None:
+        tried.append(tenant_id)
+        raise StorageFull
+
+    monkeypatch.setattr(tenants.engine, "migrate", fill)
+    run = migrating(tenants)
+    found = run.run(run.waiting(), 1, copies=True)
+    assert len(tried) == 1 and found.failed.keys() == set(tried) and found.left == 2
+    assert states(tenants) == {"failed": 1, "waiting": 2}
 
 
 def test_progress_has_a_rate_and_the_time_that_is_left() -> None:

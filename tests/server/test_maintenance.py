@@ -60,6 +60,7 @@ def test_changes_are_refused_and_all_else_goes_on_also_after_a_restart(own: Serv
     listener.close()
     assert own.post("/api/customers/register", body).status_code == 201
     assert "maintenance" not in own.call("GET", "/health").json()
+    assert [line for line in own.log if line["level"] == "error"] == [], "to refuse is no failure"
     said = [line["message"].partition(":")[0] for line in own.log if line["logger"] == "syncapp.maintenance"]
     assert said == ["maintenance", "maintenance", "maintenance has ended"]
 
