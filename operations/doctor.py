@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gevent import monkey
 
@@ -208,6 +209,17 @@ def redis_address(machine: Machine) -> Finding | None:
     return None
 
 
+def plain_links(machine: Machine) -> Finding | None:
+    """Check whether links that are mailed or made by commands lead past TLS."""
+    url = urlsplit(machine.settings.public_url)
+    if url.scheme != "http" or url.hostname in ("localhost", "127.0.0.1", "::1"):
+        return None
+    return Finding(
+        "PUBLIC_URL begins with http://: anybody in between can read its links, and passwords that are set there.",
+        "Use https:// (docs/proxies.md).",
+    )
+
+
 def weak_hashes(machine: Machine) -> Finding | None:
     """Check whether stolen hashes would be cheap to try."""
     if machine.settings.bcrypt_rounds >= 10:
@@ -287,6 +299,7 @@ CHECKS: tuple[Check, ...] = (
     weak_signing_key,
     damaged_signing_key,
     redis_address,
+    plain_links,
     weak_hashes,
     descriptors,
     free_space,

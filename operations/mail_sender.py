@@ -6,6 +6,7 @@ server that hangs or refuses holds up nothing but mails.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -25,9 +26,9 @@ from storage.outbox import Mail
 
 log = logging.getLogger("syncapp.mail")
 
-_LOOK_SECONDS = 0.5
-_LEASE_SECONDS = 120.0
-"""Longer than a mail may take."""
+_LOOK_SECONDS = 0.25
+_LEASE_SECONDS = 60.0
+"""Longer than a mail may take; so long mails wait after the process that sent them was killed."""
 
 _AT_ONCE = 50
 _GOODBYE_SECONDS = 2.0
@@ -41,7 +42,7 @@ class MailSender:
 
     def __init__(self, settings: Settings, engine: Engine, write: Write) -> None:
         self._settings, self._engine, self._directory, self._write = settings, engine, engine.directory, write
-        self._is_over = False
+        self._is_over = self._has_lease = False
         self._running: gevent.Greenlet | None = None
 
     def start(self) -> None:
@@ -54,6 +55,9 @@ class MailSender:
         if self._running is not None:
             self._running.join(_GOODBYE_SECONDS)
             self._running.kill()
+        if self._has_lease:
+            with contextlib.suppress(Busy):
+                self._engine.lease("mail", 0)  # Another process need not wait for its end.
 
     def _run(self) -> None:
         while not self._is_over:
@@ -71,16 +75,19 @@ class MailSender:
         Raises: Busy, StorageFull, Moved.
         """
         due = self._directory.read(lambda: outbox.due(now, _AT_ONCE))
-        if not due or not self._engine.lease("mail", _LEASE_SECONDS):
-            return
         for position, mail in enumerate(due):
-            if self._is_over or not self._engine.lease("mail", _LEASE_SECONDS):
+            if self._is_over or not self._take_lease():
                 return
             try:
                 self._send(mail, now)
             except CanNotSend as error:
                 self._put_off(due[position:], str(error), now)
                 return
+
+    def _take_lease(self) -> bool:
+        """Be the process that sends, or tell that another is."""
+        self._has_lease = self._engine.lease("mail", _LEASE_SECONDS)
+        return self._has_lease
 
     def _send(self, mail: Mail, now: int) -> None:
         """Try one mail. Raises: CanNotSend."""

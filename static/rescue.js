@@ -29,7 +29,8 @@ async function send(form, path, bodyOf, done) {
 
 /** Take away what can't be sent twice; the link is spent and need not stay in the history. */
 function spent(form) {
-  for (const part of form.querySelectorAll(".field, button")) part.hidden = true;
+  for (const part of document.querySelectorAll(".lead, .field, form button, .below")) part.hidden = true;
+  for (const part of form.querySelectorAll(".then")) part.hidden = false;
   history.replaceState(null, "", location.pathname);
   form.querySelector(".message").tabIndex = -1;
   form.querySelector(".message").focus(); // The button that had the focus is gone.

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from models import SyncedTable, connection, synced_tables
-from protocol.codec import Row, decode_stored, encode, format_time, has_null
-from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Push, PushResult, StoredRow, same
+from protocol.codec import Row, decode_stored, encode, format_time
+from protocol.messages import EDIT_FIELDS, SCALAR_TYPES, SERVER_FIELDS, Push, PushResult, StoredRow, same
 from storage.log_links import LOST, NotHeld
 from storage.merge_base import rows_where
 from storage.positions import position
@@ -120,8 +120,11 @@ def fitted(row: Row, table: SyncedTable) -> Row:
     """Give a row of an earlier time as its table takes it now, by the rules of a migration: a new column has its default,
     and what a column can't take is put aside."""
     result, aside = dict(row), {}
+    unchecked = table.rules.unchecked_types
     for name, column in table.rules.columns.items():
         value = row.get(name)
+        if type(value) in unchecked.get(name, ()):
+            continue
         try:
             result[name] = value if value is None else column.check(value)
         except ValueError:
@@ -216,10 +219,18 @@ def _logged(writing: Writing, one: Differing, here: StoredRow | None, after: Sto
 
 
 def _changed(before: Row, after: Row) -> list[str]:
-    names = [name for name in {**before, **after} if name not in SERVER_FIELDS]
     return [
-        name for name in names if (name in before) is not (name in after) or not same(before.get(name), after.get(name))
+        name
+        for name in {**before, **after}
+        if name not in SERVER_FIELDS
+        and (
+            type(one := before.get(name, _ABSENT)) is not type(other := after.get(name, _ABSENT))
+            or (one != other if type(one) in SCALAR_TYPES else not same(one, other))
+        )
     ]
+
+
+_ABSENT = object()
 
 
 def _store(stored: Mapping[str, Sequence[StoredRow]], log: Sequence[tuple[Any, ...]]) -> None:
@@ -234,9 +245,7 @@ def _store(stored: Mapping[str, Sequence[StoredRow]], log: Sequence[tuple[Any, .
 def values_of(table: SyncedTable, one: StoredRow) -> tuple[Any, ...]:
     """Give the values of a row's columns; U+0000, which older versions took, stays in the row's JSON alone."""
     row = one.row
-    if has_null(list(row.values())):
-        row = {
-            name: value.replace("\0", "\N{REPLACEMENT CHARACTER}") if type(value) is str else value
-            for name, value in row.items()
-        }
+    nulls = [name for name, value in row.items() if type(value) is str and "\0" in value]
+    if nulls:
+        row = row | {name: row[name].replace("\0", "\N{REPLACEMENT CHARACTER}") for name in nulls}
     return table.stored(row, one.sequence)

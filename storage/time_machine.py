@@ -31,7 +31,7 @@ from storage.moments import Moments, NoMoment, Preview, in_order, parts, time_of
 from storage.positions import now_ms, position
 from storage.rewind import Differing, Written
 
-ROWS_AT_ONCE = 10_000
+ROWS_AT_ONCE = 5_000
 """Rows that are written in one transaction: so many are seen at once, and pushes wait for them. What is beyond follows in
 others."""
 

@@ -49,7 +49,9 @@ class Backups:
         settings, now = self._server.settings, int(time.time())
         shown = dict(effective(settings))
         found = self._directory.read(lambda: backup_runs.runs(_SHOWN_RUNS))
-        status = self._directory.read(lambda: backup_status.read(settings.backup_every, self._since, now))
+        status = self._directory.read(
+            lambda: backup_status.read(settings.backup_to, settings.backup_every, self._since, now)
+        )
         return answer(
             {
                 "to": shown["BACKUP_TO"],

@@ -112,6 +112,6 @@ function numberOf(text, type) {
 
 /** Take a field that the table does not know for what it holds: a text stays a text. */
 export function unknownColumn(value) {
-  const type = typeof value === "string" ? "text" : "json";
+  const type = { string: "text", number: "number" }[typeof value] ?? "json";
   return { type, required: false, default: null, enum: null };
 }

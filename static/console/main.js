@@ -130,6 +130,7 @@ byId("log-in-again").addEventListener("click", () => session.ask());
 wireClosing(byId("again"));
 session.addEventListener("state", showState);
 addEventListener("hashchange", route);
+addEventListener("beforeunload", (event) => views?.tables.dialog.isTyped && event.preventDefault());
 addEventListener("offline", () => session.note("offline"));
 addEventListener("online", () => session.look());
 if (typeof io === "undefined") say(byId("sign-in-message"), "The Socket.IO client could not be loaded: changes of others appear only when you reload.", true);

@@ -6,9 +6,9 @@ import { Field, unknownColumn } from "./fields.js";
 import { History } from "./history.js";
 import { attempt, time, wireClosing } from "./parts.js";
 import { EditPush } from "./edit-push.js";
-import { deviceText, fieldOf, spoken, titleOf, wholeText } from "./text.js";
+import { deviceTitle, fieldOf, spoken, titleOf, wholeText } from "./text.js";
 
-const KEPT_BY_SERVER = new Set(["id", "sync_status", "version", "last_updated", "device_id", "is_deleted", "server_synced", "createdAt", "updatedAt"]);
+const KEPT_BY_SERVER = new Set(["id", "Unique_id", "sync_status", "version", "last_updated", "device_id", "is_deleted", "server_synced", "createdAt", "updatedAt"]);
 
 export class RowDialog {
   #fields = [];
@@ -23,7 +23,7 @@ export class RowDialog {
     this.dialog = byId("row");
     this.message = byId("row-message");
     this.history = new History(session, byId("row-history"), names, (text) => this.done(text));
-    this.dialog.addEventListener("close", () => left());
+    this.dialog.addEventListener("close", () => left(this.#row?.id));
     wireClosing(this.dialog, () => this.leave());
     byId("row-form").addEventListener("submit", (event) => this.#submitted(event));
     byId("row-delete").addEventListener("click", (event) => whileBusy(event.currentTarget, () => this.#delete()));
@@ -33,6 +33,11 @@ export class RowDialog {
 
   get isOpen() {
     return this.dialog.open;
+  }
+
+  /** Tell whether something was typed that is not saved. */
+  get isTyped() {
+    return this.isOpen && this.#fields.some((field) => field.isChanged);
   }
 
   /** Open a row of a table, or a new one if `row` is null. */
@@ -50,8 +55,7 @@ export class RowDialog {
 
   /** Close, unless something was typed that nobody wants to discard. */
   leave() {
-    const typed = this.#fields.some((field) => field.isChanged);
-    if (typed && !confirm("Discard what you typed?")) return false;
+    if (this.isTyped && !confirm("Discard what you typed?")) return false;
     this.dialog.close();
     return true;
   }
@@ -61,7 +65,7 @@ export class RowDialog {
     if (!this.isOpen || !this.#row) return;
     const now = await this.#data.get(this.#row.id);
     if (!now || now.version <= this.#row.version || !this.isOpen) return;
-    if (!this.#fields.some((field) => field.isChanged)) return this.#told(now);
+    if (!this.isTyped) return this.#told(now);
     const changed = this.#fields.filter(({ name }) => wholeText(name, now[name]) !== wholeText(name, this.#row[name]));
     const news = changed.map(({ name }) => `${spoken(name)} is ${wholeText(name, now[name])}`).join(", ");
     say(this.message, now.is_deleted ? "Meanwhile this row was deleted elsewhere." : `Changed elsewhere meanwhile: ${news || "nothing that is shown here"}. What you typed is kept.`);
@@ -105,7 +109,8 @@ export class RowDialog {
 
   #facts(row) {
     const facts = [["ID", row.id], ["Version", String(row.version)], ["Created", time(row.createdAt)], ["Changed", time(row.updatedAt)]];
-    if (row.device_id) facts.push(["Device", deviceText(row.device_id, this.names())]);
+    if (row.Unique_id) facts.push(["Unique ID", row.Unique_id]);
+    if (row.device_id) facts.push(["Device", deviceTitle(row.device_id, this.names())]);
     return facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
   }
 

@@ -40,6 +40,11 @@ export class RowTable {
     this.sorted();
   }
 
+  /** Go back to the button that opens a row, if it is on this page. */
+  focusOn(id) {
+    this.root.querySelector(`[data-row="${CSS.escape(id ?? "")}"]`)?.focus();
+  }
+
   get #shown() {
     if (this.#chosen) return [...this.#chosen];
     const used = Object.keys(this.#columns).filter((name) => this.#found.used.includes(name) && !SELDOM.has(name));
@@ -52,7 +57,7 @@ export class RowTable {
     const about = [names, this.sort, this.isDescending, this.#found.rows.map(({ id, version }) => [id, version])];
     const focused = document.activeElement?.dataset?.row;
     showAnew(this.root, about, () => (this.#found.rows.length ? [this.#table(names, title)] : []));
-    if (focused) this.root.querySelector(`[data-row="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) this.focusOn(focused);
     this.#offerColumns(this.#shown);
   }
 

@@ -10,6 +10,7 @@ import { coalesced } from "../pace.js";
 export const CONSOLE = "console-";
 const PATIENCE_SECONDS = 10;
 const LOOK_MS = 3000;
+const CHANGES_MS = 1000;
 
 export class Session extends EventTarget {
   /** "live", "connecting", "offline" or "unavailable" */
@@ -90,7 +91,10 @@ export class Session extends EventTarget {
 
   #listen() {
     this.#live?.close();
-    const changed = coalesced(async () => this.#tell("changed"));
+    const changed = coalesced(async () => {
+      this.#tell("changed");
+      await new Promise((resume) => setTimeout(resume, CHANGES_MS)); // However many there are, views ask again once a second.
+    });
     this.#live = this.client.live({
       onPull: changed,
       onNotification: ({ type }) => type === "conflict_detected" && this.#tell("conflict"),

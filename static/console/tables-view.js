@@ -9,8 +9,18 @@ import { RowTable } from "./row-table.js";
 import { TableData } from "./table-data.js";
 import { spoken } from "./text.js";
 
-const PAGE_ROWS = 50;
+const PAGE_ROWS = matchMedia("(max-width: 40rem)").matches ? 20 : 50; // On a phone a row is a card.
 const TYPING_MS = 120;
+
+/** Fold a menu up by Escape, or by a press beside it. */
+function wireMenu(menu) {
+  document.addEventListener("click", ({ target }) => !menu.contains(target) && (menu.open = false));
+  menu.addEventListener("keydown", ({ key }) => {
+    if (key !== "Escape") return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
+}
 
 export class TablesView {
   #data = new Map(); // What was opened once stays here, and is followed.
@@ -23,13 +33,14 @@ export class TablesView {
     this.tables = tables;
     this.counts = {};
     this.rows = new RowTable(byId("rows"), { opened: (id) => this.#go(id), sorted: () => this.#again() });
-    this.dialog = new RowDialog(session, { names, done: tell, left: () => this.#go() });
+    this.dialog = new RowDialog(session, { names, done: tell, left: (id) => this.#left(id) });
     byId("search").addEventListener("input", () => this.#typed());
     byId("state").addEventListener("change", () => this.#again());
     byId("sort").addEventListener("change", () => this.rows.sortBy(byId("sort").value, byId("sort").value === ""));
     byId("direction").addEventListener("click", () => this.rows.sortBy(this.rows.sort, !this.rows.isDescending));
     byId("new-row").addEventListener("click", () => this.dialog.open(this.data, this.columns, null));
     byId("pages").append(...this.#pager());
+    wireMenu(document.querySelector(".menu"));
     session.addEventListener("changed", () => this.#changed());
     this.#count();
   }
@@ -59,13 +70,18 @@ export class TablesView {
     byId("search").value = "";
     byId("state").value = "live";
     setText(byId("table-title"), spoken(name));
-    const sorts = [["", "Latest change"], ...Object.keys(this.columns).map((column) => [column, spoken(column)])];
+    const sorts = [["", "Latest change"], ["id", "ID"], ...Object.keys(this.columns).map((column) => [column, spoken(column)])];
     byId("sort").replaceChildren(...sorts.map(([value, text]) => element("option", { value }, text)));
+    byId("pages").hidden = byId("rows-empty").hidden = true;
+    setText(byId("range"), "");
     if (!this.data) this.#open(name);
     this.#list();
   }
 
   #open(name) {
+    byId("loading").hidden = false; // Even the worker takes its time on a slow line.
+    byId("loading-bar").removeAttribute("value");
+    setText(byId("loading-text"), "Loading rows…");
     const data = new TableData(this.session, name);
     this.#data.set(name, data);
     data.addEventListener("change", () => this.table === name && this.draw());
@@ -101,8 +117,8 @@ export class TablesView {
     byId("loading").hidden = !isLoading;
     byId("loading-bar").max = Math.max(known, live, 1);
     byId("loading-bar").value = live;
-    setText(byId("loading-text"), known > live ? `${live.toLocaleString()} of ${count(known, "row").replace(String(known), known.toLocaleString())} loaded; you can look around meanwhile.` : "Loading rows…");
-    setText(byId("range"), total ? `${(from + 1).toLocaleString()}–${(from + rows.length).toLocaleString()} of ${total.toLocaleString()}` : "");
+    setText(byId("loading-text"), known > live ? `${live.toLocaleString("en")} of ${count(known, "row").replace(String(known), known.toLocaleString("en"))} loaded; you can look around meanwhile.` : "Loading rows…");
+    setText(byId("range"), total ? `${(from + 1).toLocaleString("en")}–${(from + rows.length).toLocaleString("en")} of ${total.toLocaleString("en")}` : "");
     setText(byId("rows-problem"), data.problem && !data.isWhole ? `The rest could not be loaded: ${data.problem}` : "");
     byId("rows-empty").hidden = total > 0 || isLoading;
     setText(byId("rows-empty"), this.#emptyText(isSearch, live, deleted));
@@ -121,7 +137,7 @@ export class TablesView {
   #list() {
     const names = Object.keys(this.tables);
     showAnew(byId("tables"), [names, this.counts, this.table], () => names.map((name) => {
-      const link = element("a", { href: `#/tables/${name}`, title: name }, spoken(name), " ", element("span", { className: "muted" }, (this.counts[name] ?? "").toLocaleString()));
+      const link = element("a", { href: `#/tables/${name}`, title: name }, spoken(name), " ", element("span", { className: "muted" }, (this.counts[name] ?? "").toLocaleString("en")));
       if (name === this.table) link.setAttribute("aria-current", "page");
       return element("li", {}, link);
     }));
@@ -169,6 +185,11 @@ export class TablesView {
     if (data !== this.data || this.wanted !== id) return;
     if (row) this.dialog.open(data, columns, row);
     else this.#go();
+  }
+
+  #left(id) {
+    this.#go();
+    this.rows.focusOn(id);
   }
 
   #go(id) {

@@ -61,8 +61,14 @@ export function ago(text, now = Date.now()) {
 
 /** Name who made a change: a device by the name that people gave it. */
 export function deviceText(deviceId, names) {
-  if (!deviceId) return "A device without a name";
-  return names.get(deviceId) || (deviceId.startsWith(CONSOLE) ? "This console" : deviceId);
+  if (!deviceId) return "a device without a name";
+  return names.get(deviceId) || (deviceId.startsWith(CONSOLE) ? "the console" : deviceId);
+}
+
+/** Name it where a line begins. */
+export function deviceTitle(deviceId, names) {
+  const text = deviceText(deviceId, names);
+  return text === deviceId || names.has(deviceId) ? text : text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 export function lagText({ behind, expired, tables }) {
@@ -73,7 +79,7 @@ export function lagText({ behind, expired, tables }) {
 
 /** Say what an error means here and what to do. */
 export function problemText(error) {
-  if (error.code === "unreachable") return "The server can’t be reached. Nothing was saved; what you typed is still here. Try again in a moment.";
+  if (error.code === "unreachable") return "The server can’t be reached. What you typed is still here: try again when it is back, it is done once.";
   if (error.code === "tenant_read_only") return "This account can only be read just now. Nothing was saved; what you typed is still here.";
   if (error.details?.length) return error.details.map(({ error: text, path }) => `${spoken(fieldOf(path))} ${text}`).join(". ");
   return error.message;

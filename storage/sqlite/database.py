@@ -248,7 +248,7 @@ class SQLiteDatabase(GroupCommit):
         try:
             disk.in_thread(self._writer.conn.wal_checkpoint)
         except apsw.Error as error:  # The next commit comes here again; what is committed is safe.
-            if not isinstance(problem_of(error), StorageFull):
+            if not isinstance(problem_of(error), StorageFull | Busy):  # Busy: a command beside the server writes.
                 log.exception("a checkpoint failed")
 
     # --- a file that others remove or replace --------------------------------------------------------------------------

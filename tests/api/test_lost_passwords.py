@@ -77,6 +77,7 @@ def test_link_of_a_mail_sets_a_password_once_and_ends_every_session_and_socket(
 ) -> None:
     server, listener, other = asha.server, asha.device().listen(), asha.server.register().device().listen()
     token = reset_token(asha, mail_server)
+    refused(reset(server, token, "short"), 400, "validation_error")
     done = reset(server, token)
     assert done.status_code == 200, done.text
     wait_for(listener.is_gone.is_set, "the end of the socket")
@@ -101,23 +102,11 @@ def test_link_that_comes_twice_at_once_works_once(asha: Tenant, mail_server: Mai
     assert working == [passwords[answers.index(200)]]
 
 
-def test_newer_link_takes_the_place_of_an_older(asha: Tenant, mail_server: MailServer) -> None:
-    first, second = reset_token(asha, mail_server), reset_token(asha, mail_server, 3)
-    refused(reset(asha.server, first), 410, "link_invalid")
-    assert reset(asha.server, second).status_code == 200
-
-
 def test_link_ends_with_the_password_that_was_forgotten(asha: Tenant, mail_server: MailServer) -> None:
     token = reset_token(asha, mail_server)
     body = {"oldPassword": asha.password, "newPassword": "remembered it"}
     assert asha.server.post(f"{API}/me/password", body, asha.token).status_code == 200
     refused(reset(asha.server, token), 410, "link_invalid")
-
-
-def test_bad_password_does_not_spend_the_link(asha: Tenant, mail_server: MailServer) -> None:
-    token = reset_token(asha, mail_server)
-    refused(reset(asha.server, token, "short"), 400, "validation_error")
-    assert reset(asha.server, token).status_code == 200
 
 
 @pytest.mark.parametrize("token", ["", "x", "x" * 10_000, "../..", "\u202e", "a\0b", 7, None, ["x"]])
@@ -196,10 +185,6 @@ def test_mails_that_may_be_asked_for_are_limited_by_account_and_by_caller(
         for number in range(4)
     ]
     assert [one.status_code for one in by_one] == [202, 202, 202, 429]
-    waiting = json.loads(operate(None, "mail", "queue", "--json", server=server))
-    assert sorted(one["to"] for one in waiting if one["kind"] == "reset-password") == sorted(
-        [known, "nobody@example.com", "0@example.com", "1@example.com", "2@example.com"]
-    )
 
 
 # --- an address ------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ CLIENT = ROOT / "node_modules" / "socket.io-client"
 REFUSED = "WebSocket connection failed: token refused \u2013 "
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 PATHS = ["/", "/console", "/websocket-test.html", "/test-multi-app-sync.html", "/docs"]
+BY_LINK = ["/forgotten-password", "/reset-password", "/confirm-email"]
 
 
 @pytest.fixture
@@ -331,7 +332,7 @@ def test_nothing_scrolls_sideways(page: Page, server: Server, device: Device, wi
     device.create(name="W" * 200, phone="0" * 100)
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        for path in PATHS:
+        for path in (*PATHS, *BY_LINK):
             page.open(server.url + path)
             if "multi" in path:
                 page.fill("JWT Token", device.tenant.token)
@@ -348,7 +349,7 @@ def test_nothing_scrolls_sideways(page: Page, server: Server, device: Device, wi
 
 
 @browser_test
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, *BY_LINK])
 def test_every_field_has_a_label_and_every_button_a_name(page: Page, server: Server, path: str) -> None:
     page.open(server.url + path)
     fields = "return [...document.querySelectorAll('input,select,textarea')].filter((f) => !f.labels.length).length"
@@ -358,7 +359,7 @@ def test_every_field_has_a_label_and_every_button_a_name(page: Page, server: Ser
     assert page.severe() == []
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, *BY_LINK])
 def test_pages_come_with_a_policy_without_inline_code(server: Server, path: str) -> None:
     answer = server.call("GET", path)
     assert answer.status_code == 200 and answer.headers["Content-Type"].startswith("text/html")

@@ -100,6 +100,10 @@ def test_each_backup_has_the_tenant_of_its_time_and_a_change_costs_its_log(
     assert all(part.size_bytes < base.size_bytes / 10 for part in more)
     for name, rows in expected.items():
         assert backups.restored(one, tmp_path / "restored.db", name) == rows
+        soon = datetime.fromtimestamp(backup_catalogue.time_of(name) + 60, UTC).isoformat()
+        assert backups.restored(one, tmp_path / "restored.db", soon) == rows
+    with pytest.raises(BackupError, match="No backup is from 2020-01-01 or before"):
+        backups.restored(one, tmp_path / "restored.db", "2020-01-01")
     assert backups.faults() == {}
     assert (backups.last.state, backups.last.tenants, backups.last.name) == ("good", 1, made.name)
 

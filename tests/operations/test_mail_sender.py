@@ -12,7 +12,7 @@ import pytest
 
 import settings
 from accounts.letters import Letter
-from operations import smtp_server
+from operations import doctor, smtp_server, trial_start
 from operations.mail_sender import MailSender
 from operations.smtp_server import CanNotSend, MailRefused
 from storage import outbox
@@ -173,6 +173,21 @@ def test_mail_is_not_sent_to_whom_it_may_not_be_trusted_to(
         assert len(plain.taken()) == 1
     finally:
         plain.stop()
+
+
+def test_doctor_tries_the_mail_server_and_sends_nothing(
+    mail_server: MailServer, trusted: settings.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(mail_server.taken())
+    assert trial_start.mail_server(doctor.this_machine(trusted)) is None
+    assert trial_start.mail_server(doctor.this_machine(settings.Settings())) is None
+    wrong = settings.load(mail_server.settings | {"SMTP_URL": mail_server.url.replace("p%40ss", "secret")})
+    finding = trial_start.mail_server(doctor.this_machine(wrong))
+    assert finding and not finding.refuses and "535" in str(finding) and "secret" not in str(finding)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    finding = trial_start.mail_server(doctor.this_machine(trusted))
+    assert finding and "CERTIFICATE" in str(finding)
+    assert len(mail_server.taken()) == before
 
 
 @pytest.mark.parametrize("address", ["a@example.com\r\nBcc: b@example.com", "a\n@example.com", "a@b..c", "@", ""])

@@ -7,6 +7,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -275,6 +276,22 @@ def test_old_versions_and_tombstones_go_and_current_rows_stay(old: Old) -> None:
     with pytest.raises(NotFound):
         old.versions("b")
     assert old.read(lambda: pull_reader.rows_of(old.pull({"cursor": None}), "end_user", 0, 99)).count == 1
+
+
+def test_first_pull_with_deleted_rows_goes_on_after_a_purge_and_has_what_is_kept(old: Old) -> None:
+    """Fault: tombstones wanted from the start: the second page was before a removed deletion, and refused."""
+    old.push({"id": "a"}, {"id": "b"}, {"id": "c"})
+    old.push({"id": "b", "is_deleted": 1})
+    old.now += 20 * DAY_MS
+    old.purge()
+    old.push({"id": "c", "is_deleted": 1})
+    found, cursor, more = [], None, True
+    while more:
+        page = old.pull({"cursor": cursor, "limit": 1, "deleted": True, "entityTypes": ["end_user"]})
+        rows = old.read(partial(pull_reader.rows_of, page, "end_user", page.since, 9)).rows()
+        found += [(row["id"], row["is_deleted"]) for row in rows]
+        cursor, more = page.cursor, page.has_more
+    assert found == [("a", 0), ("c", 1)]
 
 
 def test_chunk_of_many_deletions_ends_early_and_the_rest_follows(old: Old) -> None:
