@@ -29,7 +29,6 @@ import pytest
 import requests
 import socketio
 
-from server import disk_space
 from tenants import Tenants
 from tests import contract, forking, postgres
 from tests.customers import customer
@@ -326,14 +325,6 @@ class Listener:
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self.client.disconnect()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def disk_of_this_process_is_never_low() -> Iterator[None]:
-    """Servers in this process take pushes on whatever disk, as those with ``FAST`` do: in a container /dev/shm is small."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk_space.Room, "_look_whether_low", lambda *_: None)
-        yield
 
 
 @pytest.fixture(autouse=True)
