@@ -168,6 +168,23 @@ def ephemeral_disk(machine: Machine) -> Finding | None:
     )
 
 
+def backups_apart(machine: Machine) -> Finding | None:
+    """Check whether the disk of the data has the backups, too."""
+    kept = machine.settings.backup_to
+    if not kept.startswith("/") or _device_of(Path(kept)) != _device_of(machine.folder):
+        return None
+    return Finding(
+        f"BACKUP_TO, {kept}, is on the disk of the data: who loses that loses both.",
+        "Set BACKUP_TO to a folder on another disk, or to a bucket.",
+    )
+
+
+def _device_of(path: Path) -> int:
+    """Tell on which file system a path is, or will be."""
+    there = next(one for one in (path, *path.resolve().parents) if one.exists())
+    return there.stat().st_dev
+
+
 def loose_permissions(machine: Machine) -> Finding | None:
     """Check whether others on the machine can read data."""
     if not machine.folder.exists() or not machine.folder.stat().st_mode & 0o077:
@@ -295,6 +312,7 @@ CHECKS: tuple[Check, ...] = (
     lost_disk,
     missing_main_database,
     ephemeral_disk,
+    backups_apart,
     loose_permissions,
     weak_signing_key,
     damaged_signing_key,
@@ -315,6 +333,7 @@ OF_FILES = {
     lost_disk,
     missing_main_database,
     ephemeral_disk,
+    backups_apart,
     loose_permissions,
     damaged_signing_key,
     free_space,

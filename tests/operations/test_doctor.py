@@ -162,6 +162,13 @@ def test_links_past_tls_are_warned_of(machine: Machine) -> None:
         assert doctor.findings(with_settings(machine, public_url=fine)) == []
 
 
+def test_backups_on_the_disk_of_the_data_are_warned_of(machine: Machine, tmp_path: Path) -> None:
+    (finding,) = doctor.findings(with_settings(machine, backup_to=str(tmp_path / "not" / "yet")))
+    assert not finding.refuses and "another disk" in finding.remedy
+    for apart in ("/proc/backups", "s3://bucket/prefix", ""):
+        assert doctor.findings(with_settings(machine, backup_to=apart)) == []
+
+
 def test_too_few_descriptors_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
     (finding,) = doctor.findings(machine)
