@@ -10,6 +10,7 @@ made it; later backups name it again as long as it is part of a chain.
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from operations.backup_places import Place, PlaceUnusable
 from storage.increments import State
 
 FORMAT = 1
-_NAME = "%Y%m%dT%H%M%SZ"
+_NAME, _IS_NAME = "%Y%m%dT%H%M%SZ", re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _CATALOGUES, _OBJECTS = "backups", "objects"
 _COMPLETE, _PARTIAL = ".catalogue", ".partial"
 _MAIN = "main"
@@ -75,7 +76,12 @@ class Catalogue(msgspec.Struct):
 
 
 def object_name(tenant_id: str | None, one: Object) -> str:
-    """Give the name of a tenant's object, or of the main database's."""
+    """Give the name of a tenant's object, or of the main database's.
+
+    Raises: BackupError for what no run of ours is called: it would be a path of its own.
+    """
+    if not _IS_NAME.fullmatch(one.run):
+        raise BackupError(f"{one.run!r} is no name of a run")
     whose = _MAIN if tenant_id is None else uuid.UUID(tenant_id).hex
     return f"{_OBJECTS}/{whose}-{one.run}.{one.kind}"
 

@@ -133,7 +133,10 @@ class _Run:
         self._catalogues.write(self._made, is_complete=True)
         closed = self._engine.directory.read(main_database.closed_ids)
         removed = remove_old(self._catalogues, self._made, self._settings.backup_keep, closed, self._report)
-        return RunResult(self._made, self._faults, removed)
+        faults = dict(self._faults)
+        if removed.kept_why:  # Else nobody would see it before the disk is full.
+            faults["older backups"] = f"none was removed: {removed.kept_why}"
+        return RunResult(self._made, faults, removed)
 
     def _keep_all(self, tenant_ids: list[str]) -> None:
         same, marks = unchanged(self._engine, self._held, tenant_ids, self._go_on)

@@ -24,6 +24,7 @@ from operations.backup_status import Status
 from settings import Settings
 from storage import backup_runs
 from storage.engine import Engine
+from storage.main_database import BackupRun
 
 _LOOK_SECONDS, _POLL_SECONDS, _LEASE_SECONDS = 10.0, 0.5, 60.0
 _END_SECONDS = 5.0
@@ -87,15 +88,20 @@ class BackupSchedule:
             self._note_lost()
             last = self._engine.directory.read(backup_runs.latest)
             if last is None or (before and last.number == before.number):
-                log.error("a backup could not be begun: %s", _last_line(said))
+                self._tell(before, f"A backup could not be begun: {_last_line(said)}")
                 self._pause(sleep)
-                return
-        if last.state == "good":
-            log.info(
-                "backed up %d tenants, %d of them changed", last.tenants, last.changed, extra={"backup": last.name}
-            )
-        else:
-            log.error("a backup ended as %s: %s", last.state, last.error or "it was killed")
+            elif last.state == "good":
+                log.info("backed up %d tenants, %d of them changed", last.tenants, last.changed)
+            elif last.state == "interrupted":
+                self._tell(before, "A backup was killed.")
+            else:  # It has told so itself.
+                log.error("a backup ended as %s: %s", last.state, last.error)
+
+    def _tell(self, before: BackupRun | None, message: str) -> None:
+        """Tell of a run that could not do so, unless the one before failed too."""
+        log.error("%s", message)
+        if before is None or before.state == "good":
+            backup_alerts.tell(self._settings, self._engine, "backup_failed", message)
 
     def _pause(self, sleep: Sleep) -> None:
         """Rest after a command that could not even record a run."""

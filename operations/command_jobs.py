@@ -62,6 +62,7 @@ class CommandJobs:
             os.setpriority(os.PRIO_PROCESS, process.pid, _LEAST_PRIORITY)
         (folder / "pid").write_text(str(process.pid))
         gevent.spawn(_note_end, process, folder)
+        gevent.spawn_later(_KEPT_SECONDS + 1, self._remove_old)
         return job_id
 
     def state(self, job_id: str) -> JobState | None:

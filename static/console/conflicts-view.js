@@ -3,7 +3,7 @@
 import { byId, element, say, setText, showAnew } from "../dom.js";
 import { coalesced } from "../pace.js";
 import { attempt, button, table, time } from "./parts.js";
-import { deviceText, spoken, titleOf, wholeText } from "./text.js";
+import { deviceText, deviceTitle, spoken, titleOf, wholeText } from "./text.js";
 
 const PAGE = 50;
 const SIDES = ["client", "server"];
@@ -78,7 +78,7 @@ export class ConflictsView {
     const { table: name, id, fields, detectedAt } = conflict;
     const link = element("a", { href: `#/tables/${name}/${encodeURIComponent(id)}` }, "Open the row");
     const about = element("p", { className: "muted" }, "Noticed ", time(detectedAt), ". ", link);
-    const heads = ["Field", "Before", ...SIDES.map((side) => deviceText(conflict[side].deviceId, this.names()))];
+    const heads = ["Field", "Before", ...SIDES.map((side) => deviceTitle(conflict[side].deviceId, this.names()))];
     const lines = Object.entries(fields).map(([field, found]) => [fieldText(field), wholeText(field, found.base), ...SIDES.map((side) => this.#value(field, found, side))]);
     const sides = table(heads, lines, "sides");
     sides.append(element("tfoot", {}, this.#choices(conflict)));

@@ -6,7 +6,7 @@ import { Field, unknownColumn } from "./fields.js";
 import { History } from "./history.js";
 import { attempt, time, wireClosing } from "./parts.js";
 import { EditPush } from "./edit-push.js";
-import { deviceText, fieldOf, spoken, titleOf, wholeText } from "./text.js";
+import { deviceTitle, fieldOf, spoken, titleOf, wholeText } from "./text.js";
 
 const KEPT_BY_SERVER = new Set(["id", "Unique_id", "sync_status", "version", "last_updated", "device_id", "is_deleted", "server_synced", "createdAt", "updatedAt"]);
 
@@ -110,7 +110,7 @@ export class RowDialog {
   #facts(row) {
     const facts = [["ID", row.id], ["Version", String(row.version)], ["Created", time(row.createdAt)], ["Changed", time(row.updatedAt)]];
     if (row.Unique_id) facts.push(["Unique ID", row.Unique_id]);
-    if (row.device_id) facts.push(["Device", deviceText(row.device_id, this.names())]);
+    if (row.device_id) facts.push(["Device", deviceTitle(row.device_id, this.names())]);
     return facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
   }
 

@@ -3,11 +3,12 @@
 // All rows are pulled once, and searched here: a search on the server would read every row for each letter that somebody
 // types, and no device's push should wait for that. What was pulled can be searched before the rest is here, and offline.
 
-import { ResyncRequired, SyncError } from "/static/client/index.js";
+import { ResyncRequired, SyncError, Unreachable } from "/static/client/index.js";
 import { coalesced } from "../pace.js";
 
 const PAGE_ROWS = 2000;
 const FIRST_ROWS = 200;
+const RETRY_MS = 5000;
 
 export class TableData extends EventTarget {
   held = 0;
@@ -49,6 +50,7 @@ export class TableData extends EventTarget {
     } catch (error) {
       if (!(error instanceof SyncError)) throw error;
       this.problem = error.message;
+      if (error instanceof Unreachable && !this.isWhole) setTimeout(() => this.follow(), RETRY_MS);
     }
     this.#changed();
   });

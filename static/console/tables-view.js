@@ -12,6 +12,16 @@ import { spoken } from "./text.js";
 const PAGE_ROWS = matchMedia("(max-width: 40rem)").matches ? 20 : 50; // On a phone a row is a card.
 const TYPING_MS = 120;
 
+/** Fold a menu up by Escape, or by a press beside it. */
+function wireMenu(menu) {
+  document.addEventListener("click", ({ target }) => !menu.contains(target) && (menu.open = false));
+  menu.addEventListener("keydown", ({ key }) => {
+    if (key !== "Escape") return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
+}
+
 export class TablesView {
   #data = new Map(); // What was opened once stays here, and is followed.
   #typing = null;
@@ -30,6 +40,7 @@ export class TablesView {
     byId("direction").addEventListener("click", () => this.rows.sortBy(this.rows.sort, !this.rows.isDescending));
     byId("new-row").addEventListener("click", () => this.dialog.open(this.data, this.columns, null));
     byId("pages").append(...this.#pager());
+    wireMenu(document.querySelector(".menu"));
     session.addEventListener("changed", () => this.#changed());
     this.#count();
   }
@@ -59,13 +70,18 @@ export class TablesView {
     byId("search").value = "";
     byId("state").value = "live";
     setText(byId("table-title"), spoken(name));
-    const sorts = [["", "Latest change"], ...Object.keys(this.columns).map((column) => [column, spoken(column)])];
+    const sorts = [["", "Latest change"], ["id", "ID"], ...Object.keys(this.columns).map((column) => [column, spoken(column)])];
     byId("sort").replaceChildren(...sorts.map(([value, text]) => element("option", { value }, text)));
+    byId("pages").hidden = byId("rows-empty").hidden = true;
+    setText(byId("range"), "");
     if (!this.data) this.#open(name);
     this.#list();
   }
 
   #open(name) {
+    byId("loading").hidden = false; // Even the worker takes its time on a slow line.
+    byId("loading-bar").removeAttribute("value");
+    setText(byId("loading-text"), "Loading rows…");
     const data = new TableData(this.session, name);
     this.#data.set(name, data);
     data.addEventListener("change", () => this.table === name && this.draw());

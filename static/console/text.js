@@ -61,8 +61,14 @@ export function ago(text, now = Date.now()) {
 
 /** Name who made a change: a device by the name that people gave it. */
 export function deviceText(deviceId, names) {
-  if (!deviceId) return "A device without a name";
-  return names.get(deviceId) || (deviceId.startsWith(CONSOLE) ? "This console" : deviceId);
+  if (!deviceId) return "a device without a name";
+  return names.get(deviceId) || (deviceId.startsWith(CONSOLE) ? "the console" : deviceId);
+}
+
+/** Name it where a line begins. */
+export function deviceTitle(deviceId, names) {
+  const text = deviceText(deviceId, names);
+  return text === deviceId || names.has(deviceId) ? text : text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 export function lagText({ behind, expired, tables }) {

@@ -180,7 +180,7 @@ def test_history_tells_what_changed_and_by_whom_and_sets_a_row_back(console: Con
     console.press("History")
     wait_for(lambda: console.versions() == ["Changed version 2", "Created version 1"], "the versions")
     assert console.lines(".versions > li:first-child")[0] == ["Phone", "555-0100", "555-0199"]
-    assert "by This console" in console.texts(".versions > li")[0]
+    assert "by the console" in console.texts(".versions > li")[0]
     assert "by till-1" in console.texts(".versions > li")[1]
     console.press("Set back to version 1")
     console.page.wait_text("#row-history .message", "again what it was at version 1")

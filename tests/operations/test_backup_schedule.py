@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import requests
 
-from operations import backup_status
+from operations import backup_schedule, backup_status
 from operations.backup_objects import new_key
 from operations.backup_schedule import BackupSchedule
 from settings import Settings
-from storage import backup_runs
+from storage import backup_runs, outbox
 from tenants import Tenants
 from tests import forking, postgres
 from tests.conftest import FAST, JSON, Server, free_port, wait_for
@@ -92,6 +92,8 @@ def test_server_backs_itself_up_and_returns_from_the_bucket_after_the_loss_of_it
         tenant.device().create(id="a", name=tenant.email)
     assert operate(server, "backup", "run").stdout.split(":")[1].startswith(" 2 tenants, 2 changed")
     tenants[0].device().create(id="b", name="later")
+    for what in ("read-only", "resume"):
+        operate(server, "tenant", what, tenants[0].email)
     operate(server, "backup", "run", "--quiet")
     listed = json.loads(operate(server, "backup", "list", "--json").stdout)
     assert (listed[0]["tenants"], listed[0]["changed"], listed[0]["missing"]) == (2, 1, 0)
@@ -99,11 +101,15 @@ def test_server_backs_itself_up_and_returns_from_the_bucket_after_the_loss_of_it
     tenants[0].device().delete(id="a")
     operate(server, "restore", "--yes", "--from", "latest", "--tenant", tenants[0].email)
     assert {row["id"] for row in tenants[0].device().rows()} == {"a", "b"}
+    done = json.loads(operate(server, "actions", "--json").stdout)
+    assert (done[0]["action"], done[0]["about"]) == ("restore", "from latest")
     server.kill()
     if server.data.exists():
         shutil.rmtree(server.data)
     new = tmp_path / "new machine"
     assert operate(server, "restore", "--new", "--yes", "--from", "latest", data=new).stdout == "2 tenants restored.\n"
+    recorded = json.loads(operate(server, "actions", "--json", data=new).stdout)
+    assert [one["action"] for one in recorded] == ["restore", "restore", "active", "read-only"]
     began = Server(new, settings).start()
     for tenant, ids in zip(tenants, ({"a", "b"}, {"a"}), strict=True):
         login = began.post("/api/customers/login", {"email": tenant.email, "password": tenant.password})
@@ -160,6 +166,7 @@ def test_run_that_was_killed_is_noted_and_one_that_is_overdue_is_told_once(
         "data_dir": tmp_path / "data",
         "backup_to": str(tmp_path / "backups"),
         "backup_alert_url": told[0]["url"],
+        "backup_alert_mail": "operator@example.com",
     }
     schedule, before = BackupSchedule(Settings(**given, backup_every=3_600), tenants.engine), len(told)
     tenants.directory.write(lambda: backup_runs.begin(given["backup_to"], int(time.time())))
@@ -170,3 +177,30 @@ def test_run_that_was_killed_is_noted_and_one_that_is_overdue_is_told_once(
     for _ in range(2):
         schedule.look(lambda _: pytest.fail("a run was begun"))
     assert [one["event"] for one in told[before:]] == ["backup_overdue"]
+    (mail,) = tenants.directory.read(lambda: outbox.listed(9))
+    assert (mail.recipient, mail.subject) == ("operator@example.com", "A backup is overdue")
+
+
+def test_run_that_dies_is_told(
+    tenants: Tenants, tmp_path: Path, told: list[JSON], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that the system kills for its memory, before it could say anything."""
+    program = tmp_path / "dies.py"
+    program.write_text("import sys; print('no memory', file=sys.stderr); sys.exit(9)")
+    monkeypatch.setattr(backup_schedule, "_PROGRAM", program)
+    given: dict[str, Any] = {"data_dir": tmp_path / "data", "backup_to": str(tmp_path / "backups")}
+    schedule, before, slept = (
+        BackupSchedule(Settings(**given, backup_every=60, backup_alert_url=told[0]["url"]), tenants.engine),
+        len(told),
+        list[float](),
+    )
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        time.sleep(min(seconds, 0.02))
+
+    schedule.look(sleep)
+    assert [(one["event"], one["message"]) for one in told[before:]] == [
+        ("backup_failed", "A backup could not be begun: no memory")
+    ]
+    assert slept[-1] == 60, "it is not tried again at once"
