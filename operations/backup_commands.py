@@ -18,7 +18,7 @@ from operations import backup_return, tenant_list
 from operations import restore as restoring
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify as check
-from operations.command_line import confirm, counted, failures, progress, storage
+from operations.command_line import confirm, counted, done_by, failures, progress, storage
 from operations.restore import Choice
 from settings import Settings
 from storage import main_database
@@ -145,7 +145,7 @@ def _restore_kept(engine: Engine, settings: Settings, wanted: str, tenant: str |
         known = backup.main(folder / "main.db")
         only = None if tenant is None else {restoring.named(engine, known, tenant)}
         backup_return.bring_back(backup, folder, only, progress)
-        choice = restoring.choose(engine, folder, tenant, closed)
+        choice = restoring.choose(engine, folder, tenant, closed, backup.catalogue.name)
         is_new = not engine.directory.read(main_database.count_customers)
         _restore_backup(engine, choice, yes)
         if is_new:
@@ -160,13 +160,13 @@ def _restore_backup(engine: Engine, choice: Choice, yes: bool) -> None:
     there = [customer for customer in choice.customers if engine.fault_of(customer.id) is None]
     what = f"{counted(len(choice.customers), 'tenant')} back in {engine.place}"
     _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)
-    restored = restoring.restore(engine, choice, progress)
+    restored = restoring.restore(engine, choice, progress, done_by())
     click.echo(f"{counted(len(restored), 'tenant')} restored.{_kept(engine) if there else ''}")
 
 
 def _restore_file(engine: Engine, file: Path, tenant: str, yes: bool) -> None:
     _ask(f"This replaces what the tenant {tenant} holds in {engine.place} by {file}.", yes)
-    tenant_id = restoring.restore_file(engine, file, tenant)
+    tenant_id = restoring.restore_file(engine, file, tenant, done_by())
     click.echo(f"{tenant_id} restored.{_kept(engine)}")
 
 

@@ -18,6 +18,7 @@ from operations.backup_objects import Packing
 from operations.backup_place_choice import place_of
 from operations.backup_places import PlaceUnusable
 from settings import Settings
+from storage import operator_actions
 from storage.engine import Engine
 from storage.main_database import Closing, Customer, OperatorAction
 from storage.sqlite.errors import reason_of
@@ -117,14 +118,18 @@ def bring_back(backup: Kept, folder: Path, wanted: Collection[str] | None, repor
 
 
 def bring_records(engine: Engine, main: Path) -> None:
-    """Bring which accounts were closed and what operators did into a directory that was empty."""
+    """Bring which accounts were closed and what operators did into a new directory, before what is recorded there."""
     models = (Closing, OperatorAction)
     found = look_into(main, lambda: [(model, list(model.select().dicts())) for model in models])
 
     def add() -> None:
-        """Add them, some at a time."""
+        """Add them, some at a time; what was recorded here since gets the numbers after them."""
+        own = list(OperatorAction.select().order_by(OperatorAction.number))
+        OperatorAction.delete().execute()
         for model, rows in found:
             for at in range(0, len(rows), _AT_ONCE):
                 model.insert_many(rows[at : at + _AT_ONCE]).execute()
+        for one in own:
+            operator_actions.record(one.action, one.tenant_id, one.at, one.about, one.made_by)
 
     engine.directory.write(add)
