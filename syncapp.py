@@ -154,7 +154,7 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     load_shedding = LoadShedding(middleware.views, tokens.tenant_of, quotas.admission.refusal)
     handler.install(connections.Connections(settings), load_shedding)
     sockets.start()
-    samples.start()
+    samples.start(lambda: lifecycle.is_ending)
     housekeeping.start()
     return app
 

@@ -46,7 +46,7 @@ def link_to(settings: Settings, purpose: Purpose, token: str) -> str:
     return f"{public_url(settings)}{_PATHS[purpose]}#{token}"
 
 
-def test_letter(settings: Settings, recipient: str) -> Letter:
+def trial_letter(settings: Settings, recipient: str) -> Letter:
     """Write a mail by which an operator sees that mails arrive."""
     return _letter(recipient, "A test of mails", f"This is a test of the mails of {settings.public_url}. It arrived.")
 

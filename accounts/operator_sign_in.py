@@ -69,7 +69,13 @@ def signed_in(directory: Database, token: str) -> Operator | None:
 
 def sign_out(directory: Database, operator: Operator) -> None:
     """End a session."""
-    directory.write(lambda: operator_sessions.end_session(operator.session_id))
+
+    def end() -> None:
+        """End it, and record it."""
+        operator_sessions.end_session(operator.session_id)
+        operator_actions.record("sign-out", "", int(time.time()), by=operator.name)
+
+    directory.write(end)
 
 
 def end_all(directory: Database) -> int:

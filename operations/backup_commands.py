@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import click
@@ -18,10 +19,10 @@ from operations import backup_return, tenant_list
 from operations import restore as restoring
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify as check
-from operations.command_line import confirm, counted, done_by, failures, progress, storage
+from operations.command_line import confirm, counted, failures, progress, storage
 from operations.restore import Choice
 from settings import Settings
-from storage import main_database
+from storage import main_database, operator_actions
 from storage.declarations import toml_file
 from storage.engine import Engine
 
@@ -129,30 +130,52 @@ def restore(
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("This replaces data, and there is no terminal to ask: use --yes.")
     with storage(creates=new) as (settings, engine):
+        restored: list[str] = []
         if file:
-            _restore_file(engine, file, str(tenant), yes)
+            restored = _restore_file(engine, file, str(tenant), yes)
         elif path:
-            _restore_backup(engine, restoring.choose(engine, path, tenant, closed), yes)
+            restored = _restore_backup(engine, restoring.choose(engine, path, tenant, closed), yes)
         elif wanted:
-            _restore_kept(engine, settings, wanted, tenant, closed, yes)
+            restored = _restore_kept(engine, settings, wanted, tenant, closed, yes)
+        _record(engine, restored, str(file or path or wanted))
 
 
-def _restore_kept(engine: Engine, settings: Settings, wanted: str, tenant: str | None, closed: bool, yes: bool) -> None:
+def _record(engine: Engine, restored: list[str], source: str) -> None:
+    """Record what was done to customers."""
+
+    def note() -> None:
+        """Note it of each."""
+        for tenant_id in restored:
+            operator_actions.record("restore", tenant_id, int(time.time()), f"from {source}")
+
+    engine.directory.write(note)
+
+
+def _restore_kept(
+    engine: Engine, settings: Settings, wanted: str, tenant: str | None, closed: bool, yes: bool
+) -> list[str]:
     """Bring a backup back from BACKUP_TO and go on from there as with one in a folder."""
     with backup_return.kept(settings, wanted) as backup, tempfile.TemporaryDirectory(prefix="syncapp-") as scratch:
         folder = Path(scratch) / "backup"
         folder.mkdir(mode=0o700)
         known = backup.main(folder / "main.db")
-        only = None if tenant is None else {restoring.named(engine, known, tenant)}
-        backup_return.bring_back(backup, folder, only, progress)
-        choice = restoring.choose(engine, folder, tenant, closed, backup.catalogue.name)
+        only = None if tenant is None else restoring.named(engine, known, tenant)
+        damaged = backup_return.bring_back(backup, folder, only, progress)
+        choice = restoring.choose(engine, folder, tenant, closed)
         is_new = not engine.directory.read(main_database.count_customers)
-        _restore_backup(engine, choice, yes)
+        restored = _restore_backup(engine, choice, yes)
         if is_new:
             backup_return.bring_records(engine, folder / "main.db")
+    if damaged:
+        _record(engine, restored, wanted)
+        raise BackupError(
+            f"{counted(len(damaged), 'tenant')} not restored, since they are damaged in {backup.catalogue.name}:"
+            f" {', '.join(damaged[:_SHOWN])}. Restore each with --tenant from an older backup."
+        )
+    return restored
 
 
-def _restore_backup(engine: Engine, choice: Choice, yes: bool) -> None:
+def _restore_backup(engine: Engine, choice: Choice, yes: bool) -> list[str]:
     if choice.left_out:
         progress(f"Left out, since their accounts were closed (--closed brings them back): {_named(choice.left_out)}")
     if not choice.customers:
@@ -160,14 +183,16 @@ def _restore_backup(engine: Engine, choice: Choice, yes: bool) -> None:
     there = [customer for customer in choice.customers if engine.fault_of(customer.id) is None]
     what = f"{counted(len(choice.customers), 'tenant')} back in {engine.place}"
     _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)
-    restored = restoring.restore(engine, choice, progress, done_by())
+    restored = restoring.restore(engine, choice, progress)
     click.echo(f"{counted(len(restored), 'tenant')} restored.{_kept(engine) if there else ''}")
+    return restored
 
 
-def _restore_file(engine: Engine, file: Path, tenant: str, yes: bool) -> None:
+def _restore_file(engine: Engine, file: Path, tenant: str, yes: bool) -> list[str]:
     _ask(f"This replaces what the tenant {tenant} holds in {engine.place} by {file}.", yes)
-    tenant_id = restoring.restore_file(engine, file, tenant, done_by())
+    tenant_id = restoring.restore_file(engine, file, tenant)
     click.echo(f"{tenant_id} restored.{_kept(engine)}")
+    return [tenant_id]
 
 
 def _kept(engine: Engine) -> str:

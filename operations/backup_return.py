@@ -5,7 +5,7 @@ Knows: which objects of a catalogue are needed. Must not know: the command line,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,11 +18,11 @@ from operations.backup_objects import Packing
 from operations.backup_place_choice import place_of
 from operations.backup_places import PlaceUnusable
 from settings import Settings
-from storage import operator_actions
 from storage.engine import Engine
 from storage.main_database import Closing, Customer, OperatorAction
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import look_into
+from storage.sqlite.tenant_files import remove_file
 
 _AT_ONCE = 200
 Report = Callable[[str], object]
@@ -97,39 +97,46 @@ def kept(settings: Settings, wanted: str) -> Iterator[Kept]:
         yield Kept(found, chains, found.read(found.chosen(wanted)))
 
 
-def bring_back(backup: Kept, folder: Path, wanted: Collection[str] | None, report: Report) -> None:
-    """Make a folder of backups' form of some tenants, or of all (``wanted`` is None), with the main database.
+def bring_back(backup: Kept, folder: Path, wanted: str | None, report: Report) -> list[str]:
+    """Make a folder of backups' form of one tenant, or of all (``wanted`` is None), with the main database.
 
+    Gives those of all that are damaged: the others are not held up by them.
     Raises: BackupError.
     """
-    held = backup.catalogue.tenants
+    damaged = []
     (folder / "tenants").mkdir(mode=0o700, parents=True)
     if not (folder / "main.db").exists():
         backup.main(folder / "main.db")
     files = {"main.db": manifests.flush_and_hash(folder / "main.db")}
     manifest = Manifest(manifests.FORMAT, backup.catalogue.made, None, files, {}, {}, [])
-    for tenant_id in sorted(held if wanted is None else wanted):
+    for tenant_id in sorted(backup.catalogue.tenants) if wanted is None else [wanted]:
         target = manifests.file_in(folder, tenant_id)
-        backup.tenant(tenant_id, target)
-        manifest.tenants[tenant_id] = manifests.state_of(target)
+        try:
+            backup.tenant(tenant_id, target)
+            state = manifests.state_of(target)
+        except BackupError as error:
+            if wanted or isinstance(error, PlaceUnusable):
+                raise
+            damaged.append(tenant_id)
+            remove_file(target)
+            report(str(error))
+            continue
+        manifest.tenants[tenant_id] = state
         files[f"tenants/{target.name}"] = manifests.flush_and_hash(target)
         report(f"{tenant_id}: read from {backup.catalogue.name}")
     manifests.write(folder, manifest)
+    return damaged
 
 
 def bring_records(engine: Engine, main: Path) -> None:
-    """Bring which accounts were closed and what operators did into a new directory, before what is recorded there."""
+    """Bring which accounts were closed and what operators did into a directory that was empty."""
     models = (Closing, OperatorAction)
     found = look_into(main, lambda: [(model, list(model.select().dicts())) for model in models])
 
     def add() -> None:
-        """Add them, some at a time; what was recorded here since gets the numbers after them."""
-        own = list(OperatorAction.select().order_by(OperatorAction.number))
-        OperatorAction.delete().execute()
+        """Add them, some at a time."""
         for model, rows in found:
             for at in range(0, len(rows), _AT_ONCE):
                 model.insert_many(rows[at : at + _AT_ONCE]).execute()
-        for one in own:
-            operator_actions.record(one.action, one.tenant_id, one.at, one.about, one.made_by)
 
     engine.directory.write(add)

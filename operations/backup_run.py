@@ -137,9 +137,10 @@ class _Run:
         self._catalogues.write(self._made, is_complete=True)
         closed = self._engine.directory.read(main_database.closed_ids)
         removed = remove_old(self._catalogues, self._made, self._settings.backup_keep, closed, self._report)
-        if removed.kept_why:
-            self._faults["older backups"] = f"none is removed, since one can't be read: {removed.kept_why}"
-        return RunResult(self._made, self._faults, removed)
+        faults = dict(self._faults)
+        if removed.kept_why:  # Else nobody would see it before the disk is full.
+            faults["older backups"] = f"none was removed: {removed.kept_why}"
+        return RunResult(self._made, faults, removed)
 
     def _tell_if_emptied(self) -> None:
         """Note a fault if there were backups here: somebody emptied the place, or it is another disk."""

@@ -62,6 +62,7 @@ class CommandJobs:
             os.setpriority(os.PRIO_PROCESS, process.pid, _LEAST_PRIORITY)
         (folder / "pid").write_text(str(process.pid))
         gevent.spawn(_note_end, process, folder)
+        gevent.spawn_later(_KEPT_SECONDS + 1, self._remove_old)
         return job_id
 
     def state(self, job_id: str) -> JobState | None:
@@ -83,7 +84,9 @@ class CommandJobs:
 
     def _remove_old(self) -> None:
         for folder in self._folder.glob("*"):
-            if time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
+            state = self.state(folder.name)
+            is_over = state is None or state.exit_code is not None
+            if is_over and time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

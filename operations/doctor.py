@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gevent import monkey
 
@@ -167,6 +168,23 @@ def ephemeral_disk(machine: Machine) -> Finding | None:
     )
 
 
+def backups_apart(machine: Machine) -> Finding | None:
+    """Check whether the disk of the data has the backups, too."""
+    kept = machine.settings.backup_to
+    if not kept.startswith("/") or _device_of(Path(kept)) != _device_of(machine.folder):
+        return None
+    return Finding(
+        f"BACKUP_TO, {kept}, is on the disk of the data: who loses that loses both.",
+        "Set BACKUP_TO to a folder on another disk, or to a bucket.",
+    )
+
+
+def _device_of(path: Path) -> int:
+    """Tell on which file system a path is, or will be."""
+    there = next(one for one in (path, *path.resolve().parents) if one.exists())
+    return there.stat().st_dev
+
+
 def loose_permissions(machine: Machine) -> Finding | None:
     """Check whether others on the machine can read data."""
     if not machine.folder.exists() or not machine.folder.stat().st_mode & 0o077:
@@ -206,6 +224,17 @@ def redis_address(machine: Machine) -> Finding | None:
     except ValueError as error:
         return Finding(f"REDIS_URL {error}", "", refuses=True)
     return None
+
+
+def plain_links(machine: Machine) -> Finding | None:
+    """Check whether links that are mailed or made by commands lead past TLS."""
+    url = urlsplit(machine.settings.public_url)
+    if url.scheme != "http" or url.hostname in ("localhost", "127.0.0.1", "::1"):
+        return None
+    return Finding(
+        "PUBLIC_URL begins with http://: anybody in between can read its links, and passwords that are set there.",
+        "Use https:// (docs/proxies.md).",
+    )
 
 
 def weak_hashes(machine: Machine) -> Finding | None:
@@ -283,10 +312,12 @@ CHECKS: tuple[Check, ...] = (
     lost_disk,
     missing_main_database,
     ephemeral_disk,
+    backups_apart,
     loose_permissions,
     weak_signing_key,
     damaged_signing_key,
     redis_address,
+    plain_links,
     weak_hashes,
     descriptors,
     free_space,
@@ -302,6 +333,7 @@ OF_FILES = {
     lost_disk,
     missing_main_database,
     ephemeral_disk,
+    backups_apart,
     loose_permissions,
     damaged_signing_key,
     free_space,

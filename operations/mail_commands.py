@@ -43,7 +43,7 @@ def test(address: str) -> None:
     if not settings.smtp_url:
         raise click.ClickException(_NO_SERVER)
     try:
-        smtp_server.deliver(settings, letters.test_letter(settings, recipient))
+        smtp_server.deliver(settings, letters.trial_letter(settings, recipient))
     except (CanNotSend, MailRefused) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"The mail server took a mail to {recipient}. Look whether it arrives, and where.")

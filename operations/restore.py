@@ -18,10 +18,9 @@ from operations import backup_manifest as manifests
 from operations.backup_manifest import BackupError
 from operations.backup_verification import verify
 from protocol.errors import StorageFull
-from storage import main_database, operator_actions
+from storage import main_database
 from storage.engine import Engine, NotRestored
 from storage.main_database import Customer
-from storage.positions import now_ms
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import copy_file, faults_of
 from tenants import parse_tenant_id
@@ -31,20 +30,17 @@ _WAIT_SECONDS = 60.0
 
 
 class Choice(NamedTuple):
-    """The customers of a backup to restore, and those left out because their accounts were closed; ``source`` names it."""
+    """The customers of a backup to restore, and those left out because their accounts were closed."""
 
     backup: Path
     customers: list[Customer]
     left_out: list[Customer]
-    source: str
 
 
-def choose(
-    engine: Engine, backup: Path, wanted: str | None = None, with_closed: bool = False, source: str | None = None
-) -> Choice:
+def choose(engine: Engine, backup: Path, wanted: str | None = None, with_closed: bool = False) -> Choice:
     """Choose all customers of a backup, or the one ``wanted`` by ID or e-mail address, and verify their files.
 
-    ``with_closed``: also those whose accounts were closed since. ``source``: what the record calls it, its folder if None.
+    ``with_closed``: also those whose accounts were closed since.
     Raises: BackupError if one of the files is damaged; InvalidTenantId.
     """
     held = set(manifests.read(backup).tenants)
@@ -60,8 +56,7 @@ def choose(
         raise BackupError(f"{wanted}: this account was closed since. To bring it back, use --closed as well.")
     customers = [known[tenant_id] for tenant_id in sorted(ids)]
     coming = [customer for customer in customers if customer.id not in closed]
-    left_out = [customer for customer in customers if customer.id in closed]
-    return Choice(backup, coming, left_out, source or str(backup))
+    return Choice(backup, coming, [customer for customer in customers if customer.id in closed])
 
 
 def _customers(backup: Path) -> dict[str, Customer]:
@@ -95,12 +90,9 @@ def named(engine: Engine, known: dict[str, Customer], text: str) -> str:
     return found.pop()
 
 
-def restore(
-    engine: Engine, choice: Choice, report: Report, by: str | None = None, wait_seconds: float = _WAIT_SECONDS
-) -> list[str]:
+def restore(engine: Engine, choice: Choice, report: Report, wait_seconds: float = _WAIT_SECONDS) -> list[str]:
     """Restore the chosen customers' tenants, each under a new epoch; give their IDs.
 
-    It is recorded; ``by`` names the session of the console that had it done.
     A customer that is not in the main database is added to it; an existing one stays as it is. A running server takes the
     files over within a second and notifies the devices; otherwise they are put in place here.
     Raises: BackupError if a file is no longer what was checked, or the running server does not take it.
@@ -111,7 +103,7 @@ def restore(
         file = manifests.file_in(choice.backup, customer.id)
         sha256 = hashes.get(f"tenants/{file.name}")
         told = [f"{customer.id}: restored"]
-        note = partial(_bring_back, customer, told, f"from {choice.source}", by)
+        note = partial(_bring_back, customer, told)
         epochs[customer.id] = _laid_ready(engine, customer.id, partial(_copy_checked, file, sha256), note)
         for line in told:
             report(line)
@@ -127,21 +119,14 @@ def _laid_ready(engine: Engine, tenant_id: str, put: Callable[[Path], object], n
         raise BackupError(f"{tenant_id}: there is no room to restore it in {where}.") from None
 
 
-def _bring_back(customer: Customer, told: list[str], about: str, by: str | None) -> None:
+def _bring_back(customer: Customer, told: list[str]) -> None:
     other = main_database.add_missing_customer(customer)
-    _record(customer.id, about, by)
     if other:
         told.append(f"{customer.email} is another account's by now: this one comes back as {other}")
 
 
-def _record(tenant_id: str, about: str, by: str | None) -> None:
-    operator_actions.record("restored", tenant_id, now_ms() // 1000, about, by)
-
-
-def restore_file(
-    engine: Engine, file: Path, wanted: str, by: str | None = None, wait_seconds: float = _WAIT_SECONDS
-) -> str:
-    """Restore a tenant from a file that is in no backup, such as one of Litestream's, and record it; give the tenant's ID.
+def restore_file(engine: Engine, file: Path, wanted: str, wait_seconds: float = _WAIT_SECONDS) -> str:
+    """Restore a tenant from a file that is in no backup, such as one of Litestream's; give the tenant's ID.
 
     Raises: BackupError if it is damaged or another customer's; InvalidTenantId.
     """
@@ -149,8 +134,7 @@ def restore_file(
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy.db"
         copy_of_tenant(engine, file, tenant_id, copy)
-        note = partial(_record, tenant_id, f"from {file}", by)
-        epoch = _laid_ready(engine, tenant_id, partial(manifests.copy_and_hash, copy), note)
+        epoch = _laid_ready(engine, tenant_id, partial(manifests.copy_and_hash, copy), lambda: None)
     _wait_until_taken(engine, {tenant_id: epoch}, wait_seconds)
     return tenant_id
 

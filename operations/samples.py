@@ -90,12 +90,12 @@ class Samples:
         self._folder, self._sockets = folder, sockets
         self.hour, self.day = Series(10, 360), Series(300, 288)
 
-    def start(self) -> None:
-        """Take samples for as long as the process runs."""
-        gevent.spawn(self._run)
+    def start(self, is_over: Callable[[], bool]) -> None:
+        """Take samples until the server ends."""
+        gevent.spawn(self._run, is_over)
 
-    def _run(self) -> None:
-        while True:
+    def _run(self, is_over: Callable[[], bool]) -> None:
+        while not is_over():
             due = time.perf_counter() + _LAG_EVERY_SECONDS
             gevent.sleep(_LAG_EVERY_SECONDS)
             lag = max(0.0, time.perf_counter() - due)

@@ -52,7 +52,7 @@ function newPassword(form) {
 }
 
 wire("forgotten", "/api/customers/password/forgotten", ({ elements }) => ({ email: elements.email.value }), ({ message }) => {
-  return `${message} Look for it also among what was taken for advertising.`;
+  return `${message} If it does not come, look in the spam folder.`;
 });
 
 mustHaveToken(wire("reset", "/api/customers/password/reset", newPassword, ({ message }, form) => {

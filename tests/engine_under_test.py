@@ -1,4 +1,4 @@
-"""Puts PostgreSQL in the place of each data folder, for a run with SYNCAPP_TEST_ENGINE=postgres."""
+"""Puts PostgreSQL in the place of each data folder, for a run with SYNCAPP_TEST_ENGINE=postgres, and lets each disk do."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from tests import postgres
 
 
 def _server_engine(settings: Settings) -> Engine:
-    return engine_choice.server_engine(replace(settings, database_url=postgres.address_of(settings.data_dir)))
+    """Open what the server of this process would; its disk may be small, as /dev/shm is in a container."""
+    url = postgres.address_of(settings.data_dir) if postgres.IS_UNDER_TEST else settings.database_url
+    return engine_choice.server_engine(replace(settings, database_url=url, min_free_bytes=0))
 
 
-if postgres.IS_UNDER_TEST:
-    syncapp.__dict__["server_engine"] = _server_engine
+syncapp.__dict__["server_engine"] = _server_engine
 
 
 @pytest.fixture(autouse=postgres.IS_UNDER_TEST)

@@ -66,6 +66,7 @@ class Backups:
     def run(self, operator: Operator) -> Reply:
         """Begin a backup now."""
         self._must_have_a_place()
+        self._record(operator, "backup-run")
         return self._jobs.begin(operator, "backup", "run", "--quiet")
 
     def listed(self, operator: Operator) -> Reply:
@@ -76,17 +77,21 @@ class Backups:
     def verify(self, operator: Operator) -> Reply:
         """Begin to verify a backup, by a restore of all of it into a scratch folder."""
         self._must_have_a_place()
-        return self._jobs.begin(operator, "backup", "verify", "--from", _name_in(read_object()))
+        name = _name_in(read_object())
+        self._record(operator, "backup-verify", f"of {name}")
+        return self._jobs.begin(operator, "backup", "verify", "--from", name)
 
     def restore(self, operator: Operator) -> Reply:
         """Begin to put one tenant back from a backup; what it has now is replaced."""
         self._must_have_a_place()
         body = read_object()
-        name, customer, now = _name_in(body), customer_of(self._server, text_of(body, "tenant")), int(time.time())
-        self._directory.write(
-            lambda: operator_actions.record("restore", customer.id, now, f"from {name}", operator.name)
-        )
+        name, customer = _name_in(body), customer_of(self._server, text_of(body, "tenant"))
+        self._record(operator, "restore", f"from {name}", customer.id)
         return self._jobs.begin(operator, "restore", "--from", name, "--tenant", customer.id, "--yes")
+
+    def _record(self, operator: Operator, action: str, about: str | None = None, tenant_id: str = "") -> None:
+        now = int(time.time())
+        self._directory.write(lambda: operator_actions.record(action, tenant_id, now, about, operator.name))
 
     def _must_have_a_place(self) -> None:
         if not self._server.settings.backup_to:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from accounts.operator_sign_in import Operator
@@ -58,11 +59,12 @@ class Rewinding:
         return answer({"rows": machine.rows(found, first, _PAGE_ROWS), "hasMore": first + _PAGE_ROWS < len(found.rows)})
 
     def rewind(self, operator: Operator, tenant_id: str) -> Reply:
-        """Make the rows what they were, as a new change; the time machine records it."""
-        machine, body = self._machine(operator, customer_of(self._server, tenant_id)), read_object()
+        """Make the rows what they were, as a new change that listeners hear of; the time machine records it."""
+        customer, body = customer_of(self._server, tenant_id), read_object()
+        machine = self._machine(operator, customer)
         found = _as_seen(machine, body)
         with _told():  # It may be restored between the two.
-            done = machine.apply(found)
+            done = machine.apply(found, partial(self._server.sockets.announce, customer.id))
         left = f" {done.left} changed meanwhile and were left: look again what differs." if done.left else ""
         return answer({"message": f"Rows written: {done.rows}, as changes {done.first} to {done.last}.{left}"})
 

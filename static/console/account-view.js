@@ -1,7 +1,8 @@
 // The account: who it is, its sessions, a new password, and an archive of everything to take away.
 
-import { byId, element, say, whileBusy } from "../dom.js";
+import { byId, element, say, setText, whileBusy } from "../dom.js";
 import { count } from "../words.js";
+import { leftOut, MOST_SHOWN } from "./devices-view.js";
 import { asked, attempt, button, table, time, wireClosing } from "./parts.js";
 import { CONSOLE } from "./session.js";
 
@@ -36,11 +37,12 @@ export class AccountView {
 
   #draw() {
     const { sessions } = this.devices;
-    const lines = sessions.map(({ sessionId, current, createdAt, expiresAt }) => {
+    const lines = sessions.slice(0, MOST_SHOWN).map(({ sessionId, current, createdAt, expiresAt }) => {
       const act = current ? element("span", { className: "tag" }, "this page") : button("End", () => this.#end(sessionId), { className: "small" });
       return [this.#usedBy(sessionId), time(createdAt), time(expiresAt), act];
     });
     byId("session-list").replaceChildren(table(["Used by", "Logged in", "Ends", "Actions"], lines, "list-table"));
+    setText(byId("sessions-more"), leftOut(sessions, "session", "newest"));
     byId("end-others").hidden = sessions.length < 2;
   }
 

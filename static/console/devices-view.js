@@ -1,12 +1,19 @@
 // The devices of the account: how far each is behind, when it was last here; naming one, and locking out one that was lost.
 
 import { byId, element, setText } from "../dom.js";
+import { count } from "../words.js";
 import { asked, attempt, button, table, time, wireClosing } from "./parts.js";
 import { CONSOLE } from "./session.js";
 import { lagText } from "./text.js";
 
 const PATH = "/api/client/devices";
 const SESSIONS = "/api/customers/me/sessions";
+export const MOST_SHOWN = 200; // An app that names itself anew at each start comes to thousands.
+
+/** Say how many of a list are not shown, if any. */
+export function leftOut({ length }, what, order) {
+  return length > MOST_SHOWN ? `The ${MOST_SHOWN} ${order} of ${count(length, what)}.` : "";
+}
 
 export class DevicesView {
   devices = [];
@@ -41,7 +48,7 @@ export class DevicesView {
   }
 
   #draw(live) {
-    const lines = this.devices.map((device) => {
+    const lines = this.devices.slice(0, MOST_SHOWN).map((device) => {
       const name = element("span", {}, element("strong", {}, device.name || device.deviceId), element("span", { className: "muted code" }, device.name ? device.deviceId : ""));
       const lag = element("span", { className: device.behind || device.expired ? "late" : "fine" }, lagText(device));
       const login = live.has(device.sessionId) ? "Logged in" : device.sessionId ? "Logged out" : "Not known yet";
@@ -49,6 +56,7 @@ export class DevicesView {
     });
     byId("device-list").replaceChildren(...(lines.length ? [table(["Device", "Rows", "Last seen", "Log-in", "Actions"], lines, "list-table")] : []));
     byId("devices-empty").hidden = lines.length > 0;
+    setText(byId("devices-more"), leftOut(this.devices, "device", "seen last"));
   }
 
   #buttons(device, isLive) {

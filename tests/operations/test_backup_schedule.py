@@ -92,6 +92,8 @@ def test_server_backs_itself_up_and_returns_from_the_bucket_after_the_loss_of_it
         tenant.device().create(id="a", name=tenant.email)
     assert operate(server, "backup", "run").stdout.split(":")[1].startswith(" 2 tenants, 2 changed")
     tenants[0].device().create(id="b", name="later")
+    for what in ("read-only", "resume"):
+        operate(server, "tenant", what, tenants[0].email)
     operate(server, "backup", "run", "--quiet")
     listed = json.loads(operate(server, "backup", "list", "--json").stdout)
     assert (listed[0]["tenants"], listed[0]["changed"], listed[0]["missing"]) == (2, 1, 0)
@@ -99,11 +101,15 @@ def test_server_backs_itself_up_and_returns_from_the_bucket_after_the_loss_of_it
     tenants[0].device().delete(id="a")
     operate(server, "restore", "--yes", "--from", "latest", "--tenant", tenants[0].email)
     assert {row["id"] for row in tenants[0].device().rows()} == {"a", "b"}
+    done = json.loads(operate(server, "actions", "--json").stdout)
+    assert (done[0]["action"], done[0]["about"]) == ("restore", "from latest")
     server.kill()
     if server.data.exists():
         shutil.rmtree(server.data)
     new = tmp_path / "new machine"
     assert operate(server, "restore", "--new", "--yes", "--from", "latest", data=new).stdout == "2 tenants restored.\n"
+    recorded = json.loads(operate(server, "actions", "--json", data=new).stdout)
+    assert [one["action"] for one in recorded] == ["restore", "restore", "active", "read-only"]
     began = Server(new, settings).start()
     for tenant, ids in zip(tenants, ({"a", "b"}, {"a"}), strict=True):
         login = began.post("/api/customers/login", {"email": tenant.email, "password": tenant.password})

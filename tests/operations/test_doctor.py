@@ -155,6 +155,20 @@ def test_cheap_hashes_are_warned_of(machine: Machine) -> None:
     assert "tests only" in finding.sentence
 
 
+def test_links_past_tls_are_warned_of(machine: Machine) -> None:
+    (finding,) = doctor.findings(with_settings(machine, public_url="http://sync.example.com"))
+    assert "PUBLIC_URL" in str(finding) and not finding.refuses
+    for fine in ("https://sync.example.com", "http://localhost:3000", "http://[::1]:3000"):
+        assert doctor.findings(with_settings(machine, public_url=fine)) == []
+
+
+def test_backups_on_the_disk_of_the_data_are_warned_of(machine: Machine, tmp_path: Path) -> None:
+    (finding,) = doctor.findings(with_settings(machine, backup_to=str(tmp_path / "not" / "yet")))
+    assert not finding.refuses and "another disk" in finding.remedy
+    for apart in ("/proc/backups", "s3://bucket/prefix", ""):
+        assert doctor.findings(with_settings(machine, backup_to=apart)) == []
+
+
 def test_too_few_descriptors_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
     (finding,) = doctor.findings(machine)

@@ -217,9 +217,11 @@ def test_context_variables_of_one_socket_are_not_seen_by_the_next(made: Made) ->
 
 
 def open_sockets(server: Server) -> int:
-    """Count the sockets that the server's process has open."""
+    """Count the sockets of TCP that the server's process has open."""
     assert server.process
-    return sum(target(file).startswith("socket:") for file in Path(f"/proc/{server.process.pid}/fd").iterdir())
+    others = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()}
+    names = [target(file) for file in Path(f"/proc/{server.process.pid}/fd").iterdir()]
+    return sum(name.startswith("socket:") and name[8:-1] not in others for name in names)
 
 
 @contextlib.contextmanager

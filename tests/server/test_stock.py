@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgres
 from tests.by_hand import Poller, Raw
 from tests.conftest import ROOT, Server, Tenant
 
@@ -35,6 +36,8 @@ APART = [
 @pytest.fixture(scope="module", params=[TOGETHER, "idle_reader"])
 def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that is served by the libraries, as far as there are two ways."""
+    if request.param == TOGETHER:
+        postgres.must_be_about_files()  # What the libraries send can't go to other processes.
     command = [sys.executable, "bench/stock.py", request.param]
     server = Server(tmp_path_factory.mktemp("stock") / "data", command=command).start()
     yield server

@@ -349,7 +349,7 @@ def logged() -> list[Any]:
     return [(*about, decode_stored(row).get("device_id")) for *about, row in connection().execute(sql)]
 
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "20" if postgres.IS_UNDER_TEST else "80"))  # Each has a database.
 TestSyncing = pytest.mark.slow(pytest.mark.timeout(120 + EXAMPLES)(Syncing.TestCase))
 TestSyncing.settings = settings(
     max_examples=EXAMPLES,

@@ -339,12 +339,11 @@ def test_open_connection_is_served_by_its_idle_reader(
     reader.begin(b"")
     for text in (b"4a", b"4unknown", b"4b"):
         phone.theirs.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
-    gevent.sleep(0.02)
-    assert phone.engine.received == ["a", "b"] and phone.engine.server.sockets
+    wait_for(lambda: phone.engine.received == ["a", "b"], f"two packets ({phone.engine.received})")
+    assert phone.engine.server.sockets
     phone.theirs.sendall(end)
     phone.theirs.shutdown(socket.SHUT_WR)
-    gevent.sleep(0.02)
-    assert phone.engine.received == ["a", "b", "transport close"]
+    wait_for(lambda: phone.engine.received == ["a", "b", "transport close"], f"the end ({phone.engine.received})")
     assert not broadcaster._connections and not phone.engine.server.sockets and not phone.engine.queue.qsize()
     ours = [record for record in caplog.records if record.name == "syncapp.socket"]  # Others' clients log too.
     assert [record.levelname for record in ours] == ([level] if level else [])

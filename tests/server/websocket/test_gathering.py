@@ -74,6 +74,7 @@ def all_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     app.extensions["lifecycle"].end()
 
 
+@pytest.mark.files("a commit that nobody waits for elsewhere")
 @pytest.mark.parametrize("count", [6, 20])  # Few go on at once; of more, some wait for their turn.
 def test_pushes_that_come_together_are_told_together_and_each_acknowledgement_leaves_with_them(
     all_sockets: tuple[Flask, sockets.Sockets], count: int, monkeypatch: pytest.MonkeyPatch
