@@ -11,7 +11,7 @@ import time
 import click
 
 from accounts.passwords import Passwords
-from operations import customer_changes
+from operations import customer_changes, tenant_list
 from operations.command_line import counted, password_asked, progress
 from operations.tenant_commands import (
     as_json_option,
@@ -22,7 +22,6 @@ from operations.tenant_commands import (
     tenant_argument,
 )
 from storage.account_links import Purpose
-from storage.sessions import live_sessions
 
 
 @click.group()
@@ -90,20 +89,17 @@ def _make_link(tenant: str, purpose: Purpose, hours: int, as_json: bool) -> None
 @tenant_argument
 @as_json_option
 def sessions(tenant: str, as_json: bool) -> None:
-    """List a customer's sessions: each is one log-in of a device.
+    """List a customer's sessions: each is one log-in, and shows the devices that came with it last.
 
     Example: python syncapp.py account sessions asha@example.com
     """
     with customer_named(tenant) as (_, engine, customer):
-        found = engine.directory.read(lambda: live_sessions(customer.id, int(time.time())))
-    shown = [
-        {"id": one.id, "createdAt": shown_time(one.created_at), "expiresAt": shown_time(one.expires_at)}
-        for one in found
-    ]
+        found = tenant_list.sessions(engine, customer.id, int(time.time()))
     if as_json:
-        print_json(shown)
-    else:
-        print_table(("SESSION", "LOGGED IN", "EXPIRES"), [list(one.values()) for one in shown])
+        print_json(found)
+        return
+    rows = [(one["id"], one["createdAt"], one["expiresAt"], ", ".join(one["devices"]) or "-") for one in found]
+    print_table(("SESSION", "LOGGED IN", "EXPIRES", "DEVICES"), rows)
 
 
 @account.command("end-sessions")

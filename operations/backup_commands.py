@@ -159,14 +159,20 @@ def _restore_kept(
         folder = Path(scratch) / "backup"
         folder.mkdir(mode=0o700)
         known = backup.main(folder / "main.db")
-        only = None if tenant is None else {restoring.named(engine, known, tenant)}
-        backup_return.bring_back(backup, folder, only, progress)
+        only = None if tenant is None else restoring.named(engine, known, tenant)
+        damaged = backup_return.bring_back(backup, folder, only, progress)
         choice = restoring.choose(engine, folder, tenant, closed)
         is_new = not engine.directory.read(main_database.count_customers)
         restored = _restore_backup(engine, choice, yes)
         if is_new:
             backup_return.bring_records(engine, folder / "main.db")
-        return restored
+    if damaged:
+        _record(engine, restored, wanted)
+        raise BackupError(
+            f"{counted(len(damaged), 'tenant')} not restored, since they are damaged in {backup.catalogue.name}:"
+            f" {', '.join(damaged[:_SHOWN])}. Restore each with --tenant from an older backup."
+        )
+    return restored
 
 
 def _restore_backup(engine: Engine, choice: Choice, yes: bool) -> list[str]:

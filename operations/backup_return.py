@@ -5,7 +5,7 @@ Knows: which objects of a catalogue are needed. Must not know: the command line,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from storage.engine import Engine
 from storage.main_database import Closing, Customer, OperatorAction
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import look_into
+from storage.sqlite.tenant_files import remove_file
 
 _AT_ONCE = 200
 Report = Callable[[str], object]
@@ -96,24 +97,35 @@ def kept(settings: Settings, wanted: str) -> Iterator[Kept]:
         yield Kept(found, chains, found.read(found.chosen(wanted)))
 
 
-def bring_back(backup: Kept, folder: Path, wanted: Collection[str] | None, report: Report) -> None:
-    """Make a folder of backups' form of some tenants, or of all (``wanted`` is None), with the main database.
+def bring_back(backup: Kept, folder: Path, wanted: str | None, report: Report) -> list[str]:
+    """Make a folder of backups' form of one tenant, or of all (``wanted`` is None), with the main database.
 
+    Gives those of all that are damaged: the others are not held up by them.
     Raises: BackupError.
     """
-    held = backup.catalogue.tenants
+    damaged = []
     (folder / "tenants").mkdir(mode=0o700, parents=True)
     if not (folder / "main.db").exists():
         backup.main(folder / "main.db")
     files = {"main.db": manifests.flush_and_hash(folder / "main.db")}
     manifest = Manifest(manifests.FORMAT, backup.catalogue.made, None, files, {}, {}, [])
-    for tenant_id in sorted(held if wanted is None else wanted):
+    for tenant_id in sorted(backup.catalogue.tenants) if wanted is None else [wanted]:
         target = manifests.file_in(folder, tenant_id)
-        backup.tenant(tenant_id, target)
-        manifest.tenants[tenant_id] = manifests.state_of(target)
+        try:
+            backup.tenant(tenant_id, target)
+            state = manifests.state_of(target)
+        except BackupError as error:
+            if wanted or isinstance(error, PlaceUnusable):
+                raise
+            damaged.append(tenant_id)
+            remove_file(target)
+            report(str(error))
+            continue
+        manifest.tenants[tenant_id] = state
         files[f"tenants/{target.name}"] = manifests.flush_and_hash(target)
         report(f"{tenant_id}: read from {backup.catalogue.name}")
     manifests.write(folder, manifest)
+    return damaged
 
 
 def bring_records(engine: Engine, main: Path) -> None:

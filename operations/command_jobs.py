@@ -84,7 +84,9 @@ class CommandJobs:
 
     def _remove_old(self) -> None:
         for folder in self._folder.glob("*"):
-            if time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
+            state = self.state(folder.name)
+            is_over = state is None or state.exit_code is not None
+            if is_over and time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

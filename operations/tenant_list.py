@@ -12,10 +12,11 @@ from typing import Any
 
 from protocol.codec import format_time
 from protocol.errors import InvalidTenantId
-from storage import customer_list, main_database
+from storage import customer_list, devices, main_database
 from storage.customer_list import Listed
 from storage.engine import Engine
 from storage.main_database import Customer, OperatorAction
+from storage.sessions import live_sessions
 from storage.tenant_summary import summary
 from tenants import parse_tenant_id
 
@@ -93,6 +94,24 @@ def describe(engine: Engine, customer: Customer) -> Described:
     """Describe one customer: what the directory says, and what is in the tenant's database, or why that can't be read."""
     verified = {"emailVerified": customer.verifiedEmail == customer.email}
     return {name: getattr(customer, name) for name in Listed._fields} | verified | measured(engine, customer.id)
+
+
+def sessions(engine: Engine, tenant_id: str, now: int) -> list[Described]:
+    """Describe the sessions of a customer that count, each with the devices that came with it last, the newest first."""
+    live = engine.directory.read(lambda: live_sessions(tenant_id, now))
+    try:
+        named = engine.peek(tenant_id, devices.by_session)
+    except Exception:  # The sessions of a damaged database can be ended, too.
+        named = {}
+    return [
+        {
+            "id": one.id,
+            "createdAt": format_time(one.created_at * 1000),
+            "expiresAt": format_time(one.expires_at * 1000),
+            "devices": named.get(one.id, []),
+        }
+        for one in live
+    ]
 
 
 def measured(engine: Engine, tenant_id: str) -> Described:

@@ -20,7 +20,7 @@ export async function show(page) {
 
 function nowhere() {
   return element("section", { className: "card" },
-    element("p", {}, "No backup looks after itself: BACKUP_TO is not set. docs/backups.md says how to set it, to a folder or to a bucket."),
+    element("p", {}, "There are no scheduled backups: BACKUP_TO is not set. docs/backups.md says how to set it, to a folder or to a bucket."),
     element("p", {}, "Each tenant can still be taken back to any moment of its own history: from its page under ", element("a", { href: "/admin/tenants" }, "Tenants"), "."));
 }
 

@@ -9,7 +9,7 @@ const EVERY_MS = 10_000;
 const DAY_SECONDS = 86_400;
 const SOON_DAYS = 30;
 const STATES = {
-  ok: ["on", "Well"],
+  ok: ["on", "Healthy"],
   degraded: ["lost", "Degraded: see below"],
   storage_full: ["failed", "The disk is full: nothing is stored"],
   ending: ["lost", "Ending"],

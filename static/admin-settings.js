@@ -16,7 +16,7 @@ export async function show(page) {
   page.append(
     element("h1", {}, "Settings"),
     element("p", { className: "muted" }, "As they apply now. They are read from the environment at the start; docs/settings.md says what each may be."),
-    element("p", { className: "check" }, only, element("label", { htmlFor: "only" }, "Only those that are not by default")),
+    element("p", { className: "check" }, only, element("label", { htmlFor: "only" }, "Only those that were set")),
     place,
   );
   fill();

@@ -86,9 +86,9 @@ function sessionsOf(tenant, path, refresh) {
         say(message, error.message, true);
       }
     }));
-    return [element("code", {}, one.id), shownTime(one.createdAt), shownTime(one.expiresAt), button];
+    return [element("code", {}, one.id), one.devices.join(", ") || "–", shownTime(one.createdAt), shownTime(one.expiresAt), button];
   });
-  return section("Sessions", table("Sessions", ["Session", "Logged in", "Expires", ""], rows, "Nobody is logged in."), message);
+  return section("Sessions", table("Sessions", ["Session", "Devices", "Logged in", "Expires", ""], rows, "Nobody is logged in."), message);
 }
 
 function quotasOf(tenant) {

@@ -147,6 +147,15 @@ def devices(ids: Sequence[str]) -> list[dict[str, Any]]:
     return [_shown(found[one], here) for one in ids if one in found]
 
 
+def by_session() -> dict[str, list[str]]:
+    """Say by session which devices came with it last, by their names or else IDs, the last seen first."""
+    found: dict[str, list[str]] = {}
+    sql = "SELECT session, id, name FROM _devices WHERE session IS NOT NULL ORDER BY last_seen_at DESC, id"
+    for session, device_id, name in connection().execute(sql):
+        found.setdefault(session, []).append(f"{name} ({device_id})" if name else device_id)
+    return found
+
+
 def reached(device_id: str, tables: Iterable[str]) -> dict[str, int]:
     """Give by table the position up to which a device has everything of it, 0 for what it never pulled."""
     found = Device.get_or_none(Device.id == device_id)

@@ -28,7 +28,6 @@ from server.scheduler import yield_if_due
 from storage import devices, main_database, usage
 from storage.customer_list import Listed
 from storage.main_database import Customer
-from storage.sessions import live_sessions
 
 PAGE_TENANTS = 25
 _MOST_DEVICES, _USAGE_DAYS = 100, 14
@@ -81,16 +80,14 @@ class Customers:
         """Show one tenant: its account, what it has, who uses it, what it may use."""
         customer = customer_of(self._server, tenant_id)
         now = int(time.time())
-        sessions = self._engine.directory.read(lambda: live_sessions(customer.id, now))
         found: dict[str, Any] = tenant_list.describe(self._engine, customer)
-        found["sessions"] = [
-            {"id": one.id, "createdAt": _shown(one.created_at), "expiresAt": _shown(one.expires_at)} for one in sessions
-        ]
+        found |= {} if "fault" in found else self._devices(customer.id)
+        found["sessions"] = tenant_list.sessions(self._engine, customer.id, now)
         found["sockets"] = self._server.sockets.connected_of(customer.id)
         found["usage"] = self._usage(customer.id, now // _DAY_SECONDS)
         found["remaining"] = [one._asdict() for one in self._server.quotas.remaining(customer.id)]
         found["mostBytes"] = with_own(self._server.settings, customer.quotas or {}).tenant_stored_bytes
-        return answer(found if "fault" in found else found | self._devices(customer.id))
+        return answer(found)
 
     def _usage(self, tenant_id: str, today: int) -> list[dict[str, Any]]:
         """Give what a tenant used on each of the last days, the newest first."""

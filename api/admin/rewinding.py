@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from accounts.operator_sign_in import Operator
@@ -62,9 +63,10 @@ class Rewinding:
         return answer({"rows": machine.rows(found, first, _PAGE_ROWS), "hasMore": first + _PAGE_ROWS < len(found.rows)})
 
     def rewind(self, operator: Operator, tenant_id: str) -> Reply:
-        """Make the rows what they were, as a new change; the time machine records it."""
-        machine, body = self._machine(operator, customer_of(self._server, tenant_id)), read_object()
-        done = machine.apply(_as_seen(machine, body))
+        """Make the rows what they were, as a new change that listeners hear of; the time machine records it."""
+        customer, body = customer_of(self._server, tenant_id), read_object()
+        machine = self._machine(operator, customer)
+        done = machine.apply(_as_seen(machine, body), partial(self._server.sockets.announce, customer.id))
         left = f" {done.left} changed meanwhile and were left: look again what differs." if done.left else ""
         return answer({"message": f"Rows written: {done.rows}, as changes {done.first} to {done.last}.{left}"})
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from operations import backup_catalogue, backup_retention, backup_return, backup_run
+from operations import backup_manifest as manifests
 from operations.backup_catalogue import Catalogue
 from operations.backup_chains import Chains
 from operations.backup_lock import Underway, alone
@@ -177,15 +179,20 @@ def test_increment_that_lacks_a_row_is_found_and_a_copy_is_kept_instead(
     assert backups.restored(one, tmp_path / "restored.db") == live(backups.tenants, one)
 
 
-def test_damaged_object_is_found_by_the_sample_and_made_anew(backups: Backups, new_tenant: NewTenant) -> None:
-    one = new_tenant()
+def test_damaged_object_is_found_by_the_sample_and_made_anew(
+    backups: Backups, new_tenant: NewTenant, tmp_path: Path
+) -> None:
+    one, other = new_tenant(), new_tenant()
     write(backups.tenants, one, "first", 300)
     backups.run()
-    (base,) = backups.folder.glob("objects/*.base")
+    (base,) = backups.folder.glob(f"objects/{uuid.UUID(one).hex}-*.base")
     content = bytearray(base.read_bytes())
     content[len(content) // 2] ^= 1
     base.write_bytes(content)
     assert list(backups.faults()) == [one]
+    with backup_return.kept(backups.settings, "latest") as kept:
+        assert backup_return.bring_back(kept, tmp_path / "back", None, backups.said.append) == [one]
+    assert manifests.read(tmp_path / "back").tenants.keys() == {other}, "the others are not held up"
     made = backups.run()
     assert "is damaged" in made.faults[one] and backups.last.state == "incomplete"
     assert backups.faults() == {} and not backups.run().faults

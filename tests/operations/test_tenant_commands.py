@@ -137,6 +137,11 @@ def test_one_session_ends_and_the_others_go_on(server: Server, used: Tenant) -> 
     mine = jwt.decode(used.token, options={"verify_signature": False})["sid"]
     both = {one["id"] for one in json.loads(done(server, "account", "sessions", used.id, "--json"))}
     assert len(both) == 2 and mine in done(server, "account", "sessions", used.id)
+    wait_for(lambda: "till-1" in done(server, "account", "sessions", used.id), "the device of one")
+    (of_till,) = [
+        one["id"] for one in json.loads(done(server, "account", "sessions", used.id, "--json")) if one["devices"]
+    ]
+    assert of_till == mine
     other = server.register()
     assert "no session" in refused(server, "account", "end-sessions", other.id, "--session", mine)
     done(server, "account", "end-sessions", used.id, "--session", mine)

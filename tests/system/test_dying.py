@@ -27,7 +27,7 @@ from tests.conftest import ROOT, Server, Tenant
 from tests.data_folder import engine_of, folder_of, opened, path_of
 from tests.pushed_rows import ROW, names, push_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.files("where they die")]
 
 DYING_SERVER = """
 import syncapp

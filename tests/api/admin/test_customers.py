@@ -163,7 +163,10 @@ def test_tenant_goes_back_to_a_moment_by_what_was_shown_alone(operator: Operator
     device.create(id="later")
     assert code_of(operator.post(f"{path}/rewind", asked)) == (400, "validation_error")
     seen = operator.post(f"{path}/rewind/preview", {"to": "2"}).json()["seen"]
+    listener = device.listen()
     assert operator.post(f"{path}/rewind", asked | {"seen": seen}).status_code == 200
+    listener.wait_note("sync_complete")
+    listener.close()
     assert {row["id"] for row in device.rows() if not row["is_deleted"]} == {"r0", "r1"}
     assert [action for action, _ in recorded(operator, used)] == ["rewound", "rewind", "show-rows"]
 

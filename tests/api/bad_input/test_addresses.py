@@ -57,7 +57,15 @@ def test_own_tenant_id_is_taken_in_every_form_of_a_uuid(device: Device, field: s
 
 def addresses(app: Flask) -> dict[str, set[str]]:
     """Give the methods of each address, with examples for its variables."""
-    examples = {"table": "end_user", "row_id": "kept", "number": "1", "device_id": "kept", "name": "nope.css"}
+    examples = {
+        "table": "end_user",
+        "row_id": "kept",
+        "number": "1",
+        "device_id": "kept",
+        "session_id": "kept",
+        "rest": "nope",
+        "name": "nope.css",
+    }
     found: dict[str, set[str]] = {}
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:[^:<>]*:)?(\w+)>", lambda variable: examples[variable[1]], rule.rule)
