@@ -131,6 +131,7 @@ def test_rows_are_shown_to_who_asks_and_that_is_recorded(operator: Operator, use
     rest = operator.post(f"/api/tenants/{used.id}/rows", {"table": "end_user", "before": answer["rows"][0]["sequence"]})
     assert [one["row"]["id"] for one in rest.json()["rows"]] == ["r0"]
     assert operator.post(f"/api/tenants/{used.id}/rows", {"table": "_devices"}).status_code == 400
+    assert operator.post(f"/api/tenants/{used.id}/rows", {"table": "end_user", "before": 2**63}).status_code == 400
     assert recorded(operator, used) == [("show-rows", "end_user")] * 2
 
 
