@@ -7,6 +7,7 @@ import json
 import uuid
 import zipfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,6 +170,20 @@ def test_tenant_goes_back_to_a_moment_by_what_was_shown_alone(operator: Operator
     listener.close()
     assert {row["id"] for row in device.rows() if not row["is_deleted"]} == {"r0", "r1"}
     assert [action for action, _ in recorded(operator, used)] == ["rewound", "rewind", "show-rows"]
+
+
+def test_tenant_that_was_restored_since_somebody_looked_is_left(
+    operator: Operator, used: Tenant, tmp_path: Path
+) -> None:
+    path, device = f"/api/tenants/{used.id}", used.device()
+    made = done(operator.server, "backup", "--to", str(tmp_path), "--tenant", used.id).split()[-1]
+    device.update(id="r0", name="seen")
+    asked = {"to": "2", "seen": operator.post(f"{path}/rewind/preview", {"to": "2"}).json()["seen"]}
+    done(operator.server, "restore", made, "--tenant", used.id, "--yes")
+    wait_for(lambda: device.rows()[0]["name"] != "seen", "the restore")
+    device.update(id="r0", name="never seen")
+    assert code_of(operator.post(f"{path}/rewind", asked)) == (400, "validation_error")
+    assert "never seen" in {row["name"] for row in device.rows()}
 
 
 @pytest.mark.parametrize("to", ["", "99", "yesterday", "2999-01-01T00:00:00Z", 7])
