@@ -33,7 +33,7 @@ from accounts.letters import Letters  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
 from api.admin.gate import Console, Gate  # noqa: E402
-from api.admin.server_parts import ServerParts  # noqa: E402
+from api.admin.server_parts import JOBS_FOLDER, ServerParts  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
@@ -148,6 +148,7 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     app.extensions["server_parts"] = parts
     gate = Gate(settings, engine.directory, engine.attempt_counts, cache(partial(_console, parts)))
     app.register_blueprint(gate.blueprint())
+    _remove_left_jobs(settings.data_dir / JOBS_FOLDER)
     if settings.metrics_token or settings.metrics_port:
         _add_metrics(app, settings, tenants, sockets, quotas, monitor, backups)
     _trust_proxies(app, settings.trusted_proxies)
@@ -243,6 +244,14 @@ def _console(parts: ServerParts) -> Console:
     from api.admin.assembly import assemble as assembled  # noqa: PLC0415 -- for those alone who use it
 
     return assembled(parts)
+
+
+def _remove_left_jobs(folder: Path) -> None:
+    """Have removed in time what an earlier process's console left, such as archives of tenants, whoever signs in or not."""
+    if any(folder.glob("*")):
+        from operations.command_jobs import CommandJobs  # noqa: PLC0415 -- for those alone who have such files
+
+        CommandJobs(folder)
 
 
 def _add_metrics(
