@@ -23,6 +23,8 @@ HISTORY, CONFLICTS, DEVICES, ACCOUNT = "history.jsonl", "conflicts.jsonl", "devi
 _OTHERS = {"README.txt", "tenant.db"}
 _ROWS = re.compile(r"rows/(\w{1,64})\.jsonl", re.ASCII)
 _LEAST_LINE_BYTES = 1 << 20
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Those that are read a bounded part at a time: of the others a few bytes become megabytes at once."""
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -59,6 +61,8 @@ class Archive:
                 raise self._bad(f"it has a part {name[:80]!r}, which no export has")
         if missing := {HISTORY, CONFLICTS, DEVICES, ACCOUNT} - set(names):
             raise self._bad(f"it has no {sorted(missing)[0]}")
+        if any(info.compress_type not in _METHODS for info in file.infolist()):
+            raise self._bad("it is compressed in a way that no export uses")
         self.tables = [found[1] for found in map(_ROWS.fullmatch, names) if found]
 
     def account(self) -> Row:

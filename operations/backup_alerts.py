@@ -47,12 +47,23 @@ def tell(
 
 
 def _post(url: str, body: bytes, report: Callable[[str], object]) -> None:
-    from urllib.request import Request, urlopen  # noqa: PLC0415 -- 2 MB that a server without a fault does not need
+    from urllib.request import (  # noqa: PLC0415 -- 2 MB that a server without a fault does not need
+        HTTPRedirectHandler,
+        Request,
+        build_opener,
+    )
 
+    class Staying(HTTPRedirectHandler):
+        """Goes nowhere else: whom to tell, the setting says, not who answers there."""
+
+        def redirect_request(self, *_: object) -> None:
+            """Follow nothing, so that it is an error, which is reported."""
+
+    opener = build_opener(Staying)
     request = Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 -- the setting takes no other
     for left in reversed(range(_TRIES)):
         try:
-            urlopen(request, timeout=_WAIT_SECONDS).close()  # noqa: S310
+            opener.open(request, timeout=_WAIT_SECONDS).close()
             return
         except (OSError, ValueError) as error:  # The address is a secret: it is not in the report.
             if not left:

@@ -22,6 +22,8 @@ import msgspec
 from operations.backup_manifest import BackupError
 from operations.backup_objects import KeyDoesNotFit, Packing
 from operations.backup_places import Place, PlaceUnusable
+from protocol.codec import parse_time
+from protocol.errors import ValidationError
 from storage.increments import State
 
 FORMAT = 1
@@ -176,7 +178,7 @@ class Catalogues:
         self.place.remove([f"{_CATALOGUES}/{name}{_COMPLETE}" for name in names])
 
     def chosen(self, wanted: str) -> str:
-        """Find a backup: ``latest``, its name, or a time, of which it is the last one until then.
+        """Find a backup: ``latest``, its name, or a time, of which it is the last one until then; without a zone it is UTC.
 
         Raises: BackupError if there is none.
         """
@@ -186,8 +188,8 @@ class Catalogues:
         if wanted in ("latest", *names):
             return names[0] if wanted == "latest" else wanted
         try:
-            until = datetime.fromisoformat(wanted).astimezone(UTC).timestamp()
-        except ValueError:
+            until = parse_time(wanted, "from") / 1000
+        except ValidationError:
             raise BackupError(f"There is no backup {wanted}: backup list names them.") from None
         found = [name for name in names if time_of(name) <= until]
         if not found:

@@ -119,7 +119,10 @@ class Chains:
             raise BackupError("it is not at the change at which it was backed up")
 
     def _bring(self, target: Path, packed: object) -> None:
-        change_copy(target, lambda: increments.bring(steps_in(packed)))
+        try:
+            change_copy(target, lambda: increments.bring(steps_in(packed)))
+        except increments.BadStep as error:
+            raise BackupError(f"what was backed up was changed by somebody: {error}") from None
 
     def restore_main(self, main: Object, target: Path) -> None:
         """Make a main database of its object."""

@@ -69,7 +69,7 @@ class Folder:
 
     def names(self, folder: str) -> list[str]:
         """List a folder, without what is being made."""
-        if not (self._path / folder).is_dir():
+        if not (self._path / folder).exists() and (self._path.is_dir() or not self._path.exists()):
             return []
         with _told("", self._path), os.scandir(self._path / folder) as found:
             return sorted(f"{folder}/{one.name}" for one in found if not one.name.startswith(_MAKING))

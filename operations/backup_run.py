@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from operations import backup_manifest as manifests
-from operations.backup_catalogue import Catalogue, Catalogues, Held, new_name
+from operations.backup_catalogue import Catalogue, Catalogues, Held, new_name, object_name
 from operations.backup_chains import Chains
 from operations.backup_changes import later_marks, unchanged
 from operations.backup_lock import alone
@@ -119,6 +119,10 @@ class _Run:
         name = new_name(began, before.name if before else "")
         self._engine.copy_directory(self._main)
         tenant_ids = sorted(manifests.customers_in(self._main))
+        if before is None:
+            self._tell_if_emptied()
+        else:
+            self._leave_out_lost(tenant_ids)
         main = self._chains.put_main(self._main, name)
         self._made = Catalogue(name, began.isoformat(timespec="seconds"), main, {})
         try:
@@ -137,6 +141,21 @@ class _Run:
         if removed.kept_why:  # Else nobody would see it before the disk is full.
             faults["older backups"] = f"none was removed: {removed.kept_why}"
         return RunResult(self._made, faults, removed)
+
+    def _tell_if_emptied(self) -> None:
+        """Note a fault if there were backups here: somebody emptied the place, or it is another disk."""
+        place = self._settings.backup_to
+        if self._engine.directory.read(lambda: backup_runs.latest_made(place)) is not None:
+            self._faults["older backups"] = f"they are no more in {place}, or can't be read; this one begins anew"
+
+    def _leave_out_lost(self, tenant_ids: list[str]) -> None:
+        """Make a tenant anew of which an object is gone, also if it did not change: nobody would read it for long."""
+        there = set(self._catalogues.objects())
+        for one in set(tenant_ids) & self._held.keys():
+            names = [object_name(one, part) for part in self._held[one].chain]
+            if lost := [name for name in names if name not in there]:
+                del self._held[one]
+                self._faults[one] = f"what was backed up before is damaged, and is made anew: {lost[0]} is missing"
 
     def _keep_all(self, tenant_ids: list[str]) -> None:
         same, marks = unchanged(self._engine, self._held, tenant_ids, self._go_on)

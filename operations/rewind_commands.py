@@ -91,10 +91,12 @@ def rewind(
         _told(source),
         past_of(engine, settings, customer.id, source) as past,
     ):
+        machine = TimeMachine(engine, customer.id, past=past)
         if to_file:
+            machine.record("rewind-to-file", f"to {to}, in {to_file}")
             with file_of(engine, customer.id, to_file) as copy:
                 _to_file(Moments(copy, past), copy, wish, to_file)
-        elif _to_tenant(TimeMachine(engine, customer.id, past=past), wish).left:
+        elif _to_tenant(machine, wish).left:
             raise SystemExit(ATTENTION)
 
 
@@ -112,6 +114,8 @@ def _told(source: Source) -> Iterator[None]:
 def _to_tenant(machine: TimeMachine, wish: _Wish) -> Rewound:
     preview = _preview(machine, wish)
     done = Rewound(0, 0, 0, 0)
+    if wish.as_json and preview.rows:
+        machine.record("show-rows", f"that differ from change {preview.moment.sequence}")
     if wish.as_json and not wish.is_yes:
         print_json(_described(machine, preview))
         return done

@@ -31,6 +31,13 @@ def latest_good(place: str | None = None) -> BackupRun | None:
     return found
 
 
+def latest_made(place: str) -> BackupRun | None:
+    """Give the last run that made a backup in a place, complete or not."""
+    made = _newest_first().where(BackupRun.state.in_(["good", "incomplete"]), BackupRun.place == place)
+    found: BackupRun | None = made.first()
+    return found
+
+
 def runs(limit: int) -> list[BackupRun]:
     """List the runs, the newest first."""
     return list(_newest_first().limit(limit))

@@ -44,6 +44,7 @@ _TIMED: Sequence[tuple[type[Bound], Sequence[str], str]] = (
 )
 """By table the times at which a row was made or changed; the last one is that by which it is removed one day."""
 
+_CONDITIONS = {condition for *_, condition in _TIMED}
 _LOG = table_of(Logged)
 
 
@@ -200,16 +201,36 @@ def _parts(found: Iterable[Any]) -> Iterator[list[Any]]:
 # --- in --------------------------------------------------------------------------------------------------------------
 
 
+class BadStep(ValueError):
+    """A step that no increment of ours has: somebody else wrote it."""
+
+
 def bring(steps: Iterable[Step]) -> None:
-    """Bring an increment into the bound copy, in the transaction of the caller."""
+    """Bring an increment into the bound copy, in the transaction of the caller.
+
+    Raises: BadStep.
+    """
     kept: list[tuple[int, int]] = []
     for step in steps:
+        _must_be_ours(step)
         if step.what == "keep":
             kept += [(first, last) for first, last in step.rows]
         elif step.what == "keep-end":
             _remove_others(kept, int(step.rows[0]))
         else:
             _DO[step.what](step)
+
+
+def _must_be_ours(step: Step) -> None:
+    """Refuse what would become SQL of its own: who may write where backups are kept may not run statements here.
+
+    Names stand between double quotes in the statements, and the condition of ``before`` is one of ours, word for word.
+    """
+    names = [step.table, *step.columns]
+    if step.what == "before" and len(names) == 3 and names.pop() not in _CONDITIONS:
+        raise BadStep("an increment has a condition that none of ours has")
+    if step.what not in ("keep", "keep-end", *_DO) or any('"' in name for name in names):
+        raise BadStep("an increment has a step that none of ours has")
 
 
 def _remove_others(kept: Sequence[tuple[int, int]], until: int) -> None:

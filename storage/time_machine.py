@@ -74,7 +74,7 @@ class TimeMachine(Moments):
         if not preview.rows:
             return Rewound(0, 0, 0, 0)
         about = f"to change {preview.moment.sequence}, {time_of(preview.moment)}"
-        self._record("rewind", about)
+        self.record("rewind", about)
         done = Rewound(0, 0, 0, 0)
         waiting: Sequence[Differing] = preview.rows
         is_first = True
@@ -87,10 +87,11 @@ class TimeMachine(Moments):
             waiting, is_first = part.rest, False
             done = _added(done, written)
             if written.applied.touched:
-                self._record(operator_actions.REWOUND, f"changes {written.applied.before.sequence + 1} to {done.last}")
+                self.record(operator_actions.REWOUND, f"changes {written.applied.before.sequence + 1} to {done.last}")
         return done
 
-    def _record(self, action: str, about: str) -> None:
+    def record(self, action: str, about: str) -> None:
+        """Record what an operator did to this tenant, or saw of it."""
         now = now_ms() // 1000
         self._directory.write(lambda: operator_actions.record(action, self._tenant_id, now, about, self._by))
 

@@ -35,11 +35,11 @@ def text_of(body: dict[str, Any], name: str) -> str:
 
 
 def whole_of(body: dict[str, Any], name: str, default: int | None = None) -> int:
-    """Give a whole number from 0 on, which must be there unless there is a default.
+    """Give a whole number from 0 to 2^53, as sequences have; it must be there unless there is a default.
 
     Raises: ValidationError.
     """
     value = whole_number(body.get(name, default))
-    if value is None or value < 0:
+    if value is None or not 0 <= value <= 2**53:
         raise invalid(name, "must be a whole number")
     return value

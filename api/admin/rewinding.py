@@ -5,8 +5,8 @@ Knows: that nothing is done but what was shown. Must not know: how a moment is f
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from api.admin.server_parts import ServerParts
 from protocol.codec import format_time
 from protocol.errors import ValidationError
 from server.http.exchange import Reply, answer
-from storage import operator_actions
 from storage.main_database import Customer
 from storage.moments import Moment, NoMoment, Preview
 from storage.positions import now_ms
@@ -49,24 +48,23 @@ class Rewinding:
         """Count the rows that would change, by table; none of them is shown."""
         machine = self._machine(operator, customer_of(self._server, tenant_id))
         found = _previewed(machine, read_object())
-        return answer({"to": _shown(found.moment), "seen": found.here.sequence, "tables": found.counts})
+        return answer({"to": _shown(found.moment), "seen": found.here.cursor, "tables": found.counts})
 
     def rows(self, operator: Operator, tenant_id: str) -> Reply:
         """Show rows that would change, with what of them; the record has that somebody looked."""
         customer, body = customer_of(self._server, tenant_id), read_object()
         machine, first = self._machine(operator, customer), whole_of(body, "first", 0)
-        found, now = _as_seen(machine, body), int(time.time())
-        about = f"that differ from change {found.moment.sequence}"
-        self._engine.directory.write(
-            lambda: operator_actions.record("show-rows", customer.id, now, about, operator.name)
-        )
+        found = _as_seen(machine, body)
+        machine.record("show-rows", f"that differ from change {found.moment.sequence}")
         return answer({"rows": machine.rows(found, first, _PAGE_ROWS), "hasMore": first + _PAGE_ROWS < len(found.rows)})
 
     def rewind(self, operator: Operator, tenant_id: str) -> Reply:
         """Make the rows what they were, as a new change that listeners hear of; the time machine records it."""
         customer, body = customer_of(self._server, tenant_id), read_object()
         machine = self._machine(operator, customer)
-        done = machine.apply(_as_seen(machine, body), partial(self._server.sockets.announce, customer.id))
+        found = _as_seen(machine, body)
+        with _told():  # It may be restored between the two.
+            done = machine.apply(found, partial(self._server.sockets.announce, customer.id))
         left = f" {done.left} changed meanwhile and were left: look again what differs." if done.left else ""
         return answer({"message": f"Rows written: {done.rows}, as changes {done.first} to {done.last}.{left}"})
 
@@ -81,20 +79,27 @@ def _previewed(machine: TimeMachine, body: dict[str, Any]) -> Preview:
     """
     table = body.get("table")
     tables = [text_of(body, "table")] if table else []
-    try:
+    with _told():
         return machine.preview(machine.moment(text_of(body, "to"), now_ms()), tables)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say which moment there is none of, and what to do."""
+    try:
+        yield
     except NoMoment as error:
         hint = " A backup from before may have it: use rewind --from, or --backup." if error.is_removed else ""
         raise ValidationError(f"{error}{hint}") from None
 
 
 def _as_seen(machine: TimeMachine, body: dict[str, Any]) -> Preview:
-    """Compare again, and refuse it if there were changes since somebody looked: nobody saw what they would lose.
+    """Compare again, and refuse it if there were changes or a restore since somebody looked: nobody saw what is lost.
 
     Raises: ValidationError.
     """
     found = _previewed(machine, body)
-    if found.here.sequence != whole_of(body, "seen"):
+    if found.here.cursor != text_of(body, "seen"):
         raise ValidationError("The tenant was changed since you looked. Look again what would change.")
     return found
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -355,3 +357,38 @@ def test_place_that_can_not_be_used_is_told_and_recorded(backups: Backups, folde
     with pytest.raises(BackupError, match=f"{folder_that_is_gone}"):
         backups.run()
     assert backups.last.state == "failed" and str(folder_that_is_gone) in backups.last.error
+
+
+# --- what somebody did to the place meanwhile ------------------------------------------------------------------------
+
+
+def test_place_that_was_emptied_is_told_once_also_if_nothing_changed(backups: Backups, new_tenant: NewTenant) -> None:
+    ids = {new_tenant() for _ in range(7)}
+    backups.run()
+    for one in backups.folder.glob("objects/*.base"):
+        one.unlink()
+    made = backups.run()
+    assert made.faults.keys() == ids and "is missing" in min(made.faults.values())
+    assert backups.faults() == {} and not backups.run().faults
+    shutil.rmtree(backups.folder)
+    made = backups.run()
+    assert list(made.faults) == ["older backups"] and backups.last.state == "incomplete"
+    assert backups.faults() == {} and not backups.run().faults
+
+
+@pytest.mark.parametrize(
+    ("wanted", "until"), [("2026-11-23T14:02", "2026-11-23T14:02:00+00:00"), ("9999-12-31T23:59:59-12:00", "latest")]
+)
+def test_time_without_a_zone_is_utc_as_backups_are_named(
+    backups: Backups, wanted: str, until: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        with backup_return.catalogues(backups.settings) as (found, _):
+            there = ["20261123T150000Z", "20261123T140000Z"]
+            monkeypatch.setattr(found, "names", lambda: there)
+            assert found.chosen(wanted) == found.chosen(until)
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -166,6 +166,14 @@ def rewritten(archive: Path, **parts: bytes | None) -> Path:
     return made
 
 
+def packed_otherwise(archive: Path) -> Path:
+    made = archive.with_name("bad.zip")
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_LZMA) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return made
+
+
 def changed(archive: Path, name: str, old: bytes, new: bytes) -> Path:
     with zipfile.ZipFile(archive) as opened:
         content = opened.read(name)
@@ -192,6 +200,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "cut": (lambda it: with_bytes(it, lambda content: content.__delitem__(slice(-200, None))), "cut off"),
     "a byte": (lambda it: with_bytes(it, flip), "history.jsonl"),
     "a path": (lambda it: rewritten(it, **{"../../etc/cron.d/x": b"x"}), "which no export has"),
+    "a bomb": (packed_otherwise, "compressed in a way"),
     "a part missing": (lambda it: rewritten(it, **{HISTORY: None}), "it has no history.jsonl"),
     "a table": (lambda it: rewritten(it, **{"rows/nobody.jsonl": b""}), "no synced table here"),
     "a long line": (lambda it: rewritten(it, **{HISTORY: b'"' + b"x" * (1 << 21)}), "longer than"),

@@ -57,6 +57,8 @@ def test_json_alone_shows_the_difference_and_writes_nothing(tenant: Tenant, acci
     assert shown["tables"] == {"end_user": {"added": 1, "changed": 1, "gone": 1}} and shown["written"] is None
     changed = {"table": "end_user", "id": "b", "kind": "changed", "fields": {"name": {"now": "accident", "then": "b"}}}
     assert changed in shown["rows"] and names(accident) == before
+    (looked,) = json.loads(operate("actions", "--tenant", tenant.id, "--json").stdout)
+    assert (looked["action"], looked["about"]) == ("show-rows", "that differ from change 3")
     by_time = json.loads(operate("rewind", tenant.id, "--to", now.removesuffix("Z"), "--json").stdout)
     assert by_time["to"]["change"] == 6 and by_time["to"]["utcTaken"] and by_time["tables"] == {}
     done = json.loads(

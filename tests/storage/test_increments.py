@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +19,8 @@ from storage import devices, increments, schema
 from storage.copying import pages, table_of
 from storage.increments import State, Step
 from storage.positions import now_ms, position
-from storage.sqlite.files import change_copy, look_into
+from storage.sqlite.files import change_copy, look_into, put_file
+from storage.sqlite.tenant_files import new_tenant_file
 from tenants import Tenants
 from tests import inside, postgres
 from tests.customers import customer
@@ -137,3 +140,29 @@ def test_tenant_of_another_epoch_or_other_tables_is_not_followed(
         assert not can_follow()
     tenants.engine.begin_epoch(tenant_id)
     assert not can_follow()
+
+
+_ATTACH = "ATTACH '{other}' AS other; DELETE FROM other.kept; --"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Step("insert", f'_devices" (id, first_seen_at, last_seen_at) VALUES (?, 1, 1); {_ATTACH}', ("id",), [["d"]]),
+        Step("delete", "_devices", (f'id" = ?; {_ATTACH}',), [1]),
+        Step("empty", f'_devices"; {_ATTACH}', (), []),
+        Step("before", "_receipts", ("taken_at", f"0; {_ATTACH}"), [None]),
+    ],
+    ids=lambda step: step.what,
+)
+def test_increment_of_somebody_else_reaches_no_other_database(tmp_path: Path, bad: Step) -> None:
+    """As the main database, of which the file of a tenant that is restored has nothing to know."""
+    copy, other = tmp_path / "copy.db", sqlite3.connect(tmp_path / "other.db")
+    other.executescript("CREATE TABLE kept (id); INSERT INTO kept VALUES (1)")
+    put_file(copy, new_tenant_file(now_ms()))
+    table, *columns = (name.replace("{other}", str(tmp_path / "other.db")) for name in (bad.table, *bad.columns))
+    step = bad._replace(table=table, columns=columns)
+    with contextlib.suppress(increments.BadStep):
+        change_copy(copy, lambda: increments.bring([step]))
+    assert other.execute("SELECT count(*) FROM kept").fetchone() == (1,)
+    other.close()

@@ -7,6 +7,7 @@ import json
 import uuid
 import zipfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,6 +131,7 @@ def test_rows_are_shown_to_who_asks_and_that_is_recorded(operator: Operator, use
     rest = operator.post(f"/api/tenants/{used.id}/rows", {"table": "end_user", "before": answer["rows"][0]["sequence"]})
     assert [one["row"]["id"] for one in rest.json()["rows"]] == ["r0"]
     assert operator.post(f"/api/tenants/{used.id}/rows", {"table": "_devices"}).status_code == 400
+    assert operator.post(f"/api/tenants/{used.id}/rows", {"table": "end_user", "before": 2**63}).status_code == 400
     assert recorded(operator, used) == [("show-rows", "end_user")] * 2
 
 
@@ -168,6 +170,20 @@ def test_tenant_goes_back_to_a_moment_by_what_was_shown_alone(operator: Operator
     listener.close()
     assert {row["id"] for row in device.rows() if not row["is_deleted"]} == {"r0", "r1"}
     assert [action for action, _ in recorded(operator, used)] == ["rewound", "rewind", "show-rows"]
+
+
+def test_tenant_that_was_restored_since_somebody_looked_is_left(
+    operator: Operator, used: Tenant, tmp_path: Path
+) -> None:
+    path, device = f"/api/tenants/{used.id}", used.device()
+    made = done(operator.server, "backup", "--to", str(tmp_path), "--tenant", used.id).split()[-1]
+    device.update(id="r0", name="seen")
+    asked = {"to": "2", "seen": operator.post(f"{path}/rewind/preview", {"to": "2"}).json()["seen"]}
+    done(operator.server, "restore", made, "--tenant", used.id, "--yes")
+    wait_for(lambda: device.rows()[0]["name"] != "seen", "the restore")
+    device.update(id="r0", name="never seen")
+    assert code_of(operator.post(f"{path}/rewind", asked)) == (400, "validation_error")
+    assert "never seen" in {row["name"] for row in device.rows()}
 
 
 @pytest.mark.parametrize("to", ["", "99", "yesterday", "2999-01-01T00:00:00Z", 7])
