@@ -49,6 +49,7 @@ FAST = {
     "BCRYPT_ROUNDS": "8",
     "RATE_LIMIT_LOGIN": "100000 per minute",
     "RATE_LIMIT_REGISTER": "100000 per minute",
+    "RATE_LIMIT_MAIL": "100000 per minute",
     "LOG_FORMAT": "json",
     "HOST": "127.0.0.1",
     "MIN_FREE_BYTES": "0",

@@ -16,6 +16,11 @@ TAKING_BODIES = [
     ("PATCH", f"{CUSTOMERS}/me"),
     ("DELETE", f"{CUSTOMERS}/me"),
     ("POST", f"{CUSTOMERS}/me/password"),
+    ("POST", f"{CUSTOMERS}/me/email"),
+    ("POST", f"{CUSTOMERS}/me/export"),
+    ("POST", f"{CUSTOMERS}/password/forgotten"),
+    ("POST", f"{CUSTOMERS}/password/reset"),
+    ("POST", f"{CUSTOMERS}/email/confirm"),
     ("POST", f"{SYNC}/push"),
     ("POST", f"{SYNC}/pull"),
     ("POST", f"{SYNC}/pull-pending"),
@@ -26,6 +31,9 @@ TAKING_BODIES = [
 ]
 WITHOUT_BODIES = {
     ("POST", f"{CUSTOMERS}/logout"),
+    ("POST", f"{CUSTOMERS}/me/email/verification"),
+    ("DELETE", f"{CUSTOMERS}/me/sessions"),
+    ("DELETE", f"{CUSTOMERS}/me/sessions/kept"),
     ("DELETE", "/api/client/devices/kept"),
 }
 REGISTRATION = {"firstName": "A", "lastName": "B", "email": "a@example.com", "password": "password123"}
