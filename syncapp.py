@@ -43,6 +43,7 @@ from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import doctor  # noqa: E402
 from operations.bus_choice import chosen_bus  # noqa: E402
+from operations.command_jobs import CommandJobs  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
 from operations.export import Exports  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
@@ -148,7 +149,7 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     app.extensions["server_parts"] = parts
     gate = Gate(settings, engine.directory, engine.attempt_counts, cache(partial(_console, parts)))
     app.register_blueprint(gate.blueprint())
-    _remove_left_jobs(settings.data_dir / JOBS_FOLDER)
+    CommandJobs(settings.data_dir / JOBS_FOLDER)  # Has removed what an earlier process left, whoever signs in or not.
     if settings.metrics_token or settings.metrics_port:
         _add_metrics(app, settings, tenants, sockets, quotas, monitor, backups)
     _trust_proxies(app, settings.trusted_proxies)
@@ -244,14 +245,6 @@ def _console(parts: ServerParts) -> Console:
     from api.admin.assembly import assemble as assembled  # noqa: PLC0415 -- for those alone who use it
 
     return assembled(parts)
-
-
-def _remove_left_jobs(folder: Path) -> None:
-    """Have removed in time what an earlier process's console left, such as archives of tenants, whoever signs in or not."""
-    if any(folder.glob("*")):
-        from operations.command_jobs import CommandJobs  # noqa: PLC0415 -- for those alone who have such files
-
-        CommandJobs(folder)
 
 
 def _add_metrics(
