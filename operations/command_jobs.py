@@ -96,10 +96,16 @@ class CommandJobs:
 
     def _remove_old(self) -> None:
         for folder in self._folder.glob("*"):
-            state = self.state(folder.name)
-            is_over = state is None or state.exit_code is not None
-            if is_over and time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # Another process removed it meanwhile.
+                if time.time() - folder.stat().st_mtime > _KEPT_SECONDS and self._is_over(folder.name):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_over(self, job_id: str) -> bool:
+        try:
+            state = self.state(job_id)
+        except (OSError, ValueError):  # A crash left it half made.
+            return True
+        return state is None or state.exit_code is not None
 
 
 def _is_running(process_id: int) -> bool:

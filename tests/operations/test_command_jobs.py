@@ -60,6 +60,8 @@ def test_archive_is_removed_in_time_though_nobody_asks_for_another_job(
 def test_archive_of_before_a_restart_is_removed_though_nobody_signs_in(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    left = job(tmp_path / "data" / JOBS_FOLDER, os.getpid(), "0")
+    left = job(tmp_path / "data" / JOBS_FOLDER, os.getpid())
+    (left / "pid").write_text("")  # As a crash leaves it.
+    os.utime(left, (time.time() - 7200,) * 2)
     start_server()
     assert not left.exists()
