@@ -33,7 +33,7 @@ from accounts.letters import Letters  # noqa: E402
 from accounts.signing_key import BadSigningKey  # noqa: E402
 from accounts.tokens import Tokens  # noqa: E402
 from api.admin.gate import Console, Gate  # noqa: E402
-from api.admin.server_parts import ServerParts  # noqa: E402
+from api.admin.server_parts import JOBS_FOLDER, ServerParts  # noqa: E402
 from api.auth import Accounts  # noqa: E402
 from api.docs import asyncapi, completeness, openapi  # noqa: E402
 from api.history import Review  # noqa: E402
@@ -43,6 +43,7 @@ from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
 from operations import doctor  # noqa: E402
 from operations.bus_choice import chosen_bus  # noqa: E402
+from operations.command_jobs import CommandJobs  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
 from operations.export import Exports  # noqa: E402
 from operations.file_monitor import FileMonitor  # noqa: E402
@@ -148,6 +149,7 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     app.extensions["server_parts"] = parts
     gate = Gate(settings, engine.directory, engine.attempt_counts, cache(partial(_console, parts)))
     app.register_blueprint(gate.blueprint())
+    CommandJobs(settings.data_dir / JOBS_FOLDER)  # Has removed what an earlier process left, whoever signs in or not.
     if settings.metrics_token or settings.metrics_port:
         _add_metrics(app, settings, tenants, sockets, quotas, monitor, backups)
     _trust_proxies(app, settings.trusted_proxies)

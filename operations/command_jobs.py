@@ -42,6 +42,8 @@ class CommandJobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._remove_old()
+        if any(folder.glob("*")):  # Of an earlier process, which can't remove them any more.
+            self._remove_later()
 
     def start(self, done_by: str, *arguments: str) -> str:
         """Run a command, in the folder of the job if it writes there (``result_of``); give the ID of the job."""
@@ -61,9 +63,16 @@ class CommandJobs:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, _LEAST_PRIORITY)
         (folder / "pid").write_text(str(process.pid))
-        gevent.spawn(_note_end, process, folder)
-        gevent.spawn_later(_KEPT_SECONDS + 1, self._remove_old)
+        gevent.spawn(self._note_end, process, folder)
         return job_id
+
+    def _note_end(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        """Note the exit code; from now on the folder counts as old one day, and a customer's data may be in it."""
+        code = process.wait()
+        part = folder / "code.part"
+        part.write_text(str(code))
+        part.rename(folder / "code")
+        self._remove_later()
 
     def state(self, job_id: str) -> JobState | None:
         """Tell how a job is; None if it is not known, or not any more."""
@@ -82,19 +91,21 @@ class CommandJobs:
         path = self._folder / job_id / "result"
         return path if _JOB_ID.fullmatch(job_id) and path.is_file() else None
 
+    def _remove_later(self) -> None:
+        gevent.spawn_later(_KEPT_SECONDS + 1, self._remove_old)
+
     def _remove_old(self) -> None:
         for folder in self._folder.glob("*"):
-            state = self.state(folder.name)
-            is_over = state is None or state.exit_code is not None
-            if is_over and time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # Another process removed it meanwhile.
+                if time.time() - folder.stat().st_mtime > _KEPT_SECONDS and self._is_over(folder.name):
+                    shutil.rmtree(folder, ignore_errors=True)
 
-
-def _note_end(process: subprocess.Popen[bytes], folder: Path) -> None:
-    code = process.wait()
-    part = folder / "code.part"
-    part.write_text(str(code))
-    part.rename(folder / "code")
+    def _is_over(self, job_id: str) -> bool:
+        try:
+            state = self.state(job_id)
+        except (OSError, ValueError):  # A crash left it half made.
+            return True
+        return state is None or state.exit_code is not None
 
 
 def _is_running(process_id: int) -> bool:

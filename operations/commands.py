@@ -7,6 +7,7 @@ a running server: they wait for its locks.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 
 import click
@@ -37,6 +38,7 @@ from operations import doctor as doctor_checks
 from operations import support as support_text
 from operations.command_line import counted, failures, password_asked, read_line, storage
 from server import connections
+from storage import operator_actions
 from tenants import Tenants
 
 
@@ -81,6 +83,7 @@ def register(password_stdin: bool, **account: str | None) -> None:
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
     with storage(creates=True) as (settings, engine):
         customer = create_customer(Tenants(engine), Passwords(settings.bcrypt_rounds), body)
+        engine.directory.write(lambda: operator_actions.record("register", customer.id, int(time.time())))
     click.echo(customer.id)
 
 

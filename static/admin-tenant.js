@@ -54,7 +54,7 @@ function tablesOf(tenant, path) {
 function devicesOf(tenant) {
   const rows = tenant.deviceList.map((one) => [
     element("th", { scope: "row" }, one.name ?? one.deviceId, one.name ? element("small", { className: "muted block" }, one.deviceId) : ""),
-    number(one.behind, one.behind === 0 ? "up to date" : `${one.behind.toLocaleString("en")} changes`),
+    number(one.behind, one.behind === 0 ? "up to date" : `${one.behind.toLocaleString("en")} ${one.behind === 1 ? "change" : "changes"}`),
     shownTime(one.lastSeen), shownTime(one.firstSeen), one.expired ? "must pull from the start" : "",
   ]);
   const more = tenant.devices - tenant.deviceList.length;
@@ -70,7 +70,7 @@ function usageOf(tenant) {
     number(one.bytes_in, bytes(one.bytes_in)), number(one.bytes_out, bytes(one.bytes_out)), number(one.most_sockets),
   ]);
   return section("Use by day, UTC",
-    table("Use by day", ["Day", "Requests", "Pushes", "Rows pushed", "Rows pulled", "In", "Out", "Most sockets"], rows, "Nothing was used in the last two weeks."));
+    table("Use by day", ["Day", "Requests", "Pushes", "Rows pushed", "Rows pulled", "In", "Out", "Most sockets"], rows, "Nothing was used in the last two weeks, or it is not stored yet: that is done each minute."));
 }
 
 function sessionsOf(tenant, path, refresh) {

@@ -16,14 +16,14 @@ from api.admin.overview import Overview
 from api.admin.record import Record
 from api.admin.rewinding import Rewinding
 from api.admin.row_view import RowView
-from api.admin.server_parts import ServerParts
+from api.admin.server_parts import JOBS_FOLDER, ServerParts
 from operations.command_jobs import CommandJobs
 from operations.tenant_measures import Measures
 
 
 def assemble(server: ServerParts) -> Console:
     """Give the console of a server."""
-    jobs = Jobs(CommandJobs(server.settings.data_dir / "console"))
+    jobs = Jobs(CommandJobs(server.settings.data_dir / JOBS_FOLDER))
     return Console(
         [
             jobs,

@@ -18,6 +18,9 @@ from sockets import Sockets
 from storage.devices import Seen
 from tenants import Tenants
 
+JOBS_FOLDER = "console"
+"""Where commands that the console runs keep what they make, in the data folder."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerParts:

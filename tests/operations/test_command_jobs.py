@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from api.admin.server_parts import JOBS_FOLDER
+from operations import command_jobs
 from operations.command_jobs import CommandJobs
+from tests.conftest import Server, wait_for
 
 JOB = "0" * 32
 
@@ -37,3 +43,25 @@ def test_job_that_was_killed_has_ended_without_a_word(tmp_path: Path) -> None:
     state = jobs.state(JOB)
     assert state is not None and (state.exit_code, state.output) == (-1, "said")
     assert jobs.state("..") is None and jobs.result_of("../..") is None
+
+
+def test_archive_is_removed_in_time_though_nobody_asks_for_another_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has all that is held of a customer."""
+    monkeypatch.setattr(command_jobs, "_PROGRAM", tmp_path / "writes.py")
+    monkeypatch.setattr(command_jobs, "_KEPT_SECONDS", -0.9)  # It is looked at a second after that.
+    (tmp_path / "writes.py").write_text("import sys, time; time.sleep(0.3); open(sys.argv[1], 'w')")
+    CommandJobs(tmp_path / "jobs").start("console 1", "{result}")
+    assert list((tmp_path / "jobs").iterdir())
+    wait_for(lambda: not list((tmp_path / "jobs").iterdir()), "its removal")
+
+
+def test_archive_of_before_a_restart_is_removed_though_nobody_signs_in(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    left = job(tmp_path / "data" / JOBS_FOLDER, os.getpid())
+    (left / "pid").write_text("")  # As a crash leaves it.
+    os.utime(left, (time.time() - 7200,) * 2)
+    start_server()
+    assert not left.exists()
