@@ -23,7 +23,7 @@ from operations.command_line import confirm, counted, failures, progress, storag
 from operations.restore import Choice
 from settings import Settings
 from storage import main_database, operator_actions
-from storage.declarations import toml_file
+from storage.declarations import compatibility, toml_file
 from storage.engine import Engine
 
 ATTENTION = 3
@@ -130,6 +130,8 @@ def restore(
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("This replaces data, and there is no terminal to ask: use --yes.")
     with storage(creates=new) as (settings, engine):
+        if engine.directory.read(main_database.accepted_tables):  # Else nobody is served by others here.
+            compatibility.must_be_accepted(engine)
         restored: list[str] = []
         if file:
             restored = _restore_file(engine, file, str(tenant), yes)

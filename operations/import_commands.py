@@ -21,6 +21,7 @@ from operations.import_archive import Counts, Import
 from operations.tenant_commands import as_json_option, print_json
 from settings import Settings
 from storage import operator_actions
+from storage.declarations import compatibility
 from storage.engine import Engine
 from storage.main_database import Customer
 
@@ -59,6 +60,7 @@ def import_archive(
         )
     password = "" if tenant or dry_run else password_asked(password_stdin)
     with storage(creates=False) as (settings, engine):
+        compatibility.must_be_accepted(engine)
         customer = tenant_list.find(engine, tenant) if tenant else None
         with importing.read(file, settings.max_row_bytes) as found:
             if customer:

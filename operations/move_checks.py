@@ -32,13 +32,9 @@ def must_be_movable(
     """Refuse what can't be moved from one to the other, before anything is.
 
     ``installation``: the name of the target. ``tenant_id``: that of one tenant, None for all.
-    Raises: MoveError.
+    Raises: MoveError, MigrationRefused.
     """
-    if differences := compatibility.compare(source).differences:
-        raise MoveError(
-            f"The tables that are declared are not those of the server ({differences[0].sentence}): start the server with"
-            " them first."
-        )
+    compatibility.must_be_accepted(source)
     with suppress(TenantNotFound):
         target.tenant(_NOBODY).read(lambda: None)  # Tables whose names it can't have are refused here.
     if tenant_id is None:

@@ -17,6 +17,7 @@ from operations.command_line import confirm, counted, progress
 from operations.rewind import Source, file_of, past_of, write_file
 from operations.tenant_commands import as_json_option, customer_named, print_json, print_table, tenant_argument
 from protocol.codec import format_time
+from storage.declarations import compatibility
 from storage.engine import Database
 from storage.moments import Moment, Moments, NoMoment, Preview, time_of
 from storage.positions import now_ms
@@ -91,6 +92,7 @@ def rewind(
         _told(source),
         past_of(engine, settings, customer.id, source) as past,
     ):
+        compatibility.must_be_accepted(engine)
         machine = TimeMachine(engine, customer.id, past=past)
         if to_file:
             machine.record("rewind-to-file", f"to {to}, in {to_file}")

@@ -78,17 +78,7 @@ def compare(engine: Engine, retiring: Collection[str] = ()) -> Found:
 
     The tables that ``retiring`` names may go although they have rows.
     """
-    accepted = engine.directory.read(main_database.accepted_tables)
-    now = declared_now()
-    found = Found()
-    for table in accepted:
-        if table.name in now:
-            found.differences += _of_table(table.name, table.declaration, now[table.name], table.is_retired)
-        elif not table.is_retired:
-            found.differences.append(_removed(table.name, table.name in retiring))
-    found.differences += [
-        Difference(f"{name}: new table", name) for name in now if name not in {table.name for table in accepted}
-    ]
+    found = Found(differences(engine, retiring))
     risks = [difference for difference in found.differences if difference.is_risk]
     if risks:
         for tenant_id in engine.tenant_ids():
@@ -96,6 +86,32 @@ def compare(engine: Engine, retiring: Collection[str] = ()) -> Found:
                 if ids:
                     found.offences.setdefault(risk, []).append(Offence(tenant_id, len(ids), ids[0]))
     return found
+
+
+def differences(engine: Engine, retiring: Collection[str] = ()) -> list[Difference]:
+    """Find what is declared otherwise than it was accepted, without a look at rows."""
+    accepted = engine.directory.read(main_database.accepted_tables)
+    now, found = declared_now(), list[Difference]()
+    for table in accepted:
+        if table.name in now:
+            found += _of_table(table.name, table.declaration, now[table.name], table.is_retired)
+        elif not table.is_retired:
+            found.append(_removed(table.name, table.name in retiring))
+    known = {table.name for table in accepted}
+    return found + [Difference(f"{name}: new table", name) for name in now if name not in known]
+
+
+def must_be_accepted(engine: Engine) -> None:
+    """Refuse to go on where a tenant that is opened would get other tables than those of the server.
+
+    A start compares them with all rows first, and a command does not.
+    Raises: MigrationRefused.
+    """
+    if found := differences(engine):
+        raise MigrationRefused(
+            f"The tables that are declared are not those of the server ({found[0].sentence}): start the server with them"
+            " first, or run migrate; or declare those of before. Nothing was changed."
+        )
 
 
 def accept(engine: Engine, retiring: Collection[str] = ()) -> list[Difference]:

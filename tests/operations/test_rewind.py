@@ -11,7 +11,9 @@ import pytest
 
 from protocol.codec import format_time
 from storage.positions import now_ms
-from tests.conftest import Device, Listener, Run, Tenant
+from tests import forking
+from tests.backing_up import operating
+from tests.conftest import Device, Listener, Run, Server, Tenant
 
 
 @pytest.fixture
@@ -116,3 +118,28 @@ def test_what_can_not_be_done_is_one_sentence_and_changes_nothing(
     before = accident.pull({"cursor": None})["cursor"]
     assert sentence in operate("rewind", tenant.id, *words, code=code).stderr
     assert accident.pull({"cursor": None})["cursor"] == before
+
+
+def test_command_with_other_tables_than_the_server_changes_no_tenant(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """It would migrate the tenant that it opens, though a start refuses these tables for the rows there are."""
+    tables, archive = tmp_path / "tables.toml", tmp_path / "a.zip"
+    tables.write_text("[job]\ncolumns.title = 'text'\n")
+    server = start_server(TABLES_FILE=str(tables))
+    tenant = server.register()
+    tenant.device().create("job", id="j", title="words")
+    environ = operating(server.data) | {"TABLES_FILE": str(tables)}
+    made = forking.run(["backup", "--to", str(tmp_path / "backups")], environ).stdout.strip()
+    assert forking.run(["export", tenant.id, "--to", str(archive)], environ).returncode == 0
+    tables.write_text("[job]\ncolumns.title = 'integer'\n")
+    for command in (
+        ["rewind", tenant.id, "--to", "0", "--json"],
+        ["import", str(archive), "--tenant", tenant.id, "--dry-run"],
+        ["restore", made, "--tenant", tenant.id, "--yes"],
+    ):
+        ended = forking.run(command, environ)
+        assert (
+            ended.returncode == 1 and "not those of the server (job.title: type text becomes integer)" in ended.stderr
+        )
+        assert [(row["title"], row["version"]) for row in tenant.device().rows("job")] == [("words", 1)]
