@@ -41,8 +41,8 @@ from api.lost_passwords import LostPasswords  # noqa: E402
 from api.own_account import OwnAccount  # noqa: E402
 from api.pages import Pages  # noqa: E402
 from api.sync import Sync  # noqa: E402
-from operations import doctor  # noqa: E402
 from operations.bus_choice import chosen_bus  # noqa: E402
+from operations.checks import doctor  # noqa: E402
 from operations.command_jobs import CommandJobs  # noqa: E402
 from operations.engine_choice import server_engine  # noqa: E402
 from operations.export import Exports  # noqa: E402
@@ -71,7 +71,7 @@ from storage.sqlite.folder_locks import DataFolderInUse  # noqa: E402
 from tenants import Tenants  # noqa: E402
 
 if TYPE_CHECKING:
-    from operations.backup_schedule import BackupSchedule
+    from operations.backups.schedule import BackupSchedule
 
 VERSION = "0.2.0"
 _GUNICORNS_BOOT_ERROR = 3
@@ -190,7 +190,7 @@ def _backups(settings: Settings, engine: Engine) -> "BackupSchedule | None":
     """Give what makes backups by itself, if the settings ask for it."""
     if not settings.backup_every:
         return None
-    from operations.backup_schedule import BackupSchedule  # noqa: PLC0415 -- for those alone who use it
+    from operations.backups.schedule import BackupSchedule  # noqa: PLC0415 -- for those alone who use it
 
     return BackupSchedule(settings, engine)
 
@@ -326,7 +326,7 @@ def _run_command() -> None:
     """Run one of the operator's commands. They are imported here, since a server needs none of what they do."""
     import click  # noqa: PLC0415
 
-    from operations import commands  # noqa: PLC0415
+    from operations.commands import commands  # noqa: PLC0415
 
     click.version_option(VERSION, prog_name="syncapp")(commands.commands)
     commands.commands(obj=VERSION)

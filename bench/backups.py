@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import syncapp  # noqa: F401, I001 -- first of all: it patches the standard library.
 
 from models import synced_tables
-from operations import backup_run
+from operations.backups import run as backup_run
 from protocol.messages import Limits
 from protocol.push_parser import parse_push
 from protocol.seen_rows import NOBODY

@@ -1,5 +1,4 @@
-"""The operator's commands, checks, backups and restores, and the server's background work.
+"""What runs beside the requests: the background work of a server, its metrics, moves, migrations, and what operators do.
 
-Knows: the command line, the data folder as a whole. Must not know: requests, the rules of sync. It imports whatever it
-needs, and nothing but ``syncapp`` imports it.
+Knows: settings, engines, the data as a whole. Must not know: the command line, requests, the rules of sync.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 
-from operations.backup_status import Status
+from operations.backups.status import Status
 from operations.file_monitor import FileMonitor
 from operations.openmetrics import Gauge
 from server.admission import Admission

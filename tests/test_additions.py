@@ -21,8 +21,9 @@ import models
 import settings
 import syncapp
 from api.docs import schemas
-from operations import doctor, probe, probe_requests, probe_sockets, trial_start
-from operations.commands import commands
+from operations.checks import doctor, probe_requests, probe_sockets, trial_start
+from operations.commands import probe
+from operations.commands.commands import commands
 from protocol.messages import Strategy
 from protocol.notifications import NOTIFICATION_TYPES, Notification
 from storage import main_database, schema, system_tables
@@ -113,10 +114,10 @@ def test_every_command_says_what_it_does_and_is_in_the_docs(name: str, command: 
 @pytest.mark.parametrize(
     ("module", "made", "table"),
     [
-        (doctor, doctor.CHECKS, "CHECKS in operations/doctor.py"),
-        (trial_start, trial_start.TRIAL_CHECKS, "TRIAL_CHECKS in operations/trial_start.py"),
-        (probe_requests, probe.PROBES, "PROBES in operations/probe.py"),
-        (probe_sockets, probe.PROBES, "PROBES in operations/probe.py"),
+        (doctor, doctor.CHECKS, "CHECKS in operations/checks/doctor.py"),
+        (trial_start, trial_start.TRIAL_CHECKS, "TRIAL_CHECKS in operations/checks/trial_start.py"),
+        (probe_requests, probe.PROBES, "PROBES in operations/commands/probe.py"),
+        (probe_sockets, probe.PROBES, "PROBES in operations/commands/probe.py"),
     ],
     ids=["doctor", "trial_start", "probe_requests", "probe_sockets"],
 )

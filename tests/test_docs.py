@@ -22,7 +22,7 @@ import settings
 import syncapp
 from api import reference
 from api.docs import openapi
-from operations import commands as operator_commands
+from operations.commands import commands as operator_commands
 from protocol import errors, notifications
 from server.websocket import announcements
 from storage import main_database

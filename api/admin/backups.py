@@ -17,7 +17,7 @@ from api.admin.customers import customer_of
 from api.admin.jobs import Jobs
 from api.admin.json_fields import read_object, text_of
 from api.admin.server_parts import ServerParts
-from operations import backup_status
+from operations.backups import status as backup_status
 from protocol.codec import format_time
 from protocol.errors import ValidationError, invalid
 from server.http.exchange import Reply, answer

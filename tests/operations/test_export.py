@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server, Tenant
-from tests.operations.test_tenant_commands import done, refused
+from tests.operations.commands.test_tenant_commands import done, refused
 
 
 @pytest.fixture(scope="module")

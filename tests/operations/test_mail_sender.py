@@ -12,7 +12,8 @@ import pytest
 
 import settings
 from accounts.letters import Letter
-from operations import doctor, smtp_server, trial_start
+from operations import smtp_server
+from operations.checks import doctor, trial_start
 from operations.mail_sender import MailSender
 from operations.smtp_server import CanNotSend, MailRefused
 from storage import outbox

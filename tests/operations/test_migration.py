@@ -19,8 +19,8 @@ import pytest
 
 from models import connection
 from operations import fleet, migration
+from operations.backups.restore import restore_file
 from operations.migration import Migration, NoRoomForCopies, Result
-from operations.restore import restore_file
 from protocol.errors import StorageFull
 from storage import schema
 from tenants import Tenants

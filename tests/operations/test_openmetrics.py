@@ -15,7 +15,7 @@ from operations.openmetrics import Gauge, OpenMetrics
 from server.metrics import Histogram
 from tests.conftest import ROOT, Server, Tenant, free_port
 from tests.needs import where
-from tests.operations.test_operator import run
+from tests.operations.commands.test_operator import run
 
 TOKEN = "a-token-of-the-operator"
 FOLDER = ROOT / "docs" / "monitoring"

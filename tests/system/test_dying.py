@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 import requests
 
-from operations import backup, restore
+from operations.backups import backup, restore
 from storage import positions
 from storage.sqlite import files
 from tenants import Tenants
@@ -117,7 +117,7 @@ from storage import main_database
 from storage import digest
 from storage.sqlite import files
 from storage import positions
-from operations import restore
+from operations.backups import restore
 from storage import schema
 from storage.sqlite import database
 from storage.sqlite import file_replacement

@@ -18,7 +18,7 @@ import requests
 
 from tests import forking, postgres
 from tests.conftest import FAST, JSON, ROOT, WAIT_SECONDS, Server, Tenant, wait_for
-from tests.operations.test_operator import run
+from tests.operations.commands.test_operator import run
 
 StartServer = Callable[..., Server]
 

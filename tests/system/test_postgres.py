@@ -12,7 +12,7 @@ import pytest
 
 from tests import postgres
 from tests.conftest import JSON, ROOT, WAIT_SECONDS, Listener, Server, Tenant
-from tests.operations.test_operator import run
+from tests.operations.commands.test_operator import run
 from tests.relay import Relay
 
 StartServer = Callable[..., Server]

@@ -25,11 +25,11 @@ import socketio
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from operations import probe_proxies
-from operations.doctor import Finding
-from operations.probe import run_checks
-from operations.probe_client import request
-from operations.probe_target import find_deployment, parse_address
+from operations.checks import probe_proxies
+from operations.checks.doctor import Finding
+from operations.checks.probe_client import request
+from operations.checks.probe_target import find_deployment, parse_address
+from operations.commands.probe import run_checks
 from tests.conftest import JSON, Server, Tenant, needs, wait_for
 from tests.proxy_defaults import DEFAULTS
 from tests.proxy_processes import PROXIES, Behind, certified, chosen, here, running, section

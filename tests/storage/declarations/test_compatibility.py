@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import models
-from operations import backup, backup_verification, restore
+from operations.backups import backup, restore
+from operations.backups import verification as backup_verification
 from protocol.errors import ValidationError
 from storage import devices
 from storage.declarations.compatibility import MigrationRefused

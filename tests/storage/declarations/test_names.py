@@ -18,7 +18,8 @@ import msgspec
 import pytest
 
 import models
-from operations import backup, backup_verification
+from operations.backups import backup
+from operations.backups import verification as backup_verification
 from storage import devices, digest, history, positions, pull_reader
 from storage.declarations import toml_file
 from storage.schema import tenant_models

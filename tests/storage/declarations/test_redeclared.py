@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from models import connection, synced_tables
-from operations import backup, backup_verification, restore
+from operations.backups import backup, restore
+from operations.backups import verification as backup_verification
 from protocol.codec import format_time
 from protocol.pull_parser import parse_pull
 from storage import devices, pull_reader

@@ -17,7 +17,7 @@ import gevent
 import pytest
 
 from models import EndUser, connection
-from operations import backup_manifest as manifests
+from operations.backups import manifest as manifests
 from protocol.errors import Busy, TenantNotFound
 from storage.engine import CanNotOpen, Database, Engine, NotRestored
 from storage.main_database import Customer

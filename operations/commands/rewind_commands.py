@@ -1,0 +1,209 @@
+"""The operator's command that takes a tenant back to an earlier moment.
+
+Knows: the command line, what is shown before rows are written. Must not know: SQL, engines, how a moment is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from operations.backups.rewind import Source, file_of, past_of, write_file
+from operations.commands.command_line import confirm, counted, progress
+from operations.commands.tenant_commands import as_json_option, customer_named, print_json, print_table, tenant_argument
+from protocol.codec import format_time
+from storage.declarations import compatibility
+from storage.engine import Database
+from storage.moments import Moment, Moments, NoMoment, Preview, time_of
+from storage.positions import now_ms
+from storage.time_machine import ROWS_AT_ONCE, Rewound, TimeMachine
+
+ATTENTION = 3
+"""Exit code of a rewind that left rows which were changed meanwhile."""
+
+_SHOWN = 10
+
+
+class _Wish(NamedTuple):
+    """What was asked for."""
+
+    to: str
+    tables: tuple[str, ...]
+    row_ids: tuple[str, ...]
+    is_yes: bool
+    as_json: bool
+
+
+@click.command()
+@tenant_argument
+@click.option("--to", required=True, metavar="CHANGE|TIME", help="The number of a change, or a time in ISO 8601.")
+@click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; may be given again.")
+@click.option(
+    "--row", "rows", multiple=True, metavar="ID", help="Only this row of the one --table; may be given again."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json_option
+@click.option(
+    "--to-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a new database for restore --file, and leave the tenant as it is.",
+)
+@click.option(
+    "--backup",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH",
+    help="A backup, or a tenant's file from one, for a moment that the tenant's own history has no more.",
+)
+@click.option(
+    "--from", "kept", help="The same of a backup in BACKUP_TO: latest, its name, or the last one until a time."
+)
+def rewind(
+    tenant: str,
+    to: str,
+    tables: tuple[str, ...],
+    rows: tuple[str, ...],
+    yes: bool,
+    as_json: bool,
+    to_file: Path | None,
+    backup: Path | None,
+    kept: str | None,
+) -> None:
+    """Take a tenant's rows back to what they were at a moment, as a new change that devices pull.
+
+    It shows the difference first, and asks; with --json and without --yes it only shows it. What it undoes stays in the
+    history, so that this can be undone in the same way. Exit code 3: rows that changed meanwhile were left.
+
+    Example: python syncapp.py rewind asha@example.com --to 2026-11-23T14:02:00+05:30
+    """
+    wish = _Wish(to, tables, rows, yes, as_json)
+    if not (yes or as_json or to_file or sys.stdin.isatty()):
+        raise click.UsageError("This changes rows, and there is no terminal to ask: use --yes, or --json to look only.")
+    if backup and kept:
+        raise click.UsageError("Say which backup: --backup PATH, or --from, and not both.")
+    source = backup or kept
+    with (
+        customer_named(tenant) as (settings, engine, customer),
+        _told(source),
+        past_of(engine, settings, customer.id, source) as past,
+    ):
+        compatibility.must_be_accepted(engine)
+        machine = TimeMachine(engine, customer.id, past=past)
+        if to_file:
+            machine.record("rewind-to-file", f"to {to}, in {to_file}")
+            with file_of(engine, customer.id, to_file) as copy:
+                _to_file(Moments(copy, past), copy, wish, to_file)
+        elif _to_tenant(machine, wish).left:
+            raise SystemExit(ATTENTION)
+
+
+@contextlib.contextmanager
+def _told(source: Source) -> Iterator[None]:
+    """Say of a moment that is no more held what may hold it."""
+    try:
+        yield
+    except NoMoment as error:
+        is_new = source is None and error.is_removed
+        hint = " A backup from before may have it: --from TIME, or --backup PATH." if is_new else ""
+        raise click.ClickException(f"{error}{hint}") from None
+
+
+def _to_tenant(machine: TimeMachine, wish: _Wish) -> Rewound:
+    preview = _preview(machine, wish)
+    done = Rewound(0, 0, 0, 0)
+    if wish.as_json and preview.rows:
+        machine.record("show-rows", f"that differ from change {preview.moment.sequence}")
+    if wish.as_json and not wish.is_yes:
+        print_json(_described(machine, preview))
+        return done
+    shown = _described(machine, preview) if wish.as_json else {}
+    if not wish.as_json:
+        _show(machine, preview)
+    if preview.rows:
+        if not wish.is_yes:
+            confirm("Go on?")
+        done = machine.apply(preview, takes_all=wish.is_yes)
+    if wish.as_json:
+        print_json(shown | {"written": done._asdict()})
+    elif preview.rows:
+        click.echo(f"{counted(done.rows, 'row')} written, as changes {done.first:,} to {done.last:,}.")
+    if done.left:
+        progress(f"{counted(done.left, 'row')} changed meanwhile and left as they are: look again what differs.")
+    return done
+
+
+def _to_file(moments: Moments, copy: Database, wish: _Wish, target: Path) -> None:
+    preview = _preview(moments, wish)
+    shown = _described(moments, preview) if wish.as_json else {}
+    if not wish.as_json:
+        _show(moments, preview)
+    count = write_file(copy, preview)
+    if wish.as_json:
+        print_json(shown | {"file": str(target)})
+    else:
+        progress(f"{counted(count, 'row')} are otherwise in the file than now; restore --file puts it in place.")
+        click.echo(str(target))
+
+
+def _preview(moments: Moments, wish: _Wish) -> Preview:
+    return moments.preview(moments.moment(wish.to, now_ms()), wish.tables, wish.row_ids)
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def _show(moments: Moments, preview: Preview) -> None:
+    for line in _about(preview.moment):
+        progress(line)
+    counts = preview.counts
+    if not counts:
+        click.echo("Nothing differs: it is as it was then.")
+        return
+    rows = [(table, *(f"{count:,}" for count in found.values())) for table, found in counts.items()]
+    print_table(("TABLE", "COME BACK", "CHANGE", "GO"), rows)
+    for row in moments.rows(preview, 0, _SHOWN):
+        click.echo(f"{row['table']} {row['id']} {_KINDS[row['kind']]}{_fields(row)}")
+    if len(preview.rows) > _SHOWN:
+        click.echo(f"and {len(preview.rows) - _SHOWN:,} more; --json lists all.")
+    if len(preview.rows) > ROWS_AT_ONCE:
+        progress(
+            f"More than {ROWS_AT_ONCE:,} rows come in several commits: devices may see a part of them for moments."
+        )
+
+
+_KINDS = {"added": "comes back", "changed": "changes", "gone": "goes"}
+
+
+def _fields(row: dict[str, Any]) -> str:
+    return f": {', '.join(row['fields'])}" if row["kind"] == "changed" else ""
+
+
+def _about(moment: Moment) -> Iterator[str]:
+    taken = " (the time names no zone: UTC was taken)" if moment.is_utc_taken else ""
+    yield f"Back to change {moment.sequence:,}, {time_of(moment)}{taken}."
+    if moment.restored_at:
+        yield (
+            f"At {format_time(moment.restored_at)} the data was restored: what had been committed since change"
+            f" {moment.sequence:,} is only in what was replaced then."
+        )
+
+
+def _described(moments: Moments, preview: Preview) -> dict[str, Any]:
+    moment = preview.moment
+    return {
+        "to": {
+            "change": moment.sequence,
+            "time": format_time(moment.at) if moment.at else None,
+            "utcTaken": moment.is_utc_taken,
+            "restoredAt": format_time(moment.restored_at) if moment.restored_at else None,
+        },
+        "from": {"change": preview.here.sequence},
+        "tables": preview.counts,
+        "rows": moments.rows(preview, 0, len(preview.rows)),
+        "written": None,
+    }
