@@ -326,6 +326,11 @@ def finish_closing(tenant_id: str, now: int) -> None:
     Closing.update(finished_at=now).where(Closing.tenant_id == tenant_id).execute()
 
 
+def is_closed(tenant_id: str) -> bool:
+    """Tell whether an account was closed."""
+    return bool(Closing.select().where(Closing.tenant_id == tenant_id).exists())
+
+
 def closed_ids() -> set[str]:
     """List the accounts that were closed."""
     return {closing.tenant_id for closing in Closing.select()}

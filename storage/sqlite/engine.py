@@ -91,7 +91,10 @@ class SQLiteEngine:
         self.directory = _open_directory(self.folder.main, most_waiting)
         self.rollbacks = RollbackDetection(self.directory)
         watching = self.rollbacks if is_server else None
-        self.files = OpenFiles(self.folder, most_open, most_waiting, watching)
+        self.files = OpenFiles(self.folder, most_open, most_waiting, watching, self._is_account_closed)
+
+    def _is_account_closed(self, tenant_id: str) -> bool:
+        return self.directory.read(lambda: main_database.is_closed(tenant_id))
 
     # --- tenants -----------------------------------------------------------------------------------------------------
 

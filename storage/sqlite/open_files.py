@@ -75,9 +75,14 @@ class OpenFiles:
     epoch. Without ``rollbacks``, as beside a server, nobody looks for files that went back."""
 
     def __init__(
-        self, folder: DataFolder, most_open: int, most_waiting: int, rollbacks: RollbackDetection | None
+        self,
+        folder: DataFolder,
+        most_open: int,
+        most_waiting: int,
+        rollbacks: RollbackDetection | None,
+        is_account_closed: Callable[[str], bool],
     ) -> None:
-        self._folder, self._rollbacks = folder, rollbacks
+        self._folder, self._rollbacks, self._is_account_closed = folder, rollbacks, is_account_closed
         self._most_open, self._most_waiting = most_open, most_waiting
         self._open: OrderedDict[str, SQLiteDatabase] = OrderedDict()
         self._closing: set[str] = set()
@@ -196,13 +201,17 @@ class OpenFiles:
         database.idle_looks += 1
 
     def let_go(self, tenant_id: str, database: SQLiteDatabase) -> None:
-        """Close a file that is not at its path any more, and keep what it held: its last bytes go with the descriptor."""
+        """Close a file that is not at its path any more, and keep what it held: its last bytes go with the descriptor.
+
+        Nothing is kept if another process removed it since the account was closed.
+        """
         database.wait()
         if self._open.get(tenant_id) is not database:
             return  # Another greenlet did.
         del self._open[tenant_id]
         self.missed.send(tenant_id)
-        keep_open_aside(database, self._folder.replaced)
+        if not self._is_account_closed(tenant_id):
+            keep_open_aside(database, self._folder.replaced)
         database.close()
 
     def close_all(self) -> None:

@@ -16,9 +16,10 @@ from gevent.event import Event
 from storage import main_database
 from storage.positions import incarnation, position
 from storage.sqlite import open_files
+from storage.sqlite.engine import SQLiteEngine
 from tenants import Tenants
 from tests import inside
-from tests.data_folder import engine_of, path_of
+from tests.data_folder import engine_of, folder_of, path_of
 from tests.storage.sqlite.words import descriptors
 
 _TENANTS = 10
@@ -151,3 +152,20 @@ def test_file_that_went_back_and_is_held_is_waited_for_and_opened_once(
     assert tenants.read(tenant_id, position).epoch != epoch
     with engine.files.closed(tenant_id):
         assert descriptors(path_of(tenants, tenant_id)) == 0
+
+
+def test_file_of_an_account_that_another_process_closed_leaves_no_copy(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    """Fault: it was taken for one that somebody removed, and its rows were kept."""
+    tenant_id = new_tenant()
+    push(tenants, tenant_id, "a")
+    folder = folder_of(tenants)
+    beside = Tenants(SQLiteEngine(folder.path, is_server=False))
+    beside.close_account(tenant_id)
+    beside.close()
+    engine_of(tenants).maintain()
+    assert tenant_id not in engine_of(tenants).files
+    assert not path_of(tenants, tenant_id).exists() and not list(
+        folder.path.rglob(f"*{path_of(tenants, tenant_id).stem}*")
+    )
