@@ -21,8 +21,9 @@ from tests import postgres
 from tests.sources import ROOT
 
 LONGEST = (
-    *("test_js_handlers", "test_dart", "test_fairness", "test_losses", "test_pages", "test_network"),
-    *("test_api_schema", "test_other_browsers", "test_chaos", "test_redis_bus", "test_push_writer", "test_numbers"),
+    *("test_operators_day", "test_console", "test_js_handlers", "test_dart", "test_fairness", "test_losses"),
+    *("test_pages", "test_network", "test_upgrade", "test_api_schema", "test_other_browsers"),
+    *("test_chaos", "test_redis_bus", "test_push_writer", "test_numbers"),
     *("test_disk_quota", "test_push_fast_path", "test_row_identity", "test_parsers", "test_idle_reader"),
 )
 """What begins first, the longest before the others, so that what runs beside it does not wait for it in the end."""
