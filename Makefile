@@ -21,7 +21,7 @@ run: .venv/installed node_modules ## Install what is needed and serve on port 30
 
 test: ## Install what tests need and pass them; with ARGS these tests only
 	@$(MAKE) --no-print-directory -j4 ready
-	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(TOGETHER) -j3 clients $(if $(ENGINE),,on-postgres) part-1 part-2 part-3)
+	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(TOGETHER) -j4 clients $(if $(ENGINE),,on-postgres) part-1 part-2 part-3)
 
 # Each waits for a server elsewhere, so they are fetched side by side. npm may be among the programs.
 ready: .venv/installed-dev .venv-s3/installed programs
@@ -29,7 +29,7 @@ programs:
 	@$(PYTHON) tests/needs.py
 	@$(MAKE) --no-print-directory node_modules clients/js/node_modules
 
-# Three at a time, since much of a test is waiting; each takes the next module that none has, and prints when it ends.
+# Four at a time, since much of a test is waiting; each takes the next module that none has, and prints when it ends.
 part-1 part-2 part-3: .venv/installed-dev
 	$(BIN)/python -m pytest $(AMONG)
 

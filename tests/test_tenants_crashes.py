@@ -66,7 +66,7 @@ if sys.argv[3].startswith("close"):
     "file made": lambda: before(os, "fsync"),
     "before rename": lambda: before(os, "replace"),
     "after rename": lambda: after(os, "replace"),
-    "before insert": lambda: before(main_database, "customer_by_email"),
+    "before insert": lambda: before(main_database, "id_by_email"),
     "before commit": lambda: after(main_database, "add_customer"),
     "after commit": lambda: before(group_commit, "_answer"),
     "close: before commit": lambda: after(main_database, "remove_customer"),
@@ -122,7 +122,7 @@ def test_next_attempt_needs_no_restart(open_folder: Callable[..., Tenants], tmp_
     assert path_of(tenants, again.id).exists()
 
 
-@pytest.mark.parametrize("where", ["os.fsync", "os.replace", "storage.main_database.customer_by_email"])
+@pytest.mark.parametrize("where", ["os.fsync", "os.replace", "storage.main_database.id_by_email"])
 def test_registration_that_fails_leaves_nothing_at_once(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
