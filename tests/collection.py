@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from server.disk_space import room
 from tests import postgres
 from tests.sources import ROOT
 
@@ -60,6 +61,11 @@ def _about_files(item: pytest.Item) -> str | None:
     """Tell what of SQLite's files a test is about."""
     mark = item.get_closest_marker("files")
     return str(mark.args[0]) if mark else "its engine" if item.path.parent.name == "sqlite" else None
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget that a test's disk was full, which is noted once a process."""
+    room.is_full = room.is_low = False
 
 
 class Shared:
