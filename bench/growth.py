@@ -1,4 +1,4 @@
-"""How the cost of a request grows: with rows, rows in a push, history, tenants; and the disk with rows and changes.
+"""How the cost of a request grows: with rows, rows in a push, history, tenants; the disk with rows and changes; metrics.
 
 In-process, through the WSGI application: no network, no client. Run it with a checkout's Python in that checkout:
 ``python bench/growth.py [PART…]``. Prints tables of microseconds of CPU, the
@@ -281,6 +281,26 @@ def by_disk(server: Server) -> None:
         before = size()
 
 
+def by_metrics(server: Server) -> None:
+    """What a push counts and times for /metrics, be it read or not; the statements are those of the modules that do."""
+    from server import metrics  # noqa: PLC0415 -- an older checkout has none
+
+    def count() -> None:
+        began = time.perf_counter()
+        metrics.TOKENS["hit",] += 1
+        metrics.PUSHES[()] += 1
+        metrics.ROWS[()] += 1
+        metrics.WRITES[()] += 1
+        metrics.COMMIT_SECONDS.observe(time.perf_counter() - began)
+        metrics.REQUESTS["sync.push", 200] += 1
+        metrics.REQUEST_SECONDS.observe(0.0004, "sync.push")
+
+    token = server.tenant()
+    title("a push of one new row, and what of it is counting for metrics")
+    tell("the push", lambda: push_time(server, token, bodies([new_ids(1) for _ in range(400)])))
+    tell("counting", lambda: microseconds(count, 100_000))
+
+
 def main() -> None:
     """Measure all, or what the command line names: ``python bench/growth.py by_ids``."""
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent / "data") as folder:
@@ -288,7 +308,7 @@ def main() -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
-        for measure in (by_batch, by_rows, by_ids, by_history, by_tenants, by_disk):
+        for measure in (by_batch, by_rows, by_ids, by_history, by_tenants, by_disk, by_metrics):
             if not sys.argv[1:] or measure.__name__ in sys.argv[1:]:
                 measure(server)
 

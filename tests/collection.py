@@ -17,12 +17,14 @@ from typing import Any
 
 import pytest
 
+from server.disk_space import room
 from tests import postgres
 from tests.sources import ROOT
 
 LONGEST = (
-    *("test_js_handlers", "test_dart", "test_fairness", "test_losses", "test_pages", "test_network"),
-    *("test_api_schema", "test_other_browsers", "test_chaos", "test_redis_bus", "test_push_writer", "test_numbers"),
+    *("test_operators_day", "test_console", "test_js_handlers", "test_dart", "test_fairness", "test_losses"),
+    *("test_pages", "test_network", "test_upgrade", "test_api_schema", "test_other_browsers"),
+    *("test_chaos", "test_redis_bus", "test_push_writer", "test_numbers"),
     *("test_disk_quota", "test_push_fast_path", "test_row_identity", "test_parsers", "test_idle_reader"),
 )
 """What begins first, the longest before the others, so that what runs beside it does not wait for it in the end."""
@@ -59,6 +61,11 @@ def _about_files(item: pytest.Item) -> str | None:
     """Tell what of SQLite's files a test is about."""
     mark = item.get_closest_marker("files")
     return str(mark.args[0]) if mark else "its engine" if item.path.parent.name == "sqlite" else None
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget that a test's disk was full, which is noted once a process."""
+    room.is_full = room.is_low = False
 
 
 class Shared:

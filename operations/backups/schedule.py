@@ -29,7 +29,7 @@ from storage.main_database import BackupRun
 
 _LOOK_SECONDS, _POLL_SECONDS, _LEASE_SECONDS = 10.0, 0.5, 60.0
 _END_SECONDS = 5.0
-_PROGRAM = Path(__file__).resolve().parent.parent / "syncapp.py"
+_PROGRAM = Path(__file__).resolve().parents[2] / "syncapp.py"
 _LAST_BYTES = 2_000
 log = logging.getLogger("syncapp.backups")
 

@@ -19,7 +19,7 @@ from storage.engine import Engine
 from storage.main_database import Customer
 from storage.sqlite.connections import sqlite_version
 
-_REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+_REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 _NAMES = re.compile(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b|[^\s@<>]+@[^\s@<>]+")
 """IDs of tenants, also as files are named by them, and e-mail addresses."""
 

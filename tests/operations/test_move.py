@@ -15,6 +15,7 @@ from operations.move import Move
 from operations.move_checks import MoveError
 from protocol.errors import Moved
 from storage import copying, devices, main_database
+from storage.declarations.compatibility import MigrationRefused
 from storage.devices import Seen
 from storage.engine import CanNotOpen, Engine
 from storage.positions import position
@@ -359,7 +360,7 @@ def test_what_can_not_be_moved_is_refused_before_anything_is(open_engine: Open, 
     refused(f"row {one} of customers has a text")
     tenants.directory.write(lambda: main_database.change_customer(one, phone="1"))
     declare("[job]\ncolumns.a = 'text'\n")
-    refused("job: new table")
+    refused("job: new table", MigrationRefused)
     declare("")
     two = provision(tenants)
     assert isinstance(source, SQLiteEngine)

@@ -22,6 +22,7 @@ from operations.checks.doctor import Finding
 from operations.checks.probe_target import Deployment, NoDeployment, find_deployment, parse_address
 from operations.commands import commands
 from operations.commands.probe import run_checks
+from syncapp import VERSION
 from tests.conftest import Server, free_port, needs
 from tests.proxy_processes import certified, running
 
@@ -205,7 +206,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_server_without_a_proxy_is_found_well(quick: Server) -> None:
     said = doctor("--url", f"{quick.url}/")
     assert said.exit_code == 0, said.stdout
-    assert said.stdout.startswith(f"syncapp 0.1.0 at {quick.url}: ok\n")
+    assert said.stdout.startswith(f"syncapp {VERSION} at {quick.url}: ok\n")
     assert said.stdout.endswith("12 checks, 0 broken, 0 warnings, 2 skipped.\n")
     assert said.stdout.count("\nok: checked whether ") == 12
 
