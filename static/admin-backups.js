@@ -1,7 +1,8 @@
 // Backups: how it stands with them, the runs, and what is kept, which is asked for by a click since it may be far away.
 
 import { get } from "./admin-api.js";
-import { run } from "./admin-jobs.js";
+import { TenantOf } from "./admin-backup-tenant.js";
+import { run, tell } from "./admin-jobs.js";
 import { bytes, fact, facts, number, shownTime, table } from "./admin-parts.js";
 import { element, say, whileBusy } from "./dom.js";
 
@@ -39,17 +40,6 @@ function aboutOf({ to, everySeconds, keep, isEncrypted, status }, refresh) {
       status && fact("State", status.state), status && fact("Last good", shownTime(status.lastGood)), status && fact("Next due", shownTime(status.nextDue)),
     ]),
     element("div", { className: "actions spaced" }, button), message);
-}
-
-/** Run a job and say how it ended, in the command's own last words. */
-async function tell(message, begin) {
-  try {
-    const { exitCode, output, errors } = await begin();
-    const last = (text) => text.trim().split("\n").at(-1);
-    say(message, exitCode === 0 ? last(output) || "Done." : last(errors) || "It was cut off.", exitCode !== 0);
-  } catch (error) {
-    say(message, error.message, true);
-  }
 }
 
 function runsOf({ runs }) {
@@ -95,35 +85,14 @@ class Kept {
       say(this.message, `Verifying ${one.name}: every tenant is restored into a scratch folder and read.`);
       return tell(this.message, () => run("/api/backups/verify", { name: one.name }));
     }));
-    const restore = element("button", { type: "button", className: "small" }, "Restore a tenant");
-    restore.ariaLabel = `Restore a tenant from ${one.name}`;
-    restore.addEventListener("click", () => this.#askWhom(one));
+    const restore = element("button", { type: "button", className: "small" }, "A tenant…");
+    restore.ariaLabel = `Compare or restore a tenant from ${one.name}`;
+    restore.addEventListener("click", () => new TenantOf(one).open());
     return [
       element("th", { scope: "row" }, one.name, element("small", { className: "muted block" }, shownTime(one.made))),
       number(one.tenants), number(one.changed), number(one.missing), number(one.sizeBytes, bytes(one.sizeBytes)),
       element("td", {}, element("div", { className: "row-buttons" }, verify, restore)),
     ];
-  }
-
-  #askWhom(one) {
-    const message = element("p", { className: "message", role: "status" });
-    const input = element("input", { id: "whom", required: true, autocomplete: "off", spellcheck: false });
-    const go = element("button", { type: "submit", className: "primary" }, "Restore");
-    const cancel = element("button", { type: "button" }, "Cancel");
-    const form = element("form", { method: "dialog" }, element("h2", { id: "whom-title" }, `Restore a tenant from ${one.name}`),
-      element("p", {}, "This replaces all that the tenant has now, under a new epoch: devices pull everything again. To go back to a moment of its own history, with what would change shown first, use Rewind on the tenant's page."),
-      element("div", { className: "field" }, element("label", { htmlFor: "whom" }, "The customer's address or ID"), input),
-      element("div", { className: "actions" }, go, cancel), message);
-    const dialog = element("dialog", { className: "card" }, form);
-    dialog.setAttribute("aria-labelledby", "whom-title");
-    cancel.addEventListener("click", () => dialog.close());
-    dialog.addEventListener("close", () => dialog.remove());
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      whileBusy(go, () => tell(message, () => run("/api/backups/restore", { name: one.name, tenant: input.value.trim() })));
-    });
-    document.body.append(dialog);
-    dialog.showModal();
   }
 }
 

@@ -16,6 +16,17 @@ export async function run(path, body, report = () => {}) {
   }
 }
 
+/** Run a job and say how it ended, in the command's own last words. */
+export async function tell(message, begin) {
+  try {
+    const { exitCode, output, errors } = await begin();
+    const last = (text) => text.trim().split("\n").at(-1);
+    say(message, exitCode === 0 ? last(output) || "Done." : last(errors) || "It was cut off.", exitCode !== 0);
+  } catch (error) {
+    say(message, error.message, true);
+  }
+}
+
 /** The button that exports a tenant. */
 export function offerExport(path, message) {
   const button = element("button", { type: "button" }, "Export");

@@ -6,6 +6,15 @@ import { element, say, whileBusy } from "./dom.js";
 
 const KINDS = { added: "comes back", changed: "changes", gone: "goes" };
 
+/** How many rows would change. */
+export const countOf = (tables) => Object.values(tables).flatMap(Object.values).reduce((sum, one) => sum + one, 0);
+
+/** The table of how many rows of each table would change. */
+export function countsOf(tables) {
+  const rows = Object.entries(tables).map(([name, { added, changed, gone }]) => [name, number(added), number(changed), number(gone)]);
+  return table("What would change", ["Table", "Come back", "Change", "Go"], rows, "");
+}
+
 /** The button that opens the time machine of a tenant. */
 export function offerRewind(tenant, path, refresh) {
   const button = element("button", { type: "button" }, "Rewind");
@@ -62,8 +71,7 @@ class TimeMachine {
     say(this.message, "Comparing…");
     const found = await post(`${this.path}/rewind/preview`, { to: new Date(this.moment.value).toISOString() });
     const asked = { to: String(found.to.change), seen: found.seen };
-    const rows = Object.entries(found.tables).map(([name, counts]) => [name, number(counts.added), number(counts.changed), number(counts.gone)]);
-    const count = Object.values(found.tables).flatMap(Object.values).reduce((sum, one) => sum + one, 0);
+    const count = countOf(found.tables);
     this.message.replaceChildren(`Change ${found.to.change.toLocaleString("en")}, `, found.to.at ? shownTime(found.to.at) : "before the first", count ? ":" : ". Nothing differs: it is as it was then.");
     if (!count) return;
     const go = element("button", { type: "button", className: "primary" }, `Rewind ${count.toLocaleString("en")} rows`);
@@ -71,7 +79,7 @@ class TimeMachine {
     const list = element("ol", { className: "rows-shown" });
     const more = element("button", { type: "button" }, "Show the rows, which is recorded");
     more.addEventListener("click", () => this.#do(more, () => this.#rows(asked, list, more)));
-    this.place.replaceChildren(table("What would change", ["Table", "Come back", "Change", "Go"], rows, ""), list, element("div", { className: "actions spaced" }, go, more));
+    this.place.replaceChildren(countsOf(found.tables), list, element("div", { className: "actions spaced" }, go, more));
   }
 
   async #rows(asked, list, more) {

@@ -108,6 +108,11 @@ class Moments:
             raise NoMoment(f"{format_time(at)} is still to come.{zone}")
         return self._past.read(partial(_moment_of_time, at, self._has_copy))._replace(is_utc_taken=is_utc_taken)
 
+    def end(self) -> Moment:
+        """Give the newest moment: of a copy, when it was made."""
+        sequence = self._past.read(position).sequence
+        return Moment(sequence, self._past.read(lambda: committed_at(sequence)))
+
     def known_since(self, tables: Sequence[str] = (), row_ids: Sequence[str] = ()) -> Moment:
         """Give the first moment from which on each can be told: what was before has been removed."""
         tables = tables or list(synced_tables())

@@ -43,6 +43,8 @@ class Backups:
         yield "POST", "/api/backups/list", self.listed
         yield "POST", "/api/backups/verify", self.verify
         yield "POST", "/api/backups/restore", self.restore
+        yield "POST", "/api/backups/compare", self.compare
+        yield "POST", "/api/backups/rewind", self.rewind
 
     def runs(self, _: Operator) -> Reply:
         """Tell how it stands, and list the runs, the newest first."""
@@ -88,6 +90,25 @@ class Backups:
         name, customer = _name_in(body), customer_of(self._server, text_of(body, "tenant"))
         self._record(operator, "restore", f"from {name}", customer.id)
         return self._jobs.begin(operator, "restore", "--from", name, "--tenant", customer.id, "--yes")
+
+    def compare(self, operator: Operator) -> Reply:
+        """Begin to count in which rows a tenant differs from what a backup has of it; none of them is shown."""
+        self._must_have_a_place()
+        body = read_object()
+        name, customer = _name_in(body), customer_of(self._server, text_of(body, "tenant"))
+        return self._jobs.begin(operator, "rewind", "--from", name, "--json", "--counts", "--", customer.id)
+
+    def rewind(self, operator: Operator) -> Reply:
+        """Begin to take back what was counted, as a new change, unless the tenant was changed since."""
+        self._must_have_a_place()
+        body = read_object()
+        name, customer = _name_in(body), customer_of(self._server, text_of(body, "tenant"))
+        seen = text_of(body, "seen")
+        if not _NAME.fullmatch(seen):
+            raise invalid("seen", "must be what the comparison gave as from.cursor")
+        self._record(operator, "rewind", f"from {name}", customer.id)
+        words = ("rewind", "--from", name, "--seen", seen, "--json", "--counts", "--yes", "--", customer.id)
+        return self._jobs.begin(operator, *words)
 
     def _record(self, operator: Operator, action: str, about: str | None = None, tenant_id: str = "") -> None:
         now = int(time.time())

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import click
 
 from operations.backups.rewind import Source, file_of, past_of, write_file
-from operations.commands.command_line import confirm, counted, progress
+from operations.commands.command_line import confirm, counted, done_by, progress
 from operations.commands.tenant_commands import as_json_option, customer_named, print_json, print_table, tenant_argument
 from protocol.codec import format_time
 from storage.declarations import compatibility
@@ -32,22 +32,30 @@ _SHOWN = 10
 class _Wish(NamedTuple):
     """What was asked for."""
 
-    to: str
+    to: str | None
     tables: tuple[str, ...]
     row_ids: tuple[str, ...]
     is_yes: bool
     as_json: bool
+    is_counted: bool
+    seen: str | None
 
 
 @click.command()
 @tenant_argument
-@click.option("--to", required=True, metavar="CHANGE|TIME", help="The number of a change, or a time in ISO 8601.")
+@click.option(
+    "--to",
+    metavar="CHANGE|TIME",
+    help="The number of a change, or a time in ISO 8601; of a backup all that it has, if left out.",
+)
 @click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; may be given again.")
 @click.option(
     "--row", "rows", multiple=True, metavar="ID", help="Only this row of the one --table; may be given again."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json_option
+@click.option("--counts", is_flag=True, help="With --json: how many rows of each table, and none of them.")
+@click.option("--seen", metavar="CURSOR", help="Only if nothing was changed since --json gave this as `from`.")
 @click.option(
     "--to-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -65,11 +73,13 @@ class _Wish(NamedTuple):
 )
 def rewind(
     tenant: str,
-    to: str,
+    to: str | None,
     tables: tuple[str, ...],
     rows: tuple[str, ...],
     yes: bool,
     as_json: bool,
+    counts: bool,
+    seen: str | None,
     to_file: Path | None,
     backup: Path | None,
     kept: str | None,
@@ -81,21 +91,23 @@ def rewind(
 
     Example: python syncapp.py rewind asha@example.com --to 2026-11-23T14:02:00+05:30
     """
-    wish = _Wish(to, tables, rows, yes, as_json)
+    wish = _Wish(to, tables, rows, yes, as_json, counts, seen)
     if not (yes or as_json or to_file or sys.stdin.isatty()):
         raise click.UsageError("This changes rows, and there is no terminal to ask: use --yes, or --json to look only.")
     if backup and kept:
         raise click.UsageError("Say which backup: --backup PATH, or --from, and not both.")
     source = backup or kept
+    if to is None and source is None:
+        raise click.UsageError("Say to which moment: --to CHANGE, or a time.")
     with (
         customer_named(tenant) as (settings, engine, customer),
         _told(source),
         past_of(engine, settings, customer.id, source) as past,
     ):
         compatibility.must_be_accepted(engine)
-        machine = TimeMachine(engine, customer.id, past=past)
+        machine = TimeMachine(engine, customer.id, done_by(), past)
         if to_file:
-            machine.record("rewind-to-file", f"to {to}, in {to_file}")
+            machine.record("rewind-to-file", f"to {to or source}, in {to_file}")
             with file_of(engine, customer.id, to_file) as copy:
                 _to_file(Moments(copy, past), copy, wish, to_file)
         elif _to_tenant(machine, wish).left:
@@ -116,12 +128,12 @@ def _told(source: Source) -> Iterator[None]:
 def _to_tenant(machine: TimeMachine, wish: _Wish) -> Rewound:
     preview = _preview(machine, wish)
     done = Rewound(0, 0, 0, 0)
-    if wish.as_json and preview.rows:
+    if wish.as_json and preview.rows and not wish.is_counted:
         machine.record("show-rows", f"that differ from change {preview.moment.sequence}")
     if wish.as_json and not wish.is_yes:
-        print_json(_described(machine, preview))
+        print_json(_described(machine, preview, wish))
         return done
-    shown = _described(machine, preview) if wish.as_json else {}
+    shown = _described(machine, preview, wish) if wish.as_json else {}
     if not wish.as_json:
         _show(machine, preview)
     if preview.rows:
@@ -139,7 +151,7 @@ def _to_tenant(machine: TimeMachine, wish: _Wish) -> Rewound:
 
 def _to_file(moments: Moments, copy: Database, wish: _Wish, target: Path) -> None:
     preview = _preview(moments, wish)
-    shown = _described(moments, preview) if wish.as_json else {}
+    shown = _described(moments, preview, wish) if wish.as_json else {}
     if not wish.as_json:
         _show(moments, preview)
     count = write_file(copy, preview)
@@ -151,7 +163,11 @@ def _to_file(moments: Moments, copy: Database, wish: _Wish, target: Path) -> Non
 
 
 def _preview(moments: Moments, wish: _Wish) -> Preview:
-    return moments.preview(moments.moment(wish.to, now_ms()), wish.tables, wish.row_ids)
+    moment = moments.end() if wish.to is None else moments.moment(wish.to, now_ms())
+    preview = moments.preview(moment, wish.tables, wish.row_ids)
+    if wish.seen and wish.seen != preview.here.cursor:
+        raise click.ClickException("The tenant was changed since you looked. Look again what would change.")
+    return preview
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
@@ -193,7 +209,7 @@ def _about(moment: Moment) -> Iterator[str]:
         )
 
 
-def _described(moments: Moments, preview: Preview) -> dict[str, Any]:
+def _described(moments: Moments, preview: Preview, wish: _Wish) -> dict[str, Any]:
     moment = preview.moment
     return {
         "to": {
@@ -202,8 +218,8 @@ def _described(moments: Moments, preview: Preview) -> dict[str, Any]:
             "utcTaken": moment.is_utc_taken,
             "restoredAt": format_time(moment.restored_at) if moment.restored_at else None,
         },
-        "from": {"change": preview.here.sequence},
+        "from": {"change": preview.here.sequence, "cursor": preview.here.cursor},
         "tables": preview.counts,
-        "rows": moments.rows(preview, 0, len(preview.rows)),
+        "rows": None if wish.is_counted else moments.rows(preview, 0, len(preview.rows)),
         "written": None,
     }

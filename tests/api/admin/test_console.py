@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,19 +86,41 @@ def test_every_call_of_the_console_is_in_the_docs(tmp_path: Path) -> None:
     )
 
 
-def test_backup_is_made_and_gives_a_tenant_back(alone: Operator) -> None:
+def test_backup_is_made_compared_and_gives_a_tenant_back(alone: Operator) -> None:
     tenant = alone.server.register()
     tenant.device().create(id="kept")
     assert ended(alone, "/api/backups/run")["exitCode"] == 0
     (run,) = alone.get("/api/backups").json()["runs"]
     assert run["state"] == "good" and run["tenants"] == 1
-    tenant.device().delete(id="kept")
-    restored = ended(alone, "/api/backups/restore", {"name": run["name"], "tenant": tenant.id})
+    device, which = tenant.device(), {"name": run["name"], "tenant": tenant.id}
+    cursor = device.pull({"cursor": None})["cursor"]
+    device.delete(id="kept")
+    compared = ended(alone, "/api/backups/compare", which)
+    assert compared["exitCode"] == 0, compared["errors"]
+    shown = json.loads(compared["output"])
+    assert shown["tables"] == {"end_user": {"added": 1, "changed": 0, "gone": 0}} and shown["rows"] is None
+    which["seen"] = shown["from"]["cursor"]
+    device.create(id="since")
+    refused = ended(alone, "/api/backups/rewind", which)
+    assert refused["exitCode"] == 1 and "since you looked" in refused["errors"]
+    which["seen"] = device.pull({"cursor": None})["cursor"]
+    taken = ended(alone, "/api/backups/rewind", which)
+    assert taken["exitCode"] == 0, taken["errors"]
+    pulled = device.pull({"cursor": cursor})["data"]["end_user"]
+    assert [(row["id"], row["is_deleted"]) for row in pulled] == [("kept", 0), ("since", 1)]
+    done = [(one["action"], one["by"]) for one in alone.get("/api/record").json()["entries"][:4]]
+    assert [action for action, _ in done] == ["rewound", "rewind", "rewind", "rewind"] and len(
+        {by for _, by in done}
+    ) == 1
+    device.delete(id="kept")
+    restored = ended(alone, "/api/backups/restore", which)
     assert restored["exitCode"] == 0, restored["errors"]
     wait_for(lambda: [row["is_deleted"] for row in tenant.device().rows()] == [0], "the row of the backup")
     assert alone.get("/api/record").json()["entries"][0]["action"] == "restore"
     for name in ("--help", "../x", ""):
         assert alone.post("/api/backups/verify", {"name": name}).status_code == 400
+        assert alone.post("/api/backups/compare", which | {"name": name}).status_code == 400
+        assert alone.post("/api/backups/rewind", which | {"seen": name}).status_code == 400
 
 
 def ended(operator: Operator, path: str, body: object = None) -> Any:

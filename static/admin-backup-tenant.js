@@ -1,0 +1,88 @@
+// One tenant out of a backup: what differs is counted first; then its rows are taken back, or all of it is replaced.
+
+import { run, tell } from "./admin-jobs.js";
+import { countOf, countsOf } from "./admin-rewind.js";
+import { shownTime } from "./admin-parts.js";
+import { element, say, whileBusy } from "./dom.js";
+
+/** The dialog that compares or restores a tenant. */
+export class TenantOf {
+  constructor({ name, made }) {
+    Object.assign(this, { name, made });
+    this.input = element("input", { id: "whom", required: true, autocomplete: "off", spellcheck: false });
+    this.message = element("p", { className: "message", role: "status" });
+    this.place = element("div", {});
+    this.compare = element("button", { type: "submit", className: "primary" }, "Compare");
+    this.restore = element("button", { type: "button" }, "Restore");
+    const close = element("button", { type: "button" }, "Close");
+    this.form = element("form", { method: "dialog" }, element("h2", { id: "whom-title" }, `A tenant from ${name}`),
+      element("p", {}, element("strong", {}, "Compare"), " counts in which rows the tenant differs from the backup, and changes nothing. Then you can take these rows back: as a new change, which devices pull, in the same epoch; what that undoes stays in the history."),
+      element("p", {}, element("strong", {}, "Restore"), " replaces all that the tenant has now, history too, under a new epoch: devices pull everything again."),
+      element("div", { className: "field" }, element("label", { htmlFor: "whom" }, "The customer's address or ID"), this.input),
+      element("div", { className: "actions" }, this.compare, this.restore, close), this.message, this.place);
+    this.dialog = element("dialog", { className: "card wide" }, this.form);
+    this.dialog.setAttribute("aria-labelledby", "whom-title");
+    close.addEventListener("click", () => this.dialog.close());
+    this.dialog.addEventListener("close", () => this.dialog.remove());
+    this.input.addEventListener("input", () => this.place.replaceChildren());
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#do(this.compare, () => this.#compare());
+    });
+    this.restore.addEventListener("click", () => this.form.reportValidity() && this.#do(this.restore, () => this.#restore()));
+  }
+
+  open() {
+    document.body.append(this.dialog);
+    this.dialog.showModal();
+  }
+
+  /** Do one thing at a time: the others wait, and so does the choice of whom. */
+  async #do(button, work) {
+    const others = [this.input, this.compare, this.restore].filter((one) => one !== button);
+    for (const one of others) one.disabled = true;
+    await whileBusy(button, async () => {
+      try {
+        await work();
+      } catch (error) {
+        say(this.message, error.message, true);
+      }
+    });
+    for (const one of others) one.disabled = false;
+  }
+
+  async #compare() {
+    const tenant = this.input.value.trim();
+    this.place.replaceChildren();
+    say(this.message, "Reading the backup and comparing. It may take a while.");
+    const found = resultOf(await run("/api/backups/compare", { name: this.name, tenant }));
+    const count = countOf(found.tables);
+    say(this.message, "");
+    this.message.append("Back to the backup of ", shownTime(this.made), `, change ${found.to.change.toLocaleString("en")}`, count ? ":" : ". Nothing differs: all rows are as in the backup.");
+    if (!count) return;
+    const go = element("button", { type: "button", className: "primary" }, `Take these ${count.toLocaleString("en")} rows back`);
+    go.addEventListener("click", () => this.#do(go, () => this.#take(tenant, found.from.cursor)));
+    this.place.replaceChildren(countsOf(found.tables), element("div", { className: "actions spaced" }, go));
+  }
+
+  async #take(tenant, seen) {
+    say(this.message, "Taking the rows back…");
+    const { written } = resultOf(await run("/api/backups/rewind", { name: this.name, tenant, seen }));
+    const left = written.left ? ` ${written.left} changed meanwhile and were left: compare again.` : "";
+    this.place.replaceChildren();
+    say(this.message, `Rows written: ${written.rows}, as changes ${written.first} to ${written.last}.${left}`);
+  }
+
+  #restore() {
+    this.place.replaceChildren();
+    say(this.message, "Restoring…");
+    return tell(this.message, () => run("/api/backups/restore", { name: this.name, tenant: this.input.value.trim() }));
+  }
+}
+
+const LEFT_SOME = 3;
+
+function resultOf({ exitCode, output, errors }) {
+  if (exitCode !== 0 && exitCode !== LEFT_SOME) throw new Error(errors.trim().split("\n").at(-1) || "It was cut off.");
+  return JSON.parse(output);
+}
