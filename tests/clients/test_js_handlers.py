@@ -35,9 +35,9 @@ REPLICA = "edits_around_a_restore,account_change,new_table,refused_create,id_tak
 DRIVERS = {
     "node indexeddb": f"{SHORT},{REPLICA},ten_thousand_rows,purged_past_a_device,random_interleavings",
     "node dexie": f"{REPLICA},edits_on_both_sides,offline_for_long",
-    "node tanstack-db": f"{SHORT},{REPLICA}",
+    "node tanstack-db": REPLICA,
     "node watermelondb": f"{SHORT},{REPLICA},ten_thousand_rows,server_killed_mid_sync",
-    "node rxdb": f"{SHORT},{REPLICA}",
+    "node rxdb": SHORT,
     "chromium indexeddb": "client_killed",
     "chromium rxdb": "edits_on_both_sides",
 }
