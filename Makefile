@@ -11,7 +11,7 @@ ifdef ENGINE
 export SYNCAPP_TEST_ENGINE := $(ENGINE)
 endif
 .DEFAULT_GOAL := help
-.PHONY: help run test ready programs on-postgres part-1 part-2 part-3 unit unit-1 unit-2 unit-3 crash clients js-client kit chaos check lint format types audit bench bench-quick clean
+.PHONY: help run test ready programs on-postgres part-1 part-2 part-3 part-4 unit unit-1 unit-2 unit-3 crash clients js-client kit chaos check lint format types audit bench bench-quick clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ –/'
@@ -21,7 +21,7 @@ run: .venv/installed node_modules ## Install what is needed and serve on port 30
 
 test: ## Install what tests need and pass them; with ARGS these tests only
 	@$(MAKE) --no-print-directory -j4 ready
-	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(TOGETHER) -j4 clients $(if $(ENGINE),,on-postgres) part-1 part-2 part-3)
+	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(TOGETHER) -j4 clients $(if $(ENGINE),,on-postgres) part-1 part-2 part-3 part-4)
 
 # Each waits for a server elsewhere, so they are fetched side by side. npm may be among the programs.
 ready: .venv/installed-dev .venv-s3/installed programs
@@ -30,7 +30,7 @@ programs:
 	@$(MAKE) --no-print-directory node_modules clients/js/node_modules
 
 # Four at a time, since much of a test is waiting; each takes the next module that none has, and prints when it ends.
-part-1 part-2 part-3: .venv/installed-dev
+part-1 part-2 part-3 part-4: .venv/installed-dev
 	$(BIN)/python -m pytest $(AMONG)
 
 # Of what ENGINE=postgres runs, what is most about isolation, repeats and what devices have seen: 22 s of CPU time.

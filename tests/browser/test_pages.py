@@ -326,24 +326,24 @@ def test_enter_in_the_token_field_connects(tester: Page, tenant: Tenant) -> None
 
 
 @browser_test
-@pytest.mark.parametrize("width", [320, 360, 768, 1280])
-def test_nothing_scrolls_sideways(page: Page, server: Server, device: Device, width: int) -> None:
-    metrics = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": False}
+@pytest.mark.parametrize("path", [*PATHS, *BY_LINK])
+def test_nothing_scrolls_sideways(page: Page, server: Server, device: Device, path: str) -> None:
     device.create(name="W" * 200, phone="0" * 100)
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.open(server.url + path)
+    if "multi" in path:
+        page.fill("JWT Token", device.tenant.token)
+        page.press("Connect all")
+        page.wait_text("#verdict-headline", "All three equal")
+    elif "websocket" in path:
+        page.connect(device.tenant)
+        page.wait_connected()
+    elif "docs" in path:
+        page.driver.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
     try:
-        for path in (*PATHS, *BY_LINK):
-            page.open(server.url + path)
-            if "multi" in path:
-                page.fill("JWT Token", device.tenant.token)
-                page.press("Connect all")
-                page.wait_text("#verdict-headline", "All three equal")
-            elif "websocket" in path:
-                page.connect(device.tenant)
-                page.wait_connected()
-            elif "docs" in path:
-                page.driver.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
-            assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width, path
+        for width in (320, 360, 768, 1280):
+            metrics = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": False}
+            page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+            assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width, width
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
