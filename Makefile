@@ -1,7 +1,7 @@
 # The two commands are `make run` and `make test`; `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
-# Temporary files in memory where there is a folder for it; random input with a quarter of the examples of make test.
+# Temporary files in memory where there is a folder for it; random input with half of the examples of make test.
 UNIT_TESTS := $(if $(wildcard /dev/shm/.),TMPDIR=/dev/shm) FUZZ_EXAMPLES=25 $(BIN)/python -m pytest -m "not slow and not server"
 AMONG = -q -o console_output_style=classic --among=$(TAKEN)
 TOGETHER = TAKEN=$$(mktemp -d) $(MAKE) --no-print-directory -k -Otarget

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, Server, needs, needs_js_client
 
 CLIENT = ROOT / "clients" / "js"
 ALL = os.environ.get("JS_KIT") == "all"
-IN_CI = "edits_on_both_sides,answer_lost,two_instances,live_edits"
+IN_CI = "answer_lost,two_instances,live_edits"
 LIBRARIES = ["indexeddb", "dexie"] if ALL else ["indexeddb"]
 firefox = pytest.param("firefox", marks=needs("firefox-esr", "xvfb-run"))
 webkit = pytest.param("webkit", marks=needs("WebKitWebDriver", "xvfb-run"))

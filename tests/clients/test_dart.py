@@ -29,6 +29,7 @@ SCENARIOS = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(os.environ.get("CLIENTS") != "all", reason="CLIENTS=all plays it")
 def test_page_s_client_passes_the_scenarios_and_runs_every_statement(server: Server, tmp_path: Path) -> None:
     """A path or a column that the page has wrong fails here, since the port has none of its own."""
     log = tmp_path / "statements"

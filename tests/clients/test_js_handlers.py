@@ -30,14 +30,14 @@ from tests.conftest import ROOT, Server, needs, needs_js_client
 
 CLIENT = ROOT / "clients" / "js"
 ALL = os.environ.get("JS_KIT") == "all"
-SHORT = "conflict,delete_against_edit,answer_lost,restore_from_older_backup,ten_thousand_rows"
+SHORT = "conflict,delete_against_edit,answer_lost,restore_from_older_backup"
 REPLICA = "edits_around_a_restore,account_change,new_table,refused_create,id_taken,clock_off"
 DRIVERS = {
-    "node indexeddb": f"{SHORT},{REPLICA},purged_past_a_device,random_interleavings",
+    "node indexeddb": f"{SHORT},{REPLICA},ten_thousand_rows,purged_past_a_device,random_interleavings",
     "node dexie": f"{REPLICA},edits_on_both_sides,offline_for_long",
-    "node tanstack-db": f"{SHORT},{REPLICA}",
-    "node watermelondb": f"{SHORT},{REPLICA},server_killed_mid_sync",
-    "node rxdb": f"{SHORT},{REPLICA}",
+    "node tanstack-db": REPLICA,
+    "node watermelondb": f"{SHORT},{REPLICA},ten_thousand_rows,server_killed_mid_sync",
+    "node rxdb": SHORT,
     "chromium indexeddb": "client_killed",
     "chromium rxdb": "edits_on_both_sides",
 }

@@ -21,7 +21,7 @@ from tests.conftest import ROOT, Server, Tenant
 from tests.contract import Contract
 from tests.refusals import dump_of
 
-SECONDS = int(os.environ.get("API_SECONDS", "35"))
+SECONDS = int(os.environ.get("API_SECONDS", "20"))
 SEED = int(os.environ.get("API_SEED", random.randrange(2**32)))
 PASSWORD = "in no example, so that nobody guesses it"
 LEAVING = ("customers.logout", "customers.close", "account.end_session", "account.export")
