@@ -78,7 +78,7 @@ types: .venv/installed-dev ## Type check
 bench: .venv/installed bench/peer/node_modules ## Measure against a Node server, in turn; takes half an hour (bench/README.md)
 	@node bench/run.mjs $(ARGS)
 
-bench-quick: .venv/installed bench/peer/node_modules ## The same in three to four minutes, smaller and noisier
+bench-quick: .venv/installed bench/peer/node_modules ## The same in less than three minutes, smaller and noisier
 	@node bench/run.mjs --quick $(ARGS)
 
 audit: .venv-audit/installed ## Hold the pins against the known vulnerabilities
