@@ -25,7 +25,7 @@ from storage.postgres.transactions import begin_read, begin_write, undo_part
 
 T = TypeVar("T")
 _MOST_FORESEEN = 64
-"""As many writes of a group as are looked at together."""
+"""As many writes of a group as are looked at before it begins."""
 
 
 class PostgresDatabase(GroupCommit):
@@ -131,31 +131,24 @@ class PostgresDatabase(GroupCommit):
         self._prepare_tables()
         self._writing.connection = connection = self._pool.take()
         self._found, self._number = begin_write(connection, self.tenant_id)
-        self._foreseen, self._end = set(), None
         self._look_ahead(connection)
 
     def _look_ahead(self, connection: Connection) -> None:
-        """Have the rows looked up of those who wait and came since it was done last, without waiting for them."""
+        """Have the rows of those who wait looked up in the batch that begins; who comes later is not of this group."""
+        self._foreseen, self._end = set(), None
         wanted: Wanted = {}
         for write in itertools.islice(self._waiting, _MOST_FORESEEN):
-            if write.ahead is not None and write not in self._foreseen:
+            if write.ahead is not None:
                 self._foreseen.add(write)
                 for column, values in write.ahead().items():
                     wanted.setdefault(column, set()).update(values)
         connection.look_ahead(wanted)
 
     def _may_join(self, write: Write[Any], end: float) -> bool:
-        """Tell the same; the first waits for the server's first answer, which is not counted.
-
-        What those who came meanwhile look up is sent now, and answered while the works before theirs run.
-        """
-        is_first, self._end = self._end is None, self._end or self._end_of_group()
-        if not super()._may_join(write, self._end):
-            return False
-        if is_first or (write.ahead is not None and write not in self._foreseen):
-            self._look_ahead(self._writing.conn)
-            self._writing.conn.end_batch()
-        return True
+        """Tell the same; the first waits for the server's first answer, which is not counted."""
+        self._end = self._end or self._end_of_group()
+        is_foreseen = write.ahead is None or write in self._foreseen
+        return is_foreseen and super()._may_join(write, self._end)
 
     def _commit(self) -> None:
         connection = self._writing.conn

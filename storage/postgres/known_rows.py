@@ -36,7 +36,7 @@ class KnownRows:
         """``ask``: sends a statement, whose rows are waited for when they are gone through."""
         self._ask = ask
         self._asked: defaultdict[Column, set[str]] = defaultdict(set)
-        self._coming: defaultdict[Column, list[tuple[set[str], Iterable[Row]]]] = defaultdict(list)
+        self._coming: defaultdict[Column, list[Iterable[Row]]] = defaultdict(list)
         self._found: defaultdict[Column, dict[str, list[Row]]] = defaultdict(dict)
         self._changed: defaultdict[Column, set[str]] = defaultdict(set)
 
@@ -45,7 +45,7 @@ class KnownRows:
         for column, values in wanted.items():
             if new := values - self._asked[column]:
                 self._asked[column] |= new
-                self._coming[column].append((new, self._ask(rows_where(*column), (array(new),))))
+                self._coming[column].append(self._ask(rows_where(*column), (array(new),)))
 
     def answer(self, sql: str, values: Sequence[Any]) -> list[Row] | None:
         """Give the rows of a statement; None if they are not known."""
@@ -70,21 +70,16 @@ class KnownRows:
         asked, changed, ids = self._asked[column], self._changed[column], self._changed[column[0], "id"]
         if not asked.issuperset(values) or not changed.isdisjoint(values):
             return None
-        found = self._received(column, values)
+        found = self._received(column)
         rows = [row for value in values for row in found.get(value, ())]
         return None if ids and any(row[0] in ids for row in rows) else rows
 
-    def _received(self, column: Column, values: Sequence[str]) -> dict[str, list[Row]]:
-        """Give by value what came of a column, and wait for what is still to come of these values."""
-        found, later = self._found[column], []
-        for asked, rows in self._coming.pop(column, ()):
-            if asked.isdisjoint(values):
-                later.append((asked, rows))
-                continue
+    def _received(self, column: Column) -> dict[str, list[Row]]:
+        """Give by value what came of a column, and wait for what is still to come."""
+        found = self._found[column]
+        for rows in self._coming.pop(column, ()):
             for row in rows:
                 found.setdefault(row[-1], []).append(row)
-        if later:
-            self._coming[column] = later
         return found
 
     def note(self, sql: str, rows: Sequence[Sequence[Any]], table: str | None) -> None:

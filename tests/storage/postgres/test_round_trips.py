@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import gevent
 import pytest
 
 from models import connection
@@ -113,35 +112,6 @@ def test_push_waits_twice_be_it_alone_or_one_of_many(
     }
 
 
-def in_two_waves(monkeypatch: pytest.MonkeyPatch, *works: Callable[[], Any]) -> list[Any]:
-    """Run the first half at once, and the other when that waits for its first answer."""
-    take, half, later = Connection._take_answers, len(works) // 2, list[gevent.Greenlet]()
-
-    def taking(connection: Connection) -> Any:
-        monkeypatch.setattr(Connection, "_take_answers", take)
-        later.extend(gevent.spawn(inside.caught, work) for work in works[half:])
-        gevent.sleep(0)
-        return take(connection)
-
-    monkeypatch.setattr(Connection, "_take_answers", taking)
-    first = inside.together(*works[:half])
-    return first + [greenlet.get() for greenlet in later]
-
-
-def test_who_comes_while_a_group_waits_shares_its_commit(
-    tenants: Tenants, tenant_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it looks up costs one trip, which the works before it fill. Fault: it is for the next group: four trips."""
-    counted, push = Counted(monkeypatch), partial(inside.push, tenants, tenant_id)
-    monkeypatch.setattr(group_commit, "_GROUP_SECONDS", 60)
-    for name in ("first", "second"):
-        push(one("create", row(name)))
-    works = [partial(push, one("create", row(n))) for n in range(16)]
-    trips, _ = counted.of(lambda: in_two_waves(monkeypatch, *works))
-    assert trips == 3
-    assert tenants.read(tenant_id, position).sequence == 18
-
-
 def pushes(chance: random.Random) -> list[JSON]:
     """Make pushes that mean the same few rows by one name or the other, some of them malformed."""
 
@@ -198,11 +168,10 @@ def test_group_stores_what_its_pushes_would_one_after_the_other(
     monkeypatch.setattr(group_commit, "_GROUP_SECONDS", 60)
     look_up = KnownRows.look_up
     for seed in range(SEEDS):
-        run = partial(in_two_waves, monkeypatch) if seed % 2 else inside.together
         at_once, in_turn = create(engine, str(uuid.uuid4())), create(engine, str(uuid.uuid4()))
         for chance in (seed, 1_000 + seed):
             monkeypatch.setattr(KnownRows, "look_up", look_up)
-            together = run(*works(tenants, at_once, random.Random(chance)))
+            together = inside.together(*works(tenants, at_once, random.Random(chance)))
             monkeypatch.setattr(KnownRows, "look_up", lambda *_: None)
             one_by_one = [inside.caught(work) for work in works(tenants, in_turn, random.Random(chance))]
             assert list(map(said, together)) == list(map(said, one_by_one))
