@@ -1,11 +1,8 @@
-"""What tests are written with: a real server process, tenants, devices and listeners.
-
-``syncapp`` is imported first of all, since it patches the standard library for gevent as the server does.
-"""
+"""What tests are written with: a real server process, tenants, devices and listeners."""
 
 from __future__ import annotations
 
-import syncapp  # noqa: F401 -- first, for its monkey patch
+import syncapp  # noqa: F401 -- first: it patches the standard library for gevent, as the server does
 
 # isort: split
 import contextlib
@@ -494,7 +491,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 
 @pytest.fixture
-def page(browser: webdriver.Chrome) -> Page:
+def page(browser: webdriver.Chrome) -> Iterator[Page]:
     from tests.browsing import Page
 
-    return Page(browser)
+    yield Page(browser)
+    browser.get("about:blank")  # Else its apps go on for as long as the run.
