@@ -47,7 +47,7 @@ def commands() -> None:
 
 
 commands.add_command(backup_commands.backup)
-for command in (backup_run_commands.run, backup_run_commands.list_, backup_run_commands.new_key):
+for command in (backup_run_commands.run_, backup_run_commands.list_, backup_run_commands.new_key):
     backup_commands.backup.add_command(command)
 commands.add_command(backup_commands.restore)
 commands.add_command(backup_commands.new_epoch)
