@@ -339,6 +339,10 @@ def _shown(name: str, text: str) -> str:
     return json.dumps(text[:_MAX_SHOWN_CHARACTERS]) + ("…" if len(text) > _MAX_SHOWN_CHARACTERS else "")
 
 
+def _is_within(place: str, folder: Path) -> bool:
+    return place.startswith("/") and Path(place).resolve().is_relative_to(folder.resolve())
+
+
 def _inconsistent(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     """Find settings that are valid alone but contradict each other; give their names and a message."""
     yield from _lacking_another(settings)
@@ -367,6 +371,12 @@ def _lacking_another(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]
     """Find settings that do nothing without another, which is not set."""
     if settings.backup_every and not settings.backup_to:
         yield ("backup_every", "backup_to"), "BACKUP_EVERY needs BACKUP_TO, which says where backups are kept."
+    if not settings.database_url and _is_within(settings.backup_to, settings.data_dir):
+        yield (
+            ("backup_to", "data_dir"),
+            "BACKUP_TO is a folder in DATA_DIR: whatever takes the data takes the backups with it. Name a folder on another"
+            " disk, or a bucket.",
+        )
     if settings.backup_alert_mail and not settings.smtp_url:
         yield ("backup_alert_mail", "smtp_url"), "BACKUP_ALERT_MAIL needs SMTP_URL, the server by which mails are sent."
     if bool(settings.s3_access_key_id) != bool(settings.s3_secret_access_key):

@@ -187,7 +187,7 @@ for command in (
     usage_commands.show_usage,
 ):
     commands.add_command(command)
-for command in (backup_run_commands.run, backup_run_commands.list_, backup_run_commands.new_key):
+for command in (backup_run_commands.run_, backup_run_commands.list_, backup_run_commands.new_key):
     backup_commands.backup.add_command(command)
 tenant_commands.tenant.add_command(quota_command.quota)
 
