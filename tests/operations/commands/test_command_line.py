@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,17 +82,32 @@ def test_what_customers_chose_reaches_no_terminal_as_a_command(capsys: pytest.Ca
     ],
 )
 def test_options_that_would_do_nothing_are_refused(words: str, sentence: str) -> None:
-    ended = CliRunner().invoke(commands, words.split())
+    ended = CliRunner().invoke(commands, shlex.split(words))
     assert ended.exit_code == 2 and sentence in ended.stderr
 
 
-def test_move_without_a_target_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Fault: ``--to "$TARGET"``, where that is not set, began to move everything into the current folder."""
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("move --to '' --yes", "--to must be a folder"),
+        ("restore --from '' --yes", "BACKUP_TO"),
+        ("usage ''", "There is no customer"),
+        ("actions --tenant ''", "There is no customer"),
+        ("log --tenant nobody --stdin", "There is no customer"),
+        ("migrate --check --retire nosuch", "--retire 'nosuch'"),
+    ],
+)
+def test_argument_that_a_script_left_empty_or_mistyped_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str, sentence: str
+) -> None:
+    """Fault: ``move --to "$TARGET"``, where that is not set, began to move everything into the current folder, and
+    ``restore --from "$NAME"`` did nothing and ended with 0."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
-    assert CliRunner().invoke(commands, REGISTER, "password123\n", obj="1").exit_code == 0
-    ended = CliRunner().invoke(commands, ["move", "--to", "", "--yes"])
-    assert ended.exit_code == 2 and "--to must be a folder" in ended.stderr
+    monkeypatch.setenv("BCRYPT_ROUNDS", "8")
+    assert CliRunner().invoke(commands, REGISTER, "password123\n").exit_code == 0
+    ended = CliRunner().invoke(commands, shlex.split(words))
+    assert ended.exit_code in (1, 2) and sentence in ended.stderr, ended.output
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
