@@ -6,7 +6,6 @@ Knows: the command line, what is shown before rows are written. Must not know: S
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from operations.backups.rewind import Source, file_of, past_of, write_file
-from operations.commands.command_line import confirm, counted, done_by, progress
+from operations.commands.command_line import confirm, counted, done_by, has_terminal, progress
 from operations.commands.tenant_commands import as_json_option, customer_named, print_json, print_table, tenant_argument
 from protocol.codec import format_time
 from storage.declarations import compatibility
@@ -53,7 +52,7 @@ class _Wish(NamedTuple):
 
         Raises: click.UsageError.
         """
-        if not (self.is_yes or self.as_json or self.to_file or sys.stdin.isatty()):
+        if not (self.is_yes or self.as_json or self.to_file or has_terminal()):
             raise click.UsageError(
                 "This changes rows, and there is no terminal to ask: use --yes, or --json to look only."
             )
