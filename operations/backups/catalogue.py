@@ -91,11 +91,12 @@ class Catalogue(msgspec.Struct):
             _must_be_run(run)
 
     def objects(self) -> Iterator[str]:
-        """Give the names of all objects that it needs."""
-        yield object_name(None, self.main)
+        """Give the names of all objects that it needs. What they are made of was looked at when it was read."""
+        yield _named(_MAIN, self.main)
         for tenant_id, held in self.tenants.items():
+            whose = tenant_id.replace("-", "")
             for one in held.chain:
-                yield object_name(tenant_id, one)
+                yield _named(whose, one)
 
     @property
     def size_bytes(self) -> int:
@@ -109,7 +110,10 @@ def object_name(tenant_id: str | None, one: Object) -> str:
     Raises: BackupError for what no run of ours is called: it would be a path of its own.
     """
     _must_be_run(one.run)
-    whose = _MAIN if tenant_id is None else uuid.UUID(tenant_id).hex
+    return _named(_MAIN if tenant_id is None else uuid.UUID(tenant_id).hex, one)
+
+
+def _named(whose: str, one: Object) -> str:
     return f"{_OBJECTS}/{whose}-{one.run}.{one.kind}"
 
 
@@ -224,7 +228,7 @@ class Catalogues:
         try:
             until = parse_time(wanted, "from") / 1000
         except ValidationError:
-            raise BackupError(f"There is no backup {wanted}: backup list names them.") from None
+            raise BackupError(f"There is no backup {wanted!r}: backup list names them.") from None
         found = [name for name in names if time_of(name) <= until]
         if not found:
             raise BackupError(f"No backup is from {wanted} or before: the oldest one is {names[-1]}.")

@@ -9,7 +9,7 @@ An object goes when none of the backups that stay names it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -61,21 +61,29 @@ def remove_old(
     except BackupError as error:
         report(f"nothing was removed: {error}")
         return Removed([], 0, str(error))
-    for name in list(going):  # The oldest first: the last one that holds a customer stays.
-        others = set[str]().union(*(read[other].tenants for other in names if other != name))
-        if alone := read[name].tenants.keys() - others - set(closed):
-            report(f"{name} stays: no other backup holds {', '.join(sorted(alone))}")
-            going.remove(name)
-        else:
-            names.remove(name)
+    going = _without_the_last_of_somebody(going, read, closed, report)
     catalogues.remove(going)
-    needed = {one for name in names for one in read[name].objects()}
+    needed = {one for name in read.keys() - set(going) for one in read[name].objects()}
     dropped = {one for name in going for one in read[name].objects()}
     gone = [one for one in catalogues.objects() if one not in needed and (one in dropped or _is_orphan(one))]
     catalogues.place.remove(gone)
     for name in going:
         report(f"removed {name}")
     return Removed(going, len(gone))
+
+
+def _without_the_last_of_somebody(
+    going: list[str], read: Mapping[str, Catalogue], closed: Collection[str], report: Report
+) -> list[str]:
+    """Give of some backups those that may go, the oldest first: the last one that holds a customer stays."""
+    left = set(read)
+    for name in going:
+        others = set[str]().union(*(read[other].tenants for other in left if other != name))
+        if alone := read[name].tenants.keys() - others - set(closed):
+            report(f"{name} stays: no other backup holds {', '.join(sorted(alone))}")
+        else:
+            left.remove(name)
+    return [name for name in going if name not in left]
 
 
 def _is_orphan(name: str) -> bool:

@@ -15,7 +15,8 @@ from operations.backups.chains import Chains
 from operations.backups.manifest import BackupError, Manifest
 from operations.backups.objects import Packing
 from operations.backups.place_choice import place_of
-from operations.backups.places import PlaceUnusable, is_no_room, scratch_folder
+from operations.backups.places import PlaceUnusable
+from operations.backups.scratch import is_no_room, scratch_folder
 from settings import Settings
 from storage.main_database import Customer
 from storage.sqlite.errors import reason_of
