@@ -122,6 +122,11 @@ def _must_be_run(name: str) -> None:
         raise BackupError(f"{name[:_SHOWN_CHARACTERS]!r} is no name of a run")
 
 
+def catalogue_name(name: str, suffix: str = _COMPLETE) -> str:
+    """Give the name of the object that has a backup's catalogue."""
+    return f"{_CATALOGUES}/{name}{suffix}"
+
+
 def new_name(now: datetime, last: str) -> str:
     """Name a run by its time; two have not the same name, also if the clock was set back."""
     found = now.strftime(_NAME)
@@ -178,7 +183,7 @@ class Catalogues:
         return self._read(name, _COMPLETE, also_plain=also_plain)
 
     def _read(self, name: str, suffix: str, *, also_plain: bool = False) -> Catalogue:
-        self.place.get(f"{_CATALOGUES}/{name}{suffix}", self._packed)
+        self.place.get(catalogue_name(name, suffix), self._packed)
         try:
             if self.encrypts and not (also_plain or is_encrypted(self._packed)):
                 raise NotEncrypted(name)
@@ -196,15 +201,15 @@ class Catalogues:
 
     def write(self, catalogue: Catalogue, *, is_complete: bool) -> int:
         """Keep a catalogue, when all that it names is there; give its size. A complete one ends those that are partial."""
-        encoded, name = msgspec.msgpack.encode(catalogue), f"{_CATALOGUES}/{catalogue.name}"
+        encoded = msgspec.msgpack.encode(catalogue)
         try:
             self._packing.pack(lambda packed: packed.write(encoded), self._packed)
             size_bytes = self._packed.stat().st_size
-            self.place.put(name + (_COMPLETE if is_complete else _PARTIAL), self._packed)
+            self.place.put(catalogue_name(catalogue.name, _COMPLETE if is_complete else _PARTIAL), self._packed)
         finally:
             self._packed.unlink(missing_ok=True)
         if is_complete:
-            self.place.remove([f"{_CATALOGUES}/{one}{_PARTIAL}" for one in self.partial()])
+            self.place.remove([catalogue_name(one, _PARTIAL) for one in self.partial()])
         return size_bytes
 
     def objects(self) -> list[str]:
@@ -213,7 +218,7 @@ class Catalogues:
 
     def remove(self, names: list[str]) -> None:
         """Remove backups: from then on nothing needs what they alone name."""
-        self.place.remove([f"{_CATALOGUES}/{name}{_COMPLETE}" for name in names])
+        self.place.remove([catalogue_name(name) for name in names])
 
     def chosen(self, wanted: str) -> str:
         """Find a backup: ``latest``, its name, or a time, of which it is the last one until then; without a zone it is UTC.

@@ -13,8 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from operations.backups.catalogue import Catalogue, Catalogues, time_of
+from operations.backups.catalogue import Catalogue, Catalogues, catalogue_name, time_of
 from operations.backups.manifest import BackupError
+from operations.backups.objects import KeyDoesNotFit
+from operations.backups.places import PlaceUnusable
 
 _PERIODS = {"hourly": "%Y%m%d%H", "daily": "%Y%m%d", "weekly": "%G%V"}
 _ORPHAN_SECONDS = 86_400
@@ -56,11 +58,14 @@ def remove_old(
     going = sorted(set(names) - stay)
     if not going:
         return Removed([], 0)
-    try:
-        read = {name: newest if name == newest.name else catalogues.read(name, also_plain=True) for name in names}
-    except BackupError as error:
-        report(f"nothing was removed: {error}")
-        return Removed([], 0, str(error))
+    read = {}
+    for name in names:
+        try:
+            read[name] = newest if name == newest.name else catalogues.read(name, also_plain=True)
+        except BackupError as error:
+            why = str(error) if isinstance(error, PlaceUnusable | KeyDoesNotFit) else f"{error}. {_remove(name)}"
+            report(f"nothing was removed: {why}")
+            return Removed([], 0, why)
     going = _without_the_last_of_somebody(going, read, closed, report)
     catalogues.remove(going)
     needed = {one for name in read.keys() - set(going) for one in read[name].objects()}
@@ -70,6 +75,10 @@ def remove_old(
     for name in going:
         report(f"removed {name}")
     return Removed(going, len(gone))
+
+
+def _remove(name: str) -> str:
+    return f"If you can't mend it, remove {catalogue_name(name)} there: nobody knows which objects it needs."
 
 
 def _without_the_last_of_somebody(

@@ -69,6 +69,7 @@ class Kept:
                 raise
             except BackupError as error:
                 found["main.db"] = str(error)
+                report(str(error))
         for tenant_id, held in self.catalogue.tenants.items():
             fault = self._chains.fault_of(tenant_id, held)
             report(f"{tenant_id}: {fault or 'good'}")

@@ -48,7 +48,7 @@ def scratch_folder() -> Iterator[Path]:
         except (StorageFull, OSError) as error:
             if not is_no_room(error):
                 raise
-            raise PlaceUnusable(f"There is no room in {place} (TMPDIR) for what is backed up or restored.") from None
+            raise PlaceUnusable(f"There is no room in {place} (TMPDIR), in which this is put together.") from None
         finally:
             os.close(descriptor)
 

@@ -107,7 +107,8 @@ def _verify_kept(wanted: str) -> None:
             faults = backup.faults(progress)
     name, tenants = backup.catalogue.name, counted(len(backup.catalogue.tenants), "tenant")
     if faults:
-        raise click.ClickException(f"bad: {len(faults)} of {tenants} in {name}.")
+        bad = ["main.db"] * ("main.db" in faults) + [f"{len(faults.keys() - {'main.db'})} of {tenants}"]
+        raise click.ClickException(f"bad: {' and '.join(bad)} in {name}.")
     click.echo(f"{name}: {tenants} good.")
 
 
