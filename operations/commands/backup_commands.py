@@ -23,7 +23,7 @@ from operations.backups.restore import Choice
 from operations.backups.verification import verify as check
 from operations.commands.command_line import confirm, counted, failures, progress, storage
 from settings import Settings
-from storage import main_database, operator_actions
+from storage import accepted_tables, main_database, operator_actions
 from storage.declarations import compatibility, toml_file
 from storage.engine import Engine
 
@@ -131,7 +131,7 @@ def restore(
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("This replaces data, and there is no terminal to ask: use --yes.")
     with storage(creates=new) as (settings, engine):
-        if engine.directory.read(main_database.accepted_tables):  # Else nobody is served by others here.
+        if engine.directory.read(accepted_tables.accepted_tables):  # Else nobody is served by others here.
             compatibility.must_be_accepted(engine)
         restored: list[str] = []
         if file:
