@@ -130,6 +130,7 @@ class MailSender:
         first = mails[0]
 
         def note() -> None:
+            """Note it of each that nobody else tries."""
             for mail in mails:
                 if mail is first or outbox.claim(mail, now):
                     outbox.note_error(mail.id, why)
