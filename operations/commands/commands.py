@@ -138,7 +138,7 @@ def support(version: str) -> None:
 
 
 def _check_this_machine(shown: Callable[[str], str] = str) -> None:
-    """Print what is checked; ``shown`` gives each finding as it is printed."""
+    """Print what is checked, and the settings; ``shown`` gives each finding and value as it is printed."""
     try:
         settings = environment.load()
     except environment.SettingError as error:
@@ -159,7 +159,7 @@ def _check_this_machine(shown: Callable[[str], str] = str) -> None:
         click.echo(f"{kind} {shown(str(finding or what))}")
     for name, value in environment.effective(connections.fitted_to_open_files(settings)):
         source = environment.source_of(name, machine.environ)
-        click.echo(f"{name}={value}{'' if source == 'environment' else f' ({source})'}")
+        click.echo(f"{name}={shown(value)}{'' if source == 'environment' else f' ({source})'}")
     refusals = sum(finding.refuses for finding in found if finding)
     warnings = sum(not finding.refuses for finding in found if finding)
     click.echo(f"{len(found)} checks, {counted(refusals, 'refusal')}, {counted(warnings, 'warning')}.")
