@@ -39,6 +39,8 @@ class _Wish(NamedTuple):
     as_json: bool
     is_counted: bool
     seen: str | None
+    skip: int
+    limit: int | None
 
 
 @click.command()
@@ -55,6 +57,8 @@ class _Wish(NamedTuple):
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json_option
 @click.option("--counts", is_flag=True, help="With --json: how many rows of each table, and none of them.")
+@click.option("--skip", type=click.IntRange(0), default=0, help="With --json: not the first so many rows.")
+@click.option("--limit", type=click.IntRange(1), help="With --json: at most so many rows; all if not given.")
 @click.option("--seen", metavar="CURSOR", help="Only if nothing was changed since --json gave this as `from`.")
 @click.option(
     "--to-file",
@@ -79,6 +83,8 @@ def rewind(
     yes: bool,
     as_json: bool,
     counts: bool,
+    skip: int,
+    limit: int | None,
     seen: str | None,
     to_file: Path | None,
     backup: Path | None,
@@ -91,7 +97,7 @@ def rewind(
 
     Example: python syncapp.py rewind asha@example.com --to 2026-11-23T14:02:00+05:30
     """
-    wish = _Wish(to, tables, rows, yes, as_json, counts, seen)
+    wish = _Wish(to, tables, rows, yes, as_json, counts, seen, skip, limit)
     if not (yes or as_json or to_file or sys.stdin.isatty()):
         raise click.UsageError("This changes rows, and there is no terminal to ask: use --yes, or --json to look only.")
     if backup and kept:
@@ -220,6 +226,6 @@ def _described(moments: Moments, preview: Preview, wish: _Wish) -> dict[str, Any
         },
         "from": {"change": preview.here.sequence, "cursor": preview.here.cursor},
         "tables": preview.counts,
-        "rows": None if wish.is_counted else moments.rows(preview, 0, len(preview.rows)),
+        "rows": None if wish.is_counted else moments.rows(preview, wish.skip, wish.limit or len(preview.rows)),
         "written": None,
     }
