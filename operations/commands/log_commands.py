@@ -89,6 +89,7 @@ class _Printer:
         self._kept: deque[log_lines.Line] | None = deque(maxlen=last) if last else None
 
     def print(self, line: log_lines.Line) -> None:
+        """Print a line, or keep it back."""
         if self._kept is None:
             click.echo(self.form(line))
         else:
