@@ -23,7 +23,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def whole(minimum: int, maximum: int) -> Callable[[str], int]:
-    """Give the reader of whole numbers between two bounds."""
+    """Give what reads a whole number between bounds."""
 
     def read(text: str) -> int:
         """Read a whole number between the bounds."""
@@ -47,7 +47,7 @@ def _parsed_size(text: str) -> int:
 
 
 def size(minimum: int, maximum: int) -> Callable[[str], int]:
-    """Give the reader of numbers of bytes between two bounds."""
+    """Give what reads a number of bytes between bounds."""
 
     def read(text: str) -> int:
         """Read a number of bytes between the bounds."""
@@ -72,7 +72,7 @@ def _short(size: int) -> str:
 
 
 def one_of(*words: str) -> Callable[[str], str]:
-    """Give the reader of one of some words."""
+    """Give what reads one of some words."""
 
     def read(text: str) -> str:
         """Read one of the words."""
@@ -97,14 +97,14 @@ def matching(pattern: str, sentence: str) -> Callable[[str], str]:
 
 
 def rate(text: str) -> str:
-    """Read one or several limits of a number by time."""
+    """Read limits, each a number in a time."""
     if not all(_RATE.fullmatch(part.strip()) for part in re.split("[,;|]", text)):
         raise ValueError('must be limits such as "10 per minute" or "5/second;100/hour"')
     return text
 
 
 def one_rate(text: str) -> str:
-    """Read one limit of a number by time."""
+    """Read one limit."""
     if not _RATE.fullmatch(text.strip()):
         raise ValueError('must be one limit such as "1000 per minute" or "5000 per 10 seconds"')
     return text
@@ -120,7 +120,7 @@ def rate_of_bytes(text: str) -> str:
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """Read origins, separated by commas, and give them as browsers write them."""
+    """Read the origins of pages and apps; a wildcard is none."""
     origins = tuple(_origin(part.strip().lower()) for part in text.split(",") if part.strip())
     if not all(_ORIGIN.fullmatch(origin) for origin in origins):
         raise ValueError(
@@ -137,7 +137,7 @@ def _origin(text: str) -> str:
 
 
 def secret(text: str) -> str:
-    """Read a key that signs."""
+    """Read a key that is long enough to sign with."""
     if len(text.encode("utf-8", "replace")) < MIN_SECRET_BYTES or _SURROGATE.search(text):
         raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes of UTF-8, or unset to have one made")
     return text
@@ -180,7 +180,7 @@ def backup_place(text: str) -> str:
 
 
 def backups_kept(text: str) -> str:
-    """Read how many backups are kept by hours, days and weeks, each named once."""
+    """Read how many backups of each kind are kept."""
     counts = _KEPT.fullmatch(text.replace(" ", ""))
     names = re.findall(r"[a-z]+", text)
     if not counts or len(set(names)) != len(names) or not re.search(r"[1-9]", text):
@@ -205,7 +205,7 @@ web_address = matching(
 
 
 def endpoint(text: str) -> str:
-    """Read the address of a service, and give it without a slash at its end."""
+    """Read the address of a bucket's server, and give it without a slash at its end."""
     if not re.fullmatch(r"https?://[^\s/]+/?", text):
         raise ValueError("must be an address such as https://s3.example.com")
     return text.rstrip("/")
@@ -218,7 +218,7 @@ process_name = matching(r"[A-Za-z0-9]{1,32}", "must be 1 to 32 letters and digit
 
 
 def database_url(text: str) -> str:
-    """Read the address of a PostgreSQL database."""
+    """Read the address of a database of PostgreSQL."""
     if not text.startswith(("postgres://", "postgresql://")) or _SURROGATE.search(text):
         raise ValueError("must be a URL in UTF-8 that begins with postgresql:// or postgres://")
     return text

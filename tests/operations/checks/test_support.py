@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests import postgres
 from tests.conftest import Server
+from tests.operating import done
 from tests.operations.commands.test_operator import run
-from tests.operations.commands.test_tenant_commands import done
 
 KEY = "a-signing-key-that-nobody-else-is-to-see"
 
@@ -39,13 +39,13 @@ def test_report_has_no_secret(tmp_path: Path) -> None:
         "REDIS_URL": "redis://:hidden@127.0.0.1:1",
         "S3_ACCESS_KEY_ID": "an-id-of-a-key",
         "S3_SECRET_ACCESS_KEY": "its-secret",
-        "SMTP_URL": "smtp://127.0.0.1:1?starttls=no",
-        "MAIL_FROM": "Sync <somebody@example.com>",
+        "SMTP_URL": "smtp://user:hidden@127.0.0.1:1",
         "PUBLIC_URL": "https://sync.example.com",
+        "MAIL_FROM": "Somebody <somebody@example.com>",
     }
     ended = run(tmp_path, "support", **secrets)
     assert ended.returncode == 0 and "JWT_SECRET_KEY=one of 40 bytes" in ended.stdout
-    hidden = (KEY, "a-token-for", "hidden", "an-id-of", "its-secret", "somebody@")
+    hidden = (KEY, "a-token-for", "hidden", "somebody@", "an-id-of", "its-secret")
     assert [secret for secret in hidden if secret in ended.stdout] == []
 
 
