@@ -21,7 +21,7 @@ from operations.backups.scratch import scratch_folder
 from operations.backups.verification import verify as check
 from operations.commands.command_line import confirm, counted, done_by, failures, has_terminal, progress, storage
 from settings import Settings
-from storage import main_database
+from storage import accepted_tables, main_database
 from storage.declarations import compatibility, toml_file
 from storage.engine import Engine
 
@@ -140,7 +140,7 @@ def restore(
     if not yes and not has_terminal():
         raise click.UsageError("This replaces data, and there is no terminal to ask: use --yes.")
     with storage(creates=new) as (settings, engine):
-        if engine.directory.read(main_database.accepted_tables):  # Else nobody is served by others here.
+        if engine.directory.read(accepted_tables.accepted_tables):  # Else nobody is served by others here.
             compatibility.must_be_accepted(engine)
         if file:
             _restore_file(engine, file, str(tenant), yes)
