@@ -362,10 +362,16 @@ def _take_interrupts() -> None:
 def _run_command() -> None:
     """Run one of the operator's commands. They are imported here, since a server needs none of what they do."""
     import click  # noqa: PLC0415
+    import gevent  # noqa: PLC0415
 
     from operations.commands import commands  # noqa: PLC0415
 
     _take_interrupts()
+    hub = gevent.get_hub()
+    hub.NOT_ERROR = (
+        *hub.NOT_ERROR,
+        KeyboardInterrupt,
+    )  # Raised in a greenlet, it comes here, and is not printed there.
     click.version_option(VERSION, prog_name="syncapp")(commands.commands)
     commands.commands(obj=VERSION)
 
