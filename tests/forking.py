@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PLAIN = [sys.executable, "syncapp.py"]
 _TOO_LATE = ("PYTHON", "MALLOC", "LD_")
 _SECONDS = 120.0
+_COMMANDS = "operations.commands.commands"
 
 
 class Forked:
@@ -169,11 +170,12 @@ def _fork_on_demand(line: int) -> None:
                         running.remove(found)
                         ended[found] = os.waitstatus_to_exitcode(status)
                     answer = ended.get(request)  # Two threads may ask for one that has ended.
-                elif answer := fork():
+                else:
+                    _import_commands(request["arguments"])
+                    if not (answer := fork()):
+                        break
                     running.add(answer)
                     ended.pop(answer, None)
-                else:
-                    break
                 os.write(line, json.dumps([number, answer]).encode() + b"\n")
             else:
                 return
@@ -181,6 +183,13 @@ def _fork_on_demand(line: int) -> None:
         if os.getpid() == own:
             _end(running)
     _become(**request)
+
+
+def _import_commands(arguments: list[str]) -> None:
+    """Import what the operator's commands need, before the first of them is forked. A server does without."""
+    if arguments and _COMMANDS not in sys.modules:
+        importlib.import_module(_COMMANDS)
+        gc.freeze()
 
 
 def _end(running: set[int]) -> None:
