@@ -54,8 +54,8 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _locked(folder: Path) -> int:
-    """Lock a folder and give what holds it. Raises: OSError if somebody has it, or it is no folder but a link."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    """Lock a folder and give what holds it. Raises: OSError if somebody has it, or it is no folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:

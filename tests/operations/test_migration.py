@@ -6,7 +6,9 @@ Seen to fail with: a copy after the change, a fingerprint noted in a transaction
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import sqlite3
 import uuid
 from collections import Counter
@@ -259,6 +261,24 @@ def test_progress_has_a_rate_and_the_time_that_is_left() -> None:
         said[0] == "4 of 200 tenants, 2.0 a second, 1 min 38 s left" and said[-1] == "200 of 200 tenants, 2.0 a second"
     )
     assert len(said) == 50
+
+
+def test_interrupt_lets_those_under_way_end_and_leaves_the_others(restart: Restart, ids: list[str]) -> None:
+    """Fault: it was raised in the midst of a tenant, which was noted as failed, and all others were migrated."""
+    tenants = restart(WIDER)
+    migrate = tenants.engine.migrate
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def interrupt(tenant_id: str) -> None:
+        if tenant_id == ids[0]:
+            os.kill(os.getpid(), signal.SIGINT)
+        migrate(tenant_id)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tenants.engine, "migrate", interrupt)
+        migrating(tenants).run(ids, 1, copies=True)
+    assert states(tenants) == {"current": 2, "waiting": 1}, "one was under way, and one next in line"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 KILLED = """
