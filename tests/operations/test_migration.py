@@ -10,8 +10,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -26,8 +24,8 @@ from operations.migration import Migration, NoRoomForCopies, Result
 from protocol.errors import StorageFull
 from storage import schema
 from tenants import Tenants
+from tests import forking
 from tests.backing_up import operating
-from tests.conftest import ROOT
 from tests.data_folder import engine_of, path_of
 from tests.declaring import Restart, provision, put
 from tests.inside import rows
@@ -306,8 +304,7 @@ def test_run_that_was_killed_goes_on_and_copies_what_was_before(
     tenants.close()
     (tmp_path / "own.toml").write_text(WIDER)
     environ = operating(tmp_path / "data") | {"TABLES_FILE": str(tmp_path / "own.toml")}
-    command = [sys.executable, "-c", KILLED, "migrate", "--jobs", "1"]
-    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    ended = forking.run(["-c", KILLED, "migrate", "--jobs", "1"], environ)
     assert ended.returncode == -9, ended.stderr
     tenants = restart(WIDER)
     assert states(tenants) == {"current": 1, "waiting": 2}
