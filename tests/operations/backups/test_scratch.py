@@ -26,7 +26,7 @@ def age(folder: Path) -> None:
 
 
 def test_folder_of_one_that_was_killed_goes_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faults: a folder in use removed; one that is being made, or locked as its owner was about to; what a link leads to."""
+    """Faults: a folder in use removed; one that is being made, or locked before its owner did; what a link leads to."""
     left, young, link = (tmp_path / f"syncapp-backup-{name}" for name in ("left", "young", "link"))
     other = tmp_path / "other"
     for folder in (left, young, other):
