@@ -4,6 +4,11 @@ Knows: which part gets which. Must not know: rules, queries. ``python syncapp.py
 lists the operator's commands, gunicorn takes ``syncapp:create_app()``.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Amid imports Ctrl-C just ends this: nothing has begun.
+
 from gevent import monkey
 
 monkey.patch_all()  # Before any other import: peewee and others keep what they find (ARCHITECTURE.md, trap 1).
@@ -78,6 +83,7 @@ VERSION = "0.2.0"
 _GUNICORNS_BOOT_ERROR = 3
 """A worker's exit code after which gunicorn does not try again (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
 
+_INTERRUPTED = 128 + signal.SIGINT
 _GIVE_UP_SECONDS = 3.0
 """How long a server that ends waits for a database that does not answer, beyond SHUTDOWN_SECONDS for requests."""
 
@@ -337,19 +343,35 @@ def main() -> None:
     """Serve, or run one of the operator's commands."""
     if len(sys.argv) > 1:
         _run_command()
+    _take_interrupts()
     try:
         app, settings = assemble()
         serve(app, app.extensions["lifecycle"], settings)
     except (StartRefused, CannotListen) as error:
         raise SystemExit(f"syncapp: {error}") from None
+    except KeyboardInterrupt:  # Before it served.
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _take_interrupts() -> None:
+    """Have Ctrl-C undo what has begun, from here on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run_command() -> None:
     """Run one of the operator's commands. They are imported here, since a server needs none of what they do."""
     import click  # noqa: PLC0415
+    import gevent  # noqa: PLC0415
 
     from operations.commands import commands  # noqa: PLC0415
 
+    _take_interrupts()
+    hub = gevent.get_hub()
+    hub.NOT_ERROR = (
+        *hub.NOT_ERROR,
+        KeyboardInterrupt,
+    )  # Raised in a greenlet, it comes here, and is not printed there.
     click.version_option(VERSION, prog_name="syncapp")(commands.commands)
     commands.commands(obj=VERSION)
 
