@@ -26,7 +26,10 @@ from storage.account_links import Purpose
 
 @click.group()
 def account() -> None:
-    """Help a customer to log in, or end sessions. TENANT is its ID or the customer's e-mail address."""
+    """Help a customer to log in, or end sessions. TENANT is its ID or the customer's e-mail address.
+
+    Example: python syncapp.py account reset-link asha@example.com
+    """
 
 
 @account.command("set-password")

@@ -32,7 +32,9 @@ _ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 def run_(quiet: bool) -> None:
     """Back up what changed into BACKUP_TO, verify it, remove what is too old: what BACKUP_EVERY does by itself.
 
-    Exit code 3 if it was made but needs attention. Example: BACKUP_TO=/backups python syncapp.py backup run
+    Exit code 3 if it was made but needs attention.
+
+    Example: python syncapp.py backup run --quiet
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED_BY_SIGTERM))  # So that it notes how far it came.
     with storage(creates=False) as (settings, engine):

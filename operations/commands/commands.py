@@ -7,6 +7,7 @@ a running server: they wait for its locks.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import time
 from collections.abc import Callable
 
@@ -41,31 +42,12 @@ from storage import operator_actions
 from tenants import Tenants
 
 
-@click.group(help="Without a command: serve. Settings come from the environment (docs/settings.md).")
+@click.group()
 def commands() -> None:
-    """Group of the operator's commands."""
+    """Without a command: serve. Settings come from the environment (docs/settings.md).
 
-
-commands.add_command(backup_commands.backup)
-for command in (backup_run_commands.run_, backup_run_commands.list_, backup_run_commands.new_key):
-    backup_commands.backup.add_command(command)
-commands.add_command(backup_commands.restore)
-commands.add_command(backup_commands.new_epoch)
-commands.add_command(move_commands.move)
-commands.add_command(fleet_commands.migrate)
-commands.add_command(tenant_commands.tenants)
-commands.add_command(tenant_commands.tenant)
-tenant_commands.tenant.add_command(quota_command.quota)
-commands.add_command(maintenance_commands.maintenance)
-commands.add_command(account_commands.account)
-commands.add_command(mail_commands.mail)
-commands.add_command(tenant_commands.actions)
-commands.add_command(tenant_commands.export)
-commands.add_command(rewind_commands.rewind)
-commands.add_command(import_commands.import_archive)
-commands.add_command(log_commands.log)
-commands.add_command(usage_commands.show_usage)
-commands.add_command(console_commands.admin_link)
+    Example: python syncapp.py tenants --sort size
+    """
 
 
 @commands.command()
@@ -76,11 +58,16 @@ commands.add_command(console_commands.admin_link)
 @click.option("--company-name", help="Name of the business.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 def register(password_stdin: bool, **account: str | None) -> None:
-    """Register a customer and create its database, also while registration is closed; prints the tenant's ID."""
+    """Register a customer and create its database, also while registration is closed; prints the tenant's ID.
+
+    Example: python syncapp.py register --first-name Asha --last-name Rao --email asha@example.com
+    """
     password = password_asked(password_stdin)
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
-    with storage(creates=True) as (settings, engine):
+    with failures():
+        may_begin = environment.load().expect_data == "no"
+    with storage(creates=may_begin) as (settings, engine):
         customer = create_customer(Tenants(engine), Passwords(settings.bcrypt_rounds), body)
         engine.directory.write(lambda: operator_actions.record("register", customer.id, int(time.time())))
     click.echo(customer.id)
@@ -97,15 +84,24 @@ def register(password_stdin: bool, **account: str | None) -> None:
 @fleet_commands.jobs_option
 @click.option("--resume", is_flag=True, help="With --all: go on with a run that was cut off.")
 @click.option("--json", "as_json", is_flag=True, help="With --all: print JSON, for programs.")
-def doctor(url: str | None, token_stdin: bool, is_all: bool, jobs: int, resume: bool, as_json: bool) -> None:
+@click.pass_context
+def doctor(
+    context: click.Context,
+    url: str | None,
+    token_stdin: bool,
+    is_all: bool,
+    jobs: int,
+    resume: bool,
+    as_json: bool,
+) -> None:
     """Check this machine as a start does, and say what to do; exit code 1 if a start would be refused.
 
     Example: python syncapp.py doctor --all
     """
     if url is not None and is_all:
         raise click.UsageError("--url and --all are two different checks.")
-    if (resume or as_json) and not is_all:
-        raise click.UsageError("--resume and --json work only with --all.")
+    if (resume or as_json or fleet_commands.are_jobs_given(context)) and not is_all:
+        raise click.UsageError("--jobs, --resume and --json work only with --all.")
     if token_stdin and url is None:
         raise click.UsageError("--token-stdin works only with --url.")
     if url is not None:
@@ -121,7 +117,9 @@ def doctor(url: str | None, token_stdin: bool, is_all: bool, jobs: int, resume: 
 def support(version: str) -> None:
     """Print what a report of a fault needs: versions, the machine, settings without secrets, checks, counts.
 
-    It names no customer, and is safe to be shown. Example: python syncapp.py support > support.txt
+    It names no customer, and is safe to be shown.
+
+    Example: python syncapp.py support > support.txt
     """
     with failures():
         settings = environment.load()
@@ -138,7 +136,7 @@ def support(version: str) -> None:
 
 
 def _check_this_machine(shown: Callable[[str], str] = str) -> None:
-    """Print what is checked; ``shown`` gives each finding as it is printed."""
+    """Print what is checked, and the settings; ``shown`` gives each line of what is not ours as it is printed."""
     try:
         settings = environment.load()
     except environment.SettingError as error:
@@ -159,9 +157,46 @@ def _check_this_machine(shown: Callable[[str], str] = str) -> None:
         click.echo(f"{kind} {shown(str(finding or what))}")
     for name, value in environment.effective(connections.fitted_to_open_files(settings)):
         source = environment.source_of(name, machine.environ)
-        click.echo(f"{name}={value}{'' if source == 'environment' else f' ({source})'}")
+        click.echo(shown(f"{name}={value}{'' if source == 'environment' else f' ({source})'}"))
     refusals = sum(finding.refuses for finding in found if finding)
     warnings = sum(not finding.refuses for finding in found if finding)
     click.echo(f"{len(found)} checks, {counted(refusals, 'refusal')}, {counted(warnings, 'warning')}.")
     if refusals:
         raise SystemExit(1)
+
+
+# --- those of other modules ------------------------------------------------------------------------------------------
+
+for command in (
+    account_commands.account,
+    backup_commands.backup,
+    backup_commands.new_epoch,
+    backup_commands.restore,
+    console_commands.admin_link,
+    fleet_commands.migrate,
+    import_commands.import_archive,
+    log_commands.log,
+    mail_commands.mail,
+    maintenance_commands.maintenance,
+    move_commands.move,
+    rewind_commands.rewind,
+    tenant_commands.actions,
+    tenant_commands.export,
+    tenant_commands.tenant,
+    tenant_commands.tenants,
+    usage_commands.show_usage,
+):
+    commands.add_command(command)
+for command in (backup_run_commands.run_, backup_run_commands.list_, backup_run_commands.new_key):
+    backup_commands.backup.add_command(command)
+tenant_commands.tenant.add_command(quota_command.quota)
+
+
+def _keep_examples_whole(command: click.Command) -> None:
+    """Have ``--help`` keep examples in one line, be it longer than the terminal is wide: they are to be copied."""
+    command.help = inspect.cleandoc(command.help or "").replace("\n\nExample:", "\n\n\b\nExample:")
+    for one in command.commands.values() if isinstance(command, click.Group) else ():
+        _keep_examples_whole(one)
+
+
+_keep_examples_whole(commands)

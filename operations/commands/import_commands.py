@@ -5,7 +5,6 @@ Knows: the command line, what is shown before anything is stored. Must not know:
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from accounts.passwords import Passwords
 from accounts.registration import new_customer
 from operations import import_archive as importing
 from operations import tenant_list
-from operations.commands.command_line import confirm, counted, done_by, password_asked, progress, storage
+from operations.commands.command_line import confirm, counted, done_by, has_terminal, password_asked, progress, storage
 from operations.commands.tenant_commands import as_json_option, print_json
 from operations.import_archive import Counts, Import
 from settings import Settings
@@ -55,7 +54,7 @@ def import_archive(
     given = {_NAMES.get(name, name): value for name, value in account.items() if value is not None}
     if tenant and (given or password_stdin):
         raise click.UsageError("A tenant that is there has its address and its names: leave these options out.")
-    if not (yes or dry_run or password_stdin or sys.stdin.isatty()):
+    if not (yes or dry_run or password_stdin or has_terminal()):
         raise click.UsageError(
             "This stores data, and there is no terminal to ask: use --yes, or --dry-run to look only."
         )

@@ -6,7 +6,6 @@ Knows: the command line, what is shown before rows are written. Must not know: S
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from operations.backups.rewind import Source, file_of, past_of, write_file
-from operations.commands.command_line import confirm, counted, done_by, progress
+from operations.commands.command_line import confirm, counted, done_by, has_terminal, progress
 from operations.commands.tenant_commands import as_json_option, customer_named, print_json, print_table, tenant_argument
 from protocol.codec import format_time
 from storage.declarations import compatibility
@@ -39,6 +38,8 @@ class _Wish(NamedTuple):
     as_json: bool
     is_counted: bool
     seen: str | None
+    skip: int
+    limit: int | None
     to_file: Path | None
     backup: Path | None
     kept: str | None
@@ -53,7 +54,7 @@ class _Wish(NamedTuple):
 
         Raises: click.UsageError.
         """
-        if not (self.is_yes or self.as_json or self.to_file or sys.stdin.isatty()):
+        if not (self.is_yes or self.as_json or self.to_file or has_terminal()):
             raise click.UsageError(
                 "This changes rows, and there is no terminal to ask: use --yes, or --json to look only."
             )
@@ -79,6 +80,8 @@ class _Wish(NamedTuple):
 @click.option(
     "--counts", "is_counted", is_flag=True, help="With --json: how many rows of each table, and none of them."
 )
+@click.option("--skip", type=click.IntRange(0), default=0, help="With --json: not the first so many rows.")
+@click.option("--limit", type=click.IntRange(1), help="With --json: at most so many rows; all if not given.")
 @click.option("--seen", metavar="CURSOR", help="Only if nothing was changed since --json gave this as `from`.")
 @click.option(
     "--to-file",
@@ -231,6 +234,6 @@ def _described(moments: Moments, preview: Preview, wish: _Wish) -> dict[str, Any
         },
         "from": {"change": preview.here.sequence, "cursor": preview.here.cursor},
         "tables": preview.counts,
-        "rows": None if wish.is_counted else moments.rows(preview, 0, len(preview.rows)),
+        "rows": None if wish.is_counted else moments.rows(preview, wish.skip, wish.limit or len(preview.rows)),
         "written": None,
     }

@@ -17,7 +17,7 @@ from operations.archive import ArchiveError
 from operations.import_archive import read
 from tests import forking
 from tests.conftest import FAST, JSON, Device, Listener, Run, Server, Tenant
-from tests.operations.commands.test_tenant_commands import command, done, refused
+from tests.operating import command, done, refused
 from tests.postgres import environ_of
 
 PASSWORD = "another-password-1"

@@ -116,6 +116,7 @@ def test_server_backs_itself_up_and_returns_from_the_bucket_after_the_loss_of_it
         rows = began.post("/api/client/sync/pull", {"cursor": None}, login.json()["data"]["token"]).json()["data"]
         assert {row["id"] for row in rows["end_user"]} == ids
     assert began.stop() == 0
+    operate(server, "restore", "--new", "--yes", "--from", "latest")  # Else it has no customer, and makes no backup.
     server.start()
 
 
