@@ -39,10 +39,10 @@ def scratch_folder() -> Iterator[Path]:
     """
     place = Path(tempfile.gettempdir())
     for left in place.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # It is in use, or somebody else's.
+        with contextlib.suppress(OSError):  # It is in use, or just gone.
             _remove_if_left(left)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place) as scratch:
-        descriptor = _locked(Path(scratch))
+        descriptor = _locked(Path(scratch), fcntl.LOCK_EX)
         try:
             yield Path(scratch)
         except (StorageFull, OSError) as error:
@@ -53,11 +53,11 @@ def scratch_folder() -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _locked(folder: Path) -> int:
-    """Lock a folder and give what holds it. Raises: OSError if somebody has it, or it is no folder."""
+def _locked(folder: Path, how: int) -> int:
+    """Lock a folder and give what holds it. Raises: OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how)
     except BaseException:
         os.close(descriptor)
         raise
@@ -65,10 +65,12 @@ def _locked(folder: Path) -> int:
 
 
 def _remove_if_left(folder: Path) -> None:
-    descriptor = _locked(folder)
+    """Remove a folder that nobody holds. One that is young is not even looked at with a lock, for its owner is about to."""
+    found = folder.lstat()
+    if found.st_uid != os.geteuid() or found.st_mtime > time.time() - _YOUNG_SECONDS:
+        return
+    descriptor = _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
-        found = os.fstat(descriptor)
-        if found.st_uid == os.geteuid() and found.st_mtime < time.time() - _YOUNG_SECONDS:
-            shutil.rmtree(folder)
+        shutil.rmtree(folder)
     finally:
         os.close(descriptor)

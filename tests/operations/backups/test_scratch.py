@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from operations.backups import scratch
 from operations.backups.places import PlaceUnusable
 from operations.backups.scratch import scratch_folder
 
@@ -24,8 +25,8 @@ def age(folder: Path) -> None:
     os.utime(folder, (long_ago, long_ago))
 
 
-def test_folder_of_one_that_was_killed_goes_and_no_other(tmp_path: Path) -> None:
-    """Faults: a folder in use removed; one that is being made; what a link leads to."""
+def test_folder_of_one_that_was_killed_goes_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults: a folder in use removed; one that is being made, or locked before its owner did; what a link leads to."""
     left, young, link = (tmp_path / f"syncapp-backup-{name}" for name in ("left", "young", "link"))
     other = tmp_path / "other"
     for folder in (left, young, other):
@@ -34,13 +35,20 @@ def test_folder_of_one_that_was_killed_goes_and_no_other(tmp_path: Path) -> None
     link.symlink_to(other)
     for folder in (left, other):
         age(folder)
+    lock, locked = scratch._locked, []
+
+    def noting(folder: Path, how: int) -> int:
+        locked.append(folder.name)
+        return lock(folder, how)
+
+    monkeypatch.setattr(scratch, "_locked", noting)
     with scratch_folder() as held:
         (held / "copy.db").touch()
         age(held)
         with scratch_folder() as second:
             assert held.exists() and second.stat().st_mode & 0o077 == 0
     assert {path.name for path in tmp_path.iterdir()} == {young.name, link.name, other.name}
-    assert (other / "tenant.db").exists()
+    assert (other / "tenant.db").exists() and young.name not in locked
 
 
 def test_full_disk_is_said_and_another_error_is_what_it_is() -> None:
