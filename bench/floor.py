@@ -195,9 +195,11 @@ def run(code: str, *arguments: str) -> str:
 BUILD = """
 import pathlib, sys, tempfile
 import syncapp
+syncapp.import_server()
+import assembly
 from settings import Settings
 folder = tempfile.TemporaryDirectory()
-syncapp.build(Settings(data_dir=pathlib.Path(folder.name)))
+assembly.build(Settings(data_dir=pathlib.Path(folder.name)))
 """
 NAMES = """
 own = {path.stem for path in pathlib.Path.cwd().iterdir()} | {"__main__"}

@@ -151,7 +151,9 @@ def _fork_on_demand(line: int) -> None:
     Nothing here may wait by way of gevent, which ``syncapp`` patched in: its loop must begin in the forked process.
     """
     sys.path[0] = str(ROOT)
-    importlib.import_module("syncapp")
+    importlib.import_module("syncapp").import_server()
+    for path in (ROOT / "operations" / "commands").glob("[!_]*.py"):
+        importlib.import_module(f"operations.commands.{path.stem}")
     monkey = importlib.import_module("gevent.monkey")
     fork, waitpid = monkey.get_original("os", ["fork", "waitpid"])
     running: set[int] = set()

@@ -163,7 +163,8 @@ def test_start_beside_a_registration_leaves_its_file_alone(tmp_path: Path, monke
     """The operator registers while a server starts. Fault: no lock: the start removed the file, its customer stayed."""
     operators, new, starts = opened(tmp_path / "data", is_server=False), customer(), []
     script = (
-        "import syncapp, sys, pathlib; syncapp.Tenants(syncapp.SQLiteEngine(pathlib.Path(sys.argv[1]))).engine.close()"
+        "import syncapp, sys, pathlib; from storage.sqlite.engine import SQLiteEngine; from tenants import Tenants;"
+        " Tenants(SQLiteEngine(pathlib.Path(sys.argv[1]))).engine.close()"
     )
 
     def start_meanwhile(folder: Path) -> None:
