@@ -10,6 +10,7 @@ from gevent import events, monkey
 events.notify_and_call_entry_points = events.notify  # It looks for plugins in every installed package, thirty times.
 monkey.patch_all()  # Before any other import: peewee and others keep what they find (ARCHITECTURE.md, trap 1).
 
+import atexit  # noqa: E402
 import gc  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
@@ -17,6 +18,7 @@ from contextlib import contextmanager  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
 gc.set_threshold(10_000, 20, 20)  # A push of 1,000 rows makes that many objects, the imports make more; few in cycles.
+atexit.register(gc.freeze)  # Else Python looks for cycles in all that was imported, several times, before it ends.
 
 if TYPE_CHECKING:
     from flask import Flask
