@@ -15,13 +15,14 @@ import os
 import queue
 import stat
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gevent
 from gevent.monkey import get_original
 
-from server.log_format import Lines
+from server.log_format import Line, Lines
 
 log = logging.getLogger("syncapp.log_file")
 
@@ -142,12 +143,13 @@ class LogFile(Lines):
         self._write([])  # So that a start says at once if it can't be written.
         get_original("_thread", "start_new_thread")(self._work, ())
 
-    def take(self, level: int, line: str) -> None:
-        """Have a line written, soon."""
-        if self._waiting.qsize() < _MOST_WAITING:
-            self._waiting.put(line)
-        else:
-            self._refused += 1
+    def take(self, lines: Sequence[Line]) -> None:
+        """Have lines written, soon."""
+        for _, text in lines:
+            if self._waiting.qsize() < _MOST_WAITING:
+                self._waiting.put(text)
+            else:
+                self._refused += 1
 
     def flush(self) -> None:
         """Wait until all lines so far are written, for a moment at most; ``logging`` calls it at the end of the process."""

@@ -1,7 +1,7 @@
 """Keeps the newest lines of the log in memory, for who looks at a running server from within.
 
 Knows: how much is kept, and how lines are found again. Must not know: who reads them, what is logged. Each process keeps
-its own. A line costs an append here; it is parsed when somebody reads it.
+its own. A line is parsed when somebody reads it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gevent.monkey import get_original
 
-from server.log_format import Lines
+from server.log_format import Line, Lines
 
 _MOST_LINES, _MOST_BYTES = 1_000, 512 * 1024
 _MOST_WARNINGS, _MOST_WARNING_BYTES = 200, 256 * 1024
@@ -42,23 +42,21 @@ class Entry(NamedTuple):
 _Kept = tuple[int, int, str]
 """A number, a level, a line; no class of its own, which would take longer to make."""
 
-_LONG_BYTES, _TRIMMED_AT_ONCE = 8_192, 64
-
 
 class _Newest(deque[_Kept]):
-    """The newest lines, within a number and a size in bytes, exactly so after each ``trim``."""
+    """The newest lines, within a number and a size in bytes."""
 
     def __init__(self, most_lines: int, most_bytes: int) -> None:
         super().__init__()
-        self._most_lines, self._most_bytes = most_lines, most_bytes
-        self.size_bytes = 0
+        self._most_lines, self._most_bytes, self._size_bytes = most_lines, most_bytes, 0
 
-    def trim(self) -> None:
-        """Drop the oldest lines beyond what is kept; the newest stays whatever its size."""
-        size = self.size_bytes
+    def add(self, lines: Sequence[_Kept]) -> None:
+        """Add lines and drop the oldest beyond what is kept; the newest stays whatever its size."""
+        self.extend(lines)
+        size = self._size_bytes + sum([len(text) for _, _, text in lines])
         while (size > self._most_bytes or len(self) > self._most_lines) and len(self) > 1:
             size -= len(self.popleft()[2])
-        self.size_bytes = size
+        self._size_bytes = size
 
 
 class RecentLog(Lines):
@@ -72,21 +70,13 @@ class RecentLog(Lines):
         self._warnings = _Newest(_MOST_WARNINGS, _MOST_WARNING_BYTES)
         self._one_at_a_time = get_original("_thread", "RLock")()  # Real threads log too, and nothing here switches.
 
-    def take(self, level: int, line: str) -> None:
-        """Keep a line."""
+    def take(self, lines: Sequence[Line]) -> None:
+        """Keep lines."""
         with self._one_at_a_time:
-            self.newest = number = self.newest + 1
-            self._all.append((number, level, line))
-            self._all.size_bytes += len(line)
-            if level >= logging.WARNING:
-                self._warnings.append((number, level, line))
-                self._warnings.size_bytes += len(line)
-            if not number % _TRIMMED_AT_ONCE or len(line) > _LONG_BYTES:
-                self._trim()
-
-    def _trim(self) -> None:
-        self._all.trim()
-        self._warnings.trim()
+            kept = [(number, level, text) for number, (level, text) in enumerate(lines, self.newest + 1)]
+            self.newest += len(kept)
+            self._all.add(kept)
+            self._warnings.add([one for one in kept if one[1] >= logging.WARNING])
 
     def since(
         self, number: int = 0, *, level: str = "info", tenant: str | None = None, request_id: str | None = None
@@ -103,7 +93,6 @@ class RecentLog(Lines):
 
     def _after(self, number: int) -> Iterator[_Kept]:
         with self._one_at_a_time:
-            self._trim()
             kept, warnings = list(self._all), list(self._warnings)
         oldest = kept[0][0] if kept else 0
         yield from (one for one in warnings if number < one[0] < oldest)

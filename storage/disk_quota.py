@@ -5,8 +5,6 @@ Knows: how large a database is, what still may be done in one that is full. Must
 
 from __future__ import annotations
 
-from cachetools import LRUCache
-
 from protocol.errors import QuotaExceeded
 from protocol.messages import PushResult
 from storage.dialect import dialect
@@ -17,7 +15,8 @@ _GOES_ON = {"deleted", "unchanged", "rejected"}
 _BYTES_A_ROW_BESIDE = 1_048_576
 _TIMES_A_ROW = 32  # The most that was seen is 19, with 16 indexes on one long text (tests/storage/test_disk_quota.py).
 
-_spare_rows: LRUCache[tuple[str, int], int] = LRUCache(10_000)
+_CACHED = 10_000
+_spare_rows: dict[tuple[str, int], int] = {}
 """By incarnation of a database and what it may have, how many rows it takes before it needs to be looked at again."""
 
 
@@ -30,6 +29,8 @@ def check(applied: PushResult, most_bytes: int, most_row_bytes: int) -> None:
     spare = _spare_rows.get(key, 0) - len(applied.results)
     if spare < 0:
         spare = _looked_at(applied, most_bytes) // bytes_of_row(most_row_bytes)
+        if len(_spare_rows) >= _CACHED:
+            _spare_rows.clear()
     _spare_rows[key] = spare
 
 

@@ -13,10 +13,11 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import gevent
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
+from gevent.hub import Waiter
 
 from models import bound
 from protocol.errors import Busy, OutcomeUnknown
@@ -33,15 +34,31 @@ _GROUP_SECONDS = 0.01
 class Write(Generic[T]):
     """One piece of work that waits for its commit."""
 
-    __slots__ = ("after", "ahead", "answer", "error", "result", "work")
+    __slots__ = ("after", "ahead", "error", "is_done", "result", "waiter", "work")
 
     def __init__(
         self, work: Callable[[], T], after: Callable[[T], None] | None, ahead: Callable[[], Wanted] | None
     ) -> None:
         self.work, self.after, self.ahead = work, after, ahead
-        self.answer: AsyncResult = AsyncResult()
         self.result: Any = None
         self.error: Exception | None = None
+        self.is_done = False
+        self.waiter: Waiter[None] | None = None
+
+    def outcome(self) -> T:
+        """Wait until it is on disk, and give its result. Raises: its error."""
+        if not self.is_done:
+            self.waiter = Waiter()
+            self.waiter.get()
+        if self.error:
+            raise self.error
+        return cast(T, self.result)
+
+    def finish(self) -> None:
+        """Let who waits for it go on, in this round of the event loop."""
+        self.is_done = True
+        if self.waiter:
+            gevent.get_hub().loop.run_callback(self.waiter.switch, None)
 
 
 class GroupCommit(ABC):
@@ -117,8 +134,7 @@ class GroupCommit(ABC):
                     self._serve_group()
             finally:
                 self._go_on()
-        result: T = write.answer.get()
-        return result
+        return write.outcome()
 
     def _go_on(self) -> None:
         if self._waiting or self._is_maintenance_due():
@@ -147,7 +163,7 @@ class GroupCommit(ABC):
                 _report(write)
         finally:
             for write in group:
-                _answer(write)
+                write.finish()
 
     def _commit_group(self, group: list[Write[Any]]) -> None:
         """Run a group in one transaction, and list it; an error of the commit is the error of each of them.
@@ -232,10 +248,3 @@ def _report(write: Write[Any]) -> None:
             write.after(write.result)
         except Exception:
             log.exception("reporting a commit failed")
-
-
-def _answer(write: Write[Any]) -> None:
-    if write.error is None:
-        write.answer.set(write.result)
-    else:
-        write.answer.set_exception(write.error)

@@ -269,15 +269,11 @@ def _note_end(exchange: Exchange, status: int) -> None:
 def _log(exchange: Exchange, status: int, seconds: float) -> None:
     """Log a request: never a body, a header or a query, where secrets may be."""
     method, path = exchange.environ["REQUEST_METHOD"], exchange.path[:200]
-    about = {
-        "request_id": exchange.request_id,
-        "method": method,
-        "path": path,
-        "status": status,
-        "code": exchange.code,
-        "tenant": exchange.tenant_id,
-        "address": client_address(),
-        "duration_ms": round(seconds * 1000, 2),
-    }
+    about: dict[str, Any] = {"request_id": exchange.request_id, "method": method, "path": path, "status": status}
+    if exchange.code:
+        about["code"] = exchange.code
+    if exchange.tenant_id:
+        about["tenant"] = exchange.tenant_id
+    about["address"], about["duration_ms"] = client_address(), round(seconds * 1000, 2)
     is_failure = status >= 500 and exchange.code not in _MEANT
     log_format.write_line(log, logging.ERROR if is_failure else logging.INFO, f"{method} {path} {status}", about)

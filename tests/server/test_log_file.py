@@ -141,10 +141,10 @@ def test_full_disk_is_told_once_and_what_is_missing_is_counted(
     (disk / "ballast").write_bytes(b"x" * 56 * 1024)
     for _ in range(10):
         for _ in range(100):
-            file.take(logging.INFO, json.dumps({"message": "m" * 50}))
+            file.take([(logging.INFO, json.dumps({"message": "m" * 50}))])
         file.flush()
     (disk / "ballast").unlink()
-    file.take(logging.INFO, '{"message": "last"}')
+    file.take([(logging.INFO, '{"message": "last"}')])
     file.flush()
     gevent.sleep(0.01)
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
@@ -162,7 +162,7 @@ def test_place_that_takes_no_file_is_told_and_harms_nothing(
     if place == "pipe":
         os.mkfifo(tmp_path / place)
     file = write(tmp_path / place)
-    file.take(logging.INFO, "{}")
+    file.take([(logging.INFO, "{}")])
     file.flush()
     gevent.sleep(0.01)
     assert len(caplog.messages) == 1 and "standard error alone" in caplog.messages[0]
@@ -173,9 +173,9 @@ def test_disk_that_hangs_costs_lines_and_no_memory(path: Path, monkeypatch: pyte
     monkeypatch.setattr("server.log_file._TOGETHER_SECONDS", 0.1)
     file = LogFile(RotatedFile(path, 0, 2))
     for number in range(10):
-        file.take(logging.INFO, str(number))
+        file.take([(logging.INFO, str(number))])
     file.flush()
-    file.take(logging.INFO, "last")
+    file.take([(logging.INFO, "last")])
     file.flush()
     file.close()
     note, *others, last = [text for text in texts(path) if text]
