@@ -262,7 +262,7 @@ def before(owner, name):
 {
     "before the sessions": lambda: before(sessions, "revoke_sessions"),
     "before COMMIT": lambda: (before(database.disk, "at_once"), before(PostgresDatabase, "_make_lasting")),
-    "after COMMIT": lambda: before(group_commit, "_answer"),
+    "after COMMIT": lambda: before(group_commit.Write, "finish"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """
