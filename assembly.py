@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +97,43 @@ def build(settings: Settings) -> Flask:
         raise
 
 
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What most parts of a server get. ``monitor``: None without files; ``backups``: None if it makes none."""
+
+    app: Flask
+    settings: Settings
+    engine: Engine
+    quotas: Quotas
+    tenants: Tenants
+    tokens: Tokens
+    middleware: Middleware
+    seen: Seen
+    sockets: Sockets
+    monitor: FileMonitor | None
+    backups: BackupSchedule | None
+
+
 def _build_over(engine: Engine, settings: Settings) -> Flask:
+    core = _core(engine, settings)
+    _add_api(core)
+    housekeeping = _housekeeping(core)
+    lifecycle = _lifecycle(core, housekeeping, _send_mails(settings, engine) if settings.smtp_url else None)
+    pages = _add_pages(core, lifecycle)
+    samples = Samples(settings.data_dir if core.monitor else None, core.sockets.connected)
+    _add_console(core, samples, lifecycle, pages)
+    if settings.metrics_token or settings.metrics_port:
+        _add_metrics(core)
+    _trust_proxies(core.app, settings.trusted_proxies)
+    load_shedding = LoadShedding(core.middleware.views, core.tokens.tenant_of, core.quotas.admission.refusal)
+    handler.install(connections.Connections(settings), load_shedding)
+    core.sockets.start()
+    samples.start(lambda: lifecycle.is_ending)
+    housekeeping.start()
+    return core.app
+
+
+def _core(engine: Engine, settings: Settings) -> _Core:
     app = Flask("syncapp", root_path=str(_FOLDER), static_folder=None)
     quotas = Quotas(settings, Scheduler())
     tenants = Tenants(engine)
@@ -105,71 +142,49 @@ def _build_over(engine: Engine, settings: Settings) -> Flask:
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas, chosen_bus(settings, engine), VERSION)
-    sync = Sync(settings, tenants, tokens, sockets, seen, quotas)
-    middleware.views.update(sync.hot_views)
+    monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
+    backups = _backups(settings, engine)
+    return _Core(app, settings, engine, quotas, tenants, tokens, middleware, seen, sockets, monitor, backups)
+
+
+def _add_api(core: _Core) -> None:
+    """Add the endpoints of devices and customers."""
+    settings, tenants, tokens = core.settings, core.tenants, core.tokens
+    sync = Sync(settings, tenants, tokens, core.sockets, core.seen, core.quotas)
+    core.middleware.views.update(sync.hot_views)
     accounts = Accounts(settings, tenants, tokens)
     lost = LostPasswords(settings, tenants, tokens, accounts)
-    own_account = OwnAccount(tokens, accounts.check_password, Exports(engine, settings.data_dir).archive_of)
-    for endpoints in (accounts, lost, own_account, sync, Review(tenants, tokens, sync.pushes, seen)):
-        app.register_blueprint(endpoints.blueprint())
-    monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
-    usage = UsageSaving(quotas.usage, engine.directory, sockets.note_usage, settings.process_name, settings.usage_days)
-    backups = _backups(settings, engine)
-    told = sockets.announce_restored, sockets.look_at_sessions, sockets.look
-    housekeeping = Housekeeping(settings, tenants, monitor, seen, usage, *told, backups.look if backups else None)
-    end_mails = _send_mails(settings, engine) if settings.smtp_url else None
-    lifecycle = _lifecycle(app, settings, engine, sockets, housekeeping, end_mails)
-    pages = _add_pages(app, settings, tenants, monitor, lifecycle, sockets, backups)
-    samples = Samples(settings.data_dir if monitor else None, sockets.connected)
-    parts = ServerParts(
-        settings=settings,
-        version=VERSION,
-        tenants=tenants,
-        sockets=sockets,
-        seen=seen,
-        quotas=quotas,
-        monitor=monitor,
-        samples=samples,
-        lifecycle=lifecycle,
-        state=pages.state,
+    exports = Exports(core.engine, settings.data_dir)
+    own_account = OwnAccount(tokens, accounts.check_password, exports.archive_of)
+    for endpoints in (accounts, lost, own_account, sync, Review(tenants, tokens, sync.pushes, core.seen)):
+        core.app.register_blueprint(endpoints.blueprint())
+
+
+def _housekeeping(core: _Core) -> Housekeeping:
+    settings, sockets = core.settings, core.sockets
+    usage = UsageSaving(
+        core.quotas.usage, core.engine.directory, sockets.note_usage, settings.process_name, settings.usage_days
     )
-    app.extensions["server_parts"] = parts
-    gate = Gate(settings, engine.directory, engine.attempt_counts, cache(partial(_console, parts)))
-    app.register_blueprint(gate.blueprint())
-    CommandJobs(settings.data_dir / JOBS_FOLDER)  # Has removed what an earlier process left, whoever signs in or not.
-    if settings.metrics_token or settings.metrics_port:
-        _add_metrics(app, settings, tenants, sockets, quotas, monitor, backups)
-    _trust_proxies(app, settings.trusted_proxies)
-    load_shedding = LoadShedding(middleware.views, tokens.tenant_of, quotas.admission.refusal)
-    handler.install(connections.Connections(settings), load_shedding)
-    sockets.start()
-    samples.start(lambda: lifecycle.is_ending)
-    housekeeping.start()
-    return app
+    told = sockets.announce_restored, sockets.look_at_sessions, sockets.look
+    look_at_backups = core.backups.look if core.backups else None
+    return Housekeeping(settings, core.tenants, core.monitor, core.seen, usage, *told, look_at_backups)
 
 
-def _lifecycle(
-    app: Flask,
-    settings: Settings,
-    engine: Engine,
-    sockets: Sockets,
-    housekeeping: Housekeeping,
-    end_mails: Callable[[], None] | None,
-) -> Lifecycle:
+def _lifecycle(core: _Core, housekeeping: Housekeeping, end_mails: Callable[[], None] | None) -> Lifecycle:
     def close() -> None:
         """End the background work, then close every database."""
-        engine.give_up_after(_GIVE_UP_SECONDS)
+        core.engine.give_up_after(_GIVE_UP_SECONDS)
         housekeeping.end()
         if end_mails:
             end_mails()
-        engine.close()
+        core.engine.close()
 
     def held() -> dict[str, int]:
         """Count what the server holds, for the log at a signal."""
-        return sockets.held() | {"open_tenants": _open_files(engine)}
+        return core.sockets.held() | {"open_tenants": _open_files(core.engine)}
 
-    lifecycle = Lifecycle(app, settings.shutdown_seconds, sockets.close, close, held)
-    app.extensions["lifecycle"] = lifecycle
+    lifecycle = Lifecycle(core.app, core.settings.shutdown_seconds, core.sockets.close, close, held)
+    core.app.extensions["lifecycle"] = lifecycle
     return lifecycle
 
 
@@ -200,60 +215,67 @@ def _trust_proxies(app: Flask, count: int) -> None:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
 
 
-def _add_pages(
-    app: Flask,
-    settings: Settings,
-    tenants: Tenants,
-    monitor: FileMonitor | None,
-    lifecycle: Lifecycle,
-    sockets: Sockets,
-    backups: BackupSchedule | None,
-) -> Pages:
+def _add_pages(core: _Core, lifecycle: Lifecycle) -> Pages:
+    settings, sockets = core.settings, core.sockets
     pages = Pages(
         version=VERSION,
-        tenants=tenants,
-        has_file_faults=lambda: bool(monitor and monitor.faults),
+        tenants=core.tenants,
+        has_file_faults=lambda: bool(core.monitor and core.monitor.faults),
         lifecycle=lifecycle,
         connected=sockets.connected,
         processes=sockets.processes,
-        backups=lambda: backups.status().shown() if backups else None,
+        backups=lambda: core.backups.status().shown() if core.backups else None,
         trusted_proxies=settings.trusted_proxies,
-        openapi=cache(lambda: openapi.document(app, settings, VERSION)),
+        openapi=cache(lambda: openapi.document(core.app, settings, VERSION)),
         asyncapi=cache(lambda: asyncapi.document(sockets.events, settings, VERSION)),
         sends_mail=bool(settings.smtp_url),
     )
-    app.register_blueprint(pages.blueprint())
-    completeness.must_describe(app, settings, sockets.events)
+    core.app.register_blueprint(pages.blueprint())
+    completeness.must_describe(core.app, settings, sockets.events)
     return pages
 
 
+def _add_console(core: _Core, samples: Samples, lifecycle: Lifecycle, pages: Pages) -> None:
+    """Add the operator's console, which is assembled for the first who signs in."""
+    parts = ServerParts(
+        settings=core.settings,
+        version=VERSION,
+        tenants=core.tenants,
+        sockets=core.sockets,
+        seen=core.seen,
+        quotas=core.quotas,
+        monitor=core.monitor,
+        samples=samples,
+        lifecycle=lifecycle,
+        state=pages.state,
+    )
+    core.app.extensions["server_parts"] = parts
+    engine = core.engine
+    gate = Gate(core.settings, engine.directory, engine.attempt_counts, cache(partial(_console, parts)))
+    core.app.register_blueprint(gate.blueprint())
+    CommandJobs(core.settings.data_dir / JOBS_FOLDER)  # Has removed what an earlier process left, whoever signs in.
+
+
 def _console(parts: ServerParts) -> Console:
-    """Assemble the operator's console, for the first who signs in."""
     from api.admin.assembly import assemble as assembled  # noqa: PLC0415 -- for those alone who use it
 
     return assembled(parts)
 
 
-def _add_metrics(
-    app: Flask,
-    settings: Settings,
-    tenants: Tenants,
-    sockets: Sockets,
-    quotas: Quotas,
-    monitor: FileMonitor | None,
-    backups: BackupSchedule | None,
-) -> None:
+def _add_metrics(core: _Core) -> None:
     """Let metrics be read, which are counted in any case. Raises: CannotListen."""
     from api.metrics import Metrics  # noqa: PLC0415 -- for those alone who use them, with a library of 1 MiB
     from operations.gauges import gauges  # noqa: PLC0415
     from operations.metrics_server import MetricsServer  # noqa: PLC0415
     from operations.openmetrics import OpenMetrics  # noqa: PLC0415
 
-    open_files = partial(_open_files, tenants.engine)
-    status = backups.status if backups else None
-    shown = OpenMetrics(gauges(settings, VERSION, tenants, sockets, quotas.admission, monitor, open_files, status))
+    settings, admission = core.settings, core.quotas.admission
+    open_files = partial(_open_files, core.engine)
+    status = core.backups.status if core.backups else None
+    found = gauges(settings, VERSION, core.tenants, core.sockets, admission, core.monitor, open_files, status)
+    shown = OpenMetrics(found)
     if settings.metrics_token:
-        app.register_blueprint(Metrics(settings.metrics_token, shown.render).blueprint())
+        core.app.register_blueprint(Metrics(settings.metrics_token, shown.render).blueprint())
     if settings.metrics_port:
         MetricsServer(settings.metrics_host, settings.metrics_port, shown.render).start()
 

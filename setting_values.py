@@ -27,6 +27,8 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def whole(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Give what reads a whole number between bounds."""
+
     def read(text: str) -> int:
         """Read a whole number between the bounds."""
         if not re.fullmatch(r"[0-9]{1,15}", text) or not minimum <= int(text) <= maximum:
@@ -49,6 +51,8 @@ def _parsed_size(text: str) -> int:
 
 
 def size(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Give what reads a number of bytes between bounds."""
+
     def read(text: str) -> int:
         """Read a number of bytes between the bounds."""
         try:
@@ -72,6 +76,8 @@ def _short(size: int) -> str:
 
 
 def one_of(*words: str) -> Callable[[str], str]:
+    """Give what reads one of some words."""
+
     def read(text: str) -> str:
         """Read one of the words."""
         if text not in words:
@@ -130,6 +136,7 @@ def rate_of_bytes(text: str) -> str:
 
 
 def origins(text: str) -> tuple[str, ...]:
+    """Read the origins of pages and apps; a wildcard is none."""
     origins = tuple(_origin(part.strip().lower()) for part in text.split(",") if part.strip())
     if not all(_ORIGIN.fullmatch(origin) for origin in origins):
         raise ValueError(
@@ -146,6 +153,7 @@ def _origin(text: str) -> str:
 
 
 def secret(text: str) -> str:
+    """Read a key that is long enough to sign with."""
     if len(text.encode("utf-8", "replace")) < MIN_SECRET_BYTES or _SURROGATE.search(text):
         raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes of UTF-8, or unset to have one made")
     return text
@@ -161,12 +169,15 @@ def secrets(text: str) -> tuple[str, ...]:
 
 
 def token(text: str) -> str:
+    """Read a token that a header can have."""
     if not re.fullmatch(r"[!-~]{16,}", text):
         raise ValueError("must be at least 16 letters, digits and signs, without spaces")
     return text
 
 
 def duration(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Give what reads a length of time, in seconds between bounds, or 0."""
+
     def read(text: str) -> int:
         """Read a length of time with its unit, and give its seconds."""
         found = re.fullmatch(r"([1-9][0-9]{0,8})\s?([smhd])", text.strip())
@@ -181,6 +192,7 @@ def duration(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def backup_place(text: str) -> str:
+    """Read a folder by its whole path, or a bucket."""
     is_bucket = re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", text)
     if not is_bucket and (not text.startswith("/") or "\0" in text or _SURROGATE.search(text)):
         raise ValueError("must be a folder by its whole path, such as /backups, or a bucket such as s3://bucket/prefix")
@@ -188,6 +200,7 @@ def backup_place(text: str) -> str:
 
 
 def backups_kept(text: str) -> str:
+    """Read how many backups of each kind are kept."""
     counts = _KEPT.fullmatch(text.replace(" ", ""))
     names = re.findall(r"[a-z]+", text)
     if not counts or len(set(names)) != len(names) or not re.search(r"[1-9]", text):
@@ -206,30 +219,35 @@ def age_keys(text: str) -> tuple[str, ...]:
 
 
 def web_address(text: str) -> str:
+    """Read an address to be posted to, over TLS or on this machine."""
     if not re.fullmatch(r"https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])([:/][^\s]*)?", text):
         raise ValueError("must be an address that begins with https://")
     return text
 
 
 def endpoint(text: str) -> str:
+    """Read the address of a bucket's server, and give it without a slash at its end."""
     if not re.fullmatch(r"https?://[^\s/]+/?", text):
         raise ValueError("must be an address such as https://s3.example.com")
     return text.rstrip("/")
 
 
 def redis_url(text: str) -> str:
+    """Read the address of Redis."""
     if not re.fullmatch(r"rediss?://[^\s]+", text):
         raise ValueError("must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380")
     return text
 
 
 def process_name(text: str) -> str:
+    """Read a name that can begin the ID of a session."""
     if not re.fullmatch(r"[A-Za-z0-9]{1,32}", text):
         raise ValueError("must be 1 to 32 letters and digits")
     return text
 
 
 def database_url(text: str) -> str:
+    """Read the address of a database of PostgreSQL."""
     if not text.startswith(("postgres://", "postgresql://")) or _SURROGATE.search(text):
         raise ValueError("must be a URL in UTF-8 that begins with postgresql:// or postgres://")
     return text

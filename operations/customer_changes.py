@@ -58,6 +58,7 @@ def make_link(
     email = customer.email if purpose == "confirm" else None  # What was not mailed shows nothing of an address.
 
     def make() -> str:
+        """Record it, and make the link in the place of those of before."""
         operator_actions.record_link(customer.id, purpose, _now(), by)
         outbox.withdraw(KINDS[purpose], customer.email)
         return account_links.make(customer.id, purpose, email, _now(), seconds)

@@ -221,7 +221,7 @@ def _moment_of_time(at: int, is_copy: bool) -> Moment:
     here = position()
     if is_copy and at > here.clock:
         raise NoMoment(f"This copy ends at {format_time(here.clock)}: what was later is in a later one, or here.")
-    if at < here.purged_at:
+    if here.purged_at > 0 and at < here.purged_at:
         raise NoMoment(
             f"What was at {format_time(at)} is not all held any more: rows that had been deleted until"
             f" {format_time(here.purged_at)} were removed. The earliest moment that may be is change"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import get_args
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import models
 import settings
@@ -98,9 +100,13 @@ def every_command(group: click.Group = commands, name: str = "") -> Iterator[tup
             yield from every_command(command, f"{name} {word}".strip())
 
 
+def file_of(command: click.Command) -> str:
+    return str(Path(command.callback.__code__.co_filename).relative_to(ROOT)) if command.callback else "operations/"
+
+
 @pytest.mark.parametrize(("name", "command"), [*every_command()], ids=[name for name, _ in every_command()])
 def test_every_command_says_what_it_does_and_is_in_the_docs(name: str, command: click.Command) -> None:
-    file = Path(command.callback.__code__.co_filename).relative_to(ROOT) if command.callback else "operations/"
+    file = file_of(command)
     assert command.help, f"{file}: the function of {name} must have a docstring, which --help shows"
     assert f"python syncapp.py {name}" in DOCS, f"docs/operations.md must show: python syncapp.py {name}"
     for option in command.params:
@@ -120,6 +126,21 @@ def test_every_command_can_be_asked_for(path: Path) -> None:
     for one in vars(importlib.import_module(f"operations.commands.{path.stem}")).values():
         if isinstance(one, click.Command) and one is not commands:
             assert one in reachable, f"{one.name} of {path.name} must be in _MODULES of operations/commands/commands.py"
+
+
+@pytest.mark.parametrize(("name", "command"), [("", commands), *every_command()])
+def test_every_command_shows_an_example_in_one_line_that_it_takes(name: str, command: click.Command) -> None:
+    """In one line, since it is copied; with options that there are."""
+    written = f"python syncapp.py {name}".strip()
+    shown = CliRunner().invoke(commands, [*name.split(), "--help"]).output
+    (example,) = re.findall(r"^ *Example: (.+)$", shown, re.MULTILINE) or [""]
+    assert example.startswith(written) and example in (command.help or ""), (
+        f"{file_of(command)}: the docstring of {name or 'commands'} must end with a paragraph Example: {written} …"
+    )
+    words, known = shlex.split(example.partition(" > ")[0])[2:], commands
+    while isinstance(known, click.Group) and words and (inner := known.get_command(click.Context(known), words[0])):
+        known, _ = inner, words.pop(0)  # type: ignore[assignment]
+    known.make_parser(click.Context(known)).parse_args(words)
 
 
 # --- what doctor looks at --------------------------------------------------------------------------------------------

@@ -93,6 +93,20 @@ def test_rates_are_so_much_in_so_many_units_of_time() -> None:
     assert [rate.seconds for rate in rates] == [60, 3_600, 10, 60 * 86_400]
 
 
+def test_backups_within_the_data_are_refused_and_elsewhere_they_are_not(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "elsewhere").mkdir(parents=True)
+    (tmp_path / "a-link").symlink_to(data)
+    (data / "out").symlink_to(tmp_path / "disk")
+    for inside in (data, data / "not" / "yet", tmp_path / "a-link" / "backups", data / "elsewhere" / ".." / "x"):
+        with pytest.raises(settings.SettingError, match=r"^BACKUP_TO is a folder in DATA_DIR"):
+            settings.load({"DATA_DIR": str(data), "BACKUP_TO": str(inside)})
+    for apart in (tmp_path / "data-2", tmp_path, data / "out" / "backups", "s3://data/backups"):
+        assert settings.load({"DATA_DIR": str(data), "BACKUP_TO": str(apart)}).backup_to == str(apart)
+    on_postgres = {"DATA_DIR": str(data), "BACKUP_TO": str(data), "DATABASE_URL": "postgresql://app@localhost/x"}
+    assert settings.load(on_postgres).backup_to == str(data), "the data is not there"
+
+
 def test_secret_may_be_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("k" * 40 + "\n")

@@ -17,7 +17,7 @@ from api.admin.customers import customer_of
 from api.admin.jobs import Jobs
 from api.admin.json_fields import read_object, text_of
 from api.admin.server_parts import ServerParts
-from operations.backups import status as backup_status
+from operations.backups import status
 from protocol.codec import format_time
 from protocol.errors import ValidationError, invalid
 from server.http.exchange import Reply, answer
@@ -51,16 +51,15 @@ class Backups:
         settings, now = self._server.settings, int(time.time())
         shown = dict(effective(settings))
         found = self._directory.read(lambda: backup_runs.runs(_SHOWN_RUNS))
-        status = self._directory.read(
-            lambda: backup_status.read(settings.backup_to, settings.backup_every, self._since, now)
-        )
+        asked = settings.backup_to, settings.backup_every, self._since, now
+        standing = self._directory.read(lambda: status.read(*asked))
         return answer(
             {
                 "to": shown["BACKUP_TO"],
                 "everySeconds": settings.backup_every,
                 "keep": shown["BACKUP_KEEP"],
                 "isEncrypted": bool(settings.backup_key),
-                "status": status.shown() if settings.backup_every else None,
+                "status": standing.shown() if settings.backup_every else None,
                 "runs": [_described(one) for one in found],
             }
         )

@@ -45,6 +45,7 @@ def alone(engine: Engine, settings: Settings) -> Iterator[Callable[[], None]]:
         return
 
     def renew() -> None:
+        """Keep the lease. Raises: Underway if another run has taken it."""
         if not engine.lease(_LEASE, _LEASE_SECONDS):
             raise Underway
 

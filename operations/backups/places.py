@@ -11,9 +11,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from operations.backups.manifest import BackupError
+from protocol.errors import StorageFull
+from server.disk_space import NO_ROOM
 from server.durable_files import sync_file, sync_folder
 
 _MAKING = ".making-"
@@ -21,6 +24,27 @@ _MAKING = ".making-"
 
 class PlaceUnusable(BackupError):
     """A place of backups can't be used now; as text it says why."""
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Tell whether a full disk is to blame, and not what was read or written."""
+    return isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in NO_ROOM)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a folder for what is taken apart and put together, which goes in the end.
+
+    Raises: PlaceUnusable if there is no room for that.
+    """
+    with TemporaryDirectory(prefix="syncapp-") as scratch:
+        try:
+            yield Path(scratch)
+        except (StorageFull, OSError) as error:
+            if not is_no_room(error):
+                raise
+            where = Path(scratch).parent
+            raise PlaceUnusable(f"There is no room in {where} (TMPDIR) for what is backed up or restored.") from None
 
 
 class Place(Protocol):
@@ -48,7 +72,7 @@ class Folder:
     def put(self, name: str, file: Path) -> None:
         """Copy a file under another name, and rename it once it is on the disk."""
         target = self._path / name
-        making = target.with_name(_MAKING + target.name)
+        making, is_new = target.with_name(_MAKING + target.name), not target.parent.exists()
         with _told(f"There is no room in {self._path} for the backup.", self._path):
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
@@ -61,6 +85,9 @@ class Folder:
                 making.unlink(missing_ok=True)
                 raise
             sync_folder(target.parent)
+            if is_new:  # Else a crash may take a new folder, with all that is in it.
+                sync_folder(self._path)
+                sync_folder(self._path.parent)
 
     def get(self, name: str, file: Path) -> None:
         """Copy an object into a file."""
@@ -94,6 +121,6 @@ def _told(no_room: str, place: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise BackupError(f"{error.filename} is missing") from None
     except OSError as error:
-        if error.errno in (28, 122) and no_room:  # ENOSPC, EDQUOT
+        if error.errno in NO_ROOM and no_room:
             raise PlaceUnusable(no_room) from None
         raise PlaceUnusable(f"{place} can't be used: {error.strerror}.") from None

@@ -57,7 +57,7 @@ def remove_old(
     if not going:
         return Removed([], 0)
     try:
-        read = {name: newest if name == newest.name else catalogues.read(name) for name in names}
+        read = {name: newest if name == newest.name else catalogues.read(name, also_plain=True) for name in names}
     except BackupError as error:
         report(f"nothing was removed: {error}")
         return Removed([], 0, str(error))

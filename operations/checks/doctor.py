@@ -254,9 +254,10 @@ def descriptors(machine: Machine) -> Finding | None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft >= needed:
         return None
+    of_tenants = f"{machine.settings.open_tenants:,} open tenants and " if files else ""
     return Finding(
-        f"{soft:,} open files are too few for {machine.settings.open_tenants} open tenants and 1,000 connections.",
-        f"Allow {needed:,} (ulimit -n, LimitNOFILE) or lower OPEN_TENANTS.",
+        f"{soft:,} open files are too few for {of_tenants}{_OTHER_DESCRIPTORS:,} connections.",
+        f"Allow {needed:,} (ulimit -n, LimitNOFILE){' or lower OPEN_TENANTS' if files else ''}.",
     )
 
 

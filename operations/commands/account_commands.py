@@ -10,10 +10,11 @@ import time
 
 import click
 
+import settings as environment
 from accounts.passwords import Passwords
 from accounts.registration import create_customer
 from operations import customer_changes, tenant_list
-from operations.commands.command_line import counted, password_asked, progress, storage
+from operations.commands.command_line import counted, failures, password_asked, progress, storage
 from operations.commands.tenant_commands import (
     as_json_option,
     customer_named,
@@ -29,7 +30,10 @@ from tenants import Tenants
 
 @click.group()
 def account() -> None:
-    """Help a customer to log in, or end sessions. TENANT is its ID or the customer's e-mail address."""
+    """Help a customer to log in, or end sessions. TENANT is its ID or the customer's e-mail address.
+
+    Example: python syncapp.py account reset-link asha@example.com
+    """
 
 
 @account.command("set-password")
@@ -130,11 +134,16 @@ def end_sessions(tenant: str, session: str | None) -> None:
 @click.option("--company-name", help="Name of the business.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
 def register(password_stdin: bool, **account: str | None) -> None:
-    """Register a customer and create its database, also while registration is closed; prints the tenant's ID."""
+    """Register a customer and create its database, also while registration is closed; prints the tenant's ID.
+
+    Example: python syncapp.py register --first-name Asha --last-name Rao --email asha@example.com
+    """
     password = password_asked(password_stdin)
     names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
     body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
-    with storage(creates=True) as (settings, engine):
+    with failures():
+        may_begin = environment.load().expect_data == "no"
+    with storage(creates=may_begin) as (settings, engine):
         customer = create_customer(Tenants(engine), Passwords(settings.bcrypt_rounds), body)
         engine.directory.write(lambda: operator_actions.record("register", customer.id, int(time.time())))
     click.echo(customer.id)

@@ -30,15 +30,24 @@ from server import connections
 @fleet_commands.jobs_option
 @click.option("--resume", is_flag=True, help="With --all: go on with a run that was cut off.")
 @click.option("--json", "as_json", is_flag=True, help="With --all: print JSON, for programs.")
-def doctor(url: str | None, token_stdin: bool, is_all: bool, jobs: int, resume: bool, as_json: bool) -> None:
+@click.pass_context
+def doctor(
+    context: click.Context,
+    url: str | None,
+    token_stdin: bool,
+    is_all: bool,
+    jobs: int,
+    resume: bool,
+    as_json: bool,
+) -> None:
     """Check this machine as a start does, and say what to do; exit code 1 if a start would be refused.
 
     Example: python syncapp.py doctor --all
     """
     if url is not None and is_all:
         raise click.UsageError("--url and --all are two different checks.")
-    if (resume or as_json) and not is_all:
-        raise click.UsageError("--resume and --json work only with --all.")
+    if (resume or as_json or fleet_commands.are_jobs_given(context)) and not is_all:
+        raise click.UsageError("--jobs, --resume and --json work only with --all.")
     if token_stdin and url is None:
         raise click.UsageError("--token-stdin works only with --url.")
     if url is not None:
@@ -56,7 +65,9 @@ def doctor(url: str | None, token_stdin: bool, is_all: bool, jobs: int, resume: 
 def support(version: str) -> None:
     """Print what a report of a fault needs: versions, the machine, settings without secrets, checks, counts.
 
-    It names no customer, and is safe to be shown. Example: python syncapp.py support > support.txt
+    It names no customer, and is safe to be shown.
+
+    Example: python syncapp.py support > support.txt
     """
     with failures():
         settings = environment.load()
@@ -73,7 +84,7 @@ def support(version: str) -> None:
 
 
 def _check_this_machine(shown: Callable[[str], str] = str) -> None:
-    """Print what is checked; ``shown`` gives each finding as it is printed."""
+    """Print what is checked, and the settings; ``shown`` gives each line of what is not ours as it is printed."""
     try:
         settings = environment.load()
     except environment.SettingError as error:
@@ -94,7 +105,7 @@ def _check_this_machine(shown: Callable[[str], str] = str) -> None:
         click.echo(f"{kind} {shown(str(finding or what))}")
     for name, value in environment.effective(connections.fitted_to_open_files(settings)):
         source = environment.source_of(name, machine.environ)
-        click.echo(f"{name}={value}{'' if source == 'environment' else f' ({source})'}")
+        click.echo(shown(f"{name}={value}{'' if source == 'environment' else f' ({source})'}"))
     refusals = sum(finding.refuses for finding in found if finding)
     warnings = sum(not finding.refuses for finding in found if finding)
     click.echo(f"{len(found)} checks, {counted(refusals, 'refusal')}, {counted(warnings, 'warning')}.")

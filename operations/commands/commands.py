@@ -6,6 +6,7 @@ each calls what the server calls. Commands may run beside a running server: they
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 
 import click
@@ -49,13 +50,28 @@ class _Commands(click.Group):
         if cmd_name not in _MODULES:
             return None
         module = vars(import_module(f"operations.commands.{_MODULES[cmd_name]}"))
-        return next(one for one in module.values() if isinstance(one, click.Command) and one.name == cmd_name)
+        command = next(one for one in module.values() if isinstance(one, click.Command) and one.name == cmd_name)
+        _keep_examples_whole(command)
+        return command
 
 
-@click.group(cls=_Commands, help="Without a command: serve. Settings come from the environment (docs/settings.md).")
+def _keep_examples_whole(command: click.Command) -> None:
+    """Have ``--help`` keep examples in one line, be it longer than the terminal is wide: they are to be copied."""
+    command.help = inspect.cleandoc(command.help or "").replace("\n\nExample:", "\n\n\b\nExample:")
+    for one in command.commands.values() if isinstance(command, click.Group) else ():
+        _keep_examples_whole(one)
+
+
+@click.group(cls=_Commands)
 @click.version_option(VERSION, prog_name="syncapp")
 def commands() -> None:
-    """Group of the operator's commands."""
+    """Without a command: serve. Settings come from the environment (docs/settings.md).
+
+    Example: python syncapp.py tenants --sort size
+    """
+
+
+_keep_examples_whole(commands)
 
 
 def run() -> None:

@@ -155,6 +155,7 @@ def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
     worker.worker_connections = _WITHOUT_BOUND  # Handler limits them, and makes room; the worker would stop accepting.
 
     def watch() -> None:
+        """Shut down when the worker is told to end."""
         while worker.alive:
             gevent.sleep(0.1)
         lifecycle.end()
@@ -165,7 +166,8 @@ def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
     watching, run = gevent.spawn(watch), worker.run
 
     def run_to_the_end() -> None:
-        run()  # The worker waits for its greenlets only, and an idle WebSocket has none.
+        """Run, and wait for the shutdown: the worker waits for its greenlets only, and an idle WebSocket has none."""
+        run()
         watching.join()
 
     worker.run = run_to_the_end

@@ -185,11 +185,29 @@ def test_canary_of_a_run_that_was_cut_off_is_compared_with_what_it_was_before(
         engine_of(tenants).folder.before_migration.mkdir()
         migrating(tenants)._migrate(ids[0], copies=True, verifies=True)
     assert tenants.engine.is_current(ids[0]) and states(tenants) == {"failed": 1, "waiting": 2}
+    assert migration.remove_copies(engine_of(tenants).folder.path) == (0, 0), "it is still to be compared with its copy"
     with pytest.raises(migration.Lost, match=ids[0]):
         migrating(tenants).must_have_lost_nothing(migrating(tenants).waiting())
     run = migrating(tenants)
     assert run.run(run.canaries(run.waiting(), 1)[:1], 1, copies=True, verifies=True).migrated == ids[:1]
     assert everything_in(copy_of(tenants, ids[0])) == before and states(tenants) == {"current": 1, "waiting": 2}
+
+
+def test_copies_are_not_removed_while_they_are_made(
+    restart: Restart, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: a canary whose copy was removed meanwhile could not be compared, and passed the next time."""
+    tenants, seen = restart(WIDER), list[str]()
+
+    def look(tenant_id: str) -> list[str]:
+        with pytest.raises(migration.CopiesInUse):
+            migration.remove_copies(engine_of(tenants).folder.path)
+        seen.append(tenant_id)
+        return []
+
+    monkeypatch.setattr(tenants.engine, "faults_in", look)
+    assert migrated(tenants, verifies=True).failed == {} and sorted(seen) == sorted(ids)
+    assert migration.remove_copies(engine_of(tenants).folder.path)[0] == 3
 
 
 def interrupted(_: str) -> list[str]:

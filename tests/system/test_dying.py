@@ -142,7 +142,7 @@ setattr(owner, name, dying)
 if work == "open":
     engine.tenant(tenant_id).read(positions.position)
 else:
-    restore.restore(engine, restore.choose(engine, Path(made)), print)
+    restore.restore(engine, restore.choose(engine, Path(made)), restore.Source(made), print)
 """
 
 
@@ -269,6 +269,8 @@ def test_restore_of_a_lost_customer_that_dies_before_it_is_known_is_put_right_by
     opened(lost.folder).close()
     tenants = opened(lost.folder)
     assert path_of(tenants, lost.tenant_id).exists(), "rows of nobody were removed"
-    restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), lost.made), lambda _: None)
+    restore.restore(
+        engine_of(tenants), restore.choose(engine_of(tenants), lost.made), restore.Source("it"), lambda _: None
+    )
     tenants.close()
     check_state(lost, "then")
