@@ -87,6 +87,19 @@ def one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
+def matching(pattern: str, sentence: str) -> Callable[[str], str]:
+    """Give the reader that takes a text of one form as it is; ``sentence`` says what it must be."""
+    is_well_formed = re.compile(pattern).fullmatch
+
+    def read(text: str) -> str:
+        """Read a text of this form."""
+        if not is_well_formed(text):
+            raise ValueError(sentence)
+        return text
+
+    return read
+
+
 class Rate(NamedTuple):
     """So much in so many units of time, such as 5,000 per 10 seconds."""
 
@@ -168,15 +181,11 @@ def secrets(text: str) -> tuple[str, ...]:
         raise ValueError(f"must be keys of at least {MIN_SECRET_BYTES} bytes, separated by commas or lines") from None
 
 
-def token(text: str) -> str:
-    """Read a token that a header can have."""
-    if not re.fullmatch(r"[!-~]{16,}", text):
-        raise ValueError("must be at least 16 letters, digits and signs, without spaces")
-    return text
+token = matching(r"[!-~]{16,}", "must be at least 16 letters, digits and signs, without spaces")
 
 
 def duration(minimum: int, maximum: int) -> Callable[[str], int]:
-    """Give what reads a length of time, in seconds between bounds, or 0."""
+    """Give the reader of lengths of time between two bounds, or 0."""
 
     def read(text: str) -> int:
         """Read a length of time with its unit, and give its seconds."""
@@ -218,11 +227,10 @@ def age_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
-def web_address(text: str) -> str:
-    """Read an address to be posted to, over TLS or on this machine."""
-    if not re.fullmatch(r"https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])([:/][^\s]*)?", text):
-        raise ValueError("must be an address that begins with https://")
-    return text
+web_address = matching(
+    r"https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])([:/][^\s]*)?",
+    "must be an address that begins with https://",
+)
 
 
 def endpoint(text: str) -> str:
@@ -232,18 +240,10 @@ def endpoint(text: str) -> str:
     return text.rstrip("/")
 
 
-def redis_url(text: str) -> str:
-    """Read the address of Redis."""
-    if not re.fullmatch(r"rediss?://[^\s]+", text):
-        raise ValueError("must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380")
-    return text
-
-
-def process_name(text: str) -> str:
-    """Read a name that can begin the ID of a session."""
-    if not re.fullmatch(r"[A-Za-z0-9]{1,32}", text):
-        raise ValueError("must be 1 to 32 letters and digits")
-    return text
+redis_url = matching(
+    r"rediss?://[^\s]+", "must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380"
+)
+process_name = matching(r"[A-Za-z0-9]{1,32}", "must be 1 to 32 letters and digits")
 
 
 def database_url(text: str) -> str:
@@ -275,14 +275,11 @@ def smtp_url(text: str) -> str:
     return text
 
 
-def mail_address(text: str) -> str:
-    """Read an e-mail address, alone or as ``Name <address>``."""
-    if not re.fullmatch(rf"([^<>@,;:\"\\\x00-\x1f\x7f]+ <{_ADDRESS}>|{_ADDRESS})", text):
-        raise ValueError("must be an e-mail address such as sync@example.com or Example Sync <sync@example.com>")
-    return text
-
-
 _ADDRESS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]{1,64}@[A-Za-z0-9.\-]{1,190}"
+mail_address = matching(
+    rf"([^<>@,;:\"\\\x00-\x1f\x7f]+ <{_ADDRESS}>|{_ADDRESS})",
+    "must be an e-mail address such as sync@example.com or Example Sync <sync@example.com>",
+)
 
 
 def origin(text: str) -> str:

@@ -27,6 +27,7 @@ SECRETS = (
     "metrics_token",
     "backup_key",
     "backup_alert_url",
+    "s3_access_key_id",
     "s3_secret_access_key",
     "smtp_url",
 )

@@ -5,6 +5,11 @@ what a command does. ``python syncapp.py`` serves, ``python syncapp.py --help`` 
 ``syncapp:create_app()``.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Amid imports Ctrl-C just ends this: nothing has begun.
+
 from gevent import events, monkey
 
 events.notify_and_call_entry_points = events.notify  # It looks for plugins in every installed package, thirty times.
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 
 _GUNICORNS_BOOT_ERROR = 3
 """A worker's exit code after which gunicorn does not try again (``gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR``)."""
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 @contextmanager
@@ -75,17 +82,34 @@ def _serve() -> None:
     from server.http.lifecycle import serve  # noqa: PLC0415
     from server.http.listening import CannotListen  # noqa: PLC0415
 
+    _take_interrupts()
     try:
         app, settings = assemble()
         serve(app, app.extensions["lifecycle"], settings)
     except (StartRefused, CannotListen) as error:
         raise SystemExit(f"syncapp: {error}") from None
+    except KeyboardInterrupt:  # Before it served.
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _take_interrupts() -> None:
+    """Have Ctrl-C undo what has begun, from here on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run_command() -> None:
     """Run one of the operator's commands. They are imported here, since a server needs none of what they do."""
+    import gevent  # noqa: PLC0415
+
     from operations.commands import commands  # noqa: PLC0415
 
+    _take_interrupts()
+    hub = gevent.get_hub()
+    hub.NOT_ERROR = (
+        *hub.NOT_ERROR,
+        KeyboardInterrupt,
+    )  # Raised in a greenlet, it comes here, and is not printed there.
     commands.run()
 
 

@@ -89,9 +89,16 @@ class CommandJobs:
             exit_code = int(code.read_text())
         return JobState(exit_code, _end_of(folder / "output"), _end_of(folder / "errors"))
 
+    def output_of(self, job_id: str) -> Path | None:
+        """Give the file that has all that a job printed; None if it is not known."""
+        return self._file(job_id, "output")
+
     def result_of(self, job_id: str) -> Path | None:
         """Give the file that a job made where ``{result}`` was in its arguments; None if there is none."""
-        path = self._folder / job_id / "result"
+        return self._file(job_id, "result")
+
+    def _file(self, job_id: str, name: str) -> Path | None:
+        path = self._folder / job_id / name
         return path if _JOB_ID.fullmatch(job_id) and path.is_file() else None
 
     def _remove_later(self) -> None:

@@ -9,7 +9,6 @@ database is a new tenant's, or the device whose rows an existing one is given.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any, cast
 from api.limits import limits_of
 from models import synced_tables
 from operations.archive import CONFLICTS, DEVICES, Archive, ArchiveError, opened
+from operations.backups.scratch import scratch_folder
 from protocol.codec import Row, encode_sorted, whole_number
 from protocol.errors import EmailTaken
 from protocol.identifiers import IDENTIFIER
@@ -61,12 +61,12 @@ class Import:
 def read(path: Path, row_bytes: int) -> Iterator[Import]:
     """Read an archive into a scratch database.
 
-    Raises: ArchiveError, OSError, StorageFull.
+    Raises: ArchiveError, OSError, PlaceUnusable.
     """
-    with opened(path, row_bytes) as archive, tempfile.TemporaryDirectory(prefix="syncapp-") as scratch:
+    with opened(path, row_bytes) as archive, scratch_folder() as scratch:
         if others := sorted(set(archive.tables) - synced_tables().keys()):
             raise archive.bad(f"rows of {others[0]}", "this is no synced table here; declare it in tables.toml first")
-        file = Path(scratch, "tenant.db")
+        file = scratch / "tenant.db"
         put_file(file, new_tenant_file(now_ms()))
         database = open_tenant_file(file)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import subprocess
 import sys
 import uuid
@@ -22,7 +23,7 @@ from storage.main_database import Customer
 from storage.positions import position
 from storage.sqlite.files import copy_file
 from tenants import Tenants
-from tests import inside
+from tests import forking, inside
 from tests.conftest import ROOT, wait_for
 from tests.customers import ROW, customer, customers, files
 from tests.data_folder import engine_of, folder_of, opened, path_of
@@ -82,8 +83,7 @@ opened.close_account(customer.id) if sys.argv[3].startswith("close") else opened
 def crash(folder: Path, point: str) -> str:
     """Register, or close an account that has rows, in a process that dies at ``point``; give the customer's ID."""
     tenant_id = str(uuid.uuid4())
-    command = [sys.executable, "-c", CRASH, str(folder), tenant_id, point]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    process = forking.run(["-c", CRASH, str(folder), tenant_id, point], {**os.environ})
     assert process.returncode == 9, process.stderr
     return tenant_id
 

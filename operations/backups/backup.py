@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from operations.backups import manifest as manifests
 from operations.backups.manifest import BackupError, Manifest
-from operations.backups.places import is_no_room
+from operations.backups.scratch import is_no_room
 from operations.backups.verification import verify
 from protocol.errors import StorageFull
 from server.durable_files import sync_folder

@@ -91,11 +91,12 @@ class Catalogue(msgspec.Struct):
             _must_be_run(run)
 
     def objects(self) -> Iterator[str]:
-        """Give the names of all objects that it needs."""
-        yield object_name(None, self.main)
+        """Give the names of all objects that it needs. What they are made of was looked at when it was read."""
+        yield _named(_MAIN, self.main)
         for tenant_id, held in self.tenants.items():
+            whose = tenant_id.replace("-", "")
             for one in held.chain:
-                yield object_name(tenant_id, one)
+                yield _named(whose, one)
 
     @property
     def size_bytes(self) -> int:
@@ -109,13 +110,21 @@ def object_name(tenant_id: str | None, one: Object) -> str:
     Raises: BackupError for what no run of ours is called: it would be a path of its own.
     """
     _must_be_run(one.run)
-    whose = _MAIN if tenant_id is None else uuid.UUID(tenant_id).hex
+    return _named(_MAIN if tenant_id is None else uuid.UUID(tenant_id).hex, one)
+
+
+def _named(whose: str, one: Object) -> str:
     return f"{_OBJECTS}/{whose}-{one.run}.{one.kind}"
 
 
 def _must_be_run(name: str) -> None:
     if not _IS_NAME.fullmatch(name):
         raise BackupError(f"{name[:_SHOWN_CHARACTERS]!r} is no name of a run")
+
+
+def catalogue_name(name: str, suffix: str = _COMPLETE) -> str:
+    """Give the name of the object that has a backup's catalogue."""
+    return f"{_CATALOGUES}/{name}{suffix}"
 
 
 def new_name(now: datetime, last: str) -> str:
@@ -174,7 +183,7 @@ class Catalogues:
         return self._read(name, _COMPLETE, also_plain=also_plain)
 
     def _read(self, name: str, suffix: str, *, also_plain: bool = False) -> Catalogue:
-        self.place.get(f"{_CATALOGUES}/{name}{suffix}", self._packed)
+        self.place.get(catalogue_name(name, suffix), self._packed)
         try:
             if self.encrypts and not (also_plain or is_encrypted(self._packed)):
                 raise NotEncrypted(name)
@@ -192,15 +201,15 @@ class Catalogues:
 
     def write(self, catalogue: Catalogue, *, is_complete: bool) -> int:
         """Keep a catalogue, when all that it names is there; give its size. A complete one ends those that are partial."""
-        encoded, name = msgspec.msgpack.encode(catalogue), f"{_CATALOGUES}/{catalogue.name}"
+        encoded = msgspec.msgpack.encode(catalogue)
         try:
             self._packing.pack(lambda packed: packed.write(encoded), self._packed)
             size_bytes = self._packed.stat().st_size
-            self.place.put(name + (_COMPLETE if is_complete else _PARTIAL), self._packed)
+            self.place.put(catalogue_name(catalogue.name, _COMPLETE if is_complete else _PARTIAL), self._packed)
         finally:
             self._packed.unlink(missing_ok=True)
         if is_complete:
-            self.place.remove([f"{_CATALOGUES}/{one}{_PARTIAL}" for one in self.partial()])
+            self.place.remove([catalogue_name(one, _PARTIAL) for one in self.partial()])
         return size_bytes
 
     def objects(self) -> list[str]:
@@ -209,7 +218,7 @@ class Catalogues:
 
     def remove(self, names: list[str]) -> None:
         """Remove backups: from then on nothing needs what they alone name."""
-        self.place.remove([f"{_CATALOGUES}/{name}{_COMPLETE}" for name in names])
+        self.place.remove([catalogue_name(name) for name in names])
 
     def chosen(self, wanted: str) -> str:
         """Find a backup: ``latest``, its name, or a time, of which it is the last one until then; without a zone it is UTC.
@@ -224,7 +233,7 @@ class Catalogues:
         try:
             until = parse_time(wanted, "from") / 1000
         except ValidationError:
-            raise BackupError(f"There is no backup {wanted}: backup list names them.") from None
+            raise BackupError(f"There is no backup {wanted!r}: backup list names them.") from None
         found = [name for name in names if time_of(name) <= until]
         if not found:
             raise BackupError(f"No backup is from {wanted} or before: the oldest one is {names[-1]}.")

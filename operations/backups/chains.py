@@ -14,7 +14,8 @@ from operations.backups import manifest as manifests
 from operations.backups.catalogue import Held, Kind, Object, object_name, sha256_of
 from operations.backups.manifest import BackupError, State
 from operations.backups.objects import Packing, steps_in, write_steps
-from operations.backups.places import Place, PlaceUnusable, is_no_room
+from operations.backups.places import Place, PlaceUnusable
+from operations.backups.scratch import is_no_room
 from storage import increments
 from storage.engine import Engine
 from storage.positions import incarnation

@@ -18,7 +18,7 @@ import pyrage
 from isal import igzip, isal_zlib
 
 from operations.backups.manifest import BackupError
-from operations.backups.places import is_no_room
+from operations.backups.scratch import is_no_room
 from storage.increments import Step
 
 _LEVEL = 2

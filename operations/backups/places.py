@@ -11,11 +11,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from operations.backups.manifest import BackupError
-from protocol.errors import StorageFull
 from server.disk_space import NO_ROOM
 from server.durable_files import sync_file, sync_folder
 
@@ -24,27 +22,6 @@ _MAKING = ".making-"
 
 class PlaceUnusable(BackupError):
     """A place of backups can't be used now; as text it says why."""
-
-
-def is_no_room(error: BaseException) -> bool:
-    """Tell whether a full disk is to blame, and not what was read or written."""
-    return isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in NO_ROOM)
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Give a folder for what is taken apart and put together, which goes in the end.
-
-    Raises: PlaceUnusable if there is no room for that.
-    """
-    with TemporaryDirectory(prefix="syncapp-") as scratch:
-        try:
-            yield Path(scratch)
-        except (StorageFull, OSError) as error:
-            if not is_no_room(error):
-                raise
-            where = Path(scratch).parent
-            raise PlaceUnusable(f"There is no room in {where} (TMPDIR) for what is backed up or restored.") from None
 
 
 class Place(Protocol):

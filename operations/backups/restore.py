@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from models import Bound
 from operations.backups import manifest as manifests
 from operations.backups.manifest import BackupError
-from operations.backups.places import is_no_room, scratch_folder
+from operations.backups.scratch import is_no_room, scratch_folder
 from operations.backups.verification import verify
 from protocol.codec import Row
 from protocol.errors import StorageFull

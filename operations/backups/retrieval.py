@@ -15,7 +15,8 @@ from operations.backups.chains import Chains
 from operations.backups.manifest import BackupError, Manifest
 from operations.backups.objects import Packing
 from operations.backups.place_choice import place_of
-from operations.backups.places import PlaceUnusable, is_no_room, scratch_folder
+from operations.backups.places import PlaceUnusable
+from operations.backups.scratch import is_no_room, scratch_folder
 from settings import Settings
 from storage.main_database import Customer
 from storage.sqlite.errors import reason_of
@@ -68,6 +69,7 @@ class Kept:
                 raise
             except BackupError as error:
                 found["main.db"] = str(error)
+                report(str(error))
         for tenant_id, held in self.catalogue.tenants.items():
             fault = self._chains.fault_of(tenant_id, held)
             report(f"{tenant_id}: {fault or 'good'}")

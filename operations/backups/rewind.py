@@ -15,7 +15,7 @@ from pathlib import Path
 from operations.backups import manifest as manifests
 from operations.backups import restore as restoring
 from operations.backups import retrieval
-from operations.backups.places import scratch_folder
+from operations.backups.scratch import scratch_folder
 from server.durable_files import sync_file, sync_folder
 from server.scheduler import yield_if_due
 from settings import Settings

@@ -34,8 +34,9 @@ from operations.backups.lock import alone
 from operations.backups.manifest import BackupError
 from operations.backups.objects import Packing
 from operations.backups.place_choice import place_of
-from operations.backups.places import Place, PlaceUnusable, is_no_room, scratch_folder
+from operations.backups.places import Place, PlaceUnusable
 from operations.backups.retention import Removed, remove_old
+from operations.backups.scratch import is_no_room, scratch_folder
 from protocol.errors import Problem
 from settings import Settings
 from storage import backup_runs, main_database

@@ -23,8 +23,8 @@ from operations.backups.lock import is_underway
 from operations.backups.status import Status
 from settings import Settings
 from storage import backup_runs
+from storage.backup_runs import BackupRun
 from storage.engine import Engine
-from storage.main_database import BackupRun
 
 _LOOK_SECONDS, _POLL_SECONDS, _LEASE_SECONDS = 10.0, 0.5, 60.0
 _END_SECONDS = 5.0

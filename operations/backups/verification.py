@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from operations.backups import manifest as manifests
 from operations.backups.manifest import BackupError, Manifest, State
-from operations.backups.places import is_no_room, scratch_folder
+from operations.backups.scratch import is_no_room, scratch_folder
 from storage.sqlite.data_folder import file_name
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import faults_of, look_into

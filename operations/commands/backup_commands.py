@@ -16,12 +16,12 @@ from operations.backups import backup as backups
 from operations.backups import restore as restoring
 from operations.backups import retrieval
 from operations.backups.manifest import BackupError
-from operations.backups.places import scratch_folder
 from operations.backups.restore import Choice, Source
+from operations.backups.scratch import scratch_folder
 from operations.backups.verification import verify as check
 from operations.commands.command_line import confirm, counted, done_by, failures, has_terminal, progress, storage
 from settings import Settings
-from storage import main_database
+from storage import accepted_tables, main_database
 from storage.declarations import compatibility, toml_file
 from storage.engine import Engine
 
@@ -107,7 +107,8 @@ def _verify_kept(wanted: str) -> None:
             faults = backup.faults(progress)
     name, tenants = backup.catalogue.name, counted(len(backup.catalogue.tenants), "tenant")
     if faults:
-        raise click.ClickException(f"bad: {len(faults)} of {tenants} in {name}.")
+        bad = ["main.db"] * ("main.db" in faults) + [f"{len(faults.keys() - {'main.db'})} of {tenants}"]
+        raise click.ClickException(f"bad: {' and '.join(bad)} in {name}.")
     click.echo(f"{name}: {tenants} good.")
 
 
@@ -139,7 +140,7 @@ def restore(
     if not yes and not has_terminal():
         raise click.UsageError("This replaces data, and there is no terminal to ask: use --yes.")
     with storage(creates=new) as (settings, engine):
-        if engine.directory.read(main_database.accepted_tables):  # Else nobody is served by others here.
+        if engine.directory.read(accepted_tables.accepted_tables):  # Else nobody is served by others here.
             compatibility.must_be_accepted(engine)
         if file:
             _restore_file(engine, file, str(tenant), yes)

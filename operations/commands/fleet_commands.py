@@ -18,7 +18,7 @@ from operations.commands.command_line import counted, progress, storage
 from operations.commands.tenant_commands import as_json_option, print_json, print_table
 from operations.migration import Migration, Result
 from settings import Settings
-from storage import main_database
+from storage import accepted_tables
 from storage.declarations import compatibility
 from storage.engine import Engine
 from tenants import Tenants
@@ -103,7 +103,7 @@ def are_jobs_given(context: click.Context) -> bool:
 
 def _must_be_undeclared(engine: Engine, retire: tuple[str, ...]) -> None:
     """Refuse to retire what is no table, or one that is still declared: nothing would come of it."""
-    known = {table.name for table in engine.directory.read(main_database.accepted_tables)}
+    known = {table.name for table in engine.directory.read(accepted_tables.accepted_tables)}
     for name in retire:
         if name not in known - compatibility.declared_now().keys():
             raise click.UsageError(f"--retire {name!r}: it must be a table that was declared and is no more.")

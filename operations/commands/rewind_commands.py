@@ -38,6 +38,8 @@ class _Wish(NamedTuple):
     as_json: bool
     is_counted: bool
     seen: str | None
+    skip: int
+    limit: int | None
     to_file: Path | None
     backup: Path | None
     kept: str | None
@@ -78,6 +80,8 @@ class _Wish(NamedTuple):
 @click.option(
     "--counts", "is_counted", is_flag=True, help="With --json: how many rows of each table, and none of them."
 )
+@click.option("--skip", type=click.IntRange(0), default=0, help="With --json: not the first so many rows.")
+@click.option("--limit", type=click.IntRange(1), help="With --json: at most so many rows; all if not given.")
 @click.option("--seen", metavar="CURSOR", help="Only if nothing was changed since --json gave this as `from`.")
 @click.option(
     "--to-file",
@@ -230,6 +234,6 @@ def _described(moments: Moments, preview: Preview, wish: _Wish) -> dict[str, Any
         },
         "from": {"change": preview.here.sequence, "cursor": preview.here.cursor},
         "tables": preview.counts,
-        "rows": None if wish.is_counted else moments.rows(preview, 0, len(preview.rows)),
+        "rows": None if wish.is_counted else moments.rows(preview, wish.skip, wish.limit or len(preview.rows)),
         "written": None,
     }

@@ -22,7 +22,7 @@ from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.disk_threads import disk
 from server.durable_files import sync_folder
-from storage import main_database
+from storage import last_positions, main_database
 from storage.engine import About, Answers, CanNotOpen, NotRestored
 from storage.positions import answers, incarnation, now_ms, position
 from storage.sqlite.attempt_windows import AttemptWindows
@@ -130,7 +130,7 @@ class SQLiteEngine:
 
     def owner_of(self, epoch: str) -> str | None:
         """Tell whose file is of an epoch."""
-        return self.directory.read(partial(main_database.owner_of, epoch))
+        return self.directory.read(partial(last_positions.owner_of, epoch))
 
     def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory, both or neither.

@@ -213,7 +213,7 @@ def test_preview_says_of_each_row_what_is_and_what_was(past: Past) -> None:
     first, second, third = past.machine.rows(preview, 0, 9)
     about = {"table": "end_user", "id": "a", "kind": "changed"}
     assert first == {**about, "fields": {"note": {"now": "2", "then": "1"}}}
-    assert (second["id"], second["kind"]) == ("b", "added") and second["fields"]["is_deleted"] == {"now": 1, "then": 0}
+    assert (second["id"], second["kind"]) == ("b", "added") and second["fields"]["note"] == {"then": "b"}
     assert (third["id"], third["kind"]) == ("c", "gone") and third["fields"]["note"] == {"now": "c"}
     assert past.machine.rows(preview, 1, 1) == [second]
 

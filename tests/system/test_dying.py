@@ -6,9 +6,9 @@ The faults named below were put into a copy of the server; the tests named with 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from operations.backups import backup, restore
 from storage import positions
 from storage.sqlite import files
 from tenants import Tenants
-from tests import inside
-from tests.conftest import ROOT, Server, Tenant
+from tests import forking, inside
+from tests.conftest import Server, Tenant
 from tests.data_folder import engine_of, folder_of, opened, path_of
 from tests.pushed_rows import ROW, names, push_of
 
@@ -148,8 +148,7 @@ else:
 
 def die(folder: Path, tenant_id: str, made: Path, work: str, *point: str) -> None:
     """Open a tenant's file, or restore, in a process that dies before or after a call."""
-    command = [sys.executable, "-c", DYING, str(folder), tenant_id, str(made), work, *point]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    process = forking.run(["-c", DYING, str(folder), tenant_id, str(made), work, *point], {**os.environ})
     assert process.returncode == 9, process.stdout + process.stderr
 
 

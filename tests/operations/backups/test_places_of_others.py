@@ -83,6 +83,17 @@ def test_plain_backup_put_beside_encrypted_ones_is_a_fault_and_is_not_gone_on_fr
 # --- catalogues of somebody ------------------------------------------------------------------------------------------
 
 
+def test_main_database_that_is_damaged_there_is_named_by_verify(backups: Backups, new_tenant: NewTenant) -> None:
+    new_tenant()
+    backups.run()
+    (main,) = backups.folder.glob("objects/main-*")
+    main.write_bytes(main.read_bytes()[:-8])
+    said: list[str] = []
+    with retrieval.kept(backups.settings, "latest") as kept:
+        assert kept.faults(said.append).keys() == {"main.db"}
+    assert "main.db" in said[0] and "is damaged" in said[0]
+
+
 def _other_run(content: Any) -> None:
     content["main"][0] = "../../x"
 

@@ -294,6 +294,7 @@ def test_nothing_is_removed_while_a_catalogue_can_not_be_read(
     (short.folder / "backups" / f"{made[0].name}.catalogue").write_bytes(b"?")
     after = short.run()
     assert after.removed.names == [] and "can't be read" in after.faults["older backups"]
+    assert f"If you can't mend it, remove backups/{made[0].name}.catalogue there" in after.faults["older backups"]
     assert short.last.state == "incomplete"
     assert {f"objects/{name}" for name in short.names()} >= {*made[1].objects()}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from click.testing import CliRunner
 from operations.commands import command_line
 from operations.commands.commands import commands
 from operations.commands.tenant_commands import print_json, print_table
+from tests.conftest import ROOT
 
 HOSTILE = "Asha \x9b2J \u202eevil"
 """A terminal would take the first for a command, and write what comes after the second from right to left."""
@@ -129,3 +133,14 @@ def test_registration_says_that_it_begins_an_installation_and_does_not_where_dat
     monkeypatch.setenv("EXPECT_DATA", "yes")
     ended = CliRunner().invoke(commands, [*REGISTER[:-2], "b@example.com", "--password-stdin"], "password123\n")
     assert ended.exit_code == 0 and "begins" not in ended.stderr
+
+
+def test_interrupt_amid_imports_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
+    """Of the imports, which are most of what a short command takes."""
+    (tmp_path / "peewee.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "syncapp.py", "tenants"]
+    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
