@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.conftest import WAIT_SECONDS, Tenant, needs, wait_for
@@ -76,6 +78,16 @@ class Page:
     def press(self, name: str) -> None:
         buttons = self.driver.find_elements(By.XPATH, f"//button[normalize-space()='{name}']")
         next(button for button in buttons if button.is_displayed()).click()
+
+    def follow(self, name: str) -> None:
+        """Follow a link to the page of this name; the list with it may be made anew between the look and the key."""
+
+        def follows() -> bool:
+            with contextlib.suppress(WebDriverException):
+                self.driver.find_element(By.LINK_TEXT, name).send_keys(Keys.ENTER)
+            return name in self.text("h1")
+
+        wait_for(follows, f"the page of {name}")
 
     def unfold(self, name: str) -> None:
         self.driver.find_element(By.XPATH, f"//summary[.='{name}']").click()
