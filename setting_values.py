@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
 
-_RATE = re.compile(r"[1-9]\d*\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE)
+_RATE = re.compile(
+    r"([1-9]\d*)\s*(?:/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE | re.ASCII
+)
+_RATE_SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "month": 30 * 86_400, "year": 360 * 86_400}
 _ORIGIN = re.compile(r"null|file://|(?!file:)[a-z][a-z0-9+.\-]*://[a-z0-9._\-\[\]:]+")
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _BYTES = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(i?B)?", re.IGNORECASE)
@@ -96,17 +100,42 @@ def matching(pattern: str, sentence: str) -> Callable[[str], str]:
     return read
 
 
+class Rate(NamedTuple):
+    """So much in so many units of time, such as 5,000 per 10 seconds."""
+
+    amount: int
+    units: int
+    unit: str
+
+    @property
+    def seconds(self) -> int:
+        """Give the length of the window."""
+        return self.units * _RATE_SECONDS[self.unit]
+
+
+def rate_of(text: str) -> Rate:
+    found = _RATE.fullmatch(text.strip())
+    if not found:
+        raise ValueError('must be one limit such as "1000 per minute" or "5000 per 10 seconds"')
+    return Rate(int(found[1]), int(found[2] or 1), found[3].lower())
+
+
+def rates_of(text: str) -> list[Rate]:
+    try:
+        return [rate_of(part) for part in re.split("[,;|]", text)]
+    except ValueError:
+        raise ValueError('must be limits such as "10 per minute" or "5/second;100/hour"') from None
+
+
 def rate(text: str) -> str:
-    """Read limits, each a number in a time."""
-    if not all(_RATE.fullmatch(part.strip()) for part in re.split("[,;|]", text)):
-        raise ValueError('must be limits such as "10 per minute" or "5/second;100/hour"')
+    """Read limits, and give them as they are written, for people."""
+    rates_of(text)
     return text
 
 
 def one_rate(text: str) -> str:
-    """Read one limit."""
-    if not _RATE.fullmatch(text.strip()):
-        raise ValueError('must be one limit such as "1000 per minute" or "5000 per 10 seconds"')
+    """Read one limit, and give it as it is written."""
+    rate_of(text)
     return text
 
 

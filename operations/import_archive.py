@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from api.push_handler import limits_of
+from api.limits import limits_of
 from models import synced_tables
 from operations.archive import CONFLICTS, DEVICES, Archive, ArchiveError, opened
 from operations.backups.scratch import scratch_folder

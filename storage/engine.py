@@ -86,7 +86,7 @@ class About(NamedTuple):
 
 
 class AttemptCounts(Protocol):
-    """Counts attempts in moving windows; a part of ``limits.storage.MovingWindowSupport``, by its names."""
+    """Counts attempts in moving windows."""
 
     def acquire_entry(self, key: str, limit: int, expiry: int) -> bool:
         """Count one attempt and tell so, unless there were ``limit`` within the last ``expiry`` seconds.

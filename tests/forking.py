@@ -165,7 +165,7 @@ def _fork_on_demand(line: int) -> None:
     Nothing here may wait by way of gevent, which ``syncapp`` patched in: its loop must begin in the forked process.
     """
     sys.path[0] = str(ROOT)
-    importlib.import_module("syncapp")
+    importlib.import_module("syncapp").import_server()
     monkey = importlib.import_module("gevent.monkey")
     fork, waitpid = monkey.get_original("os", ["fork", "waitpid"])
     running: set[int] = set()
@@ -201,7 +201,10 @@ def _fork_on_demand(line: int) -> None:
 def _import_commands(arguments: list[str]) -> None:
     """Import what the operator's commands need, before the first of them is forked. A server does without."""
     if arguments and arguments[0] != CODE and _COMMANDS not in sys.modules:
-        importlib.import_module(_COMMANDS)
+        for path in (ROOT / "operations" / "commands").glob(
+            "[!_]*.py"
+        ):  # The program imports each when it is asked for.
+            importlib.import_module(f"operations.commands.{path.stem}")
         gc.freeze()
 
 

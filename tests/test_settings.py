@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import settings
+from setting_values import rates_of
 from tests.conftest import ROOT
 
 
@@ -49,6 +50,7 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("BCRYPT_ROUNDS", "4"),
         ("RATE_LIMIT_LOGIN", "0/minute"),
         ("RATE_LIMIT_LOGIN", "none"),
+        ("RATE_LIMIT_LOGIN", "\u0661 per minute"),
         ("RATE_LIMIT_REGISTER", "5 per fortnight"),
         ("MAX_BODY_BYTES", "-1"),
         ("MAX_BODY_BYTES", "١٠٢٤"),
@@ -83,6 +85,12 @@ def test_limits_can_be_raised_for_a_benchmark() -> None:
     assert settings.load({"CORS_ORIGINS": apps}).cors_origins == tuple(map(str.strip, apps.split(",")))
     as_browsers_say = settings.load({"CORS_ORIGINS": "https://App.example:443,http://b.example:80/,null"}).cors_origins
     assert as_browsers_say == ("https://app.example", "http://b.example", "null")
+
+
+def test_rates_are_so_much_in_so_many_units_of_time() -> None:
+    rates = rates_of("10 per minute;100/hour, 5 PER 10 Seconds|1 per 2 months")
+    assert rates == [(10, 1, "minute"), (100, 1, "hour"), (5, 10, "second"), (1, 2, "month")]
+    assert [rate.seconds for rate in rates] == [60, 3_600, 10, 60 * 86_400]
 
 
 def test_backups_within_the_data_are_refused_and_elsewhere_they_are_not(tmp_path: Path) -> None:

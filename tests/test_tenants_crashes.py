@@ -69,9 +69,9 @@ if sys.argv[3].startswith("close"):
     "after rename": lambda: after(os, "replace"),
     "before insert": lambda: before(main_database, "id_by_email"),
     "before commit": lambda: after(main_database, "add_customer"),
-    "after commit": lambda: before(group_commit, "_answer"),
+    "after commit": lambda: before(group_commit.Write, "finish"),
     "close: before commit": lambda: after(main_database, "remove_customer"),
-    "close: after commit": lambda: before(group_commit, "_answer"),
+    "close: after commit": lambda: before(group_commit.Write, "finish"),
     "close: before removal": lambda: before(engine, "remove_file"),
     "close: half removed": lambda: before(Path, "unlink", 2),
     "close: before note": lambda: before(main_database, "finish_closing"),
@@ -163,7 +163,8 @@ def test_start_beside_a_registration_leaves_its_file_alone(tmp_path: Path, monke
     """The operator registers while a server starts. Fault: no lock: the start removed the file, its customer stayed."""
     operators, new, starts = opened(tmp_path / "data", is_server=False), customer(), []
     script = (
-        "import syncapp, sys, pathlib; syncapp.Tenants(syncapp.SQLiteEngine(pathlib.Path(sys.argv[1]))).engine.close()"
+        "import syncapp, sys, pathlib; from storage.sqlite.engine import SQLiteEngine; from tenants import Tenants;"
+        " Tenants(SQLiteEngine(pathlib.Path(sys.argv[1]))).engine.close()"
     )
 
     def start_meanwhile(folder: Path) -> None:

@@ -18,7 +18,7 @@ from operations.backups.catalogue import Catalogue, Catalogues, NotEncrypted, ti
 from operations.backups.lock import Underway
 from operations.backups.manifest import BackupError
 from operations.backups.run import RunResult
-from operations.commands.backup_commands import ATTENTION
+from operations.commands.backup_commands import ATTENTION, backup
 from operations.commands.command_line import counted, failures, progress, storage
 from protocol.codec import format_time
 from storage import backup_runs
@@ -27,7 +27,7 @@ from storage.engine import Engine
 _ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
-@click.command("run")
+@backup.command("run")
 @click.option("--quiet", is_flag=True, help="Do not name each tenant.")
 def run_(quiet: bool) -> None:
     """Back up what changed into BACKUP_TO, verify it, remove what is too old: what BACKUP_EVERY does by itself.
@@ -74,7 +74,7 @@ def _needs_attention(result: RunResult) -> str:
     return f"the backup {result.catalogue.name} needs attention: {one}: {why}{more}"
 
 
-@click.command("list")
+@backup.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
     """List the backups in BACKUP_TO, the newest first, with what each has and what was written for it.
@@ -123,7 +123,7 @@ def _about(made: Catalogue, *, is_encrypted: bool) -> dict[str, Any]:
     }
 
 
-@click.command("new-key")
+@backup.command("new-key")
 def new_key() -> None:
     """Make a key for BACKUP_KEY, of age's form. Without it nobody reads the backups, so keep a copy elsewhere.
 

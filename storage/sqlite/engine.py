@@ -17,8 +17,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from limits.storage import MemoryStorage
-
 from protocol.errors import TenantNotFound
 from server.bus.bus import Bus, NoBus
 from server.disk_space import room
@@ -27,6 +25,7 @@ from server.durable_files import sync_folder
 from storage import last_positions, main_database
 from storage.engine import About, Answers, CanNotOpen, NotRestored
 from storage.positions import answers, incarnation, now_ms, position
+from storage.sqlite.attempt_windows import AttemptWindows
 from storage.sqlite.connections import sqlite_version
 from storage.sqlite.data_folder import DataFolder, is_filled
 from storage.sqlite.database import SQLiteDatabase
@@ -348,9 +347,9 @@ class SQLiteEngine:
         return About("SQLite " + ".".join(map(str, sqlite_version())), None)
 
     @cached_property
-    def attempt_counts(self) -> MemoryStorage:
+    def attempt_counts(self) -> AttemptWindows:
         """Count attempts in memory: a restart resets them."""
-        return MemoryStorage()
+        return AttemptWindows()
 
     def lease(self, name: str, seconds: float) -> bool:
         """Agree: one process has the files."""

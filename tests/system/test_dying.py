@@ -58,7 +58,7 @@ def amid_commit(original, commit):
     "between log and rows": lambda: (before(push_writer, "insert_row"), before(push_batch, "insert_row")),
     "before COMMIT": lambda: before(database.disk, "at_once"),
     "amid COMMIT": lambda: before(database.disk, "at_once", amid_commit),
-    "after COMMIT": lambda: before(group_commit, "_answer"),
+    "after COMMIT": lambda: before(group_commit.Write, "finish"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+import assembly
 import settings
-import syncapp
 from api.admin.assembly import assemble
 from tests.conftest import ROOT, Server, wait_for
 from tests.operating import Operator, signed_in
@@ -75,7 +75,7 @@ def test_checks_are_those_of_doctor(alone: Operator) -> None:
 
 
 def test_every_call_of_the_console_is_in_the_docs(tmp_path: Path) -> None:
-    app = syncapp.build(settings.Settings(data_dir=tmp_path / "data"))
+    app = assembly.build(settings.Settings(data_dir=tmp_path / "data"))
     console = assemble(app.extensions["server_parts"])
     app.extensions["lifecycle"].end()
     calls = {f"{method} /admin{path}" for method, path, _ in console.routes if path.startswith("/api/")}
