@@ -2,7 +2,7 @@
 FROM node:20-slim AS pages
 WORKDIR /app
 COPY package.json package-lock.json ./
-RUN npm ci --silent --no-audit --no-fund
+RUN npm ci --omit=dev --silent --no-audit --no-fund
 
 FROM python:3.11-slim AS server
 WORKDIR /app

@@ -4,6 +4,8 @@ BIN := .venv/bin
 # Temporary files in memory where there is a folder for it; random input with half of the examples of make test.
 UNIT_TESTS := $(if $(wildcard /dev/shm/.),TMPDIR=/dev/shm) FUZZ_EXAMPLES=25 $(BIN)/python -m pytest -m "not slow and not server"
 AMONG = -q -o console_output_style=classic --among=$(TAKEN)
+# Pins are complete, so that nothing is resolved, and most of what is installed for tests is never imported, nor compiled.
+PINNED = install --quiet --disable-pip-version-check --no-deps --no-compile
 TOGETHER = TAKEN=$$(mktemp -d) $(MAKE) --no-print-directory -k -Otarget
 unexport PYTHONDONTWRITEBYTECODE # Else each test run, server and command compiles everything again.
 # With ENGINE=postgres or ENGINE=pgbouncer the tests run on that (tests/postgres.py).
@@ -97,17 +99,17 @@ clean: ## Remove what was installed; data stays
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
 	@echo "Installing what the tests need into .venv ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/pip $(PINNED) -r requirements-dev.txt
 	@touch $@
 
-.venv-s3/installed: requirements-s3.txt
-	@$(PYTHON) -m venv .venv-s3
-	@.venv-s3/bin/pip install --quiet --disable-pip-version-check -r requirements-s3.txt
+.venv-s3/installed: requirements-s3.txt | .venv/installed
+	@$(PYTHON) -m venv --without-pip .venv-s3
+	@$(BIN)/pip --python .venv-s3/bin/python $(PINNED) -r requirements-s3.txt
 	@touch $@
 
 .venv-audit/installed: requirements-audit.txt
 	@$(PYTHON) -m venv .venv-audit
-	@.venv-audit/bin/pip install --quiet --disable-pip-version-check -r requirements-audit.txt
+	@.venv-audit/bin/pip $(PINNED) -r requirements-audit.txt
 	@touch $@
 
 # Without npm the pages take the Socket.IO client from the CDN, pinned by its hash.

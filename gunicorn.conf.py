@@ -11,12 +11,15 @@ import itertools
 import os
 from typing import Any
 
+from gevent import events
+
 import settings
 
 try:
     _settings = settings.load()
 except settings.SettingError as error:
     raise SystemExit(f"syncapp: {error}") from None
+events.notify_and_call_entry_points = events.notify  # As in syncapp.py: the worker patches the standard library first.
 _WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"

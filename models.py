@@ -246,6 +246,7 @@ def _written(form: str, read: Callable[[str], object], sentence: str) -> Callabl
     is_well_formed = re.compile(form, re.ASCII).fullmatch
 
     def check(value: Any) -> str:
+        """Take a text of this form whose numbers ``read`` takes too."""
         try:
             if isinstance(value, str) and is_well_formed(value):
                 read(value)
@@ -277,19 +278,17 @@ def _listed(choices: Sequence[Any]) -> str:
 
 
 _UNCHECKED_TYPES: dict[Any, tuple[type, ...]] = {_text: (str,), _json: (dict, list, str, int, float, bool)}
+_FIELDS = "Text, Integer, Float, Boolean, Json"
 
 
 def column_of(field: Field) -> Column:
     """Derive a column's rules from its field.
 
-    Raises: TypeError for a field whose JSON form would not be obvious, or that can't be null: a device may leave out or
-    clear any column.
+    Raises: TypeError for a field whose JSON form would not be obvious, or that can't be null: devices may clear any column.
     """
     check = _CHECKS.get(type(field))
     if check is None or callable(field.default):
-        raise TypeError(
-            f"{field.model.__name__}.{field.name}: a synced column is one of Text, Integer, Float, Boolean, Json"
-        )
+        raise TypeError(f"{field.model.__name__}.{field.name}: a synced column is one of {_FIELDS}")
     if not field.null and field.name not in SyncedRow._meta.fields:
         raise TypeError(f"{field.model.__name__}.{field.name}: a synced column must be null=True, devices may clear it")
     default = int(field.default) if isinstance(field.default, bool) else field.default
@@ -298,6 +297,7 @@ def column_of(field: Field) -> Column:
     choices = tuple(choice for choice, _ in field.choices)
 
     def one_of(value: Any) -> Any:
+        """Take one of the choices."""
         if value not in choices:
             raise ValueError(f"must be {_listed(choices)}")
         return check(value)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size for HS256.
 
-_RATE = re.compile(r"[1-9]\d*\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE)
+_RATE = re.compile(
+    r"([1-9]\d*)\s*(?:/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE | re.ASCII
+)
+_RATE_SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "month": 30 * 86_400, "year": 360 * 86_400}
 _ORIGIN = re.compile(r"null|file://|(?!file:)[a-z][a-z0-9+.\-]*://[a-z0-9._\-\[\]:]+")
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _BYTES = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(i?B)?", re.IGNORECASE)
@@ -23,6 +27,8 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def whole(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Give what reads a whole number between bounds."""
+
     def read(text: str) -> int:
         """Read a whole number between the bounds."""
         if not re.fullmatch(r"[0-9]{1,15}", text) or not minimum <= int(text) <= maximum:
@@ -45,6 +51,8 @@ def _parsed_size(text: str) -> int:
 
 
 def size(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Give what reads a number of bytes between bounds."""
+
     def read(text: str) -> int:
         """Read a number of bytes between the bounds."""
         try:
@@ -68,6 +76,8 @@ def _short(size: int) -> str:
 
 
 def one_of(*words: str) -> Callable[[str], str]:
+    """Give what reads one of some words."""
+
     def read(text: str) -> str:
         """Read one of the words."""
         if text not in words:
@@ -77,15 +87,55 @@ def one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
+def matching(pattern: str, sentence: str) -> Callable[[str], str]:
+    """Give the reader that takes a text of one form as it is; ``sentence`` says what it must be."""
+    is_well_formed = re.compile(pattern).fullmatch
+
+    def read(text: str) -> str:
+        """Read a text of this form."""
+        if not is_well_formed(text):
+            raise ValueError(sentence)
+        return text
+
+    return read
+
+
+class Rate(NamedTuple):
+    """So much in so many units of time, such as 5,000 per 10 seconds."""
+
+    amount: int
+    units: int
+    unit: str
+
+    @property
+    def seconds(self) -> int:
+        """Give the length of the window."""
+        return self.units * _RATE_SECONDS[self.unit]
+
+
+def rate_of(text: str) -> Rate:
+    found = _RATE.fullmatch(text.strip())
+    if not found:
+        raise ValueError('must be one limit such as "1000 per minute" or "5000 per 10 seconds"')
+    return Rate(int(found[1]), int(found[2] or 1), found[3].lower())
+
+
+def rates_of(text: str) -> list[Rate]:
+    try:
+        return [rate_of(part) for part in re.split("[,;|]", text)]
+    except ValueError:
+        raise ValueError('must be limits such as "10 per minute" or "5/second;100/hour"') from None
+
+
 def rate(text: str) -> str:
-    if not all(_RATE.fullmatch(part.strip()) for part in re.split("[,;|]", text)):
-        raise ValueError('must be limits such as "10 per minute" or "5/second;100/hour"')
+    """Read limits, and give them as they are written, for people."""
+    rates_of(text)
     return text
 
 
 def one_rate(text: str) -> str:
-    if not _RATE.fullmatch(text.strip()):
-        raise ValueError('must be one limit such as "1000 per minute" or "5000 per 10 seconds"')
+    """Read one limit, and give it as it is written."""
+    rate_of(text)
     return text
 
 
@@ -99,6 +149,7 @@ def rate_of_bytes(text: str) -> str:
 
 
 def origins(text: str) -> tuple[str, ...]:
+    """Read the origins of pages and apps; a wildcard is none."""
     origins = tuple(_origin(part.strip().lower()) for part in text.split(",") if part.strip())
     if not all(_ORIGIN.fullmatch(origin) for origin in origins):
         raise ValueError(
@@ -115,6 +166,7 @@ def _origin(text: str) -> str:
 
 
 def secret(text: str) -> str:
+    """Read a key that is long enough to sign with."""
     if len(text.encode("utf-8", "replace")) < MIN_SECRET_BYTES or _SURROGATE.search(text):
         raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes of UTF-8, or unset to have one made")
     return text
@@ -129,13 +181,12 @@ def secrets(text: str) -> tuple[str, ...]:
         raise ValueError(f"must be keys of at least {MIN_SECRET_BYTES} bytes, separated by commas or lines") from None
 
 
-def token(text: str) -> str:
-    if not re.fullmatch(r"[!-~]{16,}", text):
-        raise ValueError("must be at least 16 letters, digits and signs, without spaces")
-    return text
+token = matching(r"[!-~]{16,}", "must be at least 16 letters, digits and signs, without spaces")
 
 
 def duration(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Give the reader of lengths of time between two bounds, or 0."""
+
     def read(text: str) -> int:
         """Read a length of time with its unit, and give its seconds."""
         found = re.fullmatch(r"([1-9][0-9]{0,8})\s?([smhd])", text.strip())
@@ -150,6 +201,7 @@ def duration(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def backup_place(text: str) -> str:
+    """Read a folder by its whole path, or a bucket."""
     is_bucket = re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", text)
     if not is_bucket and (not text.startswith("/") or "\0" in text or _SURROGATE.search(text)):
         raise ValueError("must be a folder by its whole path, such as /backups, or a bucket such as s3://bucket/prefix")
@@ -157,6 +209,7 @@ def backup_place(text: str) -> str:
 
 
 def backups_kept(text: str) -> str:
+    """Read how many backups of each kind are kept."""
     counts = _KEPT.fullmatch(text.replace(" ", ""))
     names = re.findall(r"[a-z]+", text)
     if not counts or len(set(names)) != len(names) or not re.search(r"[1-9]", text):
@@ -174,31 +227,27 @@ def age_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
-def web_address(text: str) -> str:
-    if not re.fullmatch(r"https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])([:/][^\s]*)?", text):
-        raise ValueError("must be an address that begins with https://")
-    return text
+web_address = matching(
+    r"https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])([:/][^\s]*)?",
+    "must be an address that begins with https://",
+)
 
 
 def endpoint(text: str) -> str:
+    """Read the address of a bucket's server, and give it without a slash at its end."""
     if not re.fullmatch(r"https?://[^\s/]+/?", text):
         raise ValueError("must be an address such as https://s3.example.com")
     return text.rstrip("/")
 
 
-def redis_url(text: str) -> str:
-    if not re.fullmatch(r"rediss?://[^\s]+", text):
-        raise ValueError("must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380")
-    return text
-
-
-def process_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9]{1,32}", text):
-        raise ValueError("must be 1 to 32 letters and digits")
-    return text
+redis_url = matching(
+    r"rediss?://[^\s]+", "must be an address such as redis://localhost:6379/0 or rediss://:password@host:6380"
+)
+process_name = matching(r"[A-Za-z0-9]{1,32}", "must be 1 to 32 letters and digits")
 
 
 def database_url(text: str) -> str:
+    """Read the address of a database of PostgreSQL."""
     if not text.startswith(("postgres://", "postgresql://")) or _SURROGATE.search(text):
         raise ValueError("must be a URL in UTF-8 that begins with postgresql:// or postgres://")
     return text
@@ -226,14 +275,11 @@ def smtp_url(text: str) -> str:
     return text
 
 
-def mail_address(text: str) -> str:
-    """Read an e-mail address, alone or as ``Name <address>``."""
-    if not re.fullmatch(rf"([^<>@,;:\"\\\x00-\x1f\x7f]+ <{_ADDRESS}>|{_ADDRESS})", text):
-        raise ValueError("must be an e-mail address such as sync@example.com or Example Sync <sync@example.com>")
-    return text
-
-
 _ADDRESS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]{1,64}@[A-Za-z0-9.\-]{1,190}"
+mail_address = matching(
+    rf"([^<>@,;:\"\\\x00-\x1f\x7f]+ <{_ADDRESS}>|{_ADDRESS})",
+    "must be an e-mail address such as sync@example.com or Example Sync <sync@example.com>",
+)
 
 
 def origin(text: str) -> str:

@@ -27,6 +27,7 @@ SECRETS = (
     "metrics_token",
     "backup_key",
     "backup_alert_url",
+    "s3_access_key_id",
     "s3_secret_access_key",
     "smtp_url",
 )
@@ -339,22 +340,50 @@ def _shown(name: str, text: str) -> str:
     return json.dumps(text[:_MAX_SHOWN_CHARACTERS]) + ("…" if len(text) > _MAX_SHOWN_CHARACTERS else "")
 
 
+def _is_within(place: str, folder: Path) -> bool:
+    return place.startswith("/") and Path(place).resolve().is_relative_to(folder.resolve())
+
+
 def _inconsistent(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     """Find settings that are valid alone but contradict each other; give their names and a message."""
+    yield from _lacking_another(settings)
+    pings = settings.ping_interval_seconds + settings.ping_timeout_seconds
+    if pings >= 55:
+        yield (
+            ("ping_interval_seconds", "ping_timeout_seconds"),
+            f"PING_INTERVAL_SECONDS + PING_TIMEOUT_SECONDS must stay below 55, and are {pings}: routers cut idle sockets.",
+        )
+    for quota, one in _LEAST:
+        allowed, needed = int(re.findall(r"\d+", str(getattr(settings, quota)))[0]), getattr(settings, one)
+        if allowed < needed:
+            yield (quota, one), f"{quota.upper()} must allow at least one of {one.upper()}: {needed}, not {allowed}."
+
+
+_LEAST = (
+    ("tenant_bytes", "max_body_bytes"),
+    ("tenant_rows", "max_push_rows"),
+    ("max_tenant_body_bytes", "max_body_bytes"),
+    ("socket_bytes", "max_frame_bytes"),
+)
+"""What must allow at least one of what: else a request of that size would be refused for ever."""
+
+
+def _lacking_another(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Find settings that do nothing without another, which is not set."""
     if settings.backup_every and not settings.backup_to:
         yield ("backup_every", "backup_to"), "BACKUP_EVERY needs BACKUP_TO, which says where backups are kept."
+    if not settings.database_url and _is_within(settings.backup_to, settings.data_dir):
+        yield (
+            ("backup_to", "data_dir"),
+            "BACKUP_TO is a folder in DATA_DIR: whatever takes the data takes the backups with it. Name a folder on another"
+            " disk, or a bucket.",
+        )
     if settings.backup_alert_mail and not settings.smtp_url:
         yield ("backup_alert_mail", "smtp_url"), "BACKUP_ALERT_MAIL needs SMTP_URL, the server by which mails are sent."
     if bool(settings.s3_access_key_id) != bool(settings.s3_secret_access_key):
         yield (
             ("s3_access_key_id", "s3_secret_access_key"),
             "S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY belong together: set both or neither.",
-        )
-    pings = settings.ping_interval_seconds + settings.ping_timeout_seconds
-    if pings >= 55:
-        yield (
-            ("ping_interval_seconds", "ping_timeout_seconds"),
-            f"PING_INTERVAL_SECONDS + PING_TIMEOUT_SECONDS must stay below 55, and are {pings}: routers cut idle sockets.",
         )
     if settings.smtp_url and not (settings.mail_from and settings.public_url):
         yield (
@@ -363,12 +392,3 @@ def _inconsistent(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
         )
     if settings.mail_from and not settings.smtp_url:
         yield ("smtp_url", "mail_from"), "MAIL_FROM needs SMTP_URL, the server by which mails are sent."
-    for quota, one in (
-        ("tenant_bytes", "max_body_bytes"),
-        ("tenant_rows", "max_push_rows"),
-        ("max_tenant_body_bytes", "max_body_bytes"),
-        ("socket_bytes", "max_frame_bytes"),
-    ):
-        allowed, needed = int(re.findall(r"\d+", str(getattr(settings, quota)))[0]), getattr(settings, one)
-        if allowed < needed:  # One request of that size would be refused for ever.
-            yield (quota, one), f"{quota.upper()} must allow at least one of {one.upper()}: {needed}, not {allowed}."

@@ -18,6 +18,7 @@ from storage import main_database
 from storage.declarations import compatibility
 from storage.engine import Engine
 from storage.look_ahead import Wanted
+from storage.positions import POSITION
 
 T = TypeVar("T")
 log = logging.getLogger("syncapp.tenants")
@@ -65,7 +66,8 @@ class Tenants:
 
         Raises: Busy.
         """
-        return self.engine.positions(tenant_ids)
+        found = self.engine.ask_each(tenant_ids, [POSITION])
+        return {tenant_id: Position(*rows[0]) for tenant_id, (rows,) in found.items()}
 
     def write(
         self,

@@ -13,7 +13,7 @@ from accounts.passwords import PASSWORD_BYTES
 from protocol.errors import Detail, ValidationError
 from storage import main_database
 
-EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,190}")
+EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,190}")
 NAME_CHARACTERS = 100
 PROFILE_FIELDS = ("firstName", "lastName", "companyName", "phone")
 OPTIONAL_FIELDS = ("companyName", "phone")

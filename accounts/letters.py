@@ -22,7 +22,6 @@ from storage.outbox import Mail
 RESET, VERIFY, CHANGE = "reset-password", "verify-email", "change-email"
 """The kinds of mails with a link; each is written when it is sent, so that its link is fresh and no token waits."""
 
-KINDS: dict[Purpose, str] = {"reset": RESET, "confirm": VERIFY}
 LINK_SECONDS: dict[Purpose, int] = {"reset": 3_600, "confirm": 3 * 86_400}
 _PATHS: dict[Purpose, str] = {"reset": "/reset-password", "confirm": "/confirm-email"}
 

@@ -63,6 +63,7 @@ class Rescue:
         hashed = self._passwords.hash(password)
 
         def reset() -> account_links.Reset:
+            """Spend the link, and tell its customer."""
             done = account_links.reset_password(token, hashed, now)
             if self.sends_mail:
                 outbox.add(done.customer.email, *letters.reset_note(self._settings), now, done.customer.id)
@@ -80,6 +81,7 @@ class Rescue:
         now = int(time.time())
 
         def confirm() -> tuple[Customer, str]:
+            """Spend the link, and tell the address of before."""
             before, email = account_links.confirm_email(token, now)
             if self.sends_mail and before.email != email:
                 outbox.add(before.email, *letters.change_note(self._settings), now, before.id)

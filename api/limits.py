@@ -10,11 +10,17 @@ from typing import Any
 from accounts.passwords import PASSWORD_BYTES
 from protocol.codec import MAX_DEPTH
 from protocol.identifiers import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
+from protocol.messages import Limits
 from server.quotas import OWN
 from settings import Settings
 
 EVENT_PULL_BYTES = 8_388_608
 KEY_CHARACTERS = 255
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Give the limits of a push and a pull."""
+    return Limits(settings.max_push_rows, settings.max_pull_rows, settings.max_row_bytes, settings.max_name_characters)
 
 
 def announced_limits(settings: Settings) -> dict[str, Any]:

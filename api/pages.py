@@ -6,6 +6,7 @@ Knows: templates, static files, where the pages get their JavaScript from. Must 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, render_template, send_from_directory
+from flask import Blueprint, Response, render_template, request, send_from_directory
 
 from api import reference
 from models import synced_tables
@@ -37,9 +38,13 @@ CLIENT_INTEGRITY = "sha384-fBrXvbDtHoeKWJ/hcA6M+YGueiDW+h45I7V6F2kD1S8bOkrF9rZYP
 """The hash of that file in the npm package; a test compares them."""
 
 _CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'{cdn}; style-src 'self'; img-src 'self' data:; connect-src 'self' http: https:"
-    " ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'{cdn}; style-src 'self'; img-src 'self' data:; connect-src {connects};"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_ANYWHERE = "'self' http: https: ws: wss:"
+"""Where the test pages may connect: they take the address of any server."""
+
+_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]+)?", re.ASCII | re.IGNORECASE)
 
 
 Describe = Callable[[], dict[str, Any]]
@@ -99,15 +104,15 @@ class Pages:
 
     def websocket_test(self) -> Response:
         """Serve the page on which one connection is tried."""
-        return _page("websocket-test.html", client=_client_script(), tables=list(synced_tables()))
+        return _page("websocket-test.html", _ANYWHERE, client=_client_script(), tables=list(synced_tables()))
 
     def multi_app(self) -> Response:
         """Serve the page with three apps side by side."""
-        return _page("test-multi-app-sync.html", client=_client_script())
+        return _page("test-multi-app-sync.html", _ANYWHERE, client=_client_script())
 
     def console(self) -> Response:
         """Serve the page on which customers see and edit their own data."""
-        return _page("console.html", client=_client_script())
+        return _page("console.html", _here_with_sockets(), client=_client_script())
 
     def forgotten_password(self) -> Response:
         """Serve the page on which a link for a new password is asked for."""
@@ -202,11 +207,18 @@ def _as_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _page(name: str, **values: object) -> Response:
+def _page(name: str, connects: str = "'self'", **values: object) -> Response:
+    """Give a page; ``connects`` says where its scripts may connect."""
     response = Response(render_template(name, **values), mimetype="text/html")
-    cdn = "" if _is_client_installed() else f" {CDN}"
-    response.headers["Content-Security-Policy"] = _CONTENT_POLICY.format(cdn=cdn)
+    cdn = f" {CDN}" if "client" in values and not _is_client_installed() else ""
+    response.headers["Content-Security-Policy"] = _CONTENT_POLICY.format(cdn=cdn, connects=connects)
     return response
+
+
+def _here_with_sockets() -> str:
+    """Name this server for a policy, and its WebSockets, which older browsers do not take for ``'self'``."""
+    host = request.host
+    return f"'self' ws://{host} wss://{host}" if _HOST.fullmatch(host) else "'self'"
 
 
 def _revalidated(response: Response) -> Response:

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from accounts.tokens import Identity
-from api.push_handler import check_body_tenant, limits_of
+from api.limits import limits_of
+from api.push_handler import check_body_tenant
 from models import synced_tables
 from protocol.codec import Cursor, encode, format_time
 from protocol.messages import Pull, unknown_table_errors

@@ -13,11 +13,12 @@ from typing import Any, cast
 from msgspec import Raw
 
 from accounts.tokens import Identity, Tokens, check_tenant
+from api.limits import limits_of
 from api.request_headers import device_id_header, idempotency_key_header
 from models import synced_tables
 from protocol.codec import Row, encode, format_time
 from protocol.errors import OutcomeUnknown, Problem, StillRunning, StorageNearlyFull
-from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Limits, Push, PushResult, Strategy, unknown_table_errors
+from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Push, PushResult, Strategy, unknown_table_errors
 from protocol.notifications import Notification
 from protocol.push_parser import parse_push, takes_more
 from server.disk_space import room
@@ -165,11 +166,6 @@ def _replayed(kept: bytes) -> Reply:
 
 def _encoded(applied: PushResult) -> bytes:
     return encode(push_answer(applied))
-
-
-def limits_of(settings: Settings) -> Limits:
-    """Give the limits of a push and a pull."""
-    return Limits(settings.max_push_rows, settings.max_pull_rows, settings.max_row_bytes, settings.max_name_characters)
 
 
 def check_body_tenant(identity: Identity, body: object) -> None:

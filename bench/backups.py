@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import syncapp  # noqa: F401, I001 -- first of all: it patches the standard library.
 
 from models import synced_tables
-from operations.backups import run as backup_run
+from operations.backups import run
 from protocol.messages import Limits
 from protocol.push_parser import parse_push
 from protocol.seen_rows import NOBODY
@@ -69,10 +69,10 @@ def _row(row_id: str) -> dict[str, str]:
     return {"id": row_id, "name": f"Name {text[:8]}", "phone": text[8:18], "note": f"note {text} " * 3}
 
 
-def measured(run: Callable[[], backup_run.RunResult]) -> Cost:
+def measured(back_up: Callable[[], run.RunResult]) -> Cost:
     """Run a backup and tell what it took."""
     began, cpu = time.perf_counter(), time.process_time()
-    made = run().catalogue
+    made = back_up().catalogue
     return Cost(time.perf_counter() - began, time.process_time() - cpu, made.stored_bytes, made.changed)
 
 
@@ -81,11 +81,11 @@ def compare(folder: Path, count: int, rows: int, changed: int) -> tuple[Cost, Co
     settings = Settings(data_dir=folder / "data", backup_to=str(folder / "backups"))
     tenants = Tenants(SQLiteEngine(settings.data_dir))
     ids = made(tenants, count, rows)
-    run = partial(backup_run.run, tenants.engine, settings, lambda _: None)
-    full = measured(run)
+    back_up = partial(run.run, tenants.engine, settings, lambda _: None)
+    full = measured(back_up)
     for tenant_id in ids[:: max(1, count // changed)][:changed]:
         push(tenants, tenant_id, [_row("new"), _row("r1")])
-    few = measured(run)
+    few = measured(back_up)
     tenants.close()
     return full, few
 

@@ -195,9 +195,11 @@ def run(code: str, *arguments: str) -> str:
 BUILD = """
 import pathlib, sys, tempfile
 import syncapp
+syncapp.import_server()
+import assembly
 from settings import Settings
 folder = tempfile.TemporaryDirectory()
-syncapp.build(Settings(data_dir=pathlib.Path(folder.name)))
+assembly.build(Settings(data_dir=pathlib.Path(folder.name)))
 """
 NAMES = """
 own = {path.stem for path in pathlib.Path.cwd().iterdir()} | {"__main__"}
@@ -205,7 +207,14 @@ print(*(name for name in sys.modules if name.partition(".")[0] not in own))
 """
 IMPORT = """
 import contextlib, importlib, sys
-for name in sys.argv[1].split():
+names = sys.argv[1].split()
+class NoOthers:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name not in names:
+            raise ImportError(name)
+sys.meta_path.insert(0, NoOthers)  # The server hides some that libraries would take along.
+for name in names:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 """

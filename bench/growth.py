@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path.cwd()))
 
-import syncapp  # noqa: I001 - first of all: it patches the standard library.
+import syncapp  # noqa: I001, F401 - first of all: it patches the standard library.
 
 import contextlib
 import dataclasses
@@ -27,6 +27,7 @@ from typing import Any
 
 import apsw
 
+import assembly
 from settings import Settings
 
 PUSH, PULL = "/api/client/sync/push", "/api/client/sync/pull"
@@ -73,7 +74,7 @@ class Server:
         wide: dict[str, Any] = {
             f.name: "1000000000 per minute" for f in dataclasses.fields(Settings) if " per " in str(f.default)
         }
-        self.app = syncapp.build(dataclasses.replace(Settings(data_dir=Path(folder), bcrypt_rounds=4), **wide))
+        self.app = assembly.build(dataclasses.replace(Settings(data_dir=Path(folder), bcrypt_rounds=4), **wide))
 
     def tenant(self) -> str:
         """Make a tenant, and give its token."""

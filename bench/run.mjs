@@ -68,9 +68,6 @@ function usedHere() {
   return (user + system + usersOfChildren + systemsOfChildren) / 100 + Server.cpuOfAll();
 }
 
-/** Packages that only the tests need make the server larger and slower to start: Socket.IO's library imports what it finds. */
-const hasMore = (python) => { try { execFileSync(python, ['-c', 'import aiohttp'], { stdio: 'ignore' }); return true; } catch { return false; } };
-
 function facts() {
   const tell = (command, ...args) => { try { return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim(); } catch { return 'a copy'; } };
   const commitOf = (checkout) => tell('git', '-C', checkout, 'describe', '--always', '--dirty');
@@ -81,7 +78,6 @@ function facts() {
     machine: `${os.cpus()[0].model}, ${os.cpus().length} cores, ${Math.round(os.totalmem() / 2 ** 30)} GiB, Linux ${os.release()}`,
     disk: `${type} on ${device}`, cores: `server ${core}, client ${options['client-core']}`,
     ...(against ? { before: `${against} (${commitOf(against)})` } : {}), ...(options.stock ? { stock: options.stock } : {}),
-    ...(hasMore(python) ? { beware: 'this venv has what only the tests need; start and memory at rest are not those of users (--python)' } : {}),
     syncapp: `${app} (${commitOf(app)}), ${tell(python, '--version')}, SQLite ${tell(python, '-c', 'import apsw; print(apsw.sqlite_lib_version())')}`,
     peer: `Node ${process.version}, ${Object.entries(JSON.parse(fs.readFileSync(path.join(HERE, 'peer/package.json'))).dependencies).map(([name, version]) => `${name} ${version}`).join(', ')}`,
   };

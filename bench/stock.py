@@ -5,6 +5,7 @@ libraries lack limits that ours have. So this is no setting, and nothing that se
 worth stands in `server/README.md`, "Debts to libraries".
 """
 
+# ruff: noqa: E402 -- what is imported first hides what is not needed
 from __future__ import annotations
 
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import syncapp  # First, for its monkey patch.
+
+syncapp.import_server()
 
 # isort: split
 import flask

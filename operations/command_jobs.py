@@ -7,6 +7,7 @@ All of a job is in a folder, so that any process of this machine can tell how it
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +54,9 @@ class CommandJobs:
         folder = self._folder / job_id
         folder.mkdir(mode=0o700, parents=True)
         words = [argument.replace("{result}", str(folder / "result")) for argument in arguments]
-        with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
+        with ExitStack() as files:
+            output, errors = (files.enter_context((folder / name).open("wb")) for name in ("output", "errors"))
+            fcntl.flock(output, fcntl.LOCK_EX)  # The command has it, too, and keeps it if this process ends.
             process = subprocess.Popen(  # noqa: S603 -- our own program; no shell reads the arguments
                 [sys.executable, str(_PROGRAM), *words],
                 stdin=subprocess.DEVNULL,
@@ -60,35 +64,41 @@ class CommandJobs:
                 stderr=errors,
                 env={**os.environ, DONE_BY: done_by},
             )
+            gevent.spawn(self._note_end, process, folder, files.pop_all())
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, _LEAST_PRIORITY)
-        (folder / "pid").write_text(str(process.pid))
-        gevent.spawn(self._note_end, process, folder)
+        (folder / "begun").touch()
         return job_id
 
-    def _note_end(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+    def _note_end(self, process: subprocess.Popen[bytes], folder: Path, files: ExitStack) -> None:
         """Note the exit code; from now on the folder counts as old one day, and a customer's data may be in it."""
-        code = process.wait()
-        part = folder / "code.part"
-        part.write_text(str(code))
-        part.rename(folder / "code")
+        with files:
+            code = process.wait()
+            part = folder / "code.part"
+            part.write_text(str(code))
+            part.rename(folder / "code")
         self._remove_later()
 
     def state(self, job_id: str) -> JobState | None:
         """Tell how a job is; None if it is not known, or not any more."""
         folder = self._folder / job_id
-        if not _JOB_ID.fullmatch(job_id) or not (folder / "pid").is_file():
+        if not _JOB_ID.fullmatch(job_id) or not (folder / "begun").is_file():
             return None
-        code = folder / "code"
-        if code.is_file():
-            exit_code: int | None = int(code.read_text())
-        else:
-            exit_code = None if _is_running(int((folder / "pid").read_text())) else -1
+        exit_code = None if _is_running(folder / "output") else -1  # Before the look at its code, which comes first.
+        if (code := folder / "code").is_file():
+            exit_code = int(code.read_text())
         return JobState(exit_code, _end_of(folder / "output"), _end_of(folder / "errors"))
+
+    def output_of(self, job_id: str) -> Path | None:
+        """Give the file that has all that a job printed; None if it is not known."""
+        return self._file(job_id, "output")
 
     def result_of(self, job_id: str) -> Path | None:
         """Give the file that a job made where ``{result}`` was in its arguments; None if there is none."""
-        path = self._folder / job_id / "result"
+        return self._file(job_id, "result")
+
+    def _file(self, job_id: str, name: str) -> Path | None:
+        path = self._folder / job_id / name
         return path if _JOB_ID.fullmatch(job_id) and path.is_file() else None
 
     def _remove_later(self) -> None:
@@ -108,12 +118,14 @@ class CommandJobs:
         return state is None or state.exit_code is not None
 
 
-def _is_running(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except OSError:
-        return False
-    return True
+def _is_running(output: Path) -> bool:
+    """Tell whether a command holds the lock on its output: its process ID may be another's after a restart."""
+    with output.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _end_of(path: Path) -> str:

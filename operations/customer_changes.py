@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from accounts.account_fields import FieldReader
-from accounts.letters import KINDS, link_to
+from accounts.letters import RESET, link_to
 from accounts.passwords import Passwords
 from settings import Settings
 from storage import account_links, operator_actions, outbox
@@ -53,16 +53,24 @@ def make_link(
 ) -> str:
     """Make a link by which a customer sets a new password or confirms its address, once and for so long.
 
-    A mail that waits with such a link is not sent any more: its link would be newer, and end this one.
+    Mails that wait with such a link are not sent any more: theirs would be newer, and end this one.
     """
     email = customer.email if purpose == "confirm" else None  # What was not mailed shows nothing of an address.
 
     def make() -> str:
+        """Record it, and make the link in the place of those of before."""
         operator_actions.record_link(customer.id, purpose, _now(), by)
-        outbox.withdraw(KINDS[purpose], customer.email)
+        _withdraw(purpose, customer)
         return account_links.make(customer.id, purpose, email, _now(), seconds)
 
     return link_to(settings, purpose, engine.directory.write(make))
+
+
+def _withdraw(purpose: Purpose, customer: Customer) -> None:
+    if purpose == "reset":
+        outbox.withdraw(RESET, customer.email)  # Whose it is, is looked up when it is sent.
+    else:
+        outbox.withdraw_links(customer.id)
 
 
 def end_sessions(engine: Engine, customer: Customer, session_id: str | None = None, by: str | None = None) -> int:

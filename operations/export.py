@@ -39,6 +39,7 @@ devices.jsonl    devices that named themselves
 tenant.db        the same as a database of SQLite: sqlite3 tenant.db '.tables'
 """
 _SCRATCH = ".export-"
+_THERE = "There is such a file already"
 _MOST_AT_ONCE = 2
 _PORTION_BYTES, _PORTIONS_AHEAD = 65_536, 4
 _WORK_SECONDS = 1e-3
@@ -61,16 +62,28 @@ def export(engine: Engine, customer: Customer, target: Path) -> dict[str, int]:
 
     Raises: TenantNotFound, StorageFull, OSError, also if there is such a file; nothing of a new file is left then.
     """
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder", str(target.parent))
     if target.exists():
-        raise FileExistsError(errno.EEXIST, "There is such a file already", str(target))
+        raise FileExistsError(errno.EEXIST, _THERE, str(target))
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=target.parent) as scratch:
         copy, made = _copied(engine, customer.id, scratch), Path(scratch, "made.zip")
         with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             counts = _write(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED), customer, copy, lambda: None)
             os.fsync(file.fileno())
-        made.rename(target)
-        sync_folder(target.parent)
+        _put(made, target)
     return counts
+
+
+def _put(made: Path, target: Path) -> None:
+    """Give a file its name, unless another has it by now."""
+    try:
+        target.hardlink_to(made)
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, _THERE, str(target)) from None
+    except OSError:  # A file system without links.
+        made.rename(target)
+    sync_folder(target.parent)
 
 
 def _copied(engine: Engine, tenant_id: str, folder: str) -> Path:

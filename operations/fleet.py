@@ -1,12 +1,16 @@
 """Goes over many tenants, a bounded number at once, and says how far it is.
 
-Knows: how work is spread, how a rate and the time that is left are said. Must not know: what is done with a tenant,
-engines, the command line. The work runs in greenlets of one process: what waits for the disk overlaps, what computes does
-not.
+Knows: how work is spread, how a rate and the time that is left are said, how Ctrl-C ends it. Must not know: what is done
+with a tenant, engines, the command line. The work runs in greenlets of one process: what waits for the disk overlaps, what
+computes does not.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -51,8 +55,40 @@ def _duration(seconds: float) -> str:
 
 
 def over(tenant_ids: Iterable[str], work: Callable[[str], T], jobs: int) -> Iterator[tuple[str, T | Exception]]:
-    """Do ``work`` for each tenant, ``jobs`` at once, and give its result or what it raised, in the order of their ends."""
-    yield from Pool(jobs).imap_unordered(partial(_tried, work), tenant_ids, maxsize=jobs)
+    """Do ``work`` for each tenant, ``jobs`` at once, and give its result or what it raised, in the order of their ends.
+
+    Raises: KeyboardInterrupt after a Ctrl-C, once those that were under way are done.
+    """
+    with _interrupt_noted() as is_interrupted:
+        wanted = itertools.takewhile(lambda _: not is_interrupted(), tenant_ids)
+        yield from Pool(jobs).imap_unordered(partial(_tried, work), wanted, maxsize=jobs)
+        if is_interrupted():
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interrupt_noted() -> Iterator[Callable[[], bool]]:
+    """Have a Ctrl-C be noted, and another end the process at once.
+
+    Else it is raised wherever the process is: in the midst of a tenant, which would count as failed, and the rest go on.
+    """
+    found: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        """Note it, and say so, whatever is being written just now."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        found.append(number)
+        os.write(2, b"Ends when those under way are done; Ctrl-C again ends it at once.\n")
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # It is ignored, as under nohup.
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(found)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tried(work: Callable[[str], T], tenant_id: str) -> tuple[str, T | Exception]:

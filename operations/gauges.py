@@ -17,7 +17,7 @@ from server.maintenance import maintenance
 from settings import Settings
 from sockets import Sockets
 from storage import main_database, outbox
-from storage.main_database import BackupRun
+from storage.backup_runs import BackupRun
 from tenants import Tenants
 
 

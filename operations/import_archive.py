@@ -9,20 +9,20 @@ database is a new tenant's, or the device whose rows an existing one is given.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from api.push_handler import limits_of
+from api.limits import limits_of
 from models import synced_tables
 from operations.archive import CONFLICTS, DEVICES, Archive, ArchiveError, opened
-from protocol.codec import Row, encode_sorted
+from operations.backups.scratch import scratch_folder
+from protocol.codec import Row, encode_sorted, whole_number
 from protocol.errors import EmailTaken
 from protocol.identifiers import IDENTIFIER
 from protocol.messages import PushResult, Strategy
@@ -61,12 +61,12 @@ class Import:
 def read(path: Path, row_bytes: int) -> Iterator[Import]:
     """Read an archive into a scratch database.
 
-    Raises: ArchiveError, OSError, StorageFull.
+    Raises: ArchiveError, OSError, PlaceUnusable.
     """
-    with opened(path, row_bytes) as archive, tempfile.TemporaryDirectory(prefix="syncapp-") as scratch:
+    with opened(path, row_bytes) as archive, scratch_folder() as scratch:
         if others := sorted(set(archive.tables) - synced_tables().keys()):
             raise archive.bad(f"rows of {others[0]}", "this is no synced table here; declare it in tables.toml first")
-        file = Path(scratch, "tenant.db")
+        file = scratch / "tenant.db"
         put_file(file, new_tenant_file(now_ms()))
         database = open_tenant_file(file)
         try:
@@ -117,6 +117,7 @@ def _entries(archive: Archive, found: Import, newest: dict[tuple[str, str], byte
 
 def _logged(entry: Any, previous: int | None) -> LogEntry:
     row = fitted(entry.row, synced_tables()[entry.table]) | {"sync_status": "synced", "server_synced": 1}
+    row |= {"version": entry.version, "is_deleted": int(entry.row["is_deleted"])}  # Not ``true``, which is 1 to Python.
     about = entry.committed_at, entry.edited_at, entry.device_id, entry.fields
     return LogEntry(entry.sequence, entry.table, entry.id, entry.version, previous, *about, row)
 
@@ -124,39 +125,47 @@ def _logged(entry: Any, previous: int | None) -> LogEntry:
 def _conflicts(archive: Archive) -> Iterator[Row]:
     """Give the conflicts as they are stored."""
     for place, line in archive.lines(CONFLICTS):
-        fields, sides = line.get("fields"), {side: line.get(side) for side in ("client", "server")}
-        is_good = (
-            isinstance(fields, dict)
-            and all(isinstance(one, dict) and one.keys() >= {"client", "server", "winner"} for one in fields.values())
-            and all(isinstance(one, dict) for one in sides.values())
-            and line.get("state") in ("open", "resolved")
-            and isinstance(line.get("version"), int)
-            and all(isinstance(line.get(name), str) for name in ("table", "id", "strategy"))
-        )
-        if not is_good or not isinstance(fields, dict):
+        if not _is_conflict(line):
             raise archive.bad(place, "it is no conflict")
-        if line["table"] not in archive.tables:
-            continue
-        resolved, base = line.get("resolvedAt"), line.get("baseVersion")
-        about: Row = {
-            "table": line["table"],
-            "row_id": line["id"],
-            "state": line["state"],
-            "strategy": line["strategy"],
-        }
-        for side, told in sides.items():
-            told = cast(Row, told)
-            about[f"{side}_device_id"] = told.get("deviceId") if isinstance(told.get("deviceId"), str) else None
-            about[f"{side}_edited_at"] = archive.time(place, told.get("editedAt"))
-        yield about | {
-            "base_version": base if isinstance(base, int) else None,
-            "version": line["version"],
-            "fields": fields,
-            "pushed": {name: one["client"] for name, one in fields.items()},
-            "detected_at": archive.time(place, line.get("detectedAt")),
-            "resolution": line.get("resolution") if line.get("resolution") in ("keep", "other", "row") else None,
-            "resolved_at": None if resolved is None else archive.time(place, resolved),
-        }
+        if line["table"] in archive.tables:
+            yield _conflict(archive, place, line)
+
+
+def _is_conflict(line: Row) -> bool:
+    fields, resolved = line.get("fields"), line.get("resolvedAt")
+    return (
+        isinstance(fields, dict)
+        and all(isinstance(one, dict) and one.keys() >= {"client", "server", "winner"} for one in fields.values())
+        and all(one["winner"] in ("client", "server") for one in fields.values())
+        and all(isinstance(line.get(side), dict) for side in ("client", "server"))
+        and line.get("state") == ("open" if resolved is None else "resolved")
+        and all(isinstance(line.get(name), str) for name in ("table", "id", "strategy"))
+        and bool(IDENTIFIER.fullmatch(line["id"]))
+        and _count(line.get("version")) is not None
+    )
+
+
+def _count(value: object) -> int | None:
+    found = whole_number(value)
+    return found if found is not None and 0 <= found < 2**53 else None
+
+
+def _conflict(archive: Archive, place: str, line: Row) -> Row:
+    resolved = line.get("resolvedAt")
+    about: Row = {"table": line["table"], "row_id": line["id"], "state": line["state"], "strategy": line["strategy"]}
+    for side in ("client", "server"):
+        told = line[side]
+        about[f"{side}_device_id"] = told.get("deviceId") if isinstance(told.get("deviceId"), str) else None
+        about[f"{side}_edited_at"] = archive.time(place, told.get("editedAt"))
+    return about | {
+        "base_version": _count(line.get("baseVersion")),
+        "version": _count(line["version"]),
+        "fields": line["fields"],
+        "pushed": {name: one["client"] for name, one in line["fields"].items()},
+        "detected_at": archive.time(place, line.get("detectedAt")),
+        "resolution": line.get("resolution") if line.get("resolution") in ("keep", "other", "row") else None,
+        "resolved_at": None if resolved is None else archive.time(place, resolved),
+    }
 
 
 def _devices(archive: Archive) -> Iterator[Row]:
@@ -229,23 +238,29 @@ class _Tried(Exception):
         self.applied = applied
 
 
-def merge(engine: Engine, tenant_id: str, found: Import, settings: Settings, *, tries: bool) -> tuple[Counts, int, int]:
-    """Push the rows of an archive as a device does that had them from another database; give what became of them, and the
-    first and last change. ``tries``: undo each part, and only tell.
+def merge(
+    engine: Engine, tenant_id: str, found: Import, settings: Settings, note: Callable[[int, int], object] | None = None
+) -> Counts:
+    """Push the rows of an archive as a device does that had them from another database, and give what became of them.
 
+    ``note`` is called with the first and the last change, also of an import that an error ends half way: these are stored.
+    Without it each part is undone, and this only tells.
     Raises: ValidationError for a row that is not taken here; Busy, StorageFull.
     """
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     after, first, last = 0, 0, 0
-    while True:
-        rows, after = found.database.read(partial(importing.incoming, after, _ROWS_AT_ONCE))
-        if not rows:
-            return {table: dict(count) for table, count in counts.items()}, first, last
-        applied = _push(engine.tenant(tenant_id), rows, settings, tries=tries)
-        for result in applied.results:
-            counts[result["table"]][_WORDS.get(result["status"], result["status"])] += 1
-        if applied.after.sequence > applied.before.sequence:
-            first, last = first or applied.before.sequence + 1, applied.after.sequence
+    try:
+        while (read := found.database.read(partial(importing.incoming, after, _ROWS_AT_ONCE)))[0]:
+            rows, after = read
+            applied = _push(engine.tenant(tenant_id), rows, settings, tries=note is None)
+            for result in applied.results:
+                counts[result["table"]][_WORDS.get(result["status"], result["status"])] += 1
+            if applied.after.sequence > applied.before.sequence:
+                first, last = first or applied.before.sequence + 1, applied.after.sequence
+    finally:
+        if last and note is not None:
+            note(first, last)
+    return {table: dict(count) for table, count in counts.items()}
 
 
 def _push(database: Database, rows: list[importing.Incoming], settings: Settings, *, tries: bool) -> PushResult:

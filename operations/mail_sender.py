@@ -130,6 +130,7 @@ class MailSender:
         first = mails[0]
 
         def note() -> None:
+            """Claim those that nobody else does, and note it of each."""
             for mail in mails:
                 if mail is first or outbox.claim(mail, now):
                     outbox.note_error(mail.id, why)

@@ -11,7 +11,7 @@ from typing import Any
 
 from gevent.pywsgi import LoggingLogAdapter, WSGIServer
 
-from server.http.lifecycle import listen
+from server.http.listening import listen
 
 log = logging.getLogger("syncapp.server")
 

@@ -7,11 +7,13 @@ was, without a list of its own.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +44,10 @@ class Lost(RuntimeError):
 
 class NoRoomForCopies(RuntimeError):
     """The disk can't hold what is to be copied; as text it says how much is missing."""
+
+
+class CopiesInUse(RuntimeError):
+    """Another process makes or removes copies of before a migration; as text it says so."""
 
 
 class Result(NamedTuple):
@@ -118,11 +124,17 @@ class Migration:
         """Migrate tenants, ``jobs`` at once; one that fails stops no other, but a disk that is full stops all.
 
         ``verifies``: compare each with its copy, and check it from end to end.
+        Raises: CopiesInUse.
         """
-        if copies:
-            self.kept.mkdir(mode=0o700, exist_ok=True)
+        if not copies:
+            return self._run(tenant_ids, jobs, copies=False, verifies=verifies)
+        self.kept.mkdir(mode=0o700, exist_ok=True)
+        with _alone_with(self.kept):
             for left in self.kept.glob("*.making*"):
                 left.unlink()
+            return self._run(tenant_ids, jobs, copies=True, verifies=verifies)
+
+    def _run(self, tenant_ids: Sequence[str], jobs: int, *, copies: bool, verifies: bool) -> Result:
         result = Result([], {}, 0)
         progress = fleet.Progress(len(tenant_ids), "tenants", self._say)
         work = partial(self._migrate, copies=copies, verifies=verifies)
@@ -247,12 +259,37 @@ def failures_of(data_dir: Path) -> dict[str, Failure]:
 
 
 def remove_copies(data_dir: Path) -> tuple[int, int]:
-    """Remove what is kept of tenants as they were before; give how many there were, and their bytes."""
-    paths = [path for those in copies_in(data_dir).values() for path in those]
-    size = sum(path.stat().st_size for path in paths)
-    for path in paths:
-        path.unlink()
+    """Remove what is kept of tenants as they were before, but of canaries that are still to be compared with it; give how
+    many there were, and their bytes.
+
+    Raises: CopiesInUse.
+    """
+    folder = DataFolder(data_dir)
+    if not folder.before_migration.is_dir():
+        return 0, 0
+    with _alone_with(folder.before_migration):
+        lost = {folder.path_of(one).stem for one, failure in failures_of(data_dir).items() if failure.get("lost")}
+        paths = [path for stem, those in copies_in(data_dir).items() if stem not in lost for path in those]
+        size = sum(path.stat().st_size for path in paths)
+        for path in paths:
+            path.unlink()
     return len(paths), size
+
+
+@contextlib.contextmanager
+def _alone_with(folder: Path) -> Iterator[None]:
+    """Be the only one who makes or removes copies. Raises: CopiesInUse."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            why = f"Another migrate makes or removes copies in {folder}. Try again when it has ended."
+            raise CopiesInUse(why) from None
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # At once: gevent closes what is no file a moment later.
+        os.close(descriptor)
 
 
 def statuses(engine: Engine, data_dir: Path) -> list[dict[str, Any]]:

@@ -134,6 +134,7 @@ def _copy_tenant(move: Move, tenant_id: str) -> tuple[int, int]:
     """Bring a tenant's copy to what the source has now; give how many rows were written, and its sequence."""
 
     def read() -> tuple[int, int]:
+        """Read the source as of one moment, and write what the target lacks."""
         retired = retired_models()
         tables = [copying.table_of(model) for model in [*copying.models_of_tenant(), *retired]]
         (sequence,) = connection().execute("SELECT sequence FROM _meta").fetchone()

@@ -27,6 +27,8 @@ log = logging.getLogger("syncapp.metrics")
 _LAG_EVERY_SECONDS = 0.5
 _STATM = Path("/proc/self/statm")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_FEWEST = 12
+"""Samples that tell how a disk fills: an hour of the day's."""
 
 NAMES = ("requests", "pushes", "refusals", "failures", "sockets", "processor", "lag", "memory", "disk")
 """Rates a second, but ``sockets``, ``processor`` as a share of a core, the worst ``lag`` in seconds, and the bytes of
@@ -147,7 +149,3 @@ def full_in_seconds(columns: dict[str, list[Any]]) -> float | None:
     spread = sum((at - mean_at) ** 2 for at, _ in points)
     slope = sum((at - mean_at) * (free - mean_free) for at, free in points) / spread if spread else 0.0
     return points[-1][1] / -slope if slope < 0 else None
-
-
-_FEWEST = 12
-"""An hour of the day's samples."""

@@ -7,6 +7,7 @@ It is imported only where mail is set up.
 from __future__ import annotations
 
 import contextlib
+import re
 import smtplib
 import ssl
 from collections.abc import Iterator
@@ -121,7 +122,7 @@ def _leave(connection: smtplib.SMTP) -> None:
 
 
 def _send(connection: smtplib.SMTP, message: EmailMessage, sender: str, recipient: str, address: str) -> None:
-    """Send a message; ``address`` is the recipient's as it must not be said aloud.
+    """Send a message. ``recipient`` is the address as SMTP takes it, ``address`` as we have it; neither is said aloud.
 
     Raises: MailRefused; OSError, smtplib.SMTPException if the server can't be used any more.
     """
@@ -129,11 +130,12 @@ def _send(connection: smtplib.SMTP, message: EmailMessage, sender: str, recipien
         connection.send_message(message, sender, [recipient])
     except smtplib.SMTPRecipientsRefused as error:
         code, said = next(iter(error.recipients.values()))
-        raise MailRefused(_said(code, said, address), code >= 500) from None
+        raise MailRefused(_said(code, said, address, recipient), code >= 500) from None
     except smtplib.SMTPSenderRefused as error:  # MAIL_FROM is wrong, which is not the mail's fault.
         raise MailRefused(f"MAIL_FROM: {_said(error.smtp_code, error.smtp_error)}", is_final=False) from None
     except smtplib.SMTPDataError as error:
-        raise MailRefused(_said(error.smtp_code, error.smtp_error, address), error.smtp_code >= 500) from None
+        text = _said(error.smtp_code, error.smtp_error, address, recipient)
+        raise MailRefused(text, error.smtp_code >= 500) from None
     except smtplib.SMTPNotSupportedError as error:
         raise MailRefused(_reason_of(error), is_final=True) from None
 
@@ -162,10 +164,12 @@ def _reason_of(error: Exception) -> str:
     return f"The mail server can't be used: {_one_line(str(error) or type(error).__name__)}"
 
 
-def _said(code: int, said: bytes | str, address: str = "") -> str:
-    """Write what the server answered, in one line and without the recipient's address."""
+def _said(code: int, said: bytes | str, *addresses: str) -> str:
+    """Write what the server answered, in one line and without the recipient's address, in each form of it."""
     text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-    return _one_line(f"{code} {text.replace(address, masked(address)) if address else text}")
+    for address in addresses:
+        text = re.sub(re.escape(address), lambda found: masked(found[0]), text, flags=re.IGNORECASE)
+    return _one_line(f"{code} {text}")
 
 
 def _one_line(text: str) -> str:

@@ -47,8 +47,31 @@ def find(engine: Engine, text: str) -> Customer:
     """
     found = engine.directory.read(lambda: main_database.customer_by_email(text) if "@" in text else _by_id(text))
     if found is None:
-        raise NoCustomer(f"There is no customer {json.dumps(text)}: name one by ID or e-mail address.")
+        raise _nobody(text)
     return found
+
+
+def _nobody(text: str) -> NoCustomer:
+    return NoCustomer(f"There is no customer {json.dumps(text)}: name one by ID or e-mail address.")
+
+
+def id_of(engine: Engine, text: str) -> str:
+    """Give a tenant's ID by itself, of one that may be gone, or by the e-mail address of a customer.
+
+    Raises: NoCustomer.
+    """
+    return str(find(engine, text).id) if "@" in text else parse_id(text)
+
+
+def parse_id(text: str) -> str:
+    """Read the ID of a tenant that may be gone.
+
+    Raises: NoCustomer for what is none.
+    """
+    try:
+        return parse_tenant_id(text)
+    except InvalidTenantId:
+        raise _nobody(text) from None
 
 
 def _by_id(text: str) -> Customer | None:

@@ -13,7 +13,6 @@ from protocol.codec import Row, format_time
 from protocol.messages import (
     EDIT_FIELDS,
     SCALAR_TYPES,
-    SERVER_FIELDS,
     UNCHECKED,
     Change,
     FieldConflict,
@@ -22,6 +21,7 @@ from protocol.messages import (
     Status,
     StoredRow,
     Strategy,
+    changed_fields,
     same,
 )
 
@@ -87,8 +87,7 @@ def decide_recreation(
     lost = {name for name, one in (outcome.conflicts or {}).items() if one["winner"] == "server"}
     fields = {name: stored.row.get(name) if name in lost else value for name, value in change.fields.items()}
     row = _apply({**change.table.defaults, **fields, "is_deleted": 0}, change, {}, 0)
-    names = (name for name in {**stored.row, **row} if name not in SERVER_FIELDS)
-    return outcome._replace(row=row, fields=[name for name in names if not same(stored.row.get(name), row.get(name))])
+    return outcome._replace(row=row, fields=changed_fields(stored.row, row))
 
 
 def _changed_fields(change: Change, row: Row) -> Row:
@@ -96,6 +95,7 @@ def _changed_fields(change: Change, row: Row) -> Row:
     different = {}
     for name, value in change.fields.items():
         stored = row.get(name)
+        # As ``same``, which it calls only for what is nested: this is done for each field of each change.
         if type(stored) is not type(value) or (
             stored != value if type(value) in SCALAR_TYPES else not same(stored, value)
         ):

@@ -253,6 +253,13 @@ def same(one: Any, other: Any) -> bool:
     return len(one) == len(other) and all(map(same, one, other))
 
 
+def changed_fields(before: Row, after: Row) -> list[str]:
+    """Name the fields that devices write in which two states of a row differ; one that is not there is as one that is
+    null."""
+    names = (name for name in {**before, **after} if name not in SERVER_FIELDS)
+    return [name for name in names if not same(before.get(name), after.get(name))]
+
+
 @dataclass(slots=True)
 class PushResult:
     """The result of a push. ``rows`` and ``results`` are as long as its changes; ``rows`` has JSON or None."""

@@ -48,7 +48,8 @@ _RESET = struct.pack("ii", 1, 0)
 def fitted_to_open_files(settings: Settings) -> Settings:
     """Lower the limits to the open files of this process, and so that one tenant can't take every connection."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = limit - settings.open_tenants * _DESCRIPTORS_A_TENANT - _DESCRIPTORS_BESIDE
+    files = 0 if settings.database_url else settings.open_tenants * _DESCRIPTORS_A_TENANT
+    room = limit - files - _DESCRIPTORS_BESIDE
     most = max(_LEAST_CONNECTIONS, min(settings.max_connections, room))
     if most < settings.max_connections:
         log.warning("%d open files leave room for %d connections. Raise ulimit -n for more.", limit, most)

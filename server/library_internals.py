@@ -35,6 +35,7 @@ INTERNALS = (
     ),
     Internals("gevent", "gevent.pywsgi:Input", "_discard", "server.http.request_body"),
     Internals("gevent", "gevent.pywsgi:WSGIServer", "get_environ application", "server.http.handler"),
+    Internals("gevent", "gevent.events", "notify notify_and_call_entry_points", "syncapp gunicorn.conf"),
     Internals("gevent", "gevent.queue:JoinableQueue", "queue", "server.websocket.socketio_server"),
     # --- gevent-websocket: frames ------------------------------------------------------------------------------------
     Internals("gevent-websocket", "geventwebsocket.handler", "WebSocket WebSocketHandler", "server.websocket.frames"),

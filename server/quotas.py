@@ -15,12 +15,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from limits import parse
-
 from protocol.errors import RateLimited
 from server.admission import Admission
 from server.scheduler import Scheduler
 from server.usage import Usage
+from setting_values import rate_of
 from settings import Settings
 
 OWN = ("tenant_requests", "tenant_bytes", "tenant_rows", "tenant_stored_bytes", "max_tenant_sockets")
@@ -68,8 +67,8 @@ class Quota:
     """
 
     def __init__(self, name: str, rate: str) -> None:
-        parsed = parse(rate)
-        self.name, self.limit, self.window_seconds = name, parsed.amount, parsed.get_expiry()
+        parsed = rate_of(rate)
+        self.name, self.limit, self.window_seconds = name, parsed.amount, parsed.seconds
         self._unit_seconds = self.window_seconds / self.limit
         self._full_at: dict[str, float] = {}
         self._swept_at_size = _KEPT_AT_LEAST

@@ -1,9 +1,11 @@
 // One tenant out of a backup: what differs is counted first; then its rows are taken back, or all of it is replaced.
 
-import { run, tell } from "./admin-jobs.js";
-import { countOf, countsOf } from "./admin-rewind.js";
+import { countOf, differences } from "./admin-differences.js";
+import { resultOf, run, tell } from "./admin-jobs.js";
 import { shownTime } from "./admin-parts.js";
 import { element, say, whileBusy } from "./dom.js";
+
+const LEFT_SOME = 3;
 
 /** The dialog that compares or restores a tenant. */
 export class TenantOf {
@@ -29,7 +31,7 @@ export class TenantOf {
       event.preventDefault();
       this.#do(this.compare, () => this.#compare());
     });
-    this.restore.addEventListener("click", () => this.form.reportValidity() && this.#do(this.restore, () => this.#restore()));
+    this.restore.addEventListener("click", () => this.form.reportValidity() && this.#offerRestore());
   }
 
   open() {
@@ -55,34 +57,52 @@ export class TenantOf {
     const tenant = this.input.value.trim();
     this.place.replaceChildren();
     say(this.message, "Reading the backup and comparing. It may take a while.");
-    const found = resultOf(await run("/api/backups/compare", { name: this.name, tenant }));
-    const count = countOf(found.tables);
+    const compared = await resultOf("/api/backups/compare", { name: this.name, tenant });
+    const count = countOf(compared.tables);
+    const asked = { name: this.name, tenant, seen: compared.from.cursor };
     say(this.message, "");
-    this.message.append("Back to the backup of ", shownTime(this.made), `, change ${found.to.change.toLocaleString("en")}`, count ? ":" : ". Nothing differs: all rows are as in the backup.");
+    this.message.append("Back to the backup of ", shownTime(this.made), `, change ${compared.to.change.toLocaleString("en")}`, count ? ":" : ". Nothing differs: all rows are as in the backup.");
     if (!count) return;
-    const go = element("button", { type: "button", className: "primary" }, `Take these ${count.toLocaleString("en")} rows back`);
-    go.addEventListener("click", () => this.#do(go, () => this.#take(tenant, found.from.cursor)));
-    this.place.replaceChildren(countsOf(found.tables), element("div", { className: "actions spaced" }, go));
+    this.place.replaceChildren(...differences(compared.tables, {
+      words: `Take these ${count.toLocaleString("en")} rows back`,
+      go: () => this.#take(asked),
+      rows: (first) => this.#rows(asked, first),
+      doing: (button, work) => this.#do(button, work),
+    }));
   }
 
-  async #take(tenant, seen) {
+  /** Read a page of the rows; each reads the backup anew. */
+  async #rows(asked, first) {
+    const told = [...this.message.childNodes];
+    say(this.message, "Reading the rows…");
+    const { rows } = await resultOf("/api/backups/rows", { ...asked, first });
+    this.message.replaceChildren(...told);
+    return rows;
+  }
+
+  async #take(asked) {
     say(this.message, "Taking the rows back…");
-    const { written } = resultOf(await run("/api/backups/rewind", { name: this.name, tenant, seen }));
+    const { written } = await resultOf("/api/backups/rewind", asked, [0, LEFT_SOME]);
     const left = written.left ? ` ${written.left} changed meanwhile and were left: compare again.` : "";
     this.place.replaceChildren();
     say(this.message, `Rows written: ${written.rows}, as changes ${written.first} to ${written.last}.${left}`);
   }
 
-  #restore() {
+  /** Say once more what is lost, since the button stands beside one that changes nothing. */
+  #offerRestore() {
+    const tenant = this.input.value.trim();
+    const go = element("button", { type: "button", className: "bad" }, "Replace all that it has now");
+    go.addEventListener("click", () => this.#do(go, () => this.#restore(tenant)));
+    say(this.message, "");
+    this.place.replaceChildren(
+      element("p", {}, "What ", element("strong", {}, tenant), " has now, also what came after the backup, is taken away: its devices pull everything anew, and send what they have not sent."),
+      element("div", { className: "actions" }, go));
+    go.focus();
+  }
+
+  #restore(tenant) {
     this.place.replaceChildren();
     say(this.message, "Restoring…");
-    return tell(this.message, () => run("/api/backups/restore", { name: this.name, tenant: this.input.value.trim() }));
+    return tell(this.message, () => run("/api/backups/restore", { name: this.name, tenant }));
   }
-}
-
-const LEFT_SOME = 3;
-
-function resultOf({ exitCode, output, errors }) {
-  if (exitCode !== 0 && exitCode !== LEFT_SOME) throw new Error(errors.trim().split("\n").at(-1) || "It was cut off.");
-  return JSON.parse(output);
 }

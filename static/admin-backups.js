@@ -2,7 +2,7 @@
 
 import { get } from "./admin-api.js";
 import { TenantOf } from "./admin-backup-tenant.js";
-import { run, tell } from "./admin-jobs.js";
+import { resultOf, run, tell } from "./admin-jobs.js";
 import { bytes, fact, facts, number, shownTime, table } from "./admin-parts.js";
 import { element, say, whileBusy } from "./dom.js";
 
@@ -11,12 +11,12 @@ const STATES = { good: "on", incomplete: "lost", running: "busy", failed: "faile
 export async function show(page) {
   const place = element("div", { className: "stack" });
   page.append(element("h1", {}, "Backups"), place);
-  const found = await get("/api/backups");
-  if (!found.to) return place.append(nowhere());
+  const now = await get("/api/backups");
+  if (!now.to) return place.append(nowhere());
   const runs = element("section", { ariaLabel: "Runs" });
   const refresh = async () => runs.replaceChildren(...runsOf(await get("/api/backups")));
-  place.append(aboutOf(found, refresh), new Kept().element, runs);
-  runs.replaceChildren(...runsOf(found));
+  place.append(aboutOf(now, refresh), new Kept().element, runs);
+  runs.replaceChildren(...runsOf(now));
 }
 
 function nowhere() {
@@ -67,11 +67,9 @@ class Kept {
   async #list() {
     say(this.message, "Reading what is kept…");
     try {
-      const { exitCode, output, errors } = await run("/api/backups/list");
-      if (exitCode !== 0) return say(this.message, errors.trim().split("\n").at(-1), true);
-      const found = JSON.parse(output);
+      const kept = await resultOf("/api/backups/list");
       say(this.message, "");
-      this.place.replaceChildren(table("Kept", ["Backup", "Tenants", "Changed", "Faults", "Size", ""], found.map((one) => this.#row(one)), "There are no backups."));
+      this.place.replaceChildren(table("Kept", ["Backup", "Tenants", "Changed", "Faults", "Size", "Actions"], kept.map((one) => this.#row(one)), "There are no backups."));
     } catch (error) {
       say(this.message, error.message, true);
     }

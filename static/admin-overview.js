@@ -8,6 +8,7 @@ import { element, setText, showAnew } from "./dom.js";
 const EVERY_MS = 10_000;
 const DAY_SECONDS = 86_400;
 const SOON_DAYS = 30;
+const TELLING_SAMPLES = 12; // As in operations/samples.py.
 const STATES = {
   ok: ["on", "Healthy"],
   degraded: ["lost", "Degraded: see below"],
@@ -53,7 +54,7 @@ function follow(refresh, state) {
   }, EVERY_MS);
 }
 
-function factsOf({ health, tenants, requests, memoryBytes, disk }) {
+function factsOf({ health, tenants, requests, memoryBytes, disk, day }) {
   const { authenticated, unauthenticated } = health.sockets ?? { authenticated: health.connectedClients };
   return facts([
     fact("Version", health.version),
@@ -62,11 +63,12 @@ function factsOf({ health, tenants, requests, memoryBytes, disk }) {
     fact("Sockets", `${authenticated}${unauthenticated ? `, and ${unauthenticated} not authenticated yet` : ""}`),
     fact("Requests", `${requests.running} running, ${requests.waiting} waiting`),
     fact("Memory", memoryBytes === null ? "–" : bytes(memoryBytes)),
-    disk && fact("Disk", `${bytes(disk.freeBytes)} of ${bytes(disk.sizeBytes)} free; ${forecast(disk)}`),
+    disk && fact("Disk", `${bytes(disk.freeBytes)} of ${bytes(disk.sizeBytes)} free; ${forecast(disk, day)}`),
   ]);
 }
 
-function forecast({ fullInSeconds }) {
+function forecast({ fullInSeconds }, day) {
+  if (fullInSeconds === null && day.at.length < TELLING_SAMPLES) return "how fast it fills is told after an hour";
   if (fullInSeconds === null) return "not filling, as far as the last day tells";
   const days = fullInSeconds / DAY_SECONDS;
   if (days > 3650) return "at today's pace it lasts for years";
@@ -86,16 +88,16 @@ function busiestOf(found) {
 }
 
 /** What needs somebody's attention, as texts and links. */
-function warningsOf({ disk, faults, health }) {
+function warningsOf({ day, disk, faults, health }) {
   const told = [];
   if (disk && disk.fullInSeconds !== null && disk.fullInSeconds < SOON_DAYS * DAY_SECONDS) {
-    told.push([`The disk is ${forecast(disk)}.`]);
+    told.push([`The disk is ${forecast(disk, day)}.`]);
   }
   if (faults.count > 0) {
     const lines = Object.entries(faults.first).map(([id, fault]) => element("li", {}, tenantLink(id), `: ${fault}`));
     const more = faults.count - lines.length;
     if (more > 0) lines.push(element("li", {}, `and ${more.toLocaleString("en")} more`));
-    told.push([`Files of ${faults.count} tenants are missing or damaged; docs/backups.md says what to do.`, element("ul", {}, ...lines)]);
+    told.push([`Missing or damaged files of tenants: ${faults.count.toLocaleString("en")}. docs/backups.md says what to do.`, element("ul", {}, ...lines)]);
   }
   const { backups, isDiskLow, maintenance } = health;
   if (backups && !["ok", "none"].includes(backups.state)) {

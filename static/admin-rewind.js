@@ -1,19 +1,9 @@
 // Takes a tenant back to a moment of its history: counts of what would change first, rows only to who asks for them.
 
 import { get, post } from "./admin-api.js";
-import { number, shownTime, table } from "./admin-parts.js";
+import { countOf, differences } from "./admin-differences.js";
+import { shownTime } from "./admin-parts.js";
 import { element, say, whileBusy } from "./dom.js";
-
-const KINDS = { added: "comes back", changed: "changes", gone: "goes" };
-
-/** How many rows would change. */
-export const countOf = (tables) => Object.values(tables).flatMap(Object.values).reduce((sum, one) => sum + one, 0);
-
-/** The table of how many rows of each table would change. */
-export function countsOf(tables) {
-  const rows = Object.entries(tables).map(([name, { added, changed, gone }]) => [name, number(added), number(changed), number(gone)]);
-  return table("What would change", ["Table", "Come back", "Change", "Go"], rows, "");
-}
 
 /** The button that opens the time machine of a tenant. */
 export function offerRewind(tenant, path, refresh) {
@@ -74,19 +64,12 @@ class TimeMachine {
     const count = countOf(found.tables);
     this.message.replaceChildren(`Change ${found.to.change.toLocaleString("en")}, `, found.to.at ? shownTime(found.to.at) : "before the first", count ? ":" : ". Nothing differs: it is as it was then.");
     if (!count) return;
-    const go = element("button", { type: "button", className: "primary" }, `Rewind ${count.toLocaleString("en")} rows`);
-    go.addEventListener("click", () => this.#do(go, () => this.#apply(asked)));
-    const list = element("ol", { className: "rows-shown" });
-    const more = element("button", { type: "button" }, "Show the rows, which is recorded");
-    more.addEventListener("click", () => this.#do(more, () => this.#rows(asked, list, more)));
-    this.place.replaceChildren(countsOf(found.tables), list, element("div", { className: "actions spaced" }, go, more));
-  }
-
-  async #rows(asked, list, more) {
-    const found = await post(`${this.path}/rewind/rows`, { ...asked, first: list.childElementCount });
-    list.append(...found.rows.map(shown));
-    more.textContent = "Show more rows";
-    more.hidden = !found.hasMore;
+    this.place.replaceChildren(...differences(found.tables, {
+      words: `Rewind ${count.toLocaleString("en")} rows`,
+      go: () => this.#apply(asked),
+      rows: async (first) => (await post(`${this.path}/rewind/rows`, { ...asked, first })).rows,
+      doing: (button, work) => this.#do(button, work),
+    }));
   }
 
   async #apply(asked) {
@@ -95,10 +78,4 @@ class TimeMachine {
     this.place.replaceChildren();
     say(this.message, message);
   }
-}
-
-function shown({ table: name, id, kind, fields }) {
-  const said = (value) => (value ?? null) === null ? "–" : JSON.stringify(value);
-  const lines = Object.entries(fields).filter(([, { now, then }]) => said(now) !== said(then)).map(([field, { now, then }]) => `${field}: ${said(now)} → ${said(then)}`);
-  return element("li", { className: "entry" }, element("strong", {}, `${name} ${id}`), ` ${KINDS[kind]}`, element("pre", {}, lines.join("\n")));
 }

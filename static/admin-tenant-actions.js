@@ -6,7 +6,7 @@ import { offerExport } from "./admin-jobs.js";
 import { offerRewind } from "./admin-rewind.js";
 
 export function offerActions(tenant, path, refresh) {
-  const message = element("p", { className: "message", role: "status" });
+  const message = element("p", { id: "done", className: "message", role: "status", tabIndex: -1 });
   const act = async (call, body) => {
     const { message: told, link } = await post(`${path}/${call}`, body);
     if (call === "delete") return location.assign("/admin/tenants");
@@ -15,7 +15,6 @@ export function offerActions(tenant, path, refresh) {
     say(done, told);
     if (link) done.append(element("code", { className: "block" }, link));
   };
-  message.id = "done";
   return element("section", { className: "card", ariaLabel: "Actions" },
     element("h2", {}, "Actions"),
     element("div", { className: "actions" }, ...actionsOf(tenant).map((action) => buttonOf(action, act)), offerRewind(tenant, path, refresh), ...offerExport(path, message)),
@@ -68,6 +67,7 @@ function confirmWith({ words, about, call, body, ask }, act) {
       try {
         await act(call, ask ? { [ask.name]: input.value } : body);
         dialog.close();
+        document.getElementById("done")?.focus(); // The button that was pressed was made anew.
       } catch (error) {
         say(message, error.message, true);
       }

@@ -48,7 +48,7 @@ function tablesOf(tenant, path) {
   const rows = Object.entries(tenant.tables).map(([name, count]) => [name, number(count), offerRows(path, name)]);
   return section("Tables",
     element("p", { className: "muted" }, "No row is shown here unless you ask for it, and then the record says that you did."),
-    table("Tables", ["Table", "Rows", ""], rows, "No tables."));
+    table("Tables", ["Table", "Rows", "Actions"], rows, "No tables."));
 }
 
 function devicesOf(tenant) {
@@ -60,7 +60,7 @@ function devicesOf(tenant) {
   const more = tenant.devices - tenant.deviceList.length;
   return section("Devices",
     ...(tenant.devicesFault ? [element("p", { className: "message error" }, tenant.devicesFault)] : []),
-    table("Devices", ["Device", "Behind", "Last seen", "First seen", ""], rows, "No device has named itself."),
+    table("Devices", ["Device", "Behind", "Last seen", "First seen", "Note"], rows, "No device has named itself."),
     ...(more > 0 ? [element("p", { className: "muted" }, `And ${more.toLocaleString("en")} that were seen longer ago.`)] : []));
 }
 
@@ -74,21 +74,23 @@ function usageOf(tenant) {
 }
 
 function sessionsOf(tenant, path, refresh) {
-  const message = element("p", { className: "message", role: "status" });
+  const message = element("p", { id: "ended", className: "message", role: "status", tabIndex: -1 });
   const rows = tenant.sessions.map((one) => {
     const button = element("button", { type: "button", className: "small" }, "End");
     button.ariaLabel = `End the session of ${one.createdAt}`;
     button.addEventListener("click", () => whileBusy(button, async () => {
       try {
-        await post(`${path}/end-sessions`, { session: one.id });
+        const { message: told } = await post(`${path}/end-sessions`, { session: one.id });
         await refresh();
+        say(document.getElementById("ended"), told);
+        document.getElementById("ended").focus(); // The button that was pressed is gone.
       } catch (error) {
         say(message, error.message, true);
       }
     }));
     return [element("code", {}, one.id), one.devices.join(", ") || "–", shownTime(one.createdAt), shownTime(one.expiresAt), button];
   });
-  return section("Sessions", table("Sessions", ["Session", "Devices", "Logged in", "Expires", ""], rows, "Nobody is logged in."), message);
+  return section("Sessions", table("Sessions", ["Session", "Devices", "Logged in", "Expires", "Actions"], rows, "Nobody is logged in."), message);
 }
 
 function quotasOf(tenant) {

@@ -19,18 +19,28 @@ for (const link of byId("admin-nav").children) {
 }
 byId("sign-out").addEventListener("click", (event) => {
   whileBusy(event.currentTarget, async () => {
-    await post("/sign-out");
-    location.assign("/admin/sign-in");
+    try {
+      await post("/sign-out");
+      location.assign("/admin/sign-in");
+    } catch (error) {
+      failed(`You are still signed in. ${error.message}`);
+    }
   });
 });
 
 const page = byId("page");
+
+function failed(text) {
+  const message = element("p", { className: "card message", role: "alert" });
+  page.prepend(message);
+  say(message, text, true);
+}
+
 try {
   const { show } = await import(MODULES[part]);
   await show(page, decodeURIComponent(about));
+  document.title = `${page.querySelector("h1").textContent} – syncapp console`;
   page.dataset.ready = "true";
 } catch (error) {
-  const message = element("p", { className: "card message" });
-  say(message, error.message, true);
-  page.append(message);
+  failed(error.message);
 }

@@ -4,7 +4,7 @@ Knows: the statements on them in the main database, bound by the caller, and tha
 not know: mails, addresses of pages, passwords in clear, engines.
 
 A customer has one link of each purpose: a newer one takes the place of an older. It ends when it is used, when its time is
-over, and when the password or the address is changed otherwise.
+over, and when the password or the address is changed otherwise; then mails that wait with one are not sent any more.
 """
 
 from __future__ import annotations

@@ -8,14 +8,35 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from peewee import fn
+from peewee import IntegerField, TextField, fn
 
-from storage.main_database import BackupRun
+from models import Bound
 
 State = Literal["running", "good", "incomplete", "failed", "interrupted"]
 """``incomplete``: it was made, but of some customers it has an older state, or none. ``interrupted``: it was killed."""
 
 _KEPT = 1_000
+
+
+class BackupRun(Bound):
+    """One run of the backups that look after themselves. Times in seconds since 1970.
+
+    ``name`` is that of the backup, once it is made; ``stored_bytes`` is what was written for it.
+    """
+
+    number = IntegerField(primary_key=True)
+    place = TextField()
+    started_at = IntegerField()
+    ended_at = IntegerField(null=True)
+    state = TextField()
+    name = TextField(null=True)
+    tenants = IntegerField(default=0)
+    changed = IntegerField(default=0)
+    stored_bytes = IntegerField(default=0)
+    error = TextField(null=True)
+
+    class Meta:
+        table_name = "backup_runs"
 
 
 def latest() -> BackupRun | None:

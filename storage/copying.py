@@ -19,8 +19,9 @@ from peewee import TextField
 
 from models import Bound, connection
 from storage import digest, schema
+from storage.accepted_tables import DeclaredTable
 from storage.dialect import dialect
-from storage.main_database import AccountLink, Closing, Customer, DeclaredTable, OperatorAction, Session
+from storage.main_database import AccountLink, Closing, Customer, OperatorAction, Session
 from storage.outbox import Mail
 from storage.system_tables import CommitOrder, PreparedTable, TableDigest
 from storage.usage import DailyUsage

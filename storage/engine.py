@@ -21,15 +21,16 @@ texts from clients refuses it. ``tests/storage/engine`` holds every engine to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from protocol.messages import Position
 from server.bus.bus import Bus
 from storage.look_ahead import Wanted
 
 T = TypeVar("T")
+Answers = list[list[tuple[Any, ...]]]
+"""By statement the rows that it found."""
 
 
 class CanNotOpen(RuntimeError):
@@ -85,7 +86,7 @@ class About(NamedTuple):
 
 
 class AttemptCounts(Protocol):
-    """Counts attempts in moving windows; a part of ``limits.storage.MovingWindowSupport``, by its names."""
+    """Counts attempts in moving windows."""
 
     def acquire_entry(self, key: str, limit: int, expiry: int) -> bool:
         """Count one attempt and tell so, unless there were ``limit`` within the last ``expiry`` seconds.
@@ -122,9 +123,10 @@ class Engine(Protocol):
     def tenant(self, tenant_id: str) -> Database:
         """Give a tenant's database. What uses it raises TenantNotFound if it is not there."""
 
-    def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
-        """Give the position of each of some tenants that is there, each as its own read would.
+    def ask_each(self, tenant_ids: Iterable[str], statements: Sequence[str]) -> dict[str, Answers]:
+        """Give what some statements find in each of some tenants that is there, each as its own read would.
 
+        The first statement must be one that finds something in every tenant, such as ``positions.POSITION``.
         Raises: Busy.
         """
 

@@ -11,16 +11,18 @@ and then there is another copy.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from models import Bound, connection, synced_tables
+from protocol.messages import Position
 from storage import schema
 from storage.copying import Row, Table, pages, table_of
 from storage.dialect import dialect
-from storage.positions import position
+from storage.positions import POSITION, answers, position
 from storage.system_tables import (
     CommitOrder,
     Conflict,
@@ -49,7 +51,8 @@ _LOG = table_of(Logged)
 
 
 class State(msgspec.Struct, array_like=True, frozen=True):
-    """Which state of a tenant a copy has. ``entries`` is the number of entries in its log."""
+    """Which state of a tenant a copy has. ``entries`` is the number of entries in its log, ``beside`` a digest of what a
+    restore brings back and changes without a change of a row (see ``LOOK``); catalogues of before have none."""
 
     epoch: str
     sequence: int
@@ -57,23 +60,43 @@ class State(msgspec.Struct, array_like=True, frozen=True):
     clock: int
     fingerprint: int
     entries: int
+    beside: str = ""
 
-    def is_at(self, epoch: str, sequence: int, purged_until: int) -> bool:
-        """Tell whether a tenant has no change that the copy has not."""
-        return (self.epoch, self.sequence, self.purged_until) == (epoch, sequence, purged_until)
+    def is_at(self, found: Sequence[Sequence[Row]]) -> bool:
+        """Tell by what the statements of ``LOOK`` found whether a tenant has nothing that the copy has not."""
+        (row,), *beside = found
+        here = Position(*row)
+        place = self.epoch, self.sequence, self.purged_until
+        return place == (here.epoch, here.sequence, here.purged_until) and self.beside == _digest(beside)
 
 
 def state() -> State:
     """Read the state of the bound tenant, of whatever version."""
     found = _meta()
     place = str(found["epoch"]), int(found["sequence"]), int(found.get("purged_until", 0)), int(found.get("clock", 0))
-    return State(*place, dialect().schema.prepared_for(), int(_one("SELECT count(*) FROM _changes")))
+    beside = _digest(answers(_BESIDE))
+    return State(*place, dialect().schema.prepared_for(), int(_one("SELECT count(*) FROM _changes")), beside)
 
 
 def is_at(before: State) -> bool:
-    """Tell whether the bound tenant, of whatever version, has no change that a copy has not."""
-    found = _meta()
-    return before.is_at(str(found["epoch"]), int(found["sequence"]), int(found.get("purged_until", 0)))
+    """Tell whether the bound tenant has nothing that a copy has not."""
+    return before.is_at(answers(LOOK))
+
+
+_BESIDE = (
+    "SELECT max(id), max(detected_at), count(resolved_at), max(resolved_at) FROM _conflicts",
+    "SELECT id, name FROM _devices WHERE name IS NOT NULL ORDER BY id",
+)
+LOOK = (POSITION, *_BESIDE)
+"""The statements that tell whether a tenant is at the state of a copy. A push that loses in all its fields changes no row,
+and leaves a conflict; a decision to keep what there is changes that alone. Not looked at is what has no meaning after a
+restore, as how far devices have pulled, or what a repeated request finds out again: receipts and answers of what changed
+nothing."""
+
+
+def _digest(found: Sequence[Sequence[Row]]) -> str:
+    rows = [[tuple(row) for row in one] for one in found]
+    return hashlib.blake2b(repr(rows).encode(), digest_size=8).hexdigest()
 
 
 def _meta() -> dict[str, Any]:
@@ -92,10 +115,15 @@ def can_follow(before: State) -> bool:
 
 
 def counts() -> dict[str, int]:
-    """Count the rows of each table of the bound tenant."""
+    """Count the rows of each table of the bound tenant, and the conflicts that nobody decided."""
     names = [str(model._meta.table_name) for model in schema.tenant_models()]
     there = [name for name in names if dialect().schema.columns(name)]
-    return {name: int(_one(f'SELECT count(*) FROM "{name}"')) for name in there}
+    found = {name: int(_one(f'SELECT count(*) FROM "{name}"')) for name in there}
+    return found | {OPEN_CONFLICTS: int(_one("SELECT count(*) FROM _conflicts WHERE state = 'open'"))}
+
+
+OPEN_CONFLICTS = "_conflicts (open)"
+"""Else a decision that an increment lacks would not be seen: the clock by which it is found may have been set back."""
 
 
 def _one(sql: str, values: Sequence[Any] = ()) -> Any:

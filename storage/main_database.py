@@ -1,21 +1,26 @@
-"""The main database: customers and their sessions.
+"""The main database: which tables it has, and the statements on customers and closed accounts.
 
-Knows: the tables of the installation and every query on them, bound by the caller. Must not know: passwords in clear,
-tokens, requests, which engine or file.
+Knows: these tables, bound by the caller; a subject with a module of its own has its table there (``outbox``,
+``backup_runs``). Must not know: passwords in clear, tokens, requests, which engine or file.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
-from peewee import BooleanField, IntegerField, TextField
+from peewee import IntegerField, TextField
 
 from models import Bound, JsonField, connection
 from protocol.codec import has_null
 from protocol.errors import InvalidCredentials
-from storage.outbox import Mail, withdraw_all
+from storage.accepted_tables import DeclaredTable
+from storage.backup_runs import BackupRun
+from storage.dialect import dialect
+from storage.last_positions import LastPosition
+from storage.operator_sessions import OperatorSession
+from storage.outbox import Mail, withdraw_all, withdraw_links
 from storage.push_batch import insert_row
 from storage.schema import add_missing, fingerprint
 from storage.usage import DailyUsage, forget_tenant
@@ -82,30 +87,6 @@ class Closing(Bound):
         table_name = "closings"
 
 
-class LastPosition(Bound):
-    """A tenant's position when it was noted last: a database that is behind it went back (see
-    ``rollback_detection``)."""
-
-    tenant_id = TextField(primary_key=True)
-    epoch = TextField(index=True)
-    sequence = IntegerField()
-
-    class Meta:
-        table_name = "last_places"
-
-
-class DeclaredTable(Bound):
-    """A table as it was last declared and accepted (see ``compatibility``); of a retired one tenants may still hold
-    rows."""
-
-    name = TextField(primary_key=True)
-    declaration = JsonField()
-    is_retired = BooleanField(default=False)
-
-    class Meta:
-        table_name = "declared_tables"
-
-
 class Installation(Bound):
     """One row, once it is needed: a name of this directory alone, and while nothing is written here, to which installation
     it moved (see ``moving``) or since when an operator has it take no changes, and what clients are told."""
@@ -133,43 +114,6 @@ class OperatorAction(Bound):
 
     class Meta:
         table_name = "operator_actions"
-
-
-class OperatorSession(Bound):
-    """A sign-in to the operator's console: a link that works once, then the session that it began.
-
-    Of both secrets only a hash is here. Times in seconds since 1970.
-    """
-
-    id = TextField(primary_key=True)
-    link_hash = TextField(null=True, unique=True)
-    token_hash = TextField(null=True, unique=True)
-    created_at = IntegerField()
-    expires_at = IntegerField()
-
-    class Meta:
-        table_name = "operator_sessions"
-
-
-class BackupRun(Bound):
-    """One run of the backups that look after themselves (see ``backup_runs``). Times in seconds since 1970.
-
-    ``name`` is that of the backup, once it is made; ``stored_bytes`` is what was written for it.
-    """
-
-    number = IntegerField(primary_key=True)
-    place = TextField()
-    started_at = IntegerField()
-    ended_at = IntegerField(null=True)
-    state = TextField()
-    name = TextField(null=True)
-    tenants = IntegerField(default=0)
-    changed = IntegerField(default=0)
-    stored_bytes = IntegerField(default=0)
-    error = TextField(null=True)
-
-    class Meta:
-        table_name = "backup_runs"
 
 
 class AccountLink(Bound):
@@ -268,6 +212,12 @@ def customer_ids() -> set[str]:
     return {row[0] for row in connection().execute("SELECT id FROM customers")}
 
 
+def emails_of(customer_ids: Iterable[str]) -> dict[str, str]:
+    """Give the addresses of some customers by their IDs, in one statement; of those that are no more, none."""
+    sql = f"SELECT id, email FROM customers WHERE {dialect().is_among('id')}"
+    return {str(one): str(email) for one, email in connection().execute(sql, (dialect().listed(customer_ids),))}
+
+
 def count_customers() -> int:
     """Count the customers."""
     return int(Customer.select().count())
@@ -336,30 +286,6 @@ def closed_ids() -> set[str]:
     return {closing.tenant_id for closing in Closing.select()}
 
 
-# --- positions of tenants --------------------------------------------------------------------------------------------
-
-
-def note_positions(positions: Mapping[str, tuple[str, int]]) -> None:
-    """Note the positions of tenants, by ID their epoch and sequence; of those that are no more, nothing."""
-    sql = (
-        "INSERT INTO last_places (tenant_id, epoch, sequence) SELECT c.id, ?, ? FROM customers AS c WHERE c.id = ?"
-        " ON CONFLICT (tenant_id) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
-    )
-    connection().executemany(sql, [(*position, one) for one, position in positions.items()])
-
-
-def last_position(tenant_id: str) -> tuple[str, int] | None:
-    """Give a tenant's position when it was noted last: its epoch and its sequence."""
-    found = connection().execute("SELECT epoch, sequence FROM last_places WHERE tenant_id = ?", (tenant_id,))
-    return next(((str(epoch), int(sequence)) for epoch, sequence in found), None)
-
-
-def owner_of(epoch: str) -> str | None:
-    """Tell whose file is of an epoch."""
-    found = connection().execute("SELECT tenant_id FROM last_places WHERE epoch = ?", (epoch,))
-    return next((str(row[0]) for row in found), None)
-
-
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
 
@@ -377,22 +303,6 @@ def revoke_sessions(customer_id: str, now: int, but: str = "") -> list[str]:
 
 
 def forget_links(customer_id: str) -> None:
-    """Let a customer's links count no more."""
+    """Let a customer's links count no more, also those of mails that wait: each try of one makes its link anew."""
+    withdraw_links(customer_id)
     AccountLink.delete().where(AccountLink.customer_id == customer_id).execute()
-
-
-# --- declared tables -------------------------------------------------------------------------------------------------
-
-
-def accepted_tables() -> list[DeclaredTable]:
-    """List the tables as they were last accepted."""
-    return list(DeclaredTable.select().order_by(DeclaredTable.name))
-
-
-def accept_tables(declared: Mapping[str, Any]) -> None:
-    """Keep what is declared now; whatever else was accepted before is retired."""
-    DeclaredTable.update(is_retired=True).execute()
-    for name, declaration in declared.items():
-        row = DeclaredTable.insert(name=name, declaration=declaration, is_retired=False)
-        now = [DeclaredTable.declaration, DeclaredTable.is_retired]
-        row.on_conflict(conflict_target=[DeclaredTable.name], preserve=now).execute()

@@ -202,7 +202,8 @@ class Moments:
         return [(here.get(row_id), then.get(row_id)) for row_id in row_ids]
 
     def rows(self, preview: Preview, first: int, count: int) -> list[dict[str, Any]]:
-        """Describe some rows of a preview: table, ID, kind, and by field what it is now and what it was."""
+        """Describe some rows of a preview: table, ID, kind, and by field what it is now and what it was; a row that comes
+        back or goes has one of both."""
         found = []
         for some in parts(preview.rows[first : first + count], ROWS_AT_ONCE):
             found += self._database.read(partial(_described, some, preview.entries))
@@ -221,7 +222,7 @@ def _moment_of_time(at: int, is_copy: bool) -> Moment:
     here = position()
     if is_copy and at > here.clock:
         raise NoMoment(f"This copy ends at {format_time(here.clock)}: what was later is in a later one, or here.")
-    if at < here.purged_at:
+    if here.purged_at > 0 and at < here.purged_at:
         raise NoMoment(
             f"What was at {format_time(at)} is not all held any more: rows that had been deleted until"
             f" {format_time(here.purged_at)} were removed. The earliest moment that may be is change"
@@ -254,7 +255,10 @@ def _described(rows: Sequence[Differing], entries: Entries) -> list[dict[str, An
     then = entries([one.then for one in rows if one.then])
     found = []
     for one in rows:
-        fields = rewind.differences(one.table, now.get(one.now or 0), then.get(one.then or 0))
+        here = (
+            now.get(one.now or 0) if one.kind != "added" else None
+        )  # Of a deletion: the row as it comes back is wanted.
+        fields = rewind.differences(one.table, here, then.get(one.then or 0))
         found.append({"table": one.table, "id": one.id, "kind": one.kind, "fields": fields})
     return found
 

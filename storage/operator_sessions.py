@@ -6,8 +6,25 @@ hashes; cookies, requests, which engine or file.
 
 from __future__ import annotations
 
-from models import connection
-from storage.main_database import OperatorSession
+from peewee import IntegerField, TextField
+
+from models import Bound, connection
+
+
+class OperatorSession(Bound):
+    """A sign-in to the operator's console: a link that works once, then the session that it began.
+
+    Of both secrets only a hash is here. Times in seconds since 1970.
+    """
+
+    id = TextField(primary_key=True)
+    link_hash = TextField(null=True, unique=True)
+    token_hash = TextField(null=True, unique=True)
+    created_at = IntegerField()
+    expires_at = IntegerField()
+
+    class Meta:
+        table_name = "operator_sessions"
 
 
 def begin_link(session_id: str, link_hash: str, now: int, expires_at: int) -> None:
@@ -22,8 +39,8 @@ def begin_session(link_hash: str, token_hash: str, now: int, expires_at: int) ->
     if link is None:
         return None
     begun = {"link_hash": None, "token_hash": token_hash, "created_at": now, "expires_at": expires_at}
-    OperatorSession.update(**begun).where(OperatorSession.id == link.id).execute()
-    return str(link.id)
+    unspent = (OperatorSession.id == link.id) & (OperatorSession.link_hash == link_hash)
+    return str(link.id) if OperatorSession.update(**begun).where(unspent).execute() else None
 
 
 def live_session(token_hash: str, now: int) -> str | None:

@@ -58,19 +58,26 @@ def add(recipient: str, subject: str, body: str, now: int, tenant_id: str | None
 
 
 def ask_for(kind: str, recipient: str, now: int, tenant_id: str | None = None) -> None:
-    """Add a mail that is written when it is sent. It replaces one of this kind to the same address that waits.
+    """Add a mail that is written when it is sent. It replaces one that waits: of this kind, to the same address, for the
+    same tenant.
 
     Raises: Busy if too many wait already.
     """
     if counts()["waiting"] >= _MOST_ASKED_FOR:
         raise Busy("Too many mails wait to be sent just now. Try again later.", retry_after_seconds=60)
-    withdraw(kind, recipient)
+    withdraw(kind, recipient, tenant_id)
     _add(kind, recipient, now, tenant_id=tenant_id)
 
 
-def withdraw(kind: str, recipient: str) -> None:
-    """Remove the mails of a kind to an address that were not sent."""
-    Mail.delete().where((Mail.kind == kind) & (Mail.recipient == recipient)).execute()
+def withdraw(kind: str, recipient: str, tenant_id: str | None = None) -> None:
+    """Remove the mails of a kind to an address that were not sent; another tenant's to the same address stay."""
+    mine = (Mail.kind == kind) & (Mail.recipient == recipient) & (Mail.tenant_id == tenant_id)
+    Mail.delete().where(mine).execute()
+
+
+def withdraw_links(tenant_id: str) -> None:
+    """Remove the mails of a tenant that were not sent and would have a link."""
+    Mail.delete().where((Mail.tenant_id == tenant_id) & (Mail.kind != TEXT)).execute()
 
 
 def withdraw_all(tenant_id: str) -> None:

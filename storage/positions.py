@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from models import connection
@@ -37,6 +38,11 @@ def position() -> Position:
 def move(sequence: int, clock: int) -> None:
     """Note the last change of a commit, in its transaction."""
     connection().execute(MOVE, (sequence, clock))
+
+
+def answers(statements: Sequence[str]) -> list[list[tuple[Any, ...]]]:
+    """Give by statement the rows that it finds."""
+    return [connection().execute(statement).fetchall() for statement in statements]
 
 
 POSITION = "SELECT epoch, sequence, clock, purged_until, purged_at, restored_at FROM _meta"

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from models import SyncedTable, connection, synced_tables
 from protocol.codec import Row, decode_stored, encode, format_time
-from protocol.messages import EDIT_FIELDS, SCALAR_TYPES, SERVER_FIELDS, Push, PushResult, StoredRow, same
+from protocol.messages import EDIT_FIELDS, SERVER_FIELDS, Push, PushResult, StoredRow, changed_fields, same
 from storage.log_links import LOST, NotHeld
 from storage.merge_base import rows_where
 from storage.positions import position
@@ -104,7 +104,7 @@ def _is_live(entry: Body | None) -> bool:
 
 def differences(table: str, now: Body | None, then: Body | None) -> dict[str, dict[str, Any]]:
     """Give by field what a row has ``now`` and what it had ``then``, where they differ; a field that it has not is left
-    out of that side."""
+    out of that side, and is another than one that is null: a row comes back with the very fields that it had."""
     here = decode_stored(now.row) if now else {}
     there = fitted(decode_stored(then.row), synced_tables()[table]) if then else {}
     names = [name for name in {**there, **here} if name not in _NOT_COMPARED]
@@ -142,7 +142,7 @@ def fitted(row: Row, table: SyncedTable) -> Row:
 
 class Written(NamedTuple):
     """What a rewind wrote in one transaction: ``applied`` is for the listeners, as of a push. Rows in ``left`` were changed
-    since they were compared, and stay as they are."""
+    since they were compared, to something else than they were then, and stay as they are."""
 
     applied: PushResult
     left: list[Differing]
@@ -172,7 +172,8 @@ def _write(writing: Writing, rows: Sequence[Differing], entries: Entries) -> lis
     for one in rows:
         here = current.get((one.table, one.id))
         if (here.sequence if here else None) != one.now:
-            left.append(one)
+            if not _is_back(one, here, past):
+                left.append(one)
             continue
         after = _made(writing, one, here, past)
         body = encode(after.row)
@@ -194,6 +195,13 @@ def _current(rows: Sequence[Differing]) -> dict[tuple[str, str], StoredRow]:
     return found
 
 
+def _is_back(one: Differing, here: StoredRow | None, past: Mapping[int, Body]) -> bool:
+    """Tell whether somebody made a row what it was then, as another rewind that ran at once."""
+    now = Body(one.table, one.id, encode(here.row).decode()) if here else None
+    then = None if one.then is None else past.get(one.then)
+    return (then is None) is (one.then is None) and _kind_of(one.table, now, then) is None
+
+
 def _made(writing: Writing, one: Differing, here: StoredRow | None, past: Mapping[int, Body]) -> StoredRow:
     """Give a row as it is after the rewind, under the next sequence."""
     if one.then is None:
@@ -213,24 +221,9 @@ def _made(writing: Writing, one: Differing, here: StoredRow | None, past: Mappin
 
 def _logged(writing: Writing, one: Differing, here: StoredRow | None, after: StoredRow, body: bytes) -> tuple[Any, ...]:
     """Give the entry of the log; it names the fields that were changed, so that edits of others are merged with it."""
-    fields = None if here is None else encode(_changed(here.row, after.row)).decode()
+    fields = None if here is None else encode(changed_fields(here.row, after.row)).decode()
     about = after.version, here.sequence if here else None, writing.at, after.edited_at, OPERATOR, fields
     return after.sequence, one.table, one.id, *about, body.decode(), 0, None
-
-
-def _changed(before: Row, after: Row) -> list[str]:
-    return [
-        name
-        for name in {**before, **after}
-        if name not in SERVER_FIELDS
-        and (
-            type(one := before.get(name, _ABSENT)) is not type(other := after.get(name, _ABSENT))
-            or (one != other if type(one) in SCALAR_TYPES else not same(one, other))
-        )
-    ]
-
-
-_ABSENT = object()
 
 
 def _store(stored: Mapping[str, Sequence[StoredRow]], log: Sequence[tuple[Any, ...]]) -> None:

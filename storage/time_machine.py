@@ -51,10 +51,16 @@ class Rewound(NamedTuple):
 class TimeMachine(Moments):
     """One tenant's moments, and the way back to them."""
 
-    def __init__(self, engine: Engine, tenant_id: str, by: str | None = None, past: Database | None = None) -> None:
+    def __init__(
+        self, engine: Engine, tenant_id: str, by: str | None = None, past: tuple[Database, str] | None = None
+    ) -> None:
         """``by``: which session of the console acts; None for a command. ``past``: a copy of the tenant from before, for
-        moments that only that can tell."""
-        super().__init__(engine.tenant(tenant_id), past)
+        moments that only that can tell, and its name."""
+        database, name = past or (None, "")
+        self.of_past = f" of {name}" if name else ""
+        """Which copy tells the moments, for the record."""
+
+        super().__init__(engine.tenant(tenant_id), database)
         self._directory, self._tenant_id, self._by = engine.directory, tenant_id, by
 
     def apply(
@@ -73,8 +79,8 @@ class TimeMachine(Moments):
         """
         if not preview.rows:
             return Rewound(0, 0, 0, 0)
-        about = f"to change {preview.moment.sequence}, {time_of(preview.moment)}"
-        self.record("rewind", about)
+        moment = preview.moment
+        self.record("rewind", f"to change {moment.sequence}{self.of_past}, {time_of(moment)}")
         done = Rewound(0, 0, 0, 0)
         waiting: Sequence[Differing] = preview.rows
         is_first = True

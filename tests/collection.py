@@ -22,8 +22,9 @@ from tests import postgres
 from tests.sources import ROOT
 
 LONGEST = (
-    *("test_operators_day", "test_console", "test_js_handlers", "test_dart", "test_fairness", "test_losses"),
-    *("test_pages", "test_network", "test_upgrade", "test_api_schema", "test_other_browsers"),
+    *("test_js_handlers", "test_other_browsers", "test_js_own_tests", "test_operators_day", "test_restore"),
+    *("test_pages", "test_lifecycle", "test_operator", "test_connections", "test_toolchains", "test_losses"),
+    *("test_multi_app_offline", "test_console", "test_fairness", "test_network", "test_upgrade", "test_api_schema"),
     *("test_chaos", "test_redis_bus", "test_push_writer", "test_numbers"),
     *("test_disk_quota", "test_push_fast_path", "test_row_identity", "test_parsers", "test_idle_reader"),
 )

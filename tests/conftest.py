@@ -129,8 +129,9 @@ class Server:
     def start(self) -> Server:
         environ = {**os.environ, **FAST, **postgres.environ_of(self.data), **self.env}
         environ |= {"DATA_DIR": str(self.data), "PORT": str(self.port)}
-        if self.command == forking.PLAIN:
-            self.process = forking.begin([], environ, self.log_path)
+        arguments = forking.arguments_of(self.command)
+        if arguments is not None:
+            self.process = forking.begin(arguments, environ, self.log_path)
         else:
             with self.log_path.open("ab") as log:
                 self.process = subprocess.Popen(self.command, cwd=ROOT, env=environ, stdout=log, stderr=log)

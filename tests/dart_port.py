@@ -366,7 +366,7 @@ class Driver:
     password: tuple[str, str]
 
     def do_hello(self, asked: JSON) -> JSON:
-        return {"client": "docs/dart.md, ported", "features": ["persists", "merges", "returns", "clock"]}
+        return {"client": "docs/dart.md, ported", "features": ["persists", "reopens", "merges", "returns", "clock"]}
 
     def do_open(self, asked: JSON) -> JSON:
         self.client = Client(f"{asked['folder']}/replica.db", asked["url"], asked["tables"])

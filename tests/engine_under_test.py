@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import syncapp
+import assembly
 from operations import engine_choice
 from settings import Settings
 from storage.engine import Engine
@@ -21,7 +21,7 @@ def _server_engine(settings: Settings) -> Engine:
     return engine_choice.server_engine(replace(settings, database_url=url, min_free_bytes=0))
 
 
-syncapp.__dict__["server_engine"] = _server_engine
+assembly.__dict__["server_engine"] = _server_engine
 
 
 @pytest.fixture(autouse=postgres.IS_UNDER_TEST)

@@ -28,8 +28,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = [sys.executable, "syncapp.py"]
+CODE = "-c"
+"""Stands before a program's text in place of a command's name, as with Python; the text imports ``syncapp``."""
 _TOO_LATE = ("PYTHON", "MALLOC", "LD_")
 _SECONDS = 120.0
+_COMMANDS = "operations.commands.commands"
 
 
 class Forked:
@@ -66,22 +69,22 @@ class Forked:
 
 
 def begin(arguments: list[str], environ: dict[str, str], out: Path) -> Forked | subprocess.Popen[bytes]:
-    """Begin ``python syncapp.py`` with these arguments; what it writes is appended to a file."""
+    """Begin ``python syncapp.py`` with these arguments, or a program's text; what it writes is appended to a file."""
     if _may_fork(environ):
         out.touch()  # It is there at once, as if we had opened it.
         return Forked(arguments, environ, os.devnull, out, out)
     with out.open("ab") as file:
-        return subprocess.Popen([*PLAIN, *arguments], cwd=ROOT, env=environ, stdout=file, stderr=file)
+        return subprocess.Popen(_command(arguments), cwd=ROOT, env=environ, stdout=file, stderr=file)
 
 
 def run(arguments: list[str], environ: dict[str, str], typed: str = "") -> subprocess.CompletedProcess[str]:
-    """Run ``python syncapp.py`` with these arguments to its end, as ``subprocess.run`` does.
+    """Run ``python syncapp.py`` with these arguments, or a program's text, to its end, as ``subprocess.run`` does.
 
     Raises: subprocess.TimeoutExpired.
     """
     if not _may_fork(environ):
         run = functools.partial(subprocess.run, capture_output=True, text=True, check=False, timeout=_SECONDS)
-        return run([*PLAIN, *arguments], cwd=ROOT, env=environ, input=typed)
+        return run(_command(arguments), cwd=ROOT, env=environ, input=typed)
     with tempfile.TemporaryDirectory() as folder:
         in_, out, err = (Path(folder, name) for name in ("in", "out", "err"))
         in_.write_text(typed)
@@ -91,7 +94,18 @@ def run(arguments: list[str], environ: dict[str, str], typed: str = "") -> subpr
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             raise
-        return subprocess.CompletedProcess([*PLAIN, *arguments], code, out.read_text(), err.read_text())
+        return subprocess.CompletedProcess(_command(arguments), code, out.read_text(), err.read_text())
+
+
+def arguments_of(command: list[str]) -> list[str] | None:
+    """Give what ``begin`` takes for a command; None for one that is another program's."""
+    if command[:2] == PLAIN:
+        return command[2:]
+    return command[1:] if command[:2] == [sys.executable, CODE] else None
+
+
+def _command(arguments: list[str]) -> list[str]:
+    return [sys.executable, *arguments] if arguments[:1] == [CODE] else [*PLAIN, *arguments]
 
 
 def _may_fork(environ: dict[str, str]) -> bool:
@@ -151,7 +165,7 @@ def _fork_on_demand(line: int) -> None:
     Nothing here may wait by way of gevent, which ``syncapp`` patched in: its loop must begin in the forked process.
     """
     sys.path[0] = str(ROOT)
-    importlib.import_module("syncapp")
+    importlib.import_module("syncapp").import_server()
     monkey = importlib.import_module("gevent.monkey")
     fork, waitpid = monkey.get_original("os", ["fork", "waitpid"])
     running: set[int] = set()
@@ -169,11 +183,12 @@ def _fork_on_demand(line: int) -> None:
                         running.remove(found)
                         ended[found] = os.waitstatus_to_exitcode(status)
                     answer = ended.get(request)  # Two threads may ask for one that has ended.
-                elif answer := fork():
+                else:
+                    _import_commands(request["arguments"])
+                    if not (answer := fork()):
+                        break
                     running.add(answer)
                     ended.pop(answer, None)
-                else:
-                    break
                 os.write(line, json.dumps([number, answer]).encode() + b"\n")
             else:
                 return
@@ -183,6 +198,16 @@ def _fork_on_demand(line: int) -> None:
     _become(**request)
 
 
+def _import_commands(arguments: list[str]) -> None:
+    """Import what the operator's commands need, before the first of them is forked. A server does without."""
+    if arguments and arguments[0] != CODE and _COMMANDS not in sys.modules:
+        for path in (ROOT / "operations" / "commands").glob(
+            "[!_]*.py"
+        ):  # The program imports each when it is asked for.
+            importlib.import_module(f"operations.commands.{path.stem}")
+        gc.freeze()
+
+
 def _end(running: set[int]) -> None:
     for process in running:
         with contextlib.suppress(ProcessLookupError):
@@ -190,7 +215,7 @@ def _end(running: set[int]) -> None:
 
 
 def _become(arguments: list[str], environ: dict[str, str], files: list[str]) -> None:
-    """Be ``python syncapp.py`` with these arguments."""
+    """Be ``python syncapp.py`` with these arguments, or a program's text."""
     for number, path in enumerate(files):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY, 0o644)
         os.dup2(file, number)
@@ -204,7 +229,11 @@ def _become(arguments: list[str], environ: dict[str, str], files: list[str]) -> 
     sys.argv = ["syncapp.py", *arguments]
     # Each has its own from its start.
     vars(sys.modules["server.http.exchange"])["_THIS_PROCESS"] = str(uuid.uuid4())[:23]
-    vars(sys.modules["syncapp"])["main"]()
+    if arguments[:1] == [CODE]:
+        _, text, *sys.argv[1:] = arguments
+        exec(text, {"__name__": "__main__"})
+    else:
+        vars(sys.modules["syncapp"])["main"]()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,14 @@ def done(server: Server, *arguments: str, typed: str = "") -> str:
     return str(ended.stdout)
 
 
+def refused(server: Server, *arguments: str, typed: str = "") -> str:
+    """Give the one sentence of a command that could not be done."""
+    ended = command(server, *arguments, typed=typed)
+    assert ended.returncode == 1 and ended.stdout == "" and "Traceback" not in ended.stderr
+    (sentence,) = ended.stderr.strip().splitlines()
+    return str(sentence)
+
+
 def link_of(server: Server) -> str:
     """Make a link with the command, and give its secret."""
     url = str(json.loads(done(server, "admin-link", "--url", server.url, "--json"))["url"])

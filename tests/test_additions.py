@@ -7,7 +7,9 @@ the descriptions of endpoints and events, at each start.
 from __future__ import annotations
 
 import ast
+import importlib
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,10 +18,10 @@ from typing import get_args
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import models
 import settings
-import syncapp
 from api.docs import schemas
 from operations.checks import doctor, probe_requests, probe_sockets, trial_start
 from operations.commands import probe
@@ -29,6 +31,7 @@ from protocol.notifications import NOTIFICATION_TYPES, Notification
 from storage import main_database, schema, system_tables
 from tests import older_version
 from tests.sources import ROOT, modules, nodes, parsed
+from version import VERSION
 
 TREES = {path: parsed(path.read_text()) for path in [*modules(), ROOT / "gunicorn.conf.py"]}
 API = (ROOT / "docs" / "api.md").read_text()
@@ -88,15 +91,22 @@ def test_every_strategy_of_conflicts_is_a_setting_and_no_other() -> None:
 
 
 def every_command(group: click.Group = commands, name: str = "") -> Iterator[tuple[str, click.Command]]:
-    for word, command in group.commands.items():
+    context = click.Context(group)
+    for word in group.list_commands(context):
+        command = group.get_command(context, word)
+        assert command
         yield f"{name} {word}".strip(), command
         if isinstance(command, click.Group):
             yield from every_command(command, f"{name} {word}".strip())
 
 
+def file_of(command: click.Command) -> str:
+    return str(Path(command.callback.__code__.co_filename).relative_to(ROOT)) if command.callback else "operations/"
+
+
 @pytest.mark.parametrize(("name", "command"), [*every_command()], ids=[name for name, _ in every_command()])
 def test_every_command_says_what_it_does_and_is_in_the_docs(name: str, command: click.Command) -> None:
-    file = Path(command.callback.__code__.co_filename).relative_to(ROOT) if command.callback else "operations/"
+    file = file_of(command)
     assert command.help, f"{file}: the function of {name} must have a docstring, which --help shows"
     assert f"python syncapp.py {name}" in DOCS, f"docs/operations.md must show: python syncapp.py {name}"
     for option in command.params:
@@ -106,6 +116,31 @@ def test_every_command_says_what_it_does_and_is_in_the_docs(name: str, command: 
             assert re.search(rf"(?<![\w-]){flag}(?![\w-])", DOCS), (
                 f"docs/operations.md must say what {name} {flag} does"
             )
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "operations" / "commands").glob("[!_]*.py")), ids=lambda path: path.stem
+)
+def test_every_command_can_be_asked_for(path: Path) -> None:
+    reachable = [command for _, command in every_command()]
+    for one in vars(importlib.import_module(f"operations.commands.{path.stem}")).values():
+        if isinstance(one, click.Command) and one is not commands:
+            assert one in reachable, f"{one.name} of {path.name} must be in _MODULES of operations/commands/commands.py"
+
+
+@pytest.mark.parametrize(("name", "command"), [("", commands), *every_command()])
+def test_every_command_shows_an_example_in_one_line_that_it_takes(name: str, command: click.Command) -> None:
+    """In one line, since it is copied; with options that there are."""
+    written = f"python syncapp.py {name}".strip()
+    shown = CliRunner().invoke(commands, [*name.split(), "--help"]).output
+    (example,) = re.findall(r"^ *Example: (.+)$", shown, re.MULTILINE) or [""]
+    assert example.startswith(written) and example in (command.help or ""), (
+        f"{file_of(command)}: the docstring of {name or 'commands'} must end with a paragraph Example: {written} …"
+    )
+    words, known = shlex.split(example.partition(" > ")[0])[2:], commands
+    while isinstance(known, click.Group) and words and (inner := known.get_command(click.Context(known), words[0])):
+        known, _ = inner, words.pop(0)  # type: ignore[assignment]
+    known.make_parser(click.Context(known)).parse_args(words)
 
 
 # --- what doctor looks at --------------------------------------------------------------------------------------------
@@ -175,9 +210,9 @@ def test_what_this_version_adds_to_the_data_is_in_the_docs_and_lets_the_version_
 
 def test_version_is_the_newest_of_the_changelog_which_the_table_of_rollbacks_has_all() -> None:
     changes = re.findall(r"^## \[(\d[\d.]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert changes[0] == syncapp.VERSION, "CHANGELOG.md must begin with this version"
-    assert f'version = "{syncapp.VERSION}"' in (ROOT / "pyproject.toml").read_text()
+    assert changes[0] == VERSION, "CHANGELOG.md must begin with this version"
+    assert f'version = "{VERSION}"' in (ROOT / "pyproject.toml").read_text()
     assert list(VERSIONS) == changes, (
         "docs/deployment.md must have a row for each version of CHANGELOG.md, in its order"
     )
-    assert re.search(r"\| (yes|no)\b", VERSIONS[syncapp.VERSION]), "and say whether one can go back"
+    assert re.search(r"\| (yes|no)\b", VERSIONS[VERSION]), "and say whether one can go back"

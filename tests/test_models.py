@@ -6,16 +6,17 @@ A model that a test adds lives in a server process of its own, since models are 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
-from tests.conftest import JSON, ROOT, Device, Listener, Server, Tenant, needs
+from tests import forking
+from tests.conftest import JSON, Device, Listener, Server, Tenant, needs
 
 VISIT = """
 class Visit(SyncedRow):
@@ -291,9 +292,7 @@ def test_row_in_the_table_is_the_row_in_the_log(tenant: Tenant, device: Device) 
 )
 def test_field_that_can_not_be_synced_is_refused_at_the_start(tmp_path: Path, declared: str, sentence: str) -> None:
     code = START.format(models=f"class Visit(SyncedRow):\n    at = {declared}\n")
-    environ = {"DATA_DIR": str(tmp_path), "PORT": "0", "PATH": ""}
-    command: list[Any] = [sys.executable, "-c", code]
-    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=30)
+    ended = forking.run(["-c", code], {**os.environ, "DATA_DIR": str(tmp_path), "PORT": "0"})
     assert ended.returncode != 0 and sentence in ended.stderr.splitlines()[-1]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import settings
+from setting_values import rates_of
 from tests.conftest import ROOT
 
 
@@ -49,6 +50,7 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("BCRYPT_ROUNDS", "4"),
         ("RATE_LIMIT_LOGIN", "0/minute"),
         ("RATE_LIMIT_LOGIN", "none"),
+        ("RATE_LIMIT_LOGIN", "\u0661 per minute"),
         ("RATE_LIMIT_REGISTER", "5 per fortnight"),
         ("MAX_BODY_BYTES", "-1"),
         ("MAX_BODY_BYTES", "١٠٢٤"),
@@ -83,6 +85,26 @@ def test_limits_can_be_raised_for_a_benchmark() -> None:
     assert settings.load({"CORS_ORIGINS": apps}).cors_origins == tuple(map(str.strip, apps.split(",")))
     as_browsers_say = settings.load({"CORS_ORIGINS": "https://App.example:443,http://b.example:80/,null"}).cors_origins
     assert as_browsers_say == ("https://app.example", "http://b.example", "null")
+
+
+def test_rates_are_so_much_in_so_many_units_of_time() -> None:
+    rates = rates_of("10 per minute;100/hour, 5 PER 10 Seconds|1 per 2 months")
+    assert rates == [(10, 1, "minute"), (100, 1, "hour"), (5, 10, "second"), (1, 2, "month")]
+    assert [rate.seconds for rate in rates] == [60, 3_600, 10, 60 * 86_400]
+
+
+def test_backups_within_the_data_are_refused_and_elsewhere_they_are_not(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "elsewhere").mkdir(parents=True)
+    (tmp_path / "a-link").symlink_to(data)
+    (data / "out").symlink_to(tmp_path / "disk")
+    for inside in (data, data / "not" / "yet", tmp_path / "a-link" / "backups", data / "elsewhere" / ".." / "x"):
+        with pytest.raises(settings.SettingError, match=r"^BACKUP_TO is a folder in DATA_DIR"):
+            settings.load({"DATA_DIR": str(data), "BACKUP_TO": str(inside)})
+    for apart in (tmp_path / "data-2", tmp_path, data / "out" / "backups", "s3://data/backups"):
+        assert settings.load({"DATA_DIR": str(data), "BACKUP_TO": str(apart)}).backup_to == str(apart)
+    on_postgres = {"DATA_DIR": str(data), "BACKUP_TO": str(data), "DATABASE_URL": "postgresql://app@localhost/x"}
+    assert settings.load(on_postgres).backup_to == str(data), "the data is not there"
 
 
 def test_secret_may_be_in_a_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import gevent.event
 import pytest
 import requests
 
-import syncapp
+import assembly
 from accounts.signing_key import BadSigningKey
 from models import connection
 from protocol.errors import Busy, EmailTaken, InvalidTenantId, TenantNotFound
@@ -277,7 +277,7 @@ def test_second_server_in_a_folder_is_refused(open_folder: Callable[..., Tenants
 def test_second_server_process_in_a_folder_ends_with_one_sentence(start_server: Callable[..., Server]) -> None:
     first = start_server()
     environ = {**os.environ, "DATA_DIR": str(first.data), "PORT": "0"}
-    code = "import os, pathlib, syncapp; syncapp.SQLiteEngine(pathlib.Path(os.environ['DATA_DIR']))"
+    code = "import os, syncapp, assembly, pathlib; assembly.SQLiteEngine(pathlib.Path(os.environ['DATA_DIR']))"
     command = [sys.executable, "-c", code]
     second = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=30)
     assert second.returncode == 1 and "Another server is running in" in second.stderr
@@ -304,7 +304,7 @@ def test_start_that_is_refused_leaves_the_folder_to_the_next(
     else:
         damage_key(tmp_path / "data")
     with pytest.raises(error):
-        syncapp.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8))
+        assembly.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8))
     opened(tmp_path / "data", retiring=["job"]).close()
 
 

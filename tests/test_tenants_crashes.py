@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import subprocess
 import sys
 import uuid
@@ -22,7 +23,7 @@ from storage.main_database import Customer
 from storage.positions import position
 from storage.sqlite.files import copy_file
 from tenants import Tenants
-from tests import inside
+from tests import forking, inside
 from tests.conftest import ROOT, wait_for
 from tests.customers import ROW, customer, customers, files
 from tests.data_folder import engine_of, folder_of, opened, path_of
@@ -68,9 +69,9 @@ if sys.argv[3].startswith("close"):
     "after rename": lambda: after(os, "replace"),
     "before insert": lambda: before(main_database, "id_by_email"),
     "before commit": lambda: after(main_database, "add_customer"),
-    "after commit": lambda: before(group_commit, "_answer"),
+    "after commit": lambda: before(group_commit.Write, "finish"),
     "close: before commit": lambda: after(main_database, "remove_customer"),
-    "close: after commit": lambda: before(group_commit, "_answer"),
+    "close: after commit": lambda: before(group_commit.Write, "finish"),
     "close: before removal": lambda: before(engine, "remove_file"),
     "close: half removed": lambda: before(Path, "unlink", 2),
     "close: before note": lambda: before(main_database, "finish_closing"),
@@ -82,8 +83,7 @@ opened.close_account(customer.id) if sys.argv[3].startswith("close") else opened
 def crash(folder: Path, point: str) -> str:
     """Register, or close an account that has rows, in a process that dies at ``point``; give the customer's ID."""
     tenant_id = str(uuid.uuid4())
-    command = [sys.executable, "-c", CRASH, str(folder), tenant_id, point]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    process = forking.run(["-c", CRASH, str(folder), tenant_id, point], {**os.environ})
     assert process.returncode == 9, process.stderr
     return tenant_id
 
@@ -163,7 +163,8 @@ def test_start_beside_a_registration_leaves_its_file_alone(tmp_path: Path, monke
     """The operator registers while a server starts. Fault: no lock: the start removed the file, its customer stayed."""
     operators, new, starts = opened(tmp_path / "data", is_server=False), customer(), []
     script = (
-        "import syncapp, sys, pathlib; syncapp.Tenants(syncapp.SQLiteEngine(pathlib.Path(sys.argv[1]))).engine.close()"
+        "import syncapp, sys, pathlib; from storage.sqlite.engine import SQLiteEngine; from tenants import Tenants;"
+        " Tenants(SQLiteEngine(pathlib.Path(sys.argv[1]))).engine.close()"
     )
 
     def start_meanwhile(folder: Path) -> None:

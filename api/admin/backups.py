@@ -15,17 +15,18 @@ from accounts.operator_sign_in import Operator
 from api.admin.console import Route
 from api.admin.customers import customer_of
 from api.admin.jobs import Jobs
-from api.admin.json_fields import read_object, text_of
+from api.admin.json_fields import read_object, text_of, whole_of
 from api.admin.server_parts import ServerParts
-from operations.backups import status as backup_status
+from operations.backups import status
 from protocol.codec import format_time
 from protocol.errors import ValidationError, invalid
 from server.http.exchange import Reply, answer
 from settings import effective
 from storage import backup_runs, operator_actions
-from storage.main_database import BackupRun
+from storage.backup_runs import BackupRun
+from storage.main_database import Customer
 
-_SHOWN_RUNS = 50
+_SHOWN_RUNS, _PAGE_ROWS = 50, 50
 _NAME = re.compile(r"\w[\w.:+-]{0,99}", re.ASCII)
 
 
@@ -44,6 +45,7 @@ class Backups:
         yield "POST", "/api/backups/verify", self.verify
         yield "POST", "/api/backups/restore", self.restore
         yield "POST", "/api/backups/compare", self.compare
+        yield "POST", "/api/backups/rows", self.rows
         yield "POST", "/api/backups/rewind", self.rewind
 
     def runs(self, _: Operator) -> Reply:
@@ -51,16 +53,15 @@ class Backups:
         settings, now = self._server.settings, int(time.time())
         shown = dict(effective(settings))
         found = self._directory.read(lambda: backup_runs.runs(_SHOWN_RUNS))
-        status = self._directory.read(
-            lambda: backup_status.read(settings.backup_to, settings.backup_every, self._since, now)
-        )
+        asked = settings.backup_to, settings.backup_every, self._since, now
+        standing = self._directory.read(lambda: status.read(*asked))
         return answer(
             {
                 "to": shown["BACKUP_TO"],
                 "everySeconds": settings.backup_every,
                 "keep": shown["BACKUP_KEEP"],
                 "isEncrypted": bool(settings.backup_key),
-                "status": status.shown() if settings.backup_every else None,
+                "status": standing.shown() if settings.backup_every else None,
                 "runs": [_described(one) for one in found],
             }
         )
@@ -85,30 +86,37 @@ class Backups:
 
     def restore(self, operator: Operator) -> Reply:
         """Begin to put one tenant back from a backup; what it has now is replaced."""
-        self._must_have_a_place()
-        body = read_object()
-        name, customer = _name_in(body), customer_of(self._server, text_of(body, "tenant"))
+        _, name, customer = self._asked_of_tenant()
         self._record(operator, "restore", f"from {name}", customer.id)
         return self._jobs.begin(operator, "restore", "--from", name, "--tenant", customer.id, "--yes")
 
     def compare(self, operator: Operator) -> Reply:
         """Begin to count in which rows a tenant differs from what a backup has of it; none of them is shown."""
-        self._must_have_a_place()
-        body = read_object()
-        name, customer = _name_in(body), customer_of(self._server, text_of(body, "tenant"))
+        _, name, customer = self._asked_of_tenant()
         return self._jobs.begin(operator, "rewind", "--from", name, "--json", "--counts", "--", customer.id)
+
+    def rows(self, operator: Operator) -> Reply:
+        """Begin to list rows of what was counted, with what they are and were, unless the tenant was changed since; the
+        command records that."""
+        body, name, customer = self._asked_of_tenant()
+        page = ("--skip", str(whole_of(body, "first", 0)), "--limit", str(_PAGE_ROWS))
+        return self._jobs.begin(
+            operator, "rewind", "--from", name, "--seen", _seen_in(body), "--json", *page, "--", customer.id
+        )
 
     def rewind(self, operator: Operator) -> Reply:
         """Begin to take back what was counted, as a new change, unless the tenant was changed since."""
-        self._must_have_a_place()
-        body = read_object()
-        name, customer = _name_in(body), customer_of(self._server, text_of(body, "tenant"))
-        seen = text_of(body, "seen")
-        if not _NAME.fullmatch(seen):
-            raise invalid("seen", "must be what the comparison gave as from.cursor")
+        body, name, customer = self._asked_of_tenant()
+        seen = _seen_in(body)
         self._record(operator, "rewind", f"from {name}", customer.id)
         words = ("rewind", "--from", name, "--seen", seen, "--json", "--counts", "--yes", "--", customer.id)
         return self._jobs.begin(operator, *words)
+
+    def _asked_of_tenant(self) -> tuple[dict[str, Any], str, Customer]:
+        """Give what was sent, and the backup and the tenant that it names."""
+        self._must_have_a_place()
+        body = read_object()
+        return body, _name_in(body), customer_of(self._server, text_of(body, "tenant"))
 
     def _record(self, operator: Operator, action: str, about: str | None = None, tenant_id: str = "") -> None:
         now = int(time.time())
@@ -125,6 +133,14 @@ def _name_in(body: dict[str, Any]) -> str:
     if not _NAME.fullmatch(name):
         raise invalid("name", "must be the name of a backup")
     return name
+
+
+def _seen_in(body: dict[str, Any]) -> str:
+    """Give the cursor that a comparison gave."""
+    seen = text_of(body, "seen")
+    if not _NAME.fullmatch(seen):
+        raise invalid("seen", "must be what the comparison gave as from.cursor")
+    return seen
 
 
 def _described(run: BackupRun) -> dict[str, Any]:

@@ -6,6 +6,8 @@ Knows: the calls about a job. Must not know: what a command does.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from flask import Response, send_file
 
@@ -27,6 +29,7 @@ class Jobs:
     def routes(self) -> Iterable[Route]:
         """Give its routes."""
         yield "GET", "/api/jobs/<job_id>", self.state
+        yield "GET", "/api/jobs/<job_id>/output", self.output
         yield "GET", "/api/jobs/<job_id>/result", self.result
 
     def begin(self, operator: Operator, *arguments: str) -> Reply:
@@ -40,9 +43,23 @@ class Jobs:
             raise NotFound(_UNKNOWN)
         return answer({"exitCode": found.exit_code, "output": found.output, "errors": found.errors})
 
+    def output(self, _: Operator, job_id: str) -> Response:
+        """Give all that a job printed, of a command that prints JSON; ``state`` has only the end of it."""
+        return _sent(self._jobs.output_of(job_id), "application/json")
+
     def result(self, _: Operator, job_id: str) -> Response:
         """Give the file that a job made."""
-        path = self._jobs.result_of(job_id)
-        if path is None:
-            raise NotFound(_UNKNOWN)
-        return send_file(path, "application/zip", as_attachment=True, download_name=f"syncapp-export-{job_id[:8]}.zip")
+        name = f"syncapp-export-{job_id[:8]}.zip"
+        return _sent(self._jobs.result_of(job_id), "application/zip", as_attachment=True, download_name=name)
+
+
+def _sent(path: Path | None, kind: str, **options: Any) -> Response:
+    """Send a file, which no browser may keep: it may have a customer's data.
+
+    Raises: NotFound if there is none.
+    """
+    if path is None:
+        raise NotFound(_UNKNOWN)
+    response = send_file(path, kind, **options)
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from accounts.operator_sign_in import Operator
@@ -43,18 +44,11 @@ class Overview:
                 "memoryBytes": memory_bytes(),
                 "disk": self._disk(day),
                 "faults": self._faults(),
-                "busiest": self._busiest(),
+                "busiest": server.tenants.directory.read(partial(_busiest, int(time.time()) // _DAY_SECONDS)),
                 "hour": hour,
                 "day": day,
             }
         )
-
-    def _busiest(self) -> list[dict[str, Any]]:
-        """Give the tenants that used most today, by UTC."""
-        directory, today = self._server.tenants.directory, int(time.time()) // _DAY_SECONDS
-        found = directory.read(lambda: usage.busiest(today, _MOST_BUSY))
-        known = directory.read(lambda: {one.tenant_id: main_database.customer_by_id(one.tenant_id) for one in found})
-        return [one._asdict() | {"email": customer.email} for one in found if (customer := known[one.tenant_id])]
 
     def _disk(self, day: dict[str, Any]) -> dict[str, Any] | None:
         """Describe the disk of the data; None if that is PostgreSQL's."""
@@ -67,3 +61,10 @@ class Overview:
         """Give the tenants whose files are missing or damaged: how many, and what is wrong with the first of them."""
         faults = self._monitor.faults if self._monitor else {}
         return {"count": len(faults), "first": dict(sorted(faults.items())[:_MOST_FAULTS])}
+
+
+def _busiest(day: int) -> list[dict[str, Any]]:
+    """Give the tenants that used most on a day, by UTC; bound to the directory by the caller."""
+    found = usage.busiest(day, _MOST_BUSY)
+    emails = main_database.emails_of([one.tenant_id for one in found])
+    return [one._asdict() | {"email": emails[one.tenant_id]} for one in found if one.tenant_id in emails]

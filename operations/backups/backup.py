@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from operations.backups import manifest as manifests
 from operations.backups.manifest import BackupError, Manifest
+from operations.backups.scratch import is_no_room
 from operations.backups.verification import verify
 from protocol.errors import StorageFull
 from server.durable_files import sync_folder
@@ -115,9 +116,9 @@ def _copy_one(engine: Engine, made: Path, tenant_id: str, manifest: Manifest, re
             manifest.files[f"tenants/{target.name}"] = manifests.flush_and_hash(target)
             report(f"{tenant_id}: backed up as of change {state['sequence']}")
             return
-    except StorageFull:
-        raise
     except Exception as error:
+        if is_no_room(error):
+            raise StorageFull from None
         fault = f"it can't be copied: {reason_of(error)}"
     target.unlink(missing_ok=True)
     if engine.directory.read(lambda: main_database.customer_by_id(tenant_id)) is None:

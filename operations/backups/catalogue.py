@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from operations.backups.manifest import BackupError
-from operations.backups.objects import KeyDoesNotFit, Packing
+from operations.backups.objects import KeyDoesNotFit, Packing, is_encrypted
 from operations.backups.places import Place, PlaceUnusable
 from protocol.codec import parse_time
 from protocol.errors import ValidationError
@@ -31,7 +31,19 @@ _NAME, _IS_NAME = "%Y%m%dT%H%M%SZ", re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _CATALOGUES, _OBJECTS = "backups", "objects"
 _COMPLETE, _PARTIAL = ".catalogue", ".partial"
 _MAIN = "main"
+_IS_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_SHOWN_CHARACTERS = 40
 Kind = Literal["base", "more", "main"]
+
+
+class NotEncrypted(BackupError):
+    """A backup that is not encrypted although there is a key: it was made before, or by somebody who has none."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The backup {name} is not encrypted, although BACKUP_KEY is set: somebody without a key may have put it there."
+            " If it is of a time before the key, run the command without BACKUP_KEY."
+        )
 
 
 class Object(msgspec.Struct, array_like=True, frozen=True):
@@ -44,7 +56,7 @@ class Object(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Held(msgspec.Struct, array_like=True, frozen=True):
-    """What a backup has of a tenant. ``mark`` is that of its file then (see ``backup_changes``), ``run`` read it last."""
+    """What a backup has of a tenant. ``mark`` is that of its file then (see ``changes``), ``run`` read it last."""
 
     state: State
     chain: tuple[Object, ...]
@@ -64,12 +76,27 @@ class Catalogue(msgspec.Struct):
     changed: int = 0
     format: int = FORMAT
 
+    def must_be_of(self, name: str) -> None:
+        """Refuse what no run of ours writes under this name.
+
+        Raises: BackupError.
+        """
+        if self.format > FORMAT:
+            raise BackupError(f"it is of format {self.format}, and this version knows {FORMAT}")
+        if self.name != name:
+            raise BackupError(f"it is that of {self.name[:_SHOWN_CHARACTERS]!r}, under another name")
+        if others := [one for one in self.tenants if not _IS_ID.fullmatch(one)]:
+            raise BackupError(f"{others[0][:_SHOWN_CHARACTERS]!r} is no tenant's ID")
+        for run in {self.main.run, *(one.run for held in self.tenants.values() for one in held.chain)}:
+            _must_be_run(run)
+
     def objects(self) -> Iterator[str]:
-        """Give the names of all objects that it needs."""
-        yield object_name(None, self.main)
+        """Give the names of all objects that it needs. What they are made of was looked at when it was read."""
+        yield _named(_MAIN, self.main)
         for tenant_id, held in self.tenants.items():
+            whose = tenant_id.replace("-", "")
             for one in held.chain:
-                yield object_name(tenant_id, one)
+                yield _named(whose, one)
 
     @property
     def size_bytes(self) -> int:
@@ -82,10 +109,22 @@ def object_name(tenant_id: str | None, one: Object) -> str:
 
     Raises: BackupError for what no run of ours is called: it would be a path of its own.
     """
-    if not _IS_NAME.fullmatch(one.run):
-        raise BackupError(f"{one.run!r} is no name of a run")
-    whose = _MAIN if tenant_id is None else uuid.UUID(tenant_id).hex
+    _must_be_run(one.run)
+    return _named(_MAIN if tenant_id is None else uuid.UUID(tenant_id).hex, one)
+
+
+def _named(whose: str, one: Object) -> str:
     return f"{_OBJECTS}/{whose}-{one.run}.{one.kind}"
+
+
+def _must_be_run(name: str) -> None:
+    if not _IS_NAME.fullmatch(name):
+        raise BackupError(f"{name[:_SHOWN_CHARACTERS]!r} is no name of a run")
+
+
+def catalogue_name(name: str, suffix: str = _COMPLETE) -> str:
+    """Give the name of the object that has a backup's catalogue."""
+    return f"{_CATALOGUES}/{name}{suffix}"
 
 
 def new_name(now: datetime, last: str) -> str:
@@ -108,14 +147,16 @@ class Catalogues:
     def __init__(self, place: Place, packing: Packing, scratch: Path) -> None:
         self.place, self._packing = place, packing
         self._packed, self._file = scratch / "catalogue.packed", scratch / "catalogue"
+        self.encrypts = packing.encrypts
 
     def names(self) -> list[str]:
         """List the complete backups, the newest first."""
         return sorted(_names(self.place.names(_CATALOGUES), _COMPLETE), reverse=True)
 
-    def newest(self, report: Callable[[str], object]) -> Catalogue | None:
+    def newest(self, report: Callable[[BackupError], object]) -> Catalogue | None:
         """Give the backup that the next one goes on from: the newest that can be read, also if its run was interrupted.
 
+        One that is not encrypted is passed over if there is a key: what goes on from it would stay in clear.
         Raises: KeyDoesNotFit: then all of it would be kept once more, under another key.
         """
         there = self.place.names(_CATALOGUES)
@@ -126,28 +167,30 @@ class Catalogues:
             except (PlaceUnusable, KeyDoesNotFit):
                 raise
             except BackupError as error:
-                report(str(error))
+                report(error)
         return None
 
     def partial(self) -> list[str]:
         """List the runs that were interrupted."""
         return _names(self.place.names(_CATALOGUES), _PARTIAL)
 
-    def read(self, name: str) -> Catalogue:
-        """Read the catalogue of a backup.
+    def read(self, name: str, *, also_plain: bool = False) -> Catalogue:
+        """Read the catalogue of a backup. ``also_plain``: also one that is not encrypted although there is a key; it names
+        the objects by their hashes, so that who could not write it could not write them.
 
         Raises: BackupError.
         """
-        return self._read(name, _COMPLETE)
+        return self._read(name, _COMPLETE, also_plain=also_plain)
 
-    def _read(self, name: str, suffix: str) -> Catalogue:
-        self.place.get(f"{_CATALOGUES}/{name}{suffix}", self._packed)
+    def _read(self, name: str, suffix: str, *, also_plain: bool = False) -> Catalogue:
+        self.place.get(catalogue_name(name, suffix), self._packed)
         try:
+            if self.encrypts and not (also_plain or is_encrypted(self._packed)):
+                raise NotEncrypted(name)
             self._packing.unpack(self._packed, self._file)
             found = msgspec.msgpack.decode(self._file.read_bytes(), type=Catalogue)
-            if found.format > FORMAT:
-                raise BackupError(f"it is of format {found.format}, and this version knows {FORMAT}")
-        except KeyDoesNotFit:
+            found.must_be_of(name)
+        except (KeyDoesNotFit, NotEncrypted):
             raise
         except (BackupError, msgspec.MsgspecError) as error:
             raise BackupError(f"The catalogue of the backup {name} can't be read: {error}") from None
@@ -158,15 +201,15 @@ class Catalogues:
 
     def write(self, catalogue: Catalogue, *, is_complete: bool) -> int:
         """Keep a catalogue, when all that it names is there; give its size. A complete one ends those that are partial."""
-        encoded, name = msgspec.msgpack.encode(catalogue), f"{_CATALOGUES}/{catalogue.name}"
+        encoded = msgspec.msgpack.encode(catalogue)
         try:
             self._packing.pack(lambda packed: packed.write(encoded), self._packed)
             size_bytes = self._packed.stat().st_size
-            self.place.put(name + (_COMPLETE if is_complete else _PARTIAL), self._packed)
+            self.place.put(catalogue_name(catalogue.name, _COMPLETE if is_complete else _PARTIAL), self._packed)
         finally:
             self._packed.unlink(missing_ok=True)
         if is_complete:
-            self.place.remove([f"{_CATALOGUES}/{one}{_PARTIAL}" for one in self.partial()])
+            self.place.remove([catalogue_name(one, _PARTIAL) for one in self.partial()])
         return size_bytes
 
     def objects(self) -> list[str]:
@@ -175,7 +218,7 @@ class Catalogues:
 
     def remove(self, names: list[str]) -> None:
         """Remove backups: from then on nothing needs what they alone name."""
-        self.place.remove([f"{_CATALOGUES}/{name}{_COMPLETE}" for name in names])
+        self.place.remove([catalogue_name(name) for name in names])
 
     def chosen(self, wanted: str) -> str:
         """Find a backup: ``latest``, its name, or a time, of which it is the last one until then; without a zone it is UTC.
@@ -190,7 +233,7 @@ class Catalogues:
         try:
             until = parse_time(wanted, "from") / 1000
         except ValidationError:
-            raise BackupError(f"There is no backup {wanted}: backup list names them.") from None
+            raise BackupError(f"There is no backup {wanted!r}: backup list names them.") from None
         found = [name for name in names if time_of(name) <= until]
         if not found:
             raise BackupError(f"No backup is from {wanted} or before: the oldest one is {names[-1]}.")

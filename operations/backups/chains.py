@@ -15,7 +15,7 @@ from operations.backups.catalogue import Held, Kind, Object, object_name, sha256
 from operations.backups.manifest import BackupError, State
 from operations.backups.objects import Packing, steps_in, write_steps
 from operations.backups.places import Place, PlaceUnusable
-from protocol.errors import StorageFull
+from operations.backups.scratch import is_no_room
 from storage import increments
 from storage.engine import Engine
 from storage.positions import incarnation
@@ -156,9 +156,11 @@ class Chains:
         """Say what is wrong with a chain; nothing, if it gives the state at which it ends. Raises: PlaceUnusable."""
         try:
             self.verify(tenant_id, held, counts)
-        except (PlaceUnusable, StorageFull):
+        except PlaceUnusable:
             raise
         except Exception as error:
+            if is_no_room(error):
+                raise
             return reason_of(error)
         return ""
 

@@ -1,11 +1,11 @@
 """Which tenants have changed since the last backup, found without reading those that have not.
 
-Knows: what shows that a tenant's file is untouched; how positions are asked for many at once. Must not know: how a change
+Knows: what shows that a tenant's file is untouched; how many tenants are asked at once. Must not know: how a change
 is backed up. Positions that the main database notes are some seconds late, so that they prove nothing here.
 
 A file is known by its inode, size and time of change, and that of its write-ahead log. If these are as they were, nobody
-wrote. If they are not, the position that is in the file decides. Of a file that was written a moment ago no mark is taken:
-the clock of a file system may tell two writes apart only after some time.
+wrote. If they are not, what is in the file decides (``increments.LOOK``). Of a file that was written a moment ago no mark
+is taken: the clock of a file system may tell two writes apart only after some time.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def unchanged(
     same: dict[str, str] = {}
     for at in range(0, len(tenant_ids), _AT_ONCE):
         go_on()
-        for one, here in engine.positions(tenant_ids[at : at + _AT_ONCE]).items():
-            if one in held and held[one].state.is_at(here.epoch, here.sequence, here.purged_until):
+        for one, found in engine.ask_each(tenant_ids[at : at + _AT_ONCE], increments.LOOK).items():
+            if one in held and held[one].state.is_at(found):
                 same[one] = ""
     return same, {}
 

@@ -23,8 +23,8 @@ _LOCK = "backup.lock"
 class Underway(BackupError):
     """Another run is at work."""
 
-    def __init__(self) -> None:
-        super().__init__("Another backup run is at work.")
+    def __init__(self, hint: str = "") -> None:
+        super().__init__(f"Another backup run is at work{hint}.")
 
 
 @contextmanager
@@ -45,8 +45,9 @@ def alone(engine: Engine, settings: Settings) -> Iterator[Callable[[], None]]:
         return
 
     def renew() -> None:
+        """Keep the lease. Raises: Underway if another run has taken it."""
         if not engine.lease(_LEASE, _LEASE_SECONDS):
-            raise Underway
+            raise Underway(f", or was killed in the last {_LEASE_SECONDS // 60:.0f} minutes")
 
     renew()
     try:

@@ -18,6 +18,7 @@ import pyrage
 from isal import igzip, isal_zlib
 
 from operations.backups.manifest import BackupError
+from operations.backups.scratch import is_no_room
 from storage.increments import Step
 
 _LEVEL = 2
@@ -37,6 +38,11 @@ class Packing:
 
     def __init__(self, keys: Sequence[str], scratch: Path) -> None:
         self._keys, self._plain = keys, scratch / "plain.gz"
+
+    @property
+    def encrypts(self) -> bool:
+        """Tell whether there is a key."""
+        return bool(self._keys)
 
     def pack(self, write: Callable[[Any], object], target: Path) -> str:
         """Make an object of what ``write`` writes into a file; give its SHA-256."""
@@ -68,6 +74,8 @@ class Packing:
             with igzip.open(self._decrypted(source), "rb") as packed:  # type: ignore[no-untyped-call]
                 take(packed)
         except (EOFError, OSError, isal_zlib.error) as error:  # type: ignore[misc] # an alias, of zlib.error
+            if is_no_room(error):
+                raise
             raise BackupError(f"what was backed up can't be read: {error}") from None
         finally:
             self._plain.unlink(missing_ok=True)
@@ -76,6 +84,7 @@ class Packing:
         """Make a file of an object, for its owner only."""
 
         def take(packed: Any) -> None:
+            """Write what it holds."""
             target.touch(0o600)
             with target.open("wb") as file:
                 shutil.copyfileobj(packed, file)
@@ -83,9 +92,8 @@ class Packing:
         self.read(source, take)
 
     def _decrypted(self, source: Path) -> Path:
-        with source.open("rb") as file:
-            if file.read(len(_AGE)) != _AGE:
-                return source
+        if not is_encrypted(source):
+            return source
         if not self._keys:
             raise KeyDoesNotFit(_NEEDS_KEY)
         try:
@@ -93,6 +101,12 @@ class Packing:
         except pyrage.DecryptError as error:
             raise KeyDoesNotFit(f"{_NEEDS_KEY} ({error})") from None
         return self._plain
+
+
+def is_encrypted(source: Path) -> bool:
+    """Tell whether an object is a file of age."""
+    with source.open("rb") as file:
+        return file.read(len(_AGE)) == _AGE
 
 
 def _identity(key: str) -> Any:

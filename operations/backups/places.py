@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from operations.backups.manifest import BackupError
+from server.disk_space import NO_ROOM
 from server.durable_files import sync_file, sync_folder
 
 _MAKING = ".making-"
@@ -48,7 +49,7 @@ class Folder:
     def put(self, name: str, file: Path) -> None:
         """Copy a file under another name, and rename it once it is on the disk."""
         target = self._path / name
-        making = target.with_name(_MAKING + target.name)
+        making, is_new = target.with_name(_MAKING + target.name), not target.parent.exists()
         with _told(f"There is no room in {self._path} for the backup.", self._path):
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
@@ -61,6 +62,9 @@ class Folder:
                 making.unlink(missing_ok=True)
                 raise
             sync_folder(target.parent)
+            if is_new:  # Else a crash may take a new folder, with all that is in it.
+                sync_folder(self._path)
+                sync_folder(self._path.parent)
 
     def get(self, name: str, file: Path) -> None:
         """Copy an object into a file."""
@@ -94,6 +98,6 @@ def _told(no_room: str, place: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise BackupError(f"{error.filename} is missing") from None
     except OSError as error:
-        if error.errno in (28, 122) and no_room:  # ENOSPC, EDQUOT
+        if error.errno in NO_ROOM and no_room:
             raise PlaceUnusable(no_room) from None
         raise PlaceUnusable(f"{place} can't be used: {error.strerror}.") from None

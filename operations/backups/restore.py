@@ -12,21 +12,40 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from models import Bound
 from operations.backups import manifest as manifests
 from operations.backups.manifest import BackupError
+from operations.backups.scratch import is_no_room, scratch_folder
 from operations.backups.verification import verify
+from protocol.codec import Row
 from protocol.errors import StorageFull
-from storage import main_database
+from storage import main_database, operator_actions
 from storage.engine import Engine, NotRestored
-from storage.main_database import Customer
+from storage.main_database import Closing, Customer, OperatorAction
+from storage.positions import now_ms
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import copy_file, faults_of
+from storage.sqlite.tenant_files import open_main_file
+from storage.usage import DailyUsage
 from tenants import parse_tenant_id
 
 Report = Callable[[str], None]
+T = TypeVar("T")
 _WAIT_SECONDS = 60.0
+_AT_ONCE = 200
+
+
+class Source(NamedTuple):
+    """From where something is restored, and by which session of the console (None: a command): for the record."""
+
+    name: str
+    by: str | None = None
+
+    def record(self, tenant_id: str) -> None:
+        """Record that a tenant is restored, bound to the directory."""
+        operator_actions.record("restore", tenant_id, now_ms() // 1000, f"from {self.name}", self.by)
 
 
 class Choice(NamedTuple):
@@ -60,12 +79,21 @@ def choose(engine: Engine, backup: Path, wanted: str | None = None, with_closed:
 
 
 def _customers(backup: Path) -> dict[str, Customer]:
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "main.db"
+    return _read_main(backup, manifests.customers_in)
+
+
+def _read_main(backup: Path, read: Callable[[Path], T]) -> T:
+    """Read a copy of a backup's main database: to open it writes beside it.
+
+    Raises: BackupError.
+    """
+    with scratch_folder() as scratch:
         try:
-            manifests.copy_and_hash(backup / "main.db", copy)
-            return manifests.customers_in(copy)
+            manifests.copy_and_hash(backup / "main.db", scratch / "main.db")
+            return read(scratch / "main.db")
         except Exception as error:
+            if is_no_room(error):
+                raise
             raise BackupError(f"main.db of {backup} can't be read: {reason_of(error)}") from None
 
 
@@ -90,20 +118,25 @@ def named(engine: Engine, known: dict[str, Customer], text: str) -> str:
     return found.pop()
 
 
-def restore(engine: Engine, choice: Choice, report: Report, wait_seconds: float = _WAIT_SECONDS) -> list[str]:
+def restore(
+    engine: Engine, choice: Choice, source: Source, report: Report, wait_seconds: float = _WAIT_SECONDS
+) -> list[str]:
     """Restore the chosen customers' tenants, each under a new epoch; give their IDs.
 
     A customer that is not in the main database is added to it; an existing one stays as it is. A running server takes the
-    files over within a second and notifies the devices; otherwise they are put in place here.
+    files over within a second and notifies the devices; otherwise they are put in place here. Each is recorded when its
+    file lies ready: whatever ends this, some tenants are restored then.
     Raises: BackupError if a file is no longer what was checked, or the running server does not take it.
     """
+    if not engine.directory.read(main_database.count_customers):
+        _bring_records(engine, choice.backup)
     hashes = manifests.read(choice.backup).files
     epochs = {}
     for customer in choice.customers:
         file = manifests.file_in(choice.backup, customer.id)
         sha256 = hashes.get(f"tenants/{file.name}")
         told = [f"{customer.id}: restored"]
-        note = partial(_bring_back, customer, told)
+        note = partial(_bring_back, customer, source, told)
         epochs[customer.id] = _laid_ready(engine, customer.id, partial(_copy_checked, file, sha256), note)
         for line in told:
             report(line)
@@ -114,27 +147,67 @@ def restore(engine: Engine, choice: Choice, report: Report, wait_seconds: float 
 def _laid_ready(engine: Engine, tenant_id: str, put: Callable[[Path], object], note: Callable[[], object]) -> str:
     try:
         return engine.lay_ready(tenant_id, put, note)
-    except StorageFull:
+    except (StorageFull, OSError) as error:
+        if not is_no_room(error):
+            raise
         where = f"{engine.place}, in {engine.replaced}, which keeps what is replaced, or in {tempfile.gettempdir()}"
         raise BackupError(f"{tenant_id}: there is no room to restore it in {where}.") from None
 
 
-def _bring_back(customer: Customer, told: list[str]) -> None:
+def _bring_back(customer: Customer, source: Source, told: list[str]) -> None:
+    source.record(customer.id)
     other = main_database.add_missing_customer(customer)
     if other:
         told.append(f"{customer.email} is another account's by now: this one comes back as {other}")
 
 
-def restore_file(engine: Engine, file: Path, wanted: str, wait_seconds: float = _WAIT_SECONDS) -> str:
+def _bring_records(engine: Engine, backup: Path) -> None:
+    """Bring which accounts were closed, what operators did and what tenants used into a directory without customers.
+
+    What operators did here already comes after that, under other numbers.
+    """
+    closings, actions, usage = _read_main(backup, _records_in)
+
+    def add() -> None:
+        """Add them."""
+        here = _rows_of(OperatorAction)
+        OperatorAction.delete().execute()
+        first = 1 + max((one["number"] for one in actions), default=0)
+        mine = [one for one in here if one not in actions]  # Those of a restore that was cut off may be here already.
+        later = [{**one, "number": number} for number, one in enumerate(mine, first)]
+        for model, rows in ((Closing, closings), (OperatorAction, actions + later), (DailyUsage, usage)):
+            for at in range(0, len(rows), _AT_ONCE):
+                model.insert_many(rows[at : at + _AT_ONCE]).on_conflict_ignore().execute()
+
+    engine.directory.write(add)
+
+
+def _records_in(main: Path) -> list[list[Row]]:
+    database = open_main_file(main)
+    try:
+        return database.read(lambda: [_rows_of(model) for model in (Closing, OperatorAction, DailyUsage)])
+    finally:
+        database.close()
+
+
+def _rows_of(model: type[Bound]) -> list[Row]:
+    found: Any = model.select().order_by(model._meta.primary_key).dicts()
+    return list(found)
+
+
+def restore_file(
+    engine: Engine, file: Path, wanted: str, by: str | None = None, wait_seconds: float = _WAIT_SECONDS
+) -> str:
     """Restore a tenant from a file that is in no backup, such as one of Litestream's; give the tenant's ID.
 
     Raises: BackupError if it is damaged or another customer's; InvalidTenantId.
     """
     tenant_id = _existing_customer(engine, wanted)
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "copy.db"
+    with scratch_folder() as scratch:
+        copy = scratch / "copy.db"
         copy_of_tenant(engine, file, tenant_id, copy)
-        epoch = _laid_ready(engine, tenant_id, partial(manifests.copy_and_hash, copy), lambda: None)
+        note = partial(Source(str(file), by).record, tenant_id)
+        epoch = _laid_ready(engine, tenant_id, partial(manifests.copy_and_hash, copy), note)
     _wait_until_taken(engine, {tenant_id: epoch}, wait_seconds)
     return tenant_id
 
@@ -149,6 +222,8 @@ def copy_of_tenant(engine: Engine, file: Path, tenant_id: str, copy: Path) -> No
         faults = faults_of(copy)
         state = {} if faults else manifests.state_of(copy)
     except Exception as error:
+        if is_no_room(error):
+            raise
         faults = [str(error)]
     if faults:
         raise BackupError(f"{file} is no sound database of a tenant: {faults[0]}")

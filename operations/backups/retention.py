@@ -9,12 +9,14 @@ An object goes when none of the backups that stay names it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from operations.backups.catalogue import Catalogue, Catalogues, time_of
+from operations.backups.catalogue import Catalogue, Catalogues, catalogue_name, time_of
 from operations.backups.manifest import BackupError
+from operations.backups.objects import KeyDoesNotFit
+from operations.backups.places import PlaceUnusable
 
 _PERIODS = {"hourly": "%Y%m%d%H", "daily": "%Y%m%d", "weekly": "%G%V"}
 _ORPHAN_SECONDS = 86_400
@@ -56,26 +58,41 @@ def remove_old(
     going = sorted(set(names) - stay)
     if not going:
         return Removed([], 0)
-    try:
-        read = {name: newest if name == newest.name else catalogues.read(name) for name in names}
-    except BackupError as error:
-        report(f"nothing was removed: {error}")
-        return Removed([], 0, str(error))
-    for name in list(going):  # The oldest first: the last one that holds a customer stays.
-        others = set[str]().union(*(read[other].tenants for other in names if other != name))
-        if alone := read[name].tenants.keys() - others - set(closed):
-            report(f"{name} stays: no other backup holds {', '.join(sorted(alone))}")
-            going.remove(name)
-        else:
-            names.remove(name)
+    read = {}
+    for name in names:
+        try:
+            read[name] = newest if name == newest.name else catalogues.read(name, also_plain=True)
+        except BackupError as error:
+            why = str(error) if isinstance(error, PlaceUnusable | KeyDoesNotFit) else f"{error}. {_remove(name)}"
+            report(f"nothing was removed: {why}")
+            return Removed([], 0, why)
+    going = _without_the_last_of_somebody(going, read, closed, report)
     catalogues.remove(going)
-    needed = {one for name in names for one in read[name].objects()}
+    needed = {one for name in read.keys() - set(going) for one in read[name].objects()}
     dropped = {one for name in going for one in read[name].objects()}
     gone = [one for one in catalogues.objects() if one not in needed and (one in dropped or _is_orphan(one))]
     catalogues.place.remove(gone)
     for name in going:
         report(f"removed {name}")
     return Removed(going, len(gone))
+
+
+def _remove(name: str) -> str:
+    return f"If you can't mend it, remove {catalogue_name(name)} there: nobody knows which objects it needs."
+
+
+def _without_the_last_of_somebody(
+    going: list[str], read: Mapping[str, Catalogue], closed: Collection[str], report: Report
+) -> list[str]:
+    """Give of some backups those that may go, the oldest first: the last one that holds a customer stays."""
+    left = set(read)
+    for name in going:
+        others = set[str]().union(*(read[other].tenants for other in left if other != name))
+        if alone := read[name].tenants.keys() - others - set(closed):
+            report(f"{name} stays: no other backup holds {', '.join(sorted(alone))}")
+        else:
+            left.remove(name)
+    return [name for name in going if name not in left]
 
 
 def _is_orphan(name: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from operations.backups import manifest as manifests
 from operations.backups.catalogue import Catalogue, Catalogues
@@ -17,14 +16,12 @@ from operations.backups.manifest import BackupError, Manifest
 from operations.backups.objects import Packing
 from operations.backups.place_choice import place_of
 from operations.backups.places import PlaceUnusable
+from operations.backups.scratch import is_no_room, scratch_folder
 from settings import Settings
-from storage.engine import Engine
-from storage.main_database import Closing, Customer, OperatorAction
+from storage.main_database import Customer
 from storage.sqlite.errors import reason_of
-from storage.sqlite.files import look_into
 from storage.sqlite.tenant_files import remove_file
 
-_AT_ONCE = 200
 Report = Callable[[str], object]
 
 
@@ -42,6 +39,8 @@ class Kept:
         except PlaceUnusable:
             raise
         except Exception as error:
+            if is_no_room(error):
+                raise
             raise BackupError(f"main.db of {self.catalogue.name} can't be read: {reason_of(error)}") from None
 
     def tenant(self, tenant_id: str, target: Path) -> None:
@@ -56,18 +55,21 @@ class Kept:
         except PlaceUnusable:
             raise
         except Exception as error:
+            if is_no_room(error):
+                raise
             raise BackupError(f"{tenant_id} of {self.catalogue.name}: {reason_of(error)}") from None
 
     def faults(self, report: Report) -> dict[str, str]:
         """Verify all of it; give what is wrong, by tenant or by ``main.db``."""
         found = {}
-        with TemporaryDirectory(prefix="syncapp-") as scratch:
+        with scratch_folder() as scratch:
             try:
-                self.main(Path(scratch) / "main.db")
+                self.main(scratch / "main.db")
             except PlaceUnusable:
                 raise
             except BackupError as error:
                 found["main.db"] = str(error)
+                report(str(error))
         for tenant_id, held in self.catalogue.tenants.items():
             fault = self._chains.fault_of(tenant_id, held)
             report(f"{tenant_id}: {fault or 'good'}")
@@ -82,9 +84,9 @@ def catalogues(settings: Settings) -> Iterator[tuple[Catalogues, Chains]]:
 
     Raises: BackupError.
     """
-    with TemporaryDirectory(prefix="syncapp-") as scratch:
-        place, packing = place_of(settings), Packing(settings.backup_key, Path(scratch))
-        yield Catalogues(place, packing, Path(scratch)), Chains(place, packing, Path(scratch))
+    with scratch_folder() as scratch:
+        place, packing = place_of(settings), Packing(settings.backup_key, scratch)
+        yield Catalogues(place, packing, scratch), Chains(place, packing, scratch)
 
 
 @contextmanager
@@ -126,17 +128,3 @@ def bring_back(backup: Kept, folder: Path, wanted: str | None, report: Report) -
         report(f"{tenant_id}: read from {backup.catalogue.name}")
     manifests.write(folder, manifest)
     return damaged
-
-
-def bring_records(engine: Engine, main: Path) -> None:
-    """Bring which accounts were closed and what operators did into a directory that was empty."""
-    models = (Closing, OperatorAction)
-    found = look_into(main, lambda: [(model, list(model.select().dicts())) for model in models])
-
-    def add() -> None:
-        """Add them, some at a time."""
-        for model, rows in found:
-            for at in range(0, len(rows), _AT_ONCE):
-                model.insert_many(rows[at : at + _AT_ONCE]).execute()
-
-    engine.directory.write(add)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from operations.backups import manifest as manifests
 from operations.backups import restore as restoring
-from operations.backups import retrieval as backup_return
+from operations.backups import retrieval
+from operations.backups.scratch import scratch_folder
 from server.durable_files import sync_file, sync_folder
 from server.scheduler import yield_if_due
 from settings import Settings
@@ -30,29 +31,38 @@ Source = Path | str | None
 
 
 @contextlib.contextmanager
-def past_of(engine: Engine, settings: Settings, tenant_id: str, source: Source) -> Iterator[Database | None]:
-    """Open a copy of what a source has of a tenant; None if there is none.
+def past_of(
+    engine: Engine, settings: Settings, tenant_id: str, source: Source
+) -> Iterator[tuple[Database, str] | None]:
+    """Open a copy of what a source has of a tenant, with the source's name for the record; None if there is none.
 
     Raises: BackupError if it is damaged, or has not this tenant.
     """
     if source is None:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="syncapp-") as scratch:
-        copy, read = Path(scratch, "past.db"), Path(scratch, "read.db")
-        if isinstance(source, str):
-            with backup_return.kept(settings, source) as backup:
-                backup.tenant(tenant_id, read)
-            source = read
-        elif source.is_dir():
-            restoring.choose(engine, source, tenant_id, with_closed=True)  # Which verifies it.
-            source = manifests.file_in(source, tenant_id)
-        restoring.copy_of_tenant(engine, source, tenant_id, copy)
+    with scratch_folder() as scratch:
+        file, name = _file_of_source(engine, settings, tenant_id, source, scratch / "read.db")
+        restoring.copy_of_tenant(engine, file, tenant_id, copy := scratch / "past.db")
         database = open_tenant_file(copy)
         try:
-            yield database
+            yield database, name
         finally:
             database.close()
+
+
+def _file_of_source(
+    engine: Engine, settings: Settings, tenant_id: str, source: Path | str, read: Path
+) -> tuple[Path, str]:
+    """Give the file that a source has of a tenant, which may be made as ``read``, and the source's name."""
+    if isinstance(source, str):
+        with retrieval.kept(settings, source) as backup:
+            backup.tenant(tenant_id, read)
+            return read, backup.catalogue.name
+    if source.is_dir():
+        restoring.choose(engine, source, tenant_id, with_closed=True)  # Which verifies it.
+        return manifests.file_in(source, tenant_id), str(source)
+    return source, str(source)
 
 
 @contextlib.contextmanager
@@ -81,6 +91,7 @@ def write_file(database: Database, preview: Preview) -> int:
     """Make the rows of a copy what they were, all at once, and begin a new epoch; give how many rows that were."""
 
     def write() -> int:
+        """Write them, and begin the epoch."""
         written = rewind.write(preview.rows, now_ms(), yield_if_due, preview.entries)
         positions.begin_epoch(now_ms())
         return len(written.applied.results)

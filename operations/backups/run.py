@@ -10,17 +10,24 @@ a customer whose data can't be read now, the backup keeps what is held already, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import random
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from operations.backups import manifest as manifests
-from operations.backups.catalogue import Catalogue, Catalogues, Held, new_name, object_name
+from operations.backups.catalogue import (
+    Catalogue,
+    Catalogues,
+    Held,
+    NotEncrypted,
+    Object,
+    new_name,
+    object_name,
+    sha256_of,
+)
 from operations.backups.chains import Chains
 from operations.backups.changes import later_marks, unchanged
 from operations.backups.lock import alone
@@ -29,13 +36,17 @@ from operations.backups.objects import Packing
 from operations.backups.place_choice import place_of
 from operations.backups.places import Place, PlaceUnusable
 from operations.backups.retention import Removed, remove_old
-from protocol.errors import Problem, StorageFull
+from operations.backups.scratch import is_no_room, scratch_folder
+from protocol.errors import Problem
 from settings import Settings
 from storage import backup_runs, main_database
 from storage.engine import Engine
 from storage.sqlite.errors import reason_of
 
 _SAMPLE = 5
+_REPLACED_SECONDS = 7 * 86_400
+"""For how long what a restore replaced is kept: it may be in no backup, and the next one may be minutes away."""
+
 _PARTIAL_SECONDS, _RENEW_SECONDS = 30.0, 20.0
 Report = Callable[[str], object]
 
@@ -57,23 +68,13 @@ def run(engine: Engine, settings: Settings, report: Report) -> RunResult:
     with alone(engine, settings) as renew:
         number = engine.directory.write(lambda: backup_runs.begin(settings.backup_to, int(time.time())))
         try:
-            with tempfile.TemporaryDirectory(prefix="syncapp-") as scratch, _no_room_is_told(scratch):
-                result = _Run(engine, settings, place, Path(scratch), report, renew).make()
+            with scratch_folder() as scratch:
+                result = _Run(engine, settings, place, scratch, report, renew).make()
         except BaseException as error:
             _record_failure(engine, number, error)
             raise
         _record(engine, number, result)
     return result
-
-
-@contextlib.contextmanager
-def _no_room_is_told(scratch: str) -> Iterator[None]:
-    try:
-        yield
-    except (StorageFull, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BackupError(f"There is no room in {Path(scratch).parent} (TMPDIR) for what is backed up.") from None
 
 
 def _record(engine: Engine, number: int, result: RunResult) -> None:
@@ -107,24 +108,22 @@ class _Run:
         self._engine, self._settings, self._report, self._renew = engine, settings, report, renew
         packing = Packing(settings.backup_key, scratch)
         self._catalogues, self._chains = Catalogues(place, packing, scratch), Chains(place, packing, scratch)
-        self._main = scratch / "main.db"
+        self._main, self._restored_main = scratch / "main.db", scratch / "restored main.db"
         self._faults: dict[str, str] = {}
         self._noted = self._renewed = time.monotonic()
 
     def make(self) -> RunResult:
         """Make the backup."""
-        before = self._catalogues.newest(self._report)
+        before = self._before()
         self._held = before.tenants if before else {}
         began = datetime.now(UTC)
         name = new_name(began, before.name if before else "")
         self._engine.copy_directory(self._main)
         tenant_ids = sorted(manifests.customers_in(self._main))
-        if before is None:
-            self._tell_if_emptied()
-        else:
+        if before is not None:
+            self._tell_of_vanished(before, tenant_ids)
             self._leave_out_lost(tenant_ids)
-        main = self._chains.put_main(self._main, name)
-        self._made = Catalogue(name, began.isoformat(timespec="seconds"), main, {})
+        self._made = Catalogue(name, began.isoformat(timespec="seconds"), self._keep_main(name), {})
         try:
             self._keep_all(tenant_ids)
         except BaseException:
@@ -135,18 +134,75 @@ class _Run:
         self._made.stored_bytes = self._chains.stored_bytes
         self._made.missing = self._faults
         self._catalogues.write(self._made, is_complete=True)
+        return RunResult(self._made, *self._removed())
+
+    def _removed(self) -> tuple[dict[str, str], Removed]:
+        """Remove what is too old; give what needs attention, and what was removed."""
         closed = self._engine.directory.read(main_database.closed_ids)
         removed = remove_old(self._catalogues, self._made, self._settings.backup_keep, closed, self._report)
+        self._forget_replaced()
         faults = dict(self._faults)
         if removed.kept_why:  # Else nobody would see it before the disk is full.
             faults["older backups"] = f"none was removed: {removed.kept_why}"
-        return RunResult(self._made, faults, removed)
+        return faults, removed
+
+    def _forget_replaced(self) -> None:
+        """Remove what restores replaced long ago, of tenants that are kept as they are now."""
+        folder = self._engine.replaced
+        if folder is not None and folder.is_dir() and any(folder.iterdir()):
+            for one in self._made.tenants.keys() - self._faults.keys():
+                self._engine.forget_replaced(one, time.time() - _REPLACED_SECONDS)
+
+    def _before(self) -> Catalogue | None:
+        """Give the backup from which this one goes on. A newer one that can't be read, or is not encrypted, is a fault."""
+        passed: list[BackupError] = []
+        before = self._catalogues.newest(passed.append)
+        for error in passed:
+            self._report(str(error))
+        if before is not None and passed:
+            self._faults["older backups"] = str(passed[0])
+        elif any(isinstance(error, NotEncrypted) for error in passed):
+            self._report("All of it is kept anew, encrypted with BACKUP_KEY.")
+        elif before is None:
+            self._tell_if_emptied()
+        return before
 
     def _tell_if_emptied(self) -> None:
         """Note a fault if there were backups here: somebody emptied the place, or it is another disk."""
         place = self._settings.backup_to
         if self._engine.directory.read(lambda: backup_runs.latest_made(place)) is not None:
             self._faults["older backups"] = f"they are no more in {place}, or can't be read; this one begins anew"
+
+    def _tell_of_vanished(self, before: Catalogue, tenant_ids: list[str]) -> None:
+        """Note a fault of each customer who is no more here and did not close the account: main.db went back, or another
+        installation makes its backups here, too.
+
+        Raises: BackupError if nobody is left: the latest backup would be one of nothing.
+        """
+        closed = self._engine.directory.read(main_database.closed_ids)
+        vanished = before.tenants.keys() - set(tenant_ids) - closed
+        if vanished and not tenant_ids:
+            raise BackupError(
+                f"There is no customer in {self._engine.place}, and {len(vanished):,} in the backup {before.name}: none was"
+                " made, so that it stays the latest. If the data is lost, restore it from there with --new; else give this"
+                " installation a BACKUP_TO of its own."
+            )
+        for one in sorted(vanished):
+            self._faults[one] = (
+                f"this customer is no more here, and did not close the account; {before.name} has its data"
+            )
+
+    def _keep_main(self, name: str) -> Object:
+        """Keep the main database, and see that it comes back as it is.
+
+        Raises: BackupError.
+        """
+        made = self._chains.put_main(self._main, name)
+        self._chains.restore_main(made, self._restored_main)
+        if sha256_of(self._restored_main) != sha256_of(self._main):
+            raise BackupError("What was backed up of main.db is not what is there.")
+        self._restored_main.unlink()
+        return made
 
     def _leave_out_lost(self, tenant_ids: list[str]) -> None:
         """Make a tenant anew of which an object is gone, also if it did not change: nobody would read it for long."""
@@ -188,13 +244,11 @@ class _Run:
                 self._made.changed += 1
                 self._report(f"{tenant_id}: backed up as of change {held.state.sequence}, {what}")
                 return
-        except (PlaceUnusable, StorageFull):
+        except PlaceUnusable:
             raise
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            fault = f"it can't be backed up: {reason_of(error)}"
         except Exception as error:
+            if is_no_room(error):
+                raise
             fault = f"it can't be backed up: {reason_of(error)}"
         if self._engine.directory.read(lambda: main_database.customer_by_id(tenant_id)) is None:
             self._report(f"{tenant_id}: closed meanwhile")

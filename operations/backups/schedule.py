@@ -18,14 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from operations.backups import alerts as backup_alerts
-from operations.backups import status as backup_status
+from operations.backups import alerts, status
 from operations.backups.lock import is_underway
 from operations.backups.status import Status
 from settings import Settings
 from storage import backup_runs
+from storage.backup_runs import BackupRun
 from storage.engine import Engine
-from storage.main_database import BackupRun
 
 _LOOK_SECONDS, _POLL_SECONDS, _LEASE_SECONDS = 10.0, 0.5, 60.0
 _END_SECONDS = 5.0
@@ -47,16 +46,16 @@ class BackupSchedule:
     def status(self) -> Status:
         """Tell how it stands with the backups."""
         asked = self._settings.backup_to, self._settings.backup_every, self._since
-        return self._engine.directory.read(lambda: backup_status.read(*asked, int(time.time())))
+        return self._engine.directory.read(lambda: status.read(*asked, int(time.time())))
 
     def look(self, sleep: Sleep) -> None:
         """Begin a run if one is due and no other process does, and wait for its end; tell if one is overdue."""
         if not self._engine.lease("backup-schedule", _LEASE_SECONDS):
             return
         self._note_lost()
-        status = self.status()
-        self._tell_if_overdue(status)
-        if status.due_at <= time.time() and not is_underway(self._engine, self._settings):
+        found = self.status()
+        self._tell_if_overdue(found)
+        if found.due_at <= time.time() and not is_underway(self._engine, self._settings):
             self._run(sleep)
 
     def _note_lost(self) -> None:
@@ -65,15 +64,15 @@ class BackupSchedule:
         if last and last.state == "running" and not is_underway(self._engine, self._settings):
             self._engine.directory.write(lambda: backup_runs.note_lost(last.number, int(time.time())))
 
-    def _tell_if_overdue(self, status: Status) -> None:
-        if status.state != "overdue":
+    def _tell_if_overdue(self, found: Status) -> None:
+        if found.state != "overdue":
             self._is_told = False
         elif not self._is_told:
             self._is_told = True
-            hours = status.age_seconds / 3_600
-            message = f"There is no good backup of the last {hours:,.1f} hours; python syncapp.py backup list says why."
+            hours = found.age_seconds / 3_600
+            message = f"There is no good backup of the last {hours:,.1f} hours. {_last_end(found.last)}"
             log.error("%s", message)
-            backup_alerts.tell(self._settings, self._engine, "backup_overdue", message)
+            alerts.tell(self._settings, self._engine, "backup_overdue", message)
 
     def _run(self, sleep: Sleep) -> None:
         before = self._engine.directory.read(backup_runs.latest)
@@ -102,11 +101,19 @@ class BackupSchedule:
         """Tell of a run that could not do so, unless the one before failed too."""
         log.error("%s", message)
         if before is None or before.state == "good":
-            backup_alerts.tell(self._settings, self._engine, "backup_failed", message)
+            alerts.tell(self._settings, self._engine, "backup_failed", message)
 
     def _pause(self, sleep: Sleep) -> None:
         """Rest after a command that could not even record a run."""
-        sleep(min(self._settings.backup_every, backup_status.RETRY_SECONDS))
+        sleep(min(self._settings.backup_every, status.RETRY_SECONDS))
+
+
+def _last_end(last: BackupRun | None) -> str:
+    if last is None:
+        return "No run came to an end."
+    if last.state == "good":
+        return "The last run ended well, and none came to an end since."
+    return f"The last run ended as {last.state}: {last.error or 'it was killed.'}"
 
 
 def _begun(said: IO[bytes]) -> int:

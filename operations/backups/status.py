@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from protocol.codec import format_time
 from storage import backup_runs
-from storage.main_database import BackupRun
+from storage.backup_runs import BackupRun
 
 RETRY_SECONDS = 900
 _OVERDUE_AFTER = 2

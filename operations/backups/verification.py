@@ -5,13 +5,13 @@ Knows: when a backup is complete and correct. Must not know: the command line, h
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from operations.backups import manifest as manifests
 from operations.backups.manifest import BackupError, Manifest, State
+from operations.backups.scratch import is_no_room, scratch_folder
 from storage.sqlite.data_folder import file_name
 from storage.sqlite.errors import reason_of
 from storage.sqlite.files import faults_of, look_into
@@ -47,11 +47,11 @@ def verify(backup: Path, report: Report, only: Collection[str] | None = None) ->
             "This backup was made by an older version, without hashes of its files: changed contents of a row, and a"
             " customer whose file was missing, can't be found in it."
         )
-    with tempfile.TemporaryDirectory() as scratch:
-        _check_main(backup, manifest, Path(scratch), checked)
+    with scratch_folder() as scratch:
+        _check_main(backup, manifest, scratch, checked)
         _check_unknown_files(backup, manifest, checked)
         for tenant_id in manifest.tenants if only is None else sorted(set(only) & manifest.tenants.keys()):
-            fault = _fault_of(backup, manifest, tenant_id, Path(scratch) / "scratch.db")
+            fault = _fault_of(backup, manifest, tenant_id, scratch / "scratch.db")
             if fault:
                 checked.faults[tenant_id] = fault
             else:
@@ -102,6 +102,8 @@ def _fault_of(backup: Path, manifest: Manifest, tenant_id: str, scratch: Path) -
     except BackupError as error:
         return str(error)
     except Exception as error:
+        if is_no_room(error):
+            raise
         return f"it can't be read: {reason_of(error)}"
     finally:
         for left in scratch.parent.glob(scratch.name + "*"):

@@ -85,8 +85,11 @@ class Machine:
 
     @property
     def is_new(self) -> bool:
-        """Tell whether there is no data yet."""
-        return not is_filled(self.folder / "main.db")
+        """Tell whether there is no data yet, as far as this user may look."""
+        try:
+            return not is_filled(self.folder / "main.db")
+        except PermissionError:
+            return False
 
 
 Check = Callable[[Machine], Finding | None]
@@ -254,9 +257,10 @@ def descriptors(machine: Machine) -> Finding | None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft >= needed:
         return None
+    of_tenants = f"{machine.settings.open_tenants:,} open tenants and " if files else ""
     return Finding(
-        f"{soft:,} open files are too few for {machine.settings.open_tenants} open tenants and 1,000 connections.",
-        f"Allow {needed:,} (ulimit -n, LimitNOFILE) or lower OPEN_TENANTS.",
+        f"{soft:,} open files are too few for {of_tenants}{_OTHER_DESCRIPTORS:,} connections.",
+        f"Allow {needed:,} (ulimit -n, LimitNOFILE){' or lower OPEN_TENANTS' if files else ''}.",
     )
 
 
@@ -356,4 +360,11 @@ def run_checks(machine: Machine, checks: Iterable[Check]) -> Iterator[tuple[str,
     """Run checks; give a description of each and its finding."""
     for check in checks:
         description = (check.__doc__ or check.__name__).partition("\n")[0].partition(";")[0]
-        yield description.removeprefix("Check ").removesuffix("."), check(machine)
+        yield description.removeprefix("Check ").removesuffix("."), _finding_of(check, machine)
+
+
+def _finding_of(check: Check, machine: Machine) -> Finding | None:
+    try:
+        return check(machine)
+    except PermissionError as error:
+        return Finding(f"This user may not look at {error.filename}.", "Give it to this user.", refuses=True)

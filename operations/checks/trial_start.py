@@ -17,7 +17,7 @@ from operations.engine_choice import postgres_engine
 from operations.file_monitor import FileMonitor
 from operations.smtp_server import CanNotSend
 from protocol.errors import Problem
-from server.http.lifecycle import CannotListen, listen
+from server.http.listening import CannotListen, listen
 from storage import main_database
 from storage.declarations import compatibility, toml_file
 from storage.engine import CanNotOpen, Engine

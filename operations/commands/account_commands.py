@@ -1,4 +1,4 @@
-"""The operator's commands about how a customer logs in: passwords, links and sessions.
+"""The operator's commands about how a customer comes in: registration, passwords, links and sessions.
 
 Knows: the command line. Must not know: SQL, engines, how passwords are hashed.
 """
@@ -10,9 +10,11 @@ import time
 
 import click
 
+import settings as environment
 from accounts.passwords import Passwords
+from accounts.registration import create_customer
 from operations import customer_changes, tenant_list
-from operations.commands.command_line import counted, password_asked, progress
+from operations.commands.command_line import counted, failures, password_asked, progress, storage
 from operations.commands.tenant_commands import (
     as_json_option,
     customer_named,
@@ -21,12 +23,17 @@ from operations.commands.tenant_commands import (
     shown_time,
     tenant_argument,
 )
+from storage import operator_actions
 from storage.account_links import Purpose
+from tenants import Tenants
 
 
 @click.group()
 def account() -> None:
-    """Help a customer to log in, or end sessions. TENANT is its ID or the customer's e-mail address."""
+    """Help a customer to log in, or end sessions. TENANT is its ID or the customer's e-mail address.
+
+    Example: python syncapp.py account reset-link asha@example.com
+    """
 
 
 @account.command("set-password")
@@ -117,3 +124,26 @@ def end_sessions(tenant: str, session: str | None) -> None:
                 f"{customer.email} has no session {json.dumps(session)}: account sessions lists them."
             )
     click.echo(f"{counted(ended, 'session')} of {customer.email} ended.")
+
+
+@click.command()
+@click.option("--first-name", required=True, help="First name of who is responsible.")
+@click.option("--last-name", required=True, help="Last name of who is responsible.")
+@click.option("--email", required=True, help="The address to log in with.")
+@click.option("--phone", help="A telephone number, in any form.")
+@click.option("--company-name", help="Name of the business.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
+def register(password_stdin: bool, **account: str | None) -> None:
+    """Register a customer and create its database, also while registration is closed; prints the tenant's ID.
+
+    Example: python syncapp.py register --first-name Asha --last-name Rao --email asha@example.com
+    """
+    password = password_asked(password_stdin)
+    names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
+    body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
+    with failures():
+        may_begin = environment.load().expect_data == "no"
+    with storage(creates=may_begin) as (settings, engine):
+        customer = create_customer(Tenants(engine), Passwords(settings.bcrypt_rounds), body)
+        engine.directory.write(lambda: operator_actions.record("register", customer.id, int(time.time())))
+    click.echo(customer.id)

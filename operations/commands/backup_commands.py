@@ -6,9 +6,6 @@ Knows: the command line, what to ask before data is replaced. Must not know: wha
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
-import time
 from pathlib import Path
 
 import click
@@ -17,13 +14,14 @@ import settings as environment
 from operations import tenant_list
 from operations.backups import backup as backups
 from operations.backups import restore as restoring
-from operations.backups import retrieval as backup_return
+from operations.backups import retrieval
 from operations.backups.manifest import BackupError
-from operations.backups.restore import Choice
+from operations.backups.restore import Choice, Source
+from operations.backups.scratch import scratch_folder
 from operations.backups.verification import verify as check
-from operations.commands.command_line import confirm, counted, failures, progress, storage
+from operations.commands.command_line import confirm, counted, done_by, failures, has_terminal, progress, storage
 from settings import Settings
-from storage import main_database, operator_actions
+from storage import accepted_tables, main_database
 from storage.declarations import compatibility, toml_file
 from storage.engine import Engine
 
@@ -45,7 +43,12 @@ _Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--keep", type=click.IntRange(1), help="Verify the backup, then keep only this many of the newest.")
 @click.pass_context
 def backup(context: click.Context, to: Path | None, tenant: str | None, keep: int | None) -> None:
-    """Back up every tenant, or one, while the server runs; exit code 3 if it was made but needs attention."""
+    """Back up every tenant, or one, while the server runs; exit code 3 if it was made but needs attention.
+
+    Without a command it makes a copy in a folder. The commands are about the backups in BACKUP_TO (docs/backups.md).
+
+    Example: python syncapp.py backup --to /backups --keep 7
+    """
     os.nice(_LEAST_PRIORITY)  # Hashing and checking is work for the processor, which a server beside it needs more.
     if context.invoked_subcommand:
         return
@@ -53,7 +56,9 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
         raise click.UsageError("Say where to put the backup: --to FOLDER")
     if tenant is not None and keep:
         raise click.UsageError("--keep counts backups of all tenants: leave it out with --tenant.")
-    with storage(creates=False) as (_, engine):
+    with storage(creates=False) as (settings, engine):
+        if not settings.database_url and to.resolve().is_relative_to(settings.data_dir.resolve()):
+            progress(f"Warning: {to} is in the data folder: whatever takes the data takes this backup with it.")
         made = backups.make(engine, to, None if tenant is None else tenant_list.find(engine, tenant).id, keep, progress)
     click.echo(made.path)
     if made.missing:
@@ -70,7 +75,8 @@ def backup(context: click.Context, to: Path | None, tenant: str | None, keep: in
 @click.argument("path", type=_Folder, required=False)
 @click.option("--from", "wanted", help="In place of PATH: latest, a name or a time of a backup in BACKUP_TO.")
 def verify(path: Path | None, wanted: str | None) -> None:
-    """Restore a backup into a scratch folder, verify it and pull all its rows; exit code 1 if anything is wrong.
+    """Restore a backup into a scratch folder, verify it and pull all its rows; exit code 1 if anything is wrong. Nothing of
+    the server's is touched.
 
     Example: python syncapp.py backup verify --from latest
     """
@@ -97,11 +103,12 @@ def _verify_kept(wanted: str) -> None:
     with failures():
         settings = environment.load()
         toml_file.declare(settings.tables_file)
-        with backup_return.kept(settings, wanted) as backup:
+        with retrieval.kept(settings, wanted) as backup:
             faults = backup.faults(progress)
     name, tenants = backup.catalogue.name, counted(len(backup.catalogue.tenants), "tenant")
     if faults:
-        raise click.ClickException(f"bad: {len(faults)} of {tenants} in {name}.")
+        bad = ["main.db"] * ("main.db" in faults) + [f"{len(faults.keys() - {'main.db'})} of {tenants}"]
+        raise click.ClickException(f"bad: {' and '.join(bad)} in {name}.")
     click.echo(f"{name}: {tenants} good.")
 
 
@@ -120,7 +127,9 @@ def _verify_kept(wanted: str) -> None:
 def restore(
     path: Path | None, file: Path | None, tenant: str | None, wanted: str | None, closed: bool, new: bool, yes: bool
 ) -> None:
-    """Restore all tenants of a backup, or one, or a tenant's FILE. A running server takes them over.
+    """Restore all tenants of a backup, or one, or a tenant's file. A running server takes them over.
+
+    It says what it would replace, and asks. What it replaces is kept (docs/backups.md).
 
     Example: python syncapp.py restore --from latest --tenant asha@example.com
     """
@@ -128,57 +137,36 @@ def restore(
         raise click.UsageError("Say what to restore: the PATH of a backup, or --from latest, or --file FILE.")
     if file and not tenant:
         raise click.UsageError("Say whose file it is: --tenant ID.")
-    if not yes and not sys.stdin.isatty():
+    if not yes and not has_terminal():
         raise click.UsageError("This replaces data, and there is no terminal to ask: use --yes.")
     with storage(creates=new) as (settings, engine):
-        if engine.directory.read(main_database.accepted_tables):  # Else nobody is served by others here.
+        if engine.directory.read(accepted_tables.accepted_tables):  # Else nobody is served by others here.
             compatibility.must_be_accepted(engine)
-        restored: list[str] = []
         if file:
-            restored = _restore_file(engine, file, str(tenant), yes)
-        elif path:
-            restored = _restore_backup(engine, restoring.choose(engine, path, tenant, closed), yes)
-        elif wanted:
-            restored = _restore_kept(engine, settings, wanted, tenant, closed, yes)
-        _record(engine, restored, str(file or path or wanted))
+            _restore_file(engine, file, str(tenant), yes)
+        elif path is not None:
+            _restore_backup(engine, restoring.choose(engine, path, tenant, closed), str(path), yes)
+        elif wanted is not None:
+            _restore_kept(engine, settings, wanted, tenant, closed, yes)
 
 
-def _record(engine: Engine, restored: list[str], source: str) -> None:
-    """Record what was done to customers."""
-
-    def note() -> None:
-        """Note it of each."""
-        for tenant_id in restored:
-            operator_actions.record("restore", tenant_id, int(time.time()), f"from {source}")
-
-    engine.directory.write(note)
-
-
-def _restore_kept(
-    engine: Engine, settings: Settings, wanted: str, tenant: str | None, closed: bool, yes: bool
-) -> list[str]:
+def _restore_kept(engine: Engine, settings: Settings, wanted: str, tenant: str | None, closed: bool, yes: bool) -> None:
     """Bring a backup back from BACKUP_TO and go on from there as with one in a folder."""
-    with backup_return.kept(settings, wanted) as backup, tempfile.TemporaryDirectory(prefix="syncapp-") as scratch:
-        folder = Path(scratch) / "backup"
+    with retrieval.kept(settings, wanted) as backup, scratch_folder() as scratch:
+        folder = scratch / "backup"
         folder.mkdir(mode=0o700)
         known = backup.main(folder / "main.db")
         only = None if tenant is None else restoring.named(engine, known, tenant)
-        damaged = backup_return.bring_back(backup, folder, only, progress)
-        choice = restoring.choose(engine, folder, tenant, closed)
-        is_new = not engine.directory.read(main_database.count_customers)
-        restored = _restore_backup(engine, choice, yes)
-        if is_new:
-            backup_return.bring_records(engine, folder / "main.db")
+        damaged = retrieval.bring_back(backup, folder, only, progress)
+        _restore_backup(engine, restoring.choose(engine, folder, tenant, closed), backup.catalogue.name, yes)
     if damaged:
-        _record(engine, restored, wanted)
         raise BackupError(
             f"{counted(len(damaged), 'tenant')} not restored, since they are damaged in {backup.catalogue.name}:"
             f" {', '.join(damaged[:_SHOWN])}. Restore each with --tenant from an older backup."
         )
-    return restored
 
 
-def _restore_backup(engine: Engine, choice: Choice, yes: bool) -> list[str]:
+def _restore_backup(engine: Engine, choice: Choice, source: str, yes: bool) -> None:
     if choice.left_out:
         progress(f"Left out, since their accounts were closed (--closed brings them back): {_named(choice.left_out)}")
     if not choice.customers:
@@ -186,28 +174,29 @@ def _restore_backup(engine: Engine, choice: Choice, yes: bool) -> list[str]:
     there = [customer for customer in choice.customers if engine.fault_of(customer.id) is None]
     what = f"{counted(len(choice.customers), 'tenant')} back in {engine.place}"
     _ask(f"This puts {what} {_replaced(len(there), len(choice.customers))}: {_named(choice.customers)}.", yes)
-    restored = restoring.restore(engine, choice, progress)
+    restored = restoring.restore(engine, choice, Source(source, done_by()), progress)
     click.echo(f"{counted(len(restored), 'tenant')} restored.{_kept(engine) if there else ''}")
-    return restored
 
 
-def _restore_file(engine: Engine, file: Path, tenant: str, yes: bool) -> list[str]:
+def _restore_file(engine: Engine, file: Path, tenant: str, yes: bool) -> None:
     _ask(f"This replaces what the tenant {tenant} holds in {engine.place} by {file}.", yes)
-    tenant_id = restoring.restore_file(engine, file, tenant)
+    tenant_id = restoring.restore_file(engine, file, tenant, done_by())
     click.echo(f"{tenant_id} restored.{_kept(engine)}")
-    return [tenant_id]
 
 
 def _kept(engine: Engine) -> str:
-    return f" What was replaced is in {engine.replaced} until the next backup." if engine.replaced else ""
+    return f" What was replaced is in {engine.replaced}." if engine.replaced else ""
 
 
 @click.command("new-epoch")
 @click.option("--tenant", help="Only this tenant, by ID or e-mail address.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def new_epoch(tenant: str | None, yes: bool) -> None:
-    """Have all devices pull from the start, after the database or the disk was put back by other means than restore."""
-    if not yes and not sys.stdin.isatty():
+    """Have all devices pull from the start, after the database or the disk was put back by other means than restore.
+
+    Example: python syncapp.py new-epoch --tenant asha@example.com
+    """
+    if not yes and not has_terminal():
         raise click.UsageError("This has devices pull everything again, and there is no terminal to ask: use --yes.")
     with storage(creates=False) as (_, engine):
         tenant_ids = engine.tenant_ids() if tenant is None else [tenant_list.find(engine, tenant).id]

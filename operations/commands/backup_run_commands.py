@@ -13,15 +13,12 @@ from typing import Any
 import click
 
 import settings as environment
-from operations.backups import alerts as backup_alerts
-from operations.backups import objects as backup_objects
-from operations.backups import retrieval as backup_return
-from operations.backups import run as backup_run
-from operations.backups.catalogue import Catalogue, Catalogues, time_of
+from operations.backups import alerts, objects, retrieval, run
+from operations.backups.catalogue import Catalogue, Catalogues, NotEncrypted, time_of
 from operations.backups.lock import Underway
 from operations.backups.manifest import BackupError
 from operations.backups.run import RunResult
-from operations.commands.backup_commands import ATTENTION
+from operations.commands.backup_commands import ATTENTION, backup
 from operations.commands.command_line import counted, failures, progress, storage
 from protocol.codec import format_time
 from storage import backup_runs
@@ -30,28 +27,30 @@ from storage.engine import Engine
 _ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
-@click.command("run")
+@backup.command("run")
 @click.option("--quiet", is_flag=True, help="Do not name each tenant.")
-def run(quiet: bool) -> None:
+def run_(quiet: bool) -> None:
     """Back up what changed into BACKUP_TO, verify it, remove what is too old: what BACKUP_EVERY does by itself.
 
-    Exit code 3 if it was made but needs attention. Example: BACKUP_TO=/backups python syncapp.py backup run
+    Exit code 3 if it was made but needs attention.
+
+    Example: python syncapp.py backup run --quiet
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED_BY_SIGTERM))  # So that it notes how far it came.
     with storage(creates=False) as (settings, engine):
         was_failing = _is_failing(engine)
         try:
-            result = backup_run.run(engine, settings, (lambda _: None) if quiet else progress)
+            result = run.run(engine, settings, (lambda _: None) if quiet else progress)
         except Underway:
             raise
         except Exception as error:
             if not was_failing:
-                backup_alerts.tell(settings, engine, "backup_failed", f"A backup failed: {error}", progress)
+                alerts.tell(settings, engine, "backup_failed", f"A backup failed: {error}", progress)
             raise
     _show(result)
     if result.faults:
         if not was_failing:
-            backup_alerts.tell(settings, engine, "backup_incomplete", _needs_attention(result), progress)
+            alerts.tell(settings, engine, "backup_incomplete", _needs_attention(result), progress)
         progress(f"Error: {_needs_attention(result)}")
         raise SystemExit(ATTENTION)
 
@@ -75,37 +74,43 @@ def _needs_attention(result: RunResult) -> str:
     return f"the backup {result.catalogue.name} needs attention: {one}: {why}{more}"
 
 
-@click.command("list")
+@backup.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
     """List the backups in BACKUP_TO, the newest first, with what each has and what was written for it.
 
     Example: python syncapp.py backup list --json
     """
-    with failures(), backup_return.catalogues(environment.load()) as (found, _):
+    with failures(), retrieval.catalogues(environment.load()) as (found, _):
         read = [_described(found, name) for name in found.names()]
+        has_key = found.encrypts
     if as_json:
         click.echo(json.dumps(read, indent=1))
         return
     for one in read:
-        if "error" in one:
-            click.echo(f"{one['name']}  {one['error']}")
-            continue
-        missing = f", {counted(one['missing'], 'fault')}" if one["missing"] else ""
-        what = f"{counted(one['tenants'], 'tenant')}, {one['changed']:,} changed"
-        click.echo(f"{one['name']}  {what}, {_size(one['storedBytes'])} of {_size(one['sizeBytes'])}{missing}")
+        click.echo(f"{one['name']}  {one['error'] if 'error' in one else _line(one, has_key=has_key)}")
     if not read:
         progress("There are no backups.")
 
 
+def _line(one: dict[str, Any], *, has_key: bool) -> str:
+    what = f"{counted(one['tenants'], 'tenant')}, {one['changed']:,} changed"
+    missing = f", {counted(one['missing'], 'fault')}" if one["missing"] else ""
+    plain = ", NOT ENCRYPTED although BACKUP_KEY is set" if has_key and not one["isEncrypted"] else ""
+    return f"{what}, {_size(one['storedBytes'])} of {_size(one['sizeBytes'])}{missing}{plain}"
+
+
 def _described(found: Catalogues, name: str) -> dict[str, Any]:
     try:
-        return _about(found.read(name))
+        try:
+            return _about(found.read(name), is_encrypted=found.encrypts)
+        except NotEncrypted:
+            return _about(found.read(name, also_plain=True), is_encrypted=False)
     except BackupError as error:
         return {"name": name, "error": str(error)}
 
 
-def _about(made: Catalogue) -> dict[str, Any]:
+def _about(made: Catalogue, *, is_encrypted: bool) -> dict[str, Any]:
     return {
         "name": made.name,
         "made": format_time(time_of(made.name) * 1000),
@@ -114,16 +119,17 @@ def _about(made: Catalogue) -> dict[str, Any]:
         "missing": len(made.missing),
         "storedBytes": made.stored_bytes,
         "sizeBytes": made.size_bytes,
+        "isEncrypted": is_encrypted,
     }
 
 
-@click.command("new-key")
+@backup.command("new-key")
 def new_key() -> None:
     """Make a key for BACKUP_KEY, of age's form. Without it nobody reads the backups, so keep a copy elsewhere.
 
     Example: python syncapp.py backup new-key > /etc/syncapp/backup.key
     """
-    click.echo(backup_objects.new_key())
+    click.echo(objects.new_key())
 
 
 def _size(size_bytes: int) -> str:

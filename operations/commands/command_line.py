@@ -19,12 +19,14 @@ from operations.backups.manifest import BackupError
 from operations.checks.tenant_checks import CheckUnderWay
 from operations.command_jobs import DONE_BY
 from operations.engine_choice import postgres_engine
-from operations.migration import Lost, NoRoomForCopies
+from operations.migration import CopiesInUse, Lost, NoRoomForCopies
 from operations.move_checks import MoveError
 from operations.tenant_list import NoCustomer
 from protocol.errors import Problem
+from server.log_format import printable
 from storage.declarations import compatibility, toml_file
 from storage.engine import CanNotOpen, Engine, EngineFailed, NotRestored
+from storage.sqlite.data_folder import DataFolder, is_filled
 from storage.sqlite.engine import MainDatabaseBroken, NoData, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import DataFolderInUse
@@ -46,6 +48,7 @@ _EXPECTED_ERRORS = (
     MoveError,
     NoCustomer,
     CheckUnderWay,
+    CopiesInUse,
     Lost,
     NoRoomForCopies,
     OSError,
@@ -69,18 +72,34 @@ def confirm(question: str) -> None:
     """
     answer = None
     while answer not in _ANSWERS:
-        click.echo(f"{question} [y/N]: ", nl=False, err=True)
-        while not _select([sys.stdin], [], [], _POLL_SECONDS)[0]:
-            pass
-        answer = sys.stdin.readline().strip().lower()
+        click.echo(f"{printable(question)} [y/N]: ", nl=False, err=True)
+        line = _line_typed()
+        if not line:
+            click.echo(err=True)
+            raise click.UsageError("Nobody is there to ask: use --yes.")
+        answer = line.strip().lower()
     if not _ANSWERS[answer]:
         raise click.Abort
+
+
+def _line_typed() -> str:
+    """Wait for a line of standard input; nothing at its end, or if there is none."""
+    if sys.stdin is None:  # As under some supervisors, or after <&-.
+        return ""
+    while not _select([sys.stdin], [], [], _POLL_SECONDS)[0]:
+        pass
+    return sys.stdin.readline()
+
+
+def has_terminal() -> bool:
+    """Tell whether somebody may be there to answer."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def read_line(what: str) -> str:
     """Read a secret from a line of standard input."""
     try:
-        return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+        return sys.stdin.buffer.readline().decode().rstrip("\r\n") if sys.stdin else ""
     except UnicodeDecodeError:
         raise click.ClickException(f"The {what} must be UTF-8.") from None
 
@@ -89,7 +108,7 @@ def password_asked(from_stdin: bool) -> str:
     """Ask for a new password at the terminal, twice, or read it from standard input."""
     if from_stdin:
         return read_line("password")
-    if not sys.stdin.isatty():
+    if not has_terminal():
         raise click.UsageError("There is no terminal to ask for the password: use --password-stdin.")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
@@ -109,6 +128,8 @@ def failures() -> Iterator[None]:
     """Turn an error that an operator can act on into one sentence and exit code 1."""
     try:
         yield
+    except BrokenPipeError:  # Who reads the output has enough of it; click ends without a word.
+        raise
     except _EXPECTED_ERRORS as error:
         raise click.ClickException(_sentence(error)) from None
 
@@ -138,4 +159,6 @@ def storage(*, creates: bool = False, is_server: bool = False) -> Iterator[tuple
 def _opened(settings: environment.Settings, creates: bool, is_server: bool) -> Engine:
     if settings.database_url:
         return postgres_engine(settings, is_server=is_server, creates=creates)
+    if creates and not is_filled(DataFolder(settings.data_dir).main):
+        progress(f"There was no data in {settings.data_dir.resolve()}: a new installation begins there.")
     return SQLiteEngine(settings.data_dir, is_server=is_server, creates=creates)

@@ -1,167 +1,79 @@
 """The operator's commands: ``python syncapp.py COMMAND``.
 
-Knows: the command line. Must not know: the rules of sync; each command calls what the server calls. Commands may run beside
-a running server: they wait for its locks.
+Knows: which module has which command, and imports it when the command is asked for. Must not know: what a command does;
+each calls what the server calls. Commands may run beside a running server: they wait for its locks.
 """
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable
+import inspect
+from importlib import import_module
 
 import click
 
-import settings as environment
-from accounts.passwords import Passwords
-from accounts.registration import create_customer
-from operations.checks import doctor as doctor_checks
-from operations.checks import process_checks, trial_start
-from operations.checks import support as support_text
-from operations.commands import (
-    account_commands,
-    backup_commands,
-    backup_run_commands,
-    console_commands,
-    fleet_commands,
-    import_commands,
-    log_commands,
-    mail_commands,
-    maintenance_commands,
-    move_commands,
-    probe,
-    quota_command,
-    rewind_commands,
-    tenant_commands,
-    usage_commands,
-)
-from operations.commands.command_line import counted, failures, password_asked, read_line, storage
-from server import connections
-from storage import operator_actions
-from tenants import Tenants
+from version import VERSION
+
+_MODULES = {
+    "account": "account_commands",
+    "actions": "tenant_commands",
+    "admin-link": "console_commands",
+    "backup": "backup_run_commands",
+    "doctor": "check_commands",
+    "export": "tenant_commands",
+    "import": "import_commands",
+    "log": "log_commands",
+    "mail": "mail_commands",
+    "maintenance": "maintenance_commands",
+    "migrate": "fleet_commands",
+    "move": "move_commands",
+    "new-epoch": "backup_commands",
+    "register": "account_commands",
+    "restore": "backup_commands",
+    "rewind": "rewind_commands",
+    "support": "check_commands",
+    "tenant": "quota_command",
+    "tenants": "tenant_commands",
+    "usage": "usage_commands",
+}
+"""The module of each command; of a group that has its commands in two, the one that adds to the other."""
 
 
-@click.group(help="Without a command: serve. Settings come from the environment (docs/settings.md).")
+class _Commands(click.Group):
+    """Imports a command when it is asked for: most need little of what all of them need."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every command."""
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Give the command of a name."""
+        if cmd_name not in _MODULES:
+            return None
+        module = vars(import_module(f"operations.commands.{_MODULES[cmd_name]}"))
+        command = next(one for one in module.values() if isinstance(one, click.Command) and one.name == cmd_name)
+        _keep_examples_whole(command)
+        return command
+
+
+def _keep_examples_whole(command: click.Command) -> None:
+    """Have ``--help`` keep examples in one line, be it longer than the terminal is wide: they are to be copied."""
+    command.help = inspect.cleandoc(command.help or "").replace("\n\nExample:", "\n\n\b\nExample:")
+    for one in command.commands.values() if isinstance(command, click.Group) else ():
+        _keep_examples_whole(one)
+
+
+@click.group(cls=_Commands)
+@click.version_option(VERSION, prog_name="syncapp")
 def commands() -> None:
-    """Group of the operator's commands."""
+    """Without a command: serve. Settings come from the environment (docs/settings.md).
 
-
-commands.add_command(backup_commands.backup)
-for command in (backup_run_commands.run, backup_run_commands.list_, backup_run_commands.new_key):
-    backup_commands.backup.add_command(command)
-commands.add_command(backup_commands.restore)
-commands.add_command(backup_commands.new_epoch)
-commands.add_command(move_commands.move)
-commands.add_command(fleet_commands.migrate)
-commands.add_command(tenant_commands.tenants)
-commands.add_command(tenant_commands.tenant)
-tenant_commands.tenant.add_command(quota_command.quota)
-commands.add_command(maintenance_commands.maintenance)
-commands.add_command(account_commands.account)
-commands.add_command(mail_commands.mail)
-commands.add_command(tenant_commands.actions)
-commands.add_command(tenant_commands.export)
-commands.add_command(rewind_commands.rewind)
-commands.add_command(import_commands.import_archive)
-commands.add_command(log_commands.log)
-commands.add_command(usage_commands.show_usage)
-commands.add_command(console_commands.admin_link)
-
-
-@commands.command()
-@click.option("--first-name", required=True, help="First name of who is responsible.")
-@click.option("--last-name", required=True, help="Last name of who is responsible.")
-@click.option("--email", required=True, help="The address to log in with.")
-@click.option("--phone", help="A telephone number, in any form.")
-@click.option("--company-name", help="Name of the business.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
-def register(password_stdin: bool, **account: str | None) -> None:
-    """Register a customer and create its database, also while registration is closed; prints the tenant's ID."""
-    password = password_asked(password_stdin)
-    names = {"first_name": "firstName", "last_name": "lastName", "company_name": "companyName"}
-    body = {names.get(name, name): value for name, value in account.items()} | {"password": password}
-    with storage(creates=True) as (settings, engine):
-        customer = create_customer(Tenants(engine), Passwords(settings.bcrypt_rounds), body)
-        engine.directory.write(lambda: operator_actions.record("register", customer.id, int(time.time())))
-    click.echo(customer.id)
-
-
-@commands.command()
-@click.option("--url", metavar="URL", help="Check a running deployment from outside instead of this machine.")
-@click.option(
-    "--token-stdin",
-    is_flag=True,
-    help="With --url: read an access token from standard input, to check an idle socket until its ping.",
-)
-@click.option("--all", "is_all", is_flag=True, help="Check every tenant's data from end to end instead.")
-@fleet_commands.jobs_option
-@click.option("--resume", is_flag=True, help="With --all: go on with a run that was cut off.")
-@click.option("--json", "as_json", is_flag=True, help="With --all: print JSON, for programs.")
-def doctor(url: str | None, token_stdin: bool, is_all: bool, jobs: int, resume: bool, as_json: bool) -> None:
-    """Check this machine as a start does, and say what to do; exit code 1 if a start would be refused.
-
-    Example: python syncapp.py doctor --all
+    Example: python syncapp.py tenants --sort size
     """
-    if url is not None and is_all:
-        raise click.UsageError("--url and --all are two different checks.")
-    if (resume or as_json) and not is_all:
-        raise click.UsageError("--resume and --json work only with --all.")
-    if token_stdin and url is None:
-        raise click.UsageError("--token-stdin works only with --url.")
-    if url is not None:
-        probe.run(url, read_line("token") if token_stdin else "")
-    elif is_all:
-        fleet_commands.check_all(jobs, resume=resume, as_json=as_json)
-    else:
-        _check_this_machine()
 
 
-@commands.command()
-@click.pass_obj
-def support(version: str) -> None:
-    """Print what a report of a fault needs: versions, the machine, settings without secrets, checks, counts.
-
-    It names no customer, and is safe to be shown. Example: python syncapp.py support > support.txt
-    """
-    with failures():
-        settings = environment.load()
-    for line in support_text.about_machine(settings, version):
-        click.echo(line)
-    try:
-        with storage() as (_, engine):
-            for line in support_text.about_data(engine):
-                click.echo(line)
-    except click.ClickException as error:
-        click.echo(f"the data can't be opened: {error.message}")
-    with contextlib.suppress(SystemExit):  # A refusal is part of the report.
-        _check_this_machine(support_text.without_names)
+_keep_examples_whole(commands)
 
 
-def _check_this_machine(shown: Callable[[str], str] = str) -> None:
-    """Print what is checked; ``shown`` gives each finding as it is printed."""
-    try:
-        settings = environment.load()
-    except environment.SettingError as error:
-        for line in str(error).splitlines():
-            click.echo(f"refused: {line}")
-        raise SystemExit(1) from None
-    machine = doctor_checks.this_machine(settings)
-    new = " (no data is there: a start would begin without data)" if machine.is_new else ""
-    click.echo(
-        f"data: {process_checks.described(settings)}"
-        if settings.database_url
-        else f"data folder: {machine.folder}{new}"
-    )
-    found = []
-    for what, finding in trial_start.run_checks(machine):
-        found.append(finding)
-        kind = "ok: checked" if finding is None else "refused:" if finding.refuses else "warning:"
-        click.echo(f"{kind} {shown(str(finding or what))}")
-    for name, value in environment.effective(connections.fitted_to_open_files(settings)):
-        source = environment.source_of(name, machine.environ)
-        click.echo(f"{name}={value}{'' if source == 'environment' else f' ({source})'}")
-    refusals = sum(finding.refuses for finding in found if finding)
-    warnings = sum(not finding.refuses for finding in found if finding)
-    click.echo(f"{len(found)} checks, {counted(refusals, 'refusal')}, {counted(warnings, 'warning')}.")
-    if refusals:
-        raise SystemExit(1)
+def run() -> None:
+    """Run the command that the command line names, and end the process."""
+    commands(obj=VERSION)

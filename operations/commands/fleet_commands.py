@@ -18,6 +18,7 @@ from operations.commands.command_line import counted, progress, storage
 from operations.commands.tenant_commands import as_json_option, print_json, print_table
 from operations.migration import Migration, Result
 from settings import Settings
+from storage import accepted_tables
 from storage.declarations import compatibility
 from storage.engine import Engine
 from tenants import Tenants
@@ -72,13 +73,17 @@ def migrate(
 
     Example: python syncapp.py migrate --canary 5
     """
-    if check + status + remove_copies > 1 or ((status or remove_copies) and (canary or retire)):
-        raise click.UsageError("--check, --status and --remove-copies each go alone.")
+    chooses = bool(canary or no_copy or are_jobs_given(context))
+    if check + status + remove_copies > 1 or ((status or remove_copies) and retire):
+        raise click.UsageError("--check, --status and --remove-copies each go alone; --retire may go with --check.")
+    if chooses and (check or status or remove_copies):
+        raise click.UsageError("--canary, --jobs and --no-copy are about a migration: leave them out here.")
     if canary and no_copy:
         raise click.UsageError("--canary compares with copies: leave out --no-copy.")
     if as_json and not status:
         raise click.UsageError("--json works only with --status.")
     with storage(is_server=not (check or status or remove_copies)) as (settings, engine):
+        _must_be_undeclared(engine, retire)
         if check:
             _preview(engine, retire)
         elif status:
@@ -86,20 +91,35 @@ def migrate(
         elif remove_copies:
             _remove_copies(settings.data_dir)
         elif settings.database_url:
-            chosen = context.get_parameter_source("jobs") is click.core.ParameterSource.COMMANDLINE
-            _migrate_at_once(engine, retire, is_refused=bool(canary or no_copy or chosen))
+            _migrate_at_once(engine, retire, is_refused=chooses)
         else:
             _migrate(settings, engine, retire, canary, jobs, copies=not no_copy)
+
+
+def are_jobs_given(context: click.Context) -> bool:
+    """Tell whether ``--jobs`` was given, and is not the default."""
+    return context.get_parameter_source("jobs") is click.core.ParameterSource.COMMANDLINE
+
+
+def _must_be_undeclared(engine: Engine, retire: tuple[str, ...]) -> None:
+    """Refuse to retire what is no table, or one that is still declared: nothing would come of it."""
+    known = {table.name for table in engine.directory.read(accepted_tables.accepted_tables)}
+    for name in retire:
+        if name not in known - compatibility.declared_now().keys():
+            raise click.UsageError(f"--retire {name!r}: it must be a table that was declared and is no more.")
 
 
 def _preview(engine: Engine, retire: tuple[str, ...]) -> None:
     found = compatibility.compare(engine, retire)
     for difference in found.differences:
         click.echo(difference.sentence)
-    waiting = sum(not engine.is_current(tenant_id) for tenant_id in engine.tenant_ids())
     if found.offences:
         raise click.ClickException(found.refusal())
-    click.echo(f"{counted(waiting, 'tenant')} would be migrated.")
+    click.echo(f"{counted(_count_waiting(engine), 'tenant')} would be migrated.")
+
+
+def _count_waiting(engine: Engine) -> int:
+    return sum(not engine.is_current(tenant_id) for tenant_id in engine.tenant_ids())
 
 
 def _show_status(found: list[dict[str, Any]], as_json: bool) -> None:
@@ -116,13 +136,19 @@ def _show_status(found: list[dict[str, Any]], as_json: bool) -> None:
 
 def _remove_copies(data_dir: Path) -> None:
     count, size = migration.remove_copies(data_dir)
-    click.echo(f"{count:,} {'copy' if count == 1 else 'copies'} removed, {size / 2**20:,.0f} MiB.")
+    click.echo(f"{_copies(count)} removed, {size / 2**20:,.0f} MiB.")
+    if left := sum(map(len, migration.copies_in(data_dir).values())):
+        progress(f"{_copies(left)} kept: of canaries that did not pass, or were not compared yet.")
+
+
+def _copies(count: int) -> str:
+    return f"{count:,} {'copy' if count == 1 else 'copies'}"
 
 
 def _migrate_at_once(engine: Engine, retire: tuple[str, ...], *, is_refused: bool) -> None:
     if is_refused:
         raise click.ClickException(_AT_ONCE)
-    waiting = sum(not engine.is_current(tenant_id) for tenant_id in engine.tenant_ids())
+    waiting = _count_waiting(engine)
     Tenants(engine, retire)  # Makes the tables current.
     click.echo(f"{counted(waiting, 'tenant')} migrated.")
 

@@ -5,8 +5,8 @@ Knows: the command line, what is shown before anything is stored. Must not know:
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from accounts.passwords import Passwords
 from accounts.registration import new_customer
 from operations import import_archive as importing
 from operations import tenant_list
-from operations.commands.command_line import confirm, counted, password_asked, progress, storage
+from operations.commands.command_line import confirm, counted, done_by, has_terminal, password_asked, progress, storage
 from operations.commands.tenant_commands import as_json_option, print_json
 from operations.import_archive import Counts, Import
 from settings import Settings
@@ -54,7 +54,7 @@ def import_archive(
     given = {_NAMES.get(name, name): value for name, value in account.items() if value is not None}
     if tenant and (given or password_stdin):
         raise click.UsageError("A tenant that is there has its address and its names: leave these options out.")
-    if not (yes or dry_run or password_stdin or sys.stdin.isatty()):
+    if not (yes or dry_run or password_stdin or has_terminal()):
         raise click.UsageError(
             "This stores data, and there is no terminal to ask: use --yes, or --dry-run to look only."
         )
@@ -104,14 +104,14 @@ def _text(account: dict[str, Any], name: str) -> str | None:
 def _into_tenant(
     engine: Engine, settings: Settings, found: Import, customer: Customer, file: Path, dry_run: bool, yes: bool
 ) -> dict[str, Any]:
-    counts, _, _ = importing.merge(engine, customer.id, found, settings, tries=True)
+    counts = importing.merge(engine, customer.id, found, settings)
     _show(counts, customer, found)
     _tell_left_out(found)
     is_any = any(count for one in counts.values() for kind, count in one.items() if kind != "unchanged")
     if is_any and not dry_run:
         if not yes:
             confirm("Go on?")
-        counts = _merge(engine, settings, found, customer, file)
+        counts = importing.merge(engine, customer.id, found, settings, _recording(engine, customer, file))
     return {
         "tenant": customer.id,
         "email": customer.email,
@@ -122,17 +122,21 @@ def _into_tenant(
     }
 
 
-def _merge(engine: Engine, settings: Settings, found: Import, customer: Customer, file: Path) -> Counts:
-    def record(action: str, about: str) -> None:
-        now = int(time.time())
-        engine.directory.write(lambda: operator_actions.record(action, customer.id, now, about))
+def _recording(engine: Engine, customer: Customer, file: Path) -> Callable[[int, int], None]:
+    """Record that an import begins, and give what records the changes that it made."""
 
-    record("import", file.name)
-    counts, first, last = importing.merge(engine, customer.id, found, settings, tries=False)
-    if last:
+    def record(action: str, about: str) -> None:
+        """Record something of this customer."""
+        now = int(time.time())
+        engine.directory.write(lambda: operator_actions.record(action, customer.id, now, about, done_by()))
+
+    def note(first: int, last: int) -> None:
+        """Record which changes were made, so that servers tell their sockets."""
         record(operator_actions.IMPORTED, f"changes {first} to {last}")
         progress(f"Written as changes {first:,} to {last:,}.")
-    return counts
+
+    record("import", file.name)
+    return note
 
 
 def _show(counts: Counts, customer: Customer, found: Import) -> None:

@@ -17,12 +17,11 @@ import click
 from gevent.monkey import get_original
 
 import settings as environment
-from operations import log_files, log_lines
-from operations.commands.command_line import failures
+from operations import log_files, log_lines, tenant_list
+from operations.commands.command_line import failures, has_terminal, progress
 from operations.commands.tenant_commands import customer_named
 from operations.log_lines import Filter
 from server.log_file import rotated
-from tenants import parse_tenant_id
 
 _LOOK_SECONDS = 0.2
 _SHOWN_BEFORE = 20
@@ -67,7 +66,7 @@ def log(
     """
     with failures():
         path = environment.load().log_file
-    if not path and not from_stdin and sys.stdin.isatty():
+    if not path and not from_stdin and has_terminal():
         raise click.ClickException(_NO_FILE)
     wanted = Filter(_tenant_id(tenant), request_id, level, _since(since))
     printer = _Printer(log_lines.as_json if as_json else log_lines.as_text, last)
@@ -76,8 +75,8 @@ def log(
     with suppress(KeyboardInterrupt):
         if path and not from_stdin:
             _show(_lines_of(Path(path), wanted, printer.goes_on if follow else lambda: False), wanted, printer)
-        else:
-            _show(sys.stdin.buffer, wanted, printer)
+        elif not _show(sys.stdin.buffer if sys.stdin else (), wanted, printer) and not from_stdin:
+            progress("LOG_FILE is not set, and there was nothing on standard input.")
     printer.release()
 
 
@@ -89,6 +88,7 @@ class _Printer:
         self._kept: deque[log_lines.Line] | None = deque(maxlen=last) if last else None
 
     def print(self, line: log_lines.Line) -> None:
+        """Print a line, or keep it back."""
         if self._kept is None:
             click.echo(self.form(line))
         else:
@@ -107,13 +107,16 @@ class _Printer:
         return True
 
 
-def _show(lines: Iterable[bytes], wanted: Filter, printer: _Printer) -> None:
+def _show(lines: Iterable[bytes], wanted: Filter, printer: _Printer) -> bool:
+    """Print the lines that are wanted; tell whether there were any lines at all."""
     needed = [text.encode() for text in (wanted.tenant, wanted.request_id) if text is not None and text.isascii()]
-    for raw in lines:
+    count = 0
+    for count, raw in enumerate(lines, 1):  # noqa: B007 -- counted to the last
         if all(text in raw for text in needed):  # Most lines need not be parsed.
             line = log_lines.parse(raw)
             if wanted.takes(line):
                 printer.print(line)
+    return count > 0
 
 
 def _lines_of(path: Path, wanted: Filter, goes_on: Callable[[], bool]) -> Iterator[bytes]:
@@ -132,7 +135,7 @@ def _tenant_id(tenant: str | None) -> str | None:
         with customer_named(tenant) as (_, _, customer):
             return str(customer.id)
     with failures():
-        return parse_tenant_id(tenant)
+        return tenant_list.parse_id(tenant)
 
 
 def _since(text: str | None) -> str | None:

@@ -25,7 +25,10 @@ _NO_SERVER = "No mail is sent: SMTP_URL is not set (docs/mail.md)."
 
 @click.group()
 def mail() -> None:
-    """Try the mail server, and see which mails wait."""
+    """Try the mail server, and see which mails wait.
+
+    Example: python syncapp.py mail test me@example.com
+    """
 
 
 @mail.command()
@@ -87,6 +90,8 @@ def retry() -> None:
 
     Example: python syncapp.py mail retry
     """
-    with storage() as (_, engine):
+    with storage() as (settings, engine):
         count = engine.directory.write(lambda: outbox.retry(int(time.time())))
     click.echo(f"{counted(count, 'mail')} will be tried.")
+    if count and not settings.smtp_url:
+        progress(_NO_SERVER)

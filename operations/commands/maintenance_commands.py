@@ -18,7 +18,10 @@ _LONGEST = 200
 
 @click.group()
 def maintenance() -> None:
-    """Have the server take no changes, while devices pull and listen. It lasts until it is ended, over restarts too."""
+    """Have the server take no changes, while devices pull and listen. It lasts until it is ended, over restarts too.
+
+    Example: python syncapp.py maintenance on --message "Back at 14:00 UTC."
+    """
 
 
 @maintenance.command()

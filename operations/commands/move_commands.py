@@ -6,7 +6,6 @@ Knows: the command line, what to ask before the source takes no more writes, wha
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +16,7 @@ import click
 from accounts import signing_key
 from operations import move as moves
 from operations import tenant_list
-from operations.commands.command_line import confirm, counted, progress, storage
+from operations.commands.command_line import confirm, counted, has_terminal, progress, storage
 from operations.engine_choice import target_engine
 from operations.move import Move
 from operations.move_checks import MoveError
@@ -36,7 +35,10 @@ _AGAIN = "Run the same command again to go on where it stopped."
 @click.option("--recheck", is_flag=True, help="Compare again every row that an earlier run compared.")
 @click.option("--undo", is_flag=True, help="Have this installation take writes again, and the target none.")
 def move(to: str | None, tenant: str | None, yes: bool, recheck: bool, undo: bool) -> None:
-    """Move everything, or one tenant, into PostgreSQL or into a data folder, while the server runs."""
+    """Move everything, or one tenant, into PostgreSQL or into a data folder, while the server runs.
+
+    Example: python syncapp.py move --to postgresql://syncapp:secret@db.example.com/syncapp
+    """
     with storage() as (settings, source):
         tenant_id = None if tenant is None else tenant_list.find(source, tenant).id
         if to is None:
@@ -82,7 +84,7 @@ def _settings_of(settings: Settings, to: str) -> Settings:
     """Give the settings of a server at the target."""
     if re.match("postgres(ql)?://", to):
         return replace(settings, database_url=to)
-    if "://" in to:
+    if not to or "://" in to:
         raise click.UsageError("--to must be a folder, or a URL that begins with postgresql://.")
     return replace(settings, database_url="", data_dir=Path(to))
 
@@ -90,7 +92,7 @@ def _settings_of(settings: Settings, to: str) -> Settings:
 def _cut_over(moving: Move, there: Settings, yes: bool) -> None:
     what = "this tenant takes" if moving.tenant_id else "this installation takes"
     if not yes:
-        if not sys.stdin.isatty():
+        if not has_terminal():
             click.echo("All is copied, and the server goes on. Run the same command with --yes for the cut-over.")
             return
         progress(f"All is copied. From here on {what} no more writes, until a server runs there; reads go on.")

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from operations.commands.tenant_commands import as_json_option, customer_named, print_json, print_table, tenant_argument
+from operations.commands.tenant_commands import tenant as tenant_group
 from server.quotas import OWN, with_own
 from settings import Settings
 from storage import operator_actions
@@ -38,7 +39,7 @@ def _option(name: str, example: str, about: str) -> Callable[[Any], Any]:
     return click.option(_OPTIONS[name], name, metavar=example, callback=read, help=about)
 
 
-@click.command()
+@tenant_group.command()
 @tenant_argument
 @_option("tenant_stored_bytes", "N", "How large its database may be, such as 500M.")
 @_option("tenant_requests", "RATE", 'Requests and events, such as "1000 per minute".')

@@ -6,7 +6,6 @@ Knows: the command line, what is shown before rows are written. Must not know: S
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from operations.backups.rewind import Source, file_of, past_of, write_file
-from operations.commands.command_line import confirm, counted, done_by, progress
+from operations.commands.command_line import confirm, counted, done_by, has_terminal, progress
 from operations.commands.tenant_commands import as_json_option, customer_named, print_json, print_table, tenant_argument
 from protocol.codec import format_time
 from storage.declarations import compatibility
@@ -30,7 +29,7 @@ _SHOWN = 10
 
 
 class _Wish(NamedTuple):
-    """What was asked for."""
+    """What was asked for, by the names of the options."""
 
     to: str | None
     tables: tuple[str, ...]
@@ -39,6 +38,30 @@ class _Wish(NamedTuple):
     as_json: bool
     is_counted: bool
     seen: str | None
+    skip: int
+    limit: int | None
+    to_file: Path | None
+    backup: Path | None
+    kept: str | None
+
+    @property
+    def source(self) -> Source:
+        """Give where an earlier moment may be."""
+        return self.backup or self.kept
+
+    def must_be_clear(self) -> None:
+        """Refuse what says too little, or two things.
+
+        Raises: click.UsageError.
+        """
+        if not (self.is_yes or self.as_json or self.to_file or has_terminal()):
+            raise click.UsageError(
+                "This changes rows, and there is no terminal to ask: use --yes, or --json to look only."
+            )
+        if self.backup and self.kept:
+            raise click.UsageError("Say which backup: --backup PATH, or --from, and not both.")
+        if self.to is None and self.source is None:
+            raise click.UsageError("Say to which moment: --to CHANGE, or a time.")
 
 
 @click.command()
@@ -50,11 +73,15 @@ class _Wish(NamedTuple):
 )
 @click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; may be given again.")
 @click.option(
-    "--row", "rows", multiple=True, metavar="ID", help="Only this row of the one --table; may be given again."
+    "--row", "row_ids", multiple=True, metavar="ID", help="Only this row of the one --table; may be given again."
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", "is_yes", is_flag=True, help="Do not ask.")
 @as_json_option
-@click.option("--counts", is_flag=True, help="With --json: how many rows of each table, and none of them.")
+@click.option(
+    "--counts", "is_counted", is_flag=True, help="With --json: how many rows of each table, and none of them."
+)
+@click.option("--skip", type=click.IntRange(0), default=0, help="With --json: not the first so many rows.")
+@click.option("--limit", type=click.IntRange(1), help="With --json: at most so many rows; all if not given.")
 @click.option("--seen", metavar="CURSOR", help="Only if nothing was changed since --json gave this as `from`.")
 @click.option(
     "--to-file",
@@ -71,19 +98,7 @@ class _Wish(NamedTuple):
 @click.option(
     "--from", "kept", help="The same of a backup in BACKUP_TO: latest, its name, or the last one until a time."
 )
-def rewind(
-    tenant: str,
-    to: str | None,
-    tables: tuple[str, ...],
-    rows: tuple[str, ...],
-    yes: bool,
-    as_json: bool,
-    counts: bool,
-    seen: str | None,
-    to_file: Path | None,
-    backup: Path | None,
-    kept: str | None,
-) -> None:
+def rewind(tenant: str, **asked: Any) -> None:
     """Take a tenant's rows back to what they were at a moment, as a new change that devices pull.
 
     It shows the difference first, and asks; with --json and without --yes it only shows it. What it undoes stays in the
@@ -91,25 +106,19 @@ def rewind(
 
     Example: python syncapp.py rewind asha@example.com --to 2026-11-23T14:02:00+05:30
     """
-    wish = _Wish(to, tables, rows, yes, as_json, counts, seen)
-    if not (yes or as_json or to_file or sys.stdin.isatty()):
-        raise click.UsageError("This changes rows, and there is no terminal to ask: use --yes, or --json to look only.")
-    if backup and kept:
-        raise click.UsageError("Say which backup: --backup PATH, or --from, and not both.")
-    source = backup or kept
-    if to is None and source is None:
-        raise click.UsageError("Say to which moment: --to CHANGE, or a time.")
+    wish = _Wish(**asked)
+    wish.must_be_clear()
     with (
         customer_named(tenant) as (settings, engine, customer),
-        _told(source),
-        past_of(engine, settings, customer.id, source) as past,
+        _told(wish.source),
+        past_of(engine, settings, customer.id, wish.source) as past,
     ):
         compatibility.must_be_accepted(engine)
         machine = TimeMachine(engine, customer.id, done_by(), past)
-        if to_file:
-            machine.record("rewind-to-file", f"to {to or source}, in {to_file}")
-            with file_of(engine, customer.id, to_file) as copy:
-                _to_file(Moments(copy, past), copy, wish, to_file)
+        if wish.to_file:
+            machine.record("rewind-to-file", f"to {wish.to or 'the end'}{machine.of_past}, in {wish.to_file}")
+            with file_of(engine, customer.id, wish.to_file) as copy:
+                _to_file(Moments(copy, past and past[0]), copy, wish, wish.to_file)
         elif _to_tenant(machine, wish).left:
             raise SystemExit(ATTENTION)
 
@@ -142,8 +151,13 @@ def _to_tenant(machine: TimeMachine, wish: _Wish) -> Rewound:
         done = machine.apply(preview, takes_all=wish.is_yes)
     if wish.as_json:
         print_json(shown | {"written": done._asdict()})
-    elif preview.rows:
-        click.echo(f"{counted(done.rows, 'row')} written, as changes {done.first:,} to {done.last:,}.")
+    elif done.rows:
+        which = (
+            "as" if done.last - done.first + 1 == done.rows else "among the"
+        )  # Others may write between its commits.
+        click.echo(f"{counted(done.rows, 'row')} written, {which} changes {done.first:,} to {done.last:,}.")
+    elif preview.rows and not done.left:
+        click.echo("Nothing was written: all of it was made what it was then meanwhile.")
     if done.left:
         progress(f"{counted(done.left, 'row')} changed meanwhile and left as they are: look again what differs.")
     return done
@@ -220,6 +234,6 @@ def _described(moments: Moments, preview: Preview, wish: _Wish) -> dict[str, Any
         },
         "from": {"change": preview.here.sequence, "cursor": preview.here.cursor},
         "tables": preview.counts,
-        "rows": None if wish.is_counted else moments.rows(preview, 0, len(preview.rows)),
+        "rows": None if wish.is_counted else moments.rows(preview, wish.skip, wish.limit or len(preview.rows)),
         "written": None,
     }

@@ -19,12 +19,13 @@ from operations import export as exporting
 from operations.commands.command_line import confirm, counted, done_by, progress, storage
 from operations.tenant_list import Described
 from protocol.codec import format_time
+from server.log_format import printable
 from settings import Settings
 from storage import operator_actions
 from storage.engine import Engine
 from storage.main_database import Customer, State
 from storage.sessions import live_sessions
-from tenants import Tenants, parse_tenant_id
+from tenants import Tenants
 
 _SHOWN_EVERY = 500
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -78,7 +79,10 @@ def _measured(one: Described) -> tuple[str, str, str, str]:
 
 @click.group()
 def tenant() -> None:
-    """Show or change one tenant. TENANT is its ID or the e-mail address of its customer."""
+    """Show or change one tenant. TENANT is its ID or the e-mail address of its customer.
+
+    Example: python syncapp.py tenant show asha@example.com
+    """
 
 
 @tenant.command()
@@ -97,7 +101,7 @@ def show(tenant: str, as_json: bool) -> None:
         return
     for name, value in found.items():
         text = ", ".join(f"{key} {_shown(one)}" for key, one in value.items()) if isinstance(value, dict) else value
-        click.echo(f"{name}: {'-' if text is None else text}")
+        click.echo(printable(f"{name}: {'-' if text is None else text}"))
 
 
 def _shown(value: object) -> str:
@@ -189,7 +193,7 @@ def export(tenant: str, to: Path) -> None:
 
 @click.command()
 @as_json_option
-@click.option("--tenant", metavar="TENANT", help="Only of this tenant, by its ID; it may be gone.")
+@click.option("--tenant", metavar="TENANT", help="Only of this tenant, by ID, also of one that is gone, or by address.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, help="At most so many; 100 if not given.")
 def actions(as_json: bool, tenant: str | None, limit: int) -> None:
     """List what operators did, the newest first: to whom, and whether by a command or in the console.
@@ -197,7 +201,7 @@ def actions(as_json: bool, tenant: str | None, limit: int) -> None:
     Example: python syncapp.py actions --limit 20
     """
     with storage() as (_, engine):
-        tenant_id = None if tenant is None else parse_tenant_id(tenant)
+        tenant_id = None if tenant is None else tenant_list.id_of(engine, tenant)
         found = engine.directory.read(lambda: operator_actions.actions(tenant_id, limit))
     shown = [tenant_list.described_action(one) for one in found]
     if as_json:
@@ -211,14 +215,15 @@ def actions(as_json: bool, tenant: str | None, limit: int) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """Print a value as JSON, in ASCII, where no terminal finds a command."""
+    click.echo(json.dumps(value, indent=2))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns that are as wide as they need to be."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
+    """Print rows in columns that are as wide as they need to be; names and the like may be from outside."""
+    shown = [[printable(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 

@@ -95,9 +95,9 @@ def show_usage(
 
     Example: python syncapp.py usage --from 2026-11-01 --to 2026-11-30 --sort bytes
     """
-    days = _days(day, first, last, _DAYS_OF_ONE if tenant else 1)
+    days = _days(day, first, last, 1 if tenant is None else _DAYS_OF_ONE)
     with storage() as (_, engine):
-        found = _by_day(engine, tenant, days, sort) if tenant else _by_tenant(engine, days, sort or "requests")
+        found = _by_tenant(engine, days, sort or "requests") if tenant is None else _by_day(engine, tenant, days, sort)
     _print(found[:limit], as_json, as_csv)
     if len(found) > limit:
         progress(f"{limit:,} of {counted(len(found), 'line')}; --limit shows more.")

@@ -31,9 +31,11 @@ def call_roll(bus: Bus) -> RollCall:
     found: dict[str, Process] = {}
 
     def ask() -> None:
+        """Ask who is there."""
         bus.publish("", message_of(Header(name, "who")))
 
     def hear(message: bytes) -> None:
+        """Note who answers, and the question itself, which comes back if the bus works."""
         try:
             header = header_of(message)
         except msgspec.DecodeError:  # Of a newer version.

@@ -5,11 +5,9 @@ Knows: listening sockets, signals, requests in flight. Must not know: what reque
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,20 +21,16 @@ from greenlet import greenlet
 
 from server import idle_reader
 from server.http.handler import Handler
+from server.http.listening import listen
 from settings import Settings
 
 log = logging.getLogger("syncapp.server")
 
-_BACKLOG = 4_096
 _ACCEPTED_AT_ONCE = 16
 """Connections that are accepted in one round of the event loop. Those of before get their turn in between; the rest wait in
 the kernel, where each costs nothing yet."""
 
 _WITHOUT_BOUND = 1_000_000_000
-
-
-class CannotListen(RuntimeError):
-    """The address or port is not available; as text it says why and what to do."""
 
 
 class Lifecycle:
@@ -154,27 +148,6 @@ def _log_address(listener: Any) -> None:
         log.info("serving on %s", where)
 
 
-def listen(host: str, port: int, setting: str = "") -> Any:
-    """Listen with TCP_NODELAY, which accepted connections inherit (trap 16: without it each answer takes 44 ms).
-
-    ``setting``: what the names of the settings of the address and the port begin with.
-
-    Raises: CannotListen.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        what = setting + ("PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST")
-        raise CannotListen(f"Can't listen on {host}:{port}: {error.strerror}. Set {what} to another one.") from None
-    return listener
-
-
 def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
     """Serve with our handler in gunicorn's worker, and shut down with it; idle connections do not delay that."""
     worker.wsgi_handler = Handler
@@ -182,6 +155,7 @@ def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
     worker.worker_connections = _WITHOUT_BOUND  # Handler limits them, and makes room; the worker would stop accepting.
 
     def watch() -> None:
+        """Shut down when the worker is told to end."""
         while worker.alive:
             gevent.sleep(0.1)
         lifecycle.end()
@@ -192,7 +166,8 @@ def serve_with_worker(worker: Any, lifecycle: Lifecycle) -> None:
     watching, run = gevent.spawn(watch), worker.run
 
     def run_to_the_end() -> None:
-        run()  # The worker waits for its greenlets only, and an idle WebSocket has none.
+        """Run, and wait for the shutdown: the worker waits for its greenlets only, and an idle WebSocket has none."""
+        run()
         watching.join()
 
     worker.run = run_to_the_end

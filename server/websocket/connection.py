@@ -44,7 +44,7 @@ def install(engine: Any) -> dict[str, WebSocketConnection]:
     disconnected = engine.handlers["disconnect"]
 
     def end(engine_id: str, reason: str) -> None:
-        # The timer would keep the closed session for the rest of the interval.
+        """Stop the timer, which would keep the closed session for the rest of the interval."""
         engine.sockets[engine_id].queue.stop_ping_timer()
         disconnected(engine_id, reason)
 

@@ -94,6 +94,7 @@ class SocketIOMiddleware:
         refused: list[str] = []
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            """Begin the library's answer, unless it is a refusal, which is ours to write."""
             if status[0] == "4":
                 return refused.append(status)
             return start_response(status, headers, *more)

@@ -104,6 +104,7 @@ class SocketIOServer:
         connected = self._engine.handlers["connect"]
 
         def connect(engine_id: str, _: object) -> None:
+            """Connect a session that is to authenticate in time."""
             self.unauthenticated.add(engine_id, self._settings.socket_auth_seconds)
             connected(engine_id, {})
 
@@ -114,6 +115,7 @@ class SocketIOServer:
         disconnected = self._engine.handlers["disconnect"]
 
         def forget(engine_id: str, reason: str) -> None:
+            """Forget a session that has closed."""
             disconnected(engine_id, reason)
             self._engine.sockets.pop(engine_id, None)
             self.unauthenticated.discard(engine_id)

@@ -122,11 +122,17 @@ export class RowDialog {
   async #save() {
     const changes = this.#fields.map((field) => [field, field.change()]).filter(([, change]) => change);
     const wrong = changes.find(([, change]) => change.error);
-    if (wrong) return wrong[0].input.focus();
+    if (wrong) return this.#showWrong(wrong[0]);
     if (!changes.length && this.#row) return say(this.message, "Nothing was changed.");
     const values = Object.fromEntries(changes.map(([{ name }, { value }]) => [name, value]));
     say(this.message, "Saving…");
     await this.#send(() => (this.#row ? this.push.update(this.#row, values) : this.push.create(values)));
+  }
+
+  /** Go to a field that is wrong, and have in sight what is wrong with it. */
+  #showWrong({ input, element: field }) {
+    input.focus();
+    field.scrollIntoView({ block: "nearest" });
   }
 
   async #delete() {

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from models import connection, synced_tables
 from protocol.messages import Column
-from storage import main_database
+from storage import accepted_tables
 from storage.dialect import dialect
 from storage.engine import Engine
 from storage.row_migration import takes_all
@@ -90,7 +90,7 @@ def compare(engine: Engine, retiring: Collection[str] = ()) -> Found:
 
 def differences(engine: Engine, retiring: Collection[str] = ()) -> list[Difference]:
     """Find what is declared otherwise than it was accepted, without a look at rows."""
-    accepted = engine.directory.read(main_database.accepted_tables)
+    accepted = engine.directory.read(accepted_tables.accepted_tables)
     now, found = declared_now(), list[Difference]()
     for table in accepted:
         if table.name in now:
@@ -124,7 +124,7 @@ def accept(engine: Engine, retiring: Collection[str] = ()) -> list[Difference]:
         raise MigrationRefused(found.refusal())
     if found.differences:
         now = declared_now()
-        engine.directory.write(lambda: main_database.accept_tables(now))
+        engine.directory.write(lambda: accepted_tables.accept_tables(now))
     return found.differences
 
 

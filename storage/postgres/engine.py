@@ -10,7 +10,7 @@ import logging
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,10 +20,9 @@ import gevent
 
 from models import connection
 from protocol.errors import TenantNotFound
-from protocol.messages import Position
 from server.bus.bus import Bus
 from storage import main_database, positions, schema, tenant_check
-from storage.engine import About, CanNotOpen, Database, NotRestored
+from storage.engine import About, Answers, CanNotOpen, Database, NotRestored
 from storage.positions import incarnation, now_ms
 from storage.postgres import copies, installation, renewals
 from storage.postgres.connecting import connect, place_of
@@ -108,9 +107,9 @@ class PostgresEngine:
             self._kept.append(found)
         return found
 
-    def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
-        """Give the positions of some tenants, in one trip; each is asked for as its tenant, whose row alone is seen."""
-        return self.directory.read(partial(_positions, tenant_ids))
+    def ask_each(self, tenant_ids: Iterable[str], statements: Sequence[str]) -> dict[str, Answers]:
+        """Ask some tenants, in one trip; each statement is sent as its tenant, whose rows alone are seen."""
+        return self.directory.read(partial(_answers_of_each, tenant_ids, statements))
 
     def tenant_ids(self) -> list[str]:
         """List the customers who have rows here."""
@@ -343,12 +342,13 @@ def _is_id(tenant_id: str) -> bool:
         return False
 
 
-def _positions(tenant_ids: Iterable[str]) -> dict[str, Position]:
+def _answers_of_each(tenant_ids: Iterable[str], statements: Sequence[str]) -> dict[str, Answers]:
     sql, asked = connection(), {}
     for tenant_id in tenant_ids:
         turn_to(sql, tenant_id)
-        asked[tenant_id] = sql.execute(positions.POSITION)
-    return {tenant_id: Position(*row) for tenant_id, rows in asked.items() for row in rows}
+        asked[tenant_id] = [sql.execute(statement) for statement in statements]
+    found = {tenant_id: [rows.fetchall() for rows in each] for tenant_id, each in asked.items()}
+    return {tenant_id: each for tenant_id, each in found.items() if each[0]}
 
 
 def _about() -> About:

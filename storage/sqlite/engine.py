@@ -12,22 +12,20 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from limits.storage import MemoryStorage
-
 from protocol.errors import TenantNotFound
-from protocol.messages import Position
 from server.bus.bus import Bus, NoBus
 from server.disk_space import room
 from server.disk_threads import disk
 from server.durable_files import sync_folder
-from storage import main_database
-from storage.engine import About, CanNotOpen, NotRestored
-from storage.positions import incarnation, now_ms, position
+from storage import last_positions, main_database
+from storage.engine import About, Answers, CanNotOpen, NotRestored
+from storage.positions import answers, incarnation, now_ms, position
+from storage.sqlite.attempt_windows import AttemptWindows
 from storage.sqlite.connections import sqlite_version
 from storage.sqlite.data_folder import DataFolder, is_filled
 from storage.sqlite.database import SQLiteDatabase
@@ -102,12 +100,12 @@ class SQLiteEngine:
         """Give a tenant's database, whose file is opened when it is used."""
         return TenantDatabase(self.files, tenant_id)
 
-    def positions(self, tenant_ids: Iterable[str]) -> dict[str, Position]:
-        """Give the positions of some tenants, one file after the other."""
+    def ask_each(self, tenant_ids: Iterable[str], statements: Sequence[str]) -> dict[str, Answers]:
+        """Ask some tenants, one file after the other."""
         found = {}
         for tenant_id in tenant_ids:
             with contextlib.suppress(TenantNotFound):
-                found[tenant_id] = self.tenant(tenant_id).read(position)
+                found[tenant_id] = self.tenant(tenant_id).read(partial(answers, statements))
         return found
 
     def tenant_ids(self) -> list[str]:
@@ -132,7 +130,7 @@ class SQLiteEngine:
 
     def owner_of(self, epoch: str) -> str | None:
         """Tell whose file is of an epoch."""
-        return self.directory.read(partial(main_database.owner_of, epoch))
+        return self.directory.read(partial(last_positions.owner_of, epoch))
 
     def create(self, tenant_id: str, note: Callable[[], object]) -> None:
         """Create an empty tenant and run ``note`` in the directory, both or neither.
@@ -349,9 +347,9 @@ class SQLiteEngine:
         return About("SQLite " + ".".join(map(str, sqlite_version())), None)
 
     @cached_property
-    def attempt_counts(self) -> MemoryStorage:
+    def attempt_counts(self) -> AttemptWindows:
         """Count attempts in memory: a restart resets them."""
-        return MemoryStorage()
+        return AttemptWindows()
 
     def lease(self, name: str, seconds: float) -> bool:
         """Agree: one process has the files."""

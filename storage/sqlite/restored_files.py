@@ -10,7 +10,7 @@ from pathlib import Path
 
 from server.durable_files import sync_file, sync_folder
 from storage import positions
-from storage.sqlite.tenant_files import open_tenant_file
+from storage.sqlite.tenant_files import open_tenant_file, remove_file
 
 
 def lay_ready(ready: Path, put: Callable[[Path], object]) -> str:
@@ -19,10 +19,14 @@ def lay_ready(ready: Path, put: Callable[[Path], object]) -> str:
     It has its name once all of it is on the disk.
     """
     making = ready.with_suffix(".making")
-    making.unlink(missing_ok=True)
-    put(making)
-    epoch = begin_epoch(making)
-    sync_file(making)
+    remove_file(making)
+    try:
+        put(making)
+        epoch = begin_epoch(making)
+        sync_file(making)
+    except BaseException:  # It may be the disk that is full.
+        remove_file(making)
+        raise
     making.rename(ready)
     sync_folder(ready.parent)
     return epoch

@@ -11,7 +11,7 @@ import logging
 from contextlib import suppress
 
 from protocol.errors import Moved
-from storage import main_database, positions
+from storage import last_positions, positions
 from storage.sqlite.database import SQLiteDatabase
 
 KnownPosition = tuple[str, int]
@@ -30,7 +30,7 @@ class RollbackDetection:
 
     def known(self, tenant_id: str) -> KnownPosition | None:
         """Give the epoch and the sequence that are known of a tenant."""
-        return self._unsaved.get(tenant_id) or self._main.read(lambda: main_database.last_position(tenant_id))
+        return self._unsaved.get(tenant_id) or self._main.read(lambda: last_positions.last_position(tenant_id))
 
     def opened(self, tenant_id: str, database: SQLiteDatabase, now: int) -> bool:
         """Look at a file that was just opened; one that went back begins a new epoch.
@@ -70,7 +70,7 @@ class RollbackDetection:
         """Write what was noted since the last time, all at once."""
         if unsaved := dict(self._unsaved):
             with suppress(Moved):  # Nobody writes these files any more.
-                self._main.write(lambda: main_database.note_positions(unsaved))
+                self._main.write(lambda: last_positions.note_positions(unsaved))
             for tenant_id, noted in unsaved.items():
                 if self._unsaved.get(tenant_id) == noted:
                     del self._unsaved[tenant_id]

@@ -11,11 +11,13 @@ from blinker import Signal
 from accounts.letters import LINK_SECONDS, Letter, Letters
 from accounts.passwords import Passwords
 from accounts.rescue import Rescue
+from operations import customer_changes
 from protocol.errors import Busy, LinkInvalid
 from settings import Settings
 from storage import account_links, operator_actions, outbox
 from storage.main_database import AccountLink, Customer
 from storage.outbox import Mail
+from storage.sessions import change_password
 from tenants import Tenants
 
 NOW = 1_800_000_000
@@ -114,6 +116,39 @@ def test_link_ends_with_what_it_was_for(
     with pytest.raises(LinkInvalid):
         write(lambda: reset(token, NOW))
     write(lambda: reset(other, NOW))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: operator_actions.set_password(one.id, "hash", NOW),
+        lambda one: change_password(one.id, "-", "hash", NOW, but=""),
+        lambda one: reset(account_links.make(one.id, "reset", None, NOW, 3600), NOW),
+        lambda one: account_links.confirm_email(account_links.make(one.id, "confirm", "b@example.com", NOW, 9), NOW),
+    ],
+    ids=["by the operator", "by the customer", "by a link", "another address"],
+)
+def test_mail_that_waits_with_a_link_ends_with_the_password_too_and_no_other_tenants(
+    tenants: Tenants, new_tenant: Callable[[], str], rescue: Rescue, change: Callable[[Customer], object]
+) -> None:
+    """Fault: who had known a password asked for an address whose mail server put the mail off. The next try made a link
+    that counted, after the password had been changed. And who asked for the same address took away another's mail."""
+    one, other = (customer_of(tenants, new_tenant()) for _ in range(2))
+    for customer in (one, other):
+        rescue.ask_for_change(customer, "new@example.com")
+    assert len(stored(tenants)[0]) == 2
+    tenants.directory.write(lambda: change(one))
+    assert [mail["tenant_id"] for mail in stored(tenants)[0]] == [other.id]
+
+
+def test_link_of_the_operator_is_not_ended_by_a_mail_that_waits(
+    tenants: Tenants, new_tenant: Callable[[], str], rescue: Rescue
+) -> None:
+    customer = customer_of(tenants, new_tenant())
+    rescue.ask_for_change(customer, "new@example.com")
+    rescue.ask_for_verification(customer)
+    customer_changes.make_link(tenants.engine, SETTINGS, customer, "confirm", 60)
+    assert stored(tenants) == ([], 1)
 
 
 def test_closed_account_keeps_no_link_and_no_mail(

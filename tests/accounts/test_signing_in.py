@@ -22,7 +22,7 @@ import bcrypt
 import pytest
 from flask import Flask
 
-import syncapp
+import assembly
 from accounts import passwords, signing_key
 from settings import Settings
 from storage import sessions
@@ -262,7 +262,7 @@ def before(owner, name):
 {
     "before the sessions": lambda: before(sessions, "revoke_sessions"),
     "before COMMIT": lambda: (before(database.disk, "at_once"), before(PostgresDatabase, "_make_lasting")),
-    "after COMMIT": lambda: before(group_commit, "_answer"),
+    "after COMMIT": lambda: before(group_commit.Write, "finish"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """
@@ -291,7 +291,7 @@ def test_new_password_and_the_end_of_other_sessions_are_one_commit(tmp_path: Pat
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[Flask]:
-    app = syncapp.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
+    app = assembly.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
     yield app
     app.extensions["lifecycle"].end()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import syncapp
+import assembly
 from api import history
 from settings import Settings
 from tests.conftest import JSON, Device, Listener, Server, Tenant
@@ -195,7 +195,7 @@ def test_many_devices_are_listed_in_chunks_between_which_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault: all of them in one read, which held up every tenant for 1.6 s with 100,000."""
-    app = syncapp.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
+    app = assembly.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
     yields: list[None] = []
     monkeypatch.setattr(history, "yield_if_due", lambda: yields.append(None))
     try:

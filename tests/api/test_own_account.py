@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import uuid
 import zipfile
 from collections.abc import Callable
 
@@ -47,16 +48,26 @@ def test_session_of_a_lost_device_is_found_by_the_device_and_ended_with_its_sock
     assert end(tenant, device["sessionId"]).status_code == 404, "it has ended already"
 
 
-def test_session_of_somebody_else_is_none_of_mine(tenant: Tenant, other_tenant: Tenant) -> None:
-    (theirs,) = listed(other_tenant)
-    assert end(tenant, theirs["sessionId"]).status_code == 404
-    assert me(other_tenant).status_code == 200
+def test_session_of_somebody_else_is_none_of_mine(
+    tenant: Tenant, other_tenant: Tenant, listen: Callable[..., Listener]
+) -> None:
+    (theirs,), listener = listed(other_tenant), listen(other_tenant)
+    assert theirs["sessionId"] not in {one["sessionId"] for one in listed(tenant)}
+    answer, unknown = end(tenant, theirs["sessionId"]), end(tenant, str(uuid.uuid4()))
+    assert answer.status_code == 404 and answer.json()["error"] == unknown.json()["error"], "nor does it tell of it"
+    named = tenant.server.call(
+        "DELETE", f"{SESSIONS}/{theirs['sessionId']}", token=tenant.token, X_Tenant_Id=other_tenant.id
+    )
+    assert (named.status_code, named.json()["code"]) == (403, "tenant_mismatch")
+    assert me(other_tenant).status_code == 200 and not listener.is_gone.is_set()
 
 
-def test_all_other_sessions_end_and_the_one_that_asks_goes_on(tenant: Tenant) -> None:
+def test_all_other_sessions_end_and_the_one_that_asks_and_those_of_others_go_on(
+    tenant: Tenant, other_tenant: Tenant
+) -> None:
     others = [session(tenant), session(tenant)]
     assert end(tenant).json()["data"]["ended"] == 2
-    assert [me(one).status_code for one in [tenant, *others]] == [200, 401, 401]
+    assert [me(one).status_code for one in [tenant, other_tenant, *others]] == [200, 200, 401, 401]
 
 
 def test_export_has_what_a_device_pulls_and_needs_the_password(tenant: Tenant, other_tenant: Tenant) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -54,14 +52,7 @@ def test_operator_suspends_and_resumes_a_customer_and_reads_of_it_in_the_log(con
     console.fill("Search", tenant.email)
     console.wait_text("#page", "1 of ")
     console.wait_text(".grid", EVIL)
-
-    def follows_link() -> bool:
-        """The list may be made anew between the look and the key."""
-        with contextlib.suppress(WebDriverException):
-            console.driver.find_element(By.LINK_TEXT, tenant.email).send_keys(Keys.ENTER)
-        return tenant.email in console.text("h1")
-
-    wait_for(follows_link, "the tenant's page")
+    console.follow(tenant.email)
     assert EVIL not in console.text(".entry")
     for name, state, status in (("Suspend", "suspended", 401), ("Resume", "active", 200)):
         console.press(name)

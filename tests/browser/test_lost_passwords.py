@@ -31,6 +31,11 @@ def test_forgotten_password_is_replaced_from_the_log_in_form_to_the_log_in(
         page.driver.find_element(By.LINK_TEXT, "Forgotten your password?").click()
         page.fill("E-mail", tenant.email).send_keys(Keys.ENTER)
         page.wait_text(".message", "on its way")
+        page.open(f"http://localhost:{port}/reset-password")
+        page.wait_text(".message", "not whole")
+        primary = page.find(".primary")
+        text, ground = (primary.value_of_css_property(name) for name in ("color", "background-color"))
+        assert text != "rgba(255, 255, 255, 1)" and ground == "rgba(0, 0, 0, 0)", "a button that is off can be read"
         link = re.search(r"http\S+#\S+", mail_server.wait_taken(tenant.email, 2).get_content())
         assert link
         page.open(link[0])

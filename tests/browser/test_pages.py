@@ -367,6 +367,17 @@ def test_pages_come_with_a_policy_without_inline_code(server: Server, path: str)
     assert "script-src 'self'" in policy and "style-src 'self'" in policy and "unsafe" not in policy
 
 
+@pytest.mark.parametrize("path", [*PATHS, *BY_LINK])
+def test_pages_connect_to_no_other_server_but_those_that_try_one(server: Server, path: str) -> None:
+    """Fault: each could send what is typed there, a new password too, to any host."""
+    host = f"127.0.0.1:{server.port}"
+    own = {"/console": f"'self' ws://{host} wss://{host}"}.get(path, "'self'")
+    of_any = "'self' http: https: ws: wss:" if "test" in path else own
+    assert f"connect-src {of_any};" in server.call("GET", path, Host=host).headers["Content-Security-Policy"]
+    strange = server.call("GET", path, Host="a; script-src *").headers.get("Content-Security-Policy", "")
+    assert "script-src *" not in strange
+
+
 def test_front_page_links_the_rest(server: Server) -> None:
     text = server.call("GET", "/").text
     for target in (*PATHS[1:], "/health", "/api/limits"):
@@ -395,10 +406,10 @@ def test_templates_have_no_inline_code(file: Path) -> None:
     assert text.startswith("{# "), "a header says what it is"
 
 
-def test_password_fields_tell_the_browser_what_they_are() -> None:
-    text = (ROOT / "templates" / "_account.html").read_text()
-    kinds = re.findall(r'type="password" autocomplete="([a-z-]+)"', text)
-    assert kinds == ["current-password", "new-password"]
+@pytest.mark.parametrize("file", sorted((ROOT / "templates").glob("*.html")), ids=lambda file: str(file.name))
+def test_password_fields_tell_the_browser_what_they_are(file: Path) -> None:
+    fields = re.findall(r'type="password"([^>]*)', file.read_text())
+    assert [one for one in fields if not re.search(r'autocomplete="(current|new)-password"', one)] == []
 
 
 def test_without_npm_the_client_comes_pinned_from_the_cdn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The JavaScript client with the libraries that people use, in Node and in Chromium, against a real server.
 
-The scenarios are those of ``kit``, which every client is held to; the client's own tests (``clients/js/tests``) hold the
+The scenarios are those of ``kit``, which every client is held to; the client's own tests (``test_js_own_tests``) hold the
 core to the wire contract. ``JS_KIT=all`` runs every scenario with every library, both in Node and in Chromium: 15 minutes.
 
 First seen to fail, each on a fault put into the client:
@@ -17,16 +17,14 @@ The faults that the client's own tests were seen to find stand in their files.
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.conftest import ROOT, Server, needs, needs_js_client
+from tests.conftest import ROOT, needs, needs_js_client
+from tests.kit.scenarios import SCENARIOS
+from tests.kit.suite import Kit, LeftOut
 
 CLIENT = ROOT / "clients" / "js"
 ALL = os.environ.get("JS_KIT") == "all"
@@ -45,54 +43,43 @@ DRIVERS = {
 MORE_DRIVERS = {"chromium dexie": "", "chromium tanstack-db": "", "chromium watermelondb": ""}
 if ALL:
     DRIVERS |= MORE_DRIVERS
+PLAYS = [(driver, name) for driver, names in DRIVERS.items() for name in (SCENARIOS if ALL else names.split(","))]
+SEED = int(os.environ.get("SEED", random.randrange(10**9)))
 
-pytestmark = [pytest.mark.slow, *needs_js_client]
-
-
-Play = Future[subprocess.CompletedProcess[str]]
+pytestmark = [pytest.mark.slow, needs("chromium"), *needs_js_client]
 
 
 @pytest.fixture(scope="module")
-def plays(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Play]]:
-    """Play all drivers' scenarios and the client's own tests, two at a time: much of them is waiting."""
-    with ThreadPoolExecutor(2) as pool:
-        own = {"own tests": pool.submit(play_own, server.url)}
-        yield own | {driver: pool.submit(play, driver, tmp_path_factory.mktemp("kit")) for driver in DRIVERS}
+def kit_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Kit]]:
+    """Give the suite with a driver, on a server of its own, until another one is asked for."""
+    running: dict[str, Kit] = {}
+
+    def kit_of(driver: str) -> Kit:
+        if driver not in running:
+            end()
+            host, library = driver.split()
+            command = ["node", str(CLIENT / "kit" / f"{host}.mjs"), library]
+            running[driver] = Kit(command, tmp_path_factory.mktemp("kit"), random.Random(SEED))
+        return running[driver]
+
+    def end() -> None:
+        while running:
+            running.popitem()[1].close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORIES", os.environ.get("STORIES", "1"))
+        yield kit_of
+        end()
 
 
-def play_own(url: str) -> subprocess.CompletedProcess[str]:
-    """Run the client's own tests against a server."""
-    command = ["node", "--test", "--test-force-exit", *map(str, sorted((CLIENT / "tests").glob("*.test.mjs")))]
-    environ = {**os.environ, "SYNCAPP_URL": url}
-    return subprocess.run(command, cwd=CLIENT, env=environ, capture_output=True, text=True, check=False)
-
-
-def play(driver: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run scenarios of the suite against a driver."""
-    host, library = driver.split()
-    command = [sys.executable, "-m", "tests.kit", "--driver", f"node {CLIENT}/kit/{host}.mjs {library}"]
-    command += [] if ALL else ["--only", DRIVERS[driver]]
-    environ = {"STORIES": "1", **os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
-    return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-@needs("chromium")
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_library_equals_the_server_and_loses_nothing(driver: str, plays: dict[str, Play]) -> None:
-    done = plays[driver].result()
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed and int(passed[1]) > 0, done.stdout
-
-
-@pytest.mark.timeout(600)
-def test_client_keeps_to_the_wire_contract_and_to_the_libraries(plays: dict[str, Play]) -> None:
-    done = plays["own tests"].result()
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_client_has_no_type_errors() -> None:
-    done = subprocess.run(["node_modules/.bin/tsc", "-p", "."], cwd=CLIENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.parametrize(("driver", "name"), PLAYS)
+def test_library_equals_the_server_and_loses_nothing(kit_of: Callable[[str], Kit], driver: str, name: str) -> None:
+    print(f"SEED={SEED}")
+    kit = kit_of(driver)
+    kit.rng = random.Random(f"{SEED} {name}")
+    try:
+        kit.run(SCENARIOS[name])
+    except LeftOut as why:
+        if not ALL:
+            raise
+        pytest.skip(str(why))

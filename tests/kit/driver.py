@@ -32,6 +32,8 @@ class Driver:
     def __init__(self, command: list[str], folder: Path) -> None:
         self.command, self.folder = command, folder
         folder.mkdir(parents=True, exist_ok=True)
+        self.instances: set[str | None] = set()
+        """The clients that are open in it."""
         self._log = folder.with_name(folder.name + ".log")
         self._number, self._left = 0, b""
         self._process = self._start()
@@ -84,9 +86,24 @@ class Driver:
         """Tell whether it has ended."""
         return self._process.poll() is not None
 
+    def leave(self) -> bool:
+        """Have it close its clients, so that it may be another device; tell whether it did."""
+        try:
+            for instance in self.instances:
+                self.ask("close", **({"instance": instance} if instance else {}))
+        except (DriverError, AssertionError, OSError):
+            return False
+        self.instances = set()
+        return True
+
+    def move(self, folder: Path) -> None:
+        """Be a new device in another folder."""
+        self.folder = folder
+        folder.mkdir(parents=True)
+
     def restart(self) -> None:
         """Start it anew on the same folder."""
-        self._number, self._left = 0, b""
+        self._number, self._left, self.instances = 0, b"", set()
         self._process = self._start()
 
     def close(self) -> None:

@@ -95,8 +95,7 @@ def play(kit: Kit, steps: list[Step]) -> None:
             if kind == "sync" and account.at_risk:
                 account.at_risk -= {one for one in account.at_risk if _is_held([device], one.table, one.row_id, one)}
     kit.check(account, *devices)
-    for device in devices:
-        device.driver.close()
+    kit.release()
 
 
 def _device_step(kind: str, device: Device, proxy: Proxy | None, about: list[Any]) -> None:

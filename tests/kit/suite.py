@@ -44,6 +44,7 @@ class Device:
         self.session = self.session or self.account.device_session()
         about = {"url": self.url, "folder": str(self.driver.folder), "tables": list(TABLES), "deviceId": self.name}
         self.ask("open", **about | self.app, **_credentials(self.account, self.session))
+        self.driver.instances.add(self.instance)
         return self
 
     def reopen(self, **app: Any) -> Device:
@@ -128,11 +129,11 @@ class Kit:
         self._shared: Account | None = None
         self._is_given = False
         self._drivers: list[Driver] = []
+        self._idle: list[Driver] = []
         self._proxies: list[Proxy] = []
         self._names = 0
-        hello = self._driver("hello")
-        self.hello: JSON = hello.ask("hello")
-        hello.close()
+        self.hello: JSON = self._driver().ask("hello")
+        self.release()
 
     def use(self, email: str, password: str) -> None:
         """Use this account for all, instead of one that is registered."""
@@ -183,10 +184,25 @@ class Kit:
         name = f"kit-{driver.folder.name}-{self.rng.randrange(10**9)}"
         return Device(driver, account, name, url or self.url, sends_states=self.has("states"), **about).open()
 
-    def _driver(self, name: str = "device") -> Driver:
+    def _driver(self) -> Driver:
         self._names += 1
-        self._drivers.append(Driver(self.command, self.folder / f"{name}-{self._names}"))
-        return self._drivers[-1]
+        folder = self.folder / f"device-{self._names}"
+        if self._idle:
+            driver = self._idle.pop()
+            driver.move(folder)
+        else:
+            driver = Driver(self.command, folder)
+        self._drivers.append(driver)
+        return driver
+
+    def release(self) -> None:
+        """End the drivers of all devices, or keep those that can be other devices next: to start one takes long."""
+        for driver in self._drivers:
+            if self.has("reopens") and driver.leave():
+                self._idle.append(driver)
+            else:
+                driver.close()
+        self._drivers = []
 
     def second(self, device: Device) -> Device:
         """Give a second client on a device's replica: another process, or another instance in the same. Raises: LeftOut."""
@@ -215,6 +231,7 @@ class Kit:
         """Run a scenario and end what it began."""
         try:
             scenario(self)
+            self.release()
         finally:
             self._end_scenario()
 
@@ -225,9 +242,15 @@ class Kit:
             proxy.close()
         self._drivers, self._proxies = [], []
 
+    def end_drivers(self) -> None:
+        """End every driver."""
+        self._drivers += self._idle
+        self._idle = []
+        self._end_scenario()
+
     def close(self) -> None:
         """End the server, and close the account on somebody else's."""
-        self._end_scenario()
+        self.end_drivers()
         if self._server:
             self._server.stop()
         elif self._shared and self._is_given:

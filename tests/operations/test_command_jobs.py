@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -17,12 +18,11 @@ from tests.conftest import Server, wait_for
 JOB = "0" * 32
 
 
-def job(folder: Path, process_id: int, code: str = "") -> Path:
-    """Lay a job out that was begun two hours ago."""
+def job(folder: Path, code: str = "") -> Path:
+    """Lay a job out that was begun two hours ago, and whose process is gone."""
     made = folder / JOB
     made.mkdir(parents=True)
-    (made / "pid").write_text(str(process_id))
-    for name in ("output", "errors"):
+    for name in ("begun", "output", "errors"):
         (made / name).write_text("said")
     if code:
         (made / "code").write_text(code)
@@ -31,15 +31,19 @@ def job(folder: Path, process_id: int, code: str = "") -> Path:
 
 
 def test_job_that_ended_is_removed_in_time_and_one_that_runs_is_not(tmp_path: Path) -> None:
-    running, over = job(tmp_path / "a", os.getpid()), job(tmp_path / "b", os.getpid(), "0")
-    for folder in (running.parent, over.parent):
-        CommandJobs(folder)
+    running, over = job(tmp_path / "a"), job(tmp_path / "b", "0")
+    with (running / "output").open("rb") as output:
+        fcntl.flock(output, fcntl.LOCK_EX)
+        for folder in (running.parent, over.parent):
+            CommandJobs(folder)
     assert running.exists() and not over.exists()
+    CommandJobs(running.parent)  # Fault: that its process had ended was not seen once another had its number.
+    assert not running.exists()
 
 
 def test_job_that_was_killed_has_ended_without_a_word(tmp_path: Path) -> None:
     jobs = CommandJobs(tmp_path)
-    job(tmp_path, 2**22 + 1)  # Beyond the greatest ID of a process.
+    job(tmp_path)
     state = jobs.state(JOB)
     assert state is not None and (state.exit_code, state.output) == (-1, "said")
     assert jobs.state("..") is None and jobs.result_of("../..") is None
@@ -60,8 +64,8 @@ def test_archive_is_removed_in_time_though_nobody_asks_for_another_job(
 def test_archive_of_before_a_restart_is_removed_though_nobody_signs_in(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    left = job(tmp_path / "data" / JOBS_FOLDER, os.getpid())
-    (left / "pid").write_text("")  # As a crash leaves it.
+    left = job(tmp_path / "data" / JOBS_FOLDER)
+    (left / "begun").unlink()  # As a crash leaves it.
     os.utime(left, (time.time() - 7200,) * 2)
     start_server()
     assert not left.exists()

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from operations import export as exporting
 from tests.conftest import Server, Tenant
-from tests.operations.commands.test_tenant_commands import done, refused
+from tests.operating import done, refused
 
 
 @pytest.fixture(scope="module")
@@ -88,4 +89,17 @@ def test_file_that_is_there_is_not_replaced(server: Server, used: Tenant, tmp_pa
 
 
 def test_folder_that_is_not_there_is_named(server: Server, used: Tenant, tmp_path: Path) -> None:
-    assert "nowhere" in refused(server, "export", used.id, "--to", str(tmp_path / "nowhere" / "a.zip"))
+    said = refused(server, "export", used.id, "--to", str(tmp_path / "nowhere" / "a.zip"))
+    assert said == f"Error: {tmp_path / 'nowhere'}: There is no such folder."
+
+
+def test_archive_of_another_who_exported_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    """Fault: of two at once into one file the second replaced the first's, which had ended without an error."""
+    made, there = tmp_path / "made", tmp_path / "there"
+    made.write_text("second")
+    there.write_text("first")
+    with pytest.raises(FileExistsError, match="already"):
+        exporting._put(made, there)
+    assert there.read_text() == "first"
+    exporting._put(made, tmp_path / "other")
+    assert (tmp_path / "other").read_text() == "second"

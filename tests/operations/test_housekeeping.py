@@ -16,7 +16,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-import syncapp
+import assembly
 from operations import housekeeping, usage_saving
 from operations.file_monitor import FileMonitor
 from operations.housekeeping import Housekeeping
@@ -56,7 +56,7 @@ def test_end_of_the_server_in_the_midst_of_its_own_work_is_quiet(
     for _ in range(CUSTOMERS):
         provision(tenants, str(uuid.uuid4()))
     tenants.close()
-    app = syncapp.build(Settings(data_dir=tmp_path, purge_seconds=0))
+    app = assembly.build(Settings(data_dir=tmp_path, purge_seconds=0))
     gevent.sleep(SHORT_SECONDS)  # Now it works, and the rest of the customers is to come.
     app.extensions["lifecycle"].end()
     gevent.sleep(20 * SHORT_SECONDS)

@@ -17,7 +17,7 @@ from operations.archive import ArchiveError
 from operations.import_archive import read
 from tests import forking
 from tests.conftest import FAST, JSON, Device, Listener, Run, Server, Tenant
-from tests.operations.commands.test_tenant_commands import command, done, refused
+from tests.operating import command, done, refused
 from tests.postgres import environ_of
 
 PASSWORD = "another-password-1"
@@ -215,6 +215,9 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an id": (lambda it: changed(it, HISTORY, b'"id":"gone"', b'"id":"../x"'), "line 2: it is no change of a row"),
     "a time": (lambda it: changed(it, HISTORY, b'"committedAt":"2', b'"committedAt":"x'), "line 1: a time"),
     "a conflict": (lambda it: rewritten(it, **{"conflicts.jsonl": b'{"fields": 5}\n'}), "it is no conflict"),
+    "a winner": (lambda it: changed(it, "conflicts.jsonl", b'"winner":"client"', b'"winner":"nobody"'), "no conflict"),
+    "a number": (lambda it: changed(it, "conflicts.jsonl", b'"version":', b'"version":1e30,"v":'), "it is no conflict"),
+    "a state": (lambda it: changed(it, "conflicts.jsonl", b'"state":"open"', b'"state":"resolved"'), "no conflict"),
     "a device": (lambda it: rewritten(it, **{"devices.jsonl": b'{"deviceId": "a b"}\n'}), "it is no device"),
     "an account": (lambda it: rewritten(it, **{"account.json": b"[]"}), "it is no object"),
 }

@@ -92,6 +92,9 @@ def test_recipient_that_is_refused_for_good_is_not_tried_again_and_not_told_in_f
         sender.send_due(NOW)
     (left,) = waiting(tenants)
     assert left["failed"] == NOW and "550" in left["error"] and me not in left["error"]
+    with pytest.raises(MailRefused) as refusal:
+        smtp_server.deliver(sender._settings, Letter("nobody@Bücher.example", "s", "b", "1"))
+    assert "550" in str(refusal.value) and "obody" not in str(refusal.value), "nor as the mail server writes it"
     (line,) = caplog.records
     assert vars(line)["to"] == f"n…@{me.partition('@')[2]}" and me not in str(vars(line))
     assert tenants.directory.read(lambda: outbox.due(NOW + 10_000_000, 10)) == []

@@ -6,10 +6,10 @@ Seen to fail with: a copy after the change, a fingerprint noted in a transaction
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import sqlite3
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -24,8 +24,8 @@ from operations.migration import Migration, NoRoomForCopies, Result
 from protocol.errors import StorageFull
 from storage import schema
 from tenants import Tenants
+from tests import forking
 from tests.backing_up import operating
-from tests.conftest import ROOT
 from tests.data_folder import engine_of, path_of
 from tests.declaring import Restart, provision, put
 from tests.inside import rows
@@ -185,11 +185,29 @@ def test_canary_of_a_run_that_was_cut_off_is_compared_with_what_it_was_before(
         engine_of(tenants).folder.before_migration.mkdir()
         migrating(tenants)._migrate(ids[0], copies=True, verifies=True)
     assert tenants.engine.is_current(ids[0]) and states(tenants) == {"failed": 1, "waiting": 2}
+    assert migration.remove_copies(engine_of(tenants).folder.path) == (0, 0), "it is still to be compared with its copy"
     with pytest.raises(migration.Lost, match=ids[0]):
         migrating(tenants).must_have_lost_nothing(migrating(tenants).waiting())
     run = migrating(tenants)
     assert run.run(run.canaries(run.waiting(), 1)[:1], 1, copies=True, verifies=True).migrated == ids[:1]
     assert everything_in(copy_of(tenants, ids[0])) == before and states(tenants) == {"current": 1, "waiting": 2}
+
+
+def test_copies_are_not_removed_while_they_are_made(
+    restart: Restart, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: a canary whose copy was removed meanwhile could not be compared, and passed the next time."""
+    tenants, seen = restart(WIDER), list[str]()
+
+    def look(tenant_id: str) -> list[str]:
+        with pytest.raises(migration.CopiesInUse):
+            migration.remove_copies(engine_of(tenants).folder.path)
+        seen.append(tenant_id)
+        return []
+
+    monkeypatch.setattr(tenants.engine, "faults_in", look)
+    assert migrated(tenants, verifies=True).failed == {} and sorted(seen) == sorted(ids)
+    assert migration.remove_copies(engine_of(tenants).folder.path)[0] == 3
 
 
 def interrupted(_: str) -> list[str]:
@@ -245,6 +263,24 @@ def test_progress_has_a_rate_and_the_time_that_is_left() -> None:
     assert len(said) == 50
 
 
+def test_interrupt_lets_those_under_way_end_and_leaves_the_others(restart: Restart, ids: list[str]) -> None:
+    """Fault: it was raised in the midst of a tenant, which was noted as failed, and all others were migrated."""
+    tenants = restart(WIDER)
+    migrate = tenants.engine.migrate
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def interrupt(tenant_id: str) -> None:
+        if tenant_id == ids[0]:
+            os.kill(os.getpid(), signal.SIGINT)
+        migrate(tenant_id)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tenants.engine, "migrate", interrupt)
+        migrating(tenants).run(ids, 1, copies=True)
+    assert states(tenants) == {"current": 2, "waiting": 1}, "one was under way, and one next in line"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 KILLED = """
 import os, sys, syncapp
 from storage.sqlite import files
@@ -268,8 +304,7 @@ def test_run_that_was_killed_goes_on_and_copies_what_was_before(
     tenants.close()
     (tmp_path / "own.toml").write_text(WIDER)
     environ = operating(tmp_path / "data") | {"TABLES_FILE": str(tmp_path / "own.toml")}
-    command = [sys.executable, "-c", KILLED, "migrate", "--jobs", "1"]
-    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    ended = forking.run(["-c", KILLED, "migrate", "--jobs", "1"], environ)
     assert ended.returncode == -9, ended.stderr
     tenants = restart(WIDER)
     assert states(tenants) == {"current": 1, "waiting": 2}

@@ -15,9 +15,12 @@ from operations.move import Move
 from operations.move_checks import MoveError
 from protocol.errors import Moved
 from storage import copying, devices, main_database
+from storage.backup_runs import BackupRun
 from storage.declarations.compatibility import MigrationRefused
 from storage.devices import Seen
 from storage.engine import CanNotOpen, Engine
+from storage.last_positions import LastPosition
+from storage.operator_sessions import OperatorSession
 from storage.positions import position
 from storage.postgres.engine import PostgresEngine
 from storage.sqlite.engine import SQLiteEngine
@@ -142,8 +145,7 @@ def test_everything_moves_and_is_the_same(open_engine: Open, here: str, there: s
 def test_every_table_of_the_directory_is_copied_or_stays_for_a_reason() -> None:
     """Of both engines: what PostgreSQL's has beside these is its own account of them. Backups are of the place where the
     data was, and an operator signs in anew."""
-    stay = {main_database.LastPosition, main_database.Installation}
-    stay |= {main_database.BackupRun, main_database.OperatorSession}
+    stay = {LastPosition, main_database.Installation, BackupRun, OperatorSession}
     assert {*copying.DIRECTORY, *stay} == set(main_database._MODELS), "storage/copying.py must copy it"
 
 

@@ -17,7 +17,7 @@ import apsw
 import pytest
 from flask import Flask, Response
 
-import syncapp
+import assembly
 from protocol import errors
 from settings import Settings
 from tests import postgres
@@ -234,7 +234,7 @@ def test_full_disk_is_told_stores_nothing_and_is_over_when_there_is_room_again(
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[Flask]:
     """The application in this process, with one customer."""
-    app = syncapp.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
+    app = assembly.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
     yield app
     app.extensions["lifecycle"].end()
 

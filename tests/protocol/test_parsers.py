@@ -21,11 +21,10 @@ from flask import Flask
 from geventwebsocket.exceptions import ProtocolError, WebSocketError
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from limits import parse_many
 from werkzeug.test import EnvironBuilder
 
+import assembly
 import settings
-import syncapp
 from accounts import tokens
 from api.docs import json_schema, schemas
 from api.request_headers import device_id_header, idempotency_key_header
@@ -40,6 +39,7 @@ from protocol.row_decoder import TypedRow
 from server.http import exchange as http_exchange
 from server.quotas import Quotas
 from server.scheduler import Scheduler
+from setting_values import rates_of
 from settings import SettingError, Settings
 from tests.api.bad_input.strategies import ANY_JSON, PULL, PUSH, TEXT
 from tests.fuzzing import EXAMPLES
@@ -63,7 +63,7 @@ def arrived(value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    app = syncapp.build(Settings(data_dir=tmp_path_factory.mktemp("parsers") / "data", shutdown_seconds=1))
+    app = assembly.build(Settings(data_dir=tmp_path_factory.mktemp("parsers") / "data", shutdown_seconds=1))
     yield app
     app.extensions["lifecycle"].end()
 
@@ -354,4 +354,4 @@ def test_environment_is_read_or_refused_in_one_sentence(environ: dict[str, str])
     except SettingError as error:
         assert re.match(r"[A-Z0-9_ +]+ must ", str(error)) and str(error).endswith(".")
     else:
-        assert parse_many(read.rate_limit_login) and parse_many(read.rate_limit_register)
+        assert rates_of(read.rate_limit_login) and rates_of(read.rate_limit_register)

@@ -273,6 +273,8 @@ def test_connections_fit_the_limit_of_open_files(
     assert found.max_connections == 4_096 - 5 * 256 - 300
     assert found.max_tenant_sockets == found.max_connections // 2
     assert "leave room for 2516 connections" in caplog.text
+    of_postgres = fitted_to_open_files(Settings(database_url="postgresql://db", open_tenants=100_000))
+    assert of_postgres.max_connections == 4_096 - 300, "it opens no files of tenants"
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100_000, 100_000))
     assert fitted_to_open_files(Settings()) == Settings()
 

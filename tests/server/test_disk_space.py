@@ -225,7 +225,7 @@ def full(small: Server) -> Tenant:
         answer = tenant.device().push_raw(rows(str(number)))
         if answer.status_code != 200:
             return tenant
-    raise AssertionError("5 MB fitted_to_open_files into 1 MiB")
+    raise AssertionError("5 MB fit into 1 MiB")
 
 
 def rows(*ids: str) -> JSON:

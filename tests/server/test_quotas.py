@@ -24,7 +24,7 @@ from gevent.socket import socketpair
 from hypothesis import given
 from hypothesis import strategies as st
 
-import syncapp
+import assembly
 from protocol.errors import Busy, RateLimited
 from server.quotas import Quota, Quotas, RemainingQuota, rate_headers
 from server.scheduler import _MAX_A_ROUND, Scheduler, is_more_ready, yield_if_due, yield_to_loop
@@ -327,7 +327,7 @@ def _send(device: Device, data: Any, **headers: str) -> Any:
 
 
 def test_every_call_with_a_token_spends_a_request(start_server: StartServer, tmp_path: Path) -> None:
-    app = syncapp.build(Settings(data_dir=tmp_path / "other"))
+    app = assembly.build(Settings(data_dir=tmp_path / "other"))
     free = {"/register", "/login", "/refresh", "/forgotten", "/reset", "/confirm", "/health", "/limits", "/tables"}
     calls = [
         (method, re.sub(r"<int.*?>", "1", re.sub(r"<\w+>", "end_user", rule.rule)))

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from models import connection
-from storage import devices, increments, schema
+from protocol.codec import format_time
+from protocol.messages import PushResult
+from storage import devices, history, increments, schema
 from storage.copying import pages, table_of
 from storage.increments import State, Step
 from storage.positions import now_ms, position
@@ -117,7 +119,9 @@ def test_copy_with_its_increments_is_the_tenant_row_for_row(
         expected = live(tenants, tenant_id)
         assert look_into(copy, whole) == expected, f"round {number}"
         assert look_into(copy, increments.state) == before
-        assert look_into(copy, increments.counts) == {table: len(rows) for table, rows in expected.items()}
+        counts = {table: len(rows) for table, rows in expected.items()}
+        open_conflicts = sum("open" in row for row in expected["_conflicts"])
+        assert look_into(copy, increments.counts) == {**counts, increments.OPEN_CONFLICTS: open_conflicts}
 
 
 def test_increment_has_what_changed_and_nothing_else_of_the_rows(tenants: Tenants, copy: Path) -> None:
@@ -127,6 +131,31 @@ def test_increment_has_what_changed_and_nothing_else_of_the_rows(tenants: Tenant
     inserted = {step.table: len(step.rows) for step in steps if step.what == "insert"}
     assert (inserted["_changes"], inserted["end_user"]) == (1, 1) and "interactions" not in inserted
     assert "keep" not in {step.what for step in steps}, "nothing was removed, so what is left is not told"
+
+
+def test_what_moves_no_sequence_and_comes_back_in_a_restore_is_seen(tenants: Tenants, copy: Path) -> None:
+    """An edit that loses in all its fields, the decision that it stays so, the name of a device; not its visit."""
+    tenant_id, before = begun(tenants, copy)
+    inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "r1", "name": "now"}]}}, device_id="d")
+    before, _ = follow(tenants, tenant_id, copy, before)
+    ask_each = tenants.engine.ask_each
+    is_at: Callable[[], bool] = lambda: before.is_at(ask_each([tenant_id], increments.LOOK)[tenant_id])  # noqa: E731
+    late = {"table": "end_user", "operation": "update", "data": {"id": "r1", "name": "late"}, "baseVersion": 1}
+    decide = lambda: history.resolve(1, "keep", now_ms(), lambda: PushResult(before_all, before_all))  # noqa: E731
+    before_all = tenants.read(tenant_id, position)
+    visit = lambda: devices._save_visit("phone", {}, devices.Visit({}, 1))  # noqa: E731
+    for change, is_seen in (
+        (lambda: inside.push(tenants, tenant_id, {"operations": [late | {"timestamp": format_time(1)}]}), True),
+        (lambda: tenants.write(tenant_id, decide), True),
+        (lambda: tenants.write(tenant_id, visit), False),
+        (lambda: tenants.write(tenant_id, lambda: devices.rename("phone", "Asha's")), True),
+    ):
+        change()
+        assert is_at() is not is_seen and tenants.read(tenant_id, position) == before_all
+        before, _ = follow(tenants, tenant_id, copy, before)
+        assert is_at() and look_into(copy, whole) == live(tenants, tenant_id)
+    (conflict,) = live(tenants, tenant_id)["_conflicts"]
+    assert "resolved" in conflict
 
 
 def test_tenant_of_another_epoch_or_other_tables_is_not_followed(

@@ -20,7 +20,7 @@ from protocol.codec import format_time
 from protocol.messages import PushResult
 from storage import devices, history, rewind, time_machine
 from storage.devices import DAY_MS
-from storage.moments import NoMoment
+from storage.moments import Moment, NoMoment
 from storage.positions import position, position_and_digests
 from storage.sqlite.tenant_files import open_tenant_file
 from storage.time_machine import Rewound, TimeMachine
@@ -213,7 +213,7 @@ def test_preview_says_of_each_row_what_is_and_what_was(past: Past) -> None:
     first, second, third = past.machine.rows(preview, 0, 9)
     about = {"table": "end_user", "id": "a", "kind": "changed"}
     assert first == {**about, "fields": {"note": {"now": "2", "then": "1"}}}
-    assert (second["id"], second["kind"]) == ("b", "added") and second["fields"]["is_deleted"] == {"now": 1, "then": 0}
+    assert (second["id"], second["kind"]) == ("b", "added") and second["fields"]["note"] == {"then": "b"}
     assert (third["id"], third["kind"]) == ("c", "gone") and third["fields"]["note"] == {"now": "c"}
     assert past.machine.rows(preview, 1, 1) == [second]
 
@@ -229,6 +229,17 @@ def test_row_that_was_changed_after_the_preview_is_left_unless_all_is_taken(past
     assert {key[1]: row["note"] for key, row in past.live().items()} == {"a": "1", "b": "4", "c": None, "d": None}
     assert past.machine.apply(again, takes_all=True)[:2] == (3, 0)
     assert shown(past.live()) == shown(past.states[2])
+
+
+def test_two_rewinds_at_once_are_one_and_leave_only_what_a_device_changed(past: Past) -> None:
+    """Fault: what the other one had made was counted as changed meanwhile, so that both said that rows were left."""
+    past.push(op("create", "a", note="1"), op("create", "b", note="1"))
+    past.push(op("update", "a", note="2"), op("delete", "b"), op("create", "c"))
+    one, other = (past.machine.preview(past.machine.moment("2", T0)) for _ in range(2))
+    assert past.machine.apply(one)[:2] == (3, 0)
+    assert past.machine.apply(other) == (0, 0, 0, 0)
+    past.push(op("update", "a", note="3"))
+    assert past.machine.apply(other)[:2] == (0, 1)
 
 
 def test_more_rows_than_one_transaction_takes_come_in_several(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +267,7 @@ def test_copy_from_before_tells_what_was_purged_and_brings_rows_back_whose_tombs
         past.rewind(3)
     assert caught.value.is_removed
     database = open_tenant_file(copy)
-    machine = TimeMachine(past.tenants.engine, past.id, past=database)
+    machine = TimeMachine(past.tenants.engine, past.id, past=(database, "before.db"))
     moment = machine.moment("3", T0)
     one = machine.preview(moment, ["end_user"], ["b", "never"])
     assert [(row.id, row.kind, row.now) for row in one.rows] == [("b", "added", None)]
@@ -320,6 +331,7 @@ def test_time_means_the_last_commit_at_or_before_it_and_utc_without_a_zone(past:
     first = past.times[2]
     moments = [past.machine.moment(format_time(at), T0 * 2) for at in (first - 1, first, first + 999, first + 1000)]
     assert [moment.sequence for moment in moments] == [0, 2, 2, 3] and moments[1].at == first
+    assert past.machine.moment("0001-01-01", T0) == Moment(0, 0, is_utc_taken=True), "nothing was removed"
     without = past.machine.moment(format_time(first).removesuffix("Z"), T0 * 2)
     assert without == moments[1]._replace(is_utc_taken=True)
 

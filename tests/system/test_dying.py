@@ -6,9 +6,9 @@ The faults named below were put into a copy of the server; the tests named with 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from operations.backups import backup, restore
 from storage import positions
 from storage.sqlite import files
 from tenants import Tenants
-from tests import inside
-from tests.conftest import ROOT, Server, Tenant
+from tests import forking, inside
+from tests.conftest import Server, Tenant
 from tests.data_folder import engine_of, folder_of, opened, path_of
 from tests.pushed_rows import ROW, names, push_of
 
@@ -58,7 +58,7 @@ def amid_commit(original, commit):
     "between log and rows": lambda: (before(push_writer, "insert_row"), before(push_batch, "insert_row")),
     "before COMMIT": lambda: before(database.disk, "at_once"),
     "amid COMMIT": lambda: before(database.disk, "at_once", amid_commit),
-    "after COMMIT": lambda: before(group_commit, "_answer"),
+    "after COMMIT": lambda: before(group_commit.Write, "finish"),
 }[os.environ["POINT"]]()
 syncapp.main()
 """
@@ -142,14 +142,13 @@ setattr(owner, name, dying)
 if work == "open":
     engine.tenant(tenant_id).read(positions.position)
 else:
-    restore.restore(engine, restore.choose(engine, Path(made)), print)
+    restore.restore(engine, restore.choose(engine, Path(made)), restore.Source(made), print)
 """
 
 
 def die(folder: Path, tenant_id: str, made: Path, work: str, *point: str) -> None:
     """Open a tenant's file, or restore, in a process that dies before or after a call."""
-    command = [sys.executable, "-c", DYING, str(folder), tenant_id, str(made), work, *point]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    process = forking.run(["-c", DYING, str(folder), tenant_id, str(made), work, *point], {**os.environ})
     assert process.returncode == 9, process.stdout + process.stderr
 
 
@@ -269,6 +268,8 @@ def test_restore_of_a_lost_customer_that_dies_before_it_is_known_is_put_right_by
     opened(lost.folder).close()
     tenants = opened(lost.folder)
     assert path_of(tenants, lost.tenant_id).exists(), "rows of nobody were removed"
-    restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), lost.made), lambda _: None)
+    restore.restore(
+        engine_of(tenants), restore.choose(engine_of(tenants), lost.made), restore.Source("it"), lambda _: None
+    )
     tenants.close()
     check_state(lost, "then")

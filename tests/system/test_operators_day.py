@@ -318,8 +318,7 @@ def open_tenant(day: Day, page: Page, tenant: Tenant) -> None:
     page.wait_text("#page h1", "Tenants")
     page.fill("Search", tenant.email)
     page.wait_text("#page", "1 of ")
-    page.driver.find_element(By.LINK_TEXT, tenant.email).click()
-    page.wait_text("h1", tenant.email)
+    page.follow(tenant.email)
 
 
 @browser_test
@@ -337,13 +336,16 @@ def test_mass_delete_is_undone_from_the_console_and_devices_pull_it_as_a_change(
     page.driver.execute_script(CHOOSE, page.find("#moment"), at)
     page.press("Show what would change")
     wait_for(lambda: "end_user" in page.text("dialog table"), "the difference")
+    page.press("Show the rows, which is recorded")
+    page.wait_text("dialog .rows-shown", '→ "Customer ')
     page.press(f"Rewind {len(rows)} rows")
     page.wait_text("dialog .message", f"Rows written: {len(rows)}")
     listener.wait_note("sync_complete")
     pulled = by_id(phone.catch_up()["end_user"])
     assert pulled == rows and str(phone.cursor).split("-")[0] == epoch
     assert by_id(till.rows()) == rows
-    assert [one["action"] for one in day.shown("actions", "--tenant", tenant.id)][:2] == ["rewound", "rewind"]
+    recorded = [one["action"] for one in day.shown("actions", "--tenant", tenant.id)]
+    assert recorded[:3] == ["rewound", "rewind", "show-rows"]
     listener.close()
     page.driver.delete_all_cookies()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import postgres
-from tests.conftest import JSON, ROOT, WAIT_SECONDS, Listener, Server, Tenant
+from tests.conftest import JSON, Listener, Server, Tenant
 from tests.operations.commands.test_operator import run
 from tests.relay import Relay
 
@@ -172,12 +170,3 @@ def test_database_that_can_not_be_used_refuses_the_start_with_a_sentence(
         said = ended.stdout + ended.stderr
         assert ended.returncode == 1 and sentence in said and "Traceback" not in said
         assert "secret" not in said
-
-
-def test_server_on_files_does_not_import_the_driver_of_postgresql() -> None:
-    """Fault: peewee imported as it is: psycopg was there, with 17 MB."""
-    code = "import syncapp, sys; print([name for name in sys.modules if name.startswith('psycopg')])"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
-    )
-    assert ended.stdout.strip() == "[]"

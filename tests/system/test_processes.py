@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from syncapp import VERSION
 from tests import postgres
 from tests.by_hand import Raw
 from tests.conftest import JSON, Listener, Server, Tenant, needs, wait_for
@@ -18,6 +17,7 @@ from tests.proxy_processes import Behind, certified, documented, running
 from tests.redis_server import Redis
 from tests.server.http.test_lifecycle import procfile_command
 from tests.signing_in import log_in
+from version import VERSION
 
 pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)]
 

@@ -12,7 +12,8 @@ import { contentOf } from "../examples/serve.mjs";
 const ARGUMENTS = [
   ..."--headless=new --no-sandbox --disable-gpu --no-first-run --disable-sync --disable-dev-shm-usage".split(" "),
   ..."--disable-background-networking --disable-component-update --remote-debugging-pipe --disable-extensions".split(" "),
-  "--disable-features=LocalNetworkAccessChecks,PrivateNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
+  ..."--in-process-gpu --disable-breakpad --disable-component-extensions-with-background-pages".split(" "),
+  "--disable-features=SpareRendererForSitePerProcess,LocalNetworkAccessChecks,PrivateNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
   ..."--disable-backgrounding-occluded-windows --disable-renderer-backgrounding --disable-background-timer-throttling".split(" "),
 ];
 

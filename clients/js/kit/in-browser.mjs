@@ -22,7 +22,7 @@ export async function drive({ name, library, persists, origin, begin }) {
   const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
   const device = readFileSync(new URL(`devices/${library}.mjs`, import.meta.url), "utf8");
   const features = JSON.parse(/export const features = (\[.*\]);/.exec(device)?.[1] ?? "[]");
-  if (persists) features.push("persists");
+  features.push(persists ? "persists" : "reopens"); // The profile of a browser is that of one device.
   const tabs = new Tabs(`${origin}/kit/page.html#${library}`, begin);
   await serve({ client: `syncapp-client ${version}, ${library} in ${name}`, features }, (request) => tabs.answer(request));
   await tabs.close();

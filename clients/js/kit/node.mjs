@@ -15,7 +15,7 @@ process.env.NODE_ENV ??= "production";
 const name = process.argv[2] ?? "indexeddb";
 const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
 const { Device, features } = await import(`./devices/${name}.mjs`);
-const hello = { client: `syncapp-client ${version}, ${name} in Node`, features };
+const hello = { client: `syncapp-client ${version}, ${name} in Node`, features: [...features, "reopens"] };
 
 await serve(hello, (/** @type {any} */ request) => Device.answer(request));
 process.exit(0);

@@ -1,6 +1,6 @@
 // Legend-State 3 (beta) over the core, as its page of docs has it: both ways, and without a network for a while.
 //
-// First seen to fail: without `retry` an edit that was made offline never comes.
+// First seen to fail: without `retry` an edit that was made offline never comes; without `transform` an older list of another device's does.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -17,6 +17,10 @@ function usersOf(client) {
   const users$ = observable(syncedCrud({
     list: () => rowsOf(client, "end_user"),
     create: push("create"), update: push("update"), delete: push("delete"), updatePartial: true,
+    transform: {
+      load: (row) => ({ ...row, bankList: row.bankList && JSON.stringify(row.bankList) }),
+      save: (row) => ({ ...row, bankList: row.bankList && JSON.parse(row.bankList) }),
+    },
     retry: { infinite: true, delay: 50, maxDelay: 50 },
     subscribe: ({ refresh }) => void Object.assign(told, { refresh }),
   }));
@@ -46,6 +50,25 @@ test("Legend-State: edits go both ways, fields of both sides stay, and what is d
   await until(() => users$.a.phone.get() === "2" && !users$.gone.get(), "what the other device did");
   users$.made.delete();
   await until(async () => !(await there()).has("made"), "the deletion");
+});
+
+test("Legend-State: a list that another device added to stays when this one edits another field", async () => {
+  const own = await registered();
+  const other = deviceOf(own);
+  await other.push({ changes: { end_user: [{ id: "a", name: "first", bankList: [{ bank: "one" }] }] } });
+  const { users$, told } = usersOf(deviceOf(own));
+  await when(() => users$.a.name.get());
+  await other.push({ changes: { end_user: [{ id: "a", bankList: [{ bank: "one" }, { bank: "two" }] }] } });
+  users$.a.name.set("typed");
+  const there = async () => (await rowsOf(other, "end_user"))[0];
+  await until(async () => (await there())?.name === "typed", "the name on the server");
+  assert.deepEqual((await there()).bankList, [{ bank: "one" }, { bank: "two" }]);
+  await until(() => told.refresh, "the subscription");
+  told.refresh();
+  await until(() => users$.a.bankList.get()?.includes("two"), "the list of the other device");
+  users$.a.bankList.set(JSON.stringify([{ bank: "three" }]));
+  await until(async () => (await there())?.bankList.length === 1, "the list on the server");
+  assert.deepEqual((await there()).bankList, [{ bank: "three" }]);
 });
 
 test("Legend-State: what is typed without a network is sent when it is back", async () => {

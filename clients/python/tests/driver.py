@@ -12,7 +12,7 @@ import syncclient
 from syncclient import Hooks, SyncClient, SyncError, transport
 
 JSON = dict[str, Any]
-FEATURES = ["persists", "live", "conflicts", "processes", "instances", "merges", "returns", "clock"]
+FEATURES = ["persists", "reopens", "live", "conflicts", "processes", "instances", "merges", "returns", "clock"]
 
 
 class Driver:
@@ -92,6 +92,7 @@ class Driver:
 
     def do_close(self, asked: JSON) -> JSON:
         self.clients.pop(asked.get("instance", "first")).close()
+        self.renamed = []
         return {}
 
 

@@ -70,7 +70,7 @@ def make_kit(kit: Kit, server: LocalServer, tmp_path: Path) -> Iterator[Callable
 
     yield make
     for made in kits:
-        made._end_scenario()
+        made.end_drivers()
 
 
 def test_suite_at_a_deployment_uses_one_account_and_closes_it(make_kit: Callable[[], Kit]) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+import assembly
 import settings
-import syncapp
 from api.admin.assembly import assemble
 from tests.conftest import ROOT, Server, wait_for
 from tests.operating import Operator, signed_in
 
+EVIL = "<b>n</b>" + "wide" * 10_000
 SECRET = "a-secret-of-more-than-32-bytes-0123456789"
 
 
@@ -74,7 +75,7 @@ def test_checks_are_those_of_doctor(alone: Operator) -> None:
 
 
 def test_every_call_of_the_console_is_in_the_docs(tmp_path: Path) -> None:
-    app = syncapp.build(settings.Settings(data_dir=tmp_path / "data"))
+    app = assembly.build(settings.Settings(data_dir=tmp_path / "data"))
     console = assemble(app.extensions["server_parts"])
     app.extensions["lifecycle"].end()
     calls = {f"{method} /admin{path}" for method, path, _ in console.routes if path.startswith("/api/")}
@@ -88,7 +89,7 @@ def test_every_call_of_the_console_is_in_the_docs(tmp_path: Path) -> None:
 
 def test_backup_is_made_compared_and_gives_a_tenant_back(alone: Operator) -> None:
     tenant = alone.server.register()
-    tenant.device().create(id="kept")
+    tenant.device().create(id="kept", name=EVIL)
     assert ended(alone, "/api/backups/run")["exitCode"] == 0
     (run,) = alone.get("/api/backups").json()["runs"]
     assert run["state"] == "good" and run["tenants"] == 1
@@ -100,7 +101,11 @@ def test_backup_is_made_compared_and_gives_a_tenant_back(alone: Operator) -> Non
     shown = json.loads(compared["output"])
     assert shown["tables"] == {"end_user": {"added": 1, "changed": 0, "gone": 0}} and shown["rows"] is None
     which["seen"] = shown["from"]["cursor"]
+    (row,) = printed(alone, "/api/backups/rows", which)["rows"]
+    assert (row["id"], row["kind"], row["fields"]["name"]) == ("kept", "added", {"then": EVIL})
+    assert printed(alone, "/api/backups/rows", which | {"first": 1})["rows"] == []
     device.create(id="since")
+    assert "since you looked" in ended(alone, "/api/backups/rows", which)["errors"]
     refused = ended(alone, "/api/backups/rewind", which)
     assert refused["exitCode"] == 1 and "since you looked" in refused["errors"]
     which["seen"] = device.pull({"cursor": None})["cursor"]
@@ -108,10 +113,9 @@ def test_backup_is_made_compared_and_gives_a_tenant_back(alone: Operator) -> Non
     assert taken["exitCode"] == 0, taken["errors"]
     pulled = device.pull({"cursor": cursor})["data"]["end_user"]
     assert [(row["id"], row["is_deleted"]) for row in pulled] == [("kept", 0), ("since", 1)]
-    done = [(one["action"], one["by"]) for one in alone.get("/api/record").json()["entries"][:4]]
-    assert [action for action, _ in done] == ["rewound", "rewind", "rewind", "rewind"] and len(
-        {by for _, by in done}
-    ) == 1
+    done = [(one["action"], one["by"]) for one in alone.get("/api/record").json()["entries"][:6]]
+    assert [action for action, _ in done] == ["rewound", *["rewind"] * 3, *["show-rows"] * 2]
+    assert len({by for _, by in done}) == 1
     device.delete(id="kept")
     restored = ended(alone, "/api/backups/restore", which)
     assert restored["exitCode"] == 0, restored["errors"]
@@ -121,8 +125,19 @@ def test_backup_is_made_compared_and_gives_a_tenant_back(alone: Operator) -> Non
         assert alone.post("/api/backups/verify", {"name": name}).status_code == 400
         assert alone.post("/api/backups/compare", which | {"name": name}).status_code == 400
         assert alone.post("/api/backups/rewind", which | {"seen": name}).status_code == 400
+        assert alone.post("/api/backups/rows", which | {"seen": name}).status_code == 400
 
 
 def ended(operator: Operator, path: str, body: object = None) -> Any:
     job = operator.post(path, body).json()["job"]
-    return wait_for(lambda: (one := operator.get(f"/api/jobs/{job}").json())["exitCode"] is not None and one, path)
+    state = wait_for(lambda: (one := operator.get(f"/api/jobs/{job}").json())["exitCode"] is not None and one, path)
+    return state | {"job": job}
+
+
+def printed(operator: Operator, path: str, body: object) -> Any:
+    """Give the JSON that a job printed, however long it is."""
+    state = ended(operator, path, body)
+    assert state["exitCode"] == 0, state["errors"]
+    answer = operator.get(f"/api/jobs/{state['job']}/output")
+    assert answer.headers["Cache-Control"] == "no-store"
+    return answer.json()

@@ -141,7 +141,9 @@ def test_export_is_written_beside_the_server_and_recorded(operator: Operator, us
         lambda: (one := operator.get(f"/api/jobs/{job}").json())["exitCode"] is not None and one, "the export"
     )
     assert state["exitCode"] == 0, state["errors"]
-    archive = zipfile.ZipFile(io.BytesIO(operator.get(f"/api/jobs/{job}/result").content))
+    answer = operator.get(f"/api/jobs/{job}/result")
+    assert answer.headers["Cache-Control"] == "no-store", "no browser keeps a customer's data"
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
     assert archive.read("rows/end_user.jsonl").count(b"<b>n</b>") == 2
     assert recorded(operator, used) == [("export", None)]
 
@@ -149,7 +151,7 @@ def test_export_is_written_beside_the_server_and_recorded(operator: Operator, us
 @pytest.mark.parametrize("job", ["x", "0" * 32, "..", "%2e%2e"])
 def test_job_that_is_none_is_told(operator: Operator, job: str) -> None:
     assert operator.get(f"/api/jobs/{job}").status_code == 404
-    assert operator.get(f"/api/jobs/{job}/result").status_code == 404
+    assert [operator.get(f"/api/jobs/{job}/{of}").status_code for of in ("output", "result")] == [404, 404]
 
 
 def test_tenant_goes_back_to_a_moment_by_what_was_shown_alone(operator: Operator, used: Tenant) -> None:

@@ -9,7 +9,7 @@ import apsw
 import pytest
 from flask import Flask
 
-import syncapp
+import assembly
 from protocol.codec import has_null
 from settings import Settings
 from tests.api.bad_input.hostile import CUSTOMERS, REGISTRATION
@@ -47,7 +47,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
 
     apsw.connection_hooks.append(watch)
     unlimited = "100000 per second"
-    app = syncapp.build(
+    app = assembly.build(
         Settings(
             data_dir=tmp_path_factory.mktemp("app"),
             bcrypt_rounds=8,

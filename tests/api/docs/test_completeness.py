@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-import syncapp
+import assembly
 from api import reference
 from api.docs import completeness, openapi
 from api.docs.endpoints import CALLS, Call
@@ -19,7 +19,7 @@ TIDES = "pages.tides"
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    app = syncapp.build(Settings(data_dir=tmp_path_factory.mktemp("completeness") / "data", shutdown_seconds=1))
+    app = assembly.build(Settings(data_dir=tmp_path_factory.mktemp("completeness") / "data", shutdown_seconds=1))
     yield app
     app.extensions["lifecycle"].end()
 

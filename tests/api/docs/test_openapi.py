@@ -19,7 +19,7 @@ import requests
 from flask import Flask
 from openapi_spec_validator import validate
 
-import syncapp
+import assembly
 from api import reference
 from models import synced_tables
 from protocol import errors
@@ -44,7 +44,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
         registration="closed",
         cors_origins=("https://app.example.com",),
     )
-    app = syncapp.build(settings)
+    app = assembly.build(settings)
     yield app
     app.extensions["lifecycle"].end()
 

@@ -53,7 +53,7 @@ def stored(tenants: Tenants, tenant_id: str) -> list[tuple[Any, ...]]:
 
 
 def put(engine: Engine, backup: Path) -> list[str]:
-    return restoring.restore(engine, restoring.choose(engine, backup), lambda _: None)
+    return restoring.restore(engine, restoring.choose(engine, backup), restoring.Source("a backup"), lambda _: None)
 
 
 @pytest.mark.parametrize(

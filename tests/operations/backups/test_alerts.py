@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from operations.backups import alerts as backup_alerts
+from operations.backups import alerts
 from settings import Settings
 from storage.engine import Engine
 
 
 def test_alert_follows_no_redirect_and_reports_it_without_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else who answers there could have this server ask addresses that only it reaches."""
-    monkeypatch.setattr(backup_alerts, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(alerts, "_PAUSE_SECONDS", 0.0)
     asked, reported = list[str](), list[str]()
 
     class Hook(BaseHTTPRequestHandler):
@@ -34,7 +34,7 @@ def test_alert_follows_no_redirect_and_reports_it_without_the_address(monkeypatc
     with HTTPServer(("127.0.0.1", 0), Hook) as hook:
         threading.Thread(target=hook.serve_forever, args=(0.01,)).start()
         settings = Settings(backup_alert_url=f"http://127.0.0.1:{hook.server_port}/a/secret")
-        backup_alerts.tell(settings, cast(Engine, None), "backup_failed", "It failed.", reported.append)
+        alerts.tell(settings, cast(Engine, None), "backup_failed", "It failed.", reported.append)
         hook.shutdown()
     assert set(asked) == {"/a/secret"}
     assert len(reported) == 1 and "secret" not in reported[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests import postgres
-from tests.backing_up import file_name, operating
+from tests.backing_up import operating
 from tests.conftest import ROOT, Run, Server, Tenant, needs
 
 pytestmark = pytest.mark.slow
@@ -28,11 +27,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
-
-
-def older(folder: Path, day: int, held: Path) -> Path:
-    """Make a backup of an earlier day, with the contents of another."""
-    return Path(shutil.copytree(held, folder / f"syncapp-202001{day:02}T000000Z"))
 
 
 def backup(operate: Run, folder: Path, *more: str, code: int = 0) -> Path:
@@ -155,65 +149,6 @@ def test_backup_that_does_not_verify_prunes_nothing(server: Server, tenant: Tena
 # --- contents --------------------------------------------------------------------------------------------------------
 
 
-def change_row(file: Path) -> None:
-    with contextlib.closing(sqlite3.connect(file)) as tenant, tenant:
-        tenant.execute("UPDATE _changes SET row = replace(row, 'Asha', 'Aisa')")
-        tenant.execute("UPDATE end_user SET name = 'Aisa'")
-
-
-def change_history(file: Path) -> None:
-    with contextlib.closing(sqlite3.connect(file)) as tenant, tenant:
-        tenant.execute("UPDATE _changes SET row = replace(row, 'Asha', 'Aisa') WHERE version = 1")
-
-
-def change_customer(file: Path) -> None:
-    with contextlib.closing(sqlite3.connect(file.parent.parent / "main.db")) as main, main:
-        main.execute("UPDATE customers SET passwordHash = 'x'")
-
-
-def change_free_bytes(file: Path) -> None:
-    with file.open("r+b") as bytes_of:
-        bytes_of.seek(92)
-        held = bytes_of.read(4)
-        bytes_of.seek(92)
-        bytes_of.write(bytes(byte ^ 1 for byte in held))
-
-
-def add_file(file: Path) -> None:
-    file.with_name("tenant_00000000000000000000000000000000.db").touch()
-
-
-@pytest.mark.parametrize("change", [change_row, change_history, change_customer, change_free_bytes, add_file])
-def test_backup_whose_contents_were_changed_is_never_good(
-    tenant: Tenant, operate: Run, folder: Path, change: Callable[[Path], None]
-) -> None:
-    device = tenant.device()
-    device.create(id="a", name="Asha")
-    device.update(id="a", phone="1")
-    made = backup(operate, folder)
-    operate("backup", "verify", made)
-    change(made / "tenants" / file_name(tenant))
-    before = device.rows()
-    operate("backup", "verify", made, code=1)
-    operate("restore", made, "--yes", code=1)
-    assert device.rows() == before
-
-
-def test_rows_that_were_exchanged_together_with_their_hash_are_found_by_the_hash_over_rows(
-    tenant: Tenant, operate: Run, folder: Path
-) -> None:
-    tenant.device().create(id="a", name="Asha")
-    made = backup(operate, folder)
-    file, manifest = made / "tenants" / file_name(tenant), made / "manifest.json"
-    change_row(file)
-    told = json.loads(manifest.read_text())
-    told["files"][f"tenants/{file.name}"] = subprocess.run(
-        ["sha256sum", str(file)], capture_output=True, text=True, check=True
-    ).stdout.split()[0]
-    manifest.write_text(json.dumps(told))
-    assert "not what the manifest says" in operate("backup", "verify", made, code=1).stderr
-
-
 def test_backup_of_an_older_version_verifies_as_far_as_it_can_and_says_so(
     tenant: Tenant, operate: Run, folder: Path
 ) -> None:
@@ -232,32 +167,6 @@ def test_backup_of_an_older_version_verifies_as_far_as_it_can_and_says_so(
     states[tenant.id]["digests"]["end_user"]["hash"] = "0" * 16
     (made / "manifest.json").write_text(json.dumps({"format": 1, "made": new["made"], "tenants": states}))
     operate("backup", "verify", made, code=1)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "null", '{"format": 3}', '{"format": "2"}', '{"tenants": {"../../x": {}}}', '{"tenants": []}',
-             '{"format": 2, "files": {"../../../etc/passwd": ""}}', '{"format": 2, "tenants": {"x": 1}}',
-             '{"tenants": ' + '{"x":' * 100_000]
-)  # fmt: skip
-def test_manifest_that_is_none_is_said_in_one_sentence(tenant: Tenant, operate: Run, folder: Path, text: str) -> None:
-    made = backup(operate, folder)
-    (made / "manifest.json").write_text(text)
-    for command in (("backup", "verify", made), ("restore", made, "--yes")):
-        assert operate(*command, code=1).stderr.strip()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("digests", []), ("digests", 1), ("rows", "x"), ("epoch", {}), ("schema", [])]
-)
-def test_manifest_whose_state_of_a_tenant_is_of_another_form_is_no_traceback(
-    tenant: Tenant, operate: Run, folder: Path, name: str, value: object
-) -> None:
-    made = backup(operate, folder)
-    manifest = json.loads((made / "manifest.json").read_text())
-    manifest["tenants"][tenant.id][name] = value
-    (made / "manifest.json").write_text(json.dumps(manifest))
-    code = 0 if name == "schema" else 1  # Rows that were read under another declaration are not compared.
-    assert "it is not what the manifest says" in operate("backup", "verify", made, code=code).stderr or not code
 
 
 # --- disk ------------------------------------------------------------------------------------------------------------

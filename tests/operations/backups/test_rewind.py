@@ -61,6 +61,8 @@ def test_json_alone_shows_the_difference_and_writes_nothing(tenant: Tenant, acci
     assert changed in shown["rows"] and names(accident) == before
     (looked,) = json.loads(operate("actions", "--tenant", tenant.id, "--json").stdout)
     assert (looked["action"], looked["about"]) == ("show-rows", "that differ from change 3")
+    page = json.loads(operate("rewind", tenant.id, "--to", "3", "--json", "--skip", "1", "--limit", "1").stdout)
+    assert page["rows"] == shown["rows"][1:2] and page["tables"] == shown["tables"]
     by_time = json.loads(operate("rewind", tenant.id, "--to", now.removesuffix("Z"), "--json").stdout)
     assert by_time["to"]["change"] == 6 and by_time["to"]["utcTaken"] and by_time["tables"] == {}
     done = json.loads(

@@ -10,83 +10,34 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from operations.backups import catalogue as backup_catalogue
+from operations.backups import catalogue, retention, retrieval
 from operations.backups import manifest as manifests
-from operations.backups import retention as backup_retention
-from operations.backups import retrieval as backup_return
-from operations.backups import run as backup_run
 from operations.backups.catalogue import Catalogue
 from operations.backups.chains import Chains
 from operations.backups.lock import Underway, alone
 from operations.backups.manifest import BackupError
 from operations.backups.objects import new_key
-from operations.backups.run import RunResult
-from settings import Settings
 from storage import backup_runs, increments, main_database
-from storage.sqlite.files import look_into
 from tenants import Tenants
 from tests import inside
+from tests.backup_runs import Backups, write
 from tests.data_folder import opened, path_of
 from tests.server.test_disk_space import can_mount
 from tests.storage.test_increments import live, whole
 
 NewTenant = Callable[[], str]
-_hours = itertools.count()
-
-
-class Backups:
-    """The backups of some tenants in a folder; each run is an hour after the last."""
-
-    def __init__(self, tenants: Tenants, folder: Path, **more: Any) -> None:
-        self.tenants, self.folder = tenants, folder / "kept"
-        given = {"data_dir": folder / "data", "backup_to": str(self.folder), "backup_keep": "hourly=48"}
-        self.settings = Settings(**{**given, **more})
-        self.said: list[str] = []
-
-    def run(self) -> RunResult:
-        return backup_run.run(self.tenants.engine, self.settings, self.said.append)
-
-    def names(self) -> set[str]:
-        return {one.name for one in (self.folder / "objects").iterdir()}
-
-    def restored(self, tenant_id: str, target: Path, wanted: str = "latest") -> dict[str, list[Any]]:
-        """Read all rows of a tenant in a backup."""
-        target.unlink(missing_ok=True)
-        with backup_return.kept(self.settings, wanted) as kept:
-            kept.tenant(tenant_id, target)
-        return look_into(target, whole)
-
-    def faults(self) -> dict[str, str]:
-        with backup_return.kept(self.settings, "latest") as kept:
-            return kept.faults(lambda _: None)
-
-    @property
-    def last(self) -> Any:
-        return self.tenants.directory.read(backup_runs.latest)
-
-
-@pytest.fixture(autouse=True)
-def an_hour_later_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, name = datetime.now(UTC) - timedelta(days=100), backup_catalogue.new_name
-    later = lambda _, last: name(begun + timedelta(hours=next(_hours)), last)  # noqa: E731
-    monkeypatch.setattr(backup_run, "new_name", later)
 
 
 @pytest.fixture
 def backups(tenants: Tenants, tmp_path: Path) -> Backups:
     return Backups(tenants, tmp_path)
-
-
-def write(tenants: Tenants, tenant_id: str, name: str, count: int = 1) -> None:
-    rows = [{"id": f"r{number}", "name": name} for number in range(count)]
-    inside.push(tenants, tenant_id, {"changes": {"end_user": rows}})
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------
@@ -107,7 +58,7 @@ def test_each_backup_has_the_tenant_of_its_time_and_a_change_costs_its_log(
     assert all(part.size_bytes < base.size_bytes / 10 for part in more)
     for name, rows in expected.items():
         assert backups.restored(one, tmp_path / "restored.db", name) == rows
-        soon = datetime.fromtimestamp(backup_catalogue.time_of(name) + 60, UTC).isoformat()
+        soon = datetime.fromtimestamp(catalogue.time_of(name) + 60, UTC).isoformat()
         assert backups.restored(one, tmp_path / "restored.db", soon) == rows
     with pytest.raises(BackupError, match="No backup is from 2020-01-01 or before"):
         backups.restored(one, tmp_path / "restored.db", "2020-01-01")
@@ -195,8 +146,8 @@ def test_damaged_object_is_found_by_the_sample_and_made_anew(
     content[len(content) // 2] ^= 1
     base.write_bytes(content)
     assert list(backups.faults()) == [one]
-    with backup_return.kept(backups.settings, "latest") as kept:
-        assert backup_return.bring_back(kept, tmp_path / "back", None, backups.said.append) == [one]
+    with retrieval.kept(backups.settings, "latest") as kept:
+        assert retrieval.bring_back(kept, tmp_path / "back", None, backups.said.append) == [one]
     assert manifests.read(tmp_path / "back").tenants.keys() == {other}, "the others are not held up"
     made = backups.run()
     assert "is damaged" in made.faults[one] and backups.last.state == "incomplete"
@@ -242,7 +193,7 @@ def test_run_that_is_cut_off_leaves_the_last_backup_and_the_next_goes_on(
         with pytest.raises(KeyboardInterrupt):
             backups.run()
     assert backups.last.state == "interrupted"
-    with backup_return.catalogues(backups.settings) as (found, _):
+    with retrieval.catalogues(backups.settings) as (found, _):
         assert found.names() == [first]
     assert backups.restored(ids[0], tmp_path / "restored.db") == expected and backups.faults() == {}
     made = backups.run().catalogue
@@ -287,13 +238,13 @@ def test_newest_of_each_hour_day_and_week_stays() -> None:
         return f"202611{day:02}T{hour:02}{minute:02}00Z"
 
     names = [name(day, hour, minute) for day in range(1, 30) for hour in (3, 15) for minute in (0, 30)]
-    assert backup_retention.staying(names, "hourly=3") == {name(29, 15, 30), name(29, 3, 30), name(28, 15, 30)}
-    assert backup_retention.staying(names, "daily=2,weekly=3") == {
+    assert retention.staying(names, "hourly=3") == {name(29, 15, 30), name(29, 3, 30), name(28, 15, 30)}
+    assert retention.staying(names, "daily=2,weekly=3") == {
         *(name(day, 15, 30) for day in (29, 28)),  # 29 is a Sunday.
         *(name(day, 15, 30) for day in (29, 22, 15)),
     }
-    assert backup_retention.staying(names, "hourly=0,daily=1") == {name(29, 15, 30)}
-    assert backup_retention.staying([], "hourly=3") == set()
+    assert retention.staying(names, "hourly=0,daily=1") == {name(29, 15, 30)}
+    assert retention.staying([], "hourly=3") == set()
 
 
 def test_backup_that_stays_keeps_what_it_shares_with_removed_ones(
@@ -343,6 +294,7 @@ def test_nothing_is_removed_while_a_catalogue_can_not_be_read(
     (short.folder / "backups" / f"{made[0].name}.catalogue").write_bytes(b"?")
     after = short.run()
     assert after.removed.names == [] and "can't be read" in after.faults["older backups"]
+    assert f"If you can't mend it, remove backups/{made[0].name}.catalogue there" in after.faults["older backups"]
     assert short.last.state == "incomplete"
     assert {f"objects/{name}" for name in short.names()} >= {*made[1].objects()}
 
@@ -388,7 +340,7 @@ def test_time_without_a_zone_is_utc_as_backups_are_named(
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
-        with backup_return.catalogues(backups.settings) as (found, _):
+        with retrieval.catalogues(backups.settings) as (found, _):
             there = ["20261123T150000Z", "20261123T140000Z"]
             monkeypatch.setattr(found, "names", lambda: there)
             assert found.chosen(wanted) == found.chosen(until)

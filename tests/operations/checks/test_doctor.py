@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import resource
@@ -167,6 +168,19 @@ def test_backups_on_the_disk_of_the_data_are_warned_of(machine: Machine, tmp_pat
     assert not finding.refuses and "another disk" in finding.remedy
     for apart in ("/proc/backups", "s3://bucket/prefix", ""):
         assert doctor.findings(with_settings(machine, backup_to=apart)) == []
+
+
+def test_folder_that_may_not_be_looked_at_is_a_finding(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: a volume that belongs to root ended a start with an errno, and doctor with a traceback."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(doctor, "is_filled", refuse)
+    monkeypatch.setattr(Path, "stat", lambda path, **_: refuse(path))
+    assert not machine.is_new
+    found = [finding for _, finding in doctor.run_checks(machine, [doctor.clock, doctor.free_space]) if finding]
+    assert found and all(one.refuses and "may not look" in one.sentence for one in found)
 
 
 def test_too_few_descriptors_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests import postgres
 from tests.conftest import Server
+from tests.operating import done
 from tests.operations.commands.test_operator import run
-from tests.operations.commands.test_tenant_commands import done
 
 KEY = "a-signing-key-that-nobody-else-is-to-see"
 
@@ -37,10 +37,16 @@ def test_report_has_no_secret(tmp_path: Path) -> None:
         "JWT_SECRET_KEY": KEY,
         "METRICS_TOKEN": "a-token-for-metrics",
         "REDIS_URL": "redis://:hidden@127.0.0.1:1",
+        "S3_ACCESS_KEY_ID": "an-id-of-a-key",
+        "S3_SECRET_ACCESS_KEY": "its-secret",
+        "SMTP_URL": "smtp://user:hidden@127.0.0.1:1",
+        "PUBLIC_URL": "https://sync.example.com",
+        "MAIL_FROM": "Somebody <somebody@example.com>",
     }
     ended = run(tmp_path, "support", **secrets)
     assert ended.returncode == 0 and "JWT_SECRET_KEY=one of 40 bytes" in ended.stdout
-    assert not any(secret in ended.stdout for secret in (KEY, "a-token-for", "hidden"))
+    hidden = (KEY, "a-token-for", "hidden", "somebody@", "an-id-of", "its-secret")
+    assert [secret for secret in hidden if secret in ended.stdout] == []
 
 
 def test_report_of_a_missing_file_does_not_say_whose_it_is(start_server: Callable[..., Server]) -> None:

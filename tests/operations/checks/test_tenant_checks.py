@@ -9,17 +9,15 @@ import contextlib
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import postgres
+from tests import forking, postgres
 from tests.backing_up import operating
-from tests.conftest import ROOT, Run, Server, Tenant
+from tests.conftest import Run, Server, Tenant
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +116,7 @@ syncapp.main()
 
 
 def test_run_that_was_cut_off_goes_on_only_if_it_is_asked_to(own: Server, operate: Run) -> None:
-    command = [sys.executable, "-c", CUT_OFF, "doctor", "--all", "--jobs", "1"]
-    ended = subprocess.run(command, cwd=ROOT, env=operating(own.data), capture_output=True, timeout=60, check=False)
+    ended = forking.run(["-c", CUT_OFF, "doctor", "--all", "--jobs", "1"], operating(own.data))
     assert ended.returncode == -9, ended.stderr
     with (own.data / "checked.jsonl").open("a") as journal:
         journal.write('["half writ')

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import settings
-import syncapp
 from operations.checks import misspelled_settings
 from operations.commands.command_line import counted
 from tests import forking
 from tests.conftest import FAST, ROOT, Server, wait_for
 from tests.server.http.test_lifecycle import procfile_command
+from version import VERSION
 
 StartServer = Callable[..., Server]
 KNOWN = [name for name, _ in settings.effective(settings.Settings())]
@@ -368,7 +368,7 @@ def test_version_is_said() -> None:
     ended = subprocess.run(
         [sys.executable, "syncapp.py", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert ended.stdout.strip() == f"syncapp, version {syncapp.VERSION}"
+    assert ended.stdout.strip() == f"syncapp, version {VERSION}"
 
 
 def test_password_that_is_no_text_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from operations.checks.doctor import Finding
 from operations.checks.probe_target import Deployment, NoDeployment, find_deployment, parse_address
 from operations.commands import commands
 from operations.commands.probe import run_checks
-from syncapp import VERSION
 from tests.conftest import Server, free_port, needs
 from tests.proxy_processes import certified, running
+from version import VERSION
 
 Behind = Callable[[str, str], Deployment]
 Look = Callable[[Deployment], Finding | None]

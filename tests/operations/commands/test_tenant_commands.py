@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,29 +12,11 @@ from typing import Any
 import jwt
 import pytest
 
-from tests import forking, postgres
-from tests.conftest import FAST, Listener, Server, Tenant, wait_for
+from tests import postgres
+from tests.conftest import Listener, Server, Tenant, wait_for
+from tests.operating import command, done, refused
 
 NEW_PASSWORD = "another-password-1"
-
-
-def command(server: Server, *arguments: str, typed: str = "") -> Any:
-    environ = {**os.environ, **FAST, **postgres.environ_of(server.data), "DATA_DIR": str(server.data)}
-    return forking.run([*arguments], environ, typed)
-
-
-def done(server: Server, *arguments: str, typed: str = "") -> str:
-    ended = command(server, *arguments, typed=typed)
-    assert ended.returncode == 0, ended.stderr
-    return str(ended.stdout)
-
-
-def refused(server: Server, *arguments: str, typed: str = "") -> str:
-    """Give the one sentence of a command that could not be done."""
-    ended = command(server, *arguments, typed=typed)
-    assert ended.returncode == 1 and ended.stdout == "" and "Traceback" not in ended.stderr
-    (sentence,) = ended.stderr.strip().splitlines()
-    return str(sentence)
 
 
 def is_logged_in(tenant: Tenant) -> bool:
@@ -240,7 +221,9 @@ def test_what_operators_did_is_listed(server: Server, used: Tenant) -> None:
     done(server, "tenant", "suspend", used.id)
     done(server, "tenant", "resume", used.id)
     done(server, "account", "set-password", used.id, "--password-stdin", typed=NEW_PASSWORD)
+    by_address = json.loads(done(server, "actions", "--tenant", used.email, "--json"))
     done(server, "tenant", "delete", used.id, "--yes")
     found = json.loads(done(server, "actions", "--tenant", used.id, "--json"))
+    assert found[1:] == by_address and "no customer" in refused(server, "actions", "--tenant", used.email)
     assert [one["action"] for one in found] == ["delete", "set-password", "active", "suspended"]
     assert NEW_PASSWORD not in json.dumps(found) and used.id in done(server, "actions", "--limit", "1")

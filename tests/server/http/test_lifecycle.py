@@ -20,7 +20,7 @@ import pytest
 import requests
 import socketio
 
-from server.http import lifecycle
+from server.http import listening
 from tests import postgres
 from tests.conftest import FAST, ROOT, WAIT_SECONDS, Listener, Server, wait_for
 from tests.raw_http import connect, read_answer
@@ -152,7 +152,7 @@ def test_sigint_ends_as_well(tmp_path: Path) -> None:
 
 def test_keep_alive_answers_come_without_nagles_delay() -> None:
     """Header and body leave in one go or at once; 40 ms each was trap 16. The option itself is asserted, not a time."""
-    listener = lifecycle.listen("127.0.0.1", 0)
+    listener = listening.listen("127.0.0.1", 0)
     client = socket.create_connection(listener.getsockname())
     accepted, _ = listener.accept()
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

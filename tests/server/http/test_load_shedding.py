@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import syncapp
+import assembly
 from protocol.errors import Busy
 from server.http.load_shedding import LoadShedding
 from settings import Settings
@@ -46,7 +46,7 @@ def test_request_that_is_not_shed_passes(environ: dict[str, str], full: set[str]
 
 
 def test_hot_paths_are_routes_with_the_same_views(tmp_path: Path) -> None:
-    app = syncapp.build(Settings(data_dir=tmp_path))
+    app = assembly.build(Settings(data_dir=tmp_path))
     app.extensions["lifecycle"].end()
     middleware = app.extensions["middleware"]
     assert middleware.views.keys() == PATHS

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
+import assembly
 import sockets
-import syncapp
 from protocol.codec import decode
 from settings import Settings
 from tests.conftest import JSON
@@ -51,8 +51,8 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
         made.append(Joining(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(syncapp, "Sockets", make)
-    app = syncapp.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
+    monkeypatch.setattr(assembly, "Sockets", make)
+    app = assembly.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
     app.extensions["joining"] = made[0]
     yield app
     app.extensions["lifecycle"].end()

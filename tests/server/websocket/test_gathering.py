@@ -11,8 +11,8 @@ import gevent
 import pytest
 from flask import Flask
 
+import assembly
 import sockets
-import syncapp
 from api import push_handler
 from server import disk_threads
 from server.admission import Admission
@@ -62,14 +62,14 @@ def all_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
         made.append(sockets.Sockets(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(syncapp, "Sockets", make)
+    monkeypatch.setattr(assembly, "Sockets", make)
     for module, name in ((socketio_server, "_GATHER_SECONDS"), (group_commit, "_GROUP_SECONDS")):
         monkeypatch.setattr(module, name, 60)  # Else a slow machine sends more often.
     monkeypatch.setattr(
         disk_threads, "_FAST_SECONDS", 60
     )  # The same: requests would wait for the disk, not for their turn.
     monkeypatch.setattr(disk_threads.disk, "_slow_until", 0.0)
-    app = syncapp.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
+    app = assembly.build(Settings(data_dir=tmp_path / "data", bcrypt_rounds=8, shutdown_seconds=1))
     yield app, made[0]
     app.extensions["lifecycle"].end()
 

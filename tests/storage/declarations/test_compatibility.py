@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 import models
-from operations.backups import backup, restore
-from operations.backups import verification as backup_verification
+from operations.backups import backup, restore, verification
 from protocol.errors import ValidationError
 from storage import devices
 from storage.declarations.compatibility import MigrationRefused
@@ -416,9 +415,9 @@ def test_backup_of_another_declaration_is_good_and_can_be_restored(
     put(tenants, tenant_id, {"id": "u1", "name": "A"}, table="end_user")
     made = backup.make(engine_of(tenants), tmp_path / "backups", None, None, lambda _: None).path
     tenants = restart(JOB, retiring=("visit",))
-    assert backup_verification.verify(made, lambda _: None).good == [tenant_id]
-    restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), made), lambda _: None)
+    assert verification.verify(made, lambda _: None).good == [tenant_id]
+    restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), made), restore.Source("it"), lambda _: None)
     assert [row["id"] for row in rows(tenants, tenant_id)] == ["u1"]
     tenants = restart(JOB + visit)
     assert [row["id"] for row in rows(tenants, tenant_id, "visit")] == ["v1"]
-    assert backup_verification.verify(made, lambda _: None).good == [tenant_id]
+    assert verification.verify(made, lambda _: None).good == [tenant_id]

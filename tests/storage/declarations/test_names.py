@@ -18,8 +18,7 @@ import msgspec
 import pytest
 
 import models
-from operations.backups import backup
-from operations.backups import verification as backup_verification
+from operations.backups import backup, verification
 from storage import devices, digest, history, positions, pull_reader
 from storage.declarations import toml_file
 from storage.schema import tenant_models
@@ -117,7 +116,7 @@ def live_through(tenants: Tenants, tenant_id: str, tables: Sequence[str], column
     edits = {table: [{"id": one, **second} for one in ids[4:]] for table in tables}
     assert {one["status"] for one in push(tenants, tenant_id, {"changes": edits}).results} == {"updated"}
     made = backup.make(engine_of(tenants), folder / "backups", None, None, lambda _: None)
-    assert backup_verification.verify(made.path, lambda _: None).is_good
+    assert verification.verify(made.path, lambda _: None).is_good
 
 
 def look_back(tenants: Tenants, tenant_id: str, table: str, row_id: str, columns: Sequence[str]) -> None:

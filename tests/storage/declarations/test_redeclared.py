@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from models import connection, synced_tables
-from operations.backups import backup, restore
-from operations.backups import verification as backup_verification
+from operations.backups import backup, restore, verification
 from protocol.codec import format_time
 from protocol.pull_parser import parse_pull
 from storage import devices, pull_reader
@@ -271,8 +270,10 @@ def test_typed_column_never_holds_what_its_type_forbids(
         check_types(tenants, tenant_id)
         found = {row["id"]: row for row in all_rows(tenants, tenant_id)}
         assert found["j1"]["a"] is None and found["j1"]["_unfit"] == found["gone"]["_unfit"] == {"a": value}
-        assert backup_verification.verify(made, lambda _: None).good == [tenant_id]
-        restore.restore(engine_of(tenants), restore.choose(engine_of(tenants), made), lambda _: None)
+        assert verification.verify(made, lambda _: None).good == [tenant_id]
+        restore.restore(
+            engine_of(tenants), restore.choose(engine_of(tenants), made), restore.Source("it"), lambda _: None
+        )
 
 
 @pytest.mark.files("older versions had no other")

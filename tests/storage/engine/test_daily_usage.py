@@ -132,6 +132,8 @@ def test_busiest_of_a_day_come_first(engine: Engine, new_id: NewId) -> None:
     read = engine.directory.read
     assert [one.tenant_id for one in read(lambda: usage.busiest(TODAY, 2))] == [ids[2], ids[1]]
     assert read(lambda: usage.busiest(TODAY, 1, "bytes_in"))[0].tenant_id == ids[0]
+    addresses = {ids[0]: f"{ids[0]}@example.com", ids[2]: f"{ids[2]}@example.com"}
+    assert read(lambda: main_database.emails_of([ids[2], "gone", ids[0]])) == addresses
     assert {one.tenant_id for one in read(lambda: list(usage.usage_on(TODAY)))} == set(ids)
     assert read(lambda: usage.busiest(TODAY + 1, 9)) == read(lambda: usage.busiest(TODAY - 1, 9)) == []
     with pytest.raises(ValueError, match="1; DROP"):

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from storage.engine import Engine
-from storage.positions import position
+from storage.positions import POSITION, position
 from storage.postgres.connection import Connection
 from storage.postgres.engine import PostgresEngine
+from tenants import Tenants
 from tests.storage.engine.installations import add
 
 
@@ -20,10 +21,10 @@ def test_each_has_its_own_and_who_is_not_there_has_none(engine: Engine, new_id: 
     for count, tenant_id in enumerate(tenant_ids):
         for _ in range(count):
             engine.tenant(tenant_id).write(lambda: add("a"))
-    found = engine.positions([*tenant_ids, str(uuid.uuid4())])
+    found = Tenants(engine).positions([*tenant_ids, str(uuid.uuid4())])
     assert found == {tenant_id: engine.tenant(tenant_id).read(position) for tenant_id in tenant_ids}
     assert [found[tenant_id].sequence for tenant_id in tenant_ids] == [0, 1, 2]
-    assert engine.positions([]) == {}
+    assert engine.ask_each([], [POSITION]) == {}
 
 
 def test_many_take_as_many_trips_as_one(
@@ -42,8 +43,8 @@ def test_many_take_as_many_trips_as_one(
     counts = []
     for many in (1, 20):
         tenant_ids = [new_id() for _ in range(many)]
-        engine.positions(tenant_ids)  # So that all is prepared.
+        engine.ask_each(tenant_ids, [POSITION, "SELECT id FROM _devices"])  # So that all is prepared.
         before = trips[0]
-        assert len(engine.positions(tenant_ids)) == many
+        assert len(engine.ask_each(tenant_ids, [POSITION, "SELECT id FROM _devices"])) == many
         counts.append(trips[0] - before)
     assert counts[0] == counts[1]

@@ -1,12 +1,23 @@
-"""What the processes of an installation share: leases that end by time, attempts that are counted over all."""
+"""What the processes of an installation share: leases that end by time, attempts that are counted over all, links that work
+once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal
 
 import pytest
+from blinker import Signal
 
+from accounts import operator_sign_in
+from accounts.passwords import Passwords
+from accounts.rescue import Rescue
+from protocol.errors import LinkInvalid
+from settings import Settings
+from storage import account_links
+from storage.account_links import Purpose
 from storage.engine import Engine
 from tests.conftest import all_closed, wait_for
 from tests.inside import together
@@ -61,3 +72,27 @@ def test_attempt_counts_no_more_when_its_window_has_passed(engine: Engine) -> No
     assert counts.acquire_entry("k", 1, 1) and not counts.acquire_entry("k", 1, 1)
     wait_for(lambda: counts.acquire_entry("k", 1, 1), "the end of the window")
     assert counts.get_moving_window("k", 1, 1)[1] <= 1
+
+
+# --- links that work once --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("purpose", ["reset", "confirm", "sign-in"])
+def test_link_that_comes_to_several_processes_at_once_works_once(
+    engine: Engine, another: Callable[[], Engine], new_id: Callable[[], str], purpose: Purpose | Literal["sign-in"]
+) -> None:
+    """Fault: looked up, and removed later: each of them got a session, or its password."""
+    directories = [one.directory for one in (engine, another(), another(), engine)]
+    works: list[Callable[[], Any]] = []
+    if purpose == "sign-in":
+        secret, _ = operator_sign_in.make_link(engine.directory)
+        works = [partial(operator_sign_in.sign_in, one, secret) for one in directories]
+    else:
+        tenant_id, now = new_id(), int(time.time())
+        token = engine.directory.write(lambda: account_links.make(tenant_id, purpose, None, now, 60))
+        by = [Rescue(Settings(), one, Passwords(4), Signal()) for one in directories]
+        for number, one in enumerate(by):
+            reset = partial(one.reset_password, token, f"password {number}")
+            works.append(reset if purpose == "reset" else partial(one.confirm_email, token))
+    found = together(*works)
+    assert [isinstance(one, LinkInvalid) or one is None for one in found].count(False) == 1, found

@@ -13,7 +13,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from storage import main_database
+from storage import last_positions
 from storage.positions import incarnation, position
 from storage.sqlite import open_files
 from storage.sqlite.engine import SQLiteEngine
@@ -137,7 +137,7 @@ def test_file_that_went_back_and_is_held_is_waited_for_and_opened_once(
     """Faults: what was opened for a try that failed stays open; the lock is an unforeseen error."""
     tenant_id, engine = new_tenant(), engine_of(tenants)
     epoch, sequence = engine.peek(tenant_id, incarnation)
-    engine.directory.write(lambda: main_database.note_positions({tenant_id: (epoch, sequence + 9)}))
+    engine.directory.write(lambda: last_positions.note_positions({tenant_id: (epoch, sequence + 9)}))
     holder = apsw.Connection(str(path_of(tenants, tenant_id)))
     holder.execute("BEGIN IMMEDIATE")
     tries, opened = [], engine.rollbacks.opened

@@ -30,6 +30,7 @@ export class BaseDevice {
       }
       const device = /** @type {any} */ (this.opened.get(instance));
       const ok = await limited(device[action](request));
+      if (action === "close") this.opened.delete(instance);
       return { ok: ok ?? {} };
     } catch (error) {
       return { error: told(/** @type {any} */ (error)) };
