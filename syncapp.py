@@ -46,7 +46,7 @@ def _without(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-with _without("psycopg", "sqlite3"):
+with _without("psycopg"):
     import peewee  # noqa: F401
 
 
