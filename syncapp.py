@@ -46,7 +46,7 @@ def _without(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-with _without("psycopg", "sqlite3"):
+with _without("psycopg"):
     import peewee  # noqa: F401
 
 
@@ -110,7 +110,11 @@ def _run_command() -> None:
         *hub.NOT_ERROR,
         KeyboardInterrupt,
     )  # Raised in a greenlet, it comes here, and is not printed there.
-    commands.run()
+    try:
+        commands.run()
+    except OSError as error:  # Its output can't be written: the disk under that is full.
+        sys.stdout = None  # Else the same is tried again at the end.
+        raise SystemExit(f"Error: {error.strerror or error}.") from None
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from gevent.monkey import get_original
@@ -52,8 +53,10 @@ class _Newest(deque[_Kept]):
 
     def add(self, lines: Sequence[_Kept]) -> None:
         """Add lines and drop the oldest beyond what is kept; the newest stays whatever its size."""
-        self.extend(lines)
-        size = self._size_bytes + sum([len(text) for _, _, text in lines])
+        size = self._size_bytes
+        for line in lines:
+            self.append(line)
+            size += len(line[2])
         while (size > self._most_bytes or len(self) > self._most_lines) and len(self) > 1:
             size -= len(self.popleft()[2])
         self._size_bytes = size
@@ -76,7 +79,8 @@ class RecentLog(Lines):
             kept = [(number, level, text) for number, (level, text) in enumerate(lines, self.newest + 1)]
             self.newest += len(kept)
             self._all.add(kept)
-            self._warnings.add([one for one in kept if one[1] >= logging.WARNING])
+            if max(lines, key=itemgetter(0))[0] >= logging.WARNING:
+                self._warnings.add([one for one in kept if one[1] >= logging.WARNING])
 
     def since(
         self, number: int = 0, *, level: str = "info", tenant: str | None = None, request_id: str | None = None

@@ -37,6 +37,10 @@ class CanNotOpen(RuntimeError):
     """Storage that can't be used; as text it says why, and what to do."""
 
 
+class NothingBegun(CanNotOpen):
+    """There is no data where it is looked for; as text it says what begins it."""
+
+
 class EngineFailed(RuntimeError):
     """What an engine itself says of a statement or of its storage, and nobody here can do anything about."""
 

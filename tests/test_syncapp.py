@@ -13,7 +13,7 @@ import sys
 import syncapp
 from tests.conftest import ROOT, WAIT_SECONDS
 
-OF_OTHERS = {"aiohttp", "psycopg", "redis", "requests", "sqlite3", "websocket"}
+OF_OTHERS = {"aiohttp", "psycopg", "redis", "requests", "websocket"}
 """Packages that libraries import where they find them, and that need 40 MiB and 0.4 s."""
 
 FOR_SOME = {"obstore", "prometheus_client", "psycopg", "redis"}
@@ -40,6 +40,12 @@ def test_no_command_imports_the_server() -> None:
     """``--help`` imports every command."""
     held = held_after("sys.argv[1:] = ['--help']\ntry: syncapp.main()\nexcept SystemExit: pass")
     assert held & (OF_OTHERS | FOR_SOME | OF_THE_SERVER | {"wsproto"}) == set() and "operations" in held
+
+
+def test_peewee_knows_its_sqlite() -> None:
+    """Fault: ``sqlite3`` was hidden from it: a table with a column of JSON could not be described by ``move``."""
+    code = "import peewee\nif peewee.__sqlite_version__ >= (3, 38): import this"
+    assert "this" in held_after(code)
 
 
 def test_what_was_hidden_can_be_imported_afterwards_and_what_was_there_stays() -> None:

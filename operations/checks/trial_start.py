@@ -20,7 +20,7 @@ from protocol.errors import Problem
 from server.http.listening import CannotListen, listen
 from storage import main_database
 from storage.declarations import compatibility, toml_file
-from storage.engine import CanNotOpen, Engine
+from storage.engine import CanNotOpen, Engine, NothingBegun
 from storage.sqlite.engine import MainDatabaseBroken, SQLiteEngine
 from storage.sqlite.errors import EngineError
 from storage.sqlite.folder_locks import has_server
@@ -32,9 +32,11 @@ def database(machine: Machine) -> Finding | None:
     """Check whether PostgreSQL can be used and its rows allow the declared tables."""
     try:
         toml_file.declare(machine.settings.tables_file)
-        engine = postgres_engine(machine.settings)
+        engine = postgres_engine(machine.settings, creates=False)
     except (toml_file.DeclarationError, OSError):
         return None  # Another check reports it.
+    except NothingBegun:  # A start would begin it, and this does nothing.
+        return None
     except (CanNotOpen, Problem) as error:
         return Finding(str(error), "docs/postgresql.md says what it needs.", refuses=True)
     try:

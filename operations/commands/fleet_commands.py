@@ -69,7 +69,7 @@ def migrate(
     remove_copies: bool,
     as_json: bool,
 ) -> None:
-    """Migrate every tenant's database to this version and the declared tables. No server may be running.
+    """Migrate every tenant's database to this version and the declared tables. With files no server may be running.
 
     Example: python syncapp.py migrate --canary 5
     """
@@ -150,7 +150,15 @@ def _migrate_at_once(engine: Engine, retire: tuple[str, ...], *, is_refused: boo
         raise click.ClickException(_AT_ONCE)
     waiting = _count_waiting(engine)
     Tenants(engine, retire)  # Makes the tables current.
-    click.echo(f"{counted(waiting, 'tenant')} migrated.")
+    if waiting:
+        click.echo(f"{counted(waiting, 'tenant')} migrated.")
+    else:
+        click.echo(_none_waited(engine))
+
+
+def _none_waited(engine: Engine) -> str:
+    """Say that it was done before: by another migrate, or by a server, which does it by itself."""
+    return f"0 tenants migrated: {counted(len(engine.tenant_ids()), 'tenant')} current already."
 
 
 def _migrate(
@@ -158,6 +166,10 @@ def _migrate(
 ) -> None:
     migrating = Migration(engine, settings.data_dir, progress)
     waiting = migrating.waiting()
+    if not waiting:
+        Tenants(engine, retire)
+        click.echo(_none_waited(engine))
+        return
     if canary is None:
         migrating.must_have_lost_nothing(waiting)
     chosen = migrating.canaries(waiting, canary) if canary else waiting

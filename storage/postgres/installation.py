@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from models import bound, synced_tables
 from storage import main_database, schema
-from storage.engine import CanNotOpen
+from storage.engine import CanNotOpen, NothingBegun
 from storage.positions import now_ms
 from storage.postgres import renewals, shared
 from storage.postgres.binding import Binding
@@ -42,7 +42,7 @@ class Installation:
         """Make the schema and the tables of the directory, if it ``creates`` them, or make them current."""
         with self._alone() as connection:
             if not (creates or connection.execute(_IS_THERE).fetchone()):
-                raise CanNotOpen("There is no data in the database of DATABASE_URL: a start of the server begins it.")
+                raise NothingBegun("There is no data in the database of DATABASE_URL: a start of the server begins it.")
             for statement in _FIRST:
                 connection.execute(statement)
             _prepare(connection, "directory", main_database.FINGERPRINT, main_database.prepare)

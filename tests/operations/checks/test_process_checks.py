@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from operations.bus_choice import chosen_bus
-from operations.checks import process_checks
+from operations.checks import process_checks, trial_start
 from operations.checks.doctor import Machine
 from server.bus import roll_call
 from server.bus.messages import Process
@@ -98,3 +98,14 @@ def test_database_that_is_not_there_is_for_another_check_to_say() -> None:
     for check in (process_checks.bus, process_checks.versions, process_checks.connections):
         assert check(nowhere) is None
     assert process_checks.described(nowhere.settings) == "in PostgreSQL"
+
+
+def test_empty_database_is_no_finding_and_stays_empty(tmp_path: Path) -> None:
+    """Fault: doctor made the tables of the directory, in whichever database DATABASE_URL named."""
+    installation = PostgresInstallation(tmp_path)
+    machine = Machine(Settings(database_url=installation.address), {}, "")
+    assert trial_start.database(machine) is trial_start.customers_rows(machine) is process_checks.bus(machine) is None
+    schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'syncapp'"
+    assert postgres.server().ask(schemas, installation.name) == [(0,)]
+    process_checks._look.cache_clear()
+    installation.end()

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from operations.commands import command_line
 from operations.commands.commands import commands
 from operations.commands.tenant_commands import print_json, print_table
+from tests import forking
 from tests.conftest import ROOT
 
 HOSTILE = "Asha \x9b2J \u202eevil"
@@ -133,6 +134,15 @@ def test_registration_says_that_it_begins_an_installation_and_does_not_where_dat
     monkeypatch.setenv("EXPECT_DATA", "yes")
     ended = CliRunner().invoke(commands, [*REGISTER[:-2], "b@example.com", "--password-stdin"], "password123\n")
     assert ended.exit_code == 0 and "begins" not in ended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_output_that_can_not_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """Fault: ``tenants > list`` on a full disk ended in a traceback."""
+    environ = {**os.environ, "DATA_DIR": str(tmp_path)}
+    errors = tmp_path / "errors"
+    ended = forking.Forked(["support"], environ, os.devnull, "/dev/full", errors)
+    assert ended.wait(60) == 1 and errors.read_text() == "Error: No space left on device.\n"
 
 
 def test_interrupt_amid_imports_ends_a_command_without_a_traceback(tmp_path: Path) -> None:

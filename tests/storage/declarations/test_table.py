@@ -259,7 +259,7 @@ def test_migrate_makes_all_tenants_ready_and_check_only_tells(start: Start, tmp_
         assert sorted(states(tmp_path)) == ["current", "waiting", "waiting"]
     done = run(tmp_path, "migrate")
     assert done.returncode == 0 and done.stdout == f"{3 if postgres.IS_UNDER_TEST else 2} tenants migrated.\n"
-    assert run(tmp_path, "migrate").stdout == "0 tenants migrated.\n"
+    assert run(tmp_path, "migrate").stdout == "0 tenants migrated: 3 tenants current already.\n"
     assert states(tmp_path) == ["current"] * 3
     assert run(tmp_path, "migrate", "--remove-copies").stdout.startswith("0" if postgres.IS_UNDER_TEST else "3 copies")
     server = start(JOB)
