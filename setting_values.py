@@ -17,6 +17,8 @@ _RATE = re.compile(
     r"([1-9]\d*)\s*(?:/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?", re.IGNORECASE | re.ASCII
 )
 _RATE_SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "month": 30 * 86_400, "year": 360 * 86_400}
+"""As the library ``limits`` has them, which counted before: a year is twelve months of 30 days."""
+
 _ORIGIN = re.compile(r"null|file://|(?!file:)[a-z][a-z0-9+.\-]*://[a-z0-9._\-\[\]:]+")
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _BYTES = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(i?B)?", re.IGNORECASE)
@@ -114,6 +116,7 @@ class Rate(NamedTuple):
 
 
 def rate_of(text: str) -> Rate:
+    """Read one limit. Raises: ValueError."""
     found = _RATE.fullmatch(text.strip())
     if not found:
         raise ValueError('must be one limit such as "1000 per minute" or "5000 per 10 seconds"')
@@ -121,6 +124,7 @@ def rate_of(text: str) -> Rate:
 
 
 def rates_of(text: str) -> list[Rate]:
+    """Read one limit or several. Raises: ValueError."""
     try:
         return [rate_of(part) for part in re.split("[,;|]", text)]
     except ValueError:

@@ -341,6 +341,7 @@ class Sockets:
         """
 
         def serve(sid: str, body: object = None, *_: object) -> Answer | Raw:
+            """Run the handler for the caller, and time it."""
             began = time.perf_counter()
             try:
                 check_not_refused()

@@ -202,6 +202,7 @@ def create(engine: Engine, found: Import, customer: Customer, about: str) -> Non
     """
 
     def note() -> None:
+        """Add the customer, and record that."""
         _must_be_free(customer.email)
         main_database.add_customer(customer)
         operator_actions.record("import", customer.id, now_ms() // 1000, about)

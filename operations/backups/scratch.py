@@ -1,8 +1,9 @@
 """Folders for what is taken apart and put together: private, gone in the end, also after a kill.
 
 Knows: how such a folder is known to be nobody's any more, what a full disk looks like. Must not know: what is in it.
-It lies in TMPDIR. Whoever uses one holds a lock on it; one that nobody holds was left by a process that was killed, with
-what customers have in clear, and the next one removes it.
+It lies in TMPDIR. Each has a file by which it is known as one of these, whatever people call their own folders there, and
+whoever uses it holds a lock on that. One that nobody holds was left by a process that was killed, with what customers have
+in clear, and the next one removes it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from operations.backups.places import PlaceUnusable
 from protocol.errors import StorageFull
 from server.disk_space import NO_ROOM
 
-_PREFIX = "syncapp-backup-"
+_PREFIX, _MARK = "syncapp-scratch-", ".syncapp-scratch"
 _YOUNG_SECONDS = 60
 """One that was made a moment ago may not be locked yet."""
 
@@ -42,7 +43,7 @@ def scratch_folder() -> Iterator[Path]:
         with contextlib.suppress(OSError):  # It is in use, or just gone.
             _remove_if_left(left)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place) as scratch:
-        descriptor = _locked(Path(scratch), fcntl.LOCK_EX)
+        descriptor = _locked(Path(scratch), fcntl.LOCK_EX, os.O_CREAT)
         try:
             yield Path(scratch)
         except (StorageFull, OSError) as error:
@@ -53,9 +54,9 @@ def scratch_folder() -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _locked(folder: Path, how: int) -> int:
-    """Lock a folder and give what holds it. Raises: OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _locked(folder: Path, how: int, flags: int = 0) -> int:
+    """Lock a folder of these and give what holds it. Raises: OSError, also if it is none."""
+    descriptor = os.open(folder / _MARK, os.O_RDONLY | flags, 0o600)
     try:
         fcntl.flock(descriptor, how)
     except BaseException:

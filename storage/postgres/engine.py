@@ -128,6 +128,7 @@ class PostgresEngine:
         self._installation.prepare_tenants()
 
         def begin() -> None:
+            """Do what belongs to it in the directory, and begin the tenant's rows."""
             note()
             sql = connection()
             turn_to(sql, tenant_id)
@@ -142,6 +143,7 @@ class PostgresEngine:
         """Remove a tenant's rows, when its last write is done."""
 
         def remove() -> None:
+            """Remove the tenant's rows and what is kept of it."""
             sql = connection()
             copies.empty(ends=True)
             turn_to(sql, None)
@@ -185,6 +187,7 @@ class PostgresEngine:
             return self.directory.replace(work)
 
         def begun() -> T:
+            """Do the work while nobody else writes this tenant."""
             renewals.hold(tenant_id)
             if not CommitOrder.select().exists():
                 schema.begin_tenant(now_ms())
@@ -241,6 +244,7 @@ class PostgresEngine:
         """Begin a new epoch on the rows that a tenant has."""
 
         def begin() -> str:
+            """Begin a new epoch, and give it."""
             if not CommitOrder.select().exists():
                 raise TenantNotFound
             return self._begin_epoch(tenant_id, lambda: None)
