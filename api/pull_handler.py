@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from accounts.tokens import Identity
 from api.limits import limits_of
@@ -31,6 +31,13 @@ _ReadRows = Callable[[str, int, int], Chunk]
 """Reads a chunk of a table: after which sequence, how many rows."""
 
 
+class _Planned(NamedTuple):
+    """What an answer holds, and the rows that were read with it: by table the first chunk of the first tables."""
+
+    page: Page
+    first: dict[str, Chunk]
+
+
 class PullHandler:
     """Handles pulls of all tenants."""
 
@@ -49,19 +56,18 @@ class PullHandler:
         skew_ms = self._settings.clock_skew_seconds * 1000
         pushed = self._evidence(identity, device_id) if pull.since is None else None
 
-        def plan() -> Page:
-            """Decide the page, and whether the device went back, in one read."""
+        def plan() -> _Planned:
+            """Decide the page, and whether the device went back, and read its first rows in one read."""
             at = expired_at(device_id) if device_id and pull.since is not None else None
             if at is not None and isinstance(pull.since, Cursor):
                 raise expired(at)
             page = pull_reader.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
-            if device_id is None or not isinstance(pull.since, Cursor):
-                return page
-            return page._replace(went_back=self._seen.had_more(identity.tenant_id, device_id, page.starts, page.epoch))
+            if device_id is not None and isinstance(pull.since, Cursor):
+                went_back = self._seen.had_more(identity.tenant_id, device_id, page.starts, page.epoch)
+                page = page._replace(went_back=went_back)
+            return _Planned(page, pull_reader.first_rows(page, _FIRST_CHUNK_ROWS))
 
-        page = self._tenants.read(identity.tenant_id, plan)
-        self._record(identity, device_id, page)
-        return self._answer(identity.tenant_id, page)
+        return self._planned_answer(identity, device_id, plan)
 
     def pull_pending(self, identity: Identity, body: object, device_id: str | None) -> Iterator[bytes]:
         """Give the chunks of the answer to a pull of pending rows; to a device that names itself, all that it has not
@@ -87,7 +93,7 @@ class PullHandler:
 
         tail = {"syncTimestamp": format_time(here.clock), "cursor": here.cursor, "hasMore": False}
         tail |= unknown_table_errors(unknown)
-        return _write(dict.fromkeys(tables, 0), unknown, rows, tail, self._yield_turn(tenant_id))
+        return _write(dict.fromkeys(tables, 0), unknown, rows, lambda: tail, self._yield_turn(tenant_id))
 
     def _rows_not_pulled(
         self, identity: Identity, tables: Sequence[str], unknown: Sequence[str], device_id: str
@@ -95,15 +101,14 @@ class PullHandler:
         """Give what a device has not pulled yet of each table, with every tombstone."""
         self._seen.try_to_save(identity.tenant_id)
 
-        def plan() -> Page:
-            """Decide the page from how far the device has pulled each table, in one read."""
+        def plan() -> _Planned:
+            """Decide the page from how far the device has pulled each table, and read its first rows in one read."""
             is_expired = expired_at(device_id) is not None
             pull = Pull(tables, None, self._limits.pull_rows, unknown_tables=unknown)
-            return pull_reader.pending_page(reached(device_id, tables), pull, is_expired=is_expired)
+            page = pull_reader.pending_page(reached(device_id, tables), pull, is_expired=is_expired)
+            return _Planned(page, pull_reader.first_rows(page, _FIRST_CHUNK_ROWS))
 
-        page = self._tenants.read(identity.tenant_id, plan)
-        self._record(identity, device_id, page)
-        return self._answer(identity.tenant_id, page)
+        return self._planned_answer(identity, device_id, plan)
 
     def _evidence(self, identity: Identity, device_id: str | None) -> Evidence:
         return self._seen.evidences.find(identity.tenant_id, device_id, identity.session_id, self._tenants.read)
@@ -120,21 +125,33 @@ class PullHandler:
         ):  # It pulls from the start; an expired one is live again.
             self._seen.try_to_save(tenant_id)
 
-    def _answer(self, tenant_id: str, page: Page) -> Iterator[bytes]:
-        """Give the chunks of a planned answer. Each is read on its own, so that no transaction stays open meanwhile."""
+    def _planned_answer(
+        self, identity: Identity, device_id: str | None, plan: Callable[[], _Planned]
+    ) -> Iterator[bytes]:
+        """Give the chunks of an answer. The first rows are of the read that plans it; any other chunk is read on its own,
+        so that no transaction stays open meanwhile.
+        """
+        tenant_id = identity.tenant_id
+        page, first = self._tenants.read(tenant_id, plan)
+        self._quotas.usage.of(tenant_id).rows_pulled += sum(chunk.count for chunk in first.values())
+        self._record(identity, device_id, page)
+        may_have_moved = False
 
         def rows(table: str, after: int, count: int) -> Chunk:
             """Read a chunk of a table's rows on the page."""
+            nonlocal may_have_moved
+            if (chunk := first.pop(table, None)) is not None:
+                return chunk
+            may_have_moved = True
             return self._counted(tenant_id, lambda: pull_reader.rows_of(page, table, after, count))
 
-        tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
-        if page.is_complete:
-            tail["complete"] = True
-        if page.went_back:
-            tail["wentBack"] = True
-        if page.digest is not None:
-            tail["digest"] = page.digest
-        tail |= unknown_table_errors(page.unknown_tables)
+        def tail() -> dict[str, Any]:
+            """Say what the page is, once all of its rows were read."""
+            if page.has_more or not may_have_moved:
+                return _tail(page)
+            has_moved_on = self._tenants.read(tenant_id, lambda: pull_reader.has_moved_on(page))
+            return _tail(page._replace(has_more=True, digest=None) if has_moved_on else page)
+
         return _write(page.starts, page.unknown_tables, rows, tail, self._yield_turn(tenant_id))
 
     def _counted(self, tenant_id: str, read: Callable[[], Chunk]) -> Chunk:
@@ -147,11 +164,23 @@ class PullHandler:
         return partial(self._quotas.scheduler.yield_turn, tenant_id)
 
 
+def _tail(page: Page) -> dict[str, Any]:
+    """Give what an answer says of itself."""
+    tail: dict[str, Any] = {"syncTimestamp": page.sync_timestamp, "cursor": page.cursor, "hasMore": page.has_more}
+    if page.is_complete:
+        tail["complete"] = True
+    if page.went_back:
+        tail["wentBack"] = True
+    if page.digest is not None:
+        tail["digest"] = page.digest
+    return tail | unknown_table_errors(page.unknown_tables)
+
+
 def _write(
     starts: Mapping[str, int],
     unknown_tables: Sequence[str],
     rows: _ReadRows,
-    tail: dict[str, Any],
+    tail: Callable[[], dict[str, Any]],
     yield_turn: Callable[[], None],
 ) -> Iterator[bytes]:
     """Write the answer of a pull around rows that are JSON already; other requests go on after each chunk."""
@@ -163,9 +192,9 @@ def _write(
             yield lead
             yield chunk.json
             after, lead = chunk.last, b","
-            if chunk.count < count:
+            if chunk.is_end:
                 break
             count = min(_MAX_CHUNK_ROWS, _CHUNK_BYTES * chunk.count // len(chunk.json) + 1)
             yield_turn()
         lead = b"]," if after > since else lead + b"],"
-    yield (lead[:-1] if starts else lead) + b"}," + encode(tail)[1:]
+    yield (lead[:-1] if starts else lead) + b"}," + encode(tail())[1:]

@@ -63,9 +63,10 @@ class _Start(NamedTuple):
 
 
 def page_of(pull: Pull, now: int, skew_ms: int, *, is_expired: bool = False, pushed: Evidence | None = None) -> Page:
-    """Plan a pull's answer; the rows are read afterwards in chunks, and each is as it is when it is read.
+    """Plan a pull's answer; what ``first_rows`` leaves is read afterwards in chunks, and each row is as it is then.
 
-    A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull. ``is_expired``:
+    A row that changes while the answer is under way moves beyond ``until`` and comes with the next pull: see
+    ``has_moved_on``. ``is_expired``:
     what the device has is not known, so that its time counts for nothing. ``pushed``: what its pushes
     tell of it. An app that knows only times may ignore what they were answered, and learns here what others deleted since.
     Raises: ResyncRequired for a cursor of another incarnation.
@@ -179,6 +180,8 @@ class Chunk:
     last: int
     count: int
     json: bytes
+    is_end: bool = True
+    """There are no more in the page."""
 
     def rows(self) -> list[Row]:
         """Parse them."""
@@ -203,8 +206,24 @@ def rows_of(page: Page, table: str, after: int, count: int) -> Chunk:
         return _NOTHING
     asked_by = () if page.asked_by is None else (page.asked_by,)
     values = (after, page.until, page.tombstones_after, *asked_by, count)
-    last, count, json = next(iter(connection().execute(_rows_sql(dialect(), table, bool(asked_by)), values)))
-    return Chunk(last or 0, count, json or b"")
+    last, found, json = next(iter(connection().execute(_rows_sql(dialect(), table, bool(asked_by)), values)))
+    return Chunk(last or 0, found, json or b"", is_end=found < count)
+
+
+def first_rows(page: Page, count: int) -> dict[str, Chunk]:
+    """Read up to ``count`` rows of a page, table by table, in the read that planned it, so that none can have moved."""
+    chunks: dict[str, Chunk] = {}
+    for table, since in page.starts.items():
+        chunks[table] = rows_of(page, table, since, count)
+        count -= chunks[table].count
+        if not count:
+            break
+    return chunks
+
+
+def has_moved_on(page: Page) -> bool:
+    """Tell whether anything was committed since a page was planned: rows of it may have changed before they were read."""
+    return position().sequence > page.until
 
 
 def pending_rows(table: str, after: int, count: int) -> Chunk:
@@ -215,4 +234,4 @@ def pending_rows(table: str, after: int, count: int) -> Chunk:
     )
     found = list(connection().execute(sql, (after, count)))
     rows = [encode(decode_stored(row) | {"sync_status": "pending"}) for _, row in found]
-    return Chunk(found[-1][0], len(rows), b",".join(rows)) if found else _NOTHING
+    return Chunk(found[-1][0], len(rows), b",".join(rows), is_end=len(rows) < count) if found else _NOTHING

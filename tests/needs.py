@@ -50,6 +50,9 @@ PROGRAMS = {
 MORE_PROXIES = {"caddy": "caddy", "varnishd": "varnish"}
 """With ``PROXIES=all``: the one is large, and the other comes with a compiler."""
 
+_LITTLE = ("--no-install-recommends", "-o", "Dpkg::Options::=--path-exclude=/usr/share/man/*")
+"""What tests need and no more: 156 packages instead of 426, and no index of their manuals."""
+
 _FOR_ADMINISTRATORS = "/usr/local/sbin:/usr/sbin:/sbin"
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -103,7 +106,7 @@ def main() -> int:
         return 0
     subprocess.run(["apt-get", "update", "-q"], check=True, stdout=subprocess.DEVNULL)
     environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "-y", "-q", *packages]
+    command = ["apt-get", "install", "-y", "-q", *_LITTLE, *packages]
     with services_stay_off():
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environ)
     return 1 if missing() else 0

@@ -104,7 +104,7 @@ def test_socket_without_a_token_is_ended_in_time_and_hears_nothing(
 
 
 def test_expiry_of_the_token_ends_the_socket(start_server: Callable[..., Server]) -> None:
-    server = start_server(ACCESS_TOKEN_SECONDS="2")
+    server = start_server(ACCESS_TOKEN_SECONDS="5")
     tenant = server.register()
     listener = tenant.device().listen()
     assert listener.wait("authentication_error")["code"] == "token_expired"
