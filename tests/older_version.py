@@ -94,16 +94,16 @@ def _python(code: Path) -> str:
     what differs and is lent the rest."""
     pinned = re.findall(r"^(([\w.-]+)(?:\[\w+\])?==(\S+))", (code / "requirements.txt").read_text(), re.MULTILINE)
     assert pinned
-    other = [pin for pin, name, version in pinned if _installed(name) != version]
+    other: list[str] = [pin for pin, name, version in pinned if _installed(name) != version]
     if not other:
         return sys.executable
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", code / ".venv"], check=True)
-    python = code / ".venv" / "bin" / "python"
+    python = str(code / ".venv" / "bin" / "python")
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-compile"]
     subprocess.run([*pip, "--disable-pip-version-check", *other], check=True)
     own, ours = (sysconfig.get_path("purelib", vars={"base": base}) for base in (str(code / ".venv"), sys.prefix))
     (Path(own) / "lent.pth").write_text(f"{ours}\n")
-    return str(python)
+    return python
 
 
 def _installed(name: str) -> str | None:
