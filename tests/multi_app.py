@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tests.browsing import Page
+from tests.browsing import ONE_THREAD, Page, chromium
 from tests.conftest import Tenant, wait_for
 
 PATH = "/test-multi-app-sync.html"
 ALL = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """One Chromium for a module whose tests are all about this page."""
+    with chromium(tmp_path_factory.mktemp("chromium"), *ONE_THREAD) as driver:
+        yield driver
 
 
 class App:

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from functools import cache
 from importlib import metadata
@@ -89,14 +90,19 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _python(code: Path) -> str:
-    """Give a Python with the packages that some code needs: this one, if it has the same, else one of its own."""
-    pinned = re.findall(r"^([\w.-]+)(?:\[\w+\])?==(\S+)", (code / "requirements.txt").read_text(), re.MULTILINE)
+    """Give a Python with the packages that some code needs: this one, if it has the same, else one of its own, which has
+    what differs and is lent the rest."""
+    pinned = re.findall(r"^(([\w.-]+)(?:\[\w+\])?==(\S+))", (code / "requirements.txt").read_text(), re.MULTILINE)
     assert pinned
-    if all(_installed(name) == version for name, version in pinned):
+    other: list[str] = [pin for pin, name, version in pinned if _installed(name) != version]
+    if not other:
         return sys.executable
-    subprocess.run([sys.executable, "-m", "venv", code / ".venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", code / ".venv"], check=True)
     python = str(code / ".venv" / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "-q", "-r", code / "requirements.txt"], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-compile"]
+    subprocess.run([*pip, "--disable-pip-version-check", *other], check=True)
+    own, ours = (sysconfig.get_path("purelib", vars={"base": base}) for base in (str(code / ".venv"), sys.prefix))
+    (Path(own) / "lent.pth").write_text(f"{ours}\n")
     return python
 
 

@@ -9,7 +9,16 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browsing import Page, browser_test
 from tests.conftest import Device, Server, wait_for
-from tests.multi_app import ALL, PATH, App, apps_of, log_in, opened, wait_equal
+from tests.multi_app import (
+    ALL,
+    PATH,
+    App,
+    apps_of,
+    browser,  # noqa: F401 -- a fixture, in the place of that of all
+    log_in,
+    opened,
+    wait_equal,
+)
 
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 STORY_SECONDS = 60.0

@@ -16,7 +16,14 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browsing import Page, browser_test
 from tests.conftest import Device, Server, Tenant, wait_for
-from tests.multi_app import ALL, App, apps_of, log_in, wait_equal
+from tests.multi_app import (
+    ALL,
+    App,
+    apps_of,
+    browser,  # noqa: F401 -- a fixture, in the place of that of all
+    log_in,
+    wait_equal,
+)
 
 
 def calls_of(page: Page) -> set[str]:

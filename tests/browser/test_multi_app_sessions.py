@@ -16,7 +16,16 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browsing import Page, browser_test
 from tests.conftest import Device, Server, Tenant, wait_for
-from tests.multi_app import PATH, App, another_tab, apps_of, log_in, opened, wait_equal
+from tests.multi_app import (
+    PATH,
+    App,
+    another_tab,
+    apps_of,
+    browser,  # noqa: F401 -- a fixture, in the place of that of all
+    log_in,
+    opened,
+    wait_equal,
+)
 
 TOKEN_SECONDS = "5"
 """Longer than a socket waits before it comes back."""
