@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Temporary files in memory where there is a folder for it; random input with half of the examples of make test.
-UNIT_TESTS := $(if $(wildcard /dev/shm/.),TMPDIR=/dev/shm) FUZZ_EXAMPLES=15 $(BIN)/python -m pytest -m "not slow and not server"
+UNIT_TESTS := $(if $(wildcard /dev/shm/.),TMPDIR=/dev/shm) FUZZ_EXAMPLES=10 $(BIN)/python -m pytest -m "not slow and not server"
 AMONG = -q -o console_output_style=classic --among=$(TAKEN)
 # Pins are complete, so that nothing is resolved, and most of what is installed for tests is never imported, nor compiled.
 PINNED = install --quiet --disable-pip-version-check --no-deps --no-compile
