@@ -62,12 +62,16 @@ def where(program: str) -> str | None:
     if program == "initdb":
         return where_postgres(program)
     found = shutil.which(program) or shutil.which(program, path=_FOR_ADMINISTRATORS)
-    return None if program == "php" and found and not _has_curl(found) else found
+    return None if found and not _has_its_library(program, found) else found
 
 
-def _has_curl(php: str) -> bool:
-    """Tell whether PHP has its extension for HTTP, which Debian has in a package of its own."""
-    return subprocess.run([php, "-r", "exit(extension_loaded('curl') ? 0 : 1);"], check=False).returncode == 0
+_LIBRARIES = {"php": ["-r", "exit(extension_loaded('curl') ? 0 : 1);"], "perl": ["-MLWP::UserAgent", "-e", "0"]}
+"""What tells whether a language has its library for HTTP, which Debian has in a package of its own."""
+
+
+def _has_its_library(program: str, found: str) -> bool:
+    command = _LIBRARIES.get(program)
+    return command is None or subprocess.run([found, *command], check=False, capture_output=True).returncode == 0
 
 
 def where_postgres(program: str) -> str | None:
