@@ -82,6 +82,7 @@ def is_there() -> bool:
 
 def _end_with_parent() -> None:
     """Have the kernel end this process when who began it is killed (prctl(2), PR_SET_PDEATHSIG)."""
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # A shell takes it from what runs in the background.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
 
