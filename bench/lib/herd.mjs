@@ -64,17 +64,17 @@ async function bystander(server, token, state) {
   return times;
 }
 
-/** What stays in memory when all have left; what is given back is so within some ten seconds. */
-async function keptKib(server, sockets, devices) {
+/** What stays in memory so long after all have left: a file that nobody uses is closed after a minute. */
+async function keptKib(server, sockets, devices, leftSeconds) {
   const held = server.descriptors() - 0.95 * devices;
   sockets.forEach((socket) => socket.close());
   await until(() => server.descriptors() <= held, 30);
-  await sleep(15_000);
+  await sleep(leftSeconds * 1000);
   return server.rssKib();
 }
 
 /** `devices` of `tenants` come back within `seconds` of a start, evenly. */
-export async function herd(server, tenants, devices, seconds, isLeaving) {
+export async function herd(server, tenants, devices, seconds, leftSeconds) {
   const them = await prepare(server, tenants);
   const other = await server.tenant();
   await server.restart();
@@ -93,6 +93,6 @@ export async function herd(server, tenants, devices, seconds, isLeaving) {
   const meanwhile = await pushes;
   return {
     seconds: all, refused: tally.refused, cpu, p50: percentile(took, 50), p99: percentile(took, 99), others: percentile(meanwhile, 99),
-    grown: (peak - before) / 1024, kept: isLeaving ? (await keptKib(server, sockets, devices) - before) / 1024 : null,
+    grown: (peak - before) / 1024, kept: leftSeconds ? (await keptKib(server, sockets, devices, leftSeconds) - before) / 1024 : null,
   };
 }
