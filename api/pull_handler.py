@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from accounts.tokens import Identity
 from api.limits import limits_of
@@ -31,13 +31,6 @@ _ReadRows = Callable[[str, int, int], Chunk]
 """Reads a chunk of a table: after which sequence, how many rows."""
 
 
-class _Planned(NamedTuple):
-    """What an answer holds, and the rows that were read with it: by table the first chunk of the first tables."""
-
-    page: Page
-    first: dict[str, Chunk]
-
-
 class PullHandler:
     """Handles pulls of all tenants."""
 
@@ -56,18 +49,17 @@ class PullHandler:
         skew_ms = self._settings.clock_skew_seconds * 1000
         pushed = self._evidence(identity, device_id) if pull.since is None else None
 
-        def plan() -> _Planned:
-            """Decide the page, and whether the device went back, and read its first rows in one read."""
+        def plan() -> Page:
+            """Decide the page, and whether the device went back."""
             at = expired_at(device_id) if device_id and pull.since is not None else None
             if at is not None and isinstance(pull.since, Cursor):
                 raise expired(at)
             page = pull_reader.page_of(pull, now_ms(), skew_ms, is_expired=at is not None, pushed=pushed)
-            if device_id is not None and isinstance(pull.since, Cursor):
-                went_back = self._seen.had_more(identity.tenant_id, device_id, page.starts, page.epoch)
-                page = page._replace(went_back=went_back)
-            return _Planned(page, pull_reader.first_rows(page, _FIRST_CHUNK_ROWS))
+            if device_id is None or not isinstance(pull.since, Cursor):
+                return page
+            return page._replace(went_back=self._seen.had_more(identity.tenant_id, device_id, page.starts, page.epoch))
 
-        return self._planned_answer(identity, device_id, plan)
+        return self._answer(identity, device_id, plan)
 
     def pull_pending(self, identity: Identity, body: object, device_id: str | None) -> Iterator[bytes]:
         """Give the chunks of the answer to a pull of pending rows; to a device that names itself, all that it has not
@@ -89,7 +81,8 @@ class PullHandler:
 
         def rows(table: str, after: int, count: int) -> Chunk:
             """Read a chunk of a table's pending rows."""
-            return self._counted(tenant_id, lambda: pull_reader.pending_rows(table, after, count))
+            found = self._tenants.read(tenant_id, lambda: pull_reader.pending_rows(table, after, count))
+            return self._counted(tenant_id, found)
 
         tail = {"syncTimestamp": format_time(here.clock), "cursor": here.cursor, "hasMore": False}
         tail |= unknown_table_errors(unknown)
@@ -101,14 +94,13 @@ class PullHandler:
         """Give what a device has not pulled yet of each table, with every tombstone."""
         self._seen.try_to_save(identity.tenant_id)
 
-        def plan() -> _Planned:
-            """Decide the page from how far the device has pulled each table, and read its first rows in one read."""
+        def plan() -> Page:
+            """Decide the page from how far the device has pulled each table."""
             is_expired = expired_at(device_id) is not None
             pull = Pull(tables, None, self._limits.pull_rows, unknown_tables=unknown)
-            page = pull_reader.pending_page(reached(device_id, tables), pull, is_expired=is_expired)
-            return _Planned(page, pull_reader.first_rows(page, _FIRST_CHUNK_ROWS))
+            return pull_reader.pending_page(reached(device_id, tables), pull, is_expired=is_expired)
 
-        return self._planned_answer(identity, device_id, plan)
+        return self._answer(identity, device_id, plan)
 
     def _evidence(self, identity: Identity, device_id: str | None) -> Evidence:
         return self._seen.evidences.find(identity.tenant_id, device_id, identity.session_id, self._tenants.read)
@@ -125,25 +117,28 @@ class PullHandler:
         ):  # It pulls from the start; an expired one is live again.
             self._seen.try_to_save(tenant_id)
 
-    def _planned_answer(
-        self, identity: Identity, device_id: str | None, plan: Callable[[], _Planned]
-    ) -> Iterator[bytes]:
+    def _answer(self, identity: Identity, device_id: str | None, plan: Callable[[], Page]) -> Iterator[bytes]:
         """Give the chunks of an answer. The first rows are of the read that plans it; any other chunk is read on its own,
         so that no transaction stays open meanwhile.
         """
-        tenant_id = identity.tenant_id
-        page, first = self._tenants.read(tenant_id, plan)
-        self._quotas.usage.of(tenant_id).rows_pulled += sum(chunk.count for chunk in first.values())
+        tenant_id, may_have_moved = identity.tenant_id, False
+
+        def begin() -> tuple[Page, dict[str, Chunk]]:
+            """Plan the page and read its first rows."""
+            page = plan()
+            return page, pull_reader.first_rows(page, _FIRST_CHUNK_ROWS)
+
+        page, first = self._tenants.read(tenant_id, begin)
         self._record(identity, device_id, page)
-        may_have_moved = False
 
         def rows(table: str, after: int, count: int) -> Chunk:
-            """Read a chunk of a table's rows on the page."""
+            """Give a chunk of a table's rows on the page."""
             nonlocal may_have_moved
-            if (chunk := first.pop(table, None)) is not None:
-                return chunk
-            may_have_moved = True
-            return self._counted(tenant_id, lambda: pull_reader.rows_of(page, table, after, count))
+            chunk = first.pop(table, None)
+            if chunk is None:
+                may_have_moved = True
+                chunk = self._tenants.read(tenant_id, lambda: pull_reader.rows_of(page, table, after, count))
+            return self._counted(tenant_id, chunk)
 
         def tail() -> dict[str, Any]:
             """Say what the page is, once all of its rows were read."""
@@ -154,9 +149,8 @@ class PullHandler:
 
         return _write(page.starts, page.unknown_tables, rows, tail, self._yield_turn(tenant_id))
 
-    def _counted(self, tenant_id: str, read: Callable[[], Chunk]) -> Chunk:
-        """Read a chunk, and count its rows as pulled."""
-        chunk = self._tenants.read(tenant_id, read)
+    def _counted(self, tenant_id: str, chunk: Chunk) -> Chunk:
+        """Count a chunk's rows as pulled."""
         self._quotas.usage.of(tenant_id).rows_pulled += chunk.count
         return chunk
 

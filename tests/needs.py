@@ -50,7 +50,7 @@ PROGRAMS = {
 MORE_PROXIES = {"caddy": "caddy", "varnishd": "varnish"}
 """With ``PROXIES=all``: the one is large, and the other comes with a compiler."""
 
-_LITTLE = ("--no-install-recommends", "-o", "Dpkg::Options::=--path-exclude=/usr/share/man/*")
+_APT_OPTIONS = ("--no-install-recommends", "-o", "Dpkg::Options::=--path-exclude=/usr/share/man/*")
 """What tests need and no more: 156 packages instead of 426, and no index of their manuals."""
 
 _FOR_ADMINISTRATORS = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -110,7 +110,7 @@ def main() -> int:
         return 0
     subprocess.run(["apt-get", "update", "-q"], check=True, stdout=subprocess.DEVNULL)
     environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "-y", "-q", *_LITTLE, *packages]
+    command = ["apt-get", "install", "-y", "-q", *_APT_OPTIONS, *packages]
     with services_stay_off():
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environ)
     return 1 if missing() else 0

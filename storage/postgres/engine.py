@@ -298,6 +298,7 @@ class PostgresEngine:
         """Give the secret that all processes share, from the directory."""
 
         def keep() -> str:
+            """Keep a new secret, unless another process did so before, and give the one that is kept."""
             sql = connection()
             sql.execute("INSERT INTO secrets (name, secret) VALUES ('signing', ?) ON CONFLICT DO NOTHING", (make(),))
             return str(_secret())
@@ -308,6 +309,7 @@ class PostgresEngine:
         """Keep another secret in the place of that."""
 
         def keep() -> None:
+            """Replace it."""
             sql = connection()
             sql.execute("DELETE FROM secrets WHERE name = 'signing'")
             sql.execute("INSERT INTO secrets (name, secret) VALUES ('signing', ?)", (secret,))

@@ -56,6 +56,7 @@ def new_tenant_file(now: int) -> bytes:
 @cache
 def _laid_out() -> bytes:
     def lay_out() -> None:
+        """Make all tables."""
         schema.lay_out()
         schema.begin_tables()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.conftest import JSON, Device
+from tests.conftest import JSON, Device, Tenant
 
 _ROWS, _PULLS = 1200, 30
 Pull = Callable[[JSON], JSON]
@@ -52,6 +52,13 @@ def test_short_pull_has_the_row_that_changes_all_the_time(pull: Pull, busy_row: 
     """Fault: rows read after the read that planned the page: 115 of 202 answers had no row, and ``hasMore`` false."""
     for _ in range(_PULLS):
         answer = pull(body)
+        assert [row["id"] for row in answer["data"]["end_user"]] == [busy_row] and not answer["hasMore"]
+
+
+def test_pending_rows_of_a_device_have_the_row_that_changes_all_the_time(tenant: Tenant, busy_row: str) -> None:
+    phone = tenant.device(X_Device_Id="phone-1")
+    for _ in range(_PULLS):
+        answer = phone.raw("sync/pull-pending", {"table": "end_user"}).json()
         assert [row["id"] for row in answer["data"]["end_user"]] == [busy_row] and not answer["hasMore"]
 
 
