@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import requests
-import socketio
 
 from tenants import Tenants
 from tests import contract, forking, postgres
@@ -32,6 +31,7 @@ from tests.customers import customer
 from tests.data_folder import opened
 from tests.engine_under_test import databases_end_with_their_test  # noqa: F401 -- a fixture of all
 from tests.needs import where
+from tests.socketio_client import new_client
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -78,13 +78,13 @@ needs_js_client = [
 """Marks of tests that run the JavaScript client with its libraries."""
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
-    """Wait until ``condition`` gives something true, and give it."""
+def wait_for(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = WAIT_SECONDS) -> Any:
+    """Wait until ``condition`` gives something true, and give it; ``what`` may be told by what happened meanwhile."""
     began = time.monotonic()
     while not (found := condition()):
         waited = time.monotonic() - began
         if waited > seconds:
-            raise AssertionError(f"waited {seconds} s for {what}")
+            raise AssertionError(f"waited {seconds} s for {what() if callable(what) else what}")
         time.sleep(min(max(waited / 8, 0.005), 0.1))  # A look at a page or a server costs milliseconds.
     return found
 
@@ -135,7 +135,7 @@ class Server:
         else:
             with self.log_path.open("ab") as log:
                 self.process = subprocess.Popen(self.command, cwd=ROOT, env=environ, stdout=log, stderr=log)
-        wait_for(self.is_up, f"the server; its log:\n{self.log_path.read_text()}")
+        wait_for(self.is_up, lambda: f"the server; its log:\n{self.log_path.read_text()}")
         contract.began(self.url)
         return self
 
@@ -286,16 +286,11 @@ class Listener:
         self.is_connected = threading.Event()
         self.is_gone = threading.Event()
         self.contract = contract.contract_of(url)
-        self.client = socketio.Client(reconnection=False)
+        self.client = new_client(reconnection=False)
         self.client.on("connect", self.is_connected.set)
-        self.client.on("disconnect", self._ended)
+        self.client.on("disconnect", lambda *_: self.is_gone.set())
         self.client.on("*", self._hear)
         self.client.connect(url, auth=auth, transports=transport.split("+"), wait_timeout=WAIT_SECONDS)
-
-    def _ended(self, *_: Any) -> None:
-        if self.client.eio.state == "connected" and self.client.eio.ws:
-            self.client.eio.ws.shutdown()  # The client leaves a lost socket open.
-        self.is_gone.set()
 
     def _hear(self, event: str, *arguments: Any) -> None:
         self.heard.append((event, arguments[0] if arguments else None))
@@ -306,14 +301,15 @@ class Listener:
 
     def wait(self, event: str, count: int = 1) -> Any:
         """Wait for the ``count``-th event of a name, and give its payload."""
-        return wait_for(lambda: len(self.of(event)) >= count and self.of(event), f"{event} ({self.heard})")[count - 1]
+        found = functools.partial(self.of, event)
+        return wait_for(lambda: len(found()) >= count and found(), lambda: f"{event} ({self.heard})")[count - 1]
 
     def notes(self, kind: str | None = None) -> list[JSON]:
         """The notifications heard so far, of one type or all."""
         return [note for note in self.of("sync_notification") if kind in (None, note["type"])]
 
     def wait_note(self, kind: str, count: int = 1) -> JSON:
-        wait_for(lambda: len(self.notes(kind)) >= count, f"{count} {kind} ({self.heard})")
+        wait_for(lambda: len(self.notes(kind)) >= count, lambda: f"{count} {kind} ({self.heard})")
         return self.notes(kind)[count - 1]
 
     def call(self, event: str, body: Any) -> Any:

@@ -20,6 +20,7 @@ from gevent.event import AsyncResult
 
 from tests.conftest import JSON, Tenant
 from tests.replicas import end
+from tests.socketio_client import new_client
 
 _EXPECTED = {(503, "busy"), (503, "outcome_unknown"), (409, "busy")}
 _OF_PROXIES = {502, 503, 504}
@@ -196,7 +197,7 @@ class EventPusher(Pusher):
 
     def _connect(self, door: str) -> None:
         self.close()
-        self._client = client = socketio.Client(reconnection=False)
+        self._client = client = new_client(reconnection=False)
         greeted = AsyncResult()
         client.on("authenticated", greeted.set)
         client.on("authentication_error", greeted.set)

@@ -15,6 +15,7 @@ import socketio
 from gevent.event import Event
 
 from tests.conftest import JSON, Tenant
+from tests.socketio_client import new_client
 
 _SECONDS = 8.0
 _PAUSE_SECONDS = 0.05
@@ -27,11 +28,9 @@ def sequence(cursor: str) -> int:
 
 
 def end(client: socketio.Client) -> None:
-    """End a client, also one whose connection is lost: its socket it would leave open."""
+    """End a client, also one whose connection is lost."""
     with contextlib.suppress(Exception):
         client.disconnect()
-    if client.eio.ws:
-        client.eio.ws.shutdown()
 
 
 class Replica:
@@ -58,7 +57,7 @@ class Replica:
     def _listen(self) -> None:
         while not self._is_over:
             self._gone.clear()
-            client = socketio.Client(reconnection=False)
+            client = new_client(reconnection=False)
             client.on("authenticated", self._greeted)
             client.on("authentication_error", self._refused)
             client.on("sync_notification", self._told)

@@ -19,6 +19,7 @@ from tests import dart_port
 from tests.conftest import ROOT, Server
 from tests.dart_port import DART, STATEMENTS
 from tests.kit.truth import Account, register
+from tests.socketio_client import new_client
 
 SCENARIOS = (
     "conflict,delete_against_edit,offline_for_long,answer_lost,overtaken,restore_from_older_backup,edits_around_a_restore,"
@@ -79,7 +80,7 @@ def connected(account: Account, token: str, heard: Queue[tuple[str, Any]]) -> so
     """Connect with what the page says, and hear the events that it listens to."""
     auth = dart_port.body_at(DART.index("give({") + 5, {"_get": token, "deviceId": "dart-1"})
     assert "setPath('${server.path}/socket.io/')" in DART
-    client = socketio.Client(reconnection=False)
+    client = new_client(reconnection=False)
     for event in re.findall(r"socket\.on\('(\w+)'", DART):
         client.on(event, lambda *told, event=event: heard.put((event, told)))
     client.connect(account.url, auth=auth, transports=["websocket"])

@@ -40,7 +40,7 @@ class JsListener:
         def found() -> list[Any]:
             return [(payload,) for name, payload in self.heard if name == event][count - 1 : count]
 
-        return wait_for(found, f"{count} {event} ({self.heard})")[0][0]
+        return wait_for(found, lambda: f"{count} {event} ({self.heard})")[0][0]
 
     def emit(self, event: str, payload: Any) -> Any:
         assert self.process.stdin

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import socketio
 
 from tests.clients.test_js_client import Connect, JsListener, connect  # noqa: F401 -- a fixture
 from tests.conftest import JSON, Server, Tenant, all_closed, needs, wait_for
 from tests.old_apps import OldApp
 from tests.old_truth import EACH_WITH_ITS_HABITS, check, settle
+from tests.socketio_client import new_client
 
 
 class OldListener:
@@ -19,7 +19,7 @@ class OldListener:
 
     def __init__(self, tenant: Tenant, transport: str, handshake: JSON | None = None) -> None:
         self.heard: list[tuple[str, Any]] = []
-        self.client = socketio.Client(reconnection_delay=0.1, reconnection_delay_max=0.2)
+        self.client = new_client(reconnection_delay=0.1, reconnection_delay_max=0.2)
         credentials = {"token": tenant.token, "tenantId": tenant.id, "clientType": "mobile", "deviceId": None}
         self.client.on("connect", lambda: self.client.emit("authenticate", credentials))
         self.client.on("*", lambda event, payload=None: self.heard.append((event, payload)))
@@ -31,7 +31,7 @@ class OldListener:
         def found() -> list[Any]:
             return [(payload,) for name, payload in list(self.heard) if name == event][count - 1 : count]
 
-        return wait_for(found, f"{count} {event} ({self.heard})")[0][0]
+        return wait_for(found, lambda: f"{count} {event} ({self.heard})")[0][0]
 
     def notes(self, kind: str) -> list[JSON]:
         return [note for event, note in list(self.heard) if event == "sync_notification" and note["type"] == kind]

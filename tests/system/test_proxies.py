@@ -7,7 +7,6 @@ configurations, with which it must find nothing, and with what a first try gives
 from __future__ import annotations
 
 import contextlib
-import gc
 import gzip
 import json
 import re
@@ -21,7 +20,6 @@ from typing import Any
 import gevent
 import pytest
 import requests
-import socketio
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
@@ -33,6 +31,7 @@ from operations.commands.probe import run_checks
 from tests.conftest import JSON, Server, Tenant, needs, wait_for
 from tests.proxy_defaults import DEFAULTS
 from tests.proxy_processes import PROXIES, Behind, certified, chosen, here, running, section
+from tests.socketio_client import new_client
 
 MIB = 1_048_576
 ROWS = 10_000
@@ -210,9 +209,6 @@ def held(server: Server) -> list[JSON]:
     return [line for line in server.log if line["message"] == "held"]
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # The client leaves its lost socket open.
 def test_restart_costs_nothing_but_the_moment(fronts: dict[str, Behind], origin: Server, filled: Tenant) -> None:
     with contextlib.ExitStack() as stack:
         listeners = {
@@ -233,7 +229,6 @@ def test_restart_costs_nothing_but_the_moment(fronts: dict[str, Behind], origin:
         every(listeners, lambda heard: heard.count("authenticated") > 1, "come back")
         filled.device().create(name="after the restart")
         every(listeners, lambda heard: "sync_notification" in heard, "hear")
-    gc.collect()  # Their lost sockets.
 
 
 def is_well(front: Behind) -> bool:
@@ -243,14 +238,14 @@ def is_well(front: Behind) -> bool:
 def every(listeners: dict[str, list[str]], condition: Callable[[list[str]], bool], what: str) -> None:
     """Wait until what every listener heard meets a condition."""
     for name, heard in listeners.items():
-        wait_for(partial(condition, heard), f"{name} to {what}; it heard {heard}")
+        wait_for(partial(condition, heard), lambda: f"{name} to {what}; it heard {heard}")
 
 
 @contextlib.contextmanager
 def coming_back(front: Behind, tenant: Tenant, transport: str) -> Iterator[list[str]]:
     """Listen as an app does that comes back by itself; give the names of the events so far."""
     heard: list[str] = []
-    client = socketio.Client(reconnection_delay=0.2, reconnection_delay_max=1)
+    client = new_client(reconnection_delay=0.2, reconnection_delay_max=1)
     client.on("*", lambda event, *_: heard.append(event))
     client.connect(front.url, auth={"token": tenant.token}, transports=[transport], wait_timeout=20)
     try:

@@ -13,7 +13,7 @@ const ARGUMENTS = [
   ..."--headless=new --no-sandbox --disable-gpu --no-first-run --disable-sync --disable-dev-shm-usage".split(" "),
   ..."--disable-background-networking --disable-component-update --remote-debugging-pipe --disable-extensions".split(" "),
   ..."--in-process-gpu --disable-breakpad --disable-component-extensions-with-background-pages".split(" "),
-  ..."--disable-threaded-animation --disable-threaded-compositing".split(" "), // A third less CPU time: nobody looks.
+  ..."--disable-threaded-animation --disable-threaded-compositing".split(" "), // Nobody looks.
   "--disable-features=SpareRendererForSitePerProcess,LocalNetworkAccessChecks,PrivateNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
   ..."--disable-backgrounding-occluded-windows --disable-renderer-backgrounding --disable-background-timer-throttling".split(" "),
 ];

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 import requests
-import socketio
 
 from server.http import listening
 from tests import postgres
 from tests.conftest import FAST, ROOT, WAIT_SECONDS, Listener, Server, wait_for
 from tests.raw_http import connect, read_answer
+from tests.socketio_client import new_client
 
 
 def procfile_command() -> list[str]:
@@ -77,14 +77,11 @@ def test_sigterm_finishes_requests_tells_sockets_and_exits_with_0(either: Server
     assert len(device.rows()) == 5000
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # The client leaves its lost socket open.
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_clients_come_back_by_themselves_after_a_stop(either: Server, transport: str) -> None:
     """Fault: a close packet at the end: python-socketio took it as wanted, and stayed away for ever."""
     tenant = either.register()
-    client = socketio.Client(reconnection_delay=0.1, reconnection_delay_max=0.2)
+    client = new_client(reconnection_delay=0.1, reconnection_delay_max=0.2)
     greeted: list[Any] = []
     client.on("authenticated", greeted.append)
     client.connect(either.url, auth={"token": tenant.token}, transports=[transport])

@@ -67,9 +67,11 @@ class Live:
         """Connect, and stay until the connection ends or the client stops."""
         import socketio  # Half a second that only this thread waits for.
 
+        from .live_socket import LiveSocket
+
         token = self._session.renew(self._refused)
         self._refused = None
-        client = socketio.Client(reconnection=False)
+        client = socketio.Client(reconnection=False, websocket_extra_options={"class_": LiveSocket})
         client.on("authenticated", self._greeted)
         client.on("authentication_error", lambda _: setattr(self, "_refused", token))
         client.on("sync_notification", self._notified)
