@@ -22,7 +22,7 @@ class _ClosedWhenLost(websocket.WebSocket):
             return received
         finally:
             if not is_well:
-                self.shutdown()
+                self.shutdown()  # type: ignore[no-untyped-call]
 
 
 def new_client(**options: Any) -> socketio.Client:
