@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # python-engineio's client gives up a WebSocket whose first packet does not come, and leaves its socket open.
 #
-# If the server, or a proxy before it, resets the connection after the handshake, or stays silent for `request_timeout`,
-# `connect` raises ConnectionError. The WebSocket was a local variable, which nobody closes: the socket stays open until the
-# garbage collector comes, and a silent server has its connection so long. The reset in place of an end also gets past
-# websocket-client, which closes its socket only where the end of the stream is read. A class of one's own, given as
-# `websocket_extra_options={"class_": …}`, can close it.
+# If the server, or a proxy in front of it, resets the connection after the handshake, or sends nothing for
+# `request_timeout` seconds, `connect` raises ConnectionError, and nobody closes the WebSocket. Its socket stays open until
+# garbage collection; a server that sent nothing keeps its side of the connection as long. If the server ends the connection
+# in order, websocket-client closes the socket itself. A class of one's own, given as
+# `websocket_extra_options={"class_": …}`, can close it in all cases.
 # Seen on 2026-11-30 with python-socketio 5.18.1, python-engineio 4.15.1, websocket-client 1.9.2. Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -131,7 +131,7 @@ class Page:
             heard = [payload for event, payload in self.log() if event == name]
             return [one for one in heard if fields.items() <= (one or {}).items()]
 
-        return wait_for(found, f"{name} with {fields}; the log: {self.log()}")[0]
+        return wait_for(found, lambda: f"{name} with {fields}; the log: {self.log()}")[0]
 
     def console(self) -> list[dict[str, Any]]:
         """Take the lines that the console has had since the last call."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import syncapp  # noqa: F401 -- first: it patches the standard library for gevent, as the server does
 
 # isort: split
-import contextlib
 import functools
 import itertools
 import json
@@ -31,7 +30,7 @@ from tests.customers import customer
 from tests.data_folder import opened
 from tests.engine_under_test import databases_end_with_their_test  # noqa: F401 -- a fixture of all
 from tests.needs import where
-from tests.socketio_client import new_client
+from tests.socketio_client import end, new_client
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -318,8 +317,7 @@ class Listener:
         return answer
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self.client.disconnect()
+        end(self.client)
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,7 @@ class Console:
         self.page.find(f"#state [value={state}]").click()
 
     def open_row(self, name: str) -> None:
-        wait_for(lambda: name in self.rows(), f"{name} in {self.rows()}")
+        wait_for(lambda: name in self.rows(), lambda: f"{name} in {self.rows()}")
         self.press(name)
         self.wait_shown("#row")
 

@@ -19,8 +19,7 @@ import socketio
 from gevent.event import AsyncResult
 
 from tests.conftest import JSON, Tenant
-from tests.replicas import end
-from tests.socketio_client import new_client
+from tests.socketio_client import end, new_client
 
 _EXPECTED = {(503, "busy"), (503, "outcome_unknown"), (409, "busy")}
 _OF_PROXIES = {502, 503, 504}

@@ -83,7 +83,8 @@ class App:
     def wait_conflict(self, *cells: str) -> None:
         """Wait for a conflict of one field; ``cells`` are the field, what it was, mine, theirs."""
         wait_for(
-            lambda: self.texts(".conflict tbody :is(th, td)") == list(cells), f"{cells}: {self.texts('.conflict')}"
+            lambda: self.texts(".conflict tbody :is(th, td)") == list(cells),
+            lambda: f"{cells}: {self.texts('.conflict')}",
         )
 
     def wait_no_conflict(self) -> None:

@@ -170,7 +170,7 @@ def running(name: str, server: Server, folder: Path, text: str = "") -> Iterator
             start_new_session=True,
         )
     try:
-        wait_for(lambda: _listens(process, port), f"{name} to listen; {(folder / 'output').read_text()}")
+        wait_for(lambda: _listens(process, port), lambda: f"{name} to listen; {(folder / 'output').read_text()}")
         yield f"{scheme}://{HOST}:{port}"
     finally:
         process.terminate()

@@ -15,7 +15,7 @@ import socketio
 from gevent.event import Event
 
 from tests.conftest import JSON, Tenant
-from tests.socketio_client import new_client
+from tests.socketio_client import end, new_client
 
 _SECONDS = 8.0
 _PAUSE_SECONDS = 0.05
@@ -25,12 +25,6 @@ _EXPECTED = {200, 502, 503, 504}
 def sequence(cursor: str) -> int:
     """Read the position in a cursor."""
     return int(cursor.split("-")[1])
-
-
-def end(client: socketio.Client) -> None:
-    """End a client, also one whose connection is lost."""
-    with contextlib.suppress(Exception):
-        client.disconnect()
 
 
 class Replica:

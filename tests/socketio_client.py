@@ -5,6 +5,7 @@ Knows: websocket-client, whose class python-engineio lets one choose. Must not k
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import socketio
@@ -28,3 +29,9 @@ class _ClosedWhenLost(websocket.WebSocket):
 def new_client(**options: Any) -> socketio.Client:
     """Make a client; ``options`` are those of ``socketio.Client``."""
     return socketio.Client(websocket_extra_options={"class_": _ClosedWhenLost}, **options)
+
+
+def end(client: socketio.Client) -> None:
+    """End a client, also one whose connection is lost."""
+    with contextlib.suppress(Exception):
+        client.disconnect()

@@ -65,7 +65,7 @@ class Numbers:
         return found != b"99"
 
     def have_taken(self, *expected: int) -> None:
-        wait_for(lambda: self.taken == list(expected), f"{expected[:10]}, not {self.taken[:10]}")
+        wait_for(lambda: self.taken == list(expected), lambda: f"{expected[:10]}, not {self.taken[:10]}")
 
     def sends(self, data: bytes) -> None:
         self.theirs.sendall(data)
@@ -230,7 +230,9 @@ def nothing_is_left(server: Server) -> Iterator[dict[str, int]]:
     before, open_before = counts(server), open_sockets(server)
     yield before
     names = ("in_flight", "sockets", "clients", "rooms")
-    wait_for(lambda: all(counts(server)[name] == before[name] for name in names), f"{before}, not {counts(server)}")
+    wait_for(
+        lambda: all(counts(server)[name] == before[name] for name in names), lambda: f"{before}, not {counts(server)}"
+    )
     wait_for(lambda: open_sockets(server) <= open_before, "the open_sockets to be closed")
 
 

@@ -130,7 +130,8 @@ def test_one_tenant_floods_and_the_other_goes_on(server: Server, act: Callable[[
             assert [row["id"] for row in device.rows()][-1] == f"r{number}"
             listener.wait_note("sync_complete", number + 1)
         wait_for(
-            lambda: flood.met[429] + flood.met[True] and flood.met[200] + flood.met[False], f"refusals {flood.met}"
+            lambda: flood.met[429] + flood.met[True] and flood.met[200] + flood.met[False],
+            lambda: f"refusals {flood.met}",
         )
         assert not listener.is_gone.is_set()
     assert len(device.rows()) == PUSHES

@@ -244,7 +244,7 @@ def test_issue_3_page_says_what_the_guide_says() -> None:
 
 def test_expired_token_is_told_as_issue_3_of_the_guide_says(start_server: Callable[..., Server]) -> None:
     tenant: Tenant = start_server(ACCESS_TOKEN_SECONDS="1").register()
-    listener = Listener(tenant.server.url, auth={"token": tenant.token})  # Whether it expires before or after this.
+    listener = Listener(tenant.server.url, auth={"token": tenant.token})  # It may expire before it is heard, or after.
     error = listener.wait("authentication_error")
     assert error == {"code": "token_expired", "message": messages("Issue 3")[2]}
     listener.close()

@@ -68,7 +68,7 @@ class Pusher:
     def wait_for_more(self, count: int = 3) -> None:
         """Wait until some more pushes are answered."""
         least = len(self.answered) + count
-        wait_for(lambda: len(self.answered) >= least, f"pushes ({self.met})")
+        wait_for(lambda: len(self.answered) >= least, lambda: f"pushes ({self.met})")
 
     def end(self) -> None:
         self._is_over = True
@@ -121,7 +121,7 @@ def move_and_die(tmp_path: Path, to: str, until: Callable[[str], Any], **env: st
     out = tmp_path / f"move-{time.time_ns()}"
     environ = {**os.environ, **FAST, "DATA_DIR": str(tmp_path / "data"), "PORT": "0", **env}
     moving = forking.begin(["move", "--to", to, "--yes"], environ, out)
-    wait_for(lambda: until(out.read_text()) or moving.poll() is not None, f"the move ({out.read_text()})")
+    wait_for(lambda: until(out.read_text()) or moving.poll() is not None, lambda: f"the move ({out.read_text()})")
     moving.send_signal(signal.SIGKILL)
     moving.wait(timeout=WAIT_SECONDS)
 

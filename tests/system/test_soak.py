@@ -138,7 +138,6 @@ def leave_rudely(listener: Listener) -> None:
     listener.client.eio.state = "disconnected"
     with contextlib.suppress(Exception):
         listener.client.eio.ws.sock.shutdown(socket.SHUT_RDWR)
-        listener.client.eio.ws.shutdown()  # Closes it here.
     with contextlib.suppress(Exception):
         listener.client.eio.http.close()
 

@@ -70,7 +70,7 @@ def test_burst_of_the_python_client_is_acknowledged_to_the_last(tenant: Tenant, 
         answers: list[Any] = []
         for _ in range(count):
             listener.client.emit("ping", callback=answers.append)
-        wait_for(lambda: len(answers) == count, f"{count} answers, not {len(answers)}")
+        wait_for(lambda: len(answers) == count, lambda: f"{count} answers, not {len(answers)}")
         assert all(answer == {"success": True} for answer in answers) and not listener.is_gone.is_set()
 
 

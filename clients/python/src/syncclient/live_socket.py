@@ -1,6 +1,6 @@
 """The WebSocket of the live connection, which closes itself once it is lost.
 
-Knows: websocket-client. Must not know: what is sent. Imported by what connects, since that takes long.
+Knows: websocket-client. Must not know: what is sent. Imported when it connects, since importing the library takes long.
 """
 
 from __future__ import annotations
