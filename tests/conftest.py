@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -30,6 +29,7 @@ from tests.customers import customer
 from tests.data_folder import opened
 from tests.engine_under_test import databases_end_with_their_test  # noqa: F401 -- a fixture of all
 from tests.needs import where
+from tests.ports import free_port
 from tests.socketio_client import end, new_client
 
 if TYPE_CHECKING:
@@ -99,12 +99,6 @@ def all_closed(make: Callable[..., _Made], close: Callable[[_Made], object]) -> 
     yield make_one
     for one in made:
         close(one)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -16,7 +16,8 @@ from typing import Any
 import requests
 
 from tests import forking, postgres
-from tests.conftest import FAST, ROOT, Tenant, free_port, wait_for
+from tests.conftest import FAST, ROOT, Tenant, wait_for
+from tests.ports import free_port
 
 PUBLIC = "https://sync.example.com"
 

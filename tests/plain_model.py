@@ -180,8 +180,11 @@ class Plain:
         chain = self.rows.setdefault(key, [])
         before: JSON = chain[-1].row if chain else {}
         old = FRESH[key[0]] | {"is_deleted": 0, "device_id": None} if is_anew or not chain else before
+        latest = format_time(edited if is_anew or not chain else max(edited, chain[-1].edited_at))
         row = {**old, **fields, "version": self.version(key) + 1, "updatedAt": format_time(this.at)}
+        row["last_updated"] = latest
         names = {name for name in before | row if before.get(name) != row.get(name)} - {"version", "updatedAt"}
+        names -= set() if is_anew else {"last_updated"}  # It is written with the row, not by the device.
         chain.append(Entry(self.sequence, edited, frozenset(names) if before else None, row, this.device))
         this.written[key] = this.written.get(key, set()) | (names if before else fields.keys())
 

@@ -28,6 +28,7 @@ import psycopg
 import pytest
 
 from tests.needs import where, where_postgres
+from tests.ports import free_port
 
 _ENGINE = os.environ.pop("SYNCAPP_TEST_ENGINE", "sqlite")  # Else the product warns of it: it is no setting of its own.
 IS_POOLED = _ENGINE == "pgbouncer"
@@ -91,8 +92,6 @@ class _Program:
     """A program that runs in a folder of its own, under the user who may run it, and ends with this process."""
 
     def __init__(self) -> None:
-        from tests.conftest import free_port
-
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self.folder.chmod(0o755)
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Server, free_port, needs, wait_for
+from tests.conftest import ROOT, Server, needs, wait_for
 from tests.needs import where
+from tests.ports import free_port
 
 DOC = ROOT / "docs" / "proxies.md"
 HOST = "127.0.0.2"

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.conftest import free_port, wait_for
+from tests.conftest import wait_for
 from tests.needs import where
+from tests.ports import free_port
 
 
 class Redis:

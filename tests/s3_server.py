@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 
-from tests.conftest import ROOT, free_port, wait_for
+from tests.conftest import ROOT, wait_for
+from tests.ports import free_port
 
 _PYTHON = ROOT / ".venv-s3" / "bin" / "python"
 BUCKET = "backups-of-tests"

@@ -10,8 +10,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browsing import Page, browser_test
-from tests.conftest import Server, free_port, needs
+from tests.conftest import Server, needs
 from tests.mailing import MailServer
+from tests.ports import free_port
 from tests.signing_in import log_in, me
 
 pytestmark = needs("openssl")

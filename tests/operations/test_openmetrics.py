@@ -13,9 +13,10 @@ import requests
 
 from operations.openmetrics import Gauge, OpenMetrics
 from server.metrics import Histogram
-from tests.conftest import ROOT, Server, Tenant, free_port
+from tests.conftest import ROOT, Server, Tenant
 from tests.needs import where
 from tests.operations.commands.test_operator import run
+from tests.ports import free_port
 
 TOKEN = "a-token-of-the-operator"
 FOLDER = ROOT / "docs" / "monitoring"

@@ -51,7 +51,7 @@ NAMELESS = "tablet"
 SKEWS = {"till": 0, "phone": -90_000, "tablet": 40_000}
 """How wrong the clock of each device is."""
 KEYS = [(table, row_id) for table in ("end_user", "interactions") for row_id in ("a", "b")][:3]
-FIELDS = ("name", "note", "is_deleted", "device_id", "version", "updatedAt")
+FIELDS = ("name", "note", "is_deleted", "device_id", "version", "last_updated", "updatedAt")
 WHO = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True)
 KINDS = ["update", "update", "update", "create", "delete"]
 EDITS = st.tuples(

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import ROOT, free_port, needs, wait_for
+from tests.conftest import ROOT, needs, wait_for
+from tests.ports import free_port
 
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 EXAMPLE = ROOT / "examples" / "field-service"

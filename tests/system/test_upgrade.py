@@ -18,11 +18,12 @@ import requests
 
 from tests import forking, older_version, postgres
 from tests.backing_up import operating
-from tests.conftest import ROOT, Server, Tenant, all_closed, free_port, wait_for
+from tests.conftest import ROOT, Server, Tenant, all_closed, wait_for
 from tests.kit.suite import Device as App
 from tests.kit.suite import Kit
 from tests.kit.truth import Account, register
 from tests.older_version import BEFORE, NOW, needs_its_code
+from tests.ports import free_port
 from tests.record_version import SECRET
 
 _PYTHON = ROOT / "clients" / "python"

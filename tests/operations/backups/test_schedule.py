@@ -22,7 +22,8 @@ from settings import Settings
 from storage import backup_runs, outbox
 from tenants import Tenants
 from tests import forking, postgres
-from tests.conftest import FAST, JSON, Server, free_port, wait_for
+from tests.conftest import FAST, JSON, Server, wait_for
+from tests.ports import free_port
 from tests.s3_server import bucket, needs_s3
 
 pytestmark = [needs_s3, pytest.mark.slow]

@@ -22,7 +22,8 @@ from operations.checks.doctor import Finding
 from operations.checks.probe_target import Deployment, NoDeployment, find_deployment, parse_address
 from operations.commands import commands
 from operations.commands.probe import run_checks
-from tests.conftest import Server, free_port, needs
+from tests.conftest import Server, needs
+from tests.ports import free_port
 from tests.proxy_processes import certified, running
 from version import VERSION
 
