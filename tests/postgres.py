@@ -35,6 +35,9 @@ IS_POOLED = _ENGINE == "pgbouncer"
 IS_UNDER_TEST = IS_POOLED or _ENGINE == "postgres"
 """Whether the product's tests are to run on PostgreSQL; those marked ``files``, or that ask for a tenant's, are skipped."""
 
+not_pooled = pytest.mark.skipif(IS_POOLED, reason="no pooler lets it through")
+"""About NOTIFY, or how many connections PostgreSQL itself takes."""
+
 MISSING = "PostgreSQL is not installed here: apt-get install postgresql"
 
 _SETTINGS = {

@@ -25,7 +25,9 @@ pytestmark = [needs("redis-server"), pytest.mark.skipif(not postgres.is_there(),
 Pair = tuple[Tenant, Tenant]
 
 
-BY_EITHER = pytest.mark.parametrize("redis_url", ["redis", ""], ids=["redis", "notify"], indirect=True)
+BY_EITHER = pytest.mark.parametrize(
+    "redis_url", ["redis", pytest.param("", marks=postgres.not_pooled)], ids=["redis", "notify"], indirect=True
+)
 """With and without a Redis."""
 
 
@@ -230,6 +232,7 @@ def test_health_of_each_names_all(pair: Pair) -> None:
     assert [(one["versions"], one["over"]) for one in healths()] == [([VERSION], "Redis")] * 2
 
 
+@postgres.not_pooled
 def test_workers_of_one_gunicorn_are_processes_that_tell_each_other(
     tmp_path: Path, listen: Callable[..., Listener]
 ) -> None:

@@ -178,6 +178,7 @@ def deploy(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
 
 
 @needs_its_code
+@postgres.not_pooled
 @pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)
 def test_both_versions_serve_side_by_side_on_postgresql(deploy: Callable[[str], Server]) -> None:
     """As while a deploy rolls, and as it is taken back: what one commits, devices at the other hear and pull."""

@@ -21,6 +21,7 @@ from settings import Settings
 from storage.sqlite import connections
 from tests import forking, postgres
 from tests.conftest import FAST
+from tests.ports import free_port
 from tests.storage.engine.installations import PostgresInstallation, create
 
 EXT4 = "/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n"
@@ -246,7 +247,7 @@ def run(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProc
 
 
 def test_doctor_prints_all_with_what_to_do_and_a_start_refuses_in_one_sentence(tmp_path: Path) -> None:
-    sick = {"EXPECT_DATA": "yes", "DYNO": "web.1", "JWT_SECRET_KEY": "a" * 40}
+    sick = {"EXPECT_DATA": "yes", "DYNO": "web.1", "JWT_SECRET_KEY": "a" * 40, "PORT": str(free_port())}
     told = run(tmp_path, "doctor", **sick)
     assert told.returncode == 1
     kinds = [line.partition(":")[0] for line in told.stdout.splitlines()[1:] if not line.startswith("ok: ")]
@@ -254,7 +255,7 @@ def test_doctor_prints_all_with_what_to_do_and_a_start_refuses_in_one_sentence(t
     started = run(tmp_path, **sick)
     assert started.returncode == 1 and started.stderr.startswith("syncapp: EXPECT_DATA is yes")
     assert len(started.stderr.strip().splitlines()) == 1
-    well = run(tmp_path, "doctor", BCRYPT_ROUNDS="12")
+    well = run(tmp_path, "doctor", BCRYPT_ROUNDS="12", PORT=sick["PORT"])
     assert well.returncode == 0 and well.stdout.strip().endswith("0 warnings.")
 
 

@@ -56,6 +56,7 @@ def serving(installation: PostgresInstallation, machine: Machine) -> Iterator[li
     engine.close()
 
 
+@postgres.not_pooled
 def test_processes_that_serve_are_named_with_their_versions(machine: Machine, serving: list[Relay]) -> None:
     said = process_checks.described(machine.settings)
     assert said.startswith("in PostgreSQL 1") and said.endswith("by NOTIFY of PostgreSQL: one (0.9), two (1.0)")
@@ -64,6 +65,7 @@ def test_processes_that_serve_are_named_with_their_versions(machine: Machine, se
     assert [len(one.processes) for one in serving] == [2, 2], "who asks is none of them"
 
 
+@postgres.not_pooled
 def test_connections_of_all_processes_are_compared_with_what_the_database_takes(
     installation: PostgresInstallation, machine: Machine
 ) -> None:
