@@ -142,6 +142,7 @@ def _core(engine: Engine, settings: Settings) -> _Core:
     middleware = Middleware(app, settings, quotas)
     seen = Seen(tenants.write)
     sockets = Sockets(app, settings, tenants, tokens, seen, quotas, chosen_bus(settings, engine), VERSION)
+    seen.evidences.is_alone = sockets.is_alone
     monitor = FileMonitor(engine) if isinstance(engine, SQLiteEngine) else None
     backups = _backups(settings, engine)
     return _Core(app, settings, engine, quotas, tenants, tokens, middleware, seen, sockets, monitor, backups)

@@ -11,11 +11,9 @@ every row has, and ``indexed``, a tuple of columns for each index.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import date, datetime, time
 from functools import cache
 from operator import itemgetter
 from typing import Any, Literal
@@ -31,7 +29,8 @@ from peewee import (
     TextField,
 )
 
-from protocol.codec import Row, encode, whole_number
+from protocol import column_checks
+from protocol.codec import Row, encode
 from protocol.messages import Column, Table
 from protocol.row_types import CHECKED, FLAG, NUMBER, WHOLE
 
@@ -190,42 +189,6 @@ class Interaction(SyncedRow):
 # --- what the columns accept ------------------------------------------------------------------------------------------
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        whole = whole_number(value)  # Apps send a phone or a code as a number; a text column keeps its digits.
-        return encode(value if whole is None else whole).decode()
-    raise ValueError("must be text")
-
-
-def _flag(value: Any) -> int:
-    if isinstance(value, bool | int | float) and value in (0, 1):
-        return int(value)
-    raise ValueError("must be 0, 1, true or false")
-
-
-def _whole(value: Any) -> int:
-    whole = whole_number(value)
-    if whole is not None and abs(whole) < 2**63:
-        return whole
-    raise ValueError("must be a whole number of at most 63 bits")
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e308:
-        raise ValueError("must be a number")
-    if float(value) != value:
-        raise ValueError(
-            "must be a number that a float of 64 bits holds; this one has too many digits, send it as text"
-        )
-    return float(value)
-
-
-def _json(value: Any) -> Any:
-    return value
-
-
 _MSGSPEC_TYPES: dict[type[Field], Any] = {
     BooleanField: FLAG,
     IntegerField: WHOLE,
@@ -236,49 +199,20 @@ _MSGSPEC_TYPES: dict[type[Field], Any] = {
     TimeText: CHECKED,
     TimestampText: CHECKED,
 }
-CLOCK = r"\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
-DATE = r"\d{4}-\d{2}-\d{2}"
-TIMESTAMP = rf"{DATE}[T ]{CLOCK}(Z|[+-]\d{{2}}:\d{{2}})?"
-"""Patterns of dates and times; the numbers are checked too."""
-
-
-def _written(form: str, read: Callable[[str], object], sentence: str) -> Callable[[Any], str]:
-    is_well_formed = re.compile(form, re.ASCII).fullmatch
-
-    def check(value: Any) -> str:
-        """Take a text of this form whose numbers ``read`` takes too."""
-        try:
-            if isinstance(value, str) and is_well_formed(value):
-                read(value)
-                return value
-        except ValueError:
-            pass
-        raise ValueError(sentence)
-
-    return check
-
-
 _CHECKS: dict[type[Field], Callable[[Any], Any]] = {
-    BooleanField: _flag,
-    IntegerField: _whole,
-    FloatField: _number,
-    TextField: _text,
-    JsonField: _json,
-    DateText: _written(DATE, date.fromisoformat, "must be a date such as 2025-06-29"),
-    TimeText: _written(CLOCK, time.fromisoformat, "must be a time such as 23:45 or 23:45:26"),
-    TimestampText: _written(
-        TIMESTAMP, datetime.fromisoformat, "must be an ISO 8601 time such as 2025-06-29T23:45:26.002Z"
-    ),
+    BooleanField: column_checks.flag,
+    IntegerField: column_checks.whole,
+    FloatField: column_checks.number,
+    TextField: column_checks.text,
+    JsonField: column_checks.any_json,
+    DateText: column_checks.day,
+    TimeText: column_checks.time_of_day,
+    TimestampText: column_checks.timestamp,
 }
-
-
-def _listed(choices: Sequence[Any]) -> str:
-    *others, last = map(str, choices)
-    return f"{', '.join(others)} or {last}" if others else last
-
-
-_UNCHECKED_TYPES: dict[Any, tuple[type, ...]] = {_text: (str,), _json: (dict, list, str, int, float, bool)}
-_FIELDS = "Text, Integer, Float, Boolean, Json"
+_UNCHECKED_TYPES: dict[Any, tuple[type, ...]] = {
+    column_checks.text: (str,),
+    column_checks.any_json: (dict, list, str, int, float, bool),
+}
 
 
 def column_of(field: Field) -> Column:
@@ -288,21 +222,20 @@ def column_of(field: Field) -> Column:
     """
     check = _CHECKS.get(type(field))
     if check is None or callable(field.default):
-        raise TypeError(f"{field.model.__name__}.{field.name}: a synced column is one of {_FIELDS}")
+        kinds = ", ".join(kind.__name__ for kind in TYPES.values())
+        raise TypeError(f"{_place(field)}: a synced column is one of {kinds}, its default a value")
     if not field.null and field.name not in SyncedRow._meta.fields:
-        raise TypeError(f"{field.model.__name__}.{field.name}: a synced column must be null=True, devices may clear it")
+        raise TypeError(f"{_place(field)}: a synced column must be null=True, devices may clear it")
     default = int(field.default) if isinstance(field.default, bool) else field.default
     if not field.choices:
         return Column(check, default, _UNCHECKED_TYPES.get(check, ()), _MSGSPEC_TYPES[type(field)])
     choices = tuple(choice for choice, _ in field.choices)
+    is_text = check is column_checks.text
+    return Column(column_checks.one_of(choices, check), default, msgspec_type=Literal[choices] if is_text else None)
 
-    def one_of(value: Any) -> Any:
-        """Take one of the choices."""
-        if value not in choices:
-            raise ValueError(f"must be {_listed(choices)}")
-        return check(value)
 
-    return Column(one_of, default, msgspec_type=Literal[choices] if check is _text else None)
+def _place(field: Field) -> str:
+    return f"{field.model.__module__}.py, {field.model.__name__}.{field.name}"
 
 
 SERVER_COLUMNS = {"_seq", "id", "sync_status", "version", "server_synced", "createdAt", "updatedAt", "_extra"}

@@ -122,6 +122,7 @@ class Sockets:
         )
         self.announce, self.notify = self._announcements.announce, self._announcements.notify
         self.look, self.processes = self._announcements.look, self._announcements.processes
+        self.is_alone = self._announcements.is_alone
         tokens.ended.connect(self._sessions_ended)
 
     @property

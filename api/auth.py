@@ -16,9 +16,9 @@ from accounts.passwords import Passwords
 from accounts.registration import create_customer
 from accounts.rescue import Rescue
 from accounts.tokens import Identity, TokenPair, Tokens, check_tenant
-from protocol.errors import Busy, InvalidCredentials, NotFound, NoToken, RegistrationClosed, StorageNearlyFull, invalid
+from protocol.errors import Busy, InvalidCredentials, NotFound, NoToken, RegistrationClosed, StorageNearlyFull
 from server.disk_space import room
-from server.http.exchange import Reply, View, client_address, current_exchange, read_json, success
+from server.http.exchange import Reply, View, client_address, current_exchange, read_object, success
 from server.maintenance import maintenance
 from settings import Settings
 from storage import main_database
@@ -195,14 +195,3 @@ def _profile_of(customer: main_database.Customer) -> dict[str, Any]:
     names = ("id", "name", "email", "companyName", "phone", "subscriptionPlan")
     is_verified = customer.verifiedEmail == customer.email
     return {name: getattr(customer, name) for name in names} | {"emailVerified": is_verified}
-
-
-def read_object() -> dict[str, Any]:
-    """Read the body of a request, which must be an object.
-
-    Raises: ValidationError, and what ``read_json`` raises.
-    """
-    body = read_json()
-    if not isinstance(body, dict):
-        raise invalid("$", "must be an object")
-    return body

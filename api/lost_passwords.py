@@ -11,8 +11,8 @@ from flask import Blueprint
 from accounts.account_fields import FieldReader
 from accounts.attempts import Attempts
 from accounts.tokens import Tokens
-from api.auth import Accounts, bearer, count_attempt, read_object
-from server.http.exchange import Reply, View, client_address, current_exchange, success
+from api.auth import Accounts, bearer, count_attempt
+from server.http.exchange import Reply, View, client_address, current_exchange, read_object, success
 from settings import Settings
 from tenants import Tenants
 

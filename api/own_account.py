@@ -12,9 +12,9 @@ from flask import Blueprint
 
 from accounts.account_fields import FieldReader
 from accounts.tokens import Identity, Tokens
-from api.auth import bearer, read_object
+from api.auth import bearer
 from protocol.codec import format_time
-from server.http.exchange import Reply, success
+from server.http.exchange import Reply, read_object, success
 from storage.main_database import Session
 
 ARCHIVE_TYPE = "application/zip"

@@ -112,9 +112,8 @@ class PullHandler:
         if device_id:  # A device that went back is told so until it takes another ID, even if this answer is lost.
             positions = {} if page.went_back else page.starts
             self._seen.note(tenant_id, device_id, positions, now, page.epoch, identity.session_id)
-        if page.claimed == 0 and (
-            device_id or before.is_kept
-        ):  # It pulls from the start; an expired one is live again.
+        is_from_start = page.claimed == 0 and (device_id or before.is_kept)  # An expired one is live again.
+        if is_from_start or self._seen.evidences.is_due(tenant_id):
             self._seen.try_to_save(tenant_id)
 
     def _answer(self, identity: Identity, device_id: str | None, plan: Callable[[], Page]) -> Iterator[bytes]:

@@ -99,7 +99,10 @@ class PushHandler:
         try:
             is_alone = self._is_alone(tenant_id)
             ahead = partial(first_wanted, push)
-            return self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone, ahead=ahead)
+            applied = self._tenants.write(tenant_id, lambda: around(write), committed, is_alone=is_alone, ahead=ahead)
+            if self._seen.evidences.is_due(tenant_id):
+                self._seen.try_to_save(tenant_id)
+            return applied
         except idempotency.AlreadyAnswered:
             raise
         except OutcomeUnknown:

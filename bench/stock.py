@@ -23,12 +23,13 @@ syncapp.import_server()
 import flask
 from gevent.pywsgi import Input
 from geventwebsocket.websocket import Header
+from socketio import Manager
 
 from api.sync import Sync
 from server import log_format
 from server.http import handler
 from server.http.handler import Handler
-from server.websocket import announcements, broadcast
+from server.websocket import announcements, broadcast, socketio_server
 from server.websocket.broadcast import Broadcaster
 from server.websocket.events import Events
 from server.websocket.frames import BoundedWebSocket
@@ -105,6 +106,11 @@ def flask_routes() -> None:
     replace(Sync, "hot_views", {})
 
 
+def rooms() -> None:
+    """Have python-socketio keep the rooms of clients."""
+    replace(socketio_server, "Rooms", Manager)
+
+
 def logging() -> None:
     """Have ``logging`` make a record for the line of each request."""
     replace(log_format, "write_line", lambda logger, level, message, extra: logger.log(level, message, extra=extra))
@@ -112,7 +118,7 @@ def logging() -> None:
 
 PARTS = {
     part.__name__: part
-    for part in (pywsgi, frames, idle_reader, engineio, emit, socketio, flask_socketio, flask_routes, logging)
+    for part in (pywsgi, frames, idle_reader, engineio, emit, socketio, flask_socketio, flask_routes, rooms, logging)
 }
 
 

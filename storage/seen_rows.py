@@ -24,9 +24,15 @@ Query = Callable[[], Evidence | None]
 
 
 class Evidences:
-    """The evidence of all tenants' devices; what no file has yet is kept until ``take``, the rest may be forgotten."""
+    """The evidence of all tenants' devices; what no file has yet is kept until ``take``, the rest may be forgotten.
+
+    Where other processes serve the same tenants, a device may speak to each of them in turn: then what is stored counts,
+    and news is stored before a request is answered (``is_due``).
+    """
 
     def __init__(self) -> None:
+        self.is_alone: Callable[[], bool] = lambda: True
+        """Tells whether it is known that no other process serves these tenants."""
         self._latest: dict[tuple[str, str], Evidence] = {}
         self._unsaved: dict[str, dict[str, Evidence]] = {}
 
@@ -35,7 +41,8 @@ class Evidences:
     ) -> Evidence:
         """Give what is known of a device: by its name, or by its session. ``read``: runs a query in a tenant."""
         who = f"device {device_id}" if device_id else f"session {session_id}"
-        found = self._latest.get((tenant_id, who)) or self._unsaved.get(tenant_id, {}).get(who)
+        found = self._latest.get((tenant_id, who)) if self.is_alone() else None
+        found = found or self._unsaved.get(tenant_id, {}).get(who)
         if found is None:
             session = None if device_id else session_id[:_SESSION_CHARACTERS]
             found = read(tenant_id, lambda: _read(who, session)) or Evidence(who, session)
@@ -116,6 +123,10 @@ class Evidences:
         latest = self._latest.get((tenant_id, found.who), found)
         self._keep(tenant_id, latest._replace(is_kept=is_kept))
 
+    def is_due(self, tenant_id: str) -> bool:
+        """Tell whether there is news that another process may be asked for next."""
+        return tenant_id in self._unsaved and not self.is_alone()
+
     @property
     def tenants(self) -> list[str]:
         """List the tenants of which something is not written yet."""
@@ -144,8 +155,16 @@ def save(found: Mapping[str, Evidence]) -> None:
     for who, one in found.items():
         kept = _read(who, None)
         is_same = kept is not None and kept.epoch == one.epoch
-        first = kept.first_push if kept and is_same and kept.first_push is not None else one.first_push
-        _write(one._replace(who=who, first_push=first), is_new=kept is None)
+        _write(_merged(kept, one) if kept and is_same else one, is_new=kept is None)
+
+
+def _merged(kept: Evidence, one: Evidence) -> Evidence:
+    """Put together what is stored of a device and what is to be; another process may have heard of it since."""
+    first = one.first_push if kept.first_push is None else kept.first_push
+    speakers = {kept.row_device_id, one.row_device_id} - {None}
+    is_shared = kept.is_shared or one.is_shared or len(speakers) > 1
+    newer = kept if kept.seen_at > one.seen_at else one
+    return newer._replace(first_push=first, row_device_id=kept.row_device_id or one.row_device_id, is_shared=is_shared)
 
 
 def _write(one: Evidence, *, is_new: bool) -> None:

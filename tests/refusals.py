@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 
+from protocol.errors import Problem
 from tests import postgres
 from tests.conftest import JSON, Server, Tenant
 
@@ -28,6 +29,14 @@ def wrong(*right: Any) -> list[Any]:
     """Give values of every kind but those that are right; ``1`` is no ``True`` here."""
     kinds = {json.dumps(value) for value in right}
     return [value for value in ANYTHING if json.dumps(value) not in kinds]
+
+
+def kinds_of_error(base: type[Problem] = Problem) -> Iterator[type[Problem]]:
+    """Give each error that has a status or a code of its own, whatever it derives from."""
+    for one in base.__subclasses__():
+        if one.__module__ == "protocol.errors":
+            yield from [one] if {"status", "code"} & vars(one).keys() else []
+            yield from kinds_of_error(one)
 
 
 def shaped(body: JSON) -> JSON:

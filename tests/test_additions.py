@@ -23,6 +23,7 @@ from click.testing import CliRunner
 import models
 import settings
 from api.docs import schemas
+from api.limits import announced_limits
 from operations.checks import doctor, probe_requests, probe_sockets, trial_start
 from operations.commands import probe
 from operations.commands.commands import commands
@@ -55,6 +56,33 @@ def test_every_setting_is_read_by_some_module() -> None:
     read |= {word for text in texts_in(trees) for word in text.split()}  # As api/limits.py names them.
     unread = {field.name for field in fields(settings.Settings)} - read
     assert not unread, f"settings.py has settings that no module reads: {unread}"
+
+
+NOT_MET_BY_CLIENTS = {
+    *(
+        "port",
+        "metrics_port",
+        "trusted_proxies",
+        "bcrypt_rounds",
+        "open_tenants",
+        "max_connections",
+        "max_waiting_pushes",
+    ),
+    *("database_pool", "database_wait_seconds", "ping_interval_seconds", "ping_timeout_seconds", "shutdown_seconds"),
+    *("min_free_bytes", "purge_seconds", "usage_days", "backup_every", "log_files", "log_file_bytes"),
+}
+"""Settings with numbers that are no limit of one client or tenant."""
+
+
+def test_every_limit_that_clients_meet_is_announced() -> None:
+    chosen = settings.Settings()
+    has_number = {one.name for one in fields(chosen) if re.match(r"\d+( per |$)", str(getattr(chosen, one.name)))}
+    announced = {re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", name) for name in announced_limits(chosen)}
+    missing = has_number - announced - NOT_MET_BY_CLIENTS
+    assert not missing, (
+        f"api/limits.py must name {missing}, if clients meet it; else NOT_MET_BY_CLIENTS in tests/test_additions.py"
+    )
+    assert has_number - announced >= NOT_MET_BY_CLIENTS
 
 
 # --- notifications ---------------------------------------------------------------------------------------------------

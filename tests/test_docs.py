@@ -30,6 +30,7 @@ from storage import main_database
 from tests import postgres
 from tests.conftest import ROOT, Listener, Server, Tenant, needs
 from tests.mailing import link_for
+from tests.refusals import kinds_of_error
 from tests.signing_in import session
 from tests.sources import FOLDERS, modules, name_of, parsed
 
@@ -104,11 +105,12 @@ def _first_texts(path: Path, *methods: str) -> set[str]:
 def test_every_type_of_notification_is_documented() -> None:
     for kind in get_args(get_type_hints(notifications.Notification)["type"]):
         assert f"`{kind}`" in API, f"docs/api.md must describe {kind}"
+    for name in notifications.Notification.__struct_fields__:
+        assert f"`{name}`" in API, f"docs/api.md must say what the field {name} of a notification is"
 
 
 def test_table_of_errors_is_that_of_the_code() -> None:
-    problems: list[type[errors.Problem]] = [errors.Problem]
-    problems += [one for one in errors.Problem.__subclasses__() if one.__module__ == "protocol.errors"]
+    problems: list[type[errors.Problem]] = [errors.Problem, *kinds_of_error()]
     rows = re.findall(r"^\| (\d{3}) \| `([a-z_]+)` \| (.+) \|$", API, re.MULTILINE)
     missing = {(str(one.status), one.code, one.sentence) for one in problems} - set(rows)
     assert not missing, f"docs/api.md must have these rows in its table of errors: {missing}"
@@ -306,6 +308,15 @@ def test_architecture_is_read_in_ten_minutes() -> None:
     """At 240 words a minute, without the diagram; the table of traps is to look things up."""
     text = re.sub(r"```.*?```", "", ARCHITECTURE.partition("\n## Traps\n")[0], flags=re.DOTALL)
     assert len(text.split()) < 2_400
+
+
+def test_traps_name_the_modules_that_speak_of_them() -> None:
+    traps = dict(re.findall(r"^\| (\d+) \|(.+)\|$", ARCHITECTURE.partition("\n## Traps\n")[2], re.MULTILINE))
+    for path in [*modules(), ROOT / "gunicorn.conf.py"]:
+        for said in re.findall(r"\btraps? (\d+(?:(?:, | and )\d+)*)", path.read_text(), re.IGNORECASE):
+            for number in re.findall(r"\d+", said):
+                where = traps.get(number, "").rpartition("|")[2]
+                assert path.name in where, f"ARCHITECTURE.md: trap {number} must name {path.relative_to(ROOT)}"
 
 
 def test_walks_of_a_push_and_a_pull_have_ten_steps_each() -> None:

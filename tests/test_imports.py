@@ -1,6 +1,6 @@
 """Imports point one way, and what must not know of the other does not (ARCHITECTURE.md, layers).
 
-By tests of ours, because import-linter 2.17 handles packages only, and five layers are single files.
+By tests of ours, because import-linter 2.17 handles packages only, and many layers are single files.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ def test_no_module_is_too_long_to_be_read_at_once() -> None:
 def test_no_test_file_is_too_long_to_be_read_at_once() -> None:
     paths = [*TESTS.rglob("*.py"), *(ROOT / "clients" / "python" / "tests").rglob("*.py")]
     assert long_files(paths, TEST_FILE_LINES) == [], "split it by subject"
+    assert long_functions(paths, FUNCTION_LINES) == []
 
 
 def test_tests_are_in_the_folder_of_what_they_test() -> None:

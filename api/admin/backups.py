@@ -15,12 +15,12 @@ from accounts.operator_sign_in import Operator
 from api.admin.console import Route
 from api.admin.customers import customer_of
 from api.admin.jobs import Jobs
-from api.admin.json_fields import read_object, text_of, whole_of
+from api.admin.json_fields import text_of, whole_of
 from api.admin.server_parts import ServerParts
 from operations.backups import status
 from protocol.codec import format_time
 from protocol.errors import ValidationError, invalid
-from server.http.exchange import Reply, answer
+from server.http.exchange import Reply, answer, read_object
 from settings import effective
 from storage import backup_runs, operator_actions
 from storage.backup_runs import BackupRun

@@ -13,11 +13,11 @@ from accounts.operator_sign_in import Operator
 from accounts.passwords import Passwords
 from api.admin.console import Route
 from api.admin.customers import customer_of
-from api.admin.json_fields import read_object, text_of
+from api.admin.json_fields import text_of
 from api.admin.server_parts import ServerParts
 from operations import customer_changes
 from protocol.errors import invalid
-from server.http.exchange import Reply, answer, current_exchange
+from server.http.exchange import Reply, answer, current_exchange, read_object
 from storage.main_database import State
 
 _LINK_SECONDS = 86_400

@@ -9,18 +9,6 @@ from typing import Any
 
 from protocol.codec import whole_number
 from protocol.errors import invalid
-from server.http.exchange import read_json
-
-
-def read_object() -> dict[str, Any]:
-    """Read the body of the current request.
-
-    Raises: ValidationError unless it is an object.
-    """
-    body = read_json()
-    if not isinstance(body, dict):
-        raise invalid("$", "must be an object")
-    return body
 
 
 def text_of(body: dict[str, Any], name: str) -> str:

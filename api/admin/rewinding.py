@@ -13,11 +13,11 @@ from typing import Any
 from accounts.operator_sign_in import Operator
 from api.admin.console import Route
 from api.admin.customers import customer_of
-from api.admin.json_fields import read_object, text_of, whole_of
+from api.admin.json_fields import text_of, whole_of
 from api.admin.server_parts import ServerParts
 from protocol.codec import format_time
 from protocol.errors import ValidationError
-from server.http.exchange import Reply, answer
+from server.http.exchange import Reply, answer, read_object
 from storage.main_database import Customer
 from storage.moments import Moment, NoMoment, Preview
 from storage.positions import now_ms

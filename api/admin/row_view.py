@@ -12,11 +12,11 @@ from accounts.operator_sign_in import Operator
 from api.admin.console import Route
 from api.admin.customers import customer_of
 from api.admin.jobs import Jobs
-from api.admin.json_fields import read_object, whole_of
+from api.admin.json_fields import whole_of
 from api.admin.server_parts import ServerParts
 from models import synced_tables
 from protocol.pull_parser import parse_table
-from server.http.exchange import Reply, answer
+from server.http.exchange import Reply, answer, read_object
 from storage import operator_actions
 from storage.newest_rows import newest_rows
 

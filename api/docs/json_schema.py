@@ -13,9 +13,6 @@ from typing import Any
 from peewee import BooleanField, Field, FloatField, IntegerField
 
 from models import (
-    CLOCK,
-    DATE,
-    TIMESTAMP,
     DateText,
     JsonField,
     SyncedTable,
@@ -24,6 +21,7 @@ from models import (
     synced_tables,
 )
 from protocol.codec import CURSOR
+from protocol.column_checks import CLOCK, DATE, TIMESTAMP
 from protocol.errors import Problem
 from protocol.identifiers import MAX_ID_CHARACTERS, MAX_UNIQUE_ID_CHARACTERS
 from settings import Settings

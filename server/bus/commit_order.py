@@ -18,7 +18,7 @@ _MOST_WAITING = 500
 class CommitOrder:
     """The commits of one tenant, as far as this process was told of them."""
 
-    __slots__ = ("_expected", "_waiting", "epoch", "last")
+    __slots__ = ("_expected", "_past", "_waiting", "epoch", "last")
 
     def __init__(self) -> None:
         self.epoch = ""
@@ -26,6 +26,8 @@ class CommitOrder:
         """The sequence up to which listeners were told; -1 while none is known."""
         self._expected = -1
         """The sequence up to which there are commits; those between may be under way."""
+        self._past: frozenset[str] = frozenset()
+        """Epochs that restores ended: what comes of them now was late, and is of rows that are no more."""
         self._waiting: dict[int, tuple[int, Sequence[bytes]]] = {}
         """By the sequence that it follows, each commit that waits: its own sequence, and its packets."""
 
@@ -36,6 +38,8 @@ class CommitOrder:
 
     def take(self, epoch: str, before: int, after: int, packets: Sequence[bytes]) -> list[bytes]:
         """Take a commit, and give the packets that are to be sent now."""
+        if epoch in self._past:
+            return []
         if epoch != self.epoch or self.last < 0:
             self._begin(epoch, after)
             return list(packets)
@@ -60,6 +64,8 @@ class CommitOrder:
         if self.last < 0:
             self._begin(epoch, sequence)
             return False
+        if epoch in self._past:
+            return False
         if epoch != self.epoch:
             self._begin(epoch, sequence)
             return True
@@ -77,5 +83,7 @@ class CommitOrder:
         return self.last
 
     def _begin(self, epoch: str, last: int) -> None:
+        if self.epoch not in ("", epoch):
+            self._past |= {self.epoch}
         self.epoch, self.last, self._expected = epoch, last, last
         self._waiting.clear()

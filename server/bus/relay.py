@@ -91,7 +91,7 @@ class Relay:
         return [self._process, *(self._described.get(name, Process()) for name in alive)]
 
     @property
-    def _is_alone(self) -> bool:
+    def is_alone(self) -> bool:
         """Tell whether nobody else is to be told: it is known that there is no other process."""
         return not self._bus.is_shared or (not self._others and self._bus.is_alive)
 
@@ -122,13 +122,13 @@ class Relay:
 
     def is_wanted(self, tenant_id: str) -> bool:
         """Tell whether anyone may listen to a tenant, here or elsewhere, or is about to."""
-        return not self._is_alone or tenant_id in self._orders or self._outlets.has_listeners(tenant_id)
+        return not self.is_alone or tenant_id in self._orders or self._outlets.has_listeners(tenant_id)
 
     def commit(self, tenant_id: str, epoch: str, before: int, after: int, packets: Sequence[bytes]) -> None:
         """Tell of a commit of this process."""
         if before == after:  # A conflict alone moves nothing.
             return self.event(tenant_id, packets)
-        if self._is_alone:
+        if self.is_alone:
             return self._send_alone(tenant_id, epoch, after, packets)
         self._take(tenant_id, epoch, before, after, packets)
         header = Header(self._name, "commit", tenant_id, epoch, before, after)
@@ -144,12 +144,12 @@ class Relay:
         """Tell of something that is no commit. ``is_sent_here``: the listeners of this process know."""
         if not is_sent_here:
             self._outlets.send(tenant_id, packets)
-        if not self._is_alone:
+        if not self.is_alone:
             self._bus.publish(tenant_id, message_of(Header(self._name, "event", tenant_id), packets))
 
     def sessions_ended(self, session_ids: Iterable[str]) -> None:
         """Tell other processes of sessions that have ended."""
-        if not self._is_alone:
+        if not self.is_alone:
             ids = tuple(session_ids)
             for start in range(0, len(ids), _NAMED_AT_ONCE):
                 some = ids[start : start + _NAMED_AT_ONCE]
@@ -158,7 +158,7 @@ class Relay:
     def look(self, tenant_id: str) -> None:
         """Have all processes look for a commit of which it is not known whether it was made."""
         self._look({tenant_id} & self._orders.keys())
-        if not self._is_alone:
+        if not self.is_alone:
             self._bus.publish(tenant_id, self._lost([tenant_id]))
 
     # --- what others tell --------------------------------------------------------------------------------------------

@@ -135,6 +135,17 @@ def read_json() -> Any:
     return decode(read_body())
 
 
+def read_object() -> dict[str, Any]:
+    """Read the request's body, which must be an object.
+
+    Raises: ValidationError, and what ``read_json`` raises.
+    """
+    body = read_json()
+    if not isinstance(body, dict):
+        raise errors.invalid("$", "must be an object")
+    return body
+
+
 def read_body() -> bytes:
     """Read the request's body, decompressed and within the limit.
 

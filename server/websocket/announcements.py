@@ -58,6 +58,10 @@ class Announcements:
         about = {"count": len(found), "names": names, "versions": versions}
         return about | {"over": self._bus.broker, "connected": self._bus.is_alive}
 
+    def is_alone(self) -> bool:
+        """Tell whether it is known that no other process serves the same tenants."""
+        return self._relay.is_alone
+
     def greeted(self, engine_id: str, tenant_id: str, here: Position) -> None:
         """Tell a socket that joined its room after its greeting was read what the room was told between."""
         for packet in self._relay.missed(tenant_id, here.epoch, here.sequence):

@@ -9,8 +9,6 @@ import pytest
 from operations.samples import Samples, full_in_seconds
 from server.metrics import PUSHES
 
-HOUR = 3600.0
-
 
 def disk(*free: float | None) -> dict[str, list[float | None]]:
     """Samples of free bytes, five minutes apart."""

@@ -234,8 +234,6 @@ def test_integer_that_no_float_is_does_not_become_a_number(restart: Restart, ten
 
 # --- times -----------------------------------------------------------------------------------------------------------
 
-MOMENTS = st.integers(-60_000_000_000_000, 99_999_999_999_999)
-
 
 @given(st.integers(-99_999_999_999, 99_999_999_999))
 def test_seconds_are_read_as_seconds(seconds: int) -> None:

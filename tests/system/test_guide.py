@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from tests import postgres
 from tests.conftest import JSON, ROOT, Listener, Server, Tenant, needs
+from tests.needs import where_postgres
 
 pytestmark = needs("bash", "curl", "sqlite3", "python3")
 
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
+POSTGRESQL = (ROOT / "docs" / "postgresql.md").read_text()
 HEADINGS = """\
 # How to Get Tenant ID for WebSocket Testing
 ## What is Tenant ID?
@@ -139,6 +142,21 @@ def test_method_3_the_sqlite3_shell_finds_the_customer(walk: Walk) -> None:
     (query,) = blocks("Method 3")
     assert "SELECT id, name, email, companyName" in query and "WHERE email = 'test@example.com'" in query
     assert walk.run(query) == f"{walk.tenant_id}|Test User|test@example.com|Test Company\n"
+
+
+@pytest.mark.skipif(not postgres.is_there(), reason=postgres.MISSING)
+def test_queries_for_psql_find_the_customer_and_the_rows(start_server: Callable[..., Server]) -> None:
+    """Those of docs/postgresql.md. Fault: names that PostgreSQL folds, or does not look for where they are."""
+    address = postgres.server().address(postgres.server().new_database())
+    tenant = start_server(DATABASE_URL=address).register(email="test@example.com", companyName="Test Company")
+    tenant.device().create(id="u1", name="Asha", phone="555-0100")
+    (queries,) = re.findall(r"^```sql\n(SELECT id, name.*?)^```$", POSTGRESQL, re.MULTILINE | re.DOTALL)
+    queries = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", tenant.id, queries)
+    shell = [str(where_postgres("psql")), address, "--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1", "-c", queries]
+    done = subprocess.run(shell, check=False, capture_output=True, text=True, timeout=30)
+    found = [line.split("|") for line in done.stdout.splitlines()]
+    assert [row[0] for row in found] == [tenant.id, "u1"], done.stderr
+    assert found[0][2:] == ["test@example.com", "Test Company"] and found[1][1:] == ["Asha", "555-0100"]
 
 
 @pytest.mark.files("the guide's commands of sqlite3")

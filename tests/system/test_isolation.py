@@ -289,28 +289,36 @@ def test_busy_tenants_never_meet(start_server: Callable[..., Server]) -> None:
     for run in runs:
         run.result()
     for tenant in businesses:
-        own = uuid.UUID(tenant.id).hex
-        for listener in listeners[tenant.id]:
-            listener.wait_note("sync_complete", 16)
-            heard = json.dumps(listener.heard)
-            assert own in marks(heard)
-            foreign += [f"notification: {mark}" for mark in marks(heard) - {own}]
-            assert {parse_cursor(note["cursor"]).epoch for note in listener.notes()} == {
-                parse_cursor(listener.wait("authenticated")["cursor"]).epoch
-            }
-            listener.close()
+        foreign += [f"notification: {mark}" for one in listeners[tenant.id] for mark in foreign_in_heard(tenant, one)]
     assert marks(server.log_path.read_text(errors="replace")) == set()
-    for when in ("running", "stopped"):
-        for tenant in businesses:
-            own = uuid.UUID(tenant.id).hex
-            for path in tenant.path.parent.glob(tenant.path.name + "*"):
-                found = marks(path.read_bytes().decode("latin-1"))
-                foreign += [f"{when}: {path.name}: {mark}" for mark in found - {own}]
-                assert when == "running" or own in found
-        assert marks((server.data / "main.db").read_bytes().decode("latin-1")) == set()
-        if when == "running":
-            assert server.stop() == 0
-    assert foreign == []
+    foreign += foreign_in_files(server, businesses)
+    assert server.stop() == 0
+    assert foreign + foreign_in_files(server, businesses) == []
+    for tenant in businesses:
+        assert uuid.UUID(tenant.id).hex in marks(tenant.path.read_bytes().decode("latin-1"))
+
+
+def foreign_in_heard(tenant: Tenant, listener: Listener) -> set[str]:
+    """Give the marks of others in what a listener heard, when it has heard all."""
+    listener.wait_note("sync_complete", 16)
+    found, own = marks(json.dumps(listener.heard)), uuid.UUID(tenant.id).hex
+    epochs = {parse_cursor(note["cursor"]).epoch for note in listener.notes()}
+    assert own in found and epochs == {parse_cursor(listener.wait("authenticated")["cursor"]).epoch}
+    listener.close()
+    return found - {own}
+
+
+def foreign_in_files(server: Server, businesses: list[Tenant]) -> list[str]:
+    """Give the marks of others in the files of each tenant, and all that are in main.db."""
+    owned = [
+        (uuid.UUID(tenant.id).hex, path)
+        for tenant in businesses
+        for path in tenant.path.parent.glob(f"{tenant.path.name}*")
+    ]
+    owned.append(("", server.data / "main.db"))
+    return [
+        f"{path.name}: {mark}" for own, path in owned for mark in marks(path.read_bytes().decode("latin-1")) - {own}
+    ]
 
 
 def test_status_and_test_notifications_of_busy_tenants_reach_their_own_sockets(server: Server, listen: Listen) -> None:

@@ -133,6 +133,19 @@ def must_move(tmp_path: Path, to: str, **env: str) -> str:
     return str(ended.stdout)
 
 
+def move_twice_killed(tmp_path: Path, to: str, here: dict[str, str], pushers: list[Pusher]) -> None:
+    """Move what is pushed to, at the third attempt: one is killed amid copies, one when pushes are refused already."""
+    for pusher in pushers:
+        pusher.met.clear()
+        pusher.wait_for_more()
+    move_and_die(tmp_path, to, lambda said: "as of change" in said, **here)
+    move_and_die(tmp_path, to, lambda _: any(pusher.met for pusher in pushers), **here)
+    said = must_move(tmp_path, to, **here)
+    assert "Moved: 3 tenants" in said and "DATABASE_URL" in said
+    wait_for(lambda: all(pusher.met for pusher in pushers), "a refusal for each")
+    assert set().union(*(pusher.met for pusher in pushers)) == {(503, "moved")}
+
+
 @pytest.mark.timeout(300)
 def test_devices_go_on_over_a_move_into_postgresql_and_back(
     start_server: StartServer, address: str, tmp_path: Path, push_on: Callable[..., Pusher]
@@ -148,27 +161,19 @@ def test_devices_go_on_over_a_move_into_postgresql_and_back(
     device.catch_up()
     before = sync_app(tenants[0], tmp_path / "replica.db", "app-0")
     pushers = [push_on(tenant, f"p{number}") for number, tenant in enumerate([*tenants, tenants[0]])]
-    here: dict[str, str] = {}
-    for to, there, folder in (
-        (address, {"DATABASE_URL": address}, tmp_path / "data"),
-        (str(tmp_path / "back"), {}, tmp_path / "back"),
+    in_postgres = {"DATABASE_URL": address}
+    for to, here, there, folder in (
+        (address, {}, in_postgres, tmp_path / "data"),
+        (str(tmp_path / "back"), in_postgres, dict[str, str](), tmp_path / "back"),
     ):
-        for pusher in pushers:
-            pusher.met.clear()
-            pusher.wait_for_more()
-        move_and_die(tmp_path, to, lambda said: "as of change" in said, **here)
-        move_and_die(tmp_path, to, lambda _: any(pusher.met for pusher in pushers), **here)
-        said = must_move(tmp_path, to, **here)
-        assert "Moved: 3 tenants" in said and "DATABASE_URL" in said
-        wait_for(lambda: all(pusher.met for pusher in pushers), "a refusal for each")
-        assert set().union(*(pusher.met for pusher in pushers)) == {(503, "moved")}
+        move_twice_killed(tmp_path, to, here, pushers)
         credentials = {"email": tenants[1].email, "password": tenants[1].password}
         assert server.post("/api/customers/login", credentials).json()["code"] == "moved"
         assert len(device.rows()) > 300
         assert server.stop() == 0
         wrong = [line for line in server.log if line["level"] in ("error", "raw")]
         assert [line for line in wrong if line.get("code") != "moved"] == []
-        server.env, server.data, here = there, folder, there
+        server.env, server.data = there, folder
         server.start()
         for pusher in pushers:
             pusher.wait_for_more()

@@ -23,10 +23,10 @@ import assembly
 from api import reference
 from models import synced_tables
 from protocol import errors
-from protocol.errors import Problem
 from settings import Settings
 from tests.conftest import JSON, ROOT, Listener, Server, Tenant
 from tests.contract import FAULTS, Contract, check_event
+from tests.refusals import kinds_of_error
 from tests.test_docs import _examples, emitted_events
 
 ASYNCAPI_SCHEMA = ROOT / "node_modules" / "@asyncapi" / "specs" / "schemas" / "3.0.0.json"
@@ -118,10 +118,7 @@ def _answer(said: JSON) -> JSON:
 
 
 def test_every_error_is_described_and_no_other(contract: Contract) -> None:
-    classes: list[type[errors.Problem]] = [
-        errors.Problem,
-        *(one for one in errors.Problem.__subclasses__() if one.__module__ == "protocol.errors"),
-    ]
+    classes: list[type[errors.Problem]] = [errors.Problem, *kinds_of_error()]
     described = set()
     for name, response in contract.openapi["components"]["responses"].items():
         codes = response["content"]["application/json"]["schema"]["allOf"][1]["properties"]["code"]["enum"]
@@ -212,7 +209,7 @@ def test_page_says_of_each_call_what_it_answers_and_each_code_with_its_own_sente
     for call, described in reference.calls().items():
         assert all(example.answer.strip() in text for example in described.examples), call
     for code in ("unauthorized", "token_expired"):
-        problem = next(kind for kind in Problem.__subclasses__() if kind.code == code)
+        problem = next(kind for kind in kinds_of_error() if kind.code == code)
         assert re.search(rf"<code>{code}</code> <span class=\"muted\">{re.escape(problem.sentence)}</span>", text)
 
 

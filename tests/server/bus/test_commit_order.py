@@ -65,6 +65,15 @@ def test_commit_of_a_new_epoch_is_told_and_begins_it() -> None:
     assert (order.epoch, order.last, order.is_waiting) == ("new", 6, False)
 
 
+def test_late_commit_of_an_epoch_that_a_restore_ended_is_not_told() -> None:
+    """Fault: rows of before the restore were told after it, and the new epoch once more as if it began."""
+    order = CommitOrder()
+    order.take("old", 0, 7, [b"7"])
+    assert order.expect("new", 10)
+    assert order.take("old", 7, 8, [b"8"]) == [] and not order.expect("old", 9)
+    assert (order.epoch, order.last) == ("new", 10) and order.take("new", 10, 11, [b"11"]) == [b"11"]
+
+
 def test_position_beyond_what_was_told_is_waited_for() -> None:
     order = begun(1)
     assert not order.expect("e", 3) and order.is_waiting
