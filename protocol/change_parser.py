@@ -50,7 +50,8 @@ def _parse_fields(change: Change, table: Table, row: Row, path: str, limits: Lim
             continue
         try:
             if name in _DELETED:
-                fields["is_deleted"] = 0 if value is None else columns["is_deleted"].check(value)
+                said = 0 if value is None else columns["is_deleted"].check(value)
+                fields["is_deleted"] = max(said, fields.get("is_deleted", 0))  # Under either name it is a delete.
             elif name in columns:
                 fields[name] = None if value is None else columns[name].check(value)
             elif name not in SERVER_FIELDS:

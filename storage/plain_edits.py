@@ -122,7 +122,7 @@ class PlainEdits:
             plain.existing,
             plain.as_read,
         )
-        if one.decoder.kind != "upsert" or push.base:
+        if one.decoder.kind != "upsert" or push.base or (one.base_version and one.row.last_updated is UNSET):
             return False
         life = self._writing.before.epoch, one.row_type.table, existing.id, existing.createdAt
         tells = telling(plain.different, one.row_type.names)

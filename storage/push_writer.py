@@ -199,6 +199,8 @@ class _GeneralPath:
             return False
         if self.push.base is not None or change.is_base_stated or change.op_id is not None:
             return False
+        if change.base_version and "last_updated" not in change.fields:
+            return False  # It has more than what the row was made with; what it has not seen is looked up by that.
         is_any, session = change.kind == "create", self.push.evidence.session
         return is_earlier_state(known.sequence, change.fields, is_any, session, self.push.device_id)
 

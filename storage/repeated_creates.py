@@ -25,6 +25,7 @@ _PAST = (
 )
 """What a row was before one of its changes. No bound on ``c.seq`` beside: SQLite would read the log from its start."""
 
+_EDITED = "SELECT 1 FROM _changes AS c WHERE c.seq = ? AND c.fields IS NOT NULL AND c.{column} = ?"
 _FIRST = _PAST.format(columns="c.row", condition="c.fields IS NULL")
 
 
@@ -38,7 +39,7 @@ def is_earlier_state(sequence: int, fields: Row, is_any: bool, session: str | No
     """Tell whether a create is a late repeat: an earlier state of the row has its values, at its own time of the edit.
 
     ``is_any``: it may repeat any change of the row, not only the first. Without a time, only the row's first state tells,
-    and only if the same session or device made it.
+    and only if the same session or device made it and has not edited it since: who has puts values back.
     """
     time = fields.get("last_updated")
     times = [] if time is None else [time]
@@ -46,8 +47,18 @@ def is_earlier_state(sequence: int, fields: Row, is_any: bool, session: str | No
     for row, made_in, made_by, is_first in connection().execute(sql, (sequence, *times)):
         is_own = made_by == device_id if device_id else session is not None and made_in == session
         if (time is not None or (is_first and is_own)) and holds(decode_stored(row), fields):
-            return True
+            return time is not None or not _has_edited(sequence, session, device_id)
     return False
+
+
+def _has_edited(sequence: int, session: str | None, device_id: str | None) -> bool:
+    """Tell whether a device made one of a row's changes up to this one, other than the first."""
+    column, own = ("device_id", device_id) if device_id else ("session", session)
+    sql = connection()
+    if sql.execute(_EDITED.format(column=column), (sequence, own)).fetchone():
+        return True
+    past = _PAST.format(columns="1", condition=f"c.fields IS NOT NULL AND c.{column} = ?")
+    return sql.execute(f"{past} LIMIT 1", (sequence, own)).fetchone() is not None
 
 
 Life = tuple[str, str, str, str]
