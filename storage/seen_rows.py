@@ -159,12 +159,19 @@ def save(found: Mapping[str, Evidence]) -> None:
 
 
 def _merged(kept: Evidence, one: Evidence) -> Evidence:
-    """Put together what is stored of a device and what is to be; another process may have heard of it since."""
+    """Put together what is stored of a device and what is to be, which may be the older: its first push is stored before
+    its pulls are, and another process may have heard of it since."""
     first = one.first_push if kept.first_push is None else kept.first_push
     speakers = {kept.row_device_id, one.row_device_id} - {None}
     is_shared = kept.is_shared or one.is_shared or len(speakers) > 1
-    newer = kept if kept.seen_at > one.seen_at else one
-    return newer._replace(first_push=first, row_device_id=kept.row_device_id or one.row_device_id, is_shared=is_shared)
+    if kept.seen_at > one.seen_at:
+        known, sent = _furthest(kept.known, one.known), _furthest(kept.sent, one.sent)
+        one = one._replace(known=known, sent=sent, seen_at=kept.seen_at)
+    return one._replace(first_push=first, row_device_id=kept.row_device_id or one.row_device_id, is_shared=is_shared)
+
+
+def _furthest(some: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
+    return {name: max(some.get(name, 0), others.get(name, 0)) for name in {*some, *others}}
 
 
 def _write(one: Evidence, *, is_new: bool) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from protocol.messages import Pull
+from protocol.messages import Position, Pull, PushResult
 from protocol.seen_rows import NOBODY, Evidence
-from storage import devices, pull_reader
+from storage import devices, pull_reader, seen_rows
 from storage.devices import DAY_MS, Seen
 from tenants import Tenants
 from tests import inside
@@ -291,3 +291,20 @@ def test_evidence_is_found_again_and_that_of_devices_long_gone_is_forgotten(
     for days, is_there in ((29, True), (31, False)):
         tenants.write(tenant_id, lambda days=days: devices.expire(now + days * DAY_MS, 30 * DAY_MS))  # type: ignore[misc]
         assert bool(found().sent) is is_there
+
+
+def test_what_a_pull_showed_is_kept_though_a_first_push_was_stored_before_it(
+    tenants: Tenants, new_tenant: Callable[[], str]
+) -> None:
+    """Visits are saved every few seconds, a device's first push at once. Fault: the later of both counted alone."""
+    tenant_id, now = new_tenant(), 1_800_000_000_000
+    inside.push(tenants, tenant_id, {"changes": {"end_user": [{"id": "a"}]}}, now)
+    seen = Seen(tenants.write)
+    evidence = seen.evidences.find(tenant_id, "phone", "s", tenants.read)
+    page = tenants.read(tenant_id, lambda: pull_reader.page_of(Pull(["end_user"], None, 9), now, 0))
+    seen.evidences.pulled(tenant_id, evidence, page, now)
+    after = PushResult(Position(page.epoch, 1, now), Position(page.epoch, 2, now + 9))
+    tenants.write(tenant_id, lambda: seen_rows.note_first_push(evidence, after, now + 9))
+    seen.save(tenant_id)
+    found = Seen(tenants.write).evidences.find(tenant_id, "phone", "s", tenants.read)
+    assert (found.sent, found.first_push, found.seen_at) == ({"end_user": 1}, 1, now + 9)
